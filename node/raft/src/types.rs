@@ -1,0 +1,115 @@
+//! The vocabulary: ids, terms, indexes, entries.
+
+use crate::Configuration;
+use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+
+/// The id of a node: a random number minted when its data directory was formatted, never reused, never 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+/// A Raft term. 0 is "before the first election".
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term(pub u64);
+
+/// A position in the log. The first entry is at 1; 0 is "before the first entry".
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Index(pub u64);
+
+/// The Raft group that a message or record belongs to. Always 0 for now; it stands in every envelope and record so that
+/// topics can be spread over several groups that share one log.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GroupId(pub u32);
+
+impl Term {
+    /// The term after this one.
+    #[must_use]
+    pub fn next(self) -> Term {
+        Term(self.0 + 1)
+    }
+}
+
+impl Index {
+    /// The index after this one.
+    #[must_use]
+    pub fn next(self) -> Index {
+        Index(self.0 + 1)
+    }
+
+    /// The index before this one; 0 stays 0.
+    #[must_use]
+    pub fn prev(self) -> Index {
+        Index(self.0.saturating_sub(1))
+    }
+}
+
+macro_rules! show {
+    ($type:ty, $format:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, $format, self.0)
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, $format, self.0)
+            }
+        }
+    };
+}
+show!(NodeId, "{:x}");
+show!(Term, "{}");
+show!(Index, "{}");
+
+/// What a node must never forget across a crash: the greatest term it has seen and whom it voted for in that term.
+/// Ordered: a greater term wins, and within one term a vote beats none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HardState {
+    /// The current term.
+    pub term: Term,
+    /// The node that this node voted for in `term`.
+    pub vote: Option<NodeId>,
+}
+
+/// One record of the replicated log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the log.
+    pub index: Index,
+    /// The term of the leader that appended it.
+    pub term: Term,
+    /// What it says.
+    pub payload: Payload,
+}
+
+/// The content of an entry. Cloning shares the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing: a leader's first entry, which lets it commit what earlier terms left behind.
+    Noop,
+    /// A configuration of the cluster, in force as soon as it stands in the log.
+    Config(Arc<Configuration>),
+    /// Commands of the state machine. `meta` is all that applying them reads; `bodies` are the message bodies, written
+    /// once and read back only to be delivered.
+    Command {
+        /// The encoded commands: small, at most a few hundred KiB.
+        meta: Bytes,
+        /// The bodies, one after another; `meta` knows the length and CRC of each.
+        bodies: Bytes,
+    },
+}
+
+impl Entry {
+    /// Bytes that this entry occupies, for windows and limits. A fixed cost is added so that empty entries count too.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 64;
+        OVERHEAD_BYTES
+            + match &self.payload {
+                Payload::Noop => 0,
+                Payload::Config(configuration) => 64 * configuration.members.len(),
+                Payload::Command { meta, bodies } => meta.len() + bodies.len(),
+            }
+    }
+}

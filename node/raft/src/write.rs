@@ -1,0 +1,61 @@
+//! The one bridge between "decided" and "durable".
+
+use crate::{Entry, HardState, Index};
+
+/// Everything that must become durable next, as one append and one sync. At most one is out at a time.
+///
+/// Order inside: the hard state first, then the truncation, then the entries. A store may make all three durable with
+/// one sync, but it may not make a later part durable without the earlier ones.
+#[must_use = "a write that is dropped stops the node: nothing after it can become durable"]
+#[derive(Debug)]
+pub struct Write {
+    pub(crate) sequence: u64,
+    pub(crate) hard_state: HardState,
+    pub(crate) hard_state_changed: bool,
+    pub(crate) truncate_from: Option<Index>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Write {
+    /// The term and vote as of this write; unchanged ones are repeated.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// True if the hard state differs from that of every earlier write.
+    #[must_use]
+    pub fn hard_state_changed(&self) -> bool {
+        self.hard_state_changed
+    }
+
+    /// The first index to cut off the log before `entries` are appended.
+    #[must_use]
+    pub fn truncate_from(&self) -> Option<Index> {
+        self.truncate_from
+    }
+
+    /// The entries to append: consecutive, and following what is left after the truncation.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Runs `store` and, if it succeeds, turns this write into the receipt that the core waits for.
+    ///
+    /// # Errors
+    /// What `store` said, with the write, so that it can be tried again where that is safe (a full disk, undone whole).
+    /// After a failed sync it is not: the node must stop.
+    pub fn persist<E>(self, store: impl FnOnce(&Write) -> Result<(), E>) -> Result<Persisted, (E, Write)> {
+        match store(&self) {
+            Ok(()) => Ok(Persisted { sequence: self.sequence }),
+            Err(error) => Err((error, self)),
+        }
+    }
+}
+
+/// Proof that a [`Write`] is durable. Only [`Write::persist`] makes one.
+#[derive(Debug)]
+pub struct Persisted {
+    pub(crate) sequence: u64,
+}
