@@ -1,0 +1,374 @@
+//! What a client can ask of a node, in the node's own words.
+//!
+//! Every edge (gRPC, HTTP, the call forwarded by a peer) decodes into a [`Request`], hands it to [`crate::handle::Handle`]
+//! and encodes the [`Response`] or [`Failure`] that comes back. Nothing here knows a wire format, and the replica that
+//! answers knows no edge.
+
+use bytes::Bytes;
+use std::fmt;
+
+/// A message as a producer hands it in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewMessage {
+    /// The content: any bytes, up to the configured limit (1 MiB by default).
+    pub body: Bytes,
+    /// CRC32C of `body`, computed where the body was first seen: by the client, or else by the edge that decoded it.
+    pub body_crc: u32,
+    /// Ordering key, at most 1 KiB; carried and returned, not used for ordering yet.
+    pub key: Bytes,
+    /// Header names and values: at most 64, and 16 KiB in all.
+    pub headers: Vec<(String, Bytes)>,
+    /// Not delivered before this much log time has passed, in milliseconds.
+    pub delay_ms: u64,
+    /// Moved to dead, reason `expired`, when it is still waiting after this much log time. `None`: the topic's default.
+    pub ttl_ms: Option<u64>,
+}
+
+/// The place of a publish in a session: what makes its repeat harmless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionStep {
+    /// The session, as [`Response::SessionOpened`] named it.
+    pub session: u64,
+    /// The fencing epoch of a named producer; 0 for an unnamed one.
+    pub epoch: u64,
+    /// 1 for the first publish of this session to this topic, then one more each time.
+    pub sequence: u64,
+}
+
+/// Names one message for ever: no other message of this cluster ever has the same three numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    /// How often the cluster had been forced to recover when the message was published.
+    pub generation: u32,
+    /// The topic's id (a topic made again under an old name has another one).
+    pub topic: u64,
+    /// Its place in the topic, dense from 0.
+    pub offset: u64,
+}
+
+/// A timed right to one message: its id and the fencing token of the grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseId {
+    /// The message.
+    pub message: MessageId,
+    /// Rises with every grant; an older one is refused as stale.
+    pub token: u64,
+}
+
+/// Settings of a topic, fixed when it is created.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicOptions {
+    /// Failed attempts after which a message is dead; `None`: the node's default (16).
+    pub attempts_max: Option<u32>,
+    /// Most messages held, dead ones included; publishing beyond is refused. `None`: no limit.
+    pub messages_max: Option<u64>,
+    /// Most bytes held, dead messages included. `None`: no limit.
+    pub bytes_max: Option<u64>,
+    /// Time to live of messages that bring none, in milliseconds. `None`: they live for ever.
+    pub ttl_ms: Option<u64>,
+}
+
+/// Which messages of a subscription to look at or act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MessageState {
+    /// Waiting to be received.
+    Ready,
+    /// Out with a consumer.
+    Leased,
+    /// Waiting for its time.
+    Delayed,
+    /// Given up, and kept.
+    Dead,
+}
+
+/// One call of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Makes a topic. A repeat with the same `request_id` succeeds.
+    CreateTopic { topic: String, options: TopicOptions, request_id: Option<u128> },
+    /// Deletes a topic with all its messages.
+    DeleteTopic { topic: String },
+    /// All topics in order of creation, after `after` (exclusive), at most `topics_max`.
+    ListTopics { after: Option<u64>, topics_max: usize },
+    /// One topic with its counts.
+    DescribeTopic { topic: String },
+    /// Publishes all messages or none.
+    Publish { topic: String, session: Option<SessionStep>, messages: Vec<NewMessage> },
+    /// Leases up to `messages_max` messages and `bytes_max` bytes (at least one message); waits up to `wait_ms` for the
+    /// first. `subscription` is `default` when empty.
+    Receive { topic: String, subscription: String, messages_max: usize, bytes_max: usize, lease_ms: Option<u64>, wait_ms: u64 },
+    /// Receives and acknowledges in one step: at most once. `request_id` makes a repeat return the same messages.
+    Pop { topic: String, subscription: String, messages_max: usize, wait_ms: u64, request_id: Option<u128> },
+    /// Acknowledges leases. All items are of one topic.
+    Ack { topic: String, subscription: String, leases: Vec<LeaseId> },
+    /// Returns leases as failed attempts, to be redelivered after `delay_ms`.
+    Nack { topic: String, subscription: String, leases: Vec<LeaseId>, delay_ms: u64, reason: String },
+    /// Sets the end of leases to `lease_ms` from now; `None`: the default lease.
+    Extend { topic: String, subscription: String, leases: Vec<LeaseId>, lease_ms: Option<u64> },
+    /// Gives back leases of work that was not started: no attempt is counted.
+    Release { topic: String, subscription: String, leases: Vec<LeaseId> },
+    /// Looks at messages without taking them, in offset order from `from_offset`.
+    Peek { topic: String, subscription: String, state: MessageState, from_offset: u64, messages_max: usize, bytes_max: usize },
+    /// Makes dead messages ready again: the named offsets, or all of them where none is named.
+    RedriveDead { topic: String, subscription: String, offsets: Vec<u64> },
+    /// Drops dead messages: the named offsets, or all of them where none is named.
+    PurgeDead { topic: String, subscription: String, offsets: Vec<u64> },
+    /// Drops everything that waits (ready and delayed).
+    Purge { topic: String, subscription: String },
+    /// Opens a producer session; a named one fences its predecessors.
+    OpenSession { name: Option<String> },
+    /// Ends a session.
+    CloseSession { session: u64 },
+    /// The cluster as the leader sees it (linearizable).
+    ClusterStatus,
+    /// Hands leadership to a node named by id or name; `None`: to the best follower.
+    TransferLeadership { to: Option<String> },
+}
+
+/// What became of one lease that was acknowledged, returned or extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseResult {
+    /// Done as asked.
+    Done,
+    /// The message is no more: acknowledged before, purged, or its topic deleted. Success, for an ack.
+    Gone,
+    /// The lease is not the current one: the message is dead, was returned, or is leased under another token.
+    Stale,
+    /// No such message was ever published.
+    Invalid,
+}
+
+/// Where a message's bytes are: what the replica hands out, to be turned into a [`Delivery`] off the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageRef {
+    /// Its name.
+    pub id: MessageId,
+    /// The fencing token; 0 for a message that is not leased by this call.
+    pub token: u64,
+    /// Attempts that failed before this one.
+    pub attempts: u32,
+    /// When the lease ends, in milliseconds of log time; for a delayed message when it is due; else 0.
+    pub deadline_ms: u64,
+    /// Why it is dead; empty for one that is not.
+    pub reason: String,
+}
+
+/// A message as a consumer gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Name, token, attempts.
+    pub message: MessageRef,
+    /// When it was published, in milliseconds of log time (Unix epoch).
+    pub published_ms: u64,
+    /// The content.
+    pub body: Bytes,
+    /// CRC32C of `body`, as it was when the message was published.
+    pub body_crc: u32,
+    /// Ordering key; may be empty.
+    pub key: Bytes,
+    /// Headers in the order given.
+    pub headers: Vec<(String, Bytes)>,
+}
+
+/// One topic with its counts, as of one moment of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// The topic's id: unique for ever, and rising with every creation.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// When it was created, in milliseconds of log time.
+    pub created_ms: u64,
+    /// Its settings as in force.
+    pub options: TopicOptions,
+    /// The offset that the next message gets.
+    pub next_offset: u64,
+    /// Bytes held, bodies and headers, in all states.
+    pub bytes: u64,
+    /// Every subscription with its counts.
+    pub subscriptions: Vec<SubscriptionInfo>,
+}
+
+/// The counts of one subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionInfo {
+    /// `default` for the plain queue.
+    pub name: String,
+    /// Messages waiting.
+    pub ready: u64,
+    /// Messages out with consumers.
+    pub leased: u64,
+    /// Messages waiting for their time.
+    pub delayed: u64,
+    /// Messages given up.
+    pub dead: u64,
+}
+
+/// One member as the leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Node id, in hexadecimal on every wire.
+    pub id: u64,
+    /// Name: where discovery finds it.
+    pub name: String,
+    /// Client address as the node itself said; empty when not connected.
+    pub client_address: String,
+    /// `leader`, `follower` or `learner`; `candidate` only in a node's own view.
+    pub role: String,
+    /// Counts in elections.
+    pub voter: bool,
+    /// Heard from within an election timeout.
+    pub active: bool,
+    /// Last index durable there.
+    pub matched: u64,
+    /// Entries it is behind the leader's last.
+    pub lag: u64,
+}
+
+/// The cluster as the leader sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterInfo {
+    /// The formation id, 32 hexadecimal digits.
+    pub cluster_id: String,
+    /// Forced recoveries so far.
+    pub generation: u32,
+    /// Active version of commands and formats.
+    pub version: u32,
+    /// The leader's node id.
+    pub leader: u64,
+    /// Its term.
+    pub term: u64,
+    /// Last committed index.
+    pub commit: u64,
+    /// Last applied index.
+    pub applied: u64,
+    /// All members.
+    pub members: Vec<MemberInfo>,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// The topic was created (or had been, by the same request id).
+    TopicCreated { topic: u64 },
+    /// The topic is deleted.
+    TopicDeleted,
+    /// One page of topics; `more` says that others follow the last one.
+    Topics { topics: Vec<TopicInfo>, more: bool },
+    /// The topic.
+    Topic(TopicInfo),
+    /// Published: consecutive offsets from `first_offset` on.
+    Published { topic: u64, generation: u32, first_offset: u64, count: u64 },
+    /// An older publish of this session had been applied; its offsets are no longer remembered.
+    AlreadyDone,
+    /// Messages to be read and delivered: of a receive, pop or peek.
+    Messages(Vec<MessageRef>),
+    /// One result per lease, in the order given.
+    Leases(Vec<LeaseResult>),
+    /// So many messages were redriven or purged.
+    Count(u64),
+    /// The session is open.
+    SessionOpened { session: u64, epoch: u64 },
+    /// The session is closed.
+    SessionClosed,
+    /// The cluster.
+    Cluster(ClusterInfo),
+    /// Leadership is with this node now.
+    Transferred { leader: u64 },
+}
+
+/// Whether a call that failed may have happened all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did not happen and never will: safe to repeat.
+    NotDone,
+    /// It may have happened, or may still.
+    Unknown,
+}
+
+/// Why a call failed. One reason per different reaction of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The request is malformed or over a limit that no retry changes: mend the caller.
+    InvalidArgument,
+    /// No such topic.
+    TopicNotFound,
+    /// A topic of that name exists.
+    TopicExists,
+    /// No such subscription.
+    SubscriptionNotFound,
+    /// A message, batch or reply is over a size limit.
+    TooLarge,
+    /// A limit on counts or bytes is reached: wait for consumers, or raise it.
+    LimitReached,
+    /// The node has no room for more work at the moment: repeat after the hint.
+    Overloaded,
+    /// The disks of a quorum are (nearly) full: publishing is refused, acknowledging goes on.
+    DiskFull,
+    /// The session is unknown or expired: open a new one, and know that what was unknown stays unknown.
+    SessionExpired,
+    /// A newer producer of this name has taken over.
+    Fenced,
+    /// The sequence is not the last one plus one.
+    OutOfSequence,
+    /// The sequence had been used for another batch, which was applied.
+    SequenceReused,
+    /// The pop of this request id had been answered, too long ago to be repeated.
+    AlreadyDone,
+    /// No leader could be reached in time; nothing was proposed.
+    NoLeader,
+    /// The node that was asked is not the leader (only between nodes).
+    NotLeader,
+    /// The deadline passed after the call was proposed.
+    DeadlineExceeded,
+    /// The connection to the leader broke after the call was sent there.
+    ForwardingBroken,
+    /// The node is shutting down.
+    ShuttingDown,
+    /// A message's bytes could not be read, here or at any peer.
+    DataUnreadable,
+    /// No such node.
+    NodeNotFound,
+    /// The operation is not possible in this state; the text says why.
+    FailedPrecondition,
+}
+
+/// A call that was not answered with success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What happened, for machines.
+    pub reason: Reason,
+    /// Whether it may have happened all the same.
+    pub outcome: Outcome,
+    /// What was wrong and what would be right, for people.
+    pub text: String,
+    /// When to try again, in milliseconds, where waiting helps.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Failure {
+    /// A call that did not happen.
+    pub fn not_done(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, outcome: Outcome::NotDone, text: text.into(), retry_after_ms: None }
+    }
+
+    /// A call that may have happened.
+    pub fn unknown(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, outcome: Outcome::Unknown, text: text.into(), retry_after_ms: None }
+    }
+
+    /// The same failure with a hint when to try again.
+    #[must_use]
+    pub fn retry_after_ms(mut self, retry_after_ms: u64) -> Self {
+        self.retry_after_ms = Some(retry_after_ms);
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}
