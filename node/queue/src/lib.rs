@@ -1,1 +1,33 @@
-//! Placeholder.
+//! The message queue as a pure, deterministic state machine.
+//!
+//! [`State::apply`] takes one [`Command`] and returns its [`Reply`] and its [`Effects`]. Time is the stamp of the log
+//! entry ([`ApplyMeta::now_ms`]); there is no clock here, no randomness, no IO and no hash-ordered container, so every
+//! node that applies the same log holds the same state, and one that starts from a snapshot cannot be told apart.
+//!
+//! **What is kept.** An index, never bodies. A message is in exactly one place of each subscription: *ready*, *leased*,
+//! *delayed* or *dead*; in none once it is acknowledged. Ready messages are runs of offsets, so a backlog costs nothing;
+//! a leased, a delayed and a retried one cost an entry each; dead ones are runs by reason and attempts.
+//!
+//! **What the leader looks up.** A run cannot hold the size or the deadline of a message. Before it proposes a receive,
+//! a pop, a redrive or an expiry the leader reads both from disk and writes them into the command; apply only checks
+//! that each message is still where the leader saw it.
+//!
+//! **What this crate leaves to others.** Bytes (the codec of the node), bodies (the log), waiting (the replica acts on
+//! [`Effects`]), and choosing which messages to offer (the leader, with the queries of [`State`]).
+//!
+//! **Ids.** A topic or session is named by the log index of the command that made it. Where one entry makes several,
+//! the later ones get the next free number: `max(index, greatest id so far + 1)`. So ids are unique and rise without
+//! an ordinal in [`ApplyMeta`], and the greatest id is part of the state.
+
+mod command;
+mod ids;
+mod limits;
+mod reply;
+
+pub use command::{
+    ApplyMeta, Candidate, Command, DeadSelection, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
+    TopicSettings,
+};
+pub use ids::{Generation, SessionId, SubscriptionId, Token, TopicId};
+pub use limits::*;
+pub use reply::{DeadReason, Delivery, Effects, Extension, Limit, Outcome, Refused, Reply};
