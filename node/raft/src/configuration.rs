@@ -62,7 +62,8 @@ impl Configuration {
     /// True if the node takes part in elections and commits, in either half of a joint configuration.
     #[must_use]
     pub fn is_voter(&self, id: NodeId) -> bool {
-        self.members.get(&id).is_some_and(|member| member.kind == MemberKind::Voter) || self.outgoing.contains(&id)
+        self.members.get(&id).is_some_and(|member| member.kind == MemberKind::Voter)
+            || self.outgoing.contains(&id)
     }
 
     /// Every node that must receive the log: members, and outgoing voters until they are out.
@@ -82,7 +83,8 @@ impl Configuration {
                 count => indexes[(count - 1) / 2],
             }
         }
-        half(self.voters().map(&reached).collect()).min(half(self.outgoing.iter().map(|id| reached(*id)).collect()))
+        half(self.voters().map(&reached).collect())
+            .min(half(self.outgoing.iter().map(|id| reached(*id)).collect()))
     }
 
     /// How a vote stands, given each voter's answer so far. An empty set of voters has granted.

@@ -9,14 +9,39 @@
 //!
 //! The one rule that a shell could get wrong is kept by a type: whatever promises durability (a vote, an append reply,
 //! the leader's own count) stays inside the core until the [`Write`] that makes it durable came back as [`Persisted`],
-//! and only [`Write::persist`] can make one.
+//! and only [`Write::persist`] can make one. A leader's own appends promise nothing, so they leave at once: its disk and
+//! the followers work in parallel.
+//!
+//! In it, always on: PreVote without side effects, CheckQuorum, leader stickiness, randomised timeouts, an empty entry at
+//! the start of a term, commit by counting own-term entries only, durable-only match indexes, pipelined appends with a
+//! window in messages and bytes, ReadIndex by unique rounds, leadership transfer, learners, joint consensus, the hint
+//! that a leader's process is gone, and hand-over when the leader's disk hangs. Snapshots have their place in the events
+//! and in [`ProgressState`], and come with compaction.
 
 mod configuration;
+mod election;
+mod event;
+mod follower;
+mod leader;
+mod log;
+mod membership;
 mod message;
+pub mod mutants;
+mod progress;
+mod raft;
+mod random;
+mod reads;
 mod types;
 mod write;
 
-pub use configuration::{Configuration, Member, MemberKind};
+pub use configuration::{Configuration, Member, MemberKind, VoteResult};
+pub use event::{
+    Alarm, Event, LoadRequest, LogSlice, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind, RoleState,
+    Settings, Status,
+};
+pub use membership::MemberChange;
 pub use message::{AppendOutcome, Envelope, Message};
+pub use progress::ProgressState;
+pub use raft::Raft;
 pub use types::{Entry, GroupId, HardState, Index, NodeId, Payload, Term};
 pub use write::{Persisted, Write};

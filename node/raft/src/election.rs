@@ -1,0 +1,195 @@
+//! Timeouts, pre-votes and votes (Ongaro's dissertation, sections 3.4, 4.2.3 and 9.6).
+
+use crate::configuration::VoteResult;
+use crate::raft::{Raft, Role};
+use crate::{Envelope, GroupId, HardState, Index, Message, NodeId, Term};
+use std::collections::BTreeMap;
+
+impl Raft {
+    /// A full randomised timeout: after hearing a leader, granting a vote, or starting.
+    pub(crate) fn wait_for_leader(&mut self) {
+        let timeout = self.settings.election_ticks;
+        self.campaign_in_ticks = self.random.between(timeout, 2 * timeout);
+    }
+
+    /// A shorter one, after an attempt that failed: nobody leads, so there is nobody to disturb.
+    fn wait_for_next_attempt(&mut self) {
+        let timeout = self.settings.election_ticks;
+        self.campaign_in_ticks = self.random.between(timeout / 4, timeout);
+    }
+
+    /// True while the current leader was heard within the shortest election timeout: as long, no other may win.
+    pub(crate) fn is_leader_fresh(&self) -> bool {
+        self.is_leader()
+            || self.leader.is_some()
+                && !self.leader_gone
+                && self.leader_silent_ticks < self.settings.election_ticks
+    }
+
+    pub(crate) fn tick_election(&mut self) {
+        self.campaign_in_ticks = self.campaign_in_ticks.saturating_sub(1);
+        let forming = self.log.durable() == Index(0);
+        let eligible = self.configuration().is_voter(self.settings.id) && !self.disk_stalled && !forming;
+        if self.campaign_in_ticks > 0 || !eligible {
+            return;
+        }
+        self.become_pre_candidate();
+    }
+
+    fn become_pre_candidate(&mut self) {
+        self.leader = None;
+        self.leader_gone = false;
+        self.wait_for_next_attempt();
+        let id = self.settings.id;
+        self.role = Role::PreCandidate { answers: BTreeMap::from([(id, true)]) };
+        let message = Message::PreVote { last_index: self.log.last(), last_term: self.log.last_term() };
+        // Sent past `send_to`: it names a term that was not entered, so there is nothing to be durable.
+        let term = self.term().next();
+        for to in self.other_voters() {
+            self.send.push(Envelope { from: id, to, group: GroupId(0), term, message: message.clone() });
+        }
+        self.count_pre_votes();
+    }
+
+    /// Enters the next term and asks for votes. `transfer`: the leader asked for it.
+    pub(crate) fn become_candidate(&mut self, transfer: bool) {
+        let id = self.settings.id;
+        let term = self.term().next();
+        self.become_follower(term, None);
+        self.log.set_hard_state(HardState { term, vote: Some(id) });
+        self.role = Role::Candidate { answers: BTreeMap::new() };
+        let message =
+            Message::Vote { last_index: self.log.last(), last_term: self.log.last_term(), transfer };
+        for to in self.other_voters() {
+            self.send_to(to, message.clone());
+        }
+        self.count_own_vote();
+    }
+
+    fn other_voters(&self) -> Vec<NodeId> {
+        let configuration = self.configuration();
+        let id = self.settings.id;
+        configuration
+            .peers()
+            .into_iter()
+            .filter(|peer| *peer != id && configuration.is_voter(*peer))
+            .collect()
+    }
+
+    /// "Would you vote for me in `term`?" The answer changes nothing here: no term, no vote, no contact with a leader.
+    pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last_index: Index, last_term: Term) {
+        let granted =
+            term > self.term() && !self.is_leader_fresh() && self.log.is_up_to_date(last_index, last_term);
+        if !granted {
+            return self.send_to(from, Message::PreVoteReply { granted });
+        }
+        if self.leader_gone {
+            // Two that saw the leader die need not race: this one gives the other its turn.
+            self.leader_gone = false;
+            self.leader = None;
+            self.wait_for_next_attempt();
+        }
+        let message = Message::PreVoteReply { granted };
+        self.send.push(Envelope { from: self.settings.id, to: from, group: GroupId(0), term, message });
+    }
+
+    pub(crate) fn on_pre_vote_granted(&mut self, from: NodeId, term: Term) {
+        let expected = self.term().next();
+        if let Role::PreCandidate { answers } = &mut self.role
+            && term == expected
+        {
+            answers.insert(from, true);
+            self.count_pre_votes();
+        }
+    }
+
+    pub(crate) fn on_pre_vote_refused(&mut self, from: NodeId) {
+        if let Role::PreCandidate { answers } = &mut self.role {
+            answers.insert(from, false);
+            self.count_pre_votes();
+        }
+    }
+
+    fn count_pre_votes(&mut self) {
+        let Role::PreCandidate { answers } = &self.role else { return };
+        match self.configuration().vote_result(|id| answers.get(&id).copied()) {
+            VoteResult::Won => self.become_candidate(false),
+            VoteResult::Lost => self.attempt_failed(),
+            VoteResult::Pending => {}
+        }
+    }
+
+    /// A request for a vote in the current term. It is granted whatever role this node believes it has: a voter that
+    /// does not know yet that it is one may be needed for the quorum.
+    pub(crate) fn on_vote(&mut self, from: NodeId, last_index: Index, last_term: Term) {
+        let hard_state = self.log.hard_state();
+        let free = match hard_state.vote {
+            Some(vote) => vote == from,
+            None => self.leader.is_none(),
+        };
+        let granted = free && self.log.is_up_to_date(last_index, last_term);
+        if granted {
+            self.log.set_hard_state(HardState { vote: Some(from), ..hard_state });
+            self.wait_for_leader();
+        }
+        self.send_to(from, Message::VoteReply { granted });
+    }
+
+    pub(crate) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
+        if let Role::Candidate { answers } = &mut self.role {
+            answers.insert(from, granted);
+            self.count_votes();
+        }
+    }
+
+    /// A candidate's own vote counts once it is durable, like everybody else's.
+    pub(crate) fn count_own_vote(&mut self) {
+        if !self.log.is_hard_state_durable() {
+            return;
+        }
+        if let Role::Candidate { answers } = &mut self.role {
+            answers.insert(self.settings.id, true);
+            self.count_votes();
+        }
+    }
+
+    fn count_votes(&mut self) {
+        let Role::Candidate { answers } = &self.role else { return };
+        if !self.log.is_hard_state_durable() {
+            return;
+        }
+        match self.configuration().vote_result(|id| answers.get(&id).copied()) {
+            VoteResult::Won => self.become_leader(),
+            VoteResult::Lost => self.attempt_failed(),
+            VoteResult::Pending => {}
+        }
+    }
+
+    fn attempt_failed(&mut self) {
+        self.role = Role::Follower;
+        self.wait_for_next_attempt();
+    }
+
+    /// The leader's process died. Its followers need not wait out their timeouts; pre-votes keep a wrong hint harmless.
+    pub(crate) fn on_peer_gone(&mut self, id: NodeId) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.peer_gone(id);
+        } else if self.leader == Some(id) {
+            self.leader_gone = true;
+            let soon = self.random.between(0, self.settings.election_ticks / 4 + 1);
+            self.campaign_in_ticks = self.campaign_in_ticks.min(soon);
+        }
+    }
+
+    /// The leader hands over to this node. Ignored unless this node is still a voter whose whole log is on its disk.
+    pub(crate) fn on_timeout_now(&mut self, from: NodeId) {
+        let ready = matches!(self.role, Role::Follower)
+            && self.leader == Some(from)
+            && self.configuration().is_voter(self.settings.id)
+            && self.log.durable() == self.log.last()
+            && !self.disk_stalled;
+        if ready {
+            self.become_candidate(true);
+        }
+    }
+}

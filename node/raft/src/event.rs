@@ -1,0 +1,253 @@
+//! What goes into the core and what comes out.
+
+use crate::{
+    Configuration, Entry, Envelope, HardState, Index, NodeId, Persisted, ProgressState, Term, Write,
+};
+use std::fmt;
+use std::sync::Arc;
+
+/// Settings of one node, fixed for its life. Times are in ticks; the shell decides how long a tick is (10 ms).
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node.
+    pub id: NodeId,
+    /// T: a follower that heard no leader for T to 2T ticks campaigns; at least 4.
+    pub election_ticks: u32,
+    /// Ticks between two heartbeats; less than a third of `election_ticks`.
+    pub heartbeat_ticks: u32,
+    /// After a hand-over because of a stalled disk, this many ticks pass before another one.
+    pub stall_pause_ticks: u32,
+    /// The only source of randomness.
+    pub seed: u64,
+    /// Bytes of entries in one append message, at least one entry.
+    pub append_bytes_max: usize,
+    /// Append messages in flight to one peer.
+    pub window_messages_max: usize,
+    /// Bytes in flight to one peer.
+    pub window_bytes_max: usize,
+    /// Bytes of entries in one write, at least one entry.
+    pub write_bytes_max: usize,
+    /// Bytes that a leader takes in before they commit; beyond, proposals are refused.
+    pub uncommitted_bytes_max: usize,
+    /// Bytes of durable, applied entries kept in memory for followers that lag a little.
+    pub retained_bytes_max: usize,
+}
+
+impl Settings {
+    /// The defaults, for a tick of 10 ms: an election timeout of 300 ms, a heartbeat every 50 ms.
+    #[must_use]
+    pub fn new(id: NodeId, seed: u64) -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            id,
+            election_ticks: 30,
+            heartbeat_ticks: 5,
+            stall_pause_ticks: 6_000,
+            seed,
+            append_bytes_max: MIB,
+            window_messages_max: 64,
+            window_bytes_max: 16 * MIB,
+            write_bytes_max: 8 * MIB,
+            uncommitted_bytes_max: 64 * MIB,
+            retained_bytes_max: 32 * MIB,
+        }
+    }
+}
+
+/// What the disk holds when a node starts. All of it is durable.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The last index.
+    pub last_index: Index,
+    /// The first index of each term in the log, in order.
+    pub term_runs: Vec<(Index, Term)>,
+    /// Every configuration in the log, in order.
+    pub configurations: Vec<(Index, Arc<Configuration>)>,
+}
+
+/// Everything that can happen to a node.
+#[derive(Debug)]
+pub enum Event {
+    /// A tick of time has passed.
+    Tick,
+    /// A message arrived.
+    Receive(Envelope),
+    /// The write that was out is durable.
+    Persisted(Persisted),
+    /// Entries asked for by a [`LoadRequest`] were read.
+    Loaded(LogSlice),
+    /// The state machine has applied everything up to this index.
+    Applied(Index),
+    /// A write has been out for longer than an election timeout (true), or is through again (false).
+    DiskStalled(bool),
+    /// The connection to a node was reset and its port refuses: its process is gone, most likely. Only a hint.
+    PeerGone(NodeId),
+}
+
+/// Old entries wanted for a peer that lags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadRequest {
+    /// The peer.
+    pub to: NodeId,
+    /// The first index wanted.
+    pub from: Index,
+    /// Up to this many bytes, but at least one entry.
+    pub bytes_max: usize,
+}
+
+/// The answer to a [`LoadRequest`].
+#[derive(Clone, Debug)]
+pub struct LogSlice {
+    /// The request's peer.
+    pub to: NodeId,
+    /// The request's first index.
+    pub from: Index,
+    /// Consecutive entries from there; empty if they could not be read now (the core asks again later).
+    pub entries: Vec<Entry>,
+}
+
+/// Names one read; never used twice by one [`crate::Raft`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadId(pub u64);
+
+/// Why the core did not take a call. Nothing was done, and nothing will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another node leads, or none: ask there, or wait.
+    NotLeader {
+        /// The leader as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// Too much is uncommitted: wait for commits.
+    Full {
+        /// Bytes that wait.
+        uncommitted_bytes: usize,
+    },
+    /// Leadership is being handed over: wait for the end of that.
+    Transferring,
+    /// An earlier membership change is not finished, or this term has not committed anything yet: wait.
+    ChangePending,
+    /// The change makes no sense; the text says why.
+    InvalidChange(&'static str),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader { leader: Some(leader) } => write!(f, "not the leader; that is node {leader}"),
+            Self::NotLeader { leader: None } => write!(f, "not the leader, and none is known"),
+            Self::Full { uncommitted_bytes } => write!(f, "{uncommitted_bytes} bytes wait to be committed"),
+            Self::Transferring => write!(f, "leadership is being handed over"),
+            Self::ChangePending => write!(f, "an earlier change is not committed yet"),
+            Self::InvalidChange(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What a node does in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleKind {
+    /// Takes entries from a leader, or waits for one.
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// Role, term and leader as of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleState {
+    /// The role.
+    pub role: RoleKind,
+    /// The current term.
+    pub term: Term,
+    /// The leader of that term, as far as this node knows.
+    pub leader: Option<NodeId>,
+}
+
+/// Something that cannot happen while every node keeps to the protocol. The shell logs it; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// A leader's message would overwrite what is committed here.
+    ConflictBelowCommit {
+        /// Who sent it.
+        from: NodeId,
+        /// The index in conflict.
+        index: Index,
+        /// The commit index here.
+        commit: Index,
+    },
+    /// Another node claims to lead this very term.
+    SecondLeader {
+        /// Who claims it.
+        from: NodeId,
+        /// The term.
+        term: Term,
+    },
+    /// A message contradicts itself (entries out of order, terms from the future); it was dropped.
+    Malformed {
+        /// Who sent it.
+        from: NodeId,
+    },
+}
+
+/// Everything the shell must do after a batch of events. All parts may be done in any order and side by side.
+#[must_use = "dropping an output loses messages and stops the disk"]
+#[derive(Debug, Default)]
+pub struct Output {
+    /// To be made durable; the receipt goes back as [`Event::Persisted`].
+    pub write: Option<Write>,
+    /// To be sent; everything here may leave at once.
+    pub send: Vec<Envelope>,
+    /// To be read; the answer goes back as [`Event::Loaded`].
+    pub load: Vec<LoadRequest>,
+    /// The new commit index, if it moved: everything up to it may be applied.
+    pub committed: Option<Index>,
+    /// Reads that are decided: once everything up to the index is applied, the state is as fresh as a read may ask for.
+    pub reads: Vec<(ReadId, Result<Index, Refused>)>,
+    /// Role, term or leader changed.
+    pub role: Option<RoleState>,
+    /// What should never happen.
+    pub alarms: Vec<Alarm>,
+}
+
+/// One peer in a leader's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The peer.
+    pub id: NodeId,
+    /// The last index durable there.
+    pub matched: Index,
+    /// Heard from lately.
+    pub active: bool,
+    /// Its disk does not answer.
+    pub disk_stalled: bool,
+    /// How it is fed.
+    pub state: ProgressState,
+}
+
+/// A node's own view, for status pages and metrics.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Role, term, leader.
+    pub role: RoleState,
+    /// Last committed index.
+    pub commit: Index,
+    /// Last index in the log.
+    pub last: Index,
+    /// Last index on this disk.
+    pub durable: Index,
+    /// Bytes of entries in memory.
+    pub window_bytes: usize,
+    /// Bytes that wait to be committed (leader only).
+    pub uncommitted_bytes: usize,
+    /// A hand-over is under way.
+    pub transferring: bool,
+    /// The peers (leader only).
+    pub peers: Vec<PeerStatus>,
+}

@@ -1,0 +1,114 @@
+//! Taking entries from a leader (Raft, figure 2, "AppendEntries RPC").
+
+use crate::event::Alarm;
+use crate::mutants::{self, Mutant};
+use crate::raft::{Raft, Role};
+use crate::{AppendOutcome, Entry, Index, Message, NodeId, Term};
+
+impl Raft {
+    /// The sender leads this term. Returns false if that cannot be.
+    fn hear_leader(&mut self, from: NodeId) -> bool {
+        if self.is_leader() || self.leader.is_some_and(|leader| leader != from) {
+            self.alarms.push(Alarm::SecondLeader { from, term: self.term() });
+            return false;
+        }
+        self.role = Role::Follower;
+        self.leader = Some(from);
+        self.leader_silent_ticks = 0;
+        self.leader_gone = false;
+        self.wait_for_leader();
+        true
+    }
+
+    pub(crate) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) {
+        if !self.hear_leader(from) {
+            return;
+        }
+        self.commit_up_to(commit);
+        let disk_stalled = self.disk_stalled;
+        self.send_to(from, Message::HeartbeatReply { round, received: self.verified, disk_stalled });
+    }
+
+    pub(crate) fn on_append(
+        &mut self,
+        from: NodeId,
+        prev_index: Index,
+        prev_term: Term,
+        entries: Vec<Entry>,
+        commit: Index,
+    ) {
+        if !is_well_formed(self.term(), prev_index, prev_term, &entries) {
+            self.alarms.push(Alarm::Malformed { from });
+            return;
+        }
+        if !self.hear_leader(from) {
+            return;
+        }
+        if self.log.term_at(prev_index) != Some(prev_term) {
+            let (hint_index, hint_term) = self.log.find_agreement(prev_index, prev_term);
+            let outcome = AppendOutcome::Rejected { prev_index, hint_index, hint_term };
+            return self.send_to(from, Message::AppendReply { outcome, disk_stalled: self.disk_stalled });
+        }
+        let end = Index(prev_index.0 + entries.len() as u64);
+        if !self.append_new(from, entries) {
+            return;
+        }
+        self.verified = self.verified.max(end);
+        self.commit_up_to(commit);
+        self.reply_due = true;
+        if self.log.durable() >= end {
+            self.reply_durable();
+        }
+    }
+
+    /// Appends what is not there yet. What is there and agrees stays, also behind a message that ends earlier: it may
+    /// be late. Returns false if the message contradicts what is committed.
+    fn append_new(&mut self, from: NodeId, entries: Vec<Entry>) -> bool {
+        for entry in entries {
+            match self.log.term_at(entry.index) {
+                Some(term) if term == entry.term => {}
+                Some(_) if entry.index <= self.commit => {
+                    self.alarms.push(Alarm::ConflictBelowCommit {
+                        from,
+                        index: entry.index,
+                        commit: self.commit,
+                    });
+                    return false;
+                }
+                Some(_) => {
+                    self.log.truncate(entry.index);
+                    self.log.append(entry);
+                }
+                None => self.log.append(entry),
+            }
+        }
+        true
+    }
+
+    /// Believes a leader's commit index only as far as this log is known to agree with the leader's.
+    fn commit_up_to(&mut self, commit: Index) {
+        let known = if mutants::is(Mutant::CommitUnverified) { self.log.last() } else { self.verified };
+        self.commit = self.commit.max(commit.min(known));
+    }
+
+    /// Tells the leader how far its log is on this disk.
+    pub(crate) fn reply_durable(&mut self) {
+        let Some(leader) = self.leader else { return };
+        let durable = self.verified.min(self.log.durable());
+        self.reply_due = durable < self.verified;
+        let outcome = AppendOutcome::Accepted { durable };
+        self.send_to(leader, Message::AppendReply { outcome, disk_stalled: self.disk_stalled });
+    }
+}
+
+/// Whether the entries can stand in one log behind `prev`, written by leaders up to `term`.
+fn is_well_formed(term: Term, prev_index: Index, prev_term: Term, entries: &[Entry]) -> bool {
+    let mut before = (prev_index, prev_term);
+    for entry in entries {
+        if entry.index.0.checked_sub(1) != Some(before.0.0) || entry.term < before.1 {
+            return false;
+        }
+        before = (entry.index, entry.term);
+    }
+    before.1 <= term
+}

@@ -1,0 +1,87 @@
+//! Changes of the configuration: one code path for all of them, through a joint configuration wherever the voters change
+//! (Ongaro's dissertation, section 4.3).
+//!
+//! A configuration is in force from the moment it stands in the log, is rolled back when its entry is truncated, and is
+//! found again in the log when a node starts.
+
+use crate::event::Refused;
+use crate::raft::{Raft, Role};
+use crate::{Configuration, Index, Member, NodeId, Payload, Term};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The wanted difference to the members in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Members to add, or whose kind changes.
+    pub set: BTreeMap<NodeId, Member>,
+    /// Members to remove.
+    pub remove: BTreeSet<NodeId>,
+}
+
+impl Raft {
+    /// Appends a configuration with the members changed as asked. Where voters change it is joint, and the leader leaves
+    /// it by itself once it is committed.
+    ///
+    /// # Errors
+    /// [`Refused::ChangePending`] while an earlier configuration is not committed or this term has not committed
+    /// anything; [`Refused::InvalidChange`] if no voter would be left or nothing would change; as for proposals else.
+    pub fn change_members(&mut self, change: MemberChange) -> Result<(Term, Index), Refused> {
+        self.check_may_change()?;
+        let old = self.log.configuration();
+        let mut new = Configuration::clone(old);
+        new.members.retain(|id, _| !change.remove.contains(id));
+        new.members.extend(change.set);
+        if new == **old {
+            return Err(Refused::InvalidChange("the members are so already"));
+        }
+        if new.voters().next().is_none() {
+            return Err(Refused::InvalidChange("no voter would be left"));
+        }
+        if !new.voters().eq(old.voters()) {
+            new.outgoing = old.voters().collect();
+        }
+        Ok((self.term(), self.append_as_leader(Payload::Config(Arc::new(new)))))
+    }
+
+    /// Raises the active version of commands and formats. The caller has made sure that every member supports it.
+    ///
+    /// # Errors
+    /// As for [`Raft::change_members`]; [`Refused::InvalidChange`] if the version does not rise.
+    pub fn raise_version(&mut self, version: u32) -> Result<(Term, Index), Refused> {
+        self.check_may_change()?;
+        let old = self.log.configuration();
+        if version <= old.version {
+            return Err(Refused::InvalidChange("the active version only rises"));
+        }
+        let new = Configuration { version, ..Configuration::clone(old) };
+        Ok((self.term(), self.append_as_leader(Payload::Config(Arc::new(new)))))
+    }
+
+    /// One configuration at a time, and none before this term has committed an entry: else two leaders could each count
+    /// a majority that the other does not overlap (Ongaro, raft-dev, 2015).
+    fn check_may_change(&self) -> Result<(), Refused> {
+        self.check_may_propose()?;
+        let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader { leader: self.leader }) };
+        let pending = self.log.configuration_index() > self.commit || self.log.configuration().is_joint();
+        if pending || self.commit < leader.first_index {
+            return Err(Refused::ChangePending);
+        }
+        Ok(())
+    }
+
+    /// The leader's commit index moved: leaves a joint configuration once, and steps down if it is no voter any more.
+    pub(crate) fn configuration_committed(&mut self) {
+        if self.log.configuration_index() > self.commit {
+            return;
+        }
+        let configuration = self.log.configuration();
+        if configuration.is_joint() {
+            let left = Configuration { outgoing: BTreeSet::new(), ..Configuration::clone(configuration) };
+            self.append_as_leader(Payload::Config(Arc::new(left)));
+        } else if !configuration.is_voter(self.settings.id) {
+            self.send_heartbeats();
+            self.become_follower(self.term(), None);
+        }
+    }
+}

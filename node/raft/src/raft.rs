@@ -1,0 +1,397 @@
+//! The node of one group: what it remembers, and the way of every event through it.
+//!
+//! The parts: `election` (timeouts, pre-votes, votes), `follower` (taking entries), `leader` (sending them, committing,
+//! handing over), `reads` (answers that are known to be fresh), `membership` (changes of the configuration). `log` knows
+//! what is durable, `progress` what each peer has.
+
+use crate::event::{
+    Alarm, Event, LoadRequest, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind, RoleState, Settings,
+    Status,
+};
+use crate::leader::Leader;
+use crate::log::Log;
+use crate::random::Random;
+use crate::{Configuration, Entry, Envelope, GroupId, HardState, Index, Message, NodeId, Payload, Term};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One node's part in the protocol. See the crate's header for the contract with the shell.
+#[derive(Debug)]
+pub struct Raft {
+    pub(crate) settings: Settings,
+    pub(crate) random: Random,
+    pub(crate) log: Log,
+    pub(crate) commit: Index,
+    pub(crate) applied: Index,
+    pub(crate) role: Role,
+    /// The leader of the current term, as far as known.
+    pub(crate) leader: Option<NodeId>,
+    /// Ticks since that leader was heard. Past the election timeout it protects nobody from a vote.
+    pub(crate) leader_silent_ticks: u32,
+    /// The leader's process is gone, the shell says: it protects nobody from a vote either.
+    pub(crate) leader_gone: bool,
+    /// Ticks until this node campaigns.
+    pub(crate) campaign_in_ticks: u32,
+    /// Up to here the log is known to agree with that of the current term's leader.
+    pub(crate) verified: Index,
+    /// The leader waits for the receipt of entries that are not durable yet.
+    pub(crate) reply_due: bool,
+    pub(crate) disk_stalled: bool,
+    /// Ticks until a stalled disk may cause a hand-over again.
+    pub(crate) stall_pause_ticks: u32,
+    /// Messages that promise a term or vote which is not durable yet.
+    held: Vec<Envelope>,
+    pub(crate) send: Vec<Envelope>,
+    pub(crate) load: Vec<LoadRequest>,
+    pub(crate) reads: Vec<(ReadId, Result<Index, Refused>)>,
+    pub(crate) next_read: u64,
+    pub(crate) alarms: Vec<Alarm>,
+    reported_commit: Index,
+    reported_role: RoleState,
+}
+
+#[derive(Debug)]
+pub(crate) enum Role {
+    Follower,
+    /// Answers so far, this node's own included.
+    PreCandidate {
+        answers: BTreeMap<NodeId, bool>,
+    },
+    /// Answers so far; this node's own vote is added once it is durable.
+    Candidate {
+        answers: BTreeMap<NodeId, bool>,
+    },
+    Leader(Box<Leader>),
+}
+
+impl Raft {
+    /// A node that goes on from what its disk holds.
+    ///
+    /// # Panics
+    /// If the settings contradict each other, or the recovered parts do.
+    #[must_use]
+    pub fn new(settings: Settings, recovered: Recovered) -> Self {
+        assert!(settings.id != NodeId(0), "0 is not a node id");
+        assert!(
+            settings.election_ticks >= 4,
+            "an election timeout of fewer than 4 ticks cannot be randomised"
+        );
+        assert!(
+            settings.heartbeat_ticks >= 1 && 3 * settings.heartbeat_ticks <= settings.election_ticks,
+            "an election timeout must outlast three heartbeats"
+        );
+        let Recovered { hard_state, last_index, term_runs, configurations } = recovered;
+        let log = Log::new(hard_state, last_index, term_runs, configurations);
+        let random = Random::new(settings.seed);
+        let role = RoleState { role: RoleKind::Follower, term: hard_state.term, leader: None };
+        let mut raft = Self {
+            settings,
+            random,
+            log,
+            commit: Index(0),
+            applied: Index(0),
+            role: Role::Follower,
+            leader: None,
+            leader_silent_ticks: 0,
+            leader_gone: false,
+            campaign_in_ticks: 0,
+            verified: Index(0),
+            reply_due: false,
+            disk_stalled: false,
+            stall_pause_ticks: 0,
+            held: Vec::new(),
+            send: Vec::new(),
+            load: Vec::new(),
+            reads: Vec::new(),
+            next_read: 1,
+            alarms: Vec::new(),
+            reported_commit: Index(0),
+            reported_role: role,
+        };
+        raft.wait_for_leader();
+        raft
+    }
+
+    /// Writes entry 1 of a new cluster: its first configuration. Only for the node that forms it, after every member
+    /// has durably bound itself to this very formation; repeated after a restart if the log is still empty.
+    ///
+    /// # Panics
+    /// If the log is not empty, or this node is not a voter of the configuration.
+    pub fn form(&mut self, configuration: Configuration) {
+        assert_eq!(self.log.last(), Index(0), "a cluster is formed on an empty log");
+        assert!(
+            configuration.is_voter(self.settings.id),
+            "the node that forms a cluster is one of its voters"
+        );
+        let term = self.term().max(Term(1));
+        self.log.set_hard_state(HardState { term, ..self.log.hard_state() }.max(self.log.hard_state()));
+        self.log.append(Entry { index: Index(1), term, payload: Payload::Config(Arc::new(configuration)) });
+        self.campaign_in_ticks = 0;
+    }
+
+    /// Takes one event. Anything may come in any order; what no longer matters is ignored.
+    ///
+    /// # Panics
+    /// If a receipt does not belong to the write that is out: the shell is broken.
+    pub fn step(&mut self, event: Event) {
+        match event {
+            Event::Tick => self.on_tick(),
+            Event::Receive(envelope) => self.on_envelope(envelope),
+            Event::Persisted(persisted) => {
+                self.log.persisted(persisted.sequence);
+                self.on_persisted();
+            }
+            Event::Loaded(slice) => self.on_loaded(slice),
+            Event::Applied(index) => self.applied = self.applied.max(index),
+            Event::DiskStalled(stalled) => self.on_disk_stalled(stalled),
+            Event::PeerGone(id) => self.on_peer_gone(id),
+        }
+    }
+
+    /// Appends an entry and returns where it stands. It counts only once it is committed *with this term*: another
+    /// leader may overwrite it, and then something else is committed at its index.
+    ///
+    /// # Errors
+    /// [`Refused`]: the entry was not appended and never will be.
+    pub fn propose(&mut self, payload: Payload) -> Result<(Term, Index), Refused> {
+        self.check_may_propose()?;
+        Ok((self.term(), self.append_as_leader(payload)))
+    }
+
+    /// Everything to do since the last call. Call it once a drained batch of events: proposals, writes and messages of
+    /// one call travel together.
+    pub fn take_output(&mut self) -> Output {
+        self.advance_commit();
+        self.start_reads();
+        self.answer_reads();
+        self.feed_peers();
+        self.log.evict(self.applied, self.settings.retained_bytes_max);
+        let role = self.role_state();
+        let output = Output {
+            write: self.log.take_write(self.settings.write_bytes_max),
+            send: std::mem::take(&mut self.send),
+            load: std::mem::take(&mut self.load),
+            committed: (self.commit > self.reported_commit).then_some(self.commit),
+            reads: std::mem::take(&mut self.reads),
+            role: (role != self.reported_role).then_some(role),
+            alarms: std::mem::take(&mut self.alarms),
+        };
+        self.reported_commit = self.commit;
+        self.reported_role = role;
+        output
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.settings.id
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.log.hard_state().term
+    }
+
+    /// The commit index.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The last index in the log.
+    #[must_use]
+    pub fn last_index(&self) -> Index {
+        self.log.last()
+    }
+
+    /// The last index on this node's disk.
+    #[must_use]
+    pub fn durable_index(&self) -> Index {
+        self.log.durable()
+    }
+
+    /// True if this node leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// Role, term and leader.
+    #[must_use]
+    pub fn role_state(&self) -> RoleState {
+        let role = match self.role {
+            Role::Follower => RoleKind::Follower,
+            Role::PreCandidate { .. } => RoleKind::PreCandidate,
+            Role::Candidate { .. } => RoleKind::Candidate,
+            Role::Leader(_) => RoleKind::Leader,
+        };
+        RoleState { role, term: self.term(), leader: self.leader }
+    }
+
+    /// The configuration in force: the newest in the log, committed or not. Empty on a blank node.
+    #[must_use]
+    pub fn configuration(&self) -> &Arc<Configuration> {
+        self.log.configuration()
+    }
+
+    /// The newest configuration at or before `index`; `None` before the first.
+    #[must_use]
+    pub fn configuration_at(&self, index: Index) -> Option<&Arc<Configuration>> {
+        self.log.configuration_at(index)
+    }
+
+    /// The entry at `index`, if it is in memory: entries that are not durable always are, applied ones often.
+    #[must_use]
+    pub fn entry(&self, index: Index) -> Option<&Entry> {
+        self.log.entry(index)
+    }
+
+    /// The term of the entry at `index`; `None` beyond the end.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// This node's own view of itself.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let (peers, uncommitted_bytes, transferring) = match &self.role {
+            Role::Leader(leader) => (
+                leader
+                    .progress
+                    .iter()
+                    .map(|(id, p)| PeerStatus {
+                        id: *id,
+                        matched: p.matched,
+                        active: p.silent_ticks < self.settings.election_ticks,
+                        disk_stalled: p.disk_stalled,
+                        state: p.state,
+                    })
+                    .collect(),
+                leader.uncommitted_bytes(),
+                leader.transfer.is_some(),
+            ),
+            _ => (Vec::new(), 0, false),
+        };
+        Status {
+            role: self.role_state(),
+            commit: self.commit,
+            last: self.log.last(),
+            durable: self.log.durable(),
+            window_bytes: self.log.window_bytes(),
+            uncommitted_bytes,
+            transferring,
+            peers,
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.leader_silent_ticks = self.leader_silent_ticks.saturating_add(1);
+        self.stall_pause_ticks = self.stall_pause_ticks.saturating_sub(1);
+        if self.is_leader() {
+            self.tick_leader();
+        } else {
+            self.tick_election();
+        }
+    }
+
+    fn on_persisted(&mut self) {
+        if self.log.is_hard_state_durable() {
+            let term = self.term();
+            let released = std::mem::take(&mut self.held);
+            self.send.extend(released.into_iter().filter(|envelope| envelope.term == term));
+            self.count_own_vote();
+        }
+        if self.reply_due && !self.is_leader() {
+            self.reply_durable();
+        }
+    }
+
+    /// Terms first (Raft, figure 2, "Rules for servers"), then the message itself.
+    fn on_envelope(&mut self, envelope: Envelope) {
+        let Envelope { from, to, group, term, message } = envelope;
+        if to != self.settings.id || group != GroupId(0) || from == self.settings.id {
+            return;
+        }
+        match message {
+            // Neither changes a term here: a pre-vote only asks.
+            Message::PreVote { last_index, last_term } => {
+                return self.on_pre_vote(from, term, last_index, last_term);
+            }
+            Message::PreVoteReply { granted: true } => return self.on_pre_vote_granted(from, term),
+            _ => {}
+        }
+        if term > self.term() {
+            if matches!(message, Message::Vote { transfer: false, .. }) && self.is_leader_fresh() {
+                return; // A leader that is well protects its followers from whoever cannot hear it.
+            }
+            self.become_follower(term, None);
+        }
+        if term < self.term() {
+            return self.on_old_term(from, &message);
+        }
+        match message {
+            Message::PreVote { .. } | Message::PreVoteReply { granted: true } => {
+                unreachable!("returned above")
+            }
+            Message::PreVoteReply { granted: false } => self.on_pre_vote_refused(from),
+            Message::Vote { last_index, last_term, .. } => self.on_vote(from, last_index, last_term),
+            Message::VoteReply { granted } => self.on_vote_reply(from, granted),
+            Message::Append { prev_index, prev_term, entries, commit } => {
+                self.on_append(from, prev_index, prev_term, entries, commit);
+            }
+            Message::AppendReply { outcome, disk_stalled } => {
+                self.on_append_reply(from, outcome, disk_stalled);
+            }
+            Message::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
+            Message::HeartbeatReply { round, received, disk_stalled } => {
+                self.on_heartbeat_reply(from, round, received, disk_stalled);
+            }
+            Message::TimeoutNow => self.on_timeout_now(from),
+        }
+    }
+
+    /// A message of a term that is over. Whoever still leads or campaigns in it is told; answers are ignored.
+    fn on_old_term(&mut self, from: NodeId, message: &Message) {
+        match message {
+            Message::Append { .. } | Message::Heartbeat { .. } => {
+                let reply =
+                    Message::HeartbeatReply { round: 0, received: Index(0), disk_stalled: self.disk_stalled };
+                self.send_to(from, reply);
+            }
+            Message::Vote { .. } => self.send_to(from, Message::VoteReply { granted: false }),
+            // A refusal with an older term still answers the round that is under way.
+            Message::PreVoteReply { granted: false } => self.on_pre_vote_refused(from),
+            _ => {}
+        }
+    }
+
+    /// Sends in the current term; holds the message back while that term, or the vote in it, is not durable.
+    pub(crate) fn send_to(&mut self, to: NodeId, message: Message) {
+        let envelope = Envelope { from: self.settings.id, to, group: GroupId(0), term: self.term(), message };
+        if self.log.is_hard_state_durable() {
+            self.send.push(envelope);
+        } else {
+            self.held.push(envelope);
+        }
+    }
+
+    /// Follows in `term`, led by `leader` if that is known. Entering a greater term forgets the vote.
+    pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        if term > self.term() {
+            self.log.set_hard_state(HardState { term, vote: None });
+            self.verified = Index(0);
+            self.reply_due = false;
+            self.held.clear();
+        }
+        if let Role::Leader(leader) = std::mem::replace(&mut self.role, Role::Follower) {
+            let refused = Refused::NotLeader { leader: None };
+            self.reads.extend(leader.into_reads().map(|read| (read, Err(refused))));
+            self.verified = Index(0);
+        }
+        self.leader = leader;
+        self.leader_gone = false;
+        self.wait_for_leader();
+    }
+}
