@@ -24,13 +24,22 @@ pub struct NewMessage {
     pub ttl_ms: Option<u64>,
 }
 
+/// A producer session as its holder names it: opaque bytes on every wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId {
+    /// The generation in which it was opened.
+    pub generation: u32,
+    /// Unique within a generation.
+    pub number: u64,
+    /// The fencing epoch under which the holder opened it; 0 for an unnamed producer.
+    pub epoch: u64,
+}
+
 /// The place of a publish in a session: what makes its repeat harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionStep {
     /// The session, as [`Response::SessionOpened`] named it.
-    pub session: u64,
-    /// The fencing epoch of a named producer; 0 for an unnamed one.
-    pub epoch: u64,
+    pub session: SessionId,
     /// 1 for the first publish of this session to this topic, then one more each time.
     pub sequence: u64,
 }
@@ -118,7 +127,7 @@ pub enum Request {
     /// Opens a producer session; a named one fences its predecessors.
     OpenSession { name: Option<String> },
     /// Ends a session.
-    CloseSession { session: u64 },
+    CloseSession { session: SessionId },
     /// The cluster as the leader sees it (linearizable).
     ClusterStatus,
     /// Hands leadership to a node named by id or name; `None`: to the best follower.
@@ -268,7 +277,7 @@ pub enum Response {
     /// So many messages were redriven or purged.
     Count(u64),
     /// The session is open.
-    SessionOpened { session: u64, epoch: u64 },
+    SessionOpened { session: SessionId },
     /// The session is closed.
     SessionClosed,
     /// The cluster.
