@@ -91,6 +91,7 @@ pub enum MessageState {
 }
 
 /// One call of a client.
+#[allow(missing_docs, reason = "the fields of a variant are explained with the variant")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Makes a topic. A repeat with the same `request_id` succeeds.
@@ -105,9 +106,17 @@ pub enum Request {
     Publish { topic: String, session: Option<SessionStep>, messages: Vec<NewMessage> },
     /// Leases up to `messages_max` messages and `bytes_max` bytes (at least one message); waits up to `wait_ms` for the
     /// first. `subscription` is `default` when empty.
-    Receive { topic: String, subscription: String, messages_max: usize, bytes_max: usize, lease_ms: Option<u64>, wait_ms: u64 },
-    /// Receives and acknowledges in one step: at most once. `request_id` makes a repeat return the same messages.
-    Pop { topic: String, subscription: String, messages_max: usize, wait_ms: u64, request_id: Option<u128> },
+    Receive {
+        topic: String,
+        subscription: String,
+        messages_max: usize,
+        bytes_max: usize,
+        lease_ms: Option<u64>,
+        wait_ms: u64,
+    },
+    /// Receives and acknowledges in one step: at most once. `bytes_max` bounds the reply as it does for a receive;
+    /// `request_id` makes a repeat return the same messages.
+    Pop { topic: String, subscription: String, messages_max: usize, bytes_max: usize, wait_ms: u64, request_id: Option<u128> },
     /// Acknowledges leases. All items are of one topic.
     Ack { topic: String, subscription: String, leases: Vec<LeaseId> },
     /// Returns leases as failed attempts, to be redelivered after `delay_ms`.
@@ -117,7 +126,14 @@ pub enum Request {
     /// Gives back leases of work that was not started: no attempt is counted.
     Release { topic: String, subscription: String, leases: Vec<LeaseId> },
     /// Looks at messages without taking them, in offset order from `from_offset`.
-    Peek { topic: String, subscription: String, state: MessageState, from_offset: u64, messages_max: usize, bytes_max: usize },
+    Peek {
+        topic: String,
+        subscription: String,
+        state: MessageState,
+        from_offset: u64,
+        messages_max: usize,
+        bytes_max: usize,
+    },
     /// Makes dead messages ready again: the named offsets, or all of them where none is named.
     RedriveDead { topic: String, subscription: String, offsets: Vec<u64> },
     /// Drops dead messages: the named offsets, or all of them where none is named.
@@ -256,6 +272,7 @@ pub struct ClusterInfo {
 }
 
 /// The answer to a [`Request`].
+#[allow(missing_docs, reason = "the fields of a variant are explained with the variant")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
     /// The topic was created (or had been, by the same request id).
