@@ -1,1 +1,7 @@
-//! Placeholder.
+//! A RaftQueue node: the asynchronous shell around the Raft, WAL and queue cores.
+
+pub mod api;
+pub mod grpc;
+pub mod handle;
+pub mod http;
+pub mod limits;

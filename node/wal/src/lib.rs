@@ -1,1 +1,54 @@
-//! Placeholder.
+//! The log on disk: segments, hard state, identity, recovery.
+//!
+//! [`DataDir`] is a node's data directory: it keeps other processes out and says who the node is. [`DataDir::open_log`]
+//! recovers the log and gives a [`Wal`], the one writer, and what was found ([`Recovered`]). A [`Reader`] reads entries
+//! back on any thread while the writer appends.
+//!
+//! The promises, each kept by the module named:
+//! - what [`Wal::append`] acknowledged survives a power cut: one vectored write and one sync a batch (`wal`);
+//! - bytes of an earlier life of a file never verify: every use of a segment has a random salt (`format::segment`);
+//! - a torn batch is cut whole, and what was acknowledged is never cut: damage there is rot, and refused (`scan`,
+//!   `recover`);
+//! - what was read back after a crash is made durable before anything is reported: the log goes on in a fresh segment
+//!   whose head names the proven end of the one before (`recover`);
+//! - a failed write or sync ends the log: every later call is refused (`wal`). A full disk does not: the batch is undone
+//!   and can be tried again.
+//!
+//! The files of a data directory: `IDENTITY`, `HARDSTATE`, `MANIFEST`, `LOCK`, `segment-*`, `spare-*` (files that wait
+//! for reuse), and `*.aside` (small files being replaced).
+//!
+//! What this crate deliberately does not do: decide anything about the protocol (raft), know what a command means
+//! (queue), start threads, read clocks, or make random numbers (the caller gives [`Options::entropy`]).
+
+mod batch;
+mod data_dir;
+pub mod disk;
+mod dump;
+mod error;
+pub mod format;
+mod hard_state;
+mod identity;
+mod log;
+mod manifest;
+mod random;
+mod reader;
+mod recover;
+mod scan;
+mod segment;
+mod spare;
+mod wal;
+
+#[cfg(test)]
+mod tests;
+
+pub use batch::Batch;
+pub use data_dir::DataDir;
+pub use dump::{DumpSummary, dump};
+pub use error::{
+    AppendError, IdentityError, OpenError, ReadError, RecordName, Rotten, RottenPart,
+};
+pub use identity::{Binding, Identity};
+pub use manifest::{KeptFile, Manifest, SnapshotFile};
+pub use reader::{EntryMeta, MetaPayload, Reader};
+pub use recover::{CutBatch, Recovered};
+pub use wal::{Options, Position, Receipt, Wal};

@@ -1,0 +1,258 @@
+//! What a call may ask for, checked before it reaches the replica.
+//!
+//! Every edge decodes a call into a [`Request`] and passes it through [`Limits::check`], so that all of them refuse the
+//! same things with the same words. A refusal names the limit, its value and the value given.
+//!
+//! What depends on the state of the queue (how many topics there are, how full a topic is) is not checked here: the
+//! queue does that when the command is applied. Limits that both know have one home, `raftqueue_queue`.
+
+use crate::api::{Failure, LeaseId, NewMessage, Reason, Request, SessionStep, TopicOptions};
+use raftqueue_queue as queue;
+use std::fmt::Display;
+use std::time::Duration;
+
+/// How long a call may take when the caller does not say, in milliseconds: an answer that a client with a timeout of
+/// one second still gets.
+pub const DEADLINE_MS_DEFAULT: u64 = 900;
+/// The longest deadline, in milliseconds; a longer one is cut to it.
+pub const DEADLINE_MS_MAX: u64 = 10 * 60 * 1_000;
+/// The most of a gRPC deadline that is kept back, in milliseconds, so that the answer is there before the client gives
+/// up; of short deadlines it is a tenth.
+pub const DEADLINE_MARGIN_MS_MAX: u64 = 100;
+/// Bytes of a receive, pop or peek where the caller does not say: with what surrounds the messages it stays below the
+/// 4 MiB that gRPC libraries take unless told otherwise.
+pub const RECEIVE_BYTES_DEFAULT: usize = 2 << 20;
+/// Most bytes that a receive, pop or peek may ask for.
+pub const RECEIVE_BYTES_MAX: usize = 16 << 20;
+/// Most topics on one page of a listing.
+pub const LIST_TOPICS_MAX: usize = 10_000;
+/// Topics on one page of a listing where the caller does not say.
+pub const LIST_TOPICS_DEFAULT: usize = 1_000;
+/// Longest delay and longest time to live, in milliseconds: ten years.
+pub const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
+/// Bytes that a frame may have beyond the messages of the largest publish: field tags, the topic, and what surrounds
+/// ten thousand messages with their headers.
+const FRAME_SLACK_BYTES: usize = 2 << 20;
+
+/// The limits that can be set, in force on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Greatest body of one message, in bytes; at most 16 MiB.
+    pub body_bytes_max: usize,
+    /// Greatest sum of bodies, keys and headers of one publish, in bytes. Never less than one message can have.
+    pub publish_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: queue::BODY_BYTES_MAX_DEFAULT as usize,
+            publish_bytes_max: usize::try_from(queue::PUBLISH_BYTES_MAX_DEFAULT).expect("4 MiB fit every usize"),
+        }
+    }
+}
+
+impl Limits {
+    /// Greatest gRPC message that is decoded, in bytes. A larger one is refused by its length alone.
+    #[must_use]
+    pub fn frame_bytes_max(&self) -> usize {
+        self.publish_bytes_max + FRAME_SLACK_BYTES
+    }
+
+    /// Greatest JSON body of a publish of one message, in bytes: every byte of it may be escaped as `\u00XX`.
+    #[must_use]
+    pub fn json_bytes_max(&self) -> usize {
+        6 * (self.body_bytes_max + queue::NAME_BYTES_MAX) + 1_024
+    }
+
+    /// Checks everything about a call that can be judged without the state of the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::InvalidArgument`] or [`Reason::TooLarge`], not done: no repeat helps, the caller must be mended.
+    pub fn check(&self, request: &Request) -> Result<(), Failure> {
+        match request {
+            Request::CreateTopic { topic, options, request_id: _ } => {
+                check_name("topic", topic)?;
+                check_options(options)
+            }
+            Request::DeleteTopic { topic } | Request::DescribeTopic { topic } => check_name("topic", topic),
+            Request::ListTopics { after: _, topics_max } => {
+                check_range("topics_max", *topics_max, 1, LIST_TOPICS_MAX)
+            }
+            Request::Publish { topic, session, messages } => {
+                check_name("topic", topic)?;
+                self.check_publish(*session, messages)
+            }
+            Request::Receive { topic, subscription, messages_max, bytes_max, lease_ms, wait_ms: _ } => {
+                check_place(topic, subscription)?;
+                check_receive(*messages_max, *bytes_max)?;
+                check_lease_ms(*lease_ms)
+            }
+            Request::Pop { topic, subscription, messages_max, bytes_max, wait_ms: _, request_id: _ } => {
+                check_place(topic, subscription)?;
+                check_receive(*messages_max, *bytes_max)
+            }
+            Request::Peek { topic, subscription, state: _, from_offset: _, messages_max, bytes_max } => {
+                check_place(topic, subscription)?;
+                check_receive(*messages_max, *bytes_max)
+            }
+            Request::Ack { topic, subscription, leases } | Request::Release { topic, subscription, leases } => {
+                check_place(topic, subscription)?;
+                check_leases(leases)
+            }
+            Request::Nack { topic, subscription, leases, delay_ms, reason } => {
+                check_place(topic, subscription)?;
+                check_leases(leases)?;
+                check_range("delay_ms", *delay_ms, 0, DELAY_MS_MAX)?;
+                check_range("reason_bytes", reason.len(), 0, queue::NACK_REASON_BYTES_MAX)
+            }
+            Request::Extend { topic, subscription, leases, lease_ms } => {
+                check_place(topic, subscription)?;
+                check_leases(leases)?;
+                check_lease_ms(*lease_ms)
+            }
+            Request::RedriveDead { topic, subscription, offsets }
+            | Request::PurgeDead { topic, subscription, offsets } => {
+                check_place(topic, subscription)?;
+                check_range("offsets", offsets.len(), 0, queue::DEAD_LISTED_MAX)
+            }
+            Request::Purge { topic, subscription } => check_place(topic, subscription),
+            Request::OpenSession { name } => name.as_deref().map_or(Ok(()), |name| check_name("name", name)),
+            Request::TransferLeadership { to } => to.as_deref().map_or(Ok(()), |to| check_name("to", to)),
+            Request::CloseSession { .. } | Request::ClusterStatus => Ok(()),
+        }
+    }
+
+    fn check_publish(&self, session: Option<SessionStep>, messages: &[NewMessage]) -> Result<(), Failure> {
+        if session.is_some_and(|step| step.sequence == 0) {
+            return Err(invalid("sequence is 0; the first publish of a session to a topic is 1"));
+        }
+        if messages.is_empty() {
+            return Err(invalid("a publish without messages"));
+        }
+        check_size("messages of a publish", messages.len(), queue::PUBLISH_MESSAGES_MAX)?;
+        let mut bytes = 0;
+        for (position, message) in messages.iter().enumerate() {
+            self.check_message(message)
+                .map_err(|failure| Failure { text: format!("message {position}: {}", failure.text), ..failure })?;
+            bytes += message_bytes(message);
+        }
+        check_size("bytes of a publish", bytes, self.publish_bytes_max)
+    }
+
+    fn check_message(&self, message: &NewMessage) -> Result<(), Failure> {
+        check_size("bytes of a body", message.body.len(), self.body_bytes_max)?;
+        check_size("bytes of a key", message.key.len(), queue::KEY_BYTES_MAX as usize)?;
+        check_size("headers", message.headers.len(), queue::HEADERS_MAX as usize)?;
+        check_size("bytes of all headers", header_bytes(message), queue::HEADERS_BYTES_MAX as usize)?;
+        if message.headers.iter().any(|(name, _)| name.is_empty()) {
+            return Err(invalid("a header without a name"));
+        }
+        check_range("delay_ms", message.delay_ms, 0, DELAY_MS_MAX)?;
+        message.ttl_ms.map_or(Ok(()), |ttl_ms| check_range("ttl_ms", ttl_ms, 1, DELAY_MS_MAX))
+    }
+}
+
+/// Bytes of a message that count in limits: body, key, header names and values.
+#[must_use]
+pub fn message_bytes(message: &NewMessage) -> usize {
+    message.body.len() + message.key.len() + header_bytes(message)
+}
+
+fn header_bytes(message: &NewMessage) -> usize {
+    message.headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+/// The deadline of a call: what the caller asked for, cut to the maximum, or else the default plus the time that the
+/// call itself may wait.
+#[must_use]
+pub fn deadline(asked: Option<Duration>, wait_ms: u64) -> Duration {
+    let max = Duration::from_millis(DEADLINE_MS_MAX);
+    asked
+        .unwrap_or_else(|| Duration::from_millis(wait_ms.saturating_add(DEADLINE_MS_DEFAULT).min(DEADLINE_MS_MAX)))
+        .min(max)
+}
+
+/// What is left of a deadline that the client itself watches, so that the answer is there before it gives up.
+#[must_use]
+pub fn less_margin(deadline: Duration) -> Duration {
+    deadline - (deadline / 10).min(Duration::from_millis(DEADLINE_MARGIN_MS_MAX))
+}
+
+/// A request that is refused as it stands.
+pub(crate) fn invalid(text: impl Into<String>) -> Failure {
+    Failure::not_done(Reason::InvalidArgument, text)
+}
+
+/// Refuses a size over its limit.
+pub(crate) fn check_size(what: &str, value: usize, max: usize) -> Result<(), Failure> {
+    if value <= max {
+        return Ok(());
+    }
+    Err(Failure::not_done(Reason::TooLarge, format!("{what}: {value} is over the limit of {max}")))
+}
+
+fn check_range<T: PartialOrd + Display + Copy>(what: &str, value: T, min: T, max: T) -> Result<(), Failure> {
+    if value >= min && value <= max {
+        return Ok(());
+    }
+    Err(invalid(format!("{what}: {value} is not within {min} and {max}")))
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), Failure> {
+    if name.is_empty() || name.len() > queue::NAME_BYTES_MAX {
+        return Err(invalid(format!(
+            "{what}: a name has 1 to {} bytes of UTF-8, this one has {}",
+            queue::NAME_BYTES_MAX,
+            name.len()
+        )));
+    }
+    match name.chars().find(|c| c.is_control()) {
+        Some(c) => Err(invalid(format!("{what}: a name has no control characters, this one has U+{:04X}", c as u32))),
+        None => Ok(()),
+    }
+}
+
+fn check_place(topic: &str, subscription: &str) -> Result<(), Failure> {
+    check_name("topic", topic)?;
+    if subscription.is_empty() { Ok(()) } else { check_name("subscription", subscription) }
+}
+
+fn check_receive(messages_max: usize, bytes_max: usize) -> Result<(), Failure> {
+    check_range("messages_max", messages_max, 1, queue::RECEIVE_MESSAGES_MAX)?;
+    check_range("bytes_max", bytes_max, 1, RECEIVE_BYTES_MAX)
+}
+
+fn check_lease_ms(lease_ms: Option<u64>) -> Result<(), Failure> {
+    lease_ms.map_or(Ok(()), |lease_ms| {
+        check_range("lease_ms", lease_ms, queue::LEASE_MS_MIN, queue::LEASE_MS_MAX)
+    })
+}
+
+fn check_leases(leases: &[LeaseId]) -> Result<(), Failure> {
+    check_range("leases", leases.len(), 1, queue::SETTLE_LEASES_MAX)?;
+    match leases.iter().find(|lease| lease.message.topic != leases[0].message.topic) {
+        Some(other) => Err(invalid(format!(
+            "leases of one call are of one topic, these are of topics {} and {}",
+            leases[0].message.topic, other.message.topic
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_options(options: &TopicOptions) -> Result<(), Failure> {
+    if let Some(attempts_max) = options.attempts_max {
+        check_range("attempts_max", attempts_max, 1, u32::MAX)?;
+    }
+    if let Some(messages_max) = options.messages_max {
+        check_range("messages_max", messages_max, 1, u64::MAX)?;
+    }
+    if let Some(bytes_max) = options.bytes_max {
+        check_range("bytes_max", bytes_max, 1, u64::MAX)?;
+    }
+    options.ttl_ms.map_or(Ok(()), |ttl_ms| check_range("ttl_ms", ttl_ms, 1, DELAY_MS_MAX))
+}
+
+#[cfg(test)]
+mod tests;
