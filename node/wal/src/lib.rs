@@ -44,9 +44,7 @@ mod tests;
 pub use batch::Batch;
 pub use data_dir::DataDir;
 pub use dump::{DumpSummary, dump};
-pub use error::{
-    AppendError, IdentityError, OpenError, ReadError, RecordName, Rotten, RottenPart,
-};
+pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Rotten, RottenPart};
 pub use identity::{Binding, Identity};
 pub use manifest::{KeptFile, Manifest, SnapshotFile};
 pub use reader::{EntryMeta, MetaPayload, Reader};

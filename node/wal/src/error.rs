@@ -1,0 +1,284 @@
+//! What can go wrong, one variant per different reaction.
+
+use crate::format::{FORMAT_VERSION, Malformed};
+use raftqueue_raft::{Index, Term};
+use std::fmt;
+use std::io;
+use thiserror::Error;
+
+/// The name of one record that is the same on every node that has it: what a repair asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordName {
+    /// Its index.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+    /// Its entry checksum, over the checksums of meta and bodies.
+    pub crc: u32,
+}
+
+/// Which part of a file is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RottenPart {
+    /// The first sector of a segment.
+    SegmentHead,
+    /// The front of a batch.
+    Frame,
+    /// The second copy of identities behind a frame.
+    Identities,
+    /// The sealed index at the end of a segment.
+    SealedIndex,
+    /// The front of a record.
+    RecordHeader,
+    /// A record's meta.
+    Meta,
+    /// A record's bodies.
+    Bodies,
+}
+
+/// One damaged place in what was once acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotten {
+    /// The file.
+    pub file: String,
+    /// Where the damaged part begins.
+    pub offset: u64,
+    /// What it is.
+    pub part: RottenPart,
+    /// The record that it belongs to, if either copy of the name can still be read.
+    pub record: Option<RecordName>,
+}
+
+impl fmt::Display for Rotten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {:?}", self.file, self.offset, self.part)?;
+        match self.record {
+            Some(name) => write!(f, " of index {} term {} crc {:08x}", name.index, name.term, name.crc),
+            None => Ok(()),
+        }
+    }
+}
+
+struct List<'a>(&'a [Rotten]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, rotten) in self.0.iter().enumerate() {
+            write!(f, "{}{rotten}", if place == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a data directory or its log cannot be opened. The node says so and ends, unless a variant says otherwise.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The lock is held.
+    #[error("another process uses this directory")]
+    AnotherProcess,
+    /// A disk of another node is mounted here: the operator of the cluster must look.
+    #[error("the directory belongs to node {found:?}, and this node is {expected:?}")]
+    OtherNode {
+        /// The name in `IDENTITY`.
+        found: String,
+        /// The name that the node was started with.
+        expected: String,
+    },
+    /// A newer build wrote this: start that build.
+    #[error("{file} has format version {found}, this build reads up to {supported}")]
+    Newer {
+        /// The file.
+        file: String,
+        /// Its version.
+        found: u32,
+        /// The newest version that this build reads.
+        supported: u32,
+    },
+    /// The directory was never formatted; [`crate::DataDir::format`] does it.
+    #[error("the directory has no identity")]
+    NotFormatted,
+    /// There is a log but no `IDENTITY`: a damaged disk, never formatted over.
+    #[error("the directory has a log ({file}) but no IDENTITY")]
+    IdentityMissing {
+        /// A file of the log.
+        file: String,
+    },
+    /// A file that is replaced or synced only as a whole cannot be read: a damaged disk.
+    #[error("{file} is damaged at {offset}: {reason}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Where.
+        offset: u64,
+        /// How.
+        reason: Malformed,
+    },
+    /// A segment is not there, or not the one that its neighbour names.
+    #[error("segment {found} follows segment {named}, and segment {expected} is the one before it here")]
+    BrokenChain {
+        /// The segment whose head was read.
+        found: u64,
+        /// The predecessor that it names.
+        named: u64,
+        /// The segment that stands before it.
+        expected: u64,
+    },
+    /// An index goes back, or ahead, without a truncation that says so.
+    #[error("{file} at {offset}: index {found} where {expected} must follow")]
+    IndexOrder {
+        /// The file.
+        file: String,
+        /// Where.
+        offset: u64,
+        /// The index found.
+        found: Index,
+        /// The index that had to come.
+        expected: Index,
+    },
+    /// What was once acknowledged does not verify. Nothing is truncated and nothing was changed.
+    #[error("rot in what was acknowledged: {}", List(places))]
+    Rot {
+        /// Every damaged place.
+        places: Vec<Rotten>,
+    },
+    /// The disk refused a call.
+    #[error("cannot {operation}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+/// Why an append (or any other call of the writer) did not succeed.
+#[derive(Debug, Error)]
+pub enum AppendError {
+    /// The disk is full. Nothing of the batch counts; the same call may be made again.
+    #[error("no space left to {operation}")]
+    NoSpace {
+        /// What was tried.
+        operation: &'static str,
+    },
+    /// The disk failed just now. The log is poisoned: what of the batch is durable is unknown, and the process must end.
+    #[error("cannot {operation}: {source}")]
+    Failed {
+        /// What was tried.
+        operation: &'static str,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The disk failed earlier. The process must end.
+    #[error("the log is closed since it could not {operation}")]
+    Poisoned {
+        /// What was tried then.
+        operation: &'static str,
+    },
+    /// Neither slot of `HARDSTATE` could be read when the log was opened: this node may have promised what it no longer
+    /// knows. It must be replaced.
+    #[error("the hard state is lost: this node must be replaced")]
+    HardStateLost,
+}
+
+/// Why entries cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// Released; a snapshot has what they did.
+    #[error("index {asked} was released, the log begins at {first}")]
+    Released {
+        /// The index asked for.
+        asked: Index,
+        /// The first one that is there.
+        first: Index,
+    },
+    /// Not durable yet, or truncated.
+    #[error("index {asked} is beyond the last durable index {last}")]
+    Beyond {
+        /// The index asked for.
+        asked: Index,
+        /// The last durable one.
+        last: Index,
+    },
+    /// The range is not inside the bodies of the entry.
+    #[error("bytes {offset}..{end} of index {index}, whose bodies are {size} bytes")]
+    OutOfBodies {
+        /// The entry.
+        index: Index,
+        /// First byte asked for.
+        offset: u64,
+        /// End of the bytes asked for.
+        end: u64,
+        /// Bytes that there are.
+        size: u64,
+    },
+    /// The bytes are damaged: never served. A peer that holds exactly this record can repair it.
+    #[error("rot: {0}")]
+    Rot(Rotten),
+    /// The checksums hold, but the form is unknown: a newer build wrote it.
+    #[error("index {index}: {reason}")]
+    Unknown {
+        /// The entry.
+        index: Index,
+        /// How.
+        reason: Malformed,
+    },
+    /// The disk refused to read.
+    #[error("cannot read {file}: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+/// Why the identity was not changed.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// There is an identity already, damaged or not: never formatted over.
+    #[error("the directory belongs to node {name:?}")]
+    AlreadyFormatted {
+        /// Its name.
+        name: String,
+    },
+    /// There is none yet.
+    #[error("the directory has no identity")]
+    NotFormatted,
+    /// Bound to another formation, or to this one with another seed or other members.
+    #[error("bound to formation {bound:032x}, not {asked:032x}")]
+    BoundElsewhere {
+        /// The formation that the node is bound to.
+        bound: u128,
+        /// The one asked for.
+        asked: u128,
+    },
+    /// The log holds entries: the node is a member of its cluster for good.
+    #[error("the log holds entries")]
+    HasLog,
+    /// The log cannot be judged.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The disk refused; the old identity or the new one stands, and the process must end.
+    #[error("cannot {operation}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+/// Puts the operation to an error of the disk.
+pub(crate) fn io_error(operation: &'static str) -> impl Fn(io::Error) -> OpenError {
+    move |source| OpenError::Io { operation, source }
+}
+
+/// What a decoder's complaint means for the whole directory.
+pub(crate) fn malformed(file: &str, offset: u64, reason: Malformed) -> OpenError {
+    match reason {
+        Malformed::Newer { found } => {
+            OpenError::Newer { file: file.to_owned(), found, supported: FORMAT_VERSION }
+        }
+        reason => OpenError::Damaged { file: file.to_owned(), offset, reason },
+    }
+}

@@ -1,0 +1,81 @@
+//! The two-slot file `HARDSTATE`: term and vote, safe against a write that tears.
+//!
+//! A change goes into the slot with the lesser value and is synced; then the promise may leave; then
+//! [`HardStateFile::settle`] copies it into the other slot. So at every moment one slot holds what was promised last, and
+//! the greatest readable value is right: a promise never goes back, and a value that was written but not promised does
+//! no harm.
+
+use crate::disk::{self, Disk, DiskFile};
+use crate::error::{OpenError, io_error, malformed};
+use crate::format::Malformed;
+use crate::format::small::{HARD_STATE_SLOT_BYTES, decode_hard_state, encode_hard_state};
+use raftqueue_raft::HardState;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// The file.
+pub(crate) const HARD_STATE: &str = "HARDSTATE";
+
+/// The open file with what its slots hold.
+pub(crate) struct HardStateFile {
+    file: Arc<dyn DiskFile>,
+    slots: [HardState; 2],
+}
+
+impl HardStateFile {
+    /// Replaces the file by one whose slots both hold `value`: old or new after a crash at any point.
+    pub(crate) fn create(disk: &dyn Disk, value: HardState) -> io::Result<HardStateFile> {
+        let mut bytes = encode_hard_state(value);
+        bytes.resize(usize::try_from(HARD_STATE_SLOT_BYTES).expect("a few KiB"), 0);
+        bytes.extend_from_slice(&bytes.clone());
+        disk::replace(disk, HARD_STATE, &bytes)?;
+        Ok(HardStateFile { file: disk.open(HARD_STATE)?, slots: [value, value] })
+    }
+
+    /// The greatest readable value; `None` if no slot can be read.
+    pub(crate) fn read(disk: &dyn Disk) -> Result<Option<HardState>, OpenError> {
+        Ok(HardStateFile::read_slots(disk)?.into_iter().filter_map(Result::ok).max())
+    }
+
+    /// Each slot by itself. A slot of a newer build is an error of the whole: the other one may be behind it.
+    pub(crate) fn read_slots(disk: &dyn Disk) -> Result<[Result<HardState, Malformed>; 2], OpenError> {
+        let bytes = disk::read_small(disk, HARD_STATE, 2 * HARD_STATE_SLOT_BYTES)
+            .map_err(io_error("read HARDSTATE"))?
+            .unwrap_or_default();
+        let second = usize::try_from(HARD_STATE_SLOT_BYTES).expect("a few KiB");
+        let slots = [decode_hard_state(&bytes), decode_hard_state(bytes.get(second..).unwrap_or_default())];
+        for slot in &slots {
+            if let Err(reason @ Malformed::Newer { .. }) = slot {
+                return Err(malformed(HARD_STATE, 0, *reason));
+            }
+        }
+        Ok(slots)
+    }
+
+    /// What was promised last, or may have been.
+    pub(crate) fn value(&self) -> HardState {
+        self.slots[0].max(self.slots[1])
+    }
+
+    /// Writes a greater value into the lesser slot and syncs it. After an error the slot counts as unchanged.
+    pub(crate) fn change(&mut self, value: HardState) -> io::Result<()> {
+        let slot = usize::from(self.slots[1] < self.slots[0]);
+        self.write(slot, value)
+    }
+
+    /// Copies the value into the slot that lags; nothing to do if none does.
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
+        if self.slots[0] == self.slots[1] {
+            return Ok(());
+        }
+        self.change(self.value())
+    }
+
+    fn write(&mut self, slot: usize, value: HardState) -> io::Result<()> {
+        let bytes = encode_hard_state(value);
+        self.file.write_at(slot as u64 * HARD_STATE_SLOT_BYTES, &mut [IoSlice::new(&bytes)])?;
+        self.file.sync_data()?;
+        self.slots[slot] = value;
+        Ok(())
+    }
+}

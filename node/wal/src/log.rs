@@ -1,0 +1,145 @@
+//! Where every entry of the log stands: the one map that the writer changes and readers look into.
+
+use crate::error::RecordName;
+use crate::format::segment::{IndexedRecord, RecordIdentity, RecordKind};
+use crate::segment::Segment;
+use raftqueue_raft::{Index, Term};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// One entry's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) identity: RecordIdentity,
+}
+
+impl Location {
+    pub(crate) fn name(&self) -> RecordName {
+        name_of(&self.identity)
+    }
+}
+
+/// The name by which peers know a record.
+pub(crate) fn name_of(identity: &RecordIdentity) -> RecordName {
+    RecordName { index: identity.index, term: identity.term, crc: identity.entry_crc }
+}
+
+/// The durable log. Entry `start.0 + 1 + i` stands at `locations[i]`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    /// The last index before the first entry that is there, and its term.
+    start: (Index, Term),
+    locations: VecDeque<Location>,
+}
+
+/// A record that does not follow what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfOrder {
+    pub(crate) expected: Index,
+}
+
+impl Log {
+    pub(crate) fn new(start: (Index, Term)) -> Log {
+        Log { start, locations: VecDeque::new() }
+    }
+
+    pub(crate) fn start(&self) -> (Index, Term) {
+        self.start
+    }
+
+    pub(crate) fn last(&self) -> (Index, Term) {
+        self.locations.back().map_or(self.start, |last| (last.identity.index, last.identity.term))
+    }
+
+    /// Takes one record: an entry that follows, or a truncation.
+    pub(crate) fn apply(&mut self, location: Location) -> Result<(), OutOfOrder> {
+        let RecordIdentity { kind, index, term, .. } = location.identity;
+        let expected = self.last().0.next();
+        if kind == RecordKind::Truncation {
+            if index > expected || index == Index(0) {
+                return Err(OutOfOrder { expected });
+            }
+            if index <= self.start.0 {
+                // The cut reaches into released segments: what is left before it is the new start.
+                *self = Log::new((index.prev(), term));
+            } else {
+                self.locations.truncate(self.place(index));
+            }
+        } else if index == expected {
+            self.locations.push_back(location);
+        } else {
+            return Err(OutOfOrder { expected });
+        }
+        Ok(())
+    }
+
+    /// Says which of `records` would not follow, without taking any.
+    pub(crate) fn check_order<'a>(
+        &self,
+        records: &'a [IndexedRecord],
+    ) -> Result<(), (&'a IndexedRecord, OutOfOrder)> {
+        let mut expected = self.last().0.next();
+        for record in records {
+            let RecordIdentity { kind, index, .. } = record.identity;
+            let follows = match kind {
+                RecordKind::Truncation => index <= expected && index != Index(0),
+                _ => index == expected,
+            };
+            if !follows {
+                return Err((record, OutOfOrder { expected }));
+            }
+            expected = if kind == RecordKind::Truncation { index } else { index.next() };
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, index: Index) -> Option<&Location> {
+        if index <= self.start.0 {
+            return None;
+        }
+        self.locations.get(self.place(index))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Location> {
+        self.locations.iter()
+    }
+
+    /// Forgets the entries of segments before `segment`. Places rise with indexes, so those are the first ones.
+    pub(crate) fn release_before(&mut self, segment: u64) {
+        let count = self.locations.partition_point(|location| location.segment < segment);
+        for location in self.locations.drain(..count) {
+            self.start = (location.identity.index, location.identity.term);
+        }
+    }
+
+    fn place(&self, index: Index) -> usize {
+        usize::try_from(index.0 - self.start.0.0 - 1).expect("a place in memory")
+    }
+}
+
+/// What readers see: only what is durable.
+#[derive(Default)]
+pub(crate) struct Visible {
+    pub(crate) log: Log,
+    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+}
+
+/// The map behind its lock, which is never held across IO.
+#[derive(Default)]
+pub(crate) struct Shared(RwLock<Visible>);
+
+impl Shared {
+    pub(crate) fn new(visible: Visible) -> Shared {
+        Shared(RwLock::new(visible))
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Visible> {
+        self.0.read().expect("no code panics while it holds the map")
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Visible> {
+        self.0.write().expect("no code panics while it holds the map")
+    }
+}

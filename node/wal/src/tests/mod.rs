@@ -1,0 +1,4 @@
+//! Behaviour of the whole crate on the fake disk.
+
+mod append;
+mod support;

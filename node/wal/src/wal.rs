@@ -1,0 +1,504 @@
+//! The writer: one owner, one write in flight, one sync a batch.
+//!
+//! Order of a batch: a changed hard state goes into `HARDSTATE` and is synced, then truncation and entries go into the
+//! segment with one vectored write and one sync, then readers see them. A later part is never durable without the
+//! earlier ones. A segment is sealed and synced before a byte of the next one is written.
+
+use crate::batch::{Batch, Draft, FrameContext, encode_seal};
+use crate::disk::{Disk, DiskLock, SECTOR_BYTES, is_no_space};
+use crate::error::{AppendError, OpenError};
+use crate::format::segment::{
+    FRAME_BYTES, IDENTITY_BYTES, INDEXED_BYTES, IndexedRecord, RecordIdentity, SegmentHead, sector_end,
+};
+use crate::hard_state::HardStateFile;
+use crate::log::{Location, Shared, Visible};
+use crate::manifest::Manifest;
+use crate::random::Random;
+use crate::reader::Reader;
+use crate::recover::{Opened, Recovered};
+use crate::segment::{BirthError, Segment, give_birth};
+use crate::spare::Spares;
+use raftqueue_raft::{Entry, HardState, Index, Term};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// How the log is kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of a segment file, 64 MiB by default; a multiple of 512. A batch that does not fit gets a file of its own
+    /// size. May change from one start to the next.
+    pub segment_bytes: u64,
+    /// Randomness of this opening, out of which the salts of segments are made. Hazard: it must be fresh (from the
+    /// operating system) every time, or bytes of an earlier life of a file could verify again.
+    pub entropy: u64,
+    /// How many released segment files are kept for reuse, 2 by default.
+    pub spare_files_max: usize,
+    /// Bytes of the disk that publishing must leave free for hard state, acks, deletes, a snapshot and a kept file;
+    /// 0 by default. Kept here for [`Wal::reserve_bytes`]; the log itself never refuses because of it.
+    pub reserve_bytes: u64,
+    /// Read every byte of every segment when opening, not only those of the last one. Off by default: rot in old
+    /// segments is found by the reads that meet it.
+    pub verify_all: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            segment_bytes: 64 << 20,
+            entropy: 0,
+            spare_files_max: 2,
+            reserve_bytes: 0,
+            verify_all: false,
+        }
+    }
+}
+
+/// A place in the log on this disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The segment's number.
+    pub segment: u64,
+    /// The byte offset in its file.
+    pub offset: u64,
+}
+
+/// Says that a batch is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The last index of the durable log.
+    pub last_index: Index,
+    /// Everything before this place is on the disk.
+    pub synced_to: Position,
+}
+
+/// The writer. One per data directory; it belongs to one thread.
+pub struct Wal {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    shared: Arc<Shared>,
+    manifest: Manifest,
+    active: Active,
+    /// `None` if it could not be read at the start: then nothing is appended.
+    hard_state: Option<HardStateFile>,
+    spares: Spares,
+    salts: Random,
+    /// What could not be done when the disk failed.
+    poisoned: Option<&'static str>,
+    /// Keeps other processes out as long as the writer lives.
+    _lock: Arc<dyn DiskLock>,
+}
+
+/// The segment that is written to.
+pub(crate) struct Active {
+    segment: Arc<Segment>,
+    size: u64,
+    /// Where the next batch goes; everything before is synced.
+    position: u64,
+    /// The number of the next batch.
+    batch_next: u64,
+    /// All records of this segment, for the seal.
+    index: Vec<IndexedRecord>,
+    /// The records of the last batch, for the next frame.
+    previous: Vec<RecordIdentity>,
+    /// No frame says yet that the last batch was synced.
+    is_unproven: bool,
+    /// The seal is written and synced; only a new segment can follow.
+    is_sealed: bool,
+}
+
+impl Active {
+    /// A segment that was just born with `draft`.
+    pub(crate) fn born(
+        segment: Arc<Segment>,
+        size: u64,
+        draft: &Draft,
+        identities: usize,
+        batch: u64,
+    ) -> Active {
+        Active {
+            segment,
+            size,
+            position: sector_end(SECTOR_BYTES + draft.batch_bytes(identities)),
+            batch_next: batch + 1,
+            index: draft.places(SECTOR_BYTES, identities),
+            previous: draft.identities(),
+            is_unproven: false,
+            is_sealed: false,
+        }
+    }
+
+    /// Bytes of a segment that can be born with `draft`.
+    pub(crate) fn size_needed(draft: &Draft, identities: usize) -> u64 {
+        let batch = sector_end(SECTOR_BYTES + draft.batch_bytes(identities));
+        batch + Active::room_to_end(draft.records.len(), draft.records.len())
+    }
+
+    /// Where the records of this segment stand.
+    pub(crate) fn locations(&self) -> impl Iterator<Item = Location> {
+        let segment = self.segment.number;
+        self.index.iter().map(move |record| Location {
+            segment,
+            offset: record.offset,
+            identity: record.identity,
+        })
+    }
+
+    /// Bytes kept free for what must always fit: an empty batch that proves the last one, and the seal.
+    fn room_to_end(last_records: usize, all_records: usize) -> u64 {
+        let frame = FRAME_BYTES + last_records as u64 * IDENTITY_BYTES;
+        sector_end(frame) + sector_end(frame + all_records as u64 * INDEXED_BYTES)
+    }
+
+    fn fits(&self, draft: &Draft) -> bool {
+        let count = draft.records.len();
+        let end = sector_end(self.position + draft.batch_bytes(self.previous.len()));
+        !self.is_sealed && end + Active::room_to_end(count, self.index.len() + count) <= self.size
+    }
+
+    fn position(&self) -> Position {
+        Position { segment: self.segment.number, offset: self.position }
+    }
+}
+
+impl Wal {
+    /// Puts the recovered parts together and reads what a node must know to go on.
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        lock: Arc<dyn DiskLock>,
+        opened: Opened,
+    ) -> Result<(Wal, Recovered), OpenError> {
+        let Opened { manifest, hard_state, log, segments, active, spares, salts, cut, damaged_copies } =
+            opened;
+        let (start, last) = (log.start(), log.last());
+        let mut term_runs: Vec<(Index, Term)> = Vec::new();
+        for location in log.iter() {
+            if term_runs.last().is_none_or(|(_, term)| *term != location.identity.term) {
+                term_runs.push((location.identity.index, location.identity.term));
+            }
+        }
+        let shared = Arc::new(Shared::new(Visible { log, segments }));
+        let recovered = Recovered {
+            hard_state: hard_state.as_ref().map(HardStateFile::value),
+            start,
+            last_index: last.0,
+            last_term: last.1,
+            term_runs,
+            configurations: Reader::new(Arc::clone(&shared)).configurations()?,
+            cut,
+            damaged_copies,
+        };
+        let wal = Wal {
+            disk,
+            options,
+            shared,
+            manifest,
+            active,
+            hard_state,
+            spares,
+            salts,
+            poisoned: None,
+            _lock: lock,
+        };
+        Ok((wal, recovered))
+    }
+
+    /// A reader of the durable entries, for any thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// The last index of the durable log.
+    #[must_use]
+    pub fn last_index(&self) -> Index {
+        self.shared.read().log.last().0
+    }
+
+    /// The first index that is there (one beyond the last if there is none).
+    #[must_use]
+    pub fn first_index(&self) -> Index {
+        self.shared.read().log.start().0.next()
+    }
+
+    /// Everything before this place is on the disk.
+    #[must_use]
+    pub fn synced_to(&self) -> Position {
+        self.active.position()
+    }
+
+    /// The durable hard state; `None` if it was lost before this start.
+    #[must_use]
+    pub fn hard_state(&self) -> Option<HardState> {
+        self.hard_state.as_ref().map(HardStateFile::value)
+    }
+
+    /// The live files.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Bytes that may still be allocated on this disk. Files that wait for reuse are not counted.
+    ///
+    /// # Errors
+    /// What the disk said; nothing is poisoned.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+
+    /// Bytes of [`Wal::free_bytes`] that publishing must leave alone.
+    #[must_use]
+    pub fn reserve_bytes(&self) -> u64 {
+        self.options.reserve_bytes
+    }
+
+    /// How many files wait for reuse.
+    #[must_use]
+    pub fn spare_files(&self) -> usize {
+        self.spares.count()
+    }
+
+    /// Makes a batch durable: one vectored write and one sync, a second sync only if the hard state changed too, and a
+    /// few more when a segment is full. A batch of a hard state alone touches only `HARDSTATE`. A batch without anything
+    /// new costs nothing.
+    ///
+    /// # Errors
+    /// [`AppendError::NoSpace`]: nothing of the entries counts, try the same again later (a changed hard state may be
+    /// durable already, which is harmless). Everything else: the process must end.
+    ///
+    /// # Panics
+    /// If the entries do not follow the log, the truncation lies beyond it or before its first index, or the hard state
+    /// goes back: the caller then has lost track of this very log.
+    pub fn append(&mut self, batch: &Batch<'_>) -> Result<Receipt, AppendError> {
+        self.check_open()?;
+        self.check_batch(batch);
+        self.write_hard_state(batch)?;
+        let mut draft = Draft::default();
+        let last = self.last_index();
+        if let Some(from) = batch.truncate_from.filter(|from| *from <= last) {
+            draft.push_truncation(from, self.term_at(from.prev()));
+        }
+        batch.entries.iter().for_each(|entry| draft.push_entry(entry));
+        if !draft.records.is_empty() {
+            self.write(&draft)?;
+        }
+        Ok(Receipt { last_index: self.last_index(), synced_to: self.synced_to() })
+    }
+
+    /// Writes an empty batch, if that is needed to prove the last one: from then on damage in it is known for rot.
+    /// Called when nothing was appended for 100 ms. True if something was written.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn prove(&mut self) -> Result<bool, AppendError> {
+        self.check_open()?;
+        if !self.active.is_unproven || self.hard_state.is_none() {
+            return Ok(false);
+        }
+        self.write(&Draft::default())?;
+        Ok(true)
+    }
+
+    /// What can wait until the promises of an append have left: copies a changed hard state into the other slot, and
+    /// does one step (about a millisecond) of preparing the next segment once half of this one is used. Called after
+    /// every append; leaving it out costs speed and one copy of the hard state, not safety.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn settle(&mut self) -> Result<(), AppendError> {
+        self.check_open()?;
+        let settled = self.hard_state.as_mut().map_or(Ok(()), HardStateFile::settle);
+        self.judge(settled, "copy the hard state")?;
+        if self.active.position > self.options.segment_bytes / 2 {
+            let prepared = self.spares.prepare(&*self.disk).map(drop);
+            self.judge(prepared, "prepare a segment")?;
+        }
+        Ok(())
+    }
+
+    /// Gives up whole segments whose entries are all before `index`, because a snapshot covers them. Entries before
+    /// `index` that share a segment with later ones stay. Returns how many segments went.
+    ///
+    /// # Errors
+    /// As [`Wal::append`]; without space nothing was released.
+    pub fn release_before(&mut self, index: Index) -> Result<u64, AppendError> {
+        self.check_open()?;
+        let first = match self.shared.read().log.get(index) {
+            Some(location) => location.segment,
+            None if index > self.last_index() => self.active.segment.number,
+            None => return Ok(0),
+        };
+        if first <= self.manifest.first_segment {
+            return Ok(0);
+        }
+        let manifest = Manifest { first_segment: first, ..self.manifest.clone() };
+        let written = manifest.write(&*self.disk);
+        self.judge(written, "write MANIFEST")?;
+        self.manifest = manifest;
+        let released = {
+            let mut visible = self.shared.write();
+            visible.log.release_before(first);
+            let kept = visible.segments.split_off(&first);
+            std::mem::replace(&mut visible.segments, kept)
+        };
+        let count = released.len() as u64;
+        for segment in released.into_values() {
+            let gone = self.give_up(segment);
+            self.judge(gone, "remove a segment")?;
+        }
+        Ok(count)
+    }
+
+    fn give_up(&mut self, segment: Arc<Segment>) -> io::Result<()> {
+        // The map no longer leads to it, so nobody can begin to read; whoever still does holds a count of it.
+        match Arc::try_unwrap(segment) {
+            Ok(Segment { name, file, .. }) => self.spares.recycle(&*self.disk, &name, file),
+            Err(segment) => self.disk.remove(&segment.name),
+        }
+    }
+
+    fn check_open(&self) -> Result<(), AppendError> {
+        match self.poisoned {
+            Some(operation) => Err(AppendError::Poisoned { operation }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_batch(&self, batch: &Batch<'_>) {
+        let visible = self.shared.read();
+        let (start, last) = (visible.log.start().0, visible.log.last().0);
+        let mut next = last.next();
+        if let Some(from) = batch.truncate_from {
+            assert!(from > start && from <= next, "truncation from {from} of a log {start}..={last}");
+            next = from;
+        }
+        for Entry { index, .. } in batch.entries {
+            assert!(*index == next, "entry {index} where {next} must follow");
+            next = next.next();
+        }
+        if let Some(durable) = self.hard_state() {
+            let new = batch.hard_state;
+            assert!(new >= durable, "the hard state goes back from {durable:?} to {new:?}");
+            assert!(
+                new == durable || batch.hard_state_changed,
+                "{new:?} is called unchanged after {durable:?}"
+            );
+        }
+    }
+
+    fn term_at(&self, index: Index) -> Term {
+        let visible = self.shared.read();
+        visible.log.get(index).map_or(visible.log.start().1, |location| location.identity.term)
+    }
+
+    fn write_hard_state(&mut self, batch: &Batch<'_>) -> Result<(), AppendError> {
+        let Some(hard_state) = &mut self.hard_state else { return Err(AppendError::HardStateLost) };
+        if hard_state.value() == batch.hard_state {
+            return Ok(());
+        }
+        let changed = hard_state.change(batch.hard_state);
+        self.judge(changed, "write the hard state")
+    }
+
+    /// Writes a batch into this segment, or as the first one of the next.
+    fn write(&mut self, draft: &Draft) -> Result<(), AppendError> {
+        if self.active.fits(draft) {
+            self.write_here(draft)?;
+        } else {
+            self.write_next(draft)?;
+        }
+        let segment = self.active.segment.number;
+        let added = self.active.index.len() - draft.records.len();
+        let mut visible = self.shared.write();
+        for record in &self.active.index[added..] {
+            let location = Location { segment, offset: record.offset, identity: record.identity };
+            visible.log.apply(location).expect("the order of the batch was checked");
+        }
+        Ok(())
+    }
+
+    fn write_here(&mut self, draft: &Draft) -> Result<(), AppendError> {
+        let Active { segment, position, batch_next, previous, .. } = &self.active;
+        let hard_state = self.hard_state().expect("appends without one are refused");
+        let context = FrameContext { batch: *batch_next, hard_state, identities: previous };
+        let written = draft.write(&*segment.file, segment.salt, *position, &context, None);
+        let synced = written.and_then(|()| segment.file.sync_data());
+        self.judge(synced, "write a batch")?;
+        let active = &mut self.active;
+        active.index.extend(draft.places(active.position, active.previous.len()));
+        active.position = sector_end(active.position + draft.batch_bytes(active.previous.len()));
+        active.batch_next += 1;
+        active.is_unproven = !draft.records.is_empty();
+        active.previous = draft.identities();
+        Ok(())
+    }
+
+    /// Seals this segment and goes on in a new one, which is born with the batch.
+    fn write_next(&mut self, draft: &Draft) -> Result<(), AppendError> {
+        let size = Active::size_needed(draft, self.active.previous.len());
+        let taken = self.spares.take(&*self.disk, size);
+        let spare = self.judge(taken, "make room for a segment")?;
+        let hard_state = self.hard_state().expect("appends without one are refused");
+        let Active { segment, position, batch_next, index, previous, .. } = &self.active;
+        let (position, batch) = (*position, *batch_next);
+        let context = FrameContext { batch, hard_state, identities: previous };
+        if !self.active.is_sealed {
+            let seal = encode_seal(segment.salt, position, &context, index);
+            let written = segment.file.write_at(position, &mut [IoSlice::new(&seal)]);
+            let sealed = written.and_then(|()| segment.file.sync_data());
+            if let Err(error) = sealed {
+                self.spares.put_back(spare);
+                return self.judge(Err(error), "seal a segment");
+            }
+        }
+        let last = {
+            let visible = self.shared.read();
+            visible.log.last()
+        };
+        let head = SegmentHead {
+            number: segment.number + 1,
+            salt: self.salts.next(),
+            predecessor: segment.number,
+            predecessor_end: position,
+            predecessor_sealed: true,
+            born_to: 0,
+            first_batch: batch,
+            previous_index: last.0,
+            previous_term: last.1,
+        };
+        let born = give_birth(&*self.disk, &spare.name, &spare.file, head, draft, &context);
+        self.active.is_sealed = true;
+        match born {
+            Ok(segment) => {
+                let segment = Arc::new(segment);
+                self.shared.write().segments.insert(segment.number, Arc::clone(&segment));
+                let identities = self.active.previous.len();
+                self.active = Active::born(segment, spare.size(), draft, identities, batch);
+                Ok(())
+            }
+            Err(BirthError::Unnamed(error)) => {
+                self.spares.put_back(spare);
+                self.judge(Err(error), "make a segment")
+            }
+            // The name is there and may or may not last: the file can be neither used nor written over.
+            Err(BirthError::Named(error)) => Err(self.poison("sync the directory", error)),
+        }
+    }
+
+    /// The one place that decides what an error of the disk means.
+    fn judge<T>(&mut self, result: io::Result<T>, operation: &'static str) -> Result<T, AppendError> {
+        result.map_err(|error| {
+            if is_no_space(&error) {
+                AppendError::NoSpace { operation }
+            } else {
+                self.poison(operation, error)
+            }
+        })
+    }
+
+    fn poison(&mut self, operation: &'static str, source: io::Error) -> AppendError {
+        self.poisoned = Some(operation);
+        AppendError::Failed { operation, source }
+    }
+}
