@@ -19,15 +19,36 @@
 //! the later ones get the next free number: `max(index, greatest id so far + 1)`. So ids are unique and rise without
 //! an ordinal in [`ApplyMeta`], and the greatest id is part of the state.
 
+mod check;
 mod command;
+mod dead;
+mod deadline;
 mod ids;
 mod limits;
+mod map;
+mod offsets;
+mod parts;
+mod pops;
 mod reply;
+mod runs;
+mod sessions;
+mod state;
+mod subscription;
+mod topic;
+mod view;
 
+pub use check::Broken;
 pub use command::{
     ApplyMeta, Candidate, Command, DeadSelection, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
     TopicSettings,
 };
+pub use dead::DeadRun;
 pub use ids::{Generation, SessionId, SubscriptionId, Token, TopicId};
 pub use limits::*;
+pub use parts::{PairParts, Parts, PopParts, SessionParts, SubscriptionParts, TopicParts};
 pub use reply::{DeadReason, Delivery, Effects, Extension, Limit, Outcome, Refused, Reply};
+pub use sessions::{KeptReply, Session};
+pub use state::State;
+pub use subscription::Subscription;
+pub use topic::Topic;
+pub use view::{DelayedMessage, LeasedMessage, RetriedMessage, Stats};

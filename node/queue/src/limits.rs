@@ -2,7 +2,7 @@
 //!
 //! Those whose name ends in `_DEFAULT` can be set: the value in force travels in a command or in replicated state, so
 //! that nodes with different settings still agree. The others are the same on every node of one version; changing one
-//! that `State::apply` checks changes what a replay gives and needs a new version.
+//! that [`State::apply`](crate::State::apply) checks changes what a replay gives and needs a new version.
 
 /// Greatest body of one message in bytes, unless set otherwise. Checked where a message enters a node.
 pub const BODY_BYTES_MAX_DEFAULT: u32 = 1 << 20;

@@ -76,7 +76,7 @@ pub enum Reply {
         session: SessionId,
         /// The epoch to publish under.
         epoch: u64,
-        /// A session of this name was open; its sequences go on (`State::session` tells them).
+        /// A session of this name was open; its sequences go on ([`State::session`](crate::State::session) tells them).
         resumed: bool,
     },
     /// To `CloseSession`.

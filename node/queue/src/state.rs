@@ -1,0 +1,552 @@
+//! The state of all topics, and how commands change it.
+
+use crate::map::Map;
+use crate::offsets::Offsets;
+use crate::pops::{Pop, Pops};
+use crate::sessions::{Admitted, KeptReply, Sessions};
+use crate::subscription::{Moves, Subscription};
+use crate::topic::Topic;
+use crate::{
+    ApplyMeta, Candidate, Command, DEAD_LISTED_MAX, DeadReason, DeadSelection, EXPIRED_PER_APPLY_MAX,
+    Effects, Extension, Generation, LEASE_MS_MAX, LEASE_MS_MIN, LeaseId, Limit, MessageMeta,
+    NACK_REASON_BYTES_MAX, NAME_BYTES_MAX, Outcome, Overdue, PUBLISH_MESSAGES_MAX, RECEIVE_MESSAGES_MAX,
+    Refused, Reply, SETTLE_LEASES_MAX, Sequenced, SessionId, SubscriptionId, Token, TopicId, TopicSettings,
+};
+use std::sync::Arc;
+
+/// The whole queue: what every node of the cluster agrees on after the same entries.
+///
+/// Cloning is cheap and meant for snapshots: a clone shares everything, and what changes afterwards is copied piece by
+/// piece, at most 64 entries at a time. Equal states hold the same, however they came about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The greatest stamp seen.
+    pub(crate) now_ms: u64,
+    pub(crate) generation: Generation,
+    /// The greatest id given to a topic or session.
+    pub(crate) last_id: u64,
+    pub(crate) last_token: Token,
+    pub(crate) topics: Map<TopicId, Arc<Topic>>,
+    /// Follows from `topics`.
+    pub(crate) names: Map<Arc<str>, TopicId>,
+    /// (earliest end of a lease or delay, where). Follows from `topics`.
+    pub(crate) alarms: Map<(u64, TopicId, SubscriptionId), ()>,
+    pub(crate) sessions: Sessions,
+    pub(crate) pops: Pops,
+}
+
+/// One subscription and what surrounds it, open to be changed.
+struct Scope<'a> {
+    settings: &'a TopicSettings,
+    offsets: &'a Offsets,
+    subscription: &'a mut Subscription,
+    moves: &'a mut Moves,
+}
+
+impl State {
+    /// Applies one command: ends first what is over at the stamp (at most
+    /// [`EXPIRED_PER_APPLY_MAX`] items, the earliest first), then does what the command says.
+    ///
+    /// Never fails: what cannot be done is refused in the reply. The cost is by what the command lists, never by the
+    /// backlog; deleting and purging cost time by the runs and entries that they drop, redriving all by runs.
+    ///
+    /// # Panics
+    ///
+    /// If the sizes in a command are not those that were published: then the leader looked up something else.
+    pub fn apply(&mut self, meta: &ApplyMeta, command: &Command) -> (Reply, Effects) {
+        let mut effects = Effects::default();
+        let mut budget = EXPIRED_PER_APPLY_MAX;
+        self.now_ms = self.now_ms.max(meta.now_ms);
+        self.expire(&mut budget, &mut effects);
+        let reply = self.perform(meta.index, command, &mut budget, &mut effects);
+        effects.ready.sort_unstable();
+        effects.ready.dedup();
+        (reply.unwrap_or_else(Reply::Refused), effects)
+    }
+
+    fn perform(
+        &mut self,
+        index: u64,
+        command: &Command,
+        budget: &mut usize,
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
+        match command {
+            Command::CreateTopic { name, settings, topics_max, request_id } => {
+                self.create_topic(index, name, settings, *topics_max, *request_id)
+            }
+            Command::DeleteTopic { name } => self.delete_topic(name, effects),
+            Command::Publish { topic, session, messages } => {
+                self.publish(topic, session.as_ref(), messages, effects)
+            }
+            Command::Receive { topic, subscription, candidates, lease_ms } => {
+                self.receive((*topic, *subscription), candidates, *lease_ms, effects)
+            }
+            Command::Pop { topic, subscription, candidates, count_max, request_id } => {
+                self.pop((*topic, *subscription), candidates, *count_max, *request_id, effects)
+            }
+            Command::Ack { topic, subscription, leases } => {
+                self.settle((*topic, *subscription), leases, effects, |scope, lease| {
+                    scope.subscription.ack(lease.offset, lease.token)
+                })
+            }
+            Command::Nack { topic, subscription, leases, delay_ms, reason } => {
+                self.nack((*topic, *subscription), leases, *delay_ms, reason.as_deref(), effects)
+            }
+            Command::Extend { topic, subscription, leases, lease_ms } => {
+                self.extend((*topic, *subscription), leases, *lease_ms, effects)
+            }
+            Command::Release { topic, subscription, leases } => {
+                let now_ms = self.now_ms;
+                self.settle((*topic, *subscription), leases, effects, |scope, lease| {
+                    scope.subscription.release(lease.offset, lease.token, now_ms, scope.moves)
+                })
+            }
+            Command::RedriveDead { topic, subscription, selection } => {
+                check_selection(selection)?;
+                let count = self.with_subscription((*topic, *subscription), effects, |scope| {
+                    scope.subscription.redrive(selection, scope.moves)
+                })?;
+                Ok(Reply::Redriven { count })
+            }
+            Command::PurgeDead { topic, subscription, selection } => {
+                check_selection(selection)?;
+                let (count, bytes) = self.with_subscription((*topic, *subscription), effects, |scope| {
+                    scope.subscription.purge_dead(selection)
+                })?;
+                Ok(Reply::Purged { count, bytes })
+            }
+            Command::Purge { topic, subscription } => {
+                let topic = *self.names.get(topic.as_str()).ok_or(Refused::NoSuchTopic)?;
+                let (count, bytes) = self
+                    .with_subscription((topic, *subscription), effects, |scope| scope.subscription.purge())?;
+                Ok(Reply::Purged { count, bytes })
+            }
+            Command::OpenSession { name, sessions_max, pairs_max } => {
+                self.open_session(index, name.as_deref(), (*sessions_max, *pairs_max))
+            }
+            Command::CloseSession { session, epoch } => {
+                self.sessions.hold(*session, *epoch, self.now_ms)?;
+                self.end_session(*session);
+                Ok(Reply::SessionClosed)
+            }
+            Command::Time { overdue } => {
+                self.expire_overdue(overdue, budget, effects);
+                Ok(Reply::Done)
+            }
+            Command::RaiseGeneration { generation } => self.raise_generation(*generation),
+        }
+    }
+
+    fn create_topic(
+        &mut self,
+        index: u64,
+        name: &str,
+        settings: &TopicSettings,
+        topics_max: u64,
+        request_id: Option<u128>,
+    ) -> Result<Reply, Refused> {
+        check_name(name)?;
+        if settings.attempts_max == 0 {
+            return Err(Refused::UnderLimit { limit: Limit::Attempts, min: 1, value: 0 });
+        }
+        if let Some(&topic) = self.names.get(name) {
+            let held = self.topics.get(&topic).expect("every name leads to a topic");
+            if request_id.is_some() && held.request_id == request_id {
+                return Ok(Reply::Created { topic, repeated: true });
+            }
+            return Err(Refused::TopicExists { topic });
+        }
+        let value = self.topics.len() as u64 + 1;
+        if value > topics_max {
+            return Err(Refused::OverLimit { limit: Limit::Topics, max: topics_max, value });
+        }
+        let id = TopicId(self.next_id(index));
+        self.last_id = id.0;
+        let topic = Topic::new(id, name, *settings, request_id);
+        self.names.insert(Arc::clone(&topic.name), id);
+        self.topics.insert(id, Arc::new(topic));
+        Ok(Reply::Created { topic: id, repeated: false })
+    }
+
+    fn delete_topic(&mut self, name: &str, effects: &mut Effects) -> Result<Reply, Refused> {
+        let id = self.names.remove(name).ok_or(Refused::NoSuchTopic)?;
+        let topic = self.topics.remove(&id).expect("every name leads to a topic");
+        for (&subscription, held) in &topic.subscriptions {
+            rearm(&mut self.alarms, (id, subscription), held.next_end_ms(), None);
+        }
+        for (&session, ()) in topic.sessions.iter() {
+            self.sessions.drop_pair(session, id);
+        }
+        effects.deleted.push(id);
+        Ok(Reply::Deleted { topic: id })
+    }
+
+    fn publish(
+        &mut self,
+        name: &str,
+        session: Option<&Sequenced>,
+        messages: &[MessageMeta],
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
+        if messages.is_empty() {
+            return Err(Refused::Empty);
+        }
+        check_limit(Limit::PublishMessages, PUBLISH_MESSAGES_MAX as u64, messages.len() as u64)?;
+        if let Some(given) = session {
+            self.sessions.hold(given.session, given.epoch, self.now_ms)?;
+        }
+        let id = *self.names.get(name).ok_or(Refused::NoSuchTopic)?;
+        let topic = self.topics.get_mut(&id).expect("every name leads to a topic");
+        if let Some(given) = session {
+            match self.sessions.admit(given, id)? {
+                Admitted::New => {}
+                Admitted::Repeat(KeptReply { first_offset, count, .. }) => {
+                    let generation = topic.offsets.generation_of(first_offset);
+                    return Ok(Reply::Published {
+                        topic: id,
+                        generation,
+                        first_offset,
+                        count,
+                        repeated: true,
+                    });
+                }
+                Admitted::AlreadyDone => return Ok(Reply::AlreadyDone),
+            }
+        }
+        topic.admit(messages)?;
+        let topic = Arc::make_mut(topic);
+        let first_offset = topic.offsets.give(self.generation, messages.len());
+        for (&subscription, held) in &mut topic.subscriptions {
+            let before = held.next_end_ms();
+            let mut moves = Moves::default();
+            held.publish(first_offset, messages, self.now_ms, &mut moves);
+            rearm(&mut self.alarms, (id, subscription), before, held.next_end_ms());
+            note(effects, (id, subscription), moves);
+        }
+        let count = messages.len() as u32;
+        if let Some(given) = session {
+            let reply = KeptReply { first_offset, count, batch_crc: given.batch_crc };
+            if self.sessions.record(given, id, reply) {
+                topic.sessions.insert(given.session, ());
+            }
+        }
+        Ok(Reply::Published { topic: id, generation: self.generation, first_offset, count, repeated: false })
+    }
+
+    fn receive(
+        &mut self,
+        place: (TopicId, SubscriptionId),
+        candidates: &[Candidate],
+        lease_ms: u64,
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
+        check_lease_ms(lease_ms)?;
+        check_limit(Limit::ReceiveMessages, RECEIVE_MESSAGES_MAX as u64, candidates.len() as u64)?;
+        let now_ms = self.now_ms;
+        let expires_ms = now_ms.saturating_add(lease_ms);
+        let token = Token(self.last_token.0 + 1);
+        let taken = self.with_subscription(place, effects, |scope| {
+            scope.subscription.lease(candidates, token, (now_ms, expires_ms), scope.moves)
+        })?;
+        if taken.is_empty() {
+            return Ok(Reply::Received { token: Token(0), expires_ms, deliveries: Vec::new() });
+        }
+        self.last_token = token;
+        let deliveries = self.topics.get(&place.0).expect("it was just changed").deliveries(&taken);
+        Ok(Reply::Received { token, expires_ms, deliveries })
+    }
+
+    fn pop(
+        &mut self,
+        place: (TopicId, SubscriptionId),
+        candidates: &[Candidate],
+        count_max: u32,
+        request_id: Option<u128>,
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
+        check_limit(Limit::ReceiveMessages, RECEIVE_MESSAGES_MAX as u64, candidates.len() as u64)?;
+        if let Some(known) = request_id.and_then(|request_id| self.pops.get(request_id)) {
+            if (known.topic, known.subscription) != place {
+                return Err(Refused::RequestIdReused);
+            }
+            if known.deliveries.is_empty() || !self.topics.contains_key(&known.topic) {
+                return Ok(Reply::AlreadyDone);
+            }
+            return Ok(Reply::Popped { deliveries: known.deliveries.to_vec(), repeated: true });
+        }
+        let now_ms = self.now_ms;
+        let taken = self.with_subscription(place, effects, |scope| {
+            scope.subscription.pop(candidates, count_max as usize, now_ms, scope.moves)
+        })?;
+        let topic = self.topics.get_mut(&place.0).expect("it was just changed");
+        let deliveries = topic.deliveries(&taken);
+        if let Some(request_id) = request_id.filter(|_| !deliveries.is_empty()) {
+            let topic = Arc::make_mut(topic);
+            for delivery in &deliveries {
+                topic.kept.insert((delivery.offset, request_id), ());
+            }
+            let (topic, subscription) = place;
+            let deliveries = deliveries.as_slice().into();
+            self.pops.keep(Pop { request_id, popped_ms: now_ms, topic, subscription, deliveries });
+            // Whose time is over was ended before, as far as the budget went: here the oldest gives way to this one.
+            self.release_pop(0);
+            self.pops.forget(0);
+        }
+        Ok(Reply::Popped { deliveries, repeated: false })
+    }
+
+    fn nack(
+        &mut self,
+        place: (TopicId, SubscriptionId),
+        leases: &[LeaseId],
+        delay_ms: u64,
+        reason: Option<&str>,
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
+        let length = reason.map_or(0, str::len) as u64;
+        check_limit(Limit::NackReasonBytes, NACK_REASON_BYTES_MAX as u64, length)?;
+        let reason = match reason {
+            Some(text) if !text.is_empty() => DeadReason::NackedBecause(text.into()),
+            _ => DeadReason::Nacked,
+        };
+        let times = (self.now_ms, delay_ms);
+        self.settle(place, leases, effects, |scope, lease| {
+            let attempts_max = scope.settings.attempts_max;
+            scope.subscription.nack(lease.offset, lease.token, times, attempts_max, &reason, scope.moves)
+        })
+    }
+
+    fn extend(
+        &mut self,
+        place: (TopicId, SubscriptionId),
+        leases: &[LeaseId],
+        lease_ms: u64,
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
+        check_lease_ms(lease_ms)?;
+        let now_ms = self.now_ms;
+        let mut ends = Vec::with_capacity(leases.len());
+        let outcomes = self.judge_each(place, leases, effects, |scope, lease| {
+            match scope.subscription.extend(lease.offset, lease.token, now_ms, lease_ms) {
+                Ok(expires_ms) => {
+                    ends.push(expires_ms);
+                    Outcome::Done
+                }
+                Err(outcome) => outcome,
+            }
+        })?;
+        let mut ends = ends.into_iter();
+        let extension = |outcome| {
+            let expires_ms = match outcome {
+                Outcome::Done => ends.next().expect("there is an end for each lease that was extended"),
+                _ => 0,
+            };
+            Extension { outcome, expires_ms }
+        };
+        Ok(Reply::Extended { extensions: outcomes.into_iter().map(extension).collect() })
+    }
+
+    fn settle(
+        &mut self,
+        place: (TopicId, SubscriptionId),
+        leases: &[LeaseId],
+        effects: &mut Effects,
+        act: impl FnMut(&mut Scope<'_>, &LeaseId) -> Outcome,
+    ) -> Result<Reply, Refused> {
+        let outcomes = self.judge_each(place, leases, effects, act)?;
+        Ok(Reply::Settled { outcomes })
+    }
+
+    /// Judges every lease alone: whether message and token were given out at all, then whatever `act` makes of it.
+    fn judge_each(
+        &mut self,
+        place: (TopicId, SubscriptionId),
+        leases: &[LeaseId],
+        effects: &mut Effects,
+        mut act: impl FnMut(&mut Scope<'_>, &LeaseId) -> Outcome,
+    ) -> Result<Vec<Outcome>, Refused> {
+        check_limit(Limit::SettleLeases, SETTLE_LEASES_MAX as u64, leases.len() as u64)?;
+        let (generation, last_token) = (self.generation, self.last_token);
+        if !self.topics.contains_key(&place.0) {
+            let outcome = |lease: &LeaseId| self.outcome_without_topic(place.0, lease.generation);
+            return Ok(leases.iter().map(outcome).collect());
+        }
+        self.with_subscription(place, effects, |scope| {
+            let mut judge = |lease| match scope.offsets.judge(lease, generation, last_token) {
+                Some(outcome) => outcome,
+                None => act(scope, lease),
+            };
+            leases.iter().map(&mut judge).collect()
+        })
+    }
+
+    /// A topic that is not there was deleted, or lost in a forced recovery, or never made.
+    fn outcome_without_topic(&self, topic: TopicId, generation: Generation) -> Outcome {
+        let is_lost = generation < self.generation;
+        let is_known = generation == self.generation && topic.0 <= self.last_id;
+        if is_lost || is_known { Outcome::Gone } else { Outcome::Invalid }
+    }
+
+    fn open_session(&mut self, index: u64, name: Option<&str>, maxima: (u64, u64)) -> Result<Reply, Refused> {
+        if let Some(name) = name {
+            check_name(name)?;
+        }
+        if let Some(overdue) = self.sessions.overdue(name, self.now_ms) {
+            self.end_session(overdue);
+        }
+        let new_id = SessionId { generation: self.generation, number: self.next_id(index) };
+        let (session, epoch, resumed) = self.sessions.open(new_id, name, maxima, self.now_ms)?;
+        if !resumed {
+            self.last_id = new_id.number;
+        }
+        Ok(Reply::SessionOpened { session, epoch, resumed })
+    }
+
+    fn end_session(&mut self, id: SessionId) {
+        let session = self.sessions.end(id);
+        for (topic, _) in session.sequences() {
+            let topic = self.topics.get_mut(&topic).expect("deleting a topic drops its pairs");
+            Arc::make_mut(topic).sessions.remove(&id);
+        }
+    }
+
+    fn raise_generation(&mut self, generation: Generation) -> Result<Reply, Refused> {
+        if generation <= self.generation {
+            return Err(Refused::GenerationNotAbove { held: self.generation, given: generation });
+        }
+        self.generation = generation;
+        self.last_token.0 += Token::GENERATION_STRIDE;
+        Ok(Reply::Done)
+    }
+
+    /// The id for something that the entry at `index` makes.
+    fn next_id(&self, index: u64) -> u64 {
+        index.max(self.last_id + 1)
+    }
+
+    /// Ends what is over: leases and delays, then sessions, then kept pops.
+    fn expire(&mut self, budget: &mut usize, effects: &mut Effects) {
+        while *budget > 0 {
+            let mut alarms = self.alarms.iter().map(|(&alarm, ())| alarm);
+            let Some((first_ms, topic, subscription)) = alarms.next() else { break };
+            if first_ms > self.now_ms {
+                break;
+            }
+            // Up to where another subscription would be earlier.
+            let until_ms = alarms.next().map_or(self.now_ms, |(second_ms, ..)| second_ms.min(self.now_ms));
+            drop(alarms);
+            let times = (self.now_ms, until_ms);
+            let spent = self.with_subscription((topic, subscription), effects, |scope| {
+                scope.subscription.expire(times, *budget, scope.settings.attempts_max, scope.moves)
+            });
+            *budget -= spent.expect("an alarm leads to a subscription");
+        }
+        while *budget > 0
+            && let Some((end_ms, session)) = self.sessions.next_end()
+            && end_ms <= self.now_ms
+        {
+            self.end_session(session);
+            effects.sessions_expired += 1;
+            *budget -= 1;
+        }
+        while *budget > 0 && self.release_pop(self.now_ms) {
+            *budget -= 1;
+        }
+        while *budget > 0 && self.pops.forget(self.now_ms) {
+            *budget -= 1;
+        }
+    }
+
+    fn expire_overdue(&mut self, overdue: &[Overdue], budget: &mut usize, effects: &mut Effects) {
+        let now_ms = self.now_ms;
+        for Overdue { topic, subscription, candidates } in overdue {
+            let spent = self.with_subscription((*topic, *subscription), effects, |scope| {
+                scope.subscription.expire_overdue(candidates, *budget, now_ms, scope.moves)
+            });
+            // A topic that is gone meanwhile took its messages with it.
+            *budget -= spent.unwrap_or(0);
+        }
+    }
+
+    /// Lets go of the messages of the oldest kept pop, if it has to; says whether it did.
+    fn release_pop(&mut self, now_ms: u64) -> bool {
+        let Some(pop) = self.pops.release(now_ms) else { return false };
+        if let Some(topic) = self.topics.get_mut(&pop.topic) {
+            let topic = Arc::make_mut(topic);
+            for delivery in pop.deliveries.iter() {
+                topic.kept.remove(&(delivery.offset, pop.request_id));
+            }
+        }
+        true
+    }
+
+    /// Opens a subscription to `act`, and keeps in step what follows from it.
+    fn with_subscription<R>(
+        &mut self,
+        place: (TopicId, SubscriptionId),
+        effects: &mut Effects,
+        act: impl FnOnce(&mut Scope<'_>) -> R,
+    ) -> Result<R, Refused> {
+        let topic = Arc::make_mut(self.topics.get_mut(&place.0).ok_or(Refused::NoSuchTopic)?);
+        let subscription = topic.subscriptions.get_mut(&place.1).ok_or(Refused::NoSuchSubscription)?;
+        let before = subscription.next_end_ms();
+        let mut moves = Moves::default();
+        let (settings, offsets) = (&topic.settings, &topic.offsets);
+        let result = act(&mut Scope { settings, offsets, subscription, moves: &mut moves });
+        rearm(&mut self.alarms, place, before, subscription.next_end_ms());
+        note(effects, place, moves);
+        Ok(result)
+    }
+}
+
+/// Keeps the alarm of a subscription at its earliest end.
+fn rearm(
+    alarms: &mut Map<(u64, TopicId, SubscriptionId), ()>,
+    (topic, subscription): (TopicId, SubscriptionId),
+    before: Option<u64>,
+    after: Option<u64>,
+) {
+    if before == after {
+        return;
+    }
+    if let Some(ms) = before {
+        alarms.remove(&(ms, topic, subscription));
+    }
+    if let Some(ms) = after {
+        alarms.insert((ms, topic, subscription), ());
+    }
+}
+
+fn note(effects: &mut Effects, place: (TopicId, SubscriptionId), moves: Moves) {
+    if moves.ready {
+        effects.ready.push(place);
+    }
+    effects.died += moves.died;
+    effects.leases_expired += moves.leases_expired;
+}
+
+fn check_limit(limit: Limit, max: u64, value: u64) -> Result<(), Refused> {
+    if value > max { Err(Refused::OverLimit { limit, max, value }) } else { Ok(()) }
+}
+
+fn check_lease_ms(value: u64) -> Result<(), Refused> {
+    if value < LEASE_MS_MIN {
+        return Err(Refused::UnderLimit { limit: Limit::LeaseMs, min: LEASE_MS_MIN, value });
+    }
+    check_limit(Limit::LeaseMs, LEASE_MS_MAX, value)
+}
+
+fn check_selection(selection: &DeadSelection) -> Result<(), Refused> {
+    match selection {
+        DeadSelection::All => Ok(()),
+        DeadSelection::Listed(listed) => {
+            check_limit(Limit::DeadListed, DEAD_LISTED_MAX as u64, listed.len() as u64)
+        }
+    }
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), Refused> {
+    let is_valid = (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
+    if is_valid { Ok(()) } else { Err(Refused::InvalidName) }
+}

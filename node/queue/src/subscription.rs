@@ -1,0 +1,484 @@
+//! One subscription: where each message of its topic is, and how it moves.
+//!
+//! ```text
+//!              publish                    receive                 ack
+//!    ─────────────┬──────────▶  ready  ───────────▶  leased  ────────────▶  (none)
+//!                 │ delay       ▲ ▲ │ deadline        │ │ nack, expiry        ▲
+//!                 ▼             │ │ └───────────┐     │ │ release             │
+//!              delayed  ────────┘ │             ▼     │ │                     │ pop, purge,
+//!                 ▲     time      └──────────  dead  ◀┘ │                     │ late ack
+//!                 └──────── nack with a delay ──────────┘        from ready ──┘
+//! ```
+
+use crate::dead::DeadRuns;
+use crate::deadline::Deadline;
+use crate::map::Map;
+use crate::runs::Runs;
+use crate::{Candidate, DeadReason, DeadSelection, LEASE_MS_MAX, MessageMeta, MessageSize, Outcome, Token};
+
+/// The messages of one subscription: each offset that is not done with stands in exactly one of ready, leased, delayed
+/// and dead.
+///
+/// Sizes of ready messages are not in memory. Their sum is what is left of `bytes` after the others, which is why those
+/// keep theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// Messages that can be received.
+    pub(crate) ready: Runs,
+    /// Of the ready ones, those that were leased before without success.
+    pub(crate) retried: Map<u64, Retried>,
+    /// Of the ready ones, those whose deadline does not count because they were redriven.
+    pub(crate) waived: Runs,
+    pub(crate) leased: Map<u64, Lease>,
+    /// (end, offset) of every lease.
+    pub(crate) lease_ends: Map<(u64, u64), ()>,
+    pub(crate) delayed: Map<u64, Delayed>,
+    /// (end, offset) of every delay.
+    pub(crate) delay_ends: Map<(u64, u64), ()>,
+    pub(crate) dead: DeadRuns,
+    /// Of all messages, wherever they are.
+    pub(crate) bytes: u64,
+    pub(crate) leased_bytes: u64,
+    pub(crate) delayed_bytes: u64,
+}
+
+/// What a ready message keeps from earlier leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retried {
+    pub(crate) attempts: u32,
+    pub(crate) size: u32,
+    /// The token under which the message can still be acknowledged although the lease ran out; 0 if there is none.
+    pub(crate) late_ack: Token,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) token: Token,
+    pub(crate) granted_ms: u64,
+    pub(crate) expires_ms: u64,
+    pub(crate) deadline: Deadline,
+    pub(crate) size: u32,
+    pub(crate) attempts: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delayed {
+    pub(crate) due_ms: u64,
+    pub(crate) deadline: Deadline,
+    pub(crate) size: u32,
+    pub(crate) attempts: u32,
+}
+
+/// A message on its way from one place to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) offset: u64,
+    pub(crate) size: u32,
+    pub(crate) attempts: u32,
+    deadline: Deadline,
+}
+
+/// What changes of a subscription mean to others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moves {
+    /// Something became ready.
+    pub(crate) ready: bool,
+    pub(crate) died: u32,
+    pub(crate) leases_expired: u32,
+}
+
+impl Subscription {
+    /// Messages held, wherever they are.
+    pub(crate) fn count(&self) -> u64 {
+        self.ready.count() + self.leased.len() as u64 + self.delayed.len() as u64 + self.dead.count()
+    }
+
+    /// Bytes of the ready messages: what is left after the others.
+    pub(crate) fn ready_bytes(&self) -> u64 {
+        let others = self.leased_bytes + self.delayed_bytes + self.dead.bytes();
+        self.bytes.checked_sub(others).expect("what is leased, delayed or dead is part of what is held")
+    }
+
+    /// The earliest end of a lease or delay.
+    pub(crate) fn next_end_ms(&self) -> Option<u64> {
+        let lease = self.lease_ends.first().map(|(&(ms, _), ())| ms);
+        let delay = self.delay_ends.first().map(|(&(ms, _), ())| ms);
+        match (lease, delay) {
+            (Some(lease), Some(delay)) => Some(lease.min(delay)),
+            (lease, delay) => lease.or(delay),
+        }
+    }
+
+    /// Takes a batch in.
+    pub(crate) fn publish(
+        &mut self,
+        first_offset: u64,
+        messages: &[MessageMeta],
+        now_ms: u64,
+        moves: &mut Moves,
+    ) {
+        let mut run = first_offset..first_offset;
+        for message in messages {
+            self.bytes += u64::from(message.size);
+            if message.delay_ms > 0 {
+                self.make_ready_new(run.clone(), moves);
+                let delayed = Delayed {
+                    due_ms: now_ms.saturating_add(message.delay_ms),
+                    deadline: Deadline::new(message.deadline_ms(now_ms)),
+                    size: message.size,
+                    attempts: 0,
+                };
+                self.make_delayed(run.end, delayed);
+                run.start = run.end + 1;
+            }
+            run.end += 1;
+        }
+        self.make_ready_new(run, moves);
+    }
+
+    /// Leases the candidates that are still ready; those that outlived their deadline die instead.
+    pub(crate) fn lease(
+        &mut self,
+        candidates: &[Candidate],
+        token: Token,
+        (now_ms, expires_ms): (u64, u64),
+        moves: &mut Moves,
+    ) -> Vec<Taken> {
+        let taken = self.take_ready(candidates, candidates.len(), now_ms, moves);
+        for &Taken { offset, size, attempts, deadline } in &taken {
+            let lease = Lease { token, granted_ms: now_ms, expires_ms, deadline, size, attempts };
+            self.leased.insert(offset, lease);
+            self.lease_ends.insert((expires_ms, offset), ());
+            self.leased_bytes += u64::from(size);
+        }
+        self.ready_bytes();
+        taken
+    }
+
+    /// Takes the first candidates that are still ready out for good; those that outlived their deadline die instead.
+    pub(crate) fn pop(
+        &mut self,
+        candidates: &[Candidate],
+        count_max: usize,
+        now_ms: u64,
+        moves: &mut Moves,
+    ) -> Vec<Taken> {
+        let taken = self.take_ready(candidates, count_max, now_ms, moves);
+        for message in &taken {
+            self.drop_bytes(message.size);
+        }
+        self.ready_bytes();
+        taken
+    }
+
+    /// Ends a lease with success. One that ran out counts until the message is leased again or dead.
+    pub(crate) fn ack(&mut self, offset: u64, token: Token) -> Outcome {
+        if self.leased.get(&offset).is_some_and(|lease| lease.token == token) {
+            let lease = self.end_lease(offset);
+            self.drop_bytes(lease.size);
+            return Outcome::Done;
+        }
+        match self.retried.get(&offset) {
+            Some(retried) if retried.late_ack == token => {
+                let size = retried.size;
+                self.ready.remove(offset..offset + 1);
+                self.retried.remove(&offset);
+                self.waived.remove_one(offset);
+                self.drop_bytes(size);
+                Outcome::Done
+            }
+            _ => self.outcome_without_lease(offset),
+        }
+    }
+
+    /// Ends a lease with failure.
+    pub(crate) fn nack(
+        &mut self,
+        offset: u64,
+        token: Token,
+        (now_ms, delay_ms): (u64, u64),
+        attempts_max: u32,
+        reason: &DeadReason,
+        moves: &mut Moves,
+    ) -> Outcome {
+        if !self.is_held(offset, token, now_ms) {
+            return self.outcome_without_lease(offset);
+        }
+        let mut lease = self.end_lease(offset);
+        lease.attempts += 1;
+        if lease.attempts >= attempts_max {
+            self.make_dead(offset, lease.size, lease.attempts, reason.clone(), moves);
+        } else if delay_ms > 0 {
+            let Lease { deadline, size, attempts, .. } = lease;
+            self.make_delayed(
+                offset,
+                Delayed { due_ms: now_ms.saturating_add(delay_ms), deadline, size, attempts },
+            );
+        } else {
+            self.return_ready(offset, &lease, Token(0), now_ms, moves);
+        }
+        Outcome::Done
+    }
+
+    /// Moves the end of a lease; says where it is now.
+    pub(crate) fn extend(
+        &mut self,
+        offset: u64,
+        token: Token,
+        now_ms: u64,
+        lease_ms: u64,
+    ) -> Result<u64, Outcome> {
+        if !self.is_held(offset, token, now_ms) {
+            return Err(self.outcome_without_lease(offset));
+        }
+        let lease = self.leased.get_mut(&offset).expect("it was just seen to be held");
+        let last_ms = lease.granted_ms.saturating_add(LEASE_MS_MAX);
+        let expires_ms = now_ms.saturating_add(lease_ms).min(last_ms).max(lease.expires_ms);
+        if expires_ms > lease.expires_ms {
+            self.lease_ends.remove(&(lease.expires_ms, offset));
+            self.lease_ends.insert((expires_ms, offset), ());
+            lease.expires_ms = expires_ms;
+        }
+        Ok(expires_ms)
+    }
+
+    /// Ends a lease as if it had never been.
+    pub(crate) fn release(&mut self, offset: u64, token: Token, now_ms: u64, moves: &mut Moves) -> Outcome {
+        if !self.is_held(offset, token, now_ms) {
+            return self.outcome_without_lease(offset);
+        }
+        let lease = self.end_lease(offset);
+        self.return_ready(offset, &lease, Token(0), now_ms, moves);
+        Outcome::Done
+    }
+
+    /// Ends leases and delays that are over at `until_ms`, the earliest first, at most `budget` of them; says how many.
+    pub(crate) fn expire(
+        &mut self,
+        (now_ms, until_ms): (u64, u64),
+        budget: usize,
+        attempts_max: u32,
+        moves: &mut Moves,
+    ) -> usize {
+        let mut spent = 0;
+        while spent < budget {
+            let lease = self.lease_ends.first().map(|(&end, ())| end).filter(|end| end.0 <= until_ms);
+            let delay = self.delay_ends.first().map(|(&end, ())| end).filter(|end| end.0 <= until_ms);
+            match (lease, delay) {
+                (Some(lease), delay) if delay.is_none_or(|delay| lease < delay) => {
+                    self.expire_lease(lease.1, now_ms, attempts_max, moves);
+                }
+                (_, Some((_, offset))) => self.expire_delay(offset, now_ms, moves),
+                (_, None) => break,
+            }
+            spent += 1;
+        }
+        spent
+    }
+
+    /// Ends those that are ready and outlived their deadline, at most `budget` of them; says how many.
+    pub(crate) fn expire_overdue(
+        &mut self,
+        candidates: &[Candidate],
+        budget: usize,
+        now_ms: u64,
+        moves: &mut Moves,
+    ) -> usize {
+        let mut spent = 0;
+        for candidate in candidates {
+            if spent == budget {
+                break;
+            }
+            let overdue = Deadline::new(candidate.deadline_ms).has_passed(now_ms);
+            if overdue && self.ready.contains(candidate.offset) && !self.waived.contains(candidate.offset) {
+                let taken = self.take_ready(std::slice::from_ref(candidate), 1, now_ms, moves);
+                assert!(taken.is_empty(), "what is overdue dies instead of being taken");
+                spent += 1;
+            }
+        }
+        self.ready_bytes();
+        spent
+    }
+
+    /// Drops what is ready or delayed; returns how many messages and bytes.
+    pub(crate) fn purge(&mut self) -> (u64, u64) {
+        let count = self.ready.count() + self.delayed.len() as u64;
+        let bytes = self.ready_bytes() + self.delayed_bytes;
+        self.bytes -= bytes;
+        self.delayed_bytes = 0;
+        self.ready = Runs::default();
+        self.retried = Map::default();
+        self.waived = Runs::default();
+        self.delayed = Map::default();
+        self.delay_ends = Map::default();
+        (count, bytes)
+    }
+
+    /// Makes dead messages ready, as new and with their deadlines waived; returns how many.
+    pub(crate) fn redrive(&mut self, selection: &DeadSelection, moves: &mut Moves) -> u64 {
+        let count = match selection {
+            DeadSelection::All => {
+                let dead = std::mem::take(&mut self.dead);
+                self.ready.unite(dead.offsets());
+                self.waived.unite(dead.offsets());
+                dead.count()
+            }
+            DeadSelection::Listed(messages) => {
+                let mut count = 0;
+                for &MessageSize { offset, size } in messages {
+                    if self.dead.remove(offset, size) {
+                        self.ready.insert(offset..offset + 1);
+                        self.waived.insert(offset..offset + 1);
+                        count += 1;
+                    }
+                }
+                count
+            }
+        };
+        moves.ready |= count > 0;
+        count
+    }
+
+    /// Drops dead messages; returns how many messages and bytes.
+    pub(crate) fn purge_dead(&mut self, selection: &DeadSelection) -> (u64, u64) {
+        let before = (self.dead.count(), self.dead.bytes());
+        match selection {
+            DeadSelection::All => self.dead = DeadRuns::default(),
+            DeadSelection::Listed(messages) => {
+                for message in messages {
+                    self.dead.remove(message.offset, message.size);
+                }
+            }
+        }
+        let bytes = before.1 - self.dead.bytes();
+        self.bytes -= bytes;
+        (before.0 - self.dead.count(), bytes)
+    }
+
+    /// Takes candidates out of the ready ones, wherever they go next. Consecutive ones cost one change of the runs.
+    fn take_ready(
+        &mut self,
+        candidates: &[Candidate],
+        count_max: usize,
+        now_ms: u64,
+        moves: &mut Moves,
+    ) -> Vec<Taken> {
+        let mut taken = Vec::with_capacity(count_max.min(candidates.len()));
+        // Seen to be ready, part of a run that ends at `run_end`, and not taken out of it yet.
+        let mut pending = 0..0;
+        let mut run_end = 0;
+        for &Candidate { offset, size, deadline_ms } in candidates {
+            if taken.len() == count_max {
+                break;
+            }
+            if offset == pending.end && offset < run_end {
+                pending.end += 1;
+            } else if pending.contains(&offset) {
+                continue;
+            } else {
+                if !pending.is_empty() {
+                    self.ready.remove(pending);
+                }
+                pending = 0..0;
+                run_end = 0;
+                let Some(run) = self.ready.run_of(offset) else { continue };
+                pending = offset..offset + 1;
+                run_end = run.end;
+            }
+            let retried = self.retried.remove(&offset);
+            let waived = self.waived.remove_one(offset);
+            let size = retried.map_or(size, |retried| retried.size);
+            let attempts = retried.map_or(0, |retried| retried.attempts);
+            let deadline = if waived { Deadline::WAIVED } else { Deadline::new(deadline_ms) };
+            if deadline.has_passed(now_ms) {
+                self.make_dead(offset, size, attempts, DeadReason::Expired, moves);
+            } else {
+                taken.push(Taken { offset, size, attempts, deadline });
+            }
+        }
+        if !pending.is_empty() {
+            self.ready.remove(pending);
+        }
+        taken
+    }
+
+    fn expire_lease(&mut self, offset: u64, now_ms: u64, attempts_max: u32, moves: &mut Moves) {
+        let mut lease = self.end_lease(offset);
+        lease.attempts += 1;
+        moves.leases_expired += 1;
+        if lease.attempts >= attempts_max {
+            self.make_dead(offset, lease.size, lease.attempts, DeadReason::LeaseExpired, moves);
+        } else {
+            self.return_ready(offset, &lease, lease.token, now_ms, moves);
+        }
+    }
+
+    fn expire_delay(&mut self, offset: u64, now_ms: u64, moves: &mut Moves) {
+        let delayed = self.delayed.remove(&offset).expect("every end belongs to a delay");
+        self.delay_ends.remove(&(delayed.due_ms, offset));
+        self.delayed_bytes -= u64::from(delayed.size);
+        let Delayed { deadline, size, attempts, .. } = delayed;
+        self.make_ready(Taken { offset, size, attempts, deadline }, Token(0), now_ms, moves);
+    }
+
+    /// Whether the lease is in force: granted under this token and not over, processed or not.
+    fn is_held(&self, offset: u64, token: Token, now_ms: u64) -> bool {
+        self.leased.get(&offset).is_some_and(|lease| lease.token == token && lease.expires_ms > now_ms)
+    }
+
+    fn outcome_without_lease(&self, offset: u64) -> Outcome {
+        if self.is_live(offset) { Outcome::Stale } else { Outcome::Gone }
+    }
+
+    fn end_lease(&mut self, offset: u64) -> Lease {
+        let lease = self.leased.remove(&offset).expect("the caller saw the lease");
+        self.lease_ends.remove(&(lease.expires_ms, offset));
+        self.leased_bytes -= u64::from(lease.size);
+        lease
+    }
+
+    fn drop_bytes(&mut self, size: u32) {
+        self.bytes =
+            self.bytes.checked_sub(u64::from(size)).expect("a message is no larger than all together");
+    }
+
+    fn return_ready(&mut self, offset: u64, lease: &Lease, late_ack: Token, now_ms: u64, moves: &mut Moves) {
+        let &Lease { deadline, size, attempts, .. } = lease;
+        self.make_ready(Taken { offset, size, attempts, deadline }, late_ack, now_ms, moves);
+    }
+
+    /// Makes ready what was elsewhere, unless it outlived its deadline there.
+    fn make_ready(&mut self, message: Taken, late_ack: Token, now_ms: u64, moves: &mut Moves) {
+        let Taken { offset, size, attempts, deadline } = message;
+        if deadline.has_passed(now_ms) {
+            self.make_dead(offset, size, attempts, DeadReason::Expired, moves);
+            return;
+        }
+        self.ready.insert(offset..offset + 1);
+        if attempts > 0 {
+            self.retried.insert(offset, Retried { attempts, size, late_ack });
+        }
+        if deadline.is_waived() {
+            self.waived.insert(offset..offset + 1);
+        }
+        moves.ready = true;
+    }
+
+    fn make_ready_new(&mut self, run: std::ops::Range<u64>, moves: &mut Moves) {
+        if !run.is_empty() {
+            self.ready.insert(run);
+            moves.ready = true;
+        }
+    }
+
+    fn make_delayed(&mut self, offset: u64, delayed: Delayed) {
+        self.delay_ends.insert((delayed.due_ms, offset), ());
+        self.delayed_bytes += u64::from(delayed.size);
+        self.delayed.insert(offset, delayed);
+    }
+
+    fn make_dead(&mut self, offset: u64, size: u32, attempts: u32, reason: DeadReason, moves: &mut Moves) {
+        self.dead.insert(offset, size, attempts, reason);
+        moves.died += 1;
+    }
+}

@@ -1,0 +1,68 @@
+//! One topic: its offsets, its limits, and its subscriptions.
+
+use crate::map::Map;
+use crate::offsets::Offsets;
+use crate::subscription::{Subscription, Taken};
+use crate::{Delivery, Limit, MessageMeta, Refused, SessionId, SubscriptionId, TopicId, TopicSettings};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A topic. Offsets are dense: a publish that is refused takes none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub(crate) id: TopicId,
+    pub(crate) name: Arc<str>,
+    pub(crate) settings: TopicSettings,
+    /// Of the creation, so that its repeat is known.
+    pub(crate) request_id: Option<u128>,
+    pub(crate) offsets: Offsets,
+    pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    /// Sessions that count sequences here. Follows from the sessions.
+    pub(crate) sessions: Map<SessionId, ()>,
+    /// Messages that were popped and whose bodies are kept for a repeat, with the pop. Follows from the kept pops.
+    pub(crate) kept: Map<(u64, u128), ()>,
+}
+
+impl Topic {
+    pub(crate) fn new(id: TopicId, name: &str, settings: TopicSettings, request_id: Option<u128>) -> Topic {
+        Topic {
+            id,
+            name: name.into(),
+            settings,
+            request_id,
+            offsets: Offsets::default(),
+            subscriptions: BTreeMap::from([(SubscriptionId::DEFAULT, Subscription::default())]),
+            sessions: Map::default(),
+            kept: Map::default(),
+        }
+    }
+
+    /// Whether a batch of these fits into the limits. Each subscription has messages of its own; the fullest decides.
+    pub(crate) fn admit(&self, messages: &[MessageMeta]) -> Result<(), Refused> {
+        let held = |of: fn(&Subscription) -> u64| self.subscriptions.values().map(of).max().unwrap_or(0);
+        if let Some(max) = self.settings.messages_max {
+            let value = held(Subscription::count).saturating_add(messages.len() as u64);
+            if value > max {
+                return Err(Refused::OverLimit { limit: Limit::TopicMessages, max, value });
+            }
+        }
+        if let Some(max) = self.settings.bytes_max {
+            let added: u64 = messages.iter().map(|message| u64::from(message.size)).sum();
+            let value = held(|subscription| subscription.bytes).saturating_add(added);
+            if value > max {
+                return Err(Refused::OverLimit { limit: Limit::TopicBytes, max, value });
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn deliveries(&self, taken: &[Taken]) -> Vec<Delivery> {
+        let delivery = |taken: &Taken| Delivery {
+            generation: self.offsets.generation_of(taken.offset),
+            offset: taken.offset,
+            size: taken.size,
+            attempts: taken.attempts,
+        };
+        taken.iter().map(delivery).collect()
+    }
+}

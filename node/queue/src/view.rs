@@ -1,0 +1,381 @@
+//! What can be asked of the state without changing it.
+//!
+//! Everything here reads in place. Listings take an offset to start from, so that a caller can go on where it stopped
+//! although the state has changed in between.
+
+use crate::dead::DeadRun;
+use crate::sessions::Session;
+use crate::state::State;
+use crate::subscription::Subscription;
+use crate::topic::Topic;
+use crate::{Generation, SessionId, SubscriptionId, Token, TopicId, TopicSettings};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Messages of one subscription by place, with their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages that can be received.
+    pub ready: u64,
+    /// Their bytes.
+    pub ready_bytes: u64,
+    /// Messages with workers.
+    pub leased: u64,
+    /// Their bytes.
+    pub leased_bytes: u64,
+    /// Messages that wait for their time.
+    pub delayed: u64,
+    /// Their bytes.
+    pub delayed_bytes: u64,
+    /// Messages that are dead.
+    pub dead: u64,
+    /// Their bytes.
+    pub dead_bytes: u64,
+    /// The smallest offset that is not done with.
+    pub oldest_offset: Option<u64>,
+    /// The smallest offset that is ready.
+    pub oldest_ready_offset: Option<u64>,
+    /// Runs and entries in memory: what this subscription costs.
+    pub entries: u64,
+}
+
+/// A leased message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeasedMessage {
+    /// Its place in the topic.
+    pub offset: u64,
+    /// Its size in bytes.
+    pub size: u32,
+    /// Earlier leases of it that ended by nack or expiry.
+    pub attempts: u32,
+    /// The token of the lease.
+    pub token: Token,
+    /// The log time of the grant.
+    pub granted_ms: u64,
+    /// The log time at which the lease ends.
+    pub expires_ms: u64,
+    /// The log time at which the message expires, if it does.
+    pub deadline_ms: Option<u64>,
+    /// Whether its deadline does not count because it was redriven.
+    pub is_waived: bool,
+}
+
+/// A delayed message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayedMessage {
+    /// Its place in the topic.
+    pub offset: u64,
+    /// Its size in bytes.
+    pub size: u32,
+    /// Leases of it that ended by nack or expiry.
+    pub attempts: u32,
+    /// The log time at which it is ready.
+    pub due_ms: u64,
+    /// The log time at which the message expires, if it does.
+    pub deadline_ms: Option<u64>,
+    /// Whether its deadline does not count because it was redriven.
+    pub is_waived: bool,
+}
+
+/// A ready message that was leased before without success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetriedMessage {
+    /// Its place in the topic.
+    pub offset: u64,
+    /// Its size in bytes.
+    pub size: u32,
+    /// Leases of it that ended by nack or expiry.
+    pub attempts: u32,
+    /// The token of the lease that ran out last, under which it can still be acknowledged.
+    pub late_ack: Option<Token>,
+}
+
+impl State {
+    /// The greatest stamp applied.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The generation in force.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// How many topics there are.
+    #[must_use]
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// The names of all topics in the order of their creation.
+    pub fn topic_names(&self) -> impl Iterator<Item = &str> {
+        self.topics().map(Topic::name)
+    }
+
+    /// All topics in the order of their creation.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.iter().map(|(_, topic)| Arc::as_ref(topic))
+    }
+
+    /// The topics from this id on, in the order of their creation: for listing in pages.
+    pub fn topics_from(&self, id: TopicId) -> impl Iterator<Item = &Topic> {
+        self.topics.iter_from(&id).map(|(_, topic)| Arc::as_ref(topic))
+    }
+
+    /// The id of the topic that has this name now.
+    #[must_use]
+    pub fn topic_id(&self, name: &str) -> Option<TopicId> {
+        self.names.get(name).copied()
+    }
+
+    /// The topic with this id.
+    #[must_use]
+    pub fn topic(&self, id: TopicId) -> Option<&Topic> {
+        self.topics.get(&id).map(Arc::as_ref)
+    }
+
+    /// The subscription of a topic, if both are there.
+    #[must_use]
+    pub fn subscription(&self, topic: TopicId, subscription: SubscriptionId) -> Option<&Subscription> {
+        self.topic(topic)?.subscription(subscription)
+    }
+
+    /// Whether the body of a message is still needed. False for a topic that is gone.
+    #[must_use]
+    pub fn is_live(&self, topic: TopicId, offset: u64) -> bool {
+        self.topic(topic).is_some_and(|topic| topic.is_live(offset))
+    }
+
+    /// The earliest time at which something ends: a lease, a delay, a session, a kept pop. At or before
+    /// [`State::now_ms`] when the last apply had more to end than it may. Deadlines of ready messages are not known
+    /// here: the log knows them.
+    #[must_use]
+    pub fn earliest_deadline_ms(&self) -> Option<u64> {
+        let alarm = self.alarms.first().map(|(&(ms, ..), ())| ms);
+        let session = self.sessions.next_end().map(|(ms, _)| ms);
+        [alarm, session, self.pops.next_end_ms()].into_iter().flatten().min()
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.by_id.len()
+    }
+
+    /// How many (session, topic) pairs there are.
+    #[must_use]
+    pub fn session_pair_count(&self) -> u64 {
+        self.sessions.pair_count
+    }
+
+    /// The session with this id.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.by_id.get(&id).map(Arc::as_ref)
+    }
+}
+
+impl Topic {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> TopicId {
+        self.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it allows.
+    #[must_use]
+    pub fn settings(&self) -> &TopicSettings {
+        &self.settings
+    }
+
+    /// The offset that the next message gets.
+    #[must_use]
+    pub fn next_offset(&self) -> u64 {
+        self.offsets.next
+    }
+
+    /// The generation of a message id, for an offset that was given.
+    #[must_use]
+    pub fn generation_of(&self, offset: u64) -> Option<Generation> {
+        (offset < self.offsets.next).then(|| self.offsets.generation_of(offset))
+    }
+
+    /// Its subscriptions.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (SubscriptionId, &Subscription)> {
+        self.subscriptions.iter().map(|(&id, subscription)| (id, subscription))
+    }
+
+    /// One of its subscriptions.
+    #[must_use]
+    pub fn subscription(&self, id: SubscriptionId) -> Option<&Subscription> {
+        self.subscriptions.get(&id)
+    }
+
+    /// Whether the body of a message is still needed: by a subscription, or by the repeat of a pop.
+    #[must_use]
+    pub fn is_live(&self, offset: u64) -> bool {
+        let is_kept = self.kept.ceiling(&(offset, 0)).is_some_and(|(&(kept, _), ())| kept == offset);
+        is_kept || self.subscriptions.values().any(|subscription| subscription.is_live(offset))
+    }
+
+    /// The first run of live offsets at or after `from`. Runs of one listing may touch.
+    #[must_use]
+    pub fn live_run_from(&self, from: u64) -> Option<Range<u64>> {
+        let kept = self.kept.ceiling(&(from, 0)).map(|(&(offset, _), ())| offset..offset + 1);
+        let runs = self.subscriptions.values().filter_map(|subscription| subscription.live_run_from(from));
+        runs.chain(kept).reduce(|left, right| {
+            let (first, second) = if left.start <= right.start { (left, right) } else { (right, left) };
+            if second.start <= first.end { first.start..first.end.max(second.end) } else { first }
+        })
+    }
+
+    /// All live offsets at or after `from`, as runs that rise, do not overlap, and may touch. Costs time by the runs
+    /// and entries passed, so a caller on the driver should stop in time and go on later from where it was.
+    pub fn live_runs_from(&self, from: u64) -> impl Iterator<Item = Range<u64>> {
+        let mut from = from;
+        std::iter::from_fn(move || {
+            let run = self.live_run_from(from)?;
+            from = run.end;
+            Some(run)
+        })
+    }
+}
+
+impl Subscription {
+    /// Counts and bytes. Costs no time by messages.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let leased = self.leased.first().map(|(&offset, _)| offset);
+        let delayed = self.delayed.first().map(|(&offset, _)| offset);
+        let entries = self.ready.run_count()
+            + self.retried.len()
+            + self.waived.run_count()
+            + self.leased.len()
+            + self.delayed.len()
+            + self.dead.run_count();
+        Stats {
+            ready: self.ready.count(),
+            ready_bytes: self.ready_bytes(),
+            leased: self.leased.len() as u64,
+            leased_bytes: self.leased_bytes,
+            delayed: self.delayed.len() as u64,
+            delayed_bytes: self.delayed_bytes,
+            dead: self.dead.count(),
+            dead_bytes: self.dead.bytes(),
+            oldest_offset: [self.ready.first(), leased, delayed, self.dead.first()]
+                .into_iter()
+                .flatten()
+                .min(),
+            oldest_ready_offset: self.ready.first(),
+            entries: entries as u64,
+        }
+    }
+
+    /// Whether anything can be received.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether this message can be received.
+    #[must_use]
+    pub fn is_ready(&self, offset: u64) -> bool {
+        self.ready.contains(offset)
+    }
+
+    /// Whether the message is anywhere here: ready, leased, delayed or dead.
+    #[must_use]
+    pub fn is_live(&self, offset: u64) -> bool {
+        self.ready.contains(offset)
+            || self.leased.contains_key(&offset)
+            || self.delayed.contains_key(&offset)
+            || self.dead.contains(offset)
+    }
+
+    /// Ready messages from an offset on, as runs in rising order: what the leader chooses candidates from.
+    pub fn ready_runs_from(&self, from: u64) -> impl Iterator<Item = Range<u64>> {
+        self.ready.iter_from(from)
+    }
+
+    /// Ready messages from an offset on, one by one.
+    pub fn ready_from(&self, from: u64) -> impl Iterator<Item = u64> {
+        self.ready.iter_from(from).flatten()
+    }
+
+    /// Leases of a live message that ended by nack or expiry, and 0 for one that is not dead, leased, delayed or
+    /// retried.
+    #[must_use]
+    pub fn attempts(&self, offset: u64) -> u32 {
+        let retried = self.retried.get(&offset).map(|retried| retried.attempts);
+        let leased = || self.leased.get(&offset).map(|lease| lease.attempts);
+        let delayed = || self.delayed.get(&offset).map(|delayed| delayed.attempts);
+        let dead = || self.dead.iter_from(offset).next().filter(|run| run.offsets.contains(&offset));
+        retried.or_else(leased).or_else(delayed).or_else(|| dead().map(|run| run.attempts)).unwrap_or(0)
+    }
+
+    /// Whether the deadline of a ready message does not count, because it was redriven. The leader leaves such a one
+    /// out when it looks for overdue messages, else it would find the same again and again.
+    #[must_use]
+    pub fn is_deadline_waived(&self, offset: u64) -> bool {
+        self.waived.contains(offset)
+    }
+
+    /// Leased messages from an offset on.
+    pub fn leased_from(&self, from: u64) -> impl Iterator<Item = LeasedMessage> {
+        self.leased.iter_from(&from).map(|(&offset, lease)| LeasedMessage {
+            offset,
+            size: lease.size,
+            attempts: lease.attempts,
+            token: lease.token,
+            granted_ms: lease.granted_ms,
+            expires_ms: lease.expires_ms,
+            deadline_ms: lease.deadline.as_ms(),
+            is_waived: lease.deadline.is_waived(),
+        })
+    }
+
+    /// Delayed messages from an offset on.
+    pub fn delayed_from(&self, from: u64) -> impl Iterator<Item = DelayedMessage> {
+        self.delayed.iter_from(&from).map(|(&offset, delayed)| DelayedMessage {
+            offset,
+            size: delayed.size,
+            attempts: delayed.attempts,
+            due_ms: delayed.due_ms,
+            deadline_ms: delayed.deadline.as_ms(),
+            is_waived: delayed.deadline.is_waived(),
+        })
+    }
+
+    /// Ready messages that were leased before, from an offset on.
+    pub fn retried_from(&self, from: u64) -> impl Iterator<Item = RetriedMessage> {
+        self.retried.iter_from(&from).map(|(&offset, retried)| RetriedMessage {
+            offset,
+            size: retried.size,
+            attempts: retried.attempts,
+            late_ack: Some(retried.late_ack).filter(|token| *token != Token(0)),
+        })
+    }
+
+    /// Dead messages from an offset on, as runs of those that died alike; the first is cut there.
+    pub fn dead_from(&self, from: u64) -> impl Iterator<Item = DeadRun> {
+        self.dead.iter_from(from)
+    }
+
+    /// The first run of live offsets at or after `from`; the run behind it may touch it.
+    fn live_run_from(&self, from: u64) -> Option<Range<u64>> {
+        let one = |offset: u64| offset..offset + 1;
+        let leased = self.leased.ceiling(&from).map(|(&offset, _)| one(offset));
+        let delayed = self.delayed.ceiling(&from).map(|(&offset, _)| one(offset));
+        let ready = self.ready.iter_from(from).next();
+        let dead = self.dead.iter_from(from).next().map(|run| run.offsets);
+        [ready, leased, delayed, dead].into_iter().flatten().min_by_key(|run| run.start)
+    }
+}
