@@ -116,7 +116,14 @@ pub enum Request {
     },
     /// Receives and acknowledges in one step: at most once. `bytes_max` bounds the reply as it does for a receive;
     /// `request_id` makes a repeat return the same messages.
-    Pop { topic: String, subscription: String, messages_max: usize, bytes_max: usize, wait_ms: u64, request_id: Option<u128> },
+    Pop {
+        topic: String,
+        subscription: String,
+        messages_max: usize,
+        bytes_max: usize,
+        wait_ms: u64,
+        request_id: Option<u128>,
+    },
     /// Acknowledges leases. All items are of one topic.
     Ack { topic: String, subscription: String, leases: Vec<LeaseId> },
     /// Returns leases as failed attempts, to be redelivered after `delay_ms`.

@@ -158,6 +158,13 @@ impl State {
         [alarm, session, self.pops.next_end_ms()].into_iter().flatten().min()
     }
 
+    /// Whether a pop with this request id is kept or remembered: its repeat takes nothing more, so it needs no
+    /// candidates.
+    #[must_use]
+    pub fn knows_pop(&self, request_id: u128) -> bool {
+        self.pops.get(request_id).is_some()
+    }
+
     /// How many sessions are open.
     #[must_use]
     pub fn session_count(&self) -> usize {

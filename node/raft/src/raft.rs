@@ -158,6 +158,24 @@ impl Raft {
         Ok((self.term(), self.append_as_leader(payload)))
     }
 
+    /// Whether a proposal would be taken now.
+    ///
+    /// # Errors
+    /// [`Refused`], as [`Raft::propose`] would say.
+    pub fn may_propose(&self) -> Result<(), Refused> {
+        self.check_may_propose()
+    }
+
+    /// Where the current term of this leader begins: once that is applied, so is everything its predecessors committed.
+    /// `None` if this node does not lead.
+    #[must_use]
+    pub fn term_start(&self) -> Option<Index> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader.first_index),
+            _ => None,
+        }
+    }
+
     /// Everything to do since the last call. Call it once a drained batch of events: proposals, writes and messages of
     /// one call travel together.
     pub fn take_output(&mut self) -> Output {

@@ -1,0 +1,193 @@
+//! From committed entries to replies.
+
+use super::calls::{CallId, Stage};
+use super::propose::Proposed;
+use super::{AppliedEntry, LoadedEntry, Placement, Replica, reply};
+use crate::api::{Failure, Reason};
+use crate::codec::{self, EntryMeta};
+use bytes::Bytes;
+use raftqueue_queue::{ApplyMeta, Command, Outcome, Reply};
+use raftqueue_raft::{Index, Payload, Term};
+
+impl Replica {
+    /// Applies what is committed and at hand; asks for the rest to be read back.
+    pub(super) fn apply_committed(&mut self) {
+        while self.applied < self.raft.commit() && self.actions.fatal.is_none() {
+            let Some(entry) = self.next_to_apply() else { break };
+            self.apply(entry);
+        }
+    }
+
+    fn next_to_apply(&mut self) -> Option<LoadedEntry> {
+        let index = self.applied.next();
+        if let Some(entry) = self.raft.entry(index) {
+            self.loaded.clear();
+            return Some(LoadedEntry { index, term: entry.term, payload: entry.payload.clone() });
+        }
+        if let Some(entry) = self.loaded.pop_front() {
+            if entry.index == index && self.raft.term_at(index) == Some(entry.term) {
+                return Some(entry);
+            }
+            self.loaded.clear(); // Read before something else was applied or cut: asked for again.
+        }
+        if !self.loading_to_apply {
+            self.loading_to_apply = true;
+            self.actions.load_to_apply = Some((index, self.raft.commit()));
+        }
+        None
+    }
+
+    fn apply(&mut self, entry: LoadedEntry) {
+        let LoadedEntry { index, term, payload } = entry;
+        match payload {
+            Payload::Noop => {}
+            Payload::Config(configuration) => self.version = configuration.version,
+            Payload::Command { meta, bodies } => {
+                if let Err(unreadable) = self.apply_commands(index, term, &meta, bodies) {
+                    // Skipping it would make two truths; so this node stops here.
+                    self.actions.fatal =
+                        Some(format!("entry {index} of term {term} cannot be applied: {unreadable}"));
+                    return;
+                }
+            }
+        }
+        self.applied = index;
+        self.overtake_proposals(index);
+    }
+
+    fn apply_commands(
+        &mut self,
+        index: Index,
+        term: Term,
+        meta: &Bytes,
+        bodies: Bytes,
+    ) -> Result<(), codec::Unreadable> {
+        let proposed = match self.proposed.remove(&(index, term)) {
+            Some(proposed) => proposed,
+            None => {
+                let EntryMeta { stamp_ms, commands } = codec::read_entry(meta)?;
+                Proposed { stamp_ms, commands, calls: Vec::new() }
+            }
+        };
+        let stamp_ms = proposed.stamp_ms;
+        if !proposed.calls.is_empty() && term == self.raft.term() {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        self.clock.passed(stamp_ms, self.now);
+        let apply_meta = ApplyMeta { index: index.0, now_ms: stamp_ms, version: self.version };
+        let mut placements = Vec::new();
+        let mut position = 0;
+        let mut calls = proposed.calls.into_iter();
+        for mut command in proposed.commands {
+            let (reply, effects) = self.state.apply(&apply_meta, &command);
+            self.counters.commands_applied += 1;
+            self.counters.leases_expired += u64::from(effects.leases_expired);
+            self.counters.messages_died += u64::from(effects.died);
+            self.receives.wake(effects.ready);
+            for topic in effects.deleted {
+                self.deadlines.forget(topic);
+                self.receives.wake_topic(topic);
+                self.actions.deleted.push(topic);
+            }
+            self.give_back(&command);
+            if let Command::Publish { messages, .. } = &mut command {
+                let bytes = messages.iter().map(|message| u64::from(message.size)).sum::<u64>();
+                if let Reply::Published { topic, first_offset, repeated: false, .. } = reply {
+                    self.counters.messages_published += messages.len() as u64;
+                    self.counters.bytes_published += bytes;
+                    let published_ms = self.state.now_ms();
+                    let messages = std::mem::take(messages);
+                    self.deadlines.published(topic, first_offset, published_ms, &messages);
+                    placements.push(Placement {
+                        topic,
+                        first_offset,
+                        index,
+                        position,
+                        published_ms,
+                        messages,
+                    });
+                }
+                position += bytes;
+            }
+            self.count(&command, &reply);
+            if let Some(id) = calls.next().flatten() {
+                self.answer_applied(id, &command, reply);
+            } else if matches!(command, Command::Time { .. }) {
+                self.deadlines.time_applied();
+            }
+        }
+        let bodies = (!bodies.is_empty()).then_some(bodies);
+        if !placements.is_empty() {
+            self.actions.applied.push(AppliedEntry { index, bodies, placements });
+        }
+        Ok(())
+    }
+
+    fn answer_applied(&mut self, id: CallId, command: &Command, reply: Reply) {
+        if !self.calls.contains_key(&id) {
+            return;
+        }
+        let nothing_left = match &reply {
+            Reply::Received { deliveries, .. } => deliveries.is_empty(),
+            Reply::Popped { deliveries, repeated } => deliveries.is_empty() && !repeated,
+            _ => false,
+        };
+        if !nothing_left {
+            return self.answer(id, reply::respond(command, reply));
+        }
+        // All candidates had gone meanwhile; that is not the answer "empty".
+        if self.raft.is_leader() {
+            self.try_receive(id, false);
+        } else {
+            self.refuse(id, Reason::NotLeader, "this node no longer leads");
+        }
+    }
+
+    /// What this node proposed at an index where something else is committed now did not happen and never will.
+    fn overtake_proposals(&mut self, index: Index) {
+        while let Some(first) = self.proposed.first_entry()
+            && first.key().0 <= index
+        {
+            for id in first.remove().calls.into_iter().flatten() {
+                let text = "another leader took over before a majority had the call";
+                self.answer(id, Err(Failure::not_done(Reason::NotLeader, text)));
+            }
+        }
+    }
+
+    fn count(&mut self, command: &Command, reply: &Reply) {
+        let counters = &mut self.counters;
+        match (command, reply) {
+            (_, Reply::Received { deliveries, .. } | Reply::Popped { deliveries, repeated: false }) => {
+                counters.messages_delivered += deliveries.len() as u64;
+                counters.messages_redelivered += deliveries.iter().filter(|d| d.attempts > 0).count() as u64;
+                if matches!(command, Command::Pop { .. }) {
+                    counters.messages_acknowledged += deliveries.len() as u64;
+                }
+            }
+            (Command::Ack { .. }, Reply::Settled { outcomes }) => {
+                let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done).count();
+                counters.messages_acknowledged += done as u64;
+            }
+            _ => {}
+        }
+    }
+
+    /// For a deliberate bug: says that a call is done when it is only proposed.
+    pub(super) fn acknowledge_early(&mut self, entry: &Proposed) {
+        for (command, call) in entry.commands.iter().zip(&entry.calls) {
+            if let (Command::Publish { messages, .. }, Some(id)) = (command, call)
+                && self.calls.get(id).is_some_and(|call| call.stage == Stage::Proposed)
+            {
+                let reply = Reply::Published {
+                    topic: raftqueue_queue::TopicId(0),
+                    generation: self.state.generation(),
+                    first_offset: 0,
+                    count: messages.len() as u32,
+                    repeated: false,
+                };
+                self.answer(*id, reply::respond(command, reply));
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The calls that are open: where each of them stands, and how it ends.
+
+use super::{Actions, Replica};
+use crate::api::{Failure, Reason, Request, Response};
+
+/// Names one call of one client, for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// One open call.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// When it must be answered, on the monotonic clock.
+    pub(super) deadline_ms: u64,
+    /// A long poll gives up waiting then.
+    pub(super) wait_until_ms: u64,
+    pub(super) stage: Stage,
+    /// What was asked; taken when it becomes a command. Kept where the call may have to start again.
+    pub(super) request: Option<Request>,
+}
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// In the queue of what is to be proposed.
+    Queued,
+    /// In an entry: from here on it may happen whatever this node does.
+    Proposed,
+    /// Waits for a confirmed read index.
+    Reading,
+    /// Waits for messages.
+    Waiting,
+    /// Its candidates are being looked up.
+    LookingUp,
+    /// Waits for another node to lead.
+    Transferring,
+}
+
+impl Replica {
+    pub(super) fn on_call(&mut self, id: CallId, request: Request, deadline_ms: u64) {
+        if !self.raft.is_leader() {
+            return self.reply(id, Err(Failure::not_done(Reason::NotLeader, "this node does not lead")));
+        }
+        if self.calls.len() >= self.settings.calls_max {
+            self.counters.calls_refused += 1;
+            let text = format!("{} calls are open here, the limit is {0}", self.calls.len());
+            return self.reply(id, Err(Failure::not_done(Reason::Overloaded, text).retry_after_ms(100)));
+        }
+        let wait_ms = match &request {
+            Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } => *wait_ms,
+            _ => 0,
+        };
+        // A long poll ends a little before its deadline, so that "empty" can still be confirmed.
+        const CONFIRM_MS: u64 = 100;
+        let wait_until_ms = (self.now.mono_ms + wait_ms).min(deadline_ms.saturating_sub(CONFIRM_MS));
+        let call = Call { deadline_ms, wait_until_ms, stage: Stage::Queued, request: None };
+        self.calls.insert(id, call);
+        match request {
+            Request::Receive { .. } | Request::Pop { .. } => {
+                self.call_mut(id).request = Some(request);
+                self.try_receive(id, false);
+            }
+            Request::ListTopics { .. }
+            | Request::DescribeTopic { .. }
+            | Request::Peek { .. }
+            | Request::RedriveDead { .. }
+            | Request::PurgeDead { .. }
+            | Request::ClusterStatus => {
+                self.call_mut(id).request = Some(request);
+                self.read(id);
+            }
+            Request::TransferLeadership { to } => self.transfer(id, to.as_deref()),
+            request => self.enqueue_request(id, request),
+        }
+    }
+
+    pub(super) fn call_mut(&mut self, id: CallId) -> &mut Call {
+        self.calls.get_mut(&id).expect("an open call")
+    }
+
+    /// Answers a call and forgets it. A call that is gone already needs no answer.
+    pub(super) fn answer(&mut self, id: CallId, result: Result<Response, Failure>) {
+        if self.calls.remove(&id).is_some() {
+            self.reply(id, result);
+        }
+    }
+
+    fn reply(&mut self, id: CallId, result: Result<Response, Failure>) {
+        self.actions.replies.push((id, result));
+    }
+
+    /// Ends a call that was not proposed.
+    pub(super) fn refuse(&mut self, id: CallId, reason: Reason, text: &str) {
+        self.answer(id, Err(Failure::not_done(reason, text)));
+    }
+
+    /// The client has gone. A call that was not proposed is dropped; one that was needs no reply.
+    pub(super) fn cancel(&mut self, id: CallId) {
+        if let Some(call) = self.calls.remove(&id) {
+            self.abandon(id, call.stage);
+        }
+    }
+
+    /// Takes a call that ends early out of wherever it waits.
+    fn abandon(&mut self, id: CallId, stage: Stage) {
+        match stage {
+            Stage::Queued => self.unqueue(id),
+            Stage::LookingUp | Stage::Waiting => self.stop_receiving(id),
+            Stage::Reading | Stage::Transferring | Stage::Proposed => {}
+        }
+    }
+
+    /// Answers every call whose deadline has come, and says whether it may have happened.
+    pub(super) fn expire_calls(&mut self) {
+        let now_ms = self.now.mono_ms;
+        let due: Vec<CallId> =
+            self.calls.iter().filter(|(_, call)| call.deadline_ms <= now_ms).map(|(id, _)| *id).collect();
+        for id in due {
+            self.counters.calls_expired += 1;
+            let stage = self.call_mut(id).stage;
+            let failure = match stage {
+                Stage::Proposed => Failure::unknown(
+                    Reason::DeadlineExceeded,
+                    "the deadline passed before a majority had confirmed the call; it may still happen",
+                ),
+                Stage::Transferring => {
+                    Failure::unknown(Reason::DeadlineExceeded, "no other node has taken over in time")
+                }
+                Stage::Queued | Stage::Reading | Stage::Waiting | Stage::LookingUp => Failure::not_done(
+                    Reason::NoLeader,
+                    "the deadline passed before this leader could act; it may have lost its majority",
+                ),
+            };
+            self.answer(id, Err(failure));
+            self.abandon(id, stage);
+        }
+    }
+
+    fn transfer(&mut self, id: CallId, to: Option<&str>) {
+        let members = &self.raft.configuration().members;
+        let target = match to {
+            None => self.raft.best_successor(),
+            Some(name) => members
+                .iter()
+                .find(|(id, member)| member.name == name || id.to_string() == name)
+                .map(|(id, _)| *id),
+        };
+        let Some(target) = target else {
+            let names: Vec<&str> = members.values().map(|member| member.name.as_str()).collect();
+            let (reason, text) = match to {
+                None => (Reason::FailedPrecondition, "no other voter answers at the moment".to_owned()),
+                Some(name) => (
+                    Reason::NodeNotFound,
+                    format!("there is no member `{name}`; the members are {}", names.join(", ")),
+                ),
+            };
+            return self.refuse(id, reason, &text);
+        };
+        if target == self.raft.id() {
+            return self.answer(id, Ok(Response::Transferred { leader: target.0 }));
+        }
+        match self.raft.transfer_leadership(target) {
+            Ok(()) => {
+                self.call_mut(id).stage = Stage::Transferring;
+                self.transfers.push(id);
+            }
+            Err(refused) => self.refuse(id, Reason::FailedPrecondition, &refused.to_string()),
+        }
+    }
+
+    /// Answers the calls that asked for a transfer once somebody else leads, or the attempt has ended.
+    pub(super) fn answer_transfers(&mut self) {
+        if self.transfers.is_empty() {
+            return;
+        }
+        let status = self.raft.status();
+        let result = match status.role.leader {
+            Some(leader) if leader != self.raft.id() => Ok(Response::Transferred { leader: leader.0 }),
+            Some(_) if !status.transferring => Err(Failure::not_done(
+                Reason::FailedPrecondition,
+                "the other node did not take over within an election timeout; this one goes on leading",
+            )),
+            _ => return,
+        };
+        for id in std::mem::take(&mut self.transfers) {
+            self.answer(id, result.clone());
+        }
+    }
+}
+
+impl Actions {
+    /// True if there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.write.is_none()
+            && self.send.is_empty()
+            && self.load.is_empty()
+            && self.load_to_apply.is_none()
+            && self.lookups.is_empty()
+            && self.replies.is_empty()
+            && self.applied.is_empty()
+            && self.deleted.is_empty()
+            && self.role.is_none()
+            && self.alarms.is_empty()
+            && self.fatal.is_none()
+    }
+}

@@ -1,0 +1,534 @@
+//! One node's whole decision-making, as a pure function: Raft, the queue, and the calls that wait for either.
+//!
+//! [`Replica::handle`] takes one [`Event`], [`Replica::take_actions`] says what the shell must do about all that was
+//! handled since: it is called once per drained batch, so that one entry carries every call that waited, one write every
+//! entry, one round of heartbeats every read. The driver performs the actions and decides nothing; the simulator drives
+//! this very type.
+//!
+//! The way of a call: [`Event::Call`] queues it; `propose` makes commands of what is queued and one entry of the
+//! commands; `apply` applies what is committed and finds the calls that it answers. Receives and pops first choose
+//! candidates, whose sizes the shell looks up ([`Lookup`]); reads wait for a confirmed read index. A call ends by exactly
+//! one reply, at its deadline at the latest, and the reply says whether it may have happened.
+//!
+//! There is no IO here, no clock, no thread and no lock. Message bodies only pass through, on their way into an entry.
+
+mod apply;
+mod calls;
+mod clock;
+mod expiry;
+pub mod mutants;
+mod propose;
+mod reads;
+mod receive;
+mod reply;
+
+pub use calls::CallId;
+pub use clock::Now;
+
+use crate::api::{ClusterInfo, Failure, MemberInfo, Reason, Request, Response};
+use calls::{Call, Stage};
+use clock::Clock;
+use expiry::Deadlines;
+use propose::{Proposed, Queue};
+use raftqueue_queue::{MessageMeta, State, SubscriptionId, TopicId};
+use raftqueue_raft::{
+    self as raft, Alarm, Configuration, Envelope, Event as RaftEvent, Index, LoadRequest, LogSlice,
+    MemberKind, NodeId, Payload, Persisted, Raft, RoleKind, RoleState, Term, Write,
+};
+use reads::Reads;
+use receive::Receives;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Settings of one replica. Those that decide the outcome of a command are written into the command by the leader.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The protocol's.
+    pub raft: raft::Settings,
+    /// Bytes of messages after which an entry is closed; one command may be larger.
+    pub entry_bytes_target: usize,
+    /// Entries proposed and not applied; beyond, calls wait and the next entry grows.
+    pub entries_in_flight_max: usize,
+    /// Bytes of calls that wait to be proposed; beyond, calls are refused as overloaded.
+    pub queued_bytes_max: usize,
+    /// Calls that are open at once; beyond, calls are refused as overloaded.
+    pub calls_max: usize,
+    /// Free bytes below which a disk counts as full: publishing stops, acknowledging goes on.
+    pub reserve_bytes: u64,
+    /// Most topics of the cluster.
+    pub topics_max: u64,
+    /// Most open sessions of the cluster.
+    pub sessions_max: u64,
+    /// Most (session, topic) pairs of the cluster.
+    pub session_pairs_max: u64,
+    /// Length of a lease in milliseconds where the caller names none.
+    pub lease_ms_default: u64,
+    /// Attempts after which a message is dead, for topics that do not say.
+    pub attempts_max_default: u32,
+}
+
+impl Settings {
+    /// The defaults, on top of the protocol's settings.
+    #[must_use]
+    pub fn new(raft: raft::Settings) -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            raft,
+            entry_bytes_target: MIB,
+            entries_in_flight_max: 4,
+            queued_bytes_max: 64 * MIB,
+            calls_max: 65_536,
+            reserve_bytes: 192 << 20,
+            topics_max: raftqueue_queue::TOPICS_MAX_DEFAULT,
+            sessions_max: raftqueue_queue::SESSIONS_MAX_DEFAULT,
+            session_pairs_max: raftqueue_queue::SESSION_PAIRS_MAX_DEFAULT,
+            lease_ms_default: raftqueue_queue::LEASE_MS_DEFAULT,
+            attempts_max_default: raftqueue_queue::ATTEMPTS_MAX_DEFAULT,
+        }
+    }
+}
+
+/// What the sender of a peer message says of itself along with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Its wall clock, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// Bytes free on its data disk.
+    pub free_bytes: u64,
+}
+
+/// Everything that can happen to a replica.
+#[derive(Debug)]
+pub enum Event {
+    /// A tick (10 ms) has passed.
+    Tick,
+    /// A peer sent a message.
+    Receive(Envelope, Option<Vitals>),
+    /// The write that was out is durable.
+    Persisted(Persisted),
+    /// Entries for a peer were read.
+    Loaded(LogSlice),
+    /// Entries to be applied were read: consecutive from the index asked for, without bodies; empty if they could not be
+    /// read now.
+    LoadedToApply(Vec<LoadedEntry>),
+    /// The disk does not answer (true), or does again.
+    DiskStalled(bool),
+    /// Bytes free on the data disk.
+    FreeBytes(u64),
+    /// A peer's process is gone, most likely.
+    PeerGone(NodeId),
+    /// A client's call; the shell mints the id and uses it once.
+    Call {
+        /// Names the call.
+        id: CallId,
+        /// What is asked.
+        request: Request,
+        /// On the monotonic clock; the call is answered by then, with success or without.
+        deadline_ms: u64,
+    },
+    /// The client of a call has gone; it needs no reply, and is dropped if it was not proposed.
+    Cancel(CallId),
+    /// Answer to a [`Lookup`]: those of its messages that could be found, in the order asked for.
+    LookedUp(LookupId, Vec<raftqueue_queue::Candidate>),
+    /// The process is about to stop: hand leadership over, if this node leads.
+    HandOver,
+}
+
+/// An entry read back to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedEntry {
+    /// Its index.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+    /// Its content; `bodies` may be empty.
+    pub payload: Payload,
+}
+
+/// Names one [`Lookup`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LookupId(pub u64);
+
+/// Messages whose size and deadline are wanted from the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Names the answer.
+    pub id: LookupId,
+    /// The topic.
+    pub topic: TopicId,
+    /// The messages.
+    pub offsets: Vec<u64>,
+}
+
+/// Where the messages of one publish stand in the log. Local to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The topic.
+    pub topic: TopicId,
+    /// The offset of the first message.
+    pub first_offset: u64,
+    /// The entry.
+    pub index: Index,
+    /// Bytes before these messages in the bodies of the entry.
+    pub position: u64,
+    /// When they were published, in log time.
+    pub published_ms: u64,
+    /// Size, CRC and deadline of each.
+    pub messages: Vec<MessageMeta>,
+}
+
+/// A command entry that was applied, for those who read messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedEntry {
+    /// Its index.
+    pub index: Index,
+    /// Its bodies, unless it was read back without them. Until the index is durable here they exist nowhere else.
+    pub bodies: Option<bytes::Bytes>,
+    /// The messages it published.
+    pub placements: Vec<Placement>,
+}
+
+/// Everything the shell must do after a batch of events.
+#[must_use = "dropping actions loses replies, messages and writes"]
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// To be made durable; the receipt goes back as [`Event::Persisted`].
+    pub write: Option<Write>,
+    /// To be sent.
+    pub send: Vec<(Envelope, Vitals)>,
+    /// To be read for peers.
+    pub load: Vec<LoadRequest>,
+    /// To be read and applied: entries from the first index to the second, both included.
+    pub load_to_apply: Option<(Index, Index)>,
+    /// Messages to be looked up.
+    pub lookups: Vec<Lookup>,
+    /// Calls that are answered. Must be performed after `applied`: a reply may name messages that stand there.
+    pub replies: Vec<(CallId, Result<Response, Failure>)>,
+    /// Entries that were applied, oldest first.
+    pub applied: Vec<AppliedEntry>,
+    /// Topics that were deleted.
+    pub deleted: Vec<TopicId>,
+    /// Role, term or leader changed.
+    pub role: Option<RoleState>,
+    /// What should never happen; to be logged.
+    pub alarms: Vec<Alarm>,
+    /// This node cannot go on: a committed entry is not readable to it. It must stop, without applying anything more.
+    pub fatal: Option<String>,
+}
+
+/// Numbers that only rise, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named after what they count")]
+pub struct Counters {
+    pub entries_proposed: u64,
+    pub commands_applied: u64,
+    pub messages_published: u64,
+    pub bytes_published: u64,
+    pub messages_delivered: u64,
+    pub messages_redelivered: u64,
+    pub messages_acknowledged: u64,
+    pub messages_died: u64,
+    pub leases_expired: u64,
+    pub calls_refused: u64,
+    pub calls_expired: u64,
+}
+
+/// A node's own view of itself.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The protocol's part.
+    pub raft: raft::Status,
+    /// Last applied index.
+    pub applied: Index,
+    /// The configuration in force.
+    pub configuration: std::sync::Arc<Configuration>,
+    /// Calls that wait for something.
+    pub calls: usize,
+    /// Bytes of calls that wait to be proposed.
+    pub queued_bytes: usize,
+    /// Numbers that only rise.
+    pub counters: Counters,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Replica {
+    settings: Settings,
+    raft: Raft,
+    state: State,
+    /// Everything up to here is applied to `state`.
+    applied: Index,
+    /// The active version as of `applied`.
+    version: u32,
+    now: Now,
+    clock: Clock,
+    calls: BTreeMap<CallId, Call>,
+    queue: Queue,
+    /// Entries made by this node that were not applied yet, by index and term.
+    proposed: BTreeMap<(Index, Term), Proposed>,
+    /// How many of them are of the current term.
+    in_flight: usize,
+    reads: Reads,
+    receives: Receives,
+    deadlines: Deadlines,
+    loaded: VecDeque<LoadedEntry>,
+    loading_to_apply: bool,
+    /// Bytes free here and, as they said, at the peers.
+    free_bytes: BTreeMap<NodeId, u64>,
+    actions: Actions,
+    counters: Counters,
+    /// Calls that asked for a transfer of leadership.
+    transfers: Vec<CallId>,
+    /// The term in which this node led when it last looked.
+    led: Option<Term>,
+}
+
+impl Replica {
+    /// A replica that goes on from what the disk holds. Its queue is empty until entries are applied again.
+    #[must_use]
+    pub fn new(settings: Settings, recovered: raft::Recovered) -> Self {
+        Self {
+            raft: Raft::new(settings.raft.clone(), recovered),
+            settings,
+            state: State::default(),
+            applied: Index(0),
+            version: 0,
+            now: Now::default(),
+            clock: Clock::default(),
+            calls: BTreeMap::new(),
+            queue: Queue::default(),
+            proposed: BTreeMap::new(),
+            in_flight: 0,
+            reads: Reads::default(),
+            receives: Receives::default(),
+            deadlines: Deadlines::default(),
+            loaded: VecDeque::new(),
+            loading_to_apply: false,
+            free_bytes: BTreeMap::new(),
+            actions: Actions::default(),
+            counters: Counters::default(),
+            transfers: Vec::new(),
+            led: None,
+        }
+    }
+
+    /// Forms a new cluster: see [`Raft::form`].
+    pub fn form(&mut self, configuration: Configuration) {
+        self.raft.form(configuration);
+    }
+
+    /// Takes one event. `now` must not go back on its monotonic side.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        self.now = now;
+        match event {
+            Event::Tick => self.on_tick(),
+            Event::Receive(envelope, vitals) => {
+                if let Some(vitals) = vitals {
+                    self.clock.heard(envelope.from, vitals.wall_ms, now);
+                    self.free_bytes.insert(envelope.from, vitals.free_bytes);
+                }
+                self.raft.step(RaftEvent::Receive(envelope));
+            }
+            Event::Persisted(persisted) => self.raft.step(RaftEvent::Persisted(persisted)),
+            Event::Loaded(slice) => self.raft.step(RaftEvent::Loaded(slice)),
+            Event::LoadedToApply(entries) => {
+                self.loading_to_apply = false;
+                self.loaded = entries.into();
+            }
+            Event::DiskStalled(stalled) => self.raft.step(RaftEvent::DiskStalled(stalled)),
+            Event::FreeBytes(bytes) => {
+                self.free_bytes.insert(self.raft.id(), bytes);
+            }
+            Event::PeerGone(id) => self.raft.step(RaftEvent::PeerGone(id)),
+            Event::Call { id, request, deadline_ms } => self.on_call(id, request, deadline_ms),
+            Event::Cancel(id) => self.cancel(id),
+            Event::LookedUp(id, found) => self.on_looked_up(id, found),
+            Event::HandOver => {
+                if let Some(to) = self.raft.best_successor() {
+                    // Refused only while another hand-over is under way, which is as good.
+                    let _ = self.raft.transfer_leadership(to);
+                }
+            }
+        }
+    }
+
+    /// Everything to do about the events handled since the last call.
+    pub fn take_actions(&mut self) -> Actions {
+        if self.actions.fatal.is_none() {
+            self.propose_queued();
+            self.start_reads();
+            self.perform_raft_output();
+            self.apply_committed();
+            self.answer_reads();
+            // Whatever applying made ready may be asked for, and proposed, at once.
+            self.serve_waiting();
+            self.propose_queued();
+            self.perform_raft_output();
+            self.apply_committed();
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// The queue as of the last applied index: for checkers and metrics.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The protocol's core: for checkers.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The last applied index.
+    #[must_use]
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The active version as of the last applied index; 0 on a blank node.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// This node's own view of itself.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            raft: self.raft.status(),
+            applied: self.applied,
+            configuration: self.raft.configuration().clone(),
+            calls: self.calls.len(),
+            queued_bytes: self.queue.bytes(),
+            counters: self.counters,
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.raft.step(RaftEvent::Tick);
+        self.expire_calls();
+        self.end_waits();
+        self.propose_time();
+        self.leave_full_disk();
+        self.answer_transfers();
+    }
+
+    fn perform_raft_output(&mut self) {
+        self.raft.step(RaftEvent::Applied(self.applied));
+        let output = self.raft.take_output();
+        let vitals = Vitals {
+            wall_ms: self.now.wall_ms,
+            free_bytes: self.free_bytes.get(&self.raft.id()).copied().unwrap_or(u64::MAX),
+        };
+        if let Some(write) = output.write {
+            assert!(self.actions.write.is_none(), "one write is out at a time");
+            self.actions.write = Some(write);
+        }
+        self.actions.send.extend(output.send.into_iter().map(|envelope| (envelope, vitals)));
+        self.actions.load.extend(output.load);
+        self.actions.alarms.extend(output.alarms);
+        for (read, result) in output.reads {
+            self.on_read(read, result);
+        }
+        if let Some(role) = output.role {
+            self.actions.role = Some(role);
+            self.on_role(role);
+        }
+    }
+
+    /// Leadership came or went. What was not proposed can be asked of the next leader; what was proposed is answered
+    /// when its index is applied, whoever leads by then.
+    fn on_role(&mut self, role: RoleState) {
+        let leads = (role.role == RoleKind::Leader).then_some(role.term);
+        if self.led.is_some() && self.led != leads {
+            self.in_flight = 0;
+            self.queue.clear();
+            self.reads.clear();
+            self.receives.clear();
+            let dropped: Vec<CallId> = self
+                .calls
+                .iter()
+                .filter(|(_, call)| !matches!(call.stage, Stage::Proposed | Stage::Transferring))
+                .map(|(id, _)| *id)
+                .collect();
+            for id in dropped {
+                self.refuse(id, Reason::NotLeader, "this node no longer leads");
+            }
+        }
+        self.led = leads;
+        self.answer_transfers();
+    }
+
+    /// The subscription of that name. Every topic has `default`, and so far only that.
+    fn subscription(name: &str) -> Result<SubscriptionId, Failure> {
+        if name.is_empty() || name == SubscriptionId::DEFAULT_NAME {
+            return Ok(SubscriptionId::DEFAULT);
+        }
+        Err(Failure::not_done(
+            Reason::SubscriptionNotFound,
+            format!("there is no subscription `{name}`; every topic has `{}`", SubscriptionId::DEFAULT_NAME),
+        ))
+    }
+
+    /// The cluster as this leader sees it.
+    fn cluster_info(&self) -> ClusterInfo {
+        let status = self.raft.status();
+        let own = self.raft.id();
+        let configuration = self.raft.configuration();
+        let members = configuration.members.iter().map(|(id, member)| {
+            let peer = status.peers.iter().find(|peer| peer.id == *id);
+            let matched =
+                if *id == own { status.durable } else { peer.map_or(Index(0), |peer| peer.matched) };
+            let voter = member.kind == MemberKind::Voter;
+            MemberInfo {
+                id: id.0,
+                name: member.name.clone(),
+                client_address: String::new(),
+                role: if *id == own {
+                    "leader"
+                } else if voter {
+                    "follower"
+                } else {
+                    "learner"
+                }
+                .into(),
+                voter,
+                active: *id == own || peer.is_some_and(|peer| peer.active),
+                matched: matched.0,
+                lag: status.last.0.saturating_sub(matched.0),
+            }
+        });
+        ClusterInfo {
+            cluster_id: String::new(),
+            generation: self.state.generation().0,
+            version: self.version,
+            leader: own.0,
+            term: status.role.term.0,
+            commit: status.commit.0,
+            applied: self.applied.0,
+            members: members.collect(),
+        }
+    }
+
+    /// True if the disks of a quorum have room beyond the reserve.
+    fn has_quorum_room(&self) -> bool {
+        let room =
+            |id: NodeId| self.free_bytes.get(&id).is_none_or(|free| *free >= self.settings.reserve_bytes);
+        self.raft.configuration().is_quorum(room)
+    }
+
+    /// A leader whose own disk is full, alone, lets another lead.
+    fn leave_full_disk(&mut self) {
+        let full =
+            self.free_bytes.get(&self.raft.id()).is_some_and(|free| *free < self.settings.reserve_bytes);
+        if full && self.raft.is_leader() && self.has_quorum_room() {
+            let roomy =
+                |id: &NodeId| self.free_bytes.get(id).is_none_or(|free| *free >= self.settings.reserve_bytes);
+            if let Some(to) = self.raft.best_successor().filter(roomy) {
+                // Refused only while a hand-over is under way.
+                let _ = self.raft.transfer_leadership(to);
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Calls that only look: answered from the applied state, once the leader is known to be one still.
+
+use super::calls::{CallId, Stage};
+use super::{Replica, reply};
+use crate::api::{Failure, MessageRef, MessageState, Reason, Request, Response};
+use raftqueue_queue::{Subscription, Topic, TopicId};
+use raftqueue_raft::{Index, ReadId, Refused};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// Calls that came since the last round.
+    wanted: Vec<CallId>,
+    /// One read of the core for all calls of a batch.
+    asked: BTreeMap<ReadId, Vec<CallId>>,
+    /// Confirmed, and waiting for the index to be applied.
+    confirmed: Vec<(Index, Vec<CallId>)>,
+}
+
+impl Reads {
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Replica {
+    /// Lets a call wait for a read index.
+    pub(super) fn read(&mut self, id: CallId) {
+        self.call_mut(id).stage = Stage::Reading;
+        self.reads.wanted.push(id);
+    }
+
+    pub(super) fn start_reads(&mut self) {
+        if self.reads.wanted.is_empty() {
+            return;
+        }
+        match self.raft.read() {
+            Ok(read) => {
+                let calls = std::mem::take(&mut self.reads.wanted);
+                self.reads.asked.insert(read, calls);
+            }
+            // Asked again when the hand-over has ended; if it succeeds, leaving the lead clears everything.
+            Err(Refused::Transferring) => {}
+            Err(_) => {
+                for id in std::mem::take(&mut self.reads.wanted) {
+                    self.refuse(id, Reason::NotLeader, "this node no longer leads");
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_read(&mut self, read: ReadId, result: Result<Index, Refused>) {
+        let Some(calls) = self.reads.asked.remove(&read) else { return };
+        match result {
+            Ok(index) => self.reads.confirmed.push((index, calls)),
+            Err(_) => {
+                for id in calls {
+                    self.refuse(id, Reason::NotLeader, "this node no longer leads");
+                }
+            }
+        }
+    }
+
+    /// Answers the calls whose index is applied.
+    pub(super) fn answer_reads(&mut self) {
+        let applied = self.applied;
+        let ready: Vec<CallId> = self
+            .reads
+            .confirmed
+            .extract_if(.., |(index, _)| *index <= applied)
+            .flat_map(|(_, calls)| calls)
+            .collect();
+        for id in ready {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            match call.request.take() {
+                Some(request @ (Request::Receive { .. } | Request::Pop { .. })) => {
+                    call.request = Some(request);
+                    self.try_receive(id, true);
+                }
+                Some(request @ (Request::RedriveDead { .. } | Request::PurgeDead { .. })) => {
+                    self.settle_dead(id, request);
+                }
+                Some(request) => {
+                    let result = self.look(request);
+                    self.answer(id, result);
+                }
+                None => unreachable!("a call that reads keeps its request"),
+            }
+        }
+    }
+
+    fn look(&self, request: Request) -> Result<Response, Failure> {
+        match request {
+            Request::ListTopics { after, topics_max } => {
+                let from = TopicId(after.map_or(0, |id| id.saturating_add(1)));
+                let mut topics: Vec<_> = self
+                    .state
+                    .topics_from(from)
+                    .take(topics_max.saturating_add(1))
+                    .map(reply::topic_info)
+                    .collect();
+                let more = topics.len() > topics_max;
+                topics.truncate(topics_max);
+                Ok(Response::Topics { topics, more })
+            }
+            Request::DescribeTopic { topic } => {
+                self.topic_id(&topic).map(|id| Response::Topic(reply::topic_info(self.topic_at(id))))
+            }
+            Request::Peek { topic, subscription, state, from_offset, messages_max, .. } => {
+                let topic = self.topic_at(self.topic_id(&topic)?);
+                let subscription = topic
+                    .subscription(Self::subscription(&subscription)?)
+                    .expect("the default subscription is always there");
+                Ok(Response::Messages(peek(topic, subscription, state, from_offset, messages_max)))
+            }
+            Request::ClusterStatus => Ok(Response::Cluster(self.cluster_info())),
+            _ => unreachable!("only calls that look are read"),
+        }
+    }
+
+    fn topic_at(&self, id: TopicId) -> &Topic {
+        self.state.topic(id).expect("a name leads to a topic")
+    }
+}
+
+fn peek(
+    topic: &Topic,
+    subscription: &Subscription,
+    state: MessageState,
+    from: u64,
+    count: usize,
+) -> Vec<MessageRef> {
+    let message = |offset: u64, attempts: u32| MessageRef {
+        id: reply::message_id(
+            topic.id(),
+            topic.generation_of(offset).expect("a live offset was given"),
+            offset,
+        ),
+        token: 0,
+        attempts,
+        deadline_ms: 0,
+        reason: String::new(),
+    };
+    match state {
+        MessageState::Ready => subscription
+            .ready_from(from)
+            .take(count)
+            .map(|offset| message(offset, subscription.attempts(offset)))
+            .collect(),
+        MessageState::Leased => subscription
+            .leased_from(from)
+            .take(count)
+            .map(|m| MessageRef {
+                token: m.token.0,
+                deadline_ms: m.expires_ms,
+                ..message(m.offset, m.attempts)
+            })
+            .collect(),
+        MessageState::Delayed => subscription
+            .delayed_from(from)
+            .take(count)
+            .map(|m| MessageRef { deadline_ms: m.due_ms, ..message(m.offset, m.attempts) })
+            .collect(),
+        MessageState::Dead => subscription
+            .dead_from(from)
+            .flat_map(|run| {
+                let reason = reply::dead_reason(&run.reason);
+                run.offsets.map(move |offset| (offset, run.attempts, reason.clone()))
+            })
+            .take(count)
+            .map(|(offset, attempts, reason)| MessageRef { reason, ..message(offset, attempts) })
+            .collect(),
+    }
+}
