@@ -124,6 +124,7 @@ impl Raft {
         let beat = leader.heartbeat_in_ticks == 0;
         if beat {
             leader.heartbeat_in_ticks = self.settings.heartbeat_ticks;
+            leader.progress.values_mut().for_each(Progress::beat);
             self.send_heartbeats();
         }
         self.tick_transfer(beat);
@@ -175,13 +176,17 @@ impl Raft {
         let last = self.log.last();
         let Role::Leader(leader) = &mut self.role else { return false };
         let Some(progress) = leader.progress.get_mut(&to) else { return false };
+        if std::mem::take(&mut progress.ask) {
+            self.send_append(to, Vec::new());
+            return true;
+        }
         let probe = progress.state == ProgressState::Probe;
         if !progress.has_room(settings.window_messages_max, settings.window_bytes_max)
             || (progress.next > last && !probe)
         {
             return false;
         }
-        let entries = if progress.next > last {
+        let entries = if progress.next > last || probe && progress.probed {
             Vec::new()
         } else if let Some(entries) = self.log.slice(progress.next, settings.append_bytes_max) {
             entries

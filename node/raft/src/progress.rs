@@ -3,7 +3,7 @@
 use crate::Index;
 use std::collections::VecDeque;
 
-/// Heartbeat answers in a row that show the same gap before what is missing counts as lost. One is not enough:
+/// Answers to beats in a row that show the same gap before what is missing counts as lost. One is not enough:
 /// heartbeats and entries travel on different streams, so a heartbeat may overtake the entries sent before it.
 const QUIET_REPLIES_MAX: u32 = 3;
 
@@ -30,15 +30,23 @@ pub(crate) struct Progress {
     pub(crate) disk_stalled: bool,
     /// The greatest read round that it confirmed.
     pub(crate) read_round: u64,
-    /// In `Probe`: a probe is out; another leaves after the next heartbeat answer.
+    /// In `Probe`: a probe is out; another leaves after the next answer to a beat.
     pub(crate) probe_sent: bool,
-    /// Entries for it are being loaded from disk.
+    /// In `Probe`: entries were sent from `next` on already. Further probes go without: the peer may only be slow.
+    pub(crate) probed: bool,
+    /// In `Replicate`: an append without entries is to leave, whatever the window says, because the peer has everything
+    /// but its last word on what is durable may be lost.
+    pub(crate) ask: bool,
+    /// Entries from `next` on are being loaded from disk for it.
     pub(crate) loading: bool,
     /// (last index, bytes) of each message in flight.
     in_flight: VecDeque<(Index, usize)>,
     in_flight_bytes: usize,
     received: Index,
     quiet_replies: u32,
+    /// Nothing was heard since the last beat. Rounds of reads send heartbeats too, as many as there are reads; only one
+    /// answer a beat says something about what was lost.
+    beat_unanswered: bool,
 }
 
 impl Progress {
@@ -52,11 +60,14 @@ impl Progress {
             disk_stalled: false,
             read_round: 0,
             probe_sent: false,
+            probed: false,
+            ask: false,
             loading: false,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             received: Index(0),
             quiet_replies: 0,
+            beat_unanswered: false,
         }
     }
 
@@ -64,6 +75,8 @@ impl Progress {
         self.state = ProgressState::Probe;
         self.next = next.max(self.matched.next());
         self.probe_sent = false;
+        self.probed = false;
+        self.ask = false;
         self.loading = false;
         self.in_flight.clear();
         self.in_flight_bytes = 0;
@@ -81,10 +94,11 @@ impl Progress {
             }
     }
 
-    /// Records that a message up to `last` has left.
+    /// Records that a message up to `last` has left. One without entries takes no room.
     pub(crate) fn sent(&mut self, last: Index, bytes: usize) {
         match self.state {
-            ProgressState::Probe => self.probe_sent = true,
+            ProgressState::Probe => (self.probe_sent, self.probed) = (true, true),
+            ProgressState::Replicate if bytes == 0 => {}
             ProgressState::Replicate => {
                 self.next = last.next();
                 self.in_flight.push_back((last, bytes));
@@ -100,12 +114,16 @@ impl Progress {
         }
         let news = durable > self.matched;
         self.matched = self.matched.max(durable);
-        self.next = self.next.max(self.matched.next());
+        let mut next = self.next.max(self.matched.next());
         if self.state == ProgressState::Probe && durable >= self.matched {
             self.state = ProgressState::Replicate;
-            self.next = self.matched.next();
             self.probe_sent = false;
+            next = self.matched.next();
+        }
+        if next != self.next {
+            // What is being loaded begins elsewhere: it will not be sent when it comes, so nothing may wait for it.
             self.loading = false;
+            self.next = next;
         }
         news
     }
@@ -113,21 +131,28 @@ impl Progress {
     /// The peer refused a message that followed `prev`; `agreement` is where the logs could agree at the earliest.
     /// Returns false for an answer to something that is settled by now.
     pub(crate) fn rejected(&mut self, prev: Index, agreement: Index) -> bool {
-        let stale = match self.state {
-            ProgressState::Replicate => prev <= self.matched,
-            ProgressState::Probe => prev != self.next.prev(),
-        };
+        // What is matched cannot be refused, or the peer lost what it had on disk: not to be asked again at once.
+        let stale = prev <= self.matched || self.state == ProgressState::Probe && prev != self.next.prev();
         if !stale {
             self.become_probe(agreement.next().min(prev));
         }
         !stale
     }
 
+    /// A heartbeat leaves because it is time for one.
+    pub(crate) fn beat(&mut self) {
+        self.beat_unanswered = true;
+    }
+
     /// A heartbeat was answered: the peer has `received` of this log. Where the same gap shows again and again although
-    /// everything was sent, the rest was lost on the way and is sent anew.
+    /// everything was sent, the rest was lost on the way and is sent anew. Where there is no gap, what may be lost is
+    /// the answer that says how much of it is durable.
     pub(crate) fn heard(&mut self, received: Index) {
-        self.probe_sent = false;
+        if !std::mem::take(&mut self.beat_unanswered) {
+            return;
+        }
         if self.state == ProgressState::Probe {
+            self.probe_sent = false;
             return;
         }
         let missing = received < self.next.prev();
@@ -135,6 +160,8 @@ impl Progress {
         self.received = received;
         if self.quiet_replies >= QUIET_REPLIES_MAX {
             self.become_probe(self.matched.next());
+        } else if !missing && self.matched < self.next.prev() {
+            self.ask = true;
         }
     }
 }
@@ -164,18 +191,48 @@ mod tests {
         let mut progress = Progress::new(Index(1));
         progress.accepted(Index(0));
         progress.sent(Index(5), 100);
+        let answer = |progress: &mut Progress, received| {
+            progress.beat();
+            progress.heard(Index(received));
+        };
         for _ in 0..QUIET_REPLIES_MAX - 1 {
-            progress.heard(Index(0));
+            answer(&mut progress, 0);
             assert_eq!(progress.state, ProgressState::Replicate);
         }
-        progress.heard(Index(3));
-        progress.heard(Index(5));
+        answer(&mut progress, 3);
+        assert!(!progress.ask, "the peer still has a gap");
+        answer(&mut progress, 5);
         assert_eq!(progress.state, ProgressState::Replicate, "received but not durable is not lost");
+        assert!(progress.ask, "what it said of its disk may be lost");
         progress.sent(Index(6), 100);
         for _ in 0..QUIET_REPLIES_MAX {
-            progress.heard(Index(5));
+            answer(&mut progress, 5);
         }
         assert_eq!((progress.state, progress.next), (ProgressState::Probe, Index(1)));
+    }
+
+    #[test]
+    fn answers_to_reads_say_nothing_about_losses() {
+        let mut progress = Progress::new(Index(1));
+        progress.sent(Index(1), 100);
+        progress.beat();
+        progress.heard(Index(0));
+        assert!(progress.has_room(1, 1), "the beat was answered, so the probe is repeated");
+        progress.sent(Index(1), 0);
+        for _ in 0..10 {
+            progress.heard(Index(0));
+            assert!(!progress.has_room(1, 1), "one probe a beat");
+        }
+    }
+
+    #[test]
+    fn what_is_loaded_for_another_place_is_not_waited_for() {
+        let mut progress = Progress::new(Index(1));
+        progress.accepted(Index(4));
+        progress.loading = true;
+        progress.accepted(Index(9));
+        assert_eq!(progress.next, Index(10));
+        assert!(progress.has_room(1, 1));
     }
 
     #[test]
