@@ -29,11 +29,19 @@ impl Raft {
     pub(crate) fn tick_election(&mut self) {
         self.campaign_in_ticks = self.campaign_in_ticks.saturating_sub(1);
         let forming = self.log.durable() == Index(0);
-        let eligible = self.configuration().is_voter(self.settings.id) && !self.disk_stalled && !forming;
-        if self.campaign_in_ticks > 0 || !eligible {
-            return;
+        if self.campaign_in_ticks == 0 && !self.disk_stalled && !forming && self.may_be_needed_to_lead() {
+            self.become_pre_candidate();
         }
-        self.become_pre_candidate();
+    }
+
+    /// A voter may be needed, and so may one that the newest configuration removes, until that is known to be committed:
+    /// perhaps only those on their way out hold it, and without it the others cannot win (Ongaro's dissertation, section
+    /// 4.2.2). Such a node leads without counting itself and stops once the configuration is committed.
+    fn may_be_needed_to_lead(&self) -> bool {
+        let id = self.settings.id;
+        let index = self.log.configuration_index();
+        let was_voter = || self.log.configuration_at(index.prev()).is_some_and(|before| before.is_voter(id));
+        self.configuration().is_voter(id) || index > self.commit && was_voter()
     }
 
     fn become_pre_candidate(&mut self) {
