@@ -1,6 +1,7 @@
 //! A RaftQueue node: the asynchronous shell around the Raft, WAL and queue cores.
 
 pub mod api;
+pub mod bodies;
 pub mod codec;
 pub mod edge;
 #[cfg(any(test, feature = "fake"))]

@@ -78,7 +78,7 @@ impl Replica {
         let mut placements = Vec::new();
         let mut position = 0;
         let mut calls = proposed.calls.into_iter();
-        for mut command in proposed.commands {
+        for (mut command, ordinal) in proposed.commands.into_iter().zip(0..) {
             let (reply, effects) = self.state.apply(&apply_meta, &command);
             self.counters.commands_applied += 1;
             self.counters.leases_expired += u64::from(effects.leases_expired);
@@ -90,18 +90,27 @@ impl Replica {
                 self.actions.deleted.push(topic);
             }
             self.give_back(&command);
+            if let Command::Pop { topic, .. }
+            | Command::Ack { topic, .. }
+            | Command::PurgeDead { topic, .. } = &command
+            {
+                self.shrunk.insert(*topic);
+            } else if let Command::Purge { topic, .. } = &command {
+                self.shrunk.extend(self.state.topic_id(topic));
+            }
             if let Command::Publish { messages, .. } = &mut command {
                 let bytes = messages.iter().map(|message| u64::from(message.size)).sum::<u64>();
                 if let Reply::Published { topic, first_offset, repeated: false, .. } = reply {
                     self.counters.messages_published += messages.len() as u64;
                     self.counters.bytes_published += bytes;
                     let published_ms = self.state.now_ms();
-                    let messages = std::mem::take(messages);
-                    self.deadlines.published(topic, first_offset, published_ms, &messages);
+                    self.deadlines.published(topic, first_offset, published_ms, messages);
+                    let messages = std::mem::take(messages).into();
+                    let command = ordinal;
                     placements.push(Placement {
                         topic,
                         first_offset,
-                        index,
+                        command,
                         position,
                         published_ms,
                         messages,

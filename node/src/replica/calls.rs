@@ -200,6 +200,7 @@ impl Actions {
             && self.replies.is_empty()
             && self.applied.is_empty()
             && self.deleted.is_empty()
+            && self.settled.is_empty()
             && self.role.is_none()
             && self.alarms.is_empty()
             && self.fatal.is_none()

@@ -37,7 +37,8 @@ use raftqueue_raft::{
 };
 use reads::Reads;
 use receive::Receives;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// Settings of one replica. Those that decide the outcome of a command are written into the command by the leader.
 #[derive(Clone, Debug)]
@@ -166,14 +167,14 @@ pub struct Placement {
     pub topic: TopicId,
     /// The offset of the first message.
     pub first_offset: u64,
-    /// The entry.
-    pub index: Index,
+    /// Which command of the entry they are.
+    pub command: u32,
     /// Bytes before these messages in the bodies of the entry.
     pub position: u64,
     /// When they were published, in log time.
     pub published_ms: u64,
     /// Size, CRC and deadline of each.
-    pub messages: Vec<MessageMeta>,
+    pub messages: Arc<[MessageMeta]>,
 }
 
 /// A command entry that was applied, for those who read messages.
@@ -207,6 +208,8 @@ pub struct Actions {
     pub applied: Vec<AppliedEntry>,
     /// Topics that were deleted.
     pub deleted: Vec<TopicId>,
+    /// Nothing of these topics before these offsets will be asked for any more.
+    pub settled: Vec<(TopicId, u64)>,
     /// Role, term or leader changed.
     pub role: Option<RoleState>,
     /// What should never happen; to be logged.
@@ -240,7 +243,7 @@ pub struct View {
     /// Last applied index.
     pub applied: Index,
     /// The configuration in force.
-    pub configuration: std::sync::Arc<Configuration>,
+    pub configuration: Arc<Configuration>,
     /// Calls that wait for something.
     pub calls: usize,
     /// Bytes of calls that wait to be proposed.
@@ -270,6 +273,8 @@ pub struct Replica {
     reads: Reads,
     receives: Receives,
     deadlines: Deadlines,
+    /// Topics that messages left since the last look.
+    shrunk: BTreeSet<TopicId>,
     loaded: VecDeque<LoadedEntry>,
     loading_to_apply: bool,
     /// Bytes free here and, as they said, at the peers.
@@ -301,6 +306,7 @@ impl Replica {
             reads: Reads::default(),
             receives: Receives::default(),
             deadlines: Deadlines::default(),
+            shrunk: BTreeSet::new(),
             loaded: VecDeque::new(),
             loading_to_apply: false,
             free_bytes: BTreeMap::new(),
@@ -412,6 +418,17 @@ impl Replica {
         self.propose_time();
         self.leave_full_disk();
         self.answer_transfers();
+        self.report_settled();
+    }
+
+    /// Says up to where the messages of a topic are done with, so that their places can be forgotten.
+    fn report_settled(&mut self) {
+        for id in std::mem::take(&mut self.shrunk) {
+            if let Some(topic) = self.state.topic(id) {
+                let first = topic.live_run_from(0).map_or(topic.next_offset(), |run| run.start);
+                self.actions.settled.push((id, first));
+            }
+        }
     }
 
     fn perform_raft_output(&mut self) {

@@ -148,7 +148,7 @@ impl Replica {
     pub(super) fn on_looked_up(&mut self, id: LookupId, found: Vec<Candidate>) {
         match self.receives.lookups.remove(&id) {
             Some(Purpose::Receive { call, place, offsets }) => {
-                self.on_candidates(call, place, offsets, found)
+                self.on_candidates(call, place, offsets, found);
             }
             Some(Purpose::Dead { call }) => self.on_dead(call, &found),
             Some(Purpose::Overdue { block }) => self.on_overdue(block, found),

@@ -1,0 +1,329 @@
+//! Where messages stand in the log, and reading them back.
+//!
+//! The queue knows offsets, the log knows entries; this is the map between them, local to a node and made anew from the
+//! log at every start. It is used off the driver: [`Bodies`] is shared by the driver, which feeds it, and by whoever
+//! delivers. The newest entries stay in memory, bounded in bytes; those that are not on this node's disk yet are pinned
+//! there, because they exist nowhere else here.
+//!
+//! Every message that leaves has been checked: its CRC covers body, key and headers, and stands in the entry's meta, which
+//! has a CRC of its own.
+
+use crate::api::{Delivery, MessageRef};
+use crate::codec::{self, Unreadable};
+use crate::replica::{AppliedEntry, Lookup};
+use bytes::Bytes;
+use raftqueue_queue::{Candidate, Command, MessageMeta, TopicId};
+use raftqueue_raft::Index;
+use raftqueue_wal::{MetaPayload, ReadError, Reader};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Bytes of the newest entries kept in memory, unless set otherwise.
+pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
+/// Entries read back whose messages stay known, for the next call on the same part of the log.
+const LOADED_ENTRIES_MAX: usize = 256;
+/// What an entry costs in memory besides its bodies: a bound for the cache, not an exact number.
+const ENTRY_BYTES: usize = 256;
+
+/// Where the messages of one publish stand.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    index: Index,
+    /// Which command of the entry.
+    command: u32,
+    count: u32,
+    /// Bytes before these messages in the bodies of the entry.
+    position: u64,
+    published_ms: u64,
+}
+
+/// The messages of one entry, by command.
+type Messages = Arc<[(u32, Arc<[MessageMeta]>)]>;
+
+#[derive(Debug, Default)]
+struct Map {
+    /// By topic and first offset.
+    blocks: BTreeMap<(TopicId, u64), Block>,
+    /// The newest entries, with their bodies.
+    recent: BTreeMap<Index, (Messages, Bytes)>,
+    recent_bytes: usize,
+    /// Entries read back, without their bodies.
+    loaded: BTreeMap<Index, Messages>,
+    /// Everything up to here can be read back from the log.
+    durable: Index,
+}
+
+impl Map {
+    /// Drops the oldest entries from memory, but none that exists only there.
+    fn evict(&mut self, bytes_max: usize) {
+        while self.recent_bytes > bytes_max
+            && let Some(oldest) = self.recent.first_entry()
+            && *oldest.key() <= self.durable
+        {
+            self.recent_bytes -= oldest.remove().1.len() + ENTRY_BYTES;
+        }
+    }
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Bodies {
+    reader: DebugReader,
+    cache_bytes_max: usize,
+    map: RwLock<Map>,
+}
+
+struct DebugReader(Reader);
+
+impl std::fmt::Debug for DebugReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reader")
+    }
+}
+
+/// A block that messages are being taken from, in order as a rule.
+struct Cursor {
+    topic: TopicId,
+    first_offset: u64,
+    block: Block,
+    messages: Arc<[MessageMeta]>,
+    bodies: Option<Bytes>,
+    /// The next message and the bytes before it.
+    next: (usize, u64),
+}
+
+/// One message, found.
+struct Found {
+    message: MessageMeta,
+    /// Bytes before it in the bodies of its entry.
+    position: u64,
+}
+
+impl Bodies {
+    /// An empty map over a log.
+    #[must_use]
+    pub fn new(reader: Reader, cache_bytes_max: usize) -> Self {
+        Self { reader: DebugReader(reader), cache_bytes_max, map: RwLock::default() }
+    }
+
+    /// An entry was applied. Called in the order of the log.
+    pub fn applied(&self, entry: AppliedEntry) {
+        let AppliedEntry { index, bodies, placements } = entry;
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        for placement in &placements {
+            let block = Block {
+                index,
+                command: placement.command,
+                count: u32::try_from(placement.messages.len()).expect("a publish is limited"),
+                position: placement.position,
+                published_ms: placement.published_ms,
+            };
+            map.blocks.insert((placement.topic, placement.first_offset), block);
+        }
+        if let Some(bodies) = bodies {
+            let messages = placements.into_iter().map(|placement| (placement.command, placement.messages));
+            map.recent_bytes += bodies.len() + ENTRY_BYTES;
+            map.recent.insert(index, (messages.collect(), bodies));
+        }
+        map.evict(self.cache_bytes_max);
+    }
+
+    /// Everything up to `index` is on this node's disk.
+    pub fn durable(&self, index: Index) {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        map.durable = index;
+        map.evict(self.cache_bytes_max);
+    }
+
+    /// A topic was deleted.
+    pub fn forget(&self, topic: TopicId) {
+        self.settled(topic, u64::MAX);
+    }
+
+    /// Nothing of a topic before `offset` will be asked for any more.
+    pub fn settled(&self, topic: TopicId, offset: u64) {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        while let Some((key, block)) =
+            map.blocks.range((topic, 0)..).next().map(|(key, block)| (*key, *block))
+        {
+            if key.0 != topic || key.1.saturating_add(u64::from(block.count)) > offset {
+                break;
+            }
+            map.blocks.remove(&key);
+        }
+    }
+
+    /// Size and deadline of messages; those that cannot be found are left out, and logged. `None` if that would take a
+    /// read of the disk and `may_block` is false.
+    #[must_use]
+    pub fn look_up(&self, lookup: &Lookup, may_block: bool) -> Option<Vec<Candidate>> {
+        let mut candidates = Vec::with_capacity(lookup.offsets.len());
+        let mut cursor = None;
+        for &offset in &lookup.offsets {
+            match self.find(lookup.topic, offset, &mut cursor, may_block)? {
+                Ok((cursor, Found { message, .. })) => candidates.push(Candidate {
+                    offset,
+                    size: message.size,
+                    deadline_ms: message.deadline_ms(cursor.block.published_ms),
+                }),
+                Err(unreadable) => {
+                    tracing::error!(topic = lookup.topic.0, offset, %unreadable, "message not found");
+                }
+            }
+        }
+        Some(candidates)
+    }
+
+    /// The messages themselves, in the order asked for, up to `bytes_max` but at least one. `None` if that would take a
+    /// read of the disk and `may_block` is false.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if one is not in the log or fails its CRC: none is returned then.
+    pub fn read(
+        &self,
+        messages: &[MessageRef],
+        bytes_max: usize,
+        may_block: bool,
+    ) -> Option<Result<Vec<Delivery>, Unreadable>> {
+        let mut deliveries = Vec::with_capacity(messages.len());
+        let mut cursor = None;
+        let mut bytes = 0;
+        for message in messages {
+            let found = self.find(TopicId(message.id.topic), message.id.offset, &mut cursor, may_block)?;
+            let (cursor, found) = match found {
+                Ok(found) => found,
+                Err(unreadable) => return Some(Err(unreadable)),
+            };
+            bytes += found.message.size as usize;
+            if bytes > bytes_max && !deliveries.is_empty() {
+                break;
+            }
+            if cursor.bodies.is_none() && !may_block {
+                return None;
+            }
+            let record =
+                self.record(cursor, &found).and_then(|record| codec::read_record(&record, found.message.crc));
+            match record {
+                Ok(codec::Record { body, body_crc, key, headers }) => deliveries.push(Delivery {
+                    message: message.clone(),
+                    published_ms: cursor.block.published_ms,
+                    body,
+                    body_crc,
+                    key,
+                    headers,
+                }),
+                Err(unreadable) => return Some(Err(unreadable)),
+            }
+        }
+        Some(Ok(deliveries))
+    }
+
+    /// Finds one message. `cursor` stays at the block of the last one: neighbours are asked for together.
+    fn find<'c>(
+        &self,
+        topic: TopicId,
+        offset: u64,
+        cursor: &'c mut Option<Cursor>,
+        may_block: bool,
+    ) -> Option<Result<(&'c Cursor, Found), Unreadable>> {
+        let inside = |c: &Cursor| {
+            c.topic == topic && offset >= c.first_offset && offset - c.first_offset < u64::from(c.block.count)
+        };
+        if !cursor.as_ref().is_some_and(inside) {
+            *cursor = match self.open(topic, offset, may_block)? {
+                Ok(found) => Some(found),
+                Err(unreadable) => return Some(Err(unreadable)),
+            };
+        }
+        let cursor = cursor.as_mut().expect("just set");
+        let at = usize::try_from(offset - cursor.first_offset).expect("within the block");
+        let (from, mut position) = if at >= cursor.next.0 { cursor.next } else { (0, cursor.block.position) };
+        position += cursor.messages[from..at].iter().map(|message| u64::from(message.size)).sum::<u64>();
+        let message = cursor.messages[at];
+        cursor.next = (at + 1, position + u64::from(message.size));
+        Some(Ok((cursor, Found { message, position })))
+    }
+
+    fn open(&self, topic: TopicId, offset: u64, may_block: bool) -> Option<Result<Cursor, Unreadable>> {
+        let (first_offset, block, known, bodies) = {
+            let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+            let found = map.blocks.range(..=(topic, offset)).next_back();
+            let found =
+                found.filter(|(key, block)| key.0 == topic && offset - key.1 < u64::from(block.count));
+            let Some((key, block)) = found else {
+                return Some(Err(Unreadable(format!(
+                    "message {offset} of topic {topic} stands nowhere in this log"
+                ))));
+            };
+            let recent = map.recent.get(&block.index);
+            let known =
+                recent.map(|(messages, _)| messages).or_else(|| map.loaded.get(&block.index)).cloned();
+            (key.1, *block, known, recent.map(|(_, bodies)| bodies.clone()))
+        };
+        let entry = match known {
+            Some(entry) => Ok(entry),
+            None if !may_block => return None,
+            None => self.load(block.index),
+        };
+        Some(entry.and_then(|entry| {
+            let messages =
+                entry.iter().find(|(command, _)| *command == block.command).map(|(_, messages)| messages);
+            match messages {
+                Some(messages) if messages.len() == block.count as usize => Ok(Cursor {
+                    topic,
+                    first_offset,
+                    block,
+                    messages: Arc::clone(messages),
+                    bodies,
+                    next: (0, block.position),
+                }),
+                _ => Err(Unreadable(format!("entry {} is not the one that was applied", block.index))),
+            }
+        }))
+    }
+
+    /// Reads an entry's meta back.
+    fn load(&self, index: Index) -> Result<Messages, Unreadable> {
+        let entries =
+            self.reader.0.metas(index, index.next(), 0).map_err(|error| unreadable(index, &error))?;
+        let Some(MetaPayload::Command { meta, .. }) = entries.into_iter().next().map(|entry| entry.payload)
+        else {
+            return Err(Unreadable(format!("entry {index} holds no messages")));
+        };
+        let commands = codec::read_entry(&meta)?.commands;
+        let messages: Messages = commands
+            .into_iter()
+            .zip(0..)
+            .filter_map(|(command, ordinal)| match command {
+                Command::Publish { messages, .. } => Some((ordinal, messages.into())),
+                _ => None,
+            })
+            .collect();
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        map.loaded.insert(index, Arc::clone(&messages));
+        if map.loaded.len() > LOADED_ENTRIES_MAX {
+            map.loaded.pop_first();
+        }
+        Ok(messages)
+    }
+
+    fn record(&self, cursor: &Cursor, found: &Found) -> Result<Bytes, Unreadable> {
+        let (position, size) = (found.position, found.message.size as usize);
+        let index = cursor.block.index;
+        match &cursor.bodies {
+            Some(bodies) => {
+                let start = usize::try_from(position).expect("bodies are limited");
+                let end = start + size;
+                if end > bodies.len() {
+                    return Err(Unreadable(format!("entry {index} has {} bytes, not {end}", bodies.len())));
+                }
+                Ok(bodies.slice(start..end))
+            }
+            None => self.reader.0.bodies(index, position, size).map_err(|error| unreadable(index, &error)),
+        }
+    }
+}
+
+fn unreadable(index: Index, error: &ReadError) -> Unreadable {
+    Unreadable(format!("entry {index} cannot be read back: {error}"))
+}
