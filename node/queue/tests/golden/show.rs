@@ -1,0 +1,265 @@
+//! States, replies and effects as text.
+
+use raftqueue_queue::{
+    Command, DeadReason, Delivery, Effects, Outcome, PopParts, Reply, SessionParts, State, SubscriptionParts,
+    TopicParts,
+};
+use std::fmt::Write as _;
+
+/// 1500 as `1500ms`, 2000 as `2s`.
+fn time(ms: u64) -> String {
+    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "DONE",
+        Outcome::Gone => "GONE",
+        Outcome::Stale => "STALE",
+        Outcome::Invalid => "INVALID",
+    }
+}
+
+fn deliveries(deliveries: &[Delivery]) -> String {
+    let one = |delivery: &Delivery| {
+        let mut text = delivery.offset.to_string();
+        if delivery.generation.0 > 0 {
+            write!(text, "/{}", delivery.generation).expect("a string takes everything");
+        }
+        if delivery.attempts > 0 {
+            write!(text, "(attempts {})", delivery.attempts).expect("a string takes everything");
+        }
+        text
+    };
+    match deliveries {
+        [] => "nothing".to_string(),
+        [first, .., last] if deliveries.len() > 20 => {
+            format!("{} .. {} ({} messages)", one(first), one(last), deliveries.len())
+        }
+        some => some.iter().map(one).collect::<Vec<_>>().join(" "),
+    }
+}
+
+pub(crate) fn reply(reply: &Reply, command: &Command) -> String {
+    let again = |repeated: &bool| if *repeated { " (repeated)" } else { "" };
+    match reply {
+        Reply::Created { topic, repeated } => format!("created topic {topic}{}", again(repeated)),
+        Reply::Deleted { topic } => format!("deleted topic {topic}"),
+        Reply::Published { topic, generation, first_offset, count, repeated } => {
+            let end = first_offset + u64::from(*count);
+            let generation =
+                if generation.0 > 0 { format!(" in generation {generation}") } else { String::new() };
+            format!("published {first_offset}..{end} in topic {topic}{generation}{}", again(repeated))
+        }
+        Reply::Received { token, expires_ms, deliveries: some } => {
+            format!("token {token} until {}: {}", time(*expires_ms), deliveries(some))
+        }
+        Reply::Popped { deliveries: some, repeated } => {
+            format!("popped {}{}", deliveries(some), again(repeated))
+        }
+        Reply::Settled { outcomes } => {
+            let (Command::Ack { leases, .. }
+            | Command::Nack { leases, .. }
+            | Command::Release { leases, .. }) = command
+            else {
+                panic!("only these settle: {command:?}");
+            };
+            assert_eq!(leases.len(), outcomes.len());
+            let one = |(lease, of): (_, &Outcome)| -> String {
+                let lease: &raftqueue_queue::LeaseId = lease;
+                format!("{} {}", lease.offset, outcome(*of))
+            };
+            if outcomes.len() > 20 && outcomes.iter().all(|of| *of == outcomes[0]) {
+                return format!("{} times {}", outcomes.len(), outcome(outcomes[0]));
+            }
+            leases.iter().zip(outcomes).map(one).collect::<Vec<_>>().join(", ")
+        }
+        Reply::Extended { extensions } => {
+            let one = |extension: &raftqueue_queue::Extension| match extension.outcome {
+                Outcome::Done => format!("until {}", time(extension.expires_ms)),
+                other => outcome(other).to_string(),
+            };
+            extensions.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+        Reply::Redriven { count } => format!("redriven {count}"),
+        Reply::Purged { count, bytes } => format!("purged {count} ({bytes} bytes)"),
+        Reply::SessionOpened { session, epoch, resumed } => {
+            format!("session {session} at epoch {epoch}{}", if *resumed { " (resumed)" } else { "" })
+        }
+        Reply::SessionClosed => "closed".to_string(),
+        Reply::Done => "done".to_string(),
+        Reply::AlreadyDone => "already done".to_string(),
+        Reply::Refused(refused) => format!("refused: {refused}"),
+    }
+}
+
+pub(crate) fn effects(effects: &Effects, state: &State) -> String {
+    let mut text = String::new();
+    for (topic, _) in &effects.ready {
+        let name = state.topic(*topic).map_or("a topic that is gone", |topic| topic.name());
+        write!(text, "  ready in {name}").expect("a string takes everything");
+    }
+    for topic in &effects.deleted {
+        write!(text, "  deleted {topic}").expect("a string takes everything");
+    }
+    for (count, what) in [
+        (effects.leases_expired, "leases expired"),
+        (effects.died, "died"),
+        (effects.sessions_expired, "sessions expired"),
+    ] {
+        if count > 0 {
+            write!(text, "  {count} {what}").expect("a string takes everything");
+        }
+    }
+    if text.is_empty() { text } else { format!(" {text}\n") }
+}
+
+/// The whole state, or one topic of it.
+pub(crate) fn state(state: &State, topic: Option<&str>) -> String {
+    let parts = state.to_parts();
+    let mut text = String::new();
+    for of in parts.topics.iter().filter(|of| topic.is_none_or(|topic| of.name == topic)) {
+        show_topic(&mut text, of).expect("a string takes everything");
+    }
+    if topic.is_none() {
+        for session in &parts.sessions {
+            show_session(&mut text, session).expect("a string takes everything");
+        }
+        let kept = parts.pops.len() - parts.pops_kept as usize;
+        for (place, pop) in parts.pops.iter().enumerate() {
+            show_pop(&mut text, pop, place >= kept).expect("a string takes everything");
+        }
+    }
+    if text.is_empty() { "nothing\n".to_string() } else { text }
+}
+
+fn show_topic(text: &mut String, topic: &TopicParts) -> std::fmt::Result {
+    write!(text, "topic {} {}: next {}", topic.id, topic.name, topic.next_offset)?;
+    for (generation, first) in topic.generations.iter().filter(|(generation, _)| generation.0 > 0) {
+        write!(text, ", generation {generation} from {first}")?;
+    }
+    writeln!(text)?;
+    for subscription in &topic.subscriptions {
+        show_subscription(text, subscription)?;
+    }
+    Ok(())
+}
+
+fn show_subscription(text: &mut String, held: &SubscriptionParts) -> std::fmt::Result {
+    let runs = |runs: &[(u64, u64)]| {
+        let one = |&(start, end): &(u64, u64)| {
+            if start + 1 == end { start.to_string() } else { format!("{start}..{end}") }
+        };
+        match runs {
+            [first, .., last] if runs.len() > 20 => {
+                format!("{} .. {} ({} runs)", one(first), one(last), runs.len())
+            }
+            some => some.iter().map(one).collect::<Vec<_>>().join(" "),
+        }
+    };
+    if !held.ready.is_empty() {
+        writeln!(text, "  ready {}", runs(&held.ready))?;
+    }
+    for retried in held.retried.iter().take(6) {
+        write!(text, "    {} attempts {}", retried.offset, retried.attempts)?;
+        match retried.late_ack {
+            Some(token) => writeln!(text, ", ack still accepted under {token}")?,
+            None => writeln!(text)?,
+        }
+    }
+    if !held.waived.is_empty() {
+        writeln!(text, "    deadline waived {}", runs(&held.waived))?;
+    }
+    for lease in held.leased.iter().take(6) {
+        write!(text, "  leased {} token {} until {}", lease.offset, lease.token, time(lease.expires_ms))?;
+        show_rest(text, lease.attempts, lease.deadline_ms, lease.is_waived)?;
+    }
+    for delayed in held.delayed.iter().take(6) {
+        write!(text, "  delayed {} until {}", delayed.offset, time(delayed.due_ms))?;
+        show_rest(text, delayed.attempts, delayed.deadline_ms, delayed.is_waived)?;
+    }
+    for count in [held.leased.len(), held.delayed.len()].into_iter().filter(|&count| count > 6) {
+        writeln!(text, "  and so on, {count} in all")?;
+    }
+    for dead in &held.dead {
+        let reason = match &dead.reason {
+            DeadReason::Expired => "expired",
+            DeadReason::LeaseExpired => "lease expired",
+            DeadReason::Nacked => "nacked",
+            DeadReason::NackedBecause(because) => because,
+        };
+        writeln!(
+            text,
+            "  dead {} attempts {}: {reason}",
+            runs(&[(dead.offsets.start, dead.offsets.end)]),
+            dead.attempts
+        )?;
+    }
+    writeln!(text, "  bytes {}", held.bytes)
+}
+
+fn show_rest(
+    text: &mut String,
+    attempts: u32,
+    deadline_ms: Option<u64>,
+    is_waived: bool,
+) -> std::fmt::Result {
+    if attempts > 0 {
+        write!(text, ", attempts {attempts}")?;
+    }
+    if let Some(deadline_ms) = deadline_ms {
+        write!(text, ", expires at {}", time(deadline_ms))?;
+    }
+    if is_waived {
+        write!(text, ", deadline waived")?;
+    }
+    writeln!(text)
+}
+
+fn show_session(text: &mut String, session: &SessionParts) -> std::fmt::Result {
+    write!(text, "session {}", session.id)?;
+    if let Some(name) = &session.name {
+        write!(text, " {name} epoch {}", session.epoch)?;
+    }
+    writeln!(text, ", used at {}", time(session.used_ms))?;
+    for pair in &session.pairs {
+        writeln!(
+            text,
+            "  topic {}: last {}, {} replies",
+            pair.topic,
+            pair.last_sequence,
+            pair.replies.len()
+        )?;
+    }
+    Ok(())
+}
+
+fn show_pop(text: &mut String, pop: &PopParts, is_kept: bool) -> std::fmt::Result {
+    let what = if is_kept { deliveries(&pop.deliveries) } else { "remembered".to_string() };
+    writeln!(text, "pop {} at {} of topic {}: {what}", pop.request_id, time(pop.popped_ms), pop.topic)
+}
+
+/// Live offsets of a topic as maximal runs.
+pub(crate) fn live(state: &State, name: &str) -> String {
+    let Some(topic) = state.topic_id(name).and_then(|id| state.topic(id)) else {
+        return "no topic".to_string();
+    };
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for run in topic.live_runs_from(0) {
+        match runs.last_mut() {
+            Some(last) if last.1 == run.start => last.1 = run.end,
+            _ => runs.push((run.start, run.end)),
+        }
+    }
+    for offset in 0..topic.next_offset() {
+        let is_listed = runs.iter().any(|&(start, end)| (start..end).contains(&offset));
+        assert_eq!(topic.is_live(offset), is_listed, "offset {offset}");
+    }
+    let runs: Vec<String> = runs.iter().map(|(start, end)| format!("{start}..{end}")).collect();
+    format!("live {}", runs.join(" "))
+}
+
+/// When something ends next.
+pub(crate) fn next(state: &State) -> String {
+    state.earliest_deadline_ms().map_or("nothing ends".to_string(), |ms| format!("next end {}", time(ms)))
+}
