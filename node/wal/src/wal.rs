@@ -100,7 +100,7 @@ pub(crate) struct Active {
     index: Vec<IndexedRecord>,
     /// The records of the last batch, for the next frame.
     previous: Vec<RecordIdentity>,
-    /// No frame says yet that the last batch was synced.
+    /// No frame behind the last batch says yet that it was synced, and repeats the identities of its records.
     is_unproven: bool,
     /// The seal is written and synced; only a new segment can follow.
     is_sealed: bool,
@@ -122,7 +122,8 @@ impl Active {
             batch_next: batch + 1,
             index: draft.places(SECTOR_BYTES, identities),
             previous: draft.identities(),
-            is_unproven: false,
+            // The birth proved it, but its identities stand only once.
+            is_unproven: !draft.records.is_empty(),
             is_sealed: false,
         }
     }
@@ -145,14 +146,20 @@ impl Active {
 
     /// Bytes kept free for what must always fit: an empty batch that proves the last one, and the seal.
     fn room_to_end(last_records: usize, all_records: usize) -> u64 {
-        let frame = FRAME_BYTES + last_records as u64 * IDENTITY_BYTES;
-        sector_end(frame) + sector_end(frame + all_records as u64 * INDEXED_BYTES)
+        Active::seal_bytes(last_records, 0) + Active::seal_bytes(last_records, all_records)
+    }
+
+    fn seal_bytes(last_records: usize, all_records: usize) -> u64 {
+        sector_end(FRAME_BYTES + last_records as u64 * IDENTITY_BYTES + all_records as u64 * INDEXED_BYTES)
     }
 
     fn fits(&self, draft: &Draft) -> bool {
         let count = draft.records.len();
         let end = sector_end(self.position + draft.batch_bytes(self.previous.len()));
-        !self.is_sealed && end + Active::room_to_end(count, self.index.len() + count) <= self.size
+        let all = self.index.len() + count;
+        // What only proves the last batch uses the room that was kept for it.
+        let room = if count == 0 { Active::seal_bytes(0, all) } else { Active::room_to_end(count, all) };
+        !self.is_sealed && end + room <= self.size
     }
 
     fn position(&self) -> Position {

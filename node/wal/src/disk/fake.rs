@@ -84,7 +84,7 @@ pub enum Operation {
 pub struct Refusal {
     /// The kind of call.
     pub operation: Operation,
-    /// Only for files whose name (at the time of opening) starts with this; empty for all.
+    /// Only for files whose name starts with this (the name that it has at the time of the call); empty for all.
     pub file_prefix: String,
     /// How many such calls pass before.
     pub skip: u64,
@@ -295,9 +295,9 @@ impl FakeDisk {
         self.state.lock().expect("no code panics while it holds the fake disk")
     }
 
-    fn file(&self, state: &mut State, name: &str, inode: u64) -> Arc<dyn DiskFile> {
+    fn file(&self, state: &mut State, inode: u64) -> Arc<dyn DiskFile> {
         state.inodes.get_mut(&inode).expect("a name leads to an inode").handles += 1;
-        Arc::new(FakeFile { disk: self.clone(), name: name.to_owned(), inode, epoch: state.epoch })
+        Arc::new(FakeFile { disk: self.clone(), inode, epoch: state.epoch })
     }
 }
 
@@ -359,6 +359,14 @@ impl State {
         Ok(())
     }
 
+    /// The first name of an inode; only looked for when a refusal may ask for it.
+    fn name_of(&self, inode: u64) -> String {
+        if self.refusals.is_empty() {
+            return String::new();
+        }
+        self.names.iter().find(|(_, id)| **id == inode).map(|(name, _)| name.clone()).unwrap_or_default()
+    }
+
     fn add_inode(&mut self) -> u64 {
         let id = self.inode_next;
         self.inode_next += 1;
@@ -367,7 +375,9 @@ impl State {
     }
 
     fn used_bytes(&self) -> u64 {
-        self.inodes.values().map(Inode::occupied_bytes).sum()
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        let counts = |(id, inode): &(&u64, &Inode)| inode.handles > 0 || named.contains(id);
+        self.inodes.iter().filter(counts).map(|(_, inode)| inode.occupied_bytes()).sum()
     }
 
     /// Forgets inodes that no name and no handle leads to.
@@ -382,7 +392,7 @@ impl Disk for FakeDisk {
         let mut state = self.state();
         state.enter(Operation::Open, name)?;
         let inode = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.file(&mut state, name, inode))
+        Ok(self.file(&mut state, inode))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -393,7 +403,7 @@ impl Disk for FakeDisk {
         }
         let inode = state.add_inode();
         state.names.insert(name.to_owned(), inode);
-        Ok(self.file(&mut state, name, inode))
+        Ok(self.file(&mut state, inode))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -466,7 +476,6 @@ impl Drop for FakeLock {
 
 struct FakeFile {
     disk: FakeDisk,
-    name: String,
     inode: u64,
     epoch: u64,
 }
@@ -478,7 +487,8 @@ impl FakeFile {
         if state.epoch != self.epoch {
             return (state, Err(io::Error::other(Crashed)));
         }
-        let entered = state.enter(operation, &self.name);
+        let name = state.name_of(self.inode);
+        let entered = state.enter(operation, &name);
         (state, entered)
     }
 
@@ -509,7 +519,8 @@ impl DiskFile for FakeFile {
         if state.epoch != self.epoch || state.crashed {
             return Err(io::Error::other(Crashed));
         }
-        let mut entered = state.enter(Operation::Write, &self.name);
+        let name = state.name_of(self.inode);
+        let mut entered = state.enter(Operation::Write, &name);
         let total: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         let mut part = total;
         if entered.is_err() {

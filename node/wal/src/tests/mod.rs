@@ -1,4 +1,13 @@
-//! Behaviour of the whole crate on the fake disk.
+//! Behaviour of the whole crate, on the fake disk and once on a real one.
 
 mod append;
+mod crash;
+mod dump;
+mod formats;
+mod identity;
+mod life;
+mod model;
+mod reading;
+mod rot;
+mod schedules;
 mod support;

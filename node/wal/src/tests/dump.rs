@@ -1,0 +1,79 @@
+//! The dump tells what is there and points at damage.
+
+use super::support::*;
+use crate::{Binding, DataDir, DumpSummary, dump};
+use raftqueue_raft::{Index, NodeId};
+
+fn text(disk: &crate::disk::fake::FakeDisk) -> (String, DumpSummary) {
+    let mut out = Vec::new();
+    let summary = dump(disk, &mut out).unwrap();
+    (String::from_utf8(out).unwrap(), summary)
+}
+
+#[test]
+fn a_dump_shows_everything_and_changes_nothing() {
+    let disk = formatted(1);
+    let mut dir = DataDir::open(handle(&disk), None).unwrap();
+    dir.bind(
+        0xabc,
+        Binding { seed_id: NodeId(9), members: vec![("b".into(), Some(NodeId(3))), ("a".into(), None)] },
+    )
+    .unwrap();
+    let (mut wal, _) = dir.open_log(options(1)).unwrap();
+    for index in 1..30 {
+        wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 1000))).unwrap();
+    }
+    wal.append(&truncating(hard(2, 0), 28, &entries(28..31, 2, 10))).unwrap();
+    wal.release_before(Index(14)).unwrap();
+    let before: Vec<_> = disk.names().into_iter().map(|name| disk.bytes(&name)).collect();
+    let (shown, summary) = text(&disk);
+    let after: Vec<_> = disk.names().into_iter().map(|name| disk.bytes(&name)).collect();
+    assert!(before == after, "and the lock of the living process is no obstacle");
+    for part in [
+        "node 7 \"a\", formation 00000000000000000000000000000abc",
+        "bound to seed 9",
+        "\"a\" unknown",
+        "HARDSTATE  slot 1: term 2, vote none",
+        "HARDSTATE  slot 0: term 1, vote 7",
+        "first segment 0000000000000002",
+        "record index 29 term 1",
+        "record index 28 term 1 at",
+        "Truncation, 0 bytes of meta",
+        "record index 30 term 2",
+        "index whole",
+        "not proven",
+        "0 damaged places, 0 torn",
+    ] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+    assert_eq!((summary.segments, summary.damaged, summary.torn), (3, 0, 0));
+}
+
+#[test]
+fn a_dump_points_at_damage_with_file_and_offset() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    for index in 1..6 {
+        wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 1000))).unwrap();
+    }
+    let file = crate::segment::segment_name(1);
+    // The first batch with a record begins behind the one that the segment was born with.
+    assert!(disk.corrupt(&file, 1024 + 88 + 48 + 300, 1));
+    let end = wal.synced_to().offset;
+    assert!(disk.corrupt(&file, end - 600, 1), "in the last batch");
+    assert!(disk.corrupt("HARDSTATE", 5, 1));
+    let (shown, summary) = text(&disk);
+    assert!(shown.contains("DAMAGED segment-0000000000000001 at 1161: Bodies of index 1 term 1"), "{shown}");
+    assert!(shown.contains("TORN segment-0000000000000001 at "), "{shown}");
+    assert!(shown.contains("DAMAGED HARDSTATE slot 0"), "{shown}");
+    assert_eq!((summary.damaged, summary.torn), (2, 1));
+    assert!(disk.corrupt(&file, 20, 1) && disk.corrupt("IDENTITY", 20, 1) && disk.corrupt("MANIFEST", 20, 1));
+    let (shown, summary) = text(&disk);
+    assert!(summary.damaged == 4 && shown.contains("segment head"), "{shown}");
+}
+
+#[test]
+fn a_dump_of_a_blank_directory_says_so() {
+    let (shown, summary) = text(&crate::disk::fake::FakeDisk::new(1));
+    assert!(shown.contains("not formatted") && summary.segments == 0, "{shown}");
+}

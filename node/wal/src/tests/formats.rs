@@ -1,0 +1,265 @@
+//! Bytes as they stand on the disk: fixed forms, and decoders that survive anything.
+
+use super::support::*;
+use crate::batch::{Draft, FrameContext, encode_seal};
+use crate::disk::Disk;
+use crate::disk::fake::FakeDisk;
+use crate::format::segment::*;
+use crate::format::small::*;
+use crate::format::{Malformed, configuration, unwrap, wrap, wrap_version};
+use crate::{Binding, Identity, KeptFile, Manifest, SnapshotFile};
+use proptest::prelude::*;
+use raftqueue_raft::{Configuration, Entry, Index, Member, MemberKind, NodeId, Payload, Term};
+
+const SALT: u64 = 0x1122_3344_5566_7788;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .chunks(16)
+        .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+        .collect()
+}
+
+/// Compares with a golden: changing one is changing the format. `RAFTQUEUE_WRITE_GOLDENS` writes them anew.
+fn golden(bytes: &[u8], name: &str) {
+    let path = format!("{}/src/tests/goldens/{name}.hex", env!("CARGO_MANIFEST_DIR"));
+    #[expect(clippy::disallowed_methods, reason = "asked for by hand, when a format was changed on purpose")]
+    if std::env::var("RAFTQUEUE_WRITE_GOLDENS").is_ok() {
+        std::fs::write(&path, hex(bytes)).unwrap();
+    }
+    assert_eq!(hex(bytes), std::fs::read_to_string(path).unwrap(), "{name}");
+}
+
+fn identity() -> Identity {
+    Identity {
+        formation_id: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
+        generation: 3,
+        node_id: NodeId(0xabcd),
+        name: "queue-0".into(),
+        binding: Some(Binding {
+            seed_id: NodeId(5),
+            members: vec![("queue-0".into(), None), ("queue-1".into(), Some(NodeId(6)))],
+        }),
+        format_version: 1,
+    }
+}
+
+fn cluster() -> Configuration {
+    let member = |name: &str, kind| Member { name: name.into(), kind };
+    Configuration {
+        members: [
+            (NodeId(1), member("a", MemberKind::Voter)),
+            (NodeId(2), member("bb", MemberKind::Learner)),
+        ]
+        .into(),
+        outgoing: [NodeId(1), NodeId(9)].into(),
+        version: 4,
+    }
+}
+
+fn manifest() -> Manifest {
+    Manifest {
+        first_segment: 17,
+        kept_files: vec![KeptFile { number: 3, size: 4096, crc: 0xdead_beef }],
+        snapshots: vec![SnapshotFile { number: 4, size: 99, crc: 7 }],
+    }
+}
+
+fn head() -> SegmentHead {
+    SegmentHead {
+        number: 18,
+        salt: SALT,
+        predecessor: 17,
+        predecessor_end: 4096,
+        predecessor_sealed: true,
+        born_to: 1024,
+        first_batch: 33,
+        previous_index: Index(70),
+        previous_term: Term(6),
+    }
+}
+
+fn draft() -> Draft {
+    let mut draft = Draft::default();
+    draft.push_truncation(Index(69), Term(5));
+    draft.push_entry(&Entry { index: Index(69), term: Term(6), payload: Payload::Noop });
+    draft.push_entry(&Entry { index: Index(70), term: Term(6), payload: Payload::Config(cluster().into()) });
+    let command = Payload::Command { meta: "meta".as_bytes().into(), bodies: "bodies".as_bytes().into() };
+    draft.push_entry(&Entry { index: Index(71), term: Term(6), payload: command });
+    draft
+}
+
+/// The bytes of a batch at 512, and of the seal behind it.
+fn batch_and_seal() -> (Vec<u8>, Vec<u8>) {
+    let disk = FakeDisk::new(1);
+    let file = disk.create("x").unwrap();
+    let before = draft().identities();
+    let context = FrameContext { batch: 33, hard_state: hard(6, 5), identities: &before[3..] };
+    draft().write(&*file, SALT, 512, &context, None).unwrap();
+    let context = FrameContext { batch: 34, hard_state: hard(6, 0), identities: &before[..1] };
+    let seal = encode_seal(SALT, 1024, &context, &draft().places(512, 1)[2..]);
+    (disk.bytes("x").unwrap()[512..].to_vec(), seal)
+}
+
+#[test]
+fn goldens_of_the_small_files() {
+    golden(&encode_identity(&identity()), "identity");
+    golden(&encode_hard_state(hard(6, 5)), "hard_state");
+    golden(&encode_manifest(&manifest()), "manifest");
+    golden(&configuration::encode(&cluster()), "configuration");
+}
+
+#[test]
+fn goldens_of_the_log() {
+    let head = head().encode();
+    assert_eq!(head.len(), 512);
+    assert!(head[96..].iter().all(|byte| *byte == 0));
+    golden(&head[..96], "segment_head");
+    let (batch, seal) = batch_and_seal();
+    golden(&batch, "batch");
+    golden(&seal, "seal");
+}
+
+#[test]
+fn everything_decodes_to_what_was_encoded() {
+    assert_eq!(decode_identity(&encode_identity(&identity())), Ok(identity()));
+    assert_eq!(decode_hard_state(&encode_hard_state(hard(6, 5))), Ok(hard(6, 5)));
+    assert_eq!(decode_manifest(&encode_manifest(&manifest())), Ok(manifest()));
+    assert_eq!(configuration::decode(&configuration::encode(&cluster())), Ok(cluster()));
+    assert_eq!(SegmentHead::decode(&head().encode()), Ok(head()));
+    let (batch, seal) = batch_and_seal();
+    let frame = Frame::decode(&batch, SALT, 512).unwrap();
+    assert_eq!((frame.batch, frame.records, frame.length), (33, 4, batch.len() as u64));
+    let identities = decode_identities(&batch[88..120], SALT, &frame).unwrap();
+    assert_eq!(identities, draft().identities()[3..]);
+    for place in draft().places(512, 1) {
+        let at = place.offset as usize - 512;
+        assert_eq!(RecordHeader::decode(&batch[at..], SALT).unwrap().identity(), place.identity);
+    }
+    let frame = Frame::decode(&seal, SALT, 1024).unwrap();
+    assert_eq!(decode_index(&seal[120..], SALT, &frame).unwrap(), draft().places(512, 1)[2..]);
+}
+
+#[test]
+fn salted_checksums_hold_only_under_their_salt_and_place() {
+    let (batch, _) = batch_and_seal();
+    assert_eq!(Frame::decode(&batch, SALT + 1, 512), Err(Malformed::Checksum));
+    assert_eq!(Frame::decode(&batch, SALT, 1024), Err(Malformed::Field("frame offset")));
+    assert_eq!(RecordHeader::decode(&batch[120..], SALT + 1), Err(Malformed::Checksum));
+    let frame = Frame::decode(&batch, SALT, 512).unwrap();
+    assert_eq!(decode_identities(&batch[88..120], SALT + 1, &frame), Err(Malformed::Checksum));
+    // The salt is in the checksum itself, not only beside it: the field set to another salt does not verify either.
+    let mut other = batch.clone();
+    other[8..16].copy_from_slice(&(SALT + 1).to_le_bytes());
+    assert_eq!(Frame::decode(&other, SALT + 1, 512), Err(Malformed::Checksum));
+}
+
+#[test]
+fn a_newer_version_is_told_from_damage() {
+    let newer = wrap_version(*b"ABCD", 7, b"anything");
+    assert_eq!(unwrap(*b"ABCD", &newer), Err(Malformed::Newer { found: 7 }));
+    let mut damaged = newer.clone();
+    damaged[20] ^= 1;
+    assert_eq!(unwrap(*b"ABCD", &damaged), Err(Malformed::Checksum));
+    assert_eq!(unwrap(*b"ABCE", &newer), Err(Malformed::Magic));
+    assert_eq!(unwrap(*b"ABCD", &wrap(*b"ABCD", b"anything")), Ok(b"anything".as_slice()));
+}
+
+/// Runs every decoder; none may panic. True if any took the bytes.
+fn decode_all(bytes: &[u8]) -> bool {
+    let frame = Frame::decode(bytes, SALT, 512);
+    let mut taken = frame.is_ok();
+    if let Ok(frame) = &frame {
+        let rest = bytes.get(88..).unwrap_or_default();
+        taken |= decode_identities(rest, SALT, frame).is_ok() | decode_index(rest, SALT, frame).is_ok();
+    }
+    taken
+        | decode_identity(bytes).is_ok()
+        | decode_hard_state(bytes).is_ok()
+        | decode_manifest(bytes).is_ok()
+        | SegmentHead::decode(bytes).is_ok()
+        | RecordHeader::decode(bytes, SALT).is_ok()
+}
+
+fn valid() -> Vec<Vec<u8>> {
+    let (batch, seal) = batch_and_seal();
+    vec![
+        encode_identity(&identity()),
+        encode_hard_state(hard(6, 5)),
+        encode_manifest(&manifest()),
+        head().encode()[..96].to_vec(),
+        batch[120..168].to_vec(),
+        batch,
+        seal,
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn garbage_never_panics_and_never_passes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(!decode_all(&bytes));
+        let _ = configuration::decode(&bytes);
+    }
+
+    #[test]
+    fn garbage_behind_a_good_checksum_never_panics(payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for magic in [*b"RQID", *b"RQHS", *b"RQMF", *b"RQSG"] {
+            decode_all(&wrap(magic, &payload));
+        }
+        // A frame and a record header with any fields at all, and checksums that hold.
+        for (size, magic) in [(84, b"RQFR".as_slice()), (44, b"")] {
+            let mut bytes = [magic, &payload].concat();
+            bytes.resize(size, 0);
+            if size == 84 {
+                bytes[8..16].copy_from_slice(&SALT.to_le_bytes());
+            }
+            let crc = crate::format::salted_crc(SALT, &bytes);
+            bytes.extend_from_slice(&crc.to_le_bytes());
+            bytes.extend_from_slice(&payload);
+            decode_all(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_changed_or_shortened_form_never_passes(
+        which in 0..7_usize, place in any::<prop::sample::Index>(), mask in 1..=255_u8, cut in any::<bool>()
+    ) {
+        let mut bytes = valid().swap_remove(which);
+        let fixed = match which {
+            // The rest of the sector is not covered.
+            3 => 81,
+            5 | 6 => 88,
+            _ => bytes.len(),
+        };
+        let place = place.index(fixed);
+        if cut {
+            bytes.truncate(place);
+        } else {
+            bytes[place] ^= mask;
+        }
+        prop_assert!(!decode_all(&bytes));
+    }
+
+    #[test]
+    fn a_configuration_survives_its_encoding_and_its_damage_never_panics(
+        names in proptest::collection::btree_map(any::<u64>(), ("[a-z]{0,9}", any::<bool>()), 0..9),
+        outgoing in proptest::collection::btree_set(any::<u64>(), 0..5),
+        version in any::<u32>(),
+        place in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let kind = |is_voter| if is_voter { MemberKind::Voter } else { MemberKind::Learner };
+        let member = |(id, (name, is_voter))| (NodeId(id), Member { name, kind: kind(is_voter) });
+        let members = names.into_iter().map(member).collect();
+        let configuration = Configuration { members, outgoing: outgoing.into_iter().map(NodeId).collect(), version };
+        let mut bytes = configuration::encode(&configuration);
+        prop_assert_eq!(configuration::decode(&bytes), Ok(configuration));
+        let place = place.index(bytes.len());
+        bytes[place] = byte;
+        if let Ok(other) = configuration::decode(&bytes) {
+            prop_assert_eq!(configuration::encode(&other), bytes, "one configuration, one encoding");
+        }
+    }
+}
