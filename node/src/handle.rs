@@ -103,7 +103,9 @@ impl LocalStatus {
     pub fn leader_hint(&self) -> Option<&str> {
         match self.role {
             Role::Leader => None,
-            Role::Follower | Role::Candidate => self.leader_address.as_deref().filter(|address| !address.is_empty()),
+            Role::Follower | Role::Candidate => {
+                self.leader_address.as_deref().filter(|address| !address.is_empty())
+            }
         }
     }
 }

@@ -47,7 +47,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: queue::BODY_BYTES_MAX_DEFAULT as usize,
-            publish_bytes_max: usize::try_from(queue::PUBLISH_BYTES_MAX_DEFAULT).expect("4 MiB fit every usize"),
+            publish_bytes_max: usize::try_from(queue::PUBLISH_BYTES_MAX_DEFAULT)
+                .expect("4 MiB fit every usize"),
         }
     }
 }
@@ -97,7 +98,8 @@ impl Limits {
                 check_place(topic, subscription)?;
                 check_receive(*messages_max, *bytes_max)
             }
-            Request::Ack { topic, subscription, leases } | Request::Release { topic, subscription, leases } => {
+            Request::Ack { topic, subscription, leases }
+            | Request::Release { topic, subscription, leases } => {
                 check_place(topic, subscription)?;
                 check_leases(leases)
             }
@@ -134,8 +136,10 @@ impl Limits {
         check_size("messages of a publish", messages.len(), queue::PUBLISH_MESSAGES_MAX)?;
         let mut bytes = 0;
         for (position, message) in messages.iter().enumerate() {
-            self.check_message(message)
-                .map_err(|failure| Failure { text: format!("message {position}: {}", failure.text), ..failure })?;
+            self.check_message(message).map_err(|failure| Failure {
+                text: format!("message {position}: {}", failure.text),
+                ..failure
+            })?;
             bytes += message_bytes(message);
         }
         check_size("bytes of a publish", bytes, self.publish_bytes_max)
@@ -170,7 +174,9 @@ fn header_bytes(message: &NewMessage) -> usize {
 pub fn deadline(asked: Option<Duration>, wait_ms: u64) -> Duration {
     let max = Duration::from_millis(DEADLINE_MS_MAX);
     asked
-        .unwrap_or_else(|| Duration::from_millis(wait_ms.saturating_add(DEADLINE_MS_DEFAULT).min(DEADLINE_MS_MAX)))
+        .unwrap_or_else(|| {
+            Duration::from_millis(wait_ms.saturating_add(DEADLINE_MS_DEFAULT).min(DEADLINE_MS_MAX))
+        })
         .min(max)
 }
 
@@ -209,7 +215,9 @@ fn check_name(what: &str, name: &str) -> Result<(), Failure> {
         )));
     }
     match name.chars().find(|c| c.is_control()) {
-        Some(c) => Err(invalid(format!("{what}: a name has no control characters, this one has U+{:04X}", c as u32))),
+        Some(c) => {
+            Err(invalid(format!("{what}: a name has no control characters, this one has U+{:04X}", c as u32)))
+        }
         None => Ok(()),
     }
 }

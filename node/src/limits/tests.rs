@@ -1,7 +1,7 @@
 //! Each limit, exactly at it and one beyond.
 
 use super::*;
-use crate::api::MessageId;
+use crate::api::{MessageId, SessionId};
 use bytes::Bytes;
 
 /// What became of a check: nothing, or the reason and the text.
@@ -68,7 +68,8 @@ fn rule_4_4_sizes_of_a_message_are_limited() {
     ];
     for (fits, over, value, limit) in cases {
         assert_eq!(check(&publish(vec![fits])), None);
-        let (reason, text) = check(&publish(vec![NewMessage::default(), over])).expect("one beyond the limit");
+        let (reason, text) =
+            check(&publish(vec![NewMessage::default(), over])).expect("one beyond the limit");
         assert_eq!(reason, Reason::TooLarge);
         assert!(text.contains("message 1") && text.contains(value) && text.contains(limit), "{text}");
     }
@@ -146,7 +147,8 @@ fn options_of_a_topic_are_at_least_one() {
 #[test]
 fn the_first_sequence_of_a_session_is_one() {
     let step = |sequence| {
-        let session = Some(SessionStep { session: 1, epoch: 0, sequence });
+        let session = SessionId { generation: 0, number: 1, epoch: 0 };
+        let session = Some(SessionStep { session, sequence });
         check(&Request::Publish { topic: "orders".into(), session, messages: vec![NewMessage::default()] })
     };
     assert_eq!(step(1), None);

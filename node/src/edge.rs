@@ -1,0 +1,135 @@
+//! The way of a decoded call from an edge to the node: checked, with a deadline, and answered in any case.
+
+use crate::api::{Failure, Reason, Request};
+use crate::handle::{Answer, LocalStatus, Service};
+use crate::limits::{Limits, less_margin};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much longer than its deadline a call may take before the edge answers in the node's place. The node answers in
+/// time by itself; this is for a node that does not.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// A node with the limits that its edges check.
+#[derive(Clone, Debug)]
+pub struct Edge<S> {
+    service: S,
+    limits: Limits,
+}
+
+impl<S: Service> Edge<S> {
+    /// The edges of `service`.
+    pub fn new(service: S, limits: Limits) -> Self {
+        Self { service, limits }
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The node's own view of itself.
+    pub fn local_status(&self) -> Arc<LocalStatus> {
+        self.service.local_status()
+    }
+
+    /// Checks a call of a client and passes it to the node. A long poll is cut so that it ends, and can be answered,
+    /// within the deadline.
+    ///
+    /// # Errors
+    ///
+    /// The node's failure, or that of a limit, to be passed to the client.
+    pub async fn call(&self, request: Request, deadline: Duration) -> Result<Answer, Failure> {
+        self.call_as(request, deadline, false).await
+    }
+
+    /// The same for a call that a peer passed on: the node answers it itself or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Edge::call`].
+    pub async fn call_forwarded(&self, request: Request, deadline: Duration) -> Result<Answer, Failure> {
+        self.call_as(request, deadline, true).await
+    }
+
+    async fn call_as(
+        &self,
+        mut request: Request,
+        deadline: Duration,
+        forwarded: bool,
+    ) -> Result<Answer, Failure> {
+        self.limits.check(&request)?;
+        if let Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } = &mut request {
+            let longest_ms = u64::try_from(less_margin(deadline).as_millis()).unwrap_or(u64::MAX);
+            *wait_ms = (*wait_ms).min(longest_ms);
+        }
+        let call = self.service.call(request, deadline, forwarded);
+        tokio::time::timeout(deadline + GRACE, call).await.unwrap_or_else(|_| Err(overdue(deadline)))
+    }
+}
+
+fn overdue(deadline: Duration) -> Failure {
+    let text = format!("no answer within {} ms; the call may still be carried out", deadline.as_millis());
+    Failure::unknown(Reason::DeadlineExceeded, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Outcome, Response};
+    use std::future::pending;
+
+    /// Answers a listing with its own deadline as a count, a pop with its wait, and nothing else ever.
+    #[derive(Clone)]
+    struct Mirror;
+
+    impl Service for Mirror {
+        async fn call(&self, request: Request, deadline: Duration, _: bool) -> Result<Answer, Failure> {
+            match request {
+                Request::ListTopics { .. } => {
+                    Ok(Answer::Response(Response::Count(u64::try_from(deadline.as_millis()).unwrap())))
+                }
+                Request::Pop { wait_ms, .. } => Ok(Answer::Response(Response::Count(wait_ms))),
+                _ => pending().await,
+            }
+        }
+
+        fn local_status(&self) -> Arc<LocalStatus> {
+            Arc::default()
+        }
+    }
+
+    fn edge() -> Edge<Mirror> {
+        Edge::new(Mirror, Limits::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_answer_is_answered_for_and_the_outcome_is_unknown() {
+        let request = Request::DeleteTopic { topic: "orders".into() };
+        let failure = edge().call(request, Duration::from_millis(900)).await.expect_err("nobody answers");
+        assert_eq!((failure.reason, failure.outcome), (Reason::DeadlineExceeded, Outcome::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_long_poll_ends_before_the_deadline() {
+        let pop = |wait_ms| Request::Pop {
+            topic: "orders".into(),
+            subscription: String::new(),
+            messages_max: 1,
+            bytes_max: 1,
+            wait_ms,
+            request_id: None,
+        };
+        for (asked, given) in [(0, 0), (700, 700), (u64::MAX, 810)] {
+            let answer = edge().call(pop(asked), Duration::from_millis(900)).await;
+            assert_eq!(answer, Ok(Answer::Response(Response::Count(given))));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_limit_refuses_never_reaches_the_node() {
+        let request = Request::ListTopics { after: None, topics_max: 0 };
+        let failure = edge().call(request, Duration::from_millis(900)).await.expect_err("zero topics");
+        assert_eq!((failure.reason, failure.outcome), (Reason::InvalidArgument, Outcome::NotDone));
+    }
+}
