@@ -1,0 +1,298 @@
+//! A node in memory, for tests of whatever stands before a node: the edges, the client, the command line.
+//!
+//! [`FakeNode`] is one member that always leads. It keeps the promises of [`Service`] about results, in the simplest
+//! way that can be seen to be right; it keeps nothing on disk, replicates nothing, and no lease, delay or time to live
+//! ever ends by itself. What it says of itself, and the failure of the next call, can be set from outside, so that every
+//! answer a node can give can be had from it.
+
+mod topic;
+
+use crate::api::{
+    ClusterInfo, Delivery, Failure, MemberInfo, Reason, Request, Response, SessionId, SessionStep, TopicInfo,
+};
+use crate::handle::{Answer, LocalStatus, Role, Service};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use topic::Topic;
+
+/// The id of the one node.
+pub const NODE_ID: u64 = 0xa1;
+
+/// A node in memory. Clones share their state.
+#[derive(Clone)]
+pub struct FakeNode {
+    state: Arc<Mutex<State>>,
+    /// Counts publishes: what a long poll waits for.
+    published: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    topics: BTreeMap<String, Topic>,
+    /// The id last given to a topic or session.
+    last_id: u64,
+    sessions: BTreeMap<u64, Session>,
+    /// Messages of pops with a request id.
+    pops: BTreeMap<u128, Vec<Delivery>>,
+    status: Arc<LocalStatus>,
+    failures: VecDeque<Failure>,
+    calls: Vec<Request>,
+}
+
+#[derive(Default)]
+struct Session {
+    name: Option<String>,
+    epoch: u64,
+    /// Per topic id the last sequence and its answer.
+    last: BTreeMap<u64, (u64, Response)>,
+}
+
+impl Default for FakeNode {
+    fn default() -> Self {
+        let state = State { status: Arc::new(leading()), ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), published: watch::Sender::new(0) }
+    }
+}
+
+impl FakeNode {
+    /// Sets what the node says of itself.
+    pub fn set_status(&self, status: LocalStatus) {
+        self.lock().status = Arc::new(status);
+    }
+
+    /// Lets the next call fail, before it does anything. Several are used up one by one.
+    pub fn fail_next(&self, failure: Failure) {
+        self.lock().failures.push_back(failure);
+    }
+
+    /// The calls that reached the node so far, in order, those made to fail included.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Request> {
+        self.lock().calls.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A test that panicked elsewhere is the finding; the state is still what it was.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service for FakeNode {
+    async fn call(&self, request: Request, _: Duration, _: bool) -> Result<Answer, Failure> {
+        let mut published = self.published.subscribe();
+        {
+            let mut state = self.lock();
+            state.calls.push(request.clone());
+            if let Some(failure) = state.failures.pop_front() {
+                return Err(failure);
+            }
+        }
+        let wait_ms = match &request {
+            Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } => *wait_ms,
+            _ => 0,
+        };
+        let patience = tokio::time::sleep(Duration::from_millis(wait_ms));
+        let mut patience = std::pin::pin!(patience);
+        loop {
+            let answer = self.lock().apply(&request)?;
+            let waiting = wait_ms > 0 && answer == Answer::Deliveries(Vec::new());
+            if matches!(request, Request::Publish { .. }) {
+                self.published.send_modify(|count| *count += 1);
+            }
+            if !waiting {
+                return Ok(answer);
+            }
+            tokio::select! {
+                biased;
+                () = &mut patience => return Ok(answer),
+                changed = published.changed() => changed.expect("the node holds the sender"),
+            }
+        }
+    }
+
+    fn local_status(&self) -> Arc<LocalStatus> {
+        self.lock().status.clone()
+    }
+}
+
+impl State {
+    fn apply(&mut self, request: &Request) -> Result<Answer, Failure> {
+        let response = match request.clone() {
+            Request::CreateTopic { topic, options, request_id } => {
+                let id = self.last_id + 1;
+                match self.topics.get(&topic) {
+                    Some(existing) if request_id.is_some() && existing.request_id == request_id => {
+                        Response::TopicCreated { topic: existing.id }
+                    }
+                    Some(_) => return Err(refused(Reason::TopicExists, &topic)),
+                    None => {
+                        self.last_id = id;
+                        self.topics.insert(topic, Topic::new(id, options, request_id));
+                        Response::TopicCreated { topic: id }
+                    }
+                }
+            }
+            Request::DeleteTopic { topic } => {
+                self.topics.remove(&topic).ok_or_else(|| refused(Reason::TopicNotFound, &topic))?;
+                Response::TopicDeleted
+            }
+            Request::ListTopics { after, topics_max } => self.list(after.unwrap_or(0), topics_max),
+            Request::DescribeTopic { topic: name } => {
+                let info = self.topic(&name)?.info(&name);
+                Response::Topic(info)
+            }
+            Request::Publish { topic, session, messages } => {
+                let id = self.topic(&topic)?.id;
+                match session {
+                    None => self.topic(&topic)?.publish(messages),
+                    Some(step) => match self.check_step(id, step)? {
+                        Some(repeated) => repeated,
+                        None => {
+                            let response = self.topic(&topic)?.publish(messages);
+                            let session =
+                                self.sessions.get_mut(&step.session.number).expect("it was checked");
+                            session.last.insert(id, (step.sequence, response.clone()));
+                            response
+                        }
+                    },
+                }
+            }
+            Request::Receive { topic, messages_max, bytes_max, .. } => {
+                return Ok(Answer::Deliveries(self.topic(&topic)?.receive(messages_max, bytes_max)));
+            }
+            Request::Pop { topic, messages_max, bytes_max, request_id, .. } => {
+                if let Some(popped) = request_id.and_then(|id| self.pops.get(&id)) {
+                    return Ok(Answer::Deliveries(popped.clone()));
+                }
+                let popped = self.topic(&topic)?.pop(messages_max, bytes_max);
+                if let Some(id) = request_id.filter(|_| !popped.is_empty()) {
+                    self.pops.insert(id, popped.clone());
+                }
+                return Ok(Answer::Deliveries(popped));
+            }
+            Request::Ack { topic, leases, .. } => Response::Leases(self.topic(&topic)?.ack(&leases)),
+            Request::Nack { topic, leases, reason, .. } => {
+                Response::Leases(self.topic(&topic)?.nack(&leases, &reason))
+            }
+            Request::Extend { topic, leases, .. } => Response::Leases(self.topic(&topic)?.extend(&leases)),
+            Request::Release { topic, leases, .. } => Response::Leases(self.topic(&topic)?.release(&leases)),
+            Request::Peek { topic, state, from_offset, messages_max, bytes_max, .. } => {
+                let seen = self.topic(&topic)?.peek(state, from_offset, messages_max, bytes_max);
+                return Ok(Answer::Deliveries(seen));
+            }
+            Request::RedriveDead { topic, offsets, .. } => {
+                Response::Count(self.topic(&topic)?.redrive(&offsets))
+            }
+            Request::PurgeDead { topic, offsets, .. } => {
+                Response::Count(self.topic(&topic)?.purge_dead(&offsets))
+            }
+            Request::Purge { topic, .. } => Response::Count(self.topic(&topic)?.purge()),
+            Request::OpenSession { name } => self.open_session(name),
+            Request::CloseSession { session } => match self.sessions.remove(&session.number) {
+                Some(_) => Response::SessionClosed,
+                None => return Err(refused(Reason::SessionExpired, &session.number.to_string())),
+            },
+            Request::ClusterStatus => Response::Cluster(cluster(&self.status)),
+            Request::TransferLeadership { to } => match to.as_deref() {
+                None | Some("node-0" | "a1") => Response::Transferred { leader: NODE_ID },
+                Some(other) => return Err(refused(Reason::NodeNotFound, other)),
+            },
+        };
+        Ok(Answer::Response(response))
+    }
+
+    fn topic(&mut self, name: &str) -> Result<&mut Topic, Failure> {
+        self.topics.get_mut(name).ok_or_else(|| refused(Reason::TopicNotFound, name))
+    }
+
+    fn list(&self, after: u64, topics_max: usize) -> Response {
+        let mut topics: Vec<TopicInfo> = self
+            .topics
+            .iter()
+            .filter(|(_, topic)| topic.id > after)
+            .map(|(name, topic)| topic.info(name))
+            .collect();
+        topics.sort_by_key(|topic| topic.id);
+        let more = topics.len() > topics_max;
+        topics.truncate(topics_max);
+        Response::Topics { topics, more }
+    }
+
+    fn open_session(&mut self, name: Option<String>) -> Response {
+        let named = |session: &&mut Session| name.is_some() && session.name == name;
+        let epoch = self.sessions.values_mut().find(named).map_or(0, |session| session.epoch)
+            + u64::from(name.is_some());
+        self.last_id += 1;
+        let number = self.last_id;
+        self.sessions.retain(|_, session| name.is_none() || session.name != name);
+        self.sessions.insert(number, Session { name, epoch, last: BTreeMap::new() });
+        Response::SessionOpened { session: SessionId { generation: 0, number, epoch } }
+    }
+
+    /// The answer to repeat; `None` where the step is the next one.
+    fn check_step(&self, topic: u64, step: SessionStep) -> Result<Option<Response>, Failure> {
+        let number = step.session.number;
+        let session =
+            self.sessions.get(&number).ok_or_else(|| refused(Reason::SessionExpired, &number.to_string()))?;
+        if session.epoch != step.session.epoch {
+            return Err(refused(Reason::Fenced, &number.to_string()));
+        }
+        match session.last.get(&topic) {
+            Some((last, response)) if *last == step.sequence => Ok(Some(response.clone())),
+            Some((last, _)) if step.sequence < *last => Ok(Some(Response::AlreadyDone)),
+            Some((last, _)) if step.sequence == *last + 1 => Ok(None),
+            None if step.sequence == 1 => Ok(None),
+            _ => Err(refused(Reason::OutOfSequence, &step.sequence.to_string())),
+        }
+    }
+}
+
+/// What a healthy leader says of itself.
+#[must_use]
+pub fn leading() -> LocalStatus {
+    let member = MemberInfo {
+        id: NODE_ID,
+        name: "node-0".into(),
+        client_address: "127.0.0.1:7420".into(),
+        role: "leader".into(),
+        voter: true,
+        active: true,
+        matched: 42,
+        lag: 0,
+    };
+    LocalStatus {
+        node_id: Some(NODE_ID),
+        name: "node-0".into(),
+        cluster_id: "00112233445566778899aabbccddeeff".into(),
+        generation: 0,
+        version: 1,
+        role: Role::Leader,
+        term: 7,
+        leader: Some(NODE_ID),
+        leader_address: Some("127.0.0.1:7420".into()),
+        commit: 42,
+        applied: 42,
+        last: 42,
+        members: vec![member],
+        not_ready: None,
+    }
+}
+
+fn cluster(status: &LocalStatus) -> ClusterInfo {
+    ClusterInfo {
+        cluster_id: status.cluster_id.clone(),
+        generation: status.generation,
+        version: status.version,
+        leader: status.leader.unwrap_or_default(),
+        term: status.term,
+        commit: status.commit,
+        applied: status.applied,
+        members: status.members.clone(),
+    }
+}
+
+fn refused(reason: Reason, what: &str) -> Failure {
+    Failure::not_done(reason, format!("{reason:?}: {what}"))
+}

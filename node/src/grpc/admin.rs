@@ -1,0 +1,35 @@
+//! `raftqueue.v1.Admin`: one line for each call, and the node's own view.
+
+use super::convert::write_status;
+use super::{add_leader, serve};
+use crate::edge::Edge;
+use crate::handle::Service;
+use raftqueue_proto::v1::{self, admin_server};
+use tonic::{Request, Response, Status};
+
+/// The service.
+pub(super) struct Admin<S>(pub(super) Edge<S>);
+
+#[tonic::async_trait]
+impl<S: Service> admin_server::Admin for Admin<S> {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let local = self.0.local_status();
+        let mut response = Response::new(write_status(&local));
+        add_leader(response.metadata_mut(), local.leader_hint());
+        Ok(response)
+    }
+
+    async fn cluster_status(
+        &self,
+        call: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+        serve(&self.0, call).await
+    }
+
+    async fn transfer_leadership(
+        &self,
+        call: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        serve(&self.0, call).await
+    }
+}

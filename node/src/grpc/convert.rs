@@ -1,0 +1,350 @@
+//! From the wire into the node's words, and back: the one place that knows both.
+//!
+//! Requests that clients send are read with everything that the contract leaves open (defaults, empty fields) filled
+//! in. What cannot be read at all (an id that was never given out, a body that is not what its CRC says) is refused
+//! here; whether the numbers make sense is checked by [`crate::limits`].
+
+use super::ids;
+use crate::api::{
+    ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MessageRef, MessageState, NewMessage,
+    Request, SessionStep, SubscriptionInfo, TopicInfo, TopicOptions,
+};
+use crate::handle::{LocalStatus, Role};
+use crate::limits::{LIST_TOPICS_DEFAULT, RECEIVE_BYTES_DEFAULT, invalid};
+use bytes::Bytes;
+use raftqueue_proto::v1;
+
+// ---- requests --------------------------------------------------------------------------------------------------------
+
+/// A message that is read from the wire; fails where the caller must be mended.
+pub(super) trait Read {
+    /// The call that it makes.
+    fn read(self) -> Result<Request, Failure>;
+}
+
+impl Read for v1::CreateTopicRequest {
+    fn read(self) -> Result<Request, Failure> {
+        let request_id = read_request_id(&self.request_id)?;
+        Ok(Request::CreateTopic { topic: self.topic, options: read_options(self.options), request_id })
+    }
+}
+
+impl Read for v1::DeleteTopicRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::DeleteTopic { topic: self.topic })
+    }
+}
+
+impl Read for v1::ListTopicsRequest {
+    fn read(self) -> Result<Request, Failure> {
+        let after = self.after.filter(|after| *after != 0);
+        Ok(Request::ListTopics { after, topics_max: read_count(self.topics_max, LIST_TOPICS_DEFAULT) })
+    }
+}
+
+impl Read for v1::DescribeTopicRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::DescribeTopic { topic: self.topic })
+    }
+}
+
+impl Read for v1::PublishRequest {
+    fn read(self) -> Result<Request, Failure> {
+        let session = self.session.as_ref().map(read_step).transpose()?;
+        let mut messages = Vec::with_capacity(self.messages.len());
+        for (position, message) in self.messages.into_iter().enumerate() {
+            messages.push(read_message(position, message)?);
+        }
+        Ok(Request::Publish { topic: self.topic, session, messages })
+    }
+}
+
+impl Read for v1::ReceiveRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::Receive {
+            topic: self.topic,
+            subscription: self.subscription,
+            messages_max: read_count(self.messages_max, 1),
+            bytes_max: read_bytes_max(self.bytes_max),
+            lease_ms: self.lease_ms,
+            wait_ms: self.wait_ms,
+        })
+    }
+}
+
+impl Read for v1::PopRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::Pop {
+            topic: self.topic,
+            subscription: self.subscription,
+            messages_max: read_count(self.messages_max, 1),
+            bytes_max: read_bytes_max(self.bytes_max),
+            wait_ms: self.wait_ms,
+            request_id: read_request_id(&self.request_id)?,
+        })
+    }
+}
+
+impl Read for v1::AckRequest {
+    fn read(self) -> Result<Request, Failure> {
+        let leases = read_leases(&self.leases)?;
+        Ok(Request::Ack { topic: self.topic, subscription: self.subscription, leases })
+    }
+}
+
+impl Read for v1::NackRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::Nack {
+            leases: read_leases(&self.leases)?,
+            topic: self.topic,
+            subscription: self.subscription,
+            delay_ms: self.delay_ms,
+            reason: self.reason,
+        })
+    }
+}
+
+impl Read for v1::ExtendRequest {
+    fn read(self) -> Result<Request, Failure> {
+        let leases = read_leases(&self.leases)?;
+        Ok(Request::Extend {
+            topic: self.topic,
+            subscription: self.subscription,
+            leases,
+            lease_ms: self.lease_ms,
+        })
+    }
+}
+
+impl Read for v1::ReleaseRequest {
+    fn read(self) -> Result<Request, Failure> {
+        let leases = read_leases(&self.leases)?;
+        Ok(Request::Release { topic: self.topic, subscription: self.subscription, leases })
+    }
+}
+
+impl Read for v1::PeekRequest {
+    fn read(self) -> Result<Request, Failure> {
+        let state = match v1::MessageState::try_from(self.state) {
+            Ok(v1::MessageState::Unspecified | v1::MessageState::Ready) => MessageState::Ready,
+            Ok(v1::MessageState::Leased) => MessageState::Leased,
+            Ok(v1::MessageState::Delayed) => MessageState::Delayed,
+            Ok(v1::MessageState::Dead) => MessageState::Dead,
+            Err(_) => return Err(invalid(format!("state: {} is none that this node knows", self.state))),
+        };
+        Ok(Request::Peek {
+            topic: self.topic,
+            subscription: self.subscription,
+            state,
+            from_offset: self.from_offset,
+            messages_max: read_count(self.messages_max, 1),
+            bytes_max: read_bytes_max(self.bytes_max),
+        })
+    }
+}
+
+impl Read for v1::RedriveDeadRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::RedriveDead { topic: self.topic, subscription: self.subscription, offsets: self.offsets })
+    }
+}
+
+impl Read for v1::PurgeDeadRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::PurgeDead { topic: self.topic, subscription: self.subscription, offsets: self.offsets })
+    }
+}
+
+impl Read for v1::PurgeRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::Purge { topic: self.topic, subscription: self.subscription })
+    }
+}
+
+impl Read for v1::OpenSessionRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::OpenSession { name: self.name })
+    }
+}
+
+impl Read for v1::CloseSessionRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::CloseSession { session: ids::decode_session(&self.session)? })
+    }
+}
+
+impl Read for v1::ClusterStatusRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::ClusterStatus)
+    }
+}
+
+impl Read for v1::TransferLeadershipRequest {
+    fn read(self) -> Result<Request, Failure> {
+        Ok(Request::TransferLeadership { to: self.to })
+    }
+}
+
+fn read_count(count: u32, default: usize) -> usize {
+    if count == 0 { default } else { usize::try_from(count).unwrap_or(usize::MAX) }
+}
+
+fn read_bytes_max(bytes_max: u64) -> usize {
+    if bytes_max == 0 { RECEIVE_BYTES_DEFAULT } else { usize::try_from(bytes_max).unwrap_or(usize::MAX) }
+}
+
+fn read_request_id(bytes: &[u8]) -> Result<Option<u128>, Failure> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let array = <[u8; 16]>::try_from(bytes)
+        .map_err(|_| invalid(format!("request_id: must be empty or 16 bytes, these are {}", bytes.len())))?;
+    Ok(Some(u128::from_be_bytes(array)))
+}
+
+fn read_step(step: &v1::SessionStep) -> Result<SessionStep, Failure> {
+    Ok(SessionStep { session: ids::decode_session(&step.session)?, sequence: step.sequence })
+}
+
+fn read_leases(leases: &[Bytes]) -> Result<Vec<LeaseId>, Failure> {
+    leases.iter().map(|lease| ids::decode_lease(lease)).collect()
+}
+
+fn read_message(position: usize, message: v1::NewMessage) -> Result<NewMessage, Failure> {
+    let body_crc = crc32c::crc32c(&message.body);
+    if let Some(given) = message.body_crc32c
+        && given != body_crc
+    {
+        return Err(invalid(format!(
+            "message {position}: the body has CRC32C {body_crc:08x} instead of {given:08x}: damaged on its way"
+        )));
+    }
+    Ok(NewMessage {
+        body: message.body,
+        body_crc,
+        key: message.key,
+        headers: read_headers(message.headers),
+        delay_ms: message.delay_ms,
+        ttl_ms: message.ttl_ms,
+    })
+}
+
+fn read_headers(headers: Vec<v1::Header>) -> Vec<(String, Bytes)> {
+    headers.into_iter().map(|header| (header.name, header.value)).collect()
+}
+
+pub(super) fn read_options(options: Option<v1::TopicOptions>) -> TopicOptions {
+    let v1::TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms } = options.unwrap_or_default();
+    TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms }
+}
+
+// ---- answers ---------------------------------------------------------------------------------------------------------
+
+pub(super) fn write_options(options: &TopicOptions) -> v1::TopicOptions {
+    let TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms } = *options;
+    v1::TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms }
+}
+
+pub(super) fn write_topic(topic: TopicInfo) -> v1::TopicInfo {
+    v1::TopicInfo {
+        id: topic.id,
+        name: topic.name,
+        created_ms: topic.created_ms,
+        options: Some(write_options(&topic.options)),
+        next_offset: topic.next_offset,
+        bytes: topic.bytes,
+        subscriptions: topic.subscriptions.into_iter().map(write_subscription).collect(),
+    }
+}
+
+fn write_subscription(subscription: SubscriptionInfo) -> v1::SubscriptionInfo {
+    let SubscriptionInfo { name, ready, leased, delayed, dead } = subscription;
+    v1::SubscriptionInfo { name, ready, leased, delayed, dead }
+}
+
+pub(super) fn write_headers(headers: Vec<(String, Bytes)>) -> Vec<v1::Header> {
+    headers.into_iter().map(|(name, value)| v1::Header { name, value }).collect()
+}
+
+pub(super) fn write_delivery(delivery: Delivery) -> v1::Delivery {
+    let MessageRef { id, token, attempts, deadline_ms, reason } = delivery.message;
+    let lease = if token == 0 { Bytes::new() } else { ids::encode_lease(LeaseId { message: id, token }) };
+    v1::Delivery {
+        id: ids::encode_message_id(id),
+        offset: id.offset,
+        lease,
+        attempts,
+        deadline_ms,
+        published_ms: delivery.published_ms,
+        body: delivery.body,
+        body_crc32c: delivery.body_crc,
+        key: delivery.key,
+        headers: write_headers(delivery.headers),
+        dead_reason: reason,
+    }
+}
+
+pub(super) fn write_lease_result(result: LeaseResult) -> i32 {
+    let result = match result {
+        LeaseResult::Done => v1::LeaseResult::Done,
+        LeaseResult::Gone => v1::LeaseResult::Gone,
+        LeaseResult::Stale => v1::LeaseResult::Stale,
+        LeaseResult::Invalid => v1::LeaseResult::Invalid,
+    };
+    result.into()
+}
+
+pub(super) fn write_node_id(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+fn write_member(member: MemberInfo) -> v1::Member {
+    v1::Member {
+        id: write_node_id(member.id),
+        name: member.name,
+        client_address: member.client_address,
+        role: member.role,
+        voter: member.voter,
+        active: member.active,
+        matched: member.matched,
+        lag: member.lag,
+    }
+}
+
+pub(super) fn write_cluster(cluster: ClusterInfo) -> v1::ClusterStatusResponse {
+    v1::ClusterStatusResponse {
+        cluster_id: cluster.cluster_id,
+        generation: cluster.generation,
+        version: cluster.version,
+        leader: write_node_id(cluster.leader),
+        term: cluster.term,
+        commit: cluster.commit,
+        applied: cluster.applied,
+        members: cluster.members.into_iter().map(write_member).collect(),
+    }
+}
+
+pub(super) fn write_status(status: &LocalStatus) -> v1::StatusResponse {
+    let role = match status.role {
+        Role::Leader => v1::Role::Leader,
+        Role::Follower => v1::Role::Follower,
+        Role::Candidate => v1::Role::Candidate,
+    };
+    v1::StatusResponse {
+        node_id: status.node_id.map(write_node_id).unwrap_or_default(),
+        name: status.name.clone(),
+        cluster_id: status.cluster_id.clone(),
+        generation: status.generation,
+        version: status.version,
+        role: role.into(),
+        term: status.term,
+        leader: status.leader.map(write_node_id).unwrap_or_default(),
+        leader_address: status.leader_address.clone().unwrap_or_default(),
+        commit: status.commit,
+        applied: status.applied,
+        last: status.last,
+        members: status.members.iter().cloned().map(write_member).collect(),
+        ready: status.not_ready.is_none(),
+        not_ready_reason: status.not_ready.clone().unwrap_or_default(),
+    }
+}

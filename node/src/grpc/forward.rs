@@ -1,0 +1,401 @@
+//! A client's call on its way to the leader, and the answer on its way back.
+//!
+//! The leader judges a forwarded call exactly as one that came to it directly: the same reading, the same limits. The
+//! node that passes on judges the answer: what does not belong to the call, or cannot be read, came from a broken peer
+//! and leaves the outcome unknown.
+
+use super::answers::Write as _;
+use super::convert::{Read as _, read_options, write_headers, write_options};
+use super::{errors, ids};
+use crate::api::{
+    ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MessageRef, MessageState, NewMessage,
+    Reason, Request, Response, SessionStep, SubscriptionInfo, TopicInfo,
+};
+use crate::handle::Answer;
+use crate::limits::invalid;
+use bytes::Bytes;
+use raftqueue_proto::peer::v1 as peer;
+use raftqueue_proto::v1;
+
+pub use peer::forward_reply::Reply;
+pub use peer::forward_request::Call;
+
+// ---- calls -----------------------------------------------------------------------------------------------------------
+
+/// The call as it is passed on. Bodies are shared, not copied.
+#[must_use]
+pub fn write_call(request: Request) -> Call {
+    match request {
+        Request::CreateTopic { topic, options, request_id } => Call::CreateTopic(v1::CreateTopicRequest {
+            topic,
+            options: Some(write_options(&options)),
+            request_id: write_request_id(request_id),
+        }),
+        Request::DeleteTopic { topic } => Call::DeleteTopic(v1::DeleteTopicRequest { topic }),
+        Request::ListTopics { after, topics_max } => {
+            Call::ListTopics(v1::ListTopicsRequest { after, topics_max: write_count(topics_max) })
+        }
+        Request::DescribeTopic { topic } => Call::DescribeTopic(v1::DescribeTopicRequest { topic }),
+        Request::Publish { topic, session, messages } => Call::Publish(v1::PublishRequest {
+            topic,
+            session: session.map(write_step),
+            messages: messages.into_iter().map(write_message).collect(),
+        }),
+        Request::Receive { topic, subscription, messages_max, bytes_max, lease_ms, wait_ms } => {
+            let (messages_max, bytes_max) = (write_count(messages_max), bytes_max as u64);
+            Call::Receive(v1::ReceiveRequest {
+                topic,
+                subscription,
+                messages_max,
+                bytes_max,
+                lease_ms,
+                wait_ms,
+            })
+        }
+        Request::Pop { topic, subscription, messages_max, bytes_max, wait_ms, request_id } => {
+            let (messages_max, bytes_max) = (write_count(messages_max), bytes_max as u64);
+            let request_id = write_request_id(request_id);
+            Call::Pop(v1::PopRequest { topic, subscription, messages_max, bytes_max, wait_ms, request_id })
+        }
+        Request::Ack { topic, subscription, leases } => {
+            Call::Ack(v1::AckRequest { topic, subscription, leases: write_leases(leases) })
+        }
+        Request::Nack { topic, subscription, leases, delay_ms, reason } => {
+            let leases = write_leases(leases);
+            Call::Nack(v1::NackRequest { topic, subscription, leases, delay_ms, reason })
+        }
+        Request::Extend { topic, subscription, leases, lease_ms } => {
+            let leases = write_leases(leases);
+            Call::Extend(v1::ExtendRequest { topic, subscription, leases, lease_ms })
+        }
+        Request::Release { topic, subscription, leases } => {
+            Call::Release(v1::ReleaseRequest { topic, subscription, leases: write_leases(leases) })
+        }
+        Request::Peek { topic, subscription, state, from_offset, messages_max, bytes_max } => {
+            let (messages_max, bytes_max) = (write_count(messages_max), bytes_max as u64);
+            let state = write_state(state).into();
+            Call::Peek(v1::PeekRequest { topic, subscription, state, from_offset, messages_max, bytes_max })
+        }
+        Request::RedriveDead { topic, subscription, offsets } => {
+            Call::RedriveDead(v1::RedriveDeadRequest { topic, subscription, offsets })
+        }
+        Request::PurgeDead { topic, subscription, offsets } => {
+            Call::PurgeDead(v1::PurgeDeadRequest { topic, subscription, offsets })
+        }
+        Request::Purge { topic, subscription } => Call::Purge(v1::PurgeRequest { topic, subscription }),
+        Request::OpenSession { name } => Call::OpenSession(v1::OpenSessionRequest { name }),
+        Request::CloseSession { session } => {
+            Call::CloseSession(v1::CloseSessionRequest { session: ids::encode_session(session) })
+        }
+        Request::ClusterStatus => Call::ClusterStatus(v1::ClusterStatusRequest {}),
+        Request::TransferLeadership { to } => Call::TransferLeadership(v1::TransferLeadershipRequest { to }),
+    }
+}
+
+/// The call that a peer passed on.
+///
+/// # Errors
+///
+/// The call cannot be read; the failure goes back to the peer. A call of a newer version is one of those.
+pub fn read_call(call: Option<Call>) -> Result<Request, Failure> {
+    match call.ok_or_else(|| invalid("a forwarded call that this node does not know"))? {
+        Call::CreateTopic(call) => call.read(),
+        Call::DeleteTopic(call) => call.read(),
+        Call::ListTopics(call) => call.read(),
+        Call::DescribeTopic(call) => call.read(),
+        Call::Publish(call) => call.read(),
+        Call::Receive(call) => call.read(),
+        Call::Pop(call) => call.read(),
+        Call::Ack(call) => call.read(),
+        Call::Nack(call) => call.read(),
+        Call::Extend(call) => call.read(),
+        Call::Release(call) => call.read(),
+        Call::Peek(call) => call.read(),
+        Call::RedriveDead(call) => call.read(),
+        Call::PurgeDead(call) => call.read(),
+        Call::Purge(call) => call.read(),
+        Call::OpenSession(call) => call.read(),
+        Call::CloseSession(call) => call.read(),
+        Call::ClusterStatus(call) => call.read(),
+        Call::TransferLeadership(call) => call.read(),
+    }
+}
+
+fn write_count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn write_request_id(request_id: Option<u128>) -> Bytes {
+    request_id.map(|id| Bytes::copy_from_slice(&id.to_be_bytes())).unwrap_or_default()
+}
+
+fn write_step(step: SessionStep) -> v1::SessionStep {
+    v1::SessionStep { session: ids::encode_session(step.session), sequence: step.sequence }
+}
+
+fn write_leases(leases: Vec<LeaseId>) -> Vec<Bytes> {
+    leases.into_iter().map(ids::encode_lease).collect()
+}
+
+fn write_state(state: MessageState) -> v1::MessageState {
+    match state {
+        MessageState::Ready => v1::MessageState::Ready,
+        MessageState::Leased => v1::MessageState::Leased,
+        MessageState::Delayed => v1::MessageState::Delayed,
+        MessageState::Dead => v1::MessageState::Dead,
+    }
+}
+
+fn write_message(message: NewMessage) -> v1::NewMessage {
+    v1::NewMessage {
+        body: message.body,
+        body_crc32c: Some(message.body_crc),
+        key: message.key,
+        headers: write_headers(message.headers),
+        delay_ms: message.delay_ms,
+        ttl_ms: message.ttl_ms,
+    }
+}
+
+// ---- replies ---------------------------------------------------------------------------------------------------------
+
+/// What became of a forwarded call, as it is sent back.
+///
+/// # Panics
+///
+/// The answer still holds [`Response::Messages`], whose bodies nobody read: the replica is broken.
+#[must_use]
+pub fn write_reply(result: Result<Answer, Failure>) -> Reply {
+    const OWN: &str = "the response is chosen by the answer's own kind";
+    let answer = match result {
+        Ok(answer) => answer,
+        Err(failure) => {
+            let detail = Some(errors::detail(&failure, None));
+            return Reply::Failure(peer::ForwardFailure { detail, text: failure.text });
+        }
+    };
+    let response = match &answer {
+        Answer::Deliveries(_) => return Reply::Deliveries(v1::ReceiveResponse::write(answer).expect(OWN)),
+        Answer::Response(response) => response,
+    };
+    match response {
+        Response::TopicCreated { .. } => {
+            Reply::CreateTopic(v1::CreateTopicResponse::write(answer).expect(OWN))
+        }
+        Response::TopicDeleted => Reply::DeleteTopic(v1::DeleteTopicResponse::write(answer).expect(OWN)),
+        Response::Topics { .. } => Reply::ListTopics(v1::ListTopicsResponse::write(answer).expect(OWN)),
+        Response::Topic(_) => Reply::DescribeTopic(v1::DescribeTopicResponse::write(answer).expect(OWN)),
+        Response::Published { .. } | Response::AlreadyDone => {
+            Reply::Publish(v1::PublishResponse::write(answer).expect(OWN))
+        }
+        Response::Messages(_) => panic!("messages leave the replica with their bodies read"),
+        Response::Leases(_) => Reply::Leases(v1::AckResponse::write(answer).expect(OWN)),
+        Response::Count(_) => Reply::Count(v1::PurgeResponse::write(answer).expect(OWN)),
+        Response::SessionOpened { .. } => {
+            Reply::OpenSession(v1::OpenSessionResponse::write(answer).expect(OWN))
+        }
+        Response::SessionClosed => Reply::CloseSession(v1::CloseSessionResponse::write(answer).expect(OWN)),
+        Response::Cluster(_) => Reply::ClusterStatus(v1::ClusterStatusResponse::write(answer).expect(OWN)),
+        Response::Transferred { .. } => {
+            Reply::TransferLeadership(v1::TransferLeadershipResponse::write(answer).expect(OWN))
+        }
+    }
+}
+
+/// What a call needs as its answer: remembered by the node that passes the call on, to judge the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected(AnswerKind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnswerKind {
+    TopicCreated,
+    TopicDeleted,
+    Topics,
+    Topic,
+    Published,
+    Deliveries,
+    /// So many results.
+    Leases(usize),
+    Count,
+    SessionOpened,
+    SessionClosed,
+    Cluster,
+    Transferred,
+}
+
+impl Expected {
+    /// What the answer to `request` must be.
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        Self(match request {
+            Request::CreateTopic { .. } => AnswerKind::TopicCreated,
+            Request::DeleteTopic { .. } => AnswerKind::TopicDeleted,
+            Request::ListTopics { .. } => AnswerKind::Topics,
+            Request::DescribeTopic { .. } => AnswerKind::Topic,
+            Request::Publish { .. } => AnswerKind::Published,
+            Request::Receive { .. } | Request::Pop { .. } | Request::Peek { .. } => AnswerKind::Deliveries,
+            Request::Ack { leases, .. }
+            | Request::Nack { leases, .. }
+            | Request::Extend { leases, .. }
+            | Request::Release { leases, .. } => AnswerKind::Leases(leases.len()),
+            Request::RedriveDead { .. } | Request::PurgeDead { .. } | Request::Purge { .. } => {
+                AnswerKind::Count
+            }
+            Request::OpenSession { .. } => AnswerKind::SessionOpened,
+            Request::CloseSession { .. } => AnswerKind::SessionClosed,
+            Request::ClusterStatus => AnswerKind::Cluster,
+            Request::TransferLeadership { .. } => AnswerKind::Transferred,
+        })
+    }
+
+    /// The answer in a peer's reply.
+    ///
+    /// # Errors
+    ///
+    /// The call's own failure, to be passed to the client; or a reply that cannot be one to this call, of unknown
+    /// outcome.
+    pub fn read_reply(self, reply: Option<Reply>) -> Result<Answer, Failure> {
+        let answer = match reply {
+            Some(Reply::Failure(failure)) => {
+                let detail = failure.detail.unwrap_or_default();
+                return Err(errors::failure(&detail, failure.text));
+            }
+            reply => reply.and_then(read_answer),
+        };
+        answer.filter(|answer| self.is_met_by(answer)).ok_or_else(|| {
+            Failure::unknown(Reason::ForwardingBroken, "the leader's answer is not one to this call")
+        })
+    }
+
+    fn is_met_by(self, answer: &Answer) -> bool {
+        let kind = match answer {
+            Answer::Deliveries(_) => AnswerKind::Deliveries,
+            Answer::Response(response) => match response {
+                Response::TopicCreated { .. } => AnswerKind::TopicCreated,
+                Response::TopicDeleted => AnswerKind::TopicDeleted,
+                Response::Topics { .. } => AnswerKind::Topics,
+                Response::Topic(_) => AnswerKind::Topic,
+                Response::Published { .. } | Response::AlreadyDone => AnswerKind::Published,
+                Response::Messages(_) => AnswerKind::Deliveries,
+                Response::Leases(results) => AnswerKind::Leases(results.len()),
+                Response::Count(_) => AnswerKind::Count,
+                Response::SessionOpened { .. } => AnswerKind::SessionOpened,
+                Response::SessionClosed => AnswerKind::SessionClosed,
+                Response::Cluster(_) => AnswerKind::Cluster,
+                Response::Transferred { .. } => AnswerKind::Transferred,
+            },
+        };
+        self.0 == kind
+    }
+}
+
+/// The answer that a reply holds; `None` where a part of it cannot be read.
+fn read_answer(reply: Reply) -> Option<Answer> {
+    let response = match reply {
+        Reply::Failure(_) => return None,
+        Reply::CreateTopic(reply) => Response::TopicCreated { topic: reply.topic_id },
+        Reply::DeleteTopic(_) => Response::TopicDeleted,
+        Reply::ListTopics(reply) => {
+            Response::Topics { topics: reply.topics.into_iter().map(read_topic).collect(), more: reply.more }
+        }
+        Reply::DescribeTopic(reply) => Response::Topic(read_topic(reply.topic?)),
+        Reply::Publish(reply) if reply.already_done => Response::AlreadyDone,
+        Reply::Publish(reply) => {
+            let id = ids::decode_message_id(&reply.first_id).ok()?;
+            let (topic, generation, first_offset) = (id.topic, id.generation, id.offset);
+            Response::Published { topic, generation, first_offset, count: reply.count }
+        }
+        Reply::Deliveries(reply) => {
+            let deliveries = reply.deliveries.into_iter().map(read_delivery).collect::<Option<_>>()?;
+            return Some(Answer::Deliveries(deliveries));
+        }
+        Reply::Leases(reply) => {
+            Response::Leases(reply.results.into_iter().map(read_lease_result).collect::<Option<_>>()?)
+        }
+        Reply::Count(reply) => Response::Count(reply.count),
+        Reply::OpenSession(reply) => {
+            Response::SessionOpened { session: ids::decode_session(&reply.session).ok()? }
+        }
+        Reply::CloseSession(_) => Response::SessionClosed,
+        Reply::ClusterStatus(reply) => Response::Cluster(read_cluster(reply)?),
+        Reply::TransferLeadership(reply) => Response::Transferred { leader: read_node_id(&reply.leader)? },
+    };
+    Some(Answer::Response(response))
+}
+
+fn read_topic(topic: v1::TopicInfo) -> TopicInfo {
+    TopicInfo {
+        id: topic.id,
+        name: topic.name,
+        created_ms: topic.created_ms,
+        options: read_options(topic.options),
+        next_offset: topic.next_offset,
+        bytes: topic.bytes,
+        subscriptions: topic.subscriptions.into_iter().map(read_subscription).collect(),
+    }
+}
+
+fn read_subscription(subscription: v1::SubscriptionInfo) -> SubscriptionInfo {
+    let v1::SubscriptionInfo { name, ready, leased, delayed, dead } = subscription;
+    SubscriptionInfo { name, ready, leased, delayed, dead }
+}
+
+fn read_delivery(delivery: v1::Delivery) -> Option<Delivery> {
+    let id = ids::decode_message_id(&delivery.id).ok()?;
+    let token = if delivery.lease.is_empty() { 0 } else { ids::decode_lease(&delivery.lease).ok()?.token };
+    let (attempts, deadline_ms, reason) = (delivery.attempts, delivery.deadline_ms, delivery.dead_reason);
+    if crc32c::crc32c(&delivery.body) != delivery.body_crc32c {
+        return None;
+    }
+    Some(Delivery {
+        message: MessageRef { id, token, attempts, deadline_ms, reason },
+        published_ms: delivery.published_ms,
+        body: delivery.body,
+        body_crc: delivery.body_crc32c,
+        key: delivery.key,
+        headers: delivery.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+    })
+}
+
+fn read_lease_result(result: i32) -> Option<LeaseResult> {
+    match v1::LeaseResult::try_from(result).ok()? {
+        v1::LeaseResult::Unspecified => None,
+        v1::LeaseResult::Done => Some(LeaseResult::Done),
+        v1::LeaseResult::Gone => Some(LeaseResult::Gone),
+        v1::LeaseResult::Stale => Some(LeaseResult::Stale),
+        v1::LeaseResult::Invalid => Some(LeaseResult::Invalid),
+    }
+}
+
+fn read_node_id(id: &str) -> Option<u64> {
+    u64::from_str_radix(id, 16).ok()
+}
+
+fn read_cluster(cluster: v1::ClusterStatusResponse) -> Option<ClusterInfo> {
+    Some(ClusterInfo {
+        cluster_id: cluster.cluster_id,
+        generation: cluster.generation,
+        version: cluster.version,
+        leader: read_node_id(&cluster.leader)?,
+        term: cluster.term,
+        commit: cluster.commit,
+        applied: cluster.applied,
+        members: cluster.members.into_iter().map(read_member).collect::<Option<_>>()?,
+    })
+}
+
+fn read_member(member: v1::Member) -> Option<MemberInfo> {
+    Some(MemberInfo {
+        id: read_node_id(&member.id)?,
+        name: member.name,
+        client_address: member.client_address,
+        role: member.role,
+        voter: member.voter,
+        active: member.active,
+        matched: member.matched,
+        lag: member.lag,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! Every call and every answer survives the way to the leader and back.
+
+use super::*;
+use crate::api::{LeaseId, MessageId, Outcome, SessionId, TopicOptions};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..20).prop_map(Bytes::from)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,12}"
+}
+
+fn headers() -> impl Strategy<Value = Vec<(String, Bytes)>> {
+    vec((text(), bytes()), 0..3)
+}
+
+prop_compose! {
+    fn message_id()(generation: u32, topic: u64, offset: u64) -> MessageId {
+        MessageId { generation, topic, offset }
+    }
+}
+
+prop_compose! {
+    fn leases()(leases in vec((message_id(), any::<u64>()), 0..4)) -> Vec<LeaseId> {
+        leases.into_iter().map(|(message, token)| LeaseId { message, token }).collect()
+    }
+}
+
+prop_compose! {
+    fn session()(generation: u32, number: u64, epoch: u64) -> SessionId {
+        SessionId { generation, number, epoch }
+    }
+}
+
+prop_compose! {
+    fn options()(attempts_max: Option<u32>, messages_max: Option<u64>, bytes_max: Option<u64>, ttl_ms: Option<u64>)
+        -> TopicOptions {
+        TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms }
+    }
+}
+
+prop_compose! {
+    fn new_message()(body in bytes(), key in bytes(), headers in headers(), delay_ms: u64, ttl_ms: Option<u64>)
+        -> NewMessage {
+        NewMessage { body_crc: crc32c::crc32c(&body), body, key, headers, delay_ms, ttl_ms }
+    }
+}
+
+fn state() -> impl Strategy<Value = MessageState> {
+    use MessageState::{Dead, Delayed, Leased, Ready};
+    prop::sample::select(vec![Ready, Leased, Delayed, Dead])
+}
+
+/// Counts and sizes as they are after the defaults were filled in: never 0.
+fn count() -> impl Strategy<Value = usize> {
+    1..=1_000_000usize
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let place = || (text(), text());
+    let step = (session(), any::<u64>()).prop_map(|(session, sequence)| SessionStep { session, sequence });
+    prop_oneof![
+        (text(), options(), any::<Option<u128>>())
+            .prop_map(|(topic, options, request_id)| Request::CreateTopic { topic, options, request_id }),
+        text().prop_map(|topic| Request::DeleteTopic { topic }),
+        (option::of(1..u64::MAX), count())
+            .prop_map(|(after, topics_max)| Request::ListTopics { after, topics_max }),
+        text().prop_map(|topic| Request::DescribeTopic { topic }),
+        (text(), option::of(step), vec(new_message(), 0..4))
+            .prop_map(|(topic, session, messages)| Request::Publish { topic, session, messages }),
+        (place(), count(), count(), any::<Option<u64>>(), any::<u64>()).prop_map(
+            |((topic, subscription), messages_max, bytes_max, lease_ms, wait_ms)| Request::Receive {
+                topic,
+                subscription,
+                messages_max,
+                bytes_max,
+                lease_ms,
+                wait_ms
+            }
+        ),
+        (place(), count(), count(), any::<u64>(), any::<Option<u128>>()).prop_map(
+            |((topic, subscription), messages_max, bytes_max, wait_ms, request_id)| Request::Pop {
+                topic,
+                subscription,
+                messages_max,
+                bytes_max,
+                wait_ms,
+                request_id
+            }
+        ),
+        (place(), leases()).prop_map(|((topic, subscription), leases)| Request::Ack {
+            topic,
+            subscription,
+            leases
+        }),
+        (place(), leases(), any::<u64>(), text()).prop_map(
+            |((topic, subscription), leases, delay_ms, reason)| {
+                Request::Nack { topic, subscription, leases, delay_ms, reason }
+            }
+        ),
+        (place(), leases(), any::<Option<u64>>()).prop_map(|((topic, subscription), leases, lease_ms)| {
+            Request::Extend { topic, subscription, leases, lease_ms }
+        }),
+        (place(), leases()).prop_map(|((topic, subscription), leases)| Request::Release {
+            topic,
+            subscription,
+            leases
+        }),
+        (place(), state(), any::<u64>(), count(), count()).prop_map(
+            |((topic, subscription), state, from_offset, messages_max, bytes_max)| Request::Peek {
+                topic,
+                subscription,
+                state,
+                from_offset,
+                messages_max,
+                bytes_max
+            }
+        ),
+        (place(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| {
+            Request::RedriveDead { topic, subscription, offsets }
+        }),
+        (place(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| Request::PurgeDead {
+            topic,
+            subscription,
+            offsets
+        }),
+        place().prop_map(|(topic, subscription)| Request::Purge { topic, subscription }),
+        option::of(text()).prop_map(|name| Request::OpenSession { name }),
+        session().prop_map(|session| Request::CloseSession { session }),
+        Just(Request::ClusterStatus),
+        option::of(text()).prop_map(|to| Request::TransferLeadership { to }),
+    ]
+}
+
+fn topic_info() -> impl Strategy<Value = TopicInfo> {
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let counts = (text(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let subscription = counts.prop_map(|(name, ready, leased, delayed, dead)| SubscriptionInfo {
+        name,
+        ready,
+        leased,
+        delayed,
+        dead,
+    });
+    (numbers, text(), options(), vec(subscription, 0..3)).prop_map(
+        |((id, created_ms, next_offset, bytes), name, options, subscriptions)| TopicInfo {
+            id,
+            name,
+            created_ms,
+            options,
+            next_offset,
+            bytes,
+            subscriptions,
+        },
+    )
+}
+
+fn delivery() -> impl Strategy<Value = Delivery> {
+    let message = (message_id(), any::<u64>(), any::<u32>(), any::<u64>(), text()).prop_map(
+        |(id, token, attempts, deadline_ms, reason)| MessageRef { id, token, attempts, deadline_ms, reason },
+    );
+    (message, any::<u64>(), bytes(), bytes(), headers()).prop_map(
+        |(message, published_ms, body, key, headers)| Delivery {
+            message,
+            published_ms,
+            body_crc: crc32c::crc32c(&body),
+            body,
+            key,
+            headers,
+        },
+    )
+}
+
+fn member() -> impl Strategy<Value = MemberInfo> {
+    let texts = (text(), text(), text());
+    (any::<u64>(), texts, any::<bool>(), any::<bool>(), any::<u64>(), any::<u64>()).prop_map(
+        |(id, (name, client_address, role), voter, active, matched, lag)| MemberInfo {
+            id,
+            name,
+            client_address,
+            role,
+            voter,
+            active,
+            matched,
+            lag,
+        },
+    )
+}
+
+fn cluster() -> impl Strategy<Value = ClusterInfo> {
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    (text(), any::<u32>(), any::<u32>(), numbers, vec(member(), 0..4)).prop_map(
+        |(cluster_id, generation, version, (leader, term, commit, applied), members)| ClusterInfo {
+            cluster_id,
+            generation,
+            version,
+            leader,
+            term,
+            commit,
+            applied,
+            members,
+        },
+    )
+}
+
+/// An answer with the request that it answers.
+fn exchange() -> impl Strategy<Value = (Request, Answer)> {
+    let place = || (String::from("t"), String::new());
+    let response = |request: Request, response: Response| (request, Answer::Response(response));
+    let results = {
+        use LeaseResult::{Done, Gone, Invalid, Stale};
+        vec(prop::sample::select(vec![Done, Gone, Stale, Invalid]), 0..5)
+    };
+    let create =
+        || Request::CreateTopic { topic: "t".into(), options: TopicOptions::default(), request_id: None };
+    let publish = || Request::Publish { topic: "t".into(), session: None, messages: vec![] };
+    prop_oneof![
+        any::<u64>().prop_map(move |topic| response(create(), Response::TopicCreated { topic })),
+        Just(response(Request::DeleteTopic { topic: "t".into() }, Response::TopicDeleted)),
+        (vec(topic_info(), 0..3), any::<bool>()).prop_map(move |(topics, more)| {
+            response(Request::ListTopics { after: None, topics_max: 1 }, Response::Topics { topics, more })
+        }),
+        topic_info().prop_map(move |topic| response(
+            Request::DescribeTopic { topic: "t".into() },
+            Response::Topic(topic)
+        )),
+        (message_id(), any::<u64>()).prop_map(move |(id, count)| {
+            let (topic, generation, first_offset) = (id.topic, id.generation, id.offset);
+            response(publish(), Response::Published { topic, generation, first_offset, count })
+        }),
+        Just(response(publish(), Response::AlreadyDone)),
+        vec(delivery(), 0..4).prop_map(move |deliveries| {
+            let (topic, subscription) = place();
+            let state = MessageState::Ready;
+            let peek =
+                Request::Peek { topic, subscription, state, from_offset: 0, messages_max: 1, bytes_max: 1 };
+            (peek, Answer::Deliveries(deliveries))
+        }),
+        results.prop_map(move |results| {
+            let (topic, subscription) = place();
+            let message = MessageId { generation: 0, topic: 0, offset: 0 };
+            let leases = vec![LeaseId { message, token: 0 }; results.len()];
+            response(Request::Ack { topic, subscription, leases }, Response::Leases(results))
+        }),
+        any::<u64>().prop_map(move |count| {
+            let (topic, subscription) = place();
+            response(Request::Purge { topic, subscription }, Response::Count(count))
+        }),
+        session().prop_map(move |session| {
+            response(Request::OpenSession { name: None }, Response::SessionOpened { session })
+        }),
+        session()
+            .prop_map(move |session| response(Request::CloseSession { session }, Response::SessionClosed)),
+        cluster().prop_map(move |cluster| response(Request::ClusterStatus, Response::Cluster(cluster))),
+        any::<u64>().prop_map(move |leader| {
+            response(Request::TransferLeadership { to: None }, Response::Transferred { leader })
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_call_arrives_as_it_was_made(request in request()) {
+        prop_assert_eq!(read_call(Some(write_call(request.clone()))), Ok(request));
+    }
+
+    #[test]
+    fn every_answer_comes_back_as_it_was_given((request, answer) in exchange()) {
+        let reply = write_reply(Ok(answer.clone()));
+        prop_assert_eq!(Expected::of(&request).read_reply(Some(reply)), Ok(answer));
+    }
+
+    #[test]
+    fn the_answer_to_another_call_leaves_the_outcome_unknown((request, _) in exchange(), (other, answer) in exchange()) {
+        prop_assume!(Expected::of(&request) != Expected::of(&other));
+        let failure = Expected::of(&request).read_reply(Some(write_reply(Ok(answer)))).expect_err("not its answer");
+        prop_assert_eq!((failure.reason, failure.outcome), (Reason::ForwardingBroken, Outcome::Unknown));
+    }
+}
+
+#[test]
+fn a_failure_comes_back_as_it_was_given() {
+    for sent in [
+        Failure::not_done(Reason::TopicNotFound, "orders: no such topic"),
+        Failure::unknown(Reason::DeadlineExceeded, "too late"),
+        Failure::not_done(Reason::DiskFull, "full").retry_after_ms(70),
+    ] {
+        let reply = write_reply(Err(sent.clone()));
+        assert_eq!(Expected::of(&Request::ClusterStatus).read_reply(Some(reply)), Err(sent));
+    }
+}
+
+#[test]
+fn a_reply_of_a_newer_version_leaves_the_outcome_unknown() {
+    let failure = Expected::of(&Request::ClusterStatus).read_reply(None).expect_err("nothing that is known");
+    assert_eq!(failure.outcome, Outcome::Unknown);
+    assert!(read_call(None).is_err_and(|failure| failure.outcome == Outcome::NotDone));
+}
+
+#[test]
+fn rule_2_9_a_body_that_was_damaged_on_the_way_is_never_delivered() {
+    let body = Bytes::from_static(b"body");
+    let id = MessageId { generation: 0, topic: 1, offset: 0 };
+    let message = MessageRef { id, token: 0, attempts: 0, deadline_ms: 0, reason: String::new() };
+    let body_crc = crc32c::crc32c(&body) ^ 1;
+    let delivery = Delivery { message, published_ms: 0, body, body_crc, key: Bytes::new(), headers: vec![] };
+    let reply = v1::ReceiveResponse { deliveries: vec![super::super::convert::write_delivery(delivery)] };
+    let (topic, subscription) = ("t".into(), String::new());
+    let pop =
+        Request::Pop { topic, subscription, messages_max: 1, bytes_max: 1, wait_ms: 0, request_id: None };
+    assert!(Expected::of(&pop).read_reply(Some(Reply::Deliveries(reply))).is_err());
+}

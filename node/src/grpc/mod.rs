@@ -1,0 +1,138 @@
+//! The gRPC edge: `raftqueue.v1.Queue` and `.Admin`, health and reflection, over a [`Service`].
+//!
+//! An edge decodes, calls and encodes; it keeps no state. [`convert`] and [`answers`] know the wire types, [`errors`]
+//! how a failure looks, [`forward`] how a call travels between nodes, [`ids`] how ids are spelled. The connections are
+//! accepted by [`crate::http`], which serves both edges on one port.
+
+mod admin;
+mod answers;
+mod convert;
+pub mod errors;
+pub mod forward;
+mod health;
+pub mod ids;
+mod queue;
+mod refusals;
+
+use crate::api::Request;
+use crate::edge::Edge;
+use crate::handle::Service;
+use crate::limits::{deadline, less_margin};
+use axum::Router;
+use raftqueue_proto::CLIENT_DESCRIPTORS;
+use raftqueue_proto::v1::admin_server::AdminServer;
+use raftqueue_proto::v1::queue_server::QueueServer;
+use std::time::Duration;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Response, Status};
+
+/// The metadata in which a node that does not lead names the leader's client address.
+pub const LEADER_METADATA: &str = "raftqueue-leader";
+
+/// The routes of all gRPC services, to be merged into the router of the client port.
+pub fn router<S: Service>(edge: &Edge<S>) -> Router {
+    let bytes_max = edge.limits().frame_bytes_max();
+    let queue = QueueServer::new(queue::Queue(edge.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let admin = AdminServer::new(admin::Admin(edge.clone())).max_decoding_message_size(bytes_max);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(CLIENT_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("both descriptor sets were compiled with this program");
+    let typed = Routes::from(Router::new())
+        .add_service(queue)
+        .add_service(admin)
+        .into_axum_router()
+        .layer(axum::middleware::map_response(refusals::explain));
+    Routes::from(typed).add_service(health::server(edge.clone())).add_service(reflection).into_axum_router()
+}
+
+/// Serves one call: read, call, write; the leader's address goes with the answer where this node does not lead.
+async fn serve<S, Q, R>(edge: &Edge<S>, call: tonic::Request<Q>) -> Result<Response<R>, Status>
+where
+    S: Service,
+    Q: convert::Read,
+    R: answers::Write,
+{
+    let asked = grpc_timeout(call.metadata());
+    let result = match call.into_inner().read() {
+        Ok(request) => {
+            let wait_ms = wait_ms(&request);
+            let deadline = deadline(asked, wait_ms);
+            edge.call(request, if asked.is_some() { less_margin(deadline) } else { deadline }).await
+        }
+        Err(failure) => Err(failure),
+    };
+    let local = edge.local_status();
+    let hint = local.leader_hint();
+    match result {
+        Ok(answer) => {
+            let mut response = Response::new(answers::write(answer));
+            add_leader(response.metadata_mut(), hint);
+            Ok(response)
+        }
+        Err(failure) => {
+            let mut status = errors::into_status(&failure, hint);
+            add_leader(status.metadata_mut(), hint);
+            Err(status)
+        }
+    }
+}
+
+fn add_leader(metadata: &mut MetadataMap, hint: Option<&str>) {
+    // An address that is no ASCII text cannot be a header; it is only a hint.
+    if let Some(value) = hint.and_then(|hint| hint.parse().ok()) {
+        metadata.insert(LEADER_METADATA, value);
+    }
+}
+
+fn wait_ms(request: &Request) -> u64 {
+    match request {
+        Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } => *wait_ms,
+        _ => 0,
+    }
+}
+
+/// The deadline in `grpc-timeout`: at most eight digits and a unit. One that cannot be read counts as none, as the
+/// libraries have it.
+fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number = digits.parse::<u64>().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_as_the_protocol_writes_it() {
+        let read = |text: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().expect("ASCII"));
+            grpc_timeout(&metadata)
+        };
+        assert_eq!(read("900m"), Some(Duration::from_millis(900)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(read("7u"), Some(Duration::from_micros(7)));
+        for text in ["", "m", "1", "-1S", "+1S", "1x", "123456789m", "1.5S"] {
+            assert_eq!(read(text), None, "{text:?}");
+        }
+        assert_eq!(grpc_timeout(&MetadataMap::new()), None);
+    }
+}

@@ -1,0 +1,33 @@
+//! The HTTP edge, and the port that both edges share.
+//!
+//! [`simple`] is the simple JSON API, [`server`] accepts connections and speaks HTTP/1.1 and HTTP/2 on them, without
+//! TLS and without asking which of the two a client means: gRPC and `curl` come to the same port. Like its sibling this
+//! edge decodes, calls and encodes; it keeps no state.
+
+pub mod server;
+mod simple;
+
+use crate::edge::Edge;
+use crate::grpc;
+use crate::handle::Service;
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use tonic::Status;
+
+/// Everything that the client port serves.
+pub fn router<S: Service>(edge: &Edge<S>) -> Router {
+    simple::router(edge.clone()).merge(grpc::router(edge)).fallback(unknown)
+}
+
+/// Nothing is at this address: said in the words of the one who asks.
+async fn unknown(request: Request) -> Response {
+    let content_type =
+        request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    if content_type.starts_with(b"application/grpc") {
+        Status::unimplemented(format!("{}: no such service", request.uri().path())).into_http()
+    } else {
+        simple::not_found().into_response()
+    }
+}
