@@ -1,0 +1,167 @@
+//! The queue against a naive model: random commands and random time, every reply, every effect and the whole observable
+//! state compared after each. The same run checks that a snapshot plus the rest of the log equals a full replay, and
+//! that a frozen clone never changes.
+//!
+//! `PROPTEST_CASES` makes it longer.
+
+mod model;
+mod observe;
+mod steps;
+
+use model::Model;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use raftqueue_queue::{ApplyMeta, Effects, Refused, Reply, State};
+use std::collections::BTreeMap;
+use steps::{Step, steps};
+
+/// Runs the steps through both; says which kinds of answers were met.
+fn run(steps: &[Step], cut: usize) -> Result<BTreeMap<String, usize>, TestCaseError> {
+    let mut met = BTreeMap::new();
+    let mut state = State::default();
+    let mut model = Model::default();
+    let mut restored: Option<State> = None;
+    let mut frozen = None;
+    let (mut index, mut now_ms) = (0, 1_000_000);
+    for (place, step) in steps.iter().enumerate() {
+        if place == cut {
+            let parts = state.to_parts();
+            restored = Some(State::from_parts(parts.clone()).expect("a living state keeps its rules"));
+            frozen = Some((state.clone(), parts));
+        }
+        now_ms += step.wait_ms;
+        index += u64::from(!step.is_same_entry);
+        let command = step.command(&model, now_ms);
+        let meta = ApplyMeta { index, now_ms, version: 1 };
+        let replied = state.apply(&meta, &command);
+        let wanted = model.apply(index, now_ms, &command);
+        prop_assert_eq!(&replied, &wanted, "step {} was {:?}", place, command);
+        for kind in kinds(&wanted.0, &wanted.1) {
+            *met.entry(kind).or_default() += 1;
+        }
+        if let Some(restored) = &mut restored {
+            prop_assert_eq!(&restored.apply(&meta, &command), &wanted, "after the snapshot, {:?}", command);
+        }
+        if let Err(broken) = state.check() {
+            return Err(TestCaseError::fail(format!("step {place} was {command:?}: {broken}")));
+        }
+        let (seen, wanted) = (observe::state(&state), observe::model(&model));
+        prop_assert_eq!(seen, wanted, "step {} was {:?}", place, command);
+    }
+    if let (Some(restored), Some((frozen, parts))) = (restored, frozen) {
+        prop_assert_eq!(&restored, &state, "snapshot and rest must equal the full replay");
+        prop_assert_eq!(frozen.to_parts(), parts, "a clone must not change");
+    }
+    Ok(met)
+}
+
+/// What an answer is, in few enough words to count.
+fn kinds(reply: &Reply, effects: &Effects) -> Vec<String> {
+    let first_word = |text: String| text.split([' ', '(']).next().unwrap_or_default().to_string();
+    let mut kinds = vec![match reply {
+        Reply::Refused(Refused::OverLimit { limit, .. }) => format!("over {}", limit.name()),
+        Reply::Refused(refused) => first_word(format!("{refused:?}")),
+        Reply::Created { repeated: true, .. }
+        | Reply::Published { repeated: true, .. }
+        | Reply::Popped { repeated: true, .. } => format!("{} again", first_word(format!("{reply:?}"))),
+        Reply::SessionOpened { resumed: true, .. } => "session resumed".to_string(),
+        other => first_word(format!("{other:?}")),
+    }];
+    match reply {
+        Reply::Settled { outcomes } => kinds.extend(outcomes.iter().map(|outcome| format!("{outcome:?}"))),
+        Reply::Extended { extensions } => {
+            kinds.extend(extensions.iter().map(|extension| format!("extended {:?}", extension.outcome)));
+        }
+        Reply::Redriven { count: 1.. } => kinds.push("redriven some".to_string()),
+        Reply::Purged { count: 1.., .. } => kinds.push("purged some".to_string()),
+        Reply::Received { deliveries, .. } if !deliveries.is_empty() => {
+            kinds.push("received some".to_string());
+        }
+        Reply::Popped { deliveries, .. } if !deliveries.is_empty() => kinds.push("popped some".to_string()),
+        _ => {}
+    }
+    let counts = [
+        (effects.died, "died"),
+        (effects.leases_expired, "lease expired"),
+        (effects.sessions_expired, "session expired"),
+    ];
+    kinds.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(_, what)| (*what).to_string()));
+    kinds
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_queue_behaves_like_the_model((steps, cut) in steps().prop_flat_map(|steps| {
+        let length = steps.len();
+        (Just(steps), 0..length)
+    })) {
+        run(&steps, cut)?;
+    }
+}
+
+/// A model that is never asked proves nothing: a few hundred runs must meet every kind of answer many times.
+#[test]
+fn the_random_commands_meet_every_kind_of_answer() {
+    let mut runner =
+        TestRunner::new_with_rng(ProptestConfig::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let mut met: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..600 {
+        let steps = steps().new_tree(&mut runner).expect("steps can always be made").current();
+        for (kind, count) in run(&steps, steps.len() / 2).expect("the queue behaves like the model") {
+            *met.entry(kind).or_default() += count;
+        }
+    }
+    let wanted = [
+        "Created",
+        "Created again",
+        "Deleted",
+        "Published",
+        "Published again",
+        "Received",
+        "received some",
+        "Popped",
+        "popped some",
+        "Popped again",
+        "Settled",
+        "Done",
+        "Gone",
+        "Stale",
+        "Invalid",
+        "Extended",
+        "extended Done",
+        "extended Gone",
+        "extended Stale",
+        "extended Invalid",
+        "Redriven",
+        "redriven some",
+        "Purged",
+        "purged some",
+        "SessionOpened",
+        "session resumed",
+        "SessionClosed",
+        "AlreadyDone",
+        "NoSuchTopic",
+        "TopicExists",
+        "over topics",
+        "over topic_messages",
+        "over topic_bytes",
+        "over sessions",
+        "over session_pairs",
+        "SessionExpired",
+        "Fenced",
+        "OutOfSequence",
+        "SequenceReused",
+        "RequestIdReused",
+        "GenerationNotAbove",
+        "died",
+        "lease expired",
+        "session expired",
+    ];
+    for kind in wanted {
+        let count = met.get(kind).copied().unwrap_or(0);
+        assert!(count >= 10, "{kind} was met {count} times: {met:?}");
+    }
+}
