@@ -48,6 +48,18 @@ impl Log {
         let mut runs = vec![(Index(0), Term(0))];
         runs.extend(term_runs);
         assert!(runs.windows(2).all(|w| w[0] < w[1] && w[0].1 < w[1].1), "term runs must rise: {runs:?}");
+        let (run, term) = runs[runs.len() - 1];
+        assert!(run <= last, "a term begins at {run}, the log ends at {last}");
+        assert!(
+            term <= hard_state.term,
+            "the log knows term {term}, the hard state only {}",
+            hard_state.term
+        );
+        assert!(
+            configurations.windows(2).all(|w| w[0].0 < w[1].0)
+                && configurations.last().is_none_or(|(index, _)| *index <= last),
+            "configurations must rise and lie within the log"
+        );
         Self {
             runs,
             last,
@@ -89,10 +101,12 @@ impl Log {
 
     /// Enters a term or records a vote; neither ever goes back.
     pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
+        let before = self.hard_state;
         assert!(
-            hard_state >= self.hard_state,
-            "hard state goes back: {:?} to {hard_state:?}",
-            self.hard_state
+            hard_state.term > before.term
+                || hard_state.term == before.term
+                    && (before.vote.is_none() || hard_state.vote == before.vote),
+            "hard state goes back: {before:?} to {hard_state:?}"
         );
         self.hard_state = hard_state;
     }

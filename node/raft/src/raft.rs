@@ -15,6 +15,9 @@ use crate::{Configuration, Entry, Envelope, GroupId, HardState, Index, Message, 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// No honest cluster gets to this term, and counting on from here cannot overflow: what names a greater one is malformed.
+const TERM_MAX: Term = Term(u64::MAX / 2);
+
 /// One node's part in the protocol. See the crate's header for the contract with the shell.
 #[derive(Debug)]
 pub struct Raft {
@@ -39,7 +42,8 @@ pub struct Raft {
     pub(crate) disk_stalled: bool,
     /// Ticks until a stalled disk may cause a hand-over again.
     pub(crate) stall_pause_ticks: u32,
-    /// Messages that promise a term or vote which is not durable yet.
+    /// Messages that promise a term or vote which is not durable yet: the newest of each kind for each peer, so that a
+    /// disk that hangs cannot fill the memory with answers.
     held: Vec<Envelope>,
     pub(crate) send: Vec<Envelope>,
     pub(crate) load: Vec<LoadRequest>,
@@ -317,8 +321,12 @@ impl Raft {
     fn on_persisted(&mut self) {
         if self.log.is_hard_state_durable() {
             let term = self.term();
+            let campaigns = matches!(self.role, Role::Candidate { .. });
             let released = std::mem::take(&mut self.held);
-            self.send.extend(released.into_iter().filter(|envelope| envelope.term == term));
+            self.send.extend(released.into_iter().filter(|envelope| {
+                // A candidate that gave up while its vote was on the way to the disk asks for no other.
+                envelope.term == term && (campaigns || !matches!(envelope.message, Message::Vote { .. }))
+            }));
             self.count_own_vote();
         }
         if self.reply_due && !self.is_leader() {
@@ -331,6 +339,9 @@ impl Raft {
         let Envelope { from, to, group, term, message } = envelope;
         if to != self.settings.id || group != GroupId(0) || from == self.settings.id {
             return;
+        }
+        if term > TERM_MAX {
+            return self.alarms.push(Alarm::Malformed { from });
         }
         match message {
             // Neither changes a term here: a pre-vote only asks.
@@ -390,8 +401,14 @@ impl Raft {
         let envelope = Envelope { from: self.settings.id, to, group: GroupId(0), term: self.term(), message };
         if self.log.is_hard_state_durable() {
             self.send.push(envelope);
-        } else {
-            self.held.push(envelope);
+            return;
+        }
+        let kind = std::mem::discriminant(&envelope.message);
+        let earlier =
+            self.held.iter_mut().find(|held| held.to == to && std::mem::discriminant(&held.message) == kind);
+        match earlier {
+            Some(earlier) => *earlier = envelope,
+            None => self.held.push(envelope),
         }
     }
 
