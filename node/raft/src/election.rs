@@ -86,16 +86,23 @@ impl Raft {
 
     /// "Would you vote for me in `term`?" The answer changes nothing here: no term, no vote, no contact with a leader.
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last_index: Index, last_term: Term) {
-        let granted =
-            term > self.term() && !self.is_leader_fresh() && self.log.is_up_to_date(last_index, last_term);
+        // With a disk that hangs no vote could follow, and a campaign would only raise the term.
+        let granted = term > self.term()
+            && !self.is_leader_fresh()
+            && !self.disk_stalled
+            && self.log.is_up_to_date(last_index, last_term);
         if !granted {
             return self.send_to(from, Message::PreVoteReply { granted });
         }
-        if self.leader_gone {
-            // Two that saw the leader die need not race: this one gives the other its turn.
+        // Two that saw the leader die need not race. One that has not asked yet gives the other its turn; of two that
+        // ask, the one whose log is behind or whose id is smaller steps back, or they would split the votes.
+        let (own_index, own_term) = (self.log.last(), self.log.last_term());
+        let races = matches!(self.role, Role::PreCandidate { .. })
+            && (last_term, last_index, from) > (own_term, own_index, self.settings.id);
+        if self.leader_gone || races {
             self.leader_gone = false;
             self.leader = None;
-            self.wait_for_next_attempt();
+            self.attempt_failed();
         }
         let message = Message::PreVoteReply { granted };
         self.send.push(Envelope { from: self.settings.id, to: from, group: GroupId(0), term, message });
@@ -146,6 +153,12 @@ impl Raft {
     pub(crate) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
         if let Role::Candidate { answers } = &mut self.role {
             answers.insert(from, granted);
+            if !granted {
+                // A split vote, most likely. With the old leader dead nobody may be left to say that it is lost.
+                let soon =
+                    self.random.between(self.settings.election_ticks / 4, self.settings.election_ticks);
+                self.campaign_in_ticks = self.campaign_in_ticks.min(soon);
+            }
             self.count_votes();
         }
     }
