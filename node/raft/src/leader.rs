@@ -358,7 +358,7 @@ impl Raft {
         }
         let step_down = transfer.because_stalled && self.disk_stalled;
         leader.transfer = None;
-        if step_down && !self.is_quorum_stalled() {
+        if step_down && self.can_others_carry_on() {
             // Nobody took over, and this node can promise nothing: silence lets the others elect.
             self.become_follower(self.term(), None);
         }
@@ -377,10 +377,10 @@ impl Raft {
         }
     }
 
-    /// A leader whose disk hangs gives way, unless a quorum hangs: then nobody could do better.
+    /// A leader whose disk hangs gives way, unless the others could not do without it.
     fn hand_over_stalled(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
-        if leader.transfer.is_some() || self.stall_pause_ticks > 0 || self.is_quorum_stalled() {
+        if leader.transfer.is_some() || self.stall_pause_ticks > 0 || !self.can_others_carry_on() {
             return;
         }
         self.stall_pause_ticks = self.settings.stall_pause_ticks;
@@ -391,16 +391,11 @@ impl Raft {
         }
     }
 
-    fn is_quorum_stalled(&self) -> bool {
+    /// True if the peers that are well are a quorum without this node. A majority of stalled disks leaves no such quorum,
+    /// nor does half of an even number: whoever led then could neither be elected nor commit.
+    fn can_others_carry_on(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        let id = self.settings.id;
-        let stalled = |peer: NodeId| {
-            if peer == id {
-                self.disk_stalled
-            } else {
-                leader.progress.get(&peer).is_some_and(|p| p.disk_stalled)
-            }
-        };
-        self.log.configuration().is_quorum(stalled)
+        let is_well = |p: &Progress| !p.disk_stalled && p.silent_ticks < self.settings.election_ticks;
+        self.log.configuration().is_quorum(|peer| leader.progress.get(&peer).is_some_and(is_well))
     }
 }
