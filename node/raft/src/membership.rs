@@ -6,7 +6,7 @@
 
 use crate::event::Refused;
 use crate::raft::{Raft, Role};
-use crate::{Configuration, Index, Member, NodeId, Payload, Term};
+use crate::{Configuration, Index, Member, Message, NodeId, Payload, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -81,6 +81,9 @@ impl Raft {
             self.append_as_leader(Payload::Config(Arc::new(left)));
         } else if !configuration.is_voter(self.settings.id) {
             self.send_heartbeats();
+            if let Some(to) = self.best_successor() {
+                self.send_to(to, Message::TimeoutNow);
+            }
             self.become_follower(self.term(), None);
         }
     }
