@@ -5,12 +5,14 @@
 //! ever ends by itself. What it says of itself, and the failure of the next call, can be set from outside, so that every
 //! answer a node can give can be had from it.
 
+mod served;
 mod topic;
 
 use crate::api::{
     ClusterInfo, Delivery, Failure, MemberInfo, Reason, Request, Response, SessionId, SessionStep, TopicInfo,
 };
 use crate::handle::{Answer, LocalStatus, Role, Service};
+pub use served::Served;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

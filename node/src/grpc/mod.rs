@@ -117,22 +117,4 @@ fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_timeout_is_read_as_the_protocol_writes_it() {
-        let read = |text: &'static str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().expect("ASCII"));
-            grpc_timeout(&metadata)
-        };
-        assert_eq!(read("900m"), Some(Duration::from_millis(900)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
-        assert_eq!(read("7u"), Some(Duration::from_micros(7)));
-        for text in ["", "m", "1", "-1S", "+1S", "1x", "123456789m", "1.5S"] {
-            assert_eq!(read(text), None, "{text:?}");
-        }
-        assert_eq!(grpc_timeout(&MetadataMap::new()), None);
-    }
-}
+mod tests;

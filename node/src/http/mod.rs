@@ -31,3 +31,6 @@ async fn unknown(request: Request) -> Response {
         simple::not_found().into_response()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! A node in memory behind a real socket.
+
+use super::FakeNode;
+use crate::edge::Edge;
+use crate::http::{router, server};
+use crate::limits::Limits;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A node in memory that serves clients on loopback until it is dropped.
+pub struct Served {
+    /// The node.
+    pub node: FakeNode,
+    /// Where it serves.
+    pub address: SocketAddr,
+    shutdown: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+impl Served {
+    /// Starts to serve a node on a free port of loopback.
+    ///
+    /// # Panics
+    ///
+    /// There is no free port.
+    pub async fn start(node: FakeNode) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let router = router(&Edge::new(node.clone(), Limits::default()));
+        let (shutdown, asked) = oneshot::channel();
+        let asked = async move {
+            // Asked, or dropped without asking: both mean the end.
+            let _ = asked.await;
+        };
+        let server = tokio::spawn(server::serve(listener, router, asked, Duration::ZERO));
+        Self { node, address, shutdown, server }
+    }
+
+    /// The address as clients take it.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Closes the port and all connections, and returns the node.
+    ///
+    /// # Panics
+    ///
+    /// The server panicked.
+    pub async fn stop(self) -> FakeNode {
+        drop(self.shutdown);
+        self.server.await.expect("the server ends when asked");
+        self.node
+    }
+}

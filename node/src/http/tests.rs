@@ -1,0 +1,395 @@
+//! The simple API over a real socket, byte for byte.
+
+use crate::api::{Failure, LeaseId, MessageId, NewMessage, Outcome, Reason, Request};
+use crate::fake::{FakeNode, Served, leading};
+use crate::handle::{LocalStatus, Role, Service};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A response, taken apart.
+struct Got {
+    code: u16,
+    head: String,
+    body: String,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head
+            .lines()
+            .find_map(|line| line.split_once(": ").filter(|(key, _)| *key == name).map(|(_, v)| v))
+    }
+}
+
+/// Sends one request, byte for byte, and reads what comes until the connection closes.
+async fn exchange(served: &Served, request: &[u8]) -> Got {
+    let mut stream = TcpStream::connect(served.address).await.expect("the node listens");
+    stream.write_all(request).await.expect("the node reads");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.expect("the node answers and closes");
+    let text = String::from_utf8(bytes).expect("every answer is UTF-8");
+    let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a head has a code");
+    Got { code, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+async fn send(served: &Served, line: &str, headers: &str, body: &[u8]) -> Got {
+    let length = body.len();
+    let head = format!(
+        "{line} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n"
+    );
+    exchange(served, &[head.as_bytes(), body].concat()).await
+}
+
+async fn started() -> Served {
+    Served::start(FakeNode::default()).await
+}
+
+/// Sends each request of a script in turn: `METHOD PATH [BODY] => CODE BODY`.
+async fn check(served: &Served, script: &str) {
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (request, expected) = line.split_once(" => ").expect("a line has an arrow");
+        let mut words = request.splitn(3, ' ');
+        let (method, path) = (words.next().expect("a method"), words.next().expect("a path"));
+        let got = send(served, &format!("{method} {path}"), "", words.next().unwrap_or("").as_bytes()).await;
+        assert_eq!(format!("{} {}", got.code, got.body).trim_end(), expected, "{request}");
+        assert_eq!(got.header("content-type"), Some("application/json"), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn every_row_of_the_contract() {
+    let served = started().await;
+    let script = r#"
+        GET /topic => 200 {"success": true, "topics": []}
+        PUT /topic {"topic": "orders"} => 201 {"success": true}
+        PUT /topic {"topic": "orders"} => 409 {"success": false}
+        PUT /topic {"topic": "größe / 1 %", "unknown": [1, {"x": null}]} => 201 {"success": true}
+        PUT /topic {"topic": "a"} => 201 {"success": true}
+        GET /topic => 200 {"success": true, "topics": ["orders", "größe / 1 %", "a"]}
+        GET /message/orders => 404 {"success": false}
+        GET /message/none => 404 {"success": false}
+        PUT /message {"topic": "none", "message": "m"} => 404 {"success": false}
+        PUT /message {"topic": "orders", "message": "first"} => 201 {"success": true}
+        PUT /message {"message": "a \"b\"\n\u00e4 \ud83d\ude00 \u0000", "topic": "orders"} => 201 {"success": true}
+        PUT /message {"topic": "orders", "message": ""} => 201 {"success": true}
+        PUT /message {"topic": "größe / 1 %", "message": "m"} => 201 {"success": true}
+        GET /message/orders => 200 {"success": true, "message": "first"}
+        GET /message/orders => 200 {"success": true, "message": "a \"b\"\nä 😀 \u0000"}
+        GET /message/orders => 200 {"success": true, "message": ""}
+        GET /message/orders => 404 {"success": false}
+        GET /message/gr%C3%B6%C3%9Fe%20%2F%201%20%25 => 200 {"success": true, "message": "m"}
+        GET /status => 200 {"role": "Leader", "term": 7}
+    "#;
+    check(&served, script).await;
+}
+
+#[tokio::test]
+async fn status_is_the_nodes_own_view_also_without_a_leader() {
+    let served = started().await;
+    for (role, name) in [(Role::Follower, "Follower"), (Role::Candidate, "Candidate")] {
+        served.node.set_status(LocalStatus { role, term: 0, leader: None, ..LocalStatus::default() });
+        check(&served, &format!("GET /status => 200 {{\"role\": \"{name}\", \"term\": 0}}")).await;
+    }
+    assert_eq!(served.node.calls(), vec![], "the queue was not asked");
+}
+
+#[tokio::test]
+async fn unknown_routes_and_methods_are_not_found_and_take_nothing() {
+    let served = started().await;
+    let script = r#"
+        PUT /topic {"topic": "t"} => 201 {"success": true}
+        PUT /message {"topic": "t", "message": "m"} => 201 {"success": true}
+        GET / => 404 {"success": false}
+        GET /topics => 404 {"success": false}
+        GET /topic/ => 404 {"success": false}
+        GET /message => 404 {"success": false}
+        GET /message/ => 404 {"success": false}
+        GET /message/t/x => 404 {"success": false}
+        POST /topic {"topic": "u"} => 404 {"success": false}
+        DELETE /topic {"topic": "t"} => 404 {"success": false}
+        POST /message {"topic": "t", "message": "m"} => 404 {"success": false}
+        PUT /message/t {"topic": "t", "message": "m"} => 404 {"success": false}
+        DELETE /message/t => 404 {"success": false}
+        OPTIONS /topic => 404 {"success": false}
+        PUT /status => 404 {"success": false}
+        HEAD /message/t => 404
+        HEAD /topic => 404
+        GET /message/t => 200 {"success": true, "message": "m"}
+    "#;
+    check(&served, script).await;
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_refused_and_never_reaches_the_node() {
+    let served = started().await;
+    let long = "o".repeat(256);
+    let mut bodies: Vec<Vec<u8>> = [
+        "",
+        "x",
+        "null",
+        "[]",
+        "\"t\"",
+        "{}",
+        "{\"topic\"",
+        r#"{"topic": 1}"#,
+        r#"{"topic": null}"#,
+        r#"{"topic": ""}"#,
+        r#"{"topic": "a\u0000b"}"#,
+        r#"{"topic": "\ud800"}"#,
+        r#"{"topic": "t"} x"#,
+        r#"{"topic": ["t"]}"#,
+        r#"{"Topic": "t"}"#,
+        r#"{"topic": "t", "topic": "u"}"#,
+        "{\"topic\": \"a\nb\"}",
+    ]
+    .iter()
+    .map(|body| body.as_bytes().to_vec())
+    .collect();
+    bodies.push(b"{\"topic\": \"\xff\"}".to_vec());
+    bodies.push(b"\xef\xbb\xbf{\"topic\": \"t\"}".to_vec());
+    bodies.push(format!(r#"{{"topic": "{long}"}}"#).into_bytes());
+    bodies.push([&b"{\"x\": "[..], &[b'['; 100_000]].concat());
+    for body in &bodies {
+        let got = send(&served, "PUT /topic", "", body).await;
+        let shown = String::from_utf8_lossy(&body[..body.len().min(80)]);
+        assert_eq!((got.code, got.body.as_str()), (400, r#"{"success": false}"#), "{shown}");
+        assert_eq!(got.header("raftqueue-outcome"), Some("not_done"), "{shown}");
+    }
+    for body in
+        [r#"{"topic": "t"}"#, r#"{"topic": "t", "message": 1}"#, r#"{"topic": "t", "message": {"a": 1}}"#]
+    {
+        assert_eq!(send(&served, "PUT /message", "", body.as_bytes()).await.code, 400, "{body}");
+    }
+    for path in
+        [format!("/message/{long}"), "/message/%ff".into(), "/message/a%00b".into(), "/message/%0A".into()]
+    {
+        assert_eq!(send(&served, &format!("GET {path}"), "", b"").await.code, 400, "{path}");
+    }
+    assert_eq!(served.node.calls(), vec![], "nothing of this was a call");
+}
+
+#[tokio::test]
+async fn the_content_type_of_a_request_is_not_looked_at() {
+    let served = started().await;
+    for (position, header) in
+        ["", "content-type: text/plain\r\n", "content-type: \r\n"].into_iter().enumerate()
+    {
+        let body = format!(r#"{{"topic": "t{position}"}}"#);
+        assert_eq!(send(&served, "PUT /topic", header, body.as_bytes()).await.code, 201, "{header:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_too_large_and_one_at_it_is_not() {
+    let served = started().await;
+    assert_eq!(send(&served, "PUT /topic", "", br#"{"topic": "t"}"#).await.code, 201);
+    let put = |message: String| format!(r#"{{"topic": "t", "message": "{message}"}}"#).into_bytes();
+    let largest = "m".repeat(1 << 20);
+    assert_eq!(send(&served, "PUT /message", "", &put(largest.clone())).await.code, 201);
+    let escaped = put("\\u0041".repeat(1 << 20));
+    assert_eq!(send(&served, "PUT /message", "", &escaped).await.code, 201, "however it is escaped");
+    let got = send(&served, "PUT /message", "", &put(largest + "m")).await;
+    assert_eq!((got.code, got.body.as_str()), (413, r#"{"success": false}"#));
+    assert_eq!(got.header("raftqueue-reason"), Some("too_large"));
+    let got = send(&served, "PUT /message", "", &vec![b' '; 10 << 20]).await;
+    assert_eq!(got.code, 413, "more than any body could need, refused after it was written in full");
+}
+
+#[tokio::test]
+async fn every_failure_has_its_code_and_its_headers() {
+    let served = started().await;
+    let cases = [
+        (Reason::InvalidArgument, 400),
+        (Reason::TopicNotFound, 404),
+        (Reason::TopicExists, 409),
+        (Reason::TooLarge, 413),
+        (Reason::LimitReached, 429),
+        (Reason::Overloaded, 429),
+        (Reason::DiskFull, 507),
+        (Reason::NoLeader, 503),
+        (Reason::NotLeader, 503),
+        (Reason::ShuttingDown, 503),
+        (Reason::DataUnreadable, 503),
+        (Reason::AlreadyDone, 409),
+    ];
+    let requests = ["PUT /topic", "GET /topic", "PUT /message", "GET /message/t"];
+    for (position, (reason, code)) in cases.into_iter().enumerate() {
+        let request = requests[position % requests.len()];
+        let body = br#"{"topic": "t", "message": "m"}"#;
+        served.node.fail_next(Failure::not_done(reason, "text\nof two lines"));
+        let got = send(&served, request, "", body).await;
+        assert_eq!((got.code, got.body.as_str()), (code, r#"{"success": false}"#), "{reason:?}");
+        assert_eq!(got.header("raftqueue-outcome"), Some("not_done"), "{reason:?}");
+        assert_eq!(got.header("retry-after").is_some(), code == 429 || code == 507, "{reason:?}");
+
+        served.node.fail_next(Failure::unknown(reason, ""));
+        let got = send(&served, request, "", body).await;
+        assert_eq!((got.code, got.body.as_str()), (504, r#"{"success": false}"#), "{reason:?}");
+        assert_eq!(got.header("raftqueue-outcome"), Some("unknown"), "{reason:?}");
+    }
+    served.node.fail_next(Failure::not_done(Reason::Overloaded, "").retry_after_ms(1_001));
+    let got = send(&served, "GET /topic", "", b"").await;
+    assert_eq!(
+        (got.header("retry-after"), got.header("raftqueue-retry-after-ms")),
+        (Some("2"), Some("1001"))
+    );
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_text_is_given_in_base64_and_marked() {
+    let served = started().await;
+    let call = |request| served.node.call(request, Duration::from_secs(1), false);
+    send(&served, "PUT /topic", "", br#"{"topic": "t"}"#).await;
+    let message = |body: &'static [u8]| NewMessage { body: body.into(), ..NewMessage::default() };
+    let messages = vec![message(b"\xff\xfe"), message(b"text")];
+    call(Request::Publish { topic: "t".into(), session: None, messages }).await.expect("published");
+    let got = send(&served, "GET /message/t", "", b"").await;
+    assert_eq!((got.code, got.body.as_str()), (200, r#"{"success": true, "message": "//4="}"#));
+    assert_eq!(got.header("raftqueue-encoding"), Some("base64"));
+    let got = send(&served, "GET /message/t", "", b"").await;
+    assert_eq!(
+        (got.body.as_str(), got.header("raftqueue-encoding")),
+        (r#"{"success": true, "message": "text"}"#, None)
+    );
+}
+
+#[tokio::test]
+async fn rule_6_5_a_pop_with_a_request_id_can_be_repeated() {
+    let served = started().await;
+    let script = r#"
+        PUT /topic {"topic": "t"} => 201 {"success": true}
+        PUT /message {"topic": "t", "message": "1"} => 201 {"success": true}
+        PUT /message {"topic": "t", "message": "2"} => 201 {"success": true}
+    "#;
+    check(&served, script).await;
+    let id = "raftqueue-request-id: 123e4567-e89b-12d3-a456-426614174000\r\n";
+    let same = "raftqueue-request-id: 123E4567E89B12D3A456426614174000\r\n";
+    for header in [id, same] {
+        assert_eq!(
+            send(&served, "GET /message/t", header, b"").await.body,
+            r#"{"success": true, "message": "1"}"#
+        );
+    }
+    assert_eq!(send(&served, "GET /message/t", "", b"").await.body, r#"{"success": true, "message": "2"}"#);
+    for wrong in ["x", "123e4567", "123e4567e89b12d3a4564266141740000", "ö"] {
+        let header = format!("raftqueue-request-id: {wrong}\r\n");
+        assert_eq!(send(&served, "GET /message/t", &header, b"").await.code, 400, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn rule_8_2_a_creation_with_a_request_id_can_be_repeated() {
+    let served = started().await;
+    let id = "raftqueue-request-id: 00000000000000000000000000000001\r\n";
+    for (header, code) in [(id, 201), (id, 201), ("", 409)] {
+        assert_eq!(send(&served, "PUT /topic", header, br#"{"topic": "t"}"#).await.code, code);
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_is_900_ms_unless_a_header_says_otherwise() {
+    #[derive(Clone)]
+    struct Mirror;
+    impl Service for Mirror {
+        async fn call(
+            &self,
+            _: Request,
+            deadline: Duration,
+            _: bool,
+        ) -> Result<crate::handle::Answer, Failure> {
+            Err(Failure::not_done(Reason::Overloaded, "")
+                .retry_after_ms(u64::try_from(deadline.as_millis()).unwrap()))
+        }
+        fn local_status(&self) -> std::sync::Arc<LocalStatus> {
+            std::sync::Arc::default()
+        }
+    }
+    use crate::{edge::Edge, limits::Limits};
+    use tower::ServiceExt;
+    let router = super::router(&Edge::new(Mirror, Limits::default()));
+    let cases = [("", Some(900)), ("5000", Some(5_000)), ("99999999", Some(600_000)), ("1", Some(1))];
+    let refused = ["0", "-1", "1.5", "x", "99999999999999999999"].map(|text| (text, None));
+    for (header, expected) in cases.into_iter().chain(refused) {
+        let mut request = http::Request::get("/topic");
+        if !header.is_empty() {
+            request = request.header("raftqueue-deadline-ms", header);
+        }
+        let request = request.body(axum::body::Body::empty()).expect("a request");
+        let response = router.clone().oneshot(request).await.expect("it cannot fail");
+        let seen = response.headers().get("raftqueue-retry-after-ms");
+        let seen: Option<u64> = seen.map(|ms| ms.to_str().unwrap().parse().unwrap());
+        match expected {
+            // A little of it is gone by the time the node is called.
+            Some(ms) => {
+                assert!(seen.is_some_and(|seen| seen <= ms && seen + 500 >= ms), "{header}: {seen:?}");
+            }
+            None => assert_eq!(response.status(), 400, "{header}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_not_proposed_in_time() {
+    let served = started().await;
+    let head = "PUT /topic HTTP/1.1\r\nhost: node\r\nconnection: close\r\nraftqueue-deadline-ms: 20\r\n";
+    let request = format!("{head}content-length: 20\r\n\r\n{{\"topic\"");
+    let got = exchange(&served, request.as_bytes()).await;
+    assert_eq!((got.code, got.body.as_str()), (503, r#"{"success": false}"#));
+    assert_eq!(got.header("raftqueue-outcome"), Some("not_done"));
+    assert_eq!(served.node.calls(), vec![]);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_lead_names_the_leader() {
+    let served = started().await;
+    assert_eq!(
+        send(&served, "GET /topic", "", b"").await.header("raftqueue-leader"),
+        None,
+        "it leads itself"
+    );
+    let leader_address = Some("10.0.0.1:7420".to_owned());
+    served.node.set_status(LocalStatus { role: Role::Follower, leader_address, ..leading() });
+    for request in ["GET /topic", "GET /message/none", "GET /status"] {
+        let got = send(&served, request, "", b"").await;
+        assert_eq!(got.header("raftqueue-leader"), Some("10.0.0.1:7420"), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_serves_many_requests_and_garbage_ends_only_itself() {
+    let served = started().await;
+    let two = b"GET /status HTTP/1.1\r\nhost: n\r\n\r\nGET /status HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n";
+    let got = exchange(&served, two).await;
+    assert_eq!(got.body.matches(r#"{"role": "Leader", "term": 7}"#).count(), 2, "{}", got.body);
+    for garbage in [
+        &b"\0\0\0\0\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxxxxxxxxxxxxxxxxxxxxxxxx",
+    ] {
+        let mut stream = TcpStream::connect(served.address).await.expect("the node listens");
+        stream.write_all(garbage).await.expect("the node reads");
+        let mut rest = Vec::new();
+        // Whether it answers before it closes is up to the protocol; it must close, and live on.
+        let _ = stream.read_to_end(&mut rest).await;
+    }
+    assert_eq!(send(&served, "GET /status", "", b"").await.code, 200);
+}
+
+#[tokio::test]
+async fn stopping_closes_idle_connections_and_the_port() {
+    let served = started().await;
+    let mut idle = TcpStream::connect(served.address).await.expect("the node listens");
+    assert_eq!(send(&served, "GET /status", "", b"").await.code, 200);
+    let address = served.address;
+    let node = served.stop().await;
+    let mut rest = Vec::new();
+    let _ = idle.read_to_end(&mut rest).await;
+    assert_eq!(rest, b"");
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    let lease = LeaseId { message: MessageId { generation: 0, topic: 1, offset: 0 }, token: 1 };
+    let ack = Request::Ack { topic: "t".into(), subscription: String::new(), leases: vec![lease] };
+    let failure = node.call(ack, Duration::from_secs(1), false).await.expect_err("there is no such topic");
+    assert_eq!(failure.outcome, Outcome::NotDone, "the node itself lives on");
+}
