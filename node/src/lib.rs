@@ -3,11 +3,23 @@
 pub mod api;
 pub mod bodies;
 pub mod codec;
+pub mod config;
+pub mod driver;
 pub mod edge;
+mod entropy;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod forming;
 pub mod grpc;
 pub mod handle;
 pub mod http;
 pub mod limits;
+pub mod metrics;
+pub mod operations;
+pub mod process;
 pub mod replica;
+pub mod run;
+pub mod service;
+pub mod storage;
+pub mod transport;
+pub mod wire;

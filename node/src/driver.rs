@@ -1,0 +1,487 @@
+//! The one task that owns the replica: drain events, handle them, perform the actions. It decides nothing and waits for
+//! nothing but the next event.
+//!
+//! What it performs: writes go to the log's thread ([`crate::storage`]), messages to the transport, reads of the disk to
+//! blocking threads whose answers come back as events, replies to the callers. All of it leaves without waiting.
+
+use crate::api::{Failure, Reason, Request, Response};
+use crate::bodies::Bodies;
+use crate::forming::{Forming, LogStanding};
+use crate::handle::{LocalStatus, Role};
+use crate::metrics::Metrics;
+use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
+use crate::storage::Storage;
+use crate::transport::{Arrivals, Own, Transport};
+use bytes::Bytes;
+use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind};
+use raftqueue_wal::{MetaPayload, Reader};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+/// The length of a tick.
+pub const TICK: Duration = Duration::from_millis(10);
+/// Events taken in one batch, of each kind, so that none starves the others.
+const BATCH_MAX: usize = 1_024;
+/// Bytes of entries read back at once to be applied.
+const APPLY_BYTES_MAX: u64 = 4 << 20;
+/// Ticks between two looks at how full the queue is.
+const QUEUE_EVERY_TICKS: u64 = 100;
+/// A node that is so many entries behind is not ready.
+const READY_LAG_MAX: u64 = 10_000;
+/// How long a leader may be unknown before a node is not ready.
+const LEADERLESS_MAX: Duration = Duration::from_secs(3);
+
+/// What reaches the driver from the rest of the process, besides peers and calls.
+#[derive(Debug)]
+pub enum Notice {
+    /// An event for the replica.
+    Event(Event),
+    /// The log cannot be written any more.
+    DiskFailed(String),
+    /// A peer knows a later life of this node.
+    Cloned(String),
+}
+
+/// What the handle asks of the driver.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// A call. The reply channel is dropped unanswered only when the node stops.
+    Call {
+        id: CallId,
+        request: Request,
+        deadline: Instant,
+        reply: oneshot::Sender<Result<Response, Failure>>,
+    },
+    /// The caller has gone.
+    Cancel(CallId),
+    /// Give leadership away, if this node has it.
+    HandOver,
+    /// End.
+    Stop,
+}
+
+/// Who leads, for those who wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// This node leads.
+    pub is_own: bool,
+    /// The term.
+    pub term: u64,
+}
+
+/// Why the driver ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// The disk failed: what was written last may be lost, and nothing more can be promised.
+    DiskFailed(String),
+    /// A committed entry cannot be applied here.
+    Unreadable(String),
+    /// This node's disk is a copy of another's, or was set back.
+    Cloned(String),
+}
+
+/// What a driver is made of.
+pub(crate) struct Parts {
+    pub(crate) replica: Replica,
+    pub(crate) storage: Storage,
+    pub(crate) reader: Reader,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) transport: Transport,
+    pub(crate) arrivals: Arrivals,
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
+    pub(crate) notify: mpsc::UnboundedSender<Notice>,
+    pub(crate) own: Arc<Own>,
+    pub(crate) forming: Arc<Forming>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) status: watch::Sender<Arc<LocalStatus>>,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) election_timeout_ms: u64,
+}
+
+/// See the module's header.
+pub(crate) struct Driver {
+    parts: Parts,
+    start: Instant,
+    replies: BTreeMap<CallId, oneshot::Sender<Result<Response, Failure>>>,
+    /// Answers that were at hand; handled before anything else.
+    immediate: Vec<Event>,
+    disk_stalled: bool,
+    ticks: u64,
+    last_tick: Instant,
+    leader_seen: Instant,
+    ended: Option<Ended>,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        Self {
+            parts,
+            start: now,
+            replies: BTreeMap::new(),
+            immediate: Vec::new(),
+            disk_stalled: false,
+            ticks: 0,
+            last_tick: now,
+            leader_seen: now,
+            ended: None,
+        }
+    }
+
+    /// Runs until it is told to stop, or cannot go on.
+    pub(crate) async fn run(mut self) -> Ended {
+        let mut ticks = tokio::time::interval(TICK);
+        // A process that was held up does not make up for ticks: its peers have not waited either.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        self.perform();
+        while self.ended.is_none() {
+            // Receipts of the disk first: they release what others wait for. Time next, so that load cannot stop it.
+            // Then small messages, entries, and the clients' calls last.
+            tokio::select! {
+                biased;
+                Some(notice) = self.parts.notices.recv() => self.on_notice(notice),
+                _ = ticks.tick() => self.on_tick(),
+                Some((envelope, vitals)) = self.parts.arrivals.control.recv() => {
+                    self.handle(Event::Receive(envelope, vitals));
+                }
+                Some((envelope, vitals)) = self.parts.arrivals.bulk.recv() => {
+                    self.handle(Event::Receive(envelope, vitals));
+                }
+                Some(order) = self.parts.orders.recv() => self.on_order(order),
+            }
+            self.drain();
+            self.perform();
+        }
+        let ended = self.ended.take().expect("just seen");
+        let Driver { parts, replies, .. } = self;
+        for (_, reply) in replies {
+            let _ = reply.send(Err(Failure::unknown(
+                Reason::ShuttingDown,
+                "the node stopped before the call was done",
+            )));
+        }
+        let storage = parts.storage;
+        // The last write is finished, so that the next start finds nothing to doubt.
+        let _ = tokio::task::spawn_blocking(move || storage.stop()).await;
+        ended
+    }
+
+    /// Takes what else is there, so that one entry and one write carry all of it.
+    fn drain(&mut self) {
+        for _ in 0..BATCH_MAX {
+            let Ok(notice) = self.parts.notices.try_recv() else { break };
+            self.on_notice(notice);
+        }
+        for _ in 0..BATCH_MAX {
+            let Ok((envelope, vitals)) = self.parts.arrivals.control.try_recv() else { break };
+            self.handle(Event::Receive(envelope, vitals));
+        }
+        for _ in 0..BATCH_MAX {
+            let Ok((envelope, vitals)) = self.parts.arrivals.bulk.try_recv() else { break };
+            self.handle(Event::Receive(envelope, vitals));
+        }
+        for _ in 0..BATCH_MAX {
+            let Ok(order) = self.parts.orders.try_recv() else { break };
+            self.on_order(order);
+        }
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: millis(self.start.elapsed()), wall_ms: millis(wall) }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        self.parts.replica.handle(now, event);
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Event(event) => {
+                let persisted = matches!(event, Event::Persisted(_));
+                self.handle(event);
+                if persisted {
+                    let durable = self.parts.replica.raft().durable_index();
+                    self.parts.own.durable.store(durable.0, Ordering::Relaxed);
+                    self.parts.bodies.durable(durable);
+                }
+            }
+            Notice::DiskFailed(error) => self.ended = Some(Ended::DiskFailed(error)),
+            Notice::Cloned(error) => self.ended = Some(Ended::Cloned(error)),
+        }
+    }
+
+    fn on_order(&mut self, order: Order) {
+        match order {
+            Order::Call { id, request, deadline, reply } => {
+                self.replies.insert(id, reply);
+                let deadline_ms = millis(deadline.saturating_duration_since(self.start));
+                self.handle(Event::Call { id, request, deadline_ms });
+            }
+            Order::Cancel(id) => {
+                self.replies.remove(&id);
+                self.handle(Event::Cancel(id));
+            }
+            Order::HandOver => self.handle(Event::HandOver),
+            Order::Stop => self.ended = Some(Ended::Stopped),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let lag = self.last_tick.elapsed().saturating_sub(TICK);
+        self.last_tick = Instant::now();
+        self.ticks += 1;
+        let stalled = self.parts.storage.busy_ms() > self.parts.election_timeout_ms;
+        if stalled != self.disk_stalled {
+            self.disk_stalled = stalled;
+            if stalled {
+                tracing::warn!("the disk has not answered for an election timeout");
+            }
+            self.handle(Event::DiskStalled(stalled));
+        }
+        self.handle(Event::Tick);
+        let view = self.parts.replica.view();
+        self.publish(&view);
+        self.parts.metrics.observe(&view, stalled, lag);
+        if self.ticks.is_multiple_of(QUEUE_EVERY_TICKS) {
+            self.parts.metrics.observe_queue(self.parts.replica.state());
+        }
+    }
+
+    fn perform(&mut self) {
+        loop {
+            let actions = self.parts.replica.take_actions();
+            self.act(actions);
+            if self.immediate.is_empty() {
+                break;
+            }
+            for event in std::mem::take(&mut self.immediate) {
+                self.handle(event);
+            }
+        }
+    }
+
+    fn act(&mut self, actions: Actions) {
+        let Actions {
+            write,
+            send,
+            load,
+            load_to_apply,
+            lookups,
+            replies,
+            applied,
+            deleted,
+            settled,
+            role,
+            alarms,
+            fatal,
+        } = actions;
+        if let Some(write) = write {
+            self.parts.storage.write(write);
+        }
+        for (envelope, vitals) in send {
+            self.parts.transport.send(envelope, vitals);
+        }
+        for request in load {
+            self.load(request);
+        }
+        if let Some((from, to)) = load_to_apply {
+            self.load_to_apply(from, to);
+        }
+        for entry in applied {
+            self.parts.bodies.applied(entry);
+        }
+        for topic in deleted {
+            self.parts.bodies.forget(topic);
+        }
+        for (topic, offset) in settled {
+            self.parts.bodies.settled(topic, offset);
+        }
+        for lookup in lookups {
+            match self.parts.bodies.look_up(&lookup, false) {
+                Some(found) => self.immediate.push(Event::LookedUp(lookup.id, found)),
+                None => {
+                    let bodies = Arc::clone(&self.parts.bodies);
+                    self.off_the_driver(move || {
+                        Event::LookedUp(lookup.id, bodies.look_up(&lookup, true).expect("it may block"))
+                    });
+                }
+            }
+        }
+        for (id, result) in replies {
+            if let Some(reply) = self.replies.remove(&id) {
+                // The caller may have gone.
+                let _ = reply.send(result);
+            }
+        }
+        if let Some(role) = role {
+            tracing::info!(
+                role = ?role.role,
+                term = role.term.0,
+                leader = role.leader.map(|leader| leader.to_string()),
+                "role changed"
+            );
+            let view = self.parts.replica.view();
+            self.publish(&view);
+        }
+        for alarm in alarms {
+            match alarm {
+                Alarm::Malformed { from } => {
+                    tracing::error!(peer = %from, "a peer's message contradicts itself")
+                }
+                alarm => tracing::error!(?alarm, "a peer breaks the protocol"),
+            }
+        }
+        if let Some(why) = fatal {
+            self.ended.get_or_insert(Ended::Unreadable(why));
+        }
+    }
+
+    /// Reads the disk on another thread; the answer comes back as an event.
+    fn off_the_driver(&self, read: impl FnOnce() -> Event + Send + 'static) {
+        let notify = self.parts.notify.clone();
+        tokio::task::spawn_blocking(move || {
+            let event = read();
+            // Fails only when the node has stopped.
+            let _ = notify.send(Notice::Event(event));
+        });
+    }
+
+    fn load(&self, request: LoadRequest) {
+        let reader = self.parts.reader.clone();
+        self.off_the_driver(move || {
+            let LoadRequest { to, from, bytes_max } = request;
+            let entries = reader.entries(from, Index(u64::MAX), bytes_max as u64).unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot read entries for a peer");
+                Vec::new()
+            });
+            Event::Loaded(LogSlice { to, from, entries })
+        });
+    }
+
+    fn load_to_apply(&self, from: Index, to: Index) {
+        let reader = self.parts.reader.clone();
+        self.off_the_driver(move || {
+            let entries = reader.metas(from, to.next(), APPLY_BYTES_MAX).unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot read entries to apply them");
+                // Not again at once: an unreadable disk is not asked a thousand times a second.
+                std::thread::sleep(Duration::from_millis(100));
+                Vec::new()
+            });
+            let entries = entries.into_iter().map(|entry| LoadedEntry {
+                index: entry.index,
+                term: entry.term,
+                payload: match entry.payload {
+                    MetaPayload::Noop => Payload::Noop,
+                    MetaPayload::Config(configuration) => Payload::Config(configuration),
+                    MetaPayload::Command { meta, .. } => Payload::Command { meta, bodies: Bytes::new() },
+                },
+            });
+            Event::LoadedToApply(entries.collect())
+        });
+    }
+
+    /// Tells the edges, the peers and the probes what this node is now.
+    fn publish(&mut self, view: &View) {
+        let role = view.raft.role;
+        let is_own = role.role == RoleKind::Leader;
+        let leadership = Leadership { leader: role.leader, is_own, term: role.term.0 };
+        self.parts.leadership.send_if_modified(|before| std::mem::replace(before, leadership) != leadership);
+        self.parts.own.version.store(view.configuration.version, Ordering::Relaxed);
+        let acknowledged: BTreeMap<NodeId, u64> =
+            view.raft.peers.iter().map(|peer| (peer.id, peer.matched.0)).collect();
+        *self.parts.own.acknowledged.write().unwrap_or_else(PoisonError::into_inner) = acknowledged;
+        if view.raft.last > Index(0) {
+            let member_names =
+                view.configuration.members.values().map(|member| member.name.clone()).collect();
+            self.parts.forming.has_log(LogStanding { member_names, last_index: view.raft.last.0 });
+        }
+        if role.leader.is_some() {
+            self.leader_seen = Instant::now();
+        }
+        let status = self.local_status(view);
+        self.parts.status.send_replace(Arc::new(status));
+    }
+
+    fn local_status(&self, view: &View) -> LocalStatus {
+        let role = view.raft.role;
+        let own = self.parts.replica.raft().id();
+        let identity = *self.parts.own.identity.borrow();
+        let leader_address =
+            role.leader.filter(|leader| *leader != own).and_then(|leader| self.parts.transport.peer(leader));
+        let members = view.configuration.members.iter().map(|(id, member)| crate::api::MemberInfo {
+            id: id.0,
+            name: member.name.clone(),
+            client_address: if *id == own {
+                self.parts.own.client_address.clone()
+            } else {
+                self.parts.transport.peer(*id).map(|peer| peer.client_address).unwrap_or_default()
+            },
+            role: match (role.leader == Some(*id), member.kind) {
+                (true, _) => "leader",
+                (false, MemberKind::Voter) => "follower",
+                (false, MemberKind::Learner) => "learner",
+            }
+            .into(),
+            voter: member.kind == MemberKind::Voter,
+            active: *id == own || self.parts.transport.is_connected(*id),
+            matched: 0,
+            lag: 0,
+        });
+        LocalStatus {
+            node_id: Some(own.0),
+            name: self.parts.own.name.clone(),
+            cluster_id: identity
+                .and_then(|own| own.cluster_id)
+                .map(|id| format!("{id:032x}"))
+                .unwrap_or_default(),
+            generation: identity.map_or(0, |own| own.generation),
+            version: view.configuration.version,
+            role: match role.role {
+                RoleKind::Leader => Role::Leader,
+                RoleKind::Follower => Role::Follower,
+                RoleKind::PreCandidate | RoleKind::Candidate => Role::Candidate,
+            },
+            term: role.term.0,
+            leader: role.leader.map(|leader| leader.0),
+            leader_address: if role.leader == Some(own) {
+                Some(self.parts.own.client_address.clone())
+            } else {
+                leader_address.map(|peer| peer.client_address)
+            },
+            commit: view.raft.commit.0,
+            applied: view.applied.0,
+            last: view.raft.last.0,
+            members: members.collect(),
+            not_ready: self.not_ready(view, own),
+        }
+    }
+
+    fn not_ready(&self, view: &View, own: NodeId) -> Option<String> {
+        if !view.configuration.members.contains_key(&own) {
+            return Some("not a member of a cluster yet".into());
+        }
+        if self.leader_seen.elapsed() > LEADERLESS_MAX {
+            return Some(format!("no leader known for {} s", self.leader_seen.elapsed().as_secs()));
+        }
+        if view.raft.commit == Index(0) {
+            return Some("nothing is known to be committed yet".into());
+        }
+        let lag = view.raft.commit.0.saturating_sub(view.applied.0);
+        (lag > READY_LAG_MAX).then(|| format!("{lag} committed entries are still to be applied"))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

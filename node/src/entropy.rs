@@ -1,0 +1,23 @@
+//! Randomness from the operating system: for ids, nonces, salts and seeds. The cores get theirs from here, as numbers.
+
+/// A random number, never 0.
+///
+/// # Panics
+/// If the operating system has no randomness to give: nothing that needs an id could go on.
+#[must_use]
+pub(crate) fn random() -> u64 {
+    loop {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+        match u64::from_le_bytes(bytes) {
+            0 => {}
+            number => return number,
+        }
+    }
+}
+
+/// A random 128-bit number, never 0.
+#[must_use]
+pub(crate) fn random_wide() -> u128 {
+    u128::from(random()) << 64 | u128::from(random())
+}

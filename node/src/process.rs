@@ -1,0 +1,77 @@
+//! A node as a process of its own: logging, signals, exit codes. Shared by `raftqueue-node` and `raftq up`.
+
+use crate::config::{LogFormat, NodeArgs, log_filter};
+use crate::run::run;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// What the exit codes of a node mean, for `--help`.
+pub const EXIT_CODES: &str = "Exit codes: 0 stopped as asked; 1 other error; 2 wrong arguments; 3 the data directory is \
+refused; 4 an address cannot be served; 5 the disk failed; 6 an entry or this disk cannot be trusted.";
+
+/// Runs a node until SIGTERM or SIGINT.
+#[must_use]
+pub fn main(args: NodeArgs) -> ExitCode {
+    start_logging(args.log_format);
+    let threads = usize::try_from(args.threads).unwrap_or(1);
+    let config = match args.resolve() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to at the start");
+        let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to at the start");
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        // Its own task, so that the runtime's thread runs it rather than this one.
+        match tokio::spawn(run(config, stop)).await {
+            Ok(result) => result,
+            Err(error) => Err(crate::run::Fatal { code: 1, text: error.to_string() }),
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            tracing::error!(code = fatal.code, "{fatal}");
+            eprintln!("error: {fatal}");
+            ExitCode::from(fatal.code)
+        }
+    }
+}
+
+fn start_logging(format: LogFormat) {
+    let human = match format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let filter = EnvFilter::try_new(log_filter()).unwrap_or_else(|error| {
+        eprintln!("warning: RUST_LOG is not understood ({error}); logging at `info`");
+        EnvFilter::new("info")
+    });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fails only if a subscriber is installed already, which then does the job.
+    let _ = if human {
+        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+    } else {
+        builder.json().with_target(false).try_init()
+    };
+}

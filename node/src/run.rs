@@ -1,0 +1,351 @@
+//! A node from its start to its end: listeners first, then recovery, then forming, then the driver.
+
+use crate::bodies::{Bodies, CACHE_BYTES_DEFAULT};
+use crate::config::Config;
+use crate::driver::{Driver, Ended, Leadership, Parts};
+use crate::edge::Edge;
+use crate::forming::{Formed, Forming, LogStanding};
+use crate::handle::LocalStatus;
+use crate::metrics::Metrics;
+use crate::replica::{Replica, Settings};
+use crate::service::NodeService;
+use crate::storage::Storage;
+use crate::transport::{Own, PeerService, Transport};
+use crate::{entropy, http, operations};
+use raftqueue_proto::peer::v1::peer_server::PeerServer;
+use raftqueue_raft::{self as raft, NodeId};
+use raftqueue_wal::disk::RealDisk;
+use raftqueue_wal::{DataDir, OpenError, Options, Reader, Recovered, Wal};
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+/// How long calls that have begun may take to end when the node stops.
+const FINISH: Duration = Duration::from_secs(1);
+/// How long a hand-over may take when the node stops.
+const HAND_OVER: Duration = Duration::from_secs(1);
+/// Calls that may wait for the driver.
+const ORDERS: usize = 16_384;
+
+/// Why a node could not start or go on, with the exit code that says so to whoever started it.
+#[derive(Debug)]
+pub struct Fatal {
+    /// 3: the data directory is refused; 4: an address cannot be served; 5: the disk failed; 6: an entry or this disk
+    /// cannot be trusted. 1: anything else.
+    pub code: u8,
+    /// For people.
+    pub text: String,
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Fatal {}
+
+/// Runs a node until `shutdown` resolves or it cannot go on.
+///
+/// On shutdown it fails `/readyz`, hands leadership over, goes on forwarding for the configured drain, lets calls that
+/// have begun end, finishes its last write and returns.
+///
+/// # Errors
+/// [`Fatal`]; everything that was acknowledged is on disk all the same.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
+    let metrics = Arc::new(Metrics::new(&config.name));
+    let own = Arc::new(Own::new(config.name.clone(), config.client_address.clone(), entropy::random()));
+    let (notify, notices) = mpsc::unbounded_channel();
+    let (transport, arrivals) = Transport::new(Arc::clone(&own), Arc::clone(&metrics), notify.clone());
+    let (orders, orders_taken) = mpsc::channel(ORDERS);
+    let starting = LocalStatus {
+        name: config.name.clone(),
+        not_ready: Some("opening the data directory".into()),
+        ..LocalStatus::default()
+    };
+    let (status, status_seen) = watch::channel(Arc::new(starting));
+    let (leadership, leadership_seen) = watch::channel(Leadership::default());
+    let service =
+        NodeService::new(orders, status_seen.clone(), leadership_seen, transport.clone(), Arc::clone(&own));
+    let edge = Edge::new(service.clone(), config.limits);
+    let forming = Arc::new(Forming::new(Arc::clone(&own), config.members.clone()));
+    let reader = Arc::new(OnceLock::new());
+    let stopping = Arc::new(AtomicBool::new(false));
+
+    let mut servers = Servers::default();
+    let client_port = listen(&config.client_listen, "clients").await?;
+    servers.serve(client_port, http::router(&edge));
+    let peer_port = listen(&config.peer_listen, "peers").await?;
+    let peers = PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader));
+    servers.serve_peers(peer_port, peers);
+    if let Some(address) = &config.operations_listen {
+        let router = operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping));
+        servers.serve(listen(address, "operations").await?, router);
+    }
+
+    let mut shutdown = std::pin::pin!(shutdown);
+    let prepare = prepare(&config, &forming, &reader, &status);
+    let prepared = tokio::select! {
+        prepared = prepare => prepared?,
+        () = &mut shutdown => {
+            servers.stop(Duration::ZERO).await;
+            return Ok(());
+        }
+    };
+    let Prepared { wal, recovered, form } = prepared;
+    let node_id = own.identity.borrow().expect("the data directory is open").node_id;
+    let mut replica = Replica::new(replica_settings(&config, node_id), recovered);
+    if let Some(configuration) = form {
+        replica.form(configuration);
+    }
+    let reader = wal.reader();
+    let bodies = Arc::new(Bodies::new(reader.clone(), CACHE_BYTES_DEFAULT));
+    bodies.durable(replica.raft().durable_index());
+    own.durable.store(replica.raft().durable_index().0, Ordering::Relaxed);
+    service.set_bodies(Arc::clone(&bodies));
+    let mut connections = JoinSet::new();
+    transport.connect(&config.members, &mut connections);
+    let storage = Storage::start(wal, notify.clone(), Arc::clone(&metrics));
+    let driver = Driver::new(Parts {
+        replica,
+        storage,
+        reader,
+        bodies,
+        transport,
+        arrivals,
+        orders: orders_taken,
+        notices,
+        notify,
+        own,
+        forming,
+        metrics,
+        status,
+        leadership,
+        election_timeout_ms: config.election_timeout_ms,
+    });
+    let mut driver = tokio::spawn(driver.run());
+
+    let ended = tokio::select! {
+        ended = &mut driver => ended,
+        () = &mut shutdown => {
+            stopping.store(true, Ordering::Relaxed);
+            leave(&service, &config).await;
+            service.stop();
+            servers.stop(FINISH).await;
+            service.stop_driver().await;
+            driver.await
+        }
+    };
+    drop(connections);
+    servers.stop(Duration::ZERO).await;
+    match ended {
+        Ok(Ended::Stopped) => Ok(()),
+        Ok(Ended::DiskFailed(error)) => Err(Fatal { code: 5, text: format!("the disk failed: {error}") }),
+        Ok(Ended::Unreadable(error) | Ended::Cloned(error)) => Err(Fatal { code: 6, text: error }),
+        Err(error) => Err(Fatal { code: 1, text: format!("the driver was cut off: {error}") }),
+    }
+}
+
+/// Gives leadership away and goes on forwarding for a while.
+async fn leave(service: &NodeService, config: &Config) {
+    tracing::info!("shutting down");
+    if service.leads() {
+        service.hand_over().await;
+        let gone = async {
+            while service.leads() {
+                tokio::time::sleep(crate::driver::TICK).await;
+            }
+        };
+        if tokio::time::timeout(HAND_OVER, gone).await.is_err() && config.members.len() > 1 {
+            tracing::warn!("no other node took over in time");
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(config.drain_ms)).await;
+}
+
+struct Prepared {
+    wal: Wal,
+    recovered: raft::Recovered,
+    /// As the seed of a new cluster: what entry 1 says.
+    form: Option<raft::Configuration>,
+}
+
+/// Opens the data directory, recovers the log and, where there is none, forms the cluster.
+async fn prepare(
+    config: &Config,
+    forming: &Arc<Forming>,
+    reader: &OnceLock<Reader>,
+    status: &watch::Sender<Arc<LocalStatus>>,
+) -> Result<Prepared, Fatal> {
+    let owned = config.clone();
+    let (dir, wal, recovered) = tokio::task::spawn_blocking(move || open(&owned))
+        .await
+        .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })??;
+    // Set once, here.
+    let _ = reader.set(wal.reader());
+    let Some(hard_state) = recovered.hard_state else {
+        return Err(Fatal {
+            code: 3,
+            text: format!(
+                "{}: HARDSTATE is lost, so this node may have promised what it no longer knows: replace the node, or clear \
+                 the directory if the others have all data",
+                config.data_dir.display()
+            ),
+        });
+    };
+    if let Some(cut) = &recovered.cut {
+        tracing::warn!(
+            file = cut.file,
+            offset = cut.offset,
+            records = cut.records,
+            "cut off a torn write that was never acknowledged"
+        );
+    }
+    let identity = dir.identity().expect("formatted if it was blank");
+    tracing::info!(
+        node = %identity.node_id,
+        name = identity.name,
+        data_dir = %config.data_dir.display(),
+        last_index = recovered.last_index.0,
+        term = hard_state.term.0,
+        "the log is open"
+    );
+    let has_log = recovered.last_index > raft::Index(0);
+    if has_log {
+        let members = recovered.configurations.last().map(|(_, configuration)| &configuration.members);
+        let member_names = members.map(|m| m.values().map(|m| m.name.clone()).collect()).unwrap_or_default();
+        forming.has_log(LogStanding { member_names, last_index: recovered.last_index.0 });
+    }
+    let node_id = identity.node_id;
+    let waiting = LocalStatus {
+        node_id: Some(node_id.0),
+        name: config.name.clone(),
+        term: hard_state.term.0,
+        not_ready: Some("waiting for the cluster to form".into()),
+        ..LocalStatus::default()
+    };
+    status.send_replace(Arc::new(waiting));
+    forming.opened(dir);
+    let recovered = raft::Recovered {
+        hard_state,
+        last_index: recovered.last_index,
+        term_runs: recovered.term_runs,
+        configurations: recovered.configurations,
+    };
+    let form = if has_log {
+        None
+    } else {
+        match forming.run().await {
+            Ok(Formed::Seed(configuration)) => Some(configuration),
+            Ok(Formed::Bound) => None,
+            Err(error) => return Err(Fatal { code: 3, text: format!("cannot form a cluster: {error}") }),
+        }
+    };
+    Ok(Prepared { wal, recovered, form })
+}
+
+fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Fatal> {
+    let path = config.data_dir.display();
+    let refused = |error: OpenError| Fatal { code: 3, text: format!("{path}: {error}") };
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be made: {error}") })?;
+    let disk = RealDisk::open(&config.data_dir)
+        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be opened: {error}") })?;
+    let mut dir = DataDir::open(Arc::new(disk), Some(&config.name)).map_err(refused)?;
+    if dir.identity().is_none() {
+        dir.format(NodeId(entropy::random()), &config.name)
+            .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be formatted: {error}") })?;
+    }
+    let options = Options {
+        segment_bytes: config.segment_bytes,
+        entropy: entropy::random(),
+        reserve_bytes: config.reserve_bytes,
+        ..Options::default()
+    };
+    let (wal, recovered) = dir.open_log(options).map_err(refused)?;
+    Ok((dir, wal, recovered))
+}
+
+fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
+    let tick_ms = u64::try_from(crate::driver::TICK.as_millis()).expect("a tick is short");
+    let election_ticks =
+        u32::try_from(config.election_timeout_ms.div_ceil(tick_ms)).expect("at most a minute").max(4);
+    let raft = raft::Settings {
+        election_ticks,
+        heartbeat_ticks: (election_ticks / 6).max(1),
+        ..raft::Settings::new(node_id, entropy::random())
+    };
+    Settings {
+        reserve_bytes: config.reserve_bytes,
+        lease_ms_default: config.lease_ms,
+        attempts_max_default: config.attempts_max,
+        ..Settings::new(raft)
+    }
+}
+
+async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => ": another process has this port; stop it or choose another one",
+            std::io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+            _ => "",
+        };
+        Fatal { code: 4, text: format!("cannot serve {whom} on {address}: {error}{hint}") }
+    })
+}
+
+/// Everything that listens.
+#[derive(Default)]
+struct Servers {
+    tasks: JoinSet<()>,
+    stops: Vec<oneshot::Sender<Duration>>,
+}
+
+impl Servers {
+    fn serve(&mut self, listener: TcpListener, router: axum::Router) {
+        let (stop, stopped) = oneshot::channel();
+        self.stops.push(stop);
+        self.tasks.spawn(async move {
+            http::server::serve(listener, router, async move { drop(stopped.await) }, FINISH).await;
+        });
+    }
+
+    fn serve_peers(&mut self, listener: TcpListener, peers: PeerService<NodeService>) {
+        const WINDOW_BYTES: u32 = 16 << 20;
+        const FRAME_BYTES: u32 = 1 << 20;
+        let (stop, stopped) = oneshot::channel::<Duration>();
+        self.stops.push(stop);
+        self.tasks.spawn(async move {
+            let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+            let server = tonic::transport::Server::builder()
+                .initial_stream_window_size(WINDOW_BYTES)
+                .initial_connection_window_size(WINDOW_BYTES)
+                .max_frame_size(FRAME_BYTES)
+                .add_service(PeerServer::new(peers).max_decoding_message_size(usize::MAX))
+                .serve_with_incoming(incoming);
+            // The streams of peers have no end of their own: they are cut.
+            tokio::select! {
+                result = server => if let Err(error) = result {
+                    tracing::error!(%error, "the peers' port is closed");
+                },
+                _ = stopped => {}
+            }
+        });
+    }
+
+    /// Stops accepting, lets what has begun end for `grace`, and cuts the rest.
+    async fn stop(&mut self, grace: Duration) {
+        for stop in self.stops.drain(..) {
+            let _ = stop.send(grace);
+        }
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, ended).await.is_err() {
+            self.tasks.shutdown().await;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The way of a call through this node: to its own driver while it leads, else to the leader, once.
+
+use crate::api::{Failure, Outcome, Reason, Request, Response};
+use crate::bodies::Bodies;
+use crate::driver::{Leadership, Order};
+use crate::grpc::forward;
+use crate::handle::{Answer, LocalStatus, Service};
+use crate::replica::CallId;
+use crate::transport::{Own, Transport};
+use raftqueue_proto::peer::v1 as pb;
+use raftqueue_proto::peer::v1::peer_client::PeerClient;
+use raftqueue_raft::NodeId;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::transport::Channel;
+
+/// Pause before a call tries again after a node that should lead said that it does not.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+/// What is kept of a deadline for the way back, when a call is passed on.
+const WAY_BACK: Duration = Duration::from_millis(20);
+
+/// A node, as its edges use it.
+#[derive(Clone)]
+pub struct NodeService {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    orders: mpsc::Sender<Order>,
+    status: watch::Receiver<Arc<LocalStatus>>,
+    leadership: watch::Receiver<Leadership>,
+    bodies: OnceLock<Arc<Bodies>>,
+    transport: Transport,
+    own: Arc<Own>,
+    next_call: AtomicU64,
+    /// Connections for calls that are passed on, by peer.
+    channels: Mutex<BTreeMap<NodeId, PeerClient<Channel>>>,
+    stopping: AtomicBool,
+}
+
+/// Tells the driver when a caller goes away before its call is answered.
+struct CancelOnDrop<'a> {
+    id: CallId,
+    orders: &'a mpsc::Sender<Order>,
+    armed: bool,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            // A driver that is too busy to take it answers a call that nobody hears: no harm.
+            let _ = self.orders.try_send(Order::Cancel(self.id));
+        }
+    }
+}
+
+impl NodeService {
+    pub(crate) fn new(
+        orders: mpsc::Sender<Order>,
+        status: watch::Receiver<Arc<LocalStatus>>,
+        leadership: watch::Receiver<Leadership>,
+        transport: Transport,
+        own: Arc<Own>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                orders,
+                status,
+                leadership,
+                bodies: OnceLock::new(),
+                transport,
+                own,
+                next_call: AtomicU64::new(1),
+                channels: Mutex::default(),
+                stopping: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Messages can be read from now on.
+    pub(crate) fn set_bodies(&self, bodies: Arc<Bodies>) {
+        // Called once, when the node starts.
+        let _ = self.inner.bodies.set(bodies);
+    }
+
+    /// Refuses new calls from now on.
+    pub(crate) fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the driver to give leadership away.
+    pub(crate) async fn hand_over(&self) {
+        let _ = self.inner.orders.send(Order::HandOver).await;
+    }
+
+    /// Asks the driver to end.
+    pub(crate) async fn stop_driver(&self) {
+        let _ = self.inner.orders.send(Order::Stop).await;
+    }
+
+    /// True while this node leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.inner.leadership.borrow().is_own
+    }
+
+    /// Asks this node's own driver.
+    async fn ask_driver(&self, request: Request, deadline: Instant) -> Result<Answer, Failure> {
+        let bytes_max = match &request {
+            Request::Peek { bytes_max, .. } => *bytes_max,
+            _ => usize::MAX,
+        };
+        let is_cluster = matches!(request, Request::ClusterStatus);
+        let id = CallId(self.inner.next_call.fetch_add(1, Ordering::Relaxed));
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Call { id, request, deadline, reply };
+        if self.inner.orders.try_send(order).is_err() {
+            let text = "too many calls wait for this node's driver";
+            return Err(Failure::not_done(Reason::Overloaded, text).retry_after_ms(100));
+        }
+        let mut guard = CancelOnDrop { id, orders: &self.inner.orders, armed: true };
+        let result = answer.await;
+        guard.armed = false;
+        let stopped = || Failure::unknown(Reason::ShuttingDown, "the node stopped before the call was done");
+        match result.unwrap_or_else(|_| Err(stopped()))? {
+            Response::Messages(messages) => self.read(messages, bytes_max).await,
+            Response::Cluster(mut cluster) if is_cluster => {
+                let local = self.inner.status.borrow().clone();
+                cluster.cluster_id.clone_from(&local.cluster_id);
+                for member in &mut cluster.members {
+                    if let Some(known) = local.members.iter().find(|known| known.id == member.id) {
+                        member.client_address.clone_from(&known.client_address);
+                    }
+                }
+                Ok(Answer::Response(Response::Cluster(cluster)))
+            }
+            response => Ok(Answer::Response(response)),
+        }
+    }
+
+    async fn read(&self, messages: Vec<crate::api::MessageRef>, bytes_max: usize) -> Result<Answer, Failure> {
+        if messages.is_empty() {
+            return Ok(Answer::Deliveries(Vec::new()));
+        }
+        let bodies = self.inner.bodies.get().expect("a driver that answers has its bodies");
+        let deliveries = match bodies.read(&messages, bytes_max, false) {
+            Some(deliveries) => deliveries,
+            None => {
+                let bodies = Arc::clone(bodies);
+                tokio::task::spawn_blocking(move || {
+                    bodies.read(&messages, bytes_max, true).expect("it may block")
+                })
+                .await
+                .map_err(|_| Failure::unknown(Reason::ShuttingDown, "the node stopped while reading"))?
+            }
+        };
+        deliveries.map(Answer::Deliveries).map_err(|unreadable| {
+            tracing::error!(%unreadable, "a message cannot be read");
+            Failure::unknown(Reason::DataUnreadable, format!("a message cannot be read here: {unreadable}"))
+        })
+    }
+
+    /// Passes a call on to the leader. `None`: it did not get there, and nothing was done.
+    async fn forward(
+        &self,
+        leader: NodeId,
+        request: &Request,
+        deadline: Instant,
+    ) -> Option<Result<Answer, Failure>> {
+        let own = (*self.inner.own.identity.borrow())?;
+        let mut client = self.client(leader).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let call = pb::ForwardRequest {
+            cluster_id: own.cluster_id?.to_be_bytes().to_vec().into(),
+            generation: own.generation,
+            from: own.node_id.0,
+            to: leader.0,
+            deadline_ms: u64::try_from(left.saturating_sub(WAY_BACK).as_millis()).unwrap_or(u64::MAX),
+            call: Some(forward::write_call(request.clone())),
+        };
+        let expected = forward::Expected::of(request);
+        let reply = tokio::time::timeout(left, client.forward(call)).await;
+        match reply {
+            Ok(Ok(reply)) => Some(expected.read_reply(reply.into_inner().reply)),
+            Ok(Err(status)) => {
+                self.forget(leader);
+                let text = format!("the connection to the leader broke: {}", status.message());
+                Some(Err(self.broken(request, Reason::ForwardingBroken, text)))
+            }
+            Err(_) => Some(Err(self.broken(
+                request,
+                Reason::DeadlineExceeded,
+                "the leader did not answer before the deadline".into(),
+            ))),
+        }
+    }
+
+    /// A call that only looks has no outcome to be unsure of.
+    fn broken(&self, request: &Request, reason: Reason, text: String) -> Failure {
+        let outcome = if is_read(request) { Outcome::NotDone } else { Outcome::Unknown };
+        Failure { reason, outcome, text, retry_after_ms: None }
+    }
+
+    /// A connection to a peer, made now if there is none; `None` if that fails.
+    async fn client(&self, peer: NodeId) -> Option<PeerClient<Channel>> {
+        if !self.inner.transport.is_connected(peer) {
+            self.forget(peer);
+            return None;
+        }
+        let known = self.channels().get(&peer).cloned();
+        if known.is_some() {
+            return known;
+        }
+        let address = self.inner.transport.peer(peer)?.peer_address;
+        let channel = crate::transport::endpoint(&address).ok()?.connect().await.ok()?;
+        let client = PeerClient::new(channel)
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        self.channels().insert(peer, client.clone());
+        Some(client)
+    }
+
+    fn forget(&self, peer: NodeId) {
+        self.channels().remove(&peer);
+    }
+
+    fn channels(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, PeerClient<Channel>>> {
+        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service for NodeService {
+    async fn call(&self, request: Request, deadline: Duration, forwarded: bool) -> Result<Answer, Failure> {
+        let deadline = Instant::now() + deadline;
+        let mut leadership = self.inner.leadership.clone();
+        loop {
+            if self.inner.stopping.load(Ordering::Relaxed) {
+                return Err(Failure::not_done(
+                    Reason::ShuttingDown,
+                    "this node is shutting down: ask another one",
+                ));
+            }
+            let now = *leadership.borrow_and_update();
+            let attempt = match now.leader {
+                Some(_) if now.is_own => Some(self.ask_driver(request.clone(), deadline).await),
+                _ if forwarded => {
+                    return Err(Failure::not_done(Reason::NotLeader, "this node does not lead (any more)"));
+                }
+                Some(leader) => self.forward(leader, &request, deadline).await,
+                None => None,
+            };
+            match attempt {
+                // Not done, and somebody else may lead by now: the caller need not know.
+                Some(Err(failure)) if failure.reason == Reason::NotLeader && !forwarded => {}
+                Some(result) => return result,
+                None => {}
+            }
+            // Wait for news of the leader; a node that only seemed to lead is asked again after a moment.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let text = "no leader could be reached before the deadline; nothing was done";
+                return Err(Failure::not_done(Reason::NoLeader, text).retry_after_ms(100));
+            }
+            let pause = if now.leader.is_some() { TRY_AGAIN.min(left) } else { left };
+            let _ = tokio::time::timeout(pause, leadership.changed()).await;
+        }
+    }
+
+    fn local_status(&self) -> Arc<LocalStatus> {
+        Arc::clone(&self.inner.status.borrow())
+    }
+}
+
+fn is_read(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::ListTopics { .. }
+            | Request::DescribeTopic { .. }
+            | Request::Peek { .. }
+            | Request::ClusterStatus
+    )
+}

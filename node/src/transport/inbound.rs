@@ -1,0 +1,189 @@
+//! What peers ask of this node: to listen to their streams, to answer forwarded calls, to form a cluster, to repair.
+
+use super::hello::Refusal;
+use super::outbound::REFUSAL_METADATA;
+use super::{Arrival, Shared, StreamKind, Transport};
+use crate::edge::Edge;
+use crate::forming::Forming;
+use crate::grpc::forward;
+use crate::handle::Service;
+use crate::wire;
+use raftqueue_proto::peer::v1 as pb;
+use raftqueue_proto::peer::v1::peer_frame::Frame;
+use raftqueue_proto::peer::v1::peer_server::Peer;
+use raftqueue_raft::{Index, NodeId, Term};
+use raftqueue_wal::{Reader, RecordName};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long an opener may take for its hellos.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The service on the peers' port.
+pub struct PeerService<S> {
+    shared: Arc<Shared>,
+    edge: Edge<S>,
+    forming: Arc<Forming>,
+    reader: Arc<OnceLock<Reader>>,
+}
+
+impl<S: Service> PeerService<S> {
+    /// Listens for `transport`; forwarded calls go to `edge`.
+    pub fn new(
+        transport: &Transport,
+        edge: Edge<S>,
+        forming: Arc<Forming>,
+        reader: Arc<OnceLock<Reader>>,
+    ) -> Self {
+        Self { shared: Arc::clone(&transport.shared), edge, forming, reader }
+    }
+
+    fn listen(&self, frames: Streaming<pb::PeerFrame>, kind: StreamKind) -> Response<Answers> {
+        let (answers, outgoing) = mpsc::channel(4);
+        let shared = Arc::clone(&self.shared);
+        // Ends with the stream, or with the connection when the server stops.
+        tokio::spawn(async move {
+            if let Err(status) = listen(&shared, frames, kind, &answers).await {
+                let _ = answers.send(Err(status)).await;
+            }
+        });
+        Response::new(ReceiverStream::new(outgoing))
+    }
+
+    /// Refuses what is not of this cluster.
+    fn check_cluster(&self, cluster_id: &[u8]) -> Result<(), Status> {
+        let own = self.shared.own.identity.borrow().and_then(|own| own.cluster_id);
+        let theirs = <[u8; 16]>::try_from(cluster_id).ok().map(u128::from_be_bytes);
+        if own.is_none() || own != theirs {
+            return Err(refuse(&self.shared, &Refusal::OtherCluster { theirs, ours: own }));
+        }
+        Ok(())
+    }
+}
+
+type Answers = ReceiverStream<Result<pb::PeerFrame, Status>>;
+
+#[tonic::async_trait]
+impl<S: Service> Peer for PeerService<S> {
+    type ControlStream = Answers;
+    type BulkStream = Answers;
+
+    async fn control(&self, call: Request<Streaming<pb::PeerFrame>>) -> Result<Response<Answers>, Status> {
+        Ok(self.listen(call.into_inner(), StreamKind::Control))
+    }
+
+    async fn bulk(&self, call: Request<Streaming<pb::PeerFrame>>) -> Result<Response<Answers>, Status> {
+        Ok(self.listen(call.into_inner(), StreamKind::Bulk))
+    }
+
+    async fn forward(&self, call: Request<pb::ForwardRequest>) -> Result<Response<pb::ForwardReply>, Status> {
+        let call = call.into_inner();
+        self.check_cluster(&call.cluster_id)?;
+        let result = match forward::read_call(call.call) {
+            Ok(request) => self.edge.call_forwarded(request, Duration::from_millis(call.deadline_ms)).await,
+            Err(failure) => Err(failure),
+        };
+        Ok(Response::new(pb::ForwardReply { reply: Some(forward::write_reply(result)) }))
+    }
+
+    async fn form(&self, call: Request<pb::FormRequest>) -> Result<Response<pb::FormReply>, Status> {
+        self.forming.answer(call.into_inner()).await.map(Response::new)
+    }
+
+    async fn repair(&self, call: Request<pb::RepairRequest>) -> Result<Response<pb::RepairReply>, Status> {
+        let pb::RepairRequest { cluster_id, group, index, term, crc } = call.into_inner();
+        self.check_cluster(&cluster_id)?;
+        let reader = self.reader.get().filter(|_| group == 0).cloned();
+        let Some(reader) = reader else { return Ok(Response::new(pb::RepairReply { entry: None })) };
+        let name = RecordName { index: Index(index), term: Term(term), crc };
+        let entry = tokio::task::spawn_blocking(move || reader.read_exact(name))
+            .await
+            .map_err(|_| Status::internal("the read was cut off"))?
+            .map_err(|error| Status::data_loss(error.to_string()))?;
+        Ok(Response::new(pb::RepairReply { entry: entry.map(wire::write_entry) }))
+    }
+}
+
+fn refuse(shared: &Shared, refusal: &Refusal) -> Status {
+    shared.metrics.peer_refused(refusal.label());
+    let mut status = Status::failed_precondition(refusal.to_string());
+    status.metadata_mut().insert(REFUSAL_METADATA, MetadataValue::from_static(refusal.label()));
+    status
+}
+
+/// Exchanges hellos, then passes on what comes until the stream ends or a newer one replaces it.
+async fn listen(
+    shared: &Arc<Shared>,
+    mut frames: Streaming<pb::PeerFrame>,
+    kind: StreamKind,
+    answers: &mpsc::Sender<Result<pb::PeerFrame, Status>>,
+) -> Result<(), Status> {
+    let late = |_| Status::deadline_exceeded("no hello in time");
+    let from =
+        tokio::time::timeout(HELLO_TIMEOUT, accept(shared, &mut frames, answers)).await.map_err(late)??;
+    let number = shared.begin_connection(from, kind);
+    let arrivals = match kind {
+        StreamKind::Control => &shared.control,
+        StreamKind::Bulk => &shared.bulk,
+    };
+    while let Some(frame) = frames.message().await? {
+        if !shared.is_newest(from, kind, number) {
+            return Err(Status::aborted("a newer connection of this node replaced this one"));
+        }
+        let Some(Frame::Envelope(envelope)) = frame.frame else { continue };
+        let arrival: Option<Arrival> =
+            wire::read_envelope(envelope).filter(|(envelope, _)| envelope.from == from);
+        match arrival {
+            // While the driver is behind, the peer is held back by flow control.
+            Some(arrival) => {
+                if arrivals.send(arrival).await.is_err() {
+                    return Ok(()); // The node stops.
+                }
+            }
+            None => shared.metrics.peer_refused("malformed"),
+        }
+    }
+    Ok(())
+}
+
+async fn accept(
+    shared: &Shared,
+    frames: &mut Streaming<pb::PeerFrame>,
+    answers: &mpsc::Sender<Result<pb::PeerFrame, Status>>,
+) -> Result<NodeId, Status> {
+    let handshake = || refuse(shared, &Refusal::Handshake);
+    let hello = |frame: Option<pb::PeerFrame>| match frame.and_then(|frame| frame.frame) {
+        Some(Frame::Hello(hello)) => Ok(hello),
+        _ => Err(handshake()),
+    };
+    let first = hello(frames.message().await?)?;
+    let own = (*shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
+    shared.own.judge(own, &first).map_err(|refusal| refuse(shared, &refusal))?;
+    let nonce = crate::entropy::random();
+    let answer = shared.own.hello(own, NodeId(first.from), nonce, first.nonce);
+    answers.send(Ok(answer)).await.map_err(|_| Status::cancelled("the opener has gone"))?;
+    let second = hello(frames.message().await?)?;
+    if second.echoed_nonce != nonce || second.from != first.from || second.boot_id != first.boot_id {
+        return Err(handshake());
+    }
+    let from = NodeId(first.from);
+    let acknowledged = shared
+        .own
+        .acknowledged
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&from)
+        .copied()
+        .unwrap_or(0);
+    let seen = shared.boots.lock().unwrap_or_else(PoisonError::into_inner).see(&second, acknowledged);
+    seen.map_err(|refusal| {
+        tracing::error!(peer = first.name, node = %from, "{refusal}");
+        refuse(shared, &refusal)
+    })?;
+    shared.learn(&first, "");
+    Ok(from)
+}

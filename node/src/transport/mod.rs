@@ -1,0 +1,182 @@
+//! Messages between nodes: two outbound streams a peer, one for what is small and one for entries.
+//!
+//! Each stream has a connection of its own, so that entries never delay a heartbeat. Everything is bounded: what finds a
+//! queue full is dropped, and the protocol sends it again. A message is believed only on a stream whose hellos agreed
+//! ([`hello`]); the newest stream of a node replaces its older ones.
+
+mod hello;
+mod inbound;
+mod outbound;
+
+pub use hello::{Own, OwnIdentity, Refusal};
+pub use inbound::PeerService;
+pub(crate) use outbound::endpoint;
+
+use crate::config::Member;
+use crate::driver::Notice;
+use crate::metrics::Metrics;
+use crate::replica::Vitals;
+use crate::wire;
+use hello::Boots;
+use raftqueue_proto::peer::v1 as pb;
+use raftqueue_raft::{Envelope, NodeId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Control messages that may wait for one peer.
+const CONTROL_QUEUE: usize = 1_024;
+/// Messages with entries that may wait for one peer; each is about a mebibyte at most.
+const BULK_QUEUE: usize = 16;
+
+/// A message from a peer, with what the peer said of itself.
+pub type Arrival = (Envelope, Option<Vitals>);
+
+/// The two kinds of streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum StreamKind {
+    Control,
+    Bulk,
+}
+
+impl StreamKind {
+    fn name(self) -> &'static str {
+        match self {
+            StreamKind::Control => "control",
+            StreamKind::Bulk => "bulk",
+        }
+    }
+}
+
+/// What is known of a peer that answers.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Where it serves the other nodes.
+    pub peer_address: String,
+    /// Where clients reach it, as it said itself.
+    pub client_address: String,
+}
+
+/// The node's ways to its peers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    own: Arc<Own>,
+    metrics: Arc<Metrics>,
+    notices: mpsc::UnboundedSender<Notice>,
+    control: mpsc::Sender<Arrival>,
+    bulk: mpsc::Sender<Arrival>,
+    routes: RwLock<BTreeMap<NodeId, Route>>,
+    /// What is known of peers, also while they do not answer.
+    peers: RwLock<BTreeMap<NodeId, PeerInfo>>,
+    boots: Mutex<Boots>,
+    /// The newest connection of each peer and kind; an older one is not listened to.
+    connections: Mutex<BTreeMap<(NodeId, StreamKind), u64>>,
+}
+
+/// A peer that can be sent to.
+#[derive(Debug)]
+struct Route {
+    control: mpsc::Sender<pb::PeerFrame>,
+    bulk: mpsc::Sender<pb::PeerFrame>,
+}
+
+/// The driver's ends of the queues that peers fill.
+#[derive(Debug)]
+pub struct Arrivals {
+    /// Small messages.
+    pub control: mpsc::Receiver<Arrival>,
+    /// Messages with entries. While the driver does not take them, the peers are held back by flow control.
+    pub bulk: mpsc::Receiver<Arrival>,
+}
+
+impl Transport {
+    /// Ways to nobody yet.
+    #[must_use]
+    pub fn new(
+        own: Arc<Own>,
+        metrics: Arc<Metrics>,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> (Self, Arrivals) {
+        let (control, control_arrivals) = mpsc::channel(4_096);
+        let (bulk, bulk_arrivals) = mpsc::channel(32);
+        let shared = Shared {
+            own,
+            metrics,
+            notices,
+            control,
+            bulk,
+            routes: RwLock::default(),
+            peers: RwLock::default(),
+            boots: Mutex::default(),
+            connections: Mutex::default(),
+        };
+        (Self { shared: Arc::new(shared) }, Arrivals { control: control_arrivals, bulk: bulk_arrivals })
+    }
+
+    /// Keeps connections to these members until the set is dropped.
+    pub fn connect(&self, members: &[Member], tasks: &mut JoinSet<()>) {
+        for member in members.iter().filter(|member| member.name != self.shared.own.name) {
+            tasks.spawn(outbound::keep_connected(Arc::clone(&self.shared), member.clone()));
+        }
+    }
+
+    /// Sends a message, or drops it if the peer is not connected or its queue is full.
+    pub fn send(&self, envelope: Envelope, vitals: Vitals) {
+        let to = envelope.to;
+        let is_control = wire::is_control(&envelope.message);
+        let routes = self.shared.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let sent = routes.get(&to).is_some_and(|route| {
+            let frame = pb::PeerFrame {
+                frame: Some(pb::peer_frame::Frame::Envelope(wire::write_envelope(envelope, vitals))),
+            };
+            let queue = if is_control { &route.control } else { &route.bulk };
+            queue.try_send(frame).is_ok()
+        });
+        self.shared.metrics.peer_message(sent);
+    }
+
+    /// What is known of a peer.
+    #[must_use]
+    pub fn peer(&self, id: NodeId) -> Option<PeerInfo> {
+        self.shared.peers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// True if messages to this peer can leave now.
+    #[must_use]
+    pub fn is_connected(&self, id: NodeId) -> bool {
+        self.shared.routes.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+}
+
+impl Shared {
+    /// Notes what a hello said.
+    fn learn(&self, hello: &pb::Hello, peer_address: &str) {
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        let info = peers
+            .entry(NodeId(hello.from))
+            .or_insert_with(|| PeerInfo { peer_address: String::new(), client_address: String::new() });
+        if !peer_address.is_empty() {
+            info.peer_address = peer_address.to_owned();
+        }
+        info.client_address.clone_from(&hello.client_address);
+    }
+
+    /// Numbers a new connection of a peer; from now on older ones are not listened to.
+    fn begin_connection(&self, from: NodeId, kind: StreamKind) -> u64 {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = connections.entry((from, kind)).or_insert(0);
+        *number += 1;
+        *number
+    }
+
+    fn is_newest(&self, from: NodeId, kind: StreamKind, number: u64) -> bool {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.get(&(from, kind)) == Some(&number)
+    }
+}

@@ -1,0 +1,171 @@
+//! Keeping two streams open to one peer.
+
+use super::{BULK_QUEUE, CONTROL_QUEUE, Refusal, Route, Shared, StreamKind};
+use crate::config::Member;
+use crate::driver::Notice;
+use crate::replica::Event;
+use raftqueue_proto::peer::v1 as pb;
+use raftqueue_proto::peer::v1::peer_client::PeerClient;
+use raftqueue_proto::peer::v1::peer_frame::Frame;
+use raftqueue_raft::NodeId;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+/// HTTP/2 windows towards a peer, in bytes.
+const WINDOW_BYTES: u32 = 16 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// The metadata in which an acceptor says why it refuses.
+pub(super) const REFUSAL_METADATA: &str = "raftqueue-refusal";
+
+/// Where and how to connect to a peer.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| format!("`{address}` is no address: {error}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true))
+}
+
+/// Connects to a member again and again, for as long as the task lives.
+pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
+    let mut pause = PAUSE_MIN;
+    let mut told = String::new();
+    loop {
+        // A node that belongs to no cluster yet has nothing to say.
+        let mut identity = shared.own.identity.subscribe();
+        if identity.wait_for(|own| own.is_some_and(|own| own.cluster_id.is_some())).await.is_err() {
+            return;
+        }
+        match session(&shared, &member).await {
+            Ok(peer) => {
+                pause = PAUSE_MIN;
+                told.clear();
+                tracing::info!(peer = member.name, node = %peer, "connection ended");
+                if is_refused(&member.peer_address).await {
+                    let _ = shared.notices.send(Notice::Event(Event::PeerGone(peer)));
+                }
+            }
+            Err(why) if why != told => {
+                // Said once, not at every attempt.
+                tracing::warn!(
+                    peer = member.name,
+                    address = member.peer_address,
+                    why,
+                    "cannot reach a member"
+                );
+                told = why;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(PAUSE_MAX);
+    }
+}
+
+/// True if nobody listens at the address: the process there is gone.
+async fn is_refused(address: &str) -> bool {
+    let attempt = tokio::net::TcpStream::connect(address);
+    match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
+        Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        _ => false,
+    }
+}
+
+/// Opens both streams, lets messages flow, and returns the peer's id when either ends.
+async fn session(shared: &Arc<Shared>, member: &Member) -> Result<NodeId, String> {
+    let (control, mut control_answers, hello) =
+        open(shared, member, StreamKind::Control, CONTROL_QUEUE).await?;
+    let (bulk, mut bulk_answers, other) = open(shared, member, StreamKind::Bulk, BULK_QUEUE).await?;
+    if hello.from != other.from {
+        return Err("two nodes answer at this address".into());
+    }
+    let peer = NodeId(hello.from);
+    shared.learn(&hello, &member.peer_address);
+    tracing::info!(peer = member.name, node = %peer, "connected");
+    shared.routes.write().unwrap_or_else(PoisonError::into_inner).insert(peer, Route { control, bulk });
+    // The acceptor says nothing after its hello: whatever comes is the end.
+    let status = tokio::select! {
+        end = control_answers.next() => end,
+        end = bulk_answers.next() => end,
+    };
+    shared.routes.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+    if let Some(Err(status)) = status {
+        stop_if_cloned(shared, &status);
+    }
+    Ok(peer)
+}
+
+type Opened = (mpsc::Sender<pb::PeerFrame>, Streaming<pb::PeerFrame>, pb::Hello);
+
+async fn open(
+    shared: &Arc<Shared>,
+    member: &Member,
+    kind: StreamKind,
+    queue: usize,
+) -> Result<Opened, String> {
+    let channel = endpoint(&member.peer_address)?.connect().await.map_err(|error| describe(&error))?;
+    let hellos = tokio::time::timeout(HELLO_TIMEOUT, greet(shared, channel, kind, queue));
+    match hellos.await {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(status)) => {
+            stop_if_cloned(shared, &status);
+            Err(format!("refused on {}: {}", kind.name(), status.message()))
+        }
+        Err(_) => Err("no hello in time".into()),
+    }
+}
+
+async fn greet(shared: &Shared, channel: Channel, kind: StreamKind, queue: usize) -> Result<Opened, Status> {
+    let own = (*shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
+    let mut client = PeerClient::new(channel).max_decoding_message_size(usize::MAX);
+    let (frames, outgoing) = mpsc::channel(queue);
+    let nonce = crate::entropy::random();
+    let send = |frame| frames.try_send(frame).map_err(|_| Status::aborted("the queue is new, and full"));
+    send(shared.own.hello(own, NodeId(0), nonce, 0))?;
+    let outgoing = ReceiverStream::new(outgoing);
+    let mut answers = match kind {
+        StreamKind::Control => client.control(outgoing).await?,
+        StreamKind::Bulk => client.bulk(outgoing).await?,
+    }
+    .into_inner();
+    let Some(pb::PeerFrame { frame: Some(Frame::Hello(hello)) }) = answers.message().await? else {
+        return Err(Status::aborted(Refusal::Handshake.to_string()));
+    };
+    shared.own.judge(own, &hello).map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+    if hello.echoed_nonce != nonce {
+        return Err(Status::aborted(Refusal::Handshake.to_string()));
+    }
+    send(shared.own.hello(own, NodeId(hello.from), nonce, hello.nonce))?;
+    Ok((frames, answers, hello))
+}
+
+/// A peer knows a later life of this node: it must not go on.
+fn stop_if_cloned(shared: &Shared, status: &Status) {
+    let label = status.metadata().get(REFUSAL_METADATA).and_then(|value| value.to_str().ok());
+    if status.code() == Code::FailedPrecondition && label == Some("clone") {
+        let _ = shared.notices.send(Notice::Cloned(status.message().to_owned()));
+    }
+}
+
+/// An error with its causes: tonic's own text is only "transport error".
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
