@@ -5,7 +5,7 @@ use crate::format::configuration;
 use crate::format::salted_crc;
 use crate::format::segment::{
     FRAME_BYTES, Frame, FrameKind, IDENTITY_BYTES, IndexedRecord, RECORD_BYTES, RecordHeader, RecordIdentity,
-    RecordKind,
+    RecordKind, records_crc,
 };
 use bytes::Bytes;
 use raftqueue_raft::{Entry, HardState, Index, Payload, Term, Write};
@@ -136,7 +136,7 @@ impl Draft {
             records: count(self.records.len()),
             identities: count(context.identities.len()),
             identities_crc: salted_crc(salt, &identities),
-            records_crc: salted_crc(salt, &headers),
+            records_crc: records_crc(salt, &headers),
         };
         let frame = frame.encode(salt);
         let head = head.unwrap_or_default();

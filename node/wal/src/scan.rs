@@ -8,10 +8,9 @@
 
 use crate::disk::{DiskFile, SECTOR_BYTES};
 use crate::error::{Rotten, RottenPart};
-use crate::format::salted_crc;
 use crate::format::segment::{
     FRAME_BYTES, Frame, FrameKind, IDENTITY_BYTES, INDEXED_BYTES, IndexedRecord, RECORD_BYTES, RecordHeader,
-    RecordIdentity, SegmentHead, decode_identities, decode_index, sector_end,
+    RecordIdentity, SegmentHead, decode_identities, decode_index, records_crc, sector_end,
 };
 use crate::log::name_of;
 use std::io;
@@ -196,7 +195,7 @@ impl<'a> Scanner<'a> {
             at = at.saturating_add(identity.record_bytes());
         }
         let is_complete = headers.len() as u64 == u64::from(frame.records) * RECORD_BYTES;
-        if is_complete && salted_crc(self.head.salt, &headers) != frame.records_crc {
+        if is_complete && records_crc(self.head.salt, &headers) != frame.records_crc {
             batch.damage.push(self.rotten(frame.offset, RottenPart::Frame, None));
         }
         Ok(batch)

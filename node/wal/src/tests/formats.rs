@@ -155,6 +155,19 @@ fn salted_checksums_hold_only_under_their_salt_and_place() {
 }
 
 #[test]
+fn the_frame_tells_valid_headers_of_other_records_from_its_own() {
+    let headers = |terms: [u64; 2]| -> Vec<u8> {
+        let mut draft = Draft::default();
+        for (index, term) in (1..).zip(terms) {
+            draft.push_entry(&entry(index, term, 10));
+        }
+        draft.records.iter().flat_map(|record| record.header.encode(SALT)).collect()
+    };
+    let all = [[1, 1], [1, 2], [2, 2], [2, 3]].map(|terms| records_crc(SALT, &headers(terms)));
+    assert_eq!(std::collections::BTreeSet::from(all).len(), 4);
+}
+
+#[test]
 fn a_newer_version_is_told_from_damage() {
     let newer = wrap_version(*b"ABCD", 7, b"anything");
     assert_eq!(unwrap(*b"ABCD", &newer), Err(Malformed::Newer { found: 7 }));
