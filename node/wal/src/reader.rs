@@ -6,10 +6,11 @@
 use crate::error::{OpenError, ReadError, RecordName, Rotten, RottenPart, malformed};
 use crate::format::configuration;
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordKind};
-use crate::log::{Location, Shared};
+use crate::log::{Location, Log, Shared};
 use crate::segment::Segment;
 use bytes::Bytes;
 use raftqueue_raft::{Configuration, Entry, Index, Payload, Term};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ pub enum MetaPayload {
 /// A handle for reading. Cloning shares the log.
 #[derive(Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// A record to read: where it is, and a count of its segment.
@@ -168,34 +169,6 @@ impl Reader {
         self.shared.read().log.get(index).map(Location::name)
     }
 
-    /// Every configuration in the log.
-    pub(crate) fn configurations(&self) -> Result<Vec<(Index, Arc<Configuration>)>, OpenError> {
-        let places: Vec<Place> = {
-            let visible = self.shared.read();
-            let locations = visible.log.iter().filter(|at| at.identity.kind == RecordKind::Configuration);
-            locations
-                .map(|location| Place {
-                    location: *location,
-                    segment: Arc::clone(&visible.segments[&location.segment]),
-                })
-                .collect()
-        };
-        let read = read_all(&places, |place| place.location.identity.record_bytes(), read_meta);
-        let metas = read.map_err(|error| match error {
-            ReadError::Rot(rotten) => OpenError::Rot { places: vec![rotten] },
-            ReadError::Io { source, .. } => OpenError::Io { operation: "read a configuration", source },
-            ReadError::Unknown { index, reason } => {
-                malformed(&format!("configuration at index {index}"), 0, reason)
-            }
-            other => unreachable!("the places were just looked up: {other}"),
-        })?;
-        let configurations = metas.into_iter().filter_map(|entry| match entry.payload {
-            MetaPayload::Config(content) => Some((entry.index, content)),
-            MetaPayload::Noop | MetaPayload::Command { .. } => None,
-        });
-        Ok(configurations.collect())
-    }
-
     /// Looks up a range; `size` says what each entry counts.
     fn places(
         &self,
@@ -227,6 +200,32 @@ impl Reader {
         }
         Ok(places)
     }
+}
+
+/// Reads every configuration in the log.
+pub(crate) fn read_configurations(
+    log: &Log,
+    segments: &BTreeMap<u64, Arc<Segment>>,
+) -> Result<Vec<(Index, Arc<Configuration>)>, OpenError> {
+    let places: Vec<Place> = log
+        .iter()
+        .filter(|location| location.identity.kind == RecordKind::Configuration)
+        .map(|location| Place { location: *location, segment: Arc::clone(&segments[&location.segment]) })
+        .collect();
+    let read = read_all(&places, |place| place.location.identity.record_bytes(), read_meta);
+    let metas = read.map_err(|error| match error {
+        ReadError::Rot(rotten) => OpenError::Rot { places: vec![rotten] },
+        ReadError::Io { source, .. } => OpenError::Io { operation: "read a configuration", source },
+        ReadError::Unknown { index, reason } => {
+            malformed(&format!("configuration at index {index}"), 0, reason)
+        }
+        other => unreachable!("the places were just looked up: {other}"),
+    })?;
+    let configurations = metas.into_iter().filter_map(|entry| match entry.payload {
+        MetaPayload::Config(content) => Some((entry.index, content)),
+        MetaPayload::Noop | MetaPayload::Command { .. } => None,
+    });
+    Ok(configurations.collect())
 }
 
 /// Reads the wanted front of every record, neighbours with one call, and decodes each.

@@ -16,6 +16,7 @@ use crate::hard_state::HardStateFile;
 use crate::log::{Location, Log};
 use crate::manifest::Manifest;
 use crate::random::Random;
+use crate::reader::read_configurations;
 use crate::scan::{BatchScan, Depth, Scanner, read_head};
 use crate::segment::{Segment, give_birth, segment_name, segment_number};
 use crate::spare::{Spare, Spares};
@@ -113,6 +114,9 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Opened, Open
         }
         None => Found::nothing(),
     };
+
+    // Rot in a configuration would come to light when it is reported: look before anything changes.
+    read_configurations(&found.log, &found.segments)?;
 
     // From here on the disk changes, and a crash at any call leads back to the same log.
     let hard_state = match slots {
@@ -374,7 +378,7 @@ fn go_on(
     };
     let context = FrameContext { batch: found.batch_next, hard_state, identities: &found.previous };
     let size = Active::size_needed(&draft, found.previous.len());
-    let spare: Spare = spares.take(disk, size).map_err(io_error("make room for a segment"))?;
+    let spare: Spare = spares.take_to_start(disk, size).map_err(io_error("make room for a segment"))?;
     let segment = give_birth(disk, &spare.name, &spare.file, head, &draft, &context)
         .map_err(|error| io_error("make a fresh segment")(error.into_inner()))?;
     let segment = Arc::new(segment);

@@ -74,6 +74,15 @@ impl Spares {
         self.create(disk, size.max(self.segment_bytes))
     }
 
+    /// As [`Spares::take`], but on a full disk a file of just `size` bytes will do: a node must be able to start, read and
+    /// release where it cannot append.
+    pub(crate) fn take_to_start(&mut self, disk: &dyn Disk, size: u64) -> io::Result<Spare> {
+        match self.take(disk, size) {
+            Err(error) if crate::disk::is_no_space(&error) => self.create(disk, size),
+            other => other,
+        }
+    }
+
     /// Takes back what could not be used.
     pub(crate) fn put_back(&mut self, spare: Spare) {
         self.files.push(spare);

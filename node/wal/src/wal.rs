@@ -14,7 +14,7 @@ use crate::hard_state::HardStateFile;
 use crate::log::{Location, Shared, Visible};
 use crate::manifest::Manifest;
 use crate::random::Random;
-use crate::reader::Reader;
+use crate::reader::{Reader, read_configurations};
 use crate::recover::{Opened, Recovered};
 use crate::segment::{BirthError, Segment, give_birth};
 use crate::spare::Spares;
@@ -102,8 +102,6 @@ pub(crate) struct Active {
     previous: Vec<RecordIdentity>,
     /// No frame behind the last batch says yet that it was synced, and repeats the identities of its records.
     is_unproven: bool,
-    /// The seal is written and synced; only a new segment can follow.
-    is_sealed: bool,
 }
 
 impl Active {
@@ -124,7 +122,6 @@ impl Active {
             previous: draft.identities(),
             // The birth proved it, but its identities stand only once.
             is_unproven: !draft.records.is_empty(),
-            is_sealed: false,
         }
     }
 
@@ -159,7 +156,7 @@ impl Active {
         let all = self.index.len() + count;
         // What only proves the last batch uses the room that was kept for it.
         let room = if count == 0 { Active::seal_bytes(0, all) } else { Active::room_to_end(count, all) };
-        !self.is_sealed && end + room <= self.size
+        end + room <= self.size
     }
 
     fn position(&self) -> Position {
@@ -184,6 +181,7 @@ impl Wal {
                 term_runs.push((location.identity.index, location.identity.term));
             }
         }
+        let configurations = read_configurations(&log, &segments)?;
         let shared = Arc::new(Shared::new(Visible { log, segments }));
         let recovered = Recovered {
             hard_state: hard_state.as_ref().map(HardStateFile::value),
@@ -191,7 +189,7 @@ impl Wal {
             last_index: last.0,
             last_term: last.1,
             term_runs,
-            configurations: Reader::new(Arc::clone(&shared)).configurations()?,
+            configurations,
             cut,
             damaged_copies,
         };
@@ -441,7 +439,9 @@ impl Wal {
         Ok(())
     }
 
-    /// Seals this segment and goes on in a new one, which is born with the batch.
+    /// Seals this segment and goes on in a new one, which is born with the batch. Without space for that the seal may
+    /// stand already; it takes no number and proves nothing but what was synced before, so the next attempt (or a batch
+    /// that still fits) is written over it.
     fn write_next(&mut self, draft: &Draft) -> Result<(), AppendError> {
         let size = Active::size_needed(draft, self.active.previous.len());
         let taken = self.spares.take(&*self.disk, size);
@@ -450,19 +450,14 @@ impl Wal {
         let Active { segment, position, batch_next, index, previous, .. } = &self.active;
         let (position, batch) = (*position, *batch_next);
         let context = FrameContext { batch, hard_state, identities: previous };
-        if !self.active.is_sealed {
-            let seal = encode_seal(segment.salt, position, &context, index);
-            let written = segment.file.write_at(position, &mut [IoSlice::new(&seal)]);
-            let sealed = written.and_then(|()| segment.file.sync_data());
-            if let Err(error) = sealed {
-                self.spares.put_back(spare);
-                return self.judge(Err(error), "seal a segment");
-            }
+        let seal = encode_seal(segment.salt, position, &context, index);
+        let written = segment.file.write_at(position, &mut [IoSlice::new(&seal)]);
+        let sealed = written.and_then(|()| segment.file.sync_data());
+        if let Err(error) = sealed {
+            self.spares.put_back(spare);
+            return self.judge(Err(error), "seal a segment");
         }
-        let last = {
-            let visible = self.shared.read();
-            visible.log.last()
-        };
+        let last = self.shared.read().log.last();
         let head = SegmentHead {
             number: segment.number + 1,
             salt: self.salts.next(),
@@ -475,7 +470,6 @@ impl Wal {
             previous_term: last.1,
         };
         let born = give_birth(&*self.disk, &spare.name, &spare.file, head, draft, &context);
-        self.active.is_sealed = true;
         match born {
             Ok(segment) => {
                 let segment = Arc::new(segment);

@@ -108,3 +108,12 @@ fn the_same_life_on_a_real_directory() {
         assert!(wal.free_bytes().unwrap() > 0);
     }
 }
+
+#[test]
+fn the_parts_can_move_to_the_threads_that_own_them() {
+    fn moves<T: Send>() {}
+    fn is_shared<T: Send + Sync + Clone>() {}
+    moves::<crate::Wal>();
+    moves::<crate::DataDir>();
+    is_shared::<crate::Reader>();
+}

@@ -171,3 +171,24 @@ fn a_missing_segment_or_manifest_is_noticed() {
     damaged.corrupt("MANIFEST", 20, 1);
     assert!(matches!(open(&damaged, 9), Err(OpenError::Damaged { .. })));
 }
+
+#[test]
+fn a_rotten_configuration_is_refused_before_anything_changes() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    let payload = raftqueue_raft::Payload::Config(raftqueue_raft::Configuration::default().into());
+    let first = Entry { index: Index(1), term: raftqueue_raft::Term(1), payload };
+    wal.append(&batch(hard(1, 7), &[first])).unwrap();
+    wal.append(&batch(hard(1, 7), &entries(2..4, 1, 9000))).unwrap();
+    drop(wal);
+    // In a sealed segment, whose contents opening does not read.
+    assert!(disk.corrupt(&segment_name(1), 1024 + 88 + 48, 1));
+    let names = disk.names();
+    match open(&disk, 2) {
+        Err(OpenError::Rot { places }) => {
+            assert_eq!((places[0].part, places[0].record.unwrap().index), (RottenPart::Meta, Index(1)));
+        }
+        other => panic!("{:?}", other.map(|opened| opened.1)),
+    }
+    assert_eq!(disk.names(), names);
+}

@@ -4,10 +4,12 @@ use super::support::*;
 use crate::batch::{Draft, FrameContext};
 use crate::disk::fake::{FakeDisk, Operation, Refusal};
 use crate::format::segment::SegmentHead;
+use crate::hard_state::HardStateFile;
 use crate::segment::segment_name;
 use crate::{AppendError, OpenError, RottenPart, Wal};
 use raftqueue_raft::Index;
 use std::io;
+use std::sync::Arc;
 
 /// Opens, appends `acknowledged` one batch each, then writes `torn` without getting to the sync.
 fn crash_before_sync(disk: &FakeDisk, acknowledged: u64, torn: std::ops::Range<u64>, size: usize) -> String {
@@ -102,12 +104,14 @@ fn rule_2_1_a_file_that_somebody_keeps_is_never_overwritten() {
     wal.append(&batch(hard(1, 7), &entries(1..10, 1, 1000))).unwrap();
     disk.hard_link(&segment_name(1), "backup");
     let backup = disk.bytes("backup").unwrap();
+    let mut late = Vec::new();
     for index in 10..100 {
         wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 1000))).unwrap();
         wal.release_before(Index(index)).unwrap();
         if index == 40 {
             let spare = disk.names().into_iter().find(|name| name.starts_with("spare-")).unwrap();
             disk.hard_link(&spare, "late-backup");
+            late = disk.bytes("late-backup").unwrap();
         }
     }
     assert!(!disk.names().contains(&segment_name(1)));
@@ -115,7 +119,28 @@ fn rule_2_1_a_file_that_somebody_keeps_is_never_overwritten() {
     assert_eq!(sealed[..backup.len() / 2], backup[..backup.len() / 2]);
     let head = SegmentHead::decode(&sealed).unwrap();
     assert_eq!(head.number, 1);
-    assert!(SegmentHead::decode(&disk.bytes("late-backup").unwrap()).unwrap().number < 10);
+    assert!(disk.bytes("late-backup").unwrap() == late, "linked after it had become a spare");
+}
+
+#[test]
+fn rule_2_1_a_file_that_is_being_read_is_never_overwritten() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    wal.append(&batch(hard(1, 7), &entries(1..10, 1, 1000))).unwrap();
+    // What a read holds between looking its places up and reading them.
+    let pinned = Arc::clone(&wal.reader().shared.read().segments[&1]);
+    let read = || {
+        let mut bytes = vec![0; 10_000];
+        pinned.file.read_at(0, &mut bytes).unwrap();
+        bytes
+    };
+    let before = read();
+    for index in 10..100 {
+        wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 1000))).unwrap();
+        wal.release_before(Index(index)).unwrap();
+    }
+    assert!(!disk.names().contains(&segment_name(1)));
+    assert!(read() == before);
 }
 
 #[test]
@@ -150,8 +175,10 @@ fn rule_2_3_what_lies_behind_the_named_end_is_neither_rot_nor_an_index_that_goes
     disk.hard_link(&file, "backup");
     let at = find(&disk, &file, &body_of(4, 600));
     disk.corrupt(&file, at, 1);
+    let kept = disk.bytes("backup").unwrap();
     let (mut wal, recovered) = open(&disk, 2).unwrap();
     assert_eq!(recovered.last_index, Index(2));
+    assert!(disk.bytes("backup").unwrap() == kept, "what a hard link keeps is not trimmed");
     wal.append(&batch(hard(2, 0), &entries(3..5, 2, 600))).unwrap();
     drop(wal);
     disk.corrupt(&file, at + 1000, 1);
@@ -220,8 +247,63 @@ fn rule_2_7_no_space_for_a_segment_and_then_there_is() {
 }
 
 #[test]
+fn rule_2_7_a_node_starts_on_a_full_disk_and_can_make_room() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    for index in 1..40 {
+        wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 1000))).unwrap();
+    }
+    drop(wal);
+    disk.set_capacity(disk.used_bytes() + 15_000);
+    let (mut wal, recovered) = open(&disk, 2).unwrap();
+    assert_eq!(recovered.last_index, Index(39));
+    assert_eq!(read_all(&wal.reader()), entries(1..40, 1, 1000));
+    let file = segment_name(wal.synced_to().segment);
+    assert!((disk.bytes(&file).unwrap().len() as u64) < SEGMENT_BYTES, "a small file had to do");
+    disk.set_capacity(disk.used_bytes() + 1000);
+    let more = entries(40..41, 1, 5000);
+    assert!(matches!(wal.append(&batch(hard(1, 7), &more)), Err(AppendError::NoSpace { .. })));
+    wal.append(&batch(hard(2, 7), &[])).unwrap();
+    assert!(wal.release_before(Index(30)).unwrap() > 0);
+    wal.append(&batch(hard(2, 7), &more)).unwrap();
+}
+
+#[test]
+fn rule_2_7_a_smaller_batch_may_follow_where_a_roll_over_found_no_space() {
+    for operation in [Operation::Write, Operation::Sync, Operation::Rename] {
+        let disk = formatted(1);
+        let (mut wal, _) = open(&disk, 1).unwrap();
+        for index in 1..8 {
+            wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 1000))).unwrap();
+        }
+        disk.inject(Refusal {
+            operation,
+            file_prefix: "spare-".into(),
+            skip: 0,
+            count: 1,
+            error: io::ErrorKind::StorageFull,
+        });
+        wal.append(&batch(hard(1, 7), &entries(8..9, 1, 9000))).unwrap_err();
+        let segment = wal.synced_to().segment;
+        disk.crash_at_call(2);
+        wal.append(&batch(hard(1, 7), &entries(8..11, 1, 300))).unwrap_err();
+        drop(wal);
+        for seed in 0..20 {
+            let cut = disk.deep_clone();
+            cut.power_cut(seed);
+            let (wal, recovered) = open(&cut, 2).unwrap();
+            assert!(recovered.last_index == Index(7) || recovered.last_index == Index(10));
+            let all = [entries(1..8, 1, 1000), entries(8..11, 1, 300)].concat();
+            assert_eq!(read_all(&wal.reader()), all[..recovered.last_index.0 as usize]);
+            assert_eq!(wal.synced_to().segment, segment + 1, "the smaller one still fit");
+        }
+    }
+}
+
+#[test]
 fn rule_2_7_parts_of_two_attempts_at_a_batch_never_verify_together() {
-    // The first attempt reaches the medium, the second one (other content, same place, same number) only in part.
+    // The first attempt reaches the medium, the second one (other content, same place, same number) only in part. The
+    // size makes the second record begin at a sector boundary, so that whole records of both attempts can be mixed.
     let disk = formatted(1);
     let (mut wal, _) = open(&disk, 1).unwrap();
     wal.append(&batch(hard(1, 7), &entries(1..2, 1, 600))).unwrap();
@@ -232,11 +314,11 @@ fn rule_2_7_parts_of_two_attempts_at_a_batch_never_verify_together() {
         count: 1,
         error: io::ErrorKind::StorageFull,
     });
-    wal.append(&batch(hard(1, 7), &entries(2..5, 1, 600))).unwrap_err();
+    wal.append(&batch(hard(1, 7), &entries(2..5, 1, 850))).unwrap_err();
     let name = segment_name(wal.synced_to().segment);
     let from = wal.synced_to().offset as usize;
     let first = disk.bytes(&name).unwrap();
-    wal.append(&batch(hard(3, 7), &entries(2..5, 3, 600))).unwrap();
+    wal.append(&batch(hard(3, 7), &entries(2..5, 3, 850))).unwrap();
     drop(wal);
     let second = disk.bytes(&name).unwrap();
     let sectors: Vec<usize> = (from..second.len())
@@ -256,7 +338,7 @@ fn rule_2_7_parts_of_two_attempts_at_a_batch_never_verify_together() {
         assert!(last == 1 || last == 4);
         let read = read_all(&wal.reader());
         assert!(
-            last == 1 || read[1..] == entries(2..5, 1, 600) || read[1..] == entries(2..5, 3, 600),
+            last == 1 || read[1..] == entries(2..5, 1, 850) || read[1..] == entries(2..5, 3, 850),
             "{mask:b}"
         );
     }
@@ -321,6 +403,36 @@ fn rule_2_6_the_greatest_hard_state_counts_and_a_vote_beats_none() {
 }
 
 #[test]
+fn rule_2_6_a_change_that_tears_costs_only_the_slot_that_it_went_into() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    for term in 1..6 {
+        wal.append(&batch(hard(term, 0), &[])).unwrap();
+        if term % 2 == 0 {
+            wal.settle().unwrap();
+        }
+        // The next change is cut off at its sync, and leaves garbage where it was written.
+        let crashed = disk.deep_clone();
+        let (mut again, _) = open(&crashed, 2).unwrap();
+        let before = crashed.bytes("HARDSTATE").unwrap();
+        crashed.crash_at_call(2);
+        again.append(&batch(hard(term, 9), &[])).unwrap_err();
+        let after = crashed.bytes("HARDSTATE").unwrap();
+        let torn = (0..after.len()).find(|at| before[*at] != after[*at]).expect("it was written") as u64;
+        assert!(crashed.corrupt("HARDSTATE", torn, 0x55));
+        crashed.crash_process();
+        assert_eq!(HardStateFile::read(&crashed).unwrap(), Some(hard(term, 0)));
+
+        // The same in the life that made the earlier changes.
+        let torn_here = disk.deep_clone();
+        let slots = HardStateFile::read_slots(&torn_here).unwrap().map(Result::unwrap);
+        let lesser = if slots[1] < slots[0] { 4096 } else { 0 };
+        assert!(torn_here.corrupt("HARDSTATE", lesser + 20, 0x55));
+        assert_eq!(HardStateFile::read(&torn_here).unwrap(), Some(hard(term, 0)));
+    }
+}
+
+#[test]
 fn rule_2_6_frames_know_the_hard_state_too() {
     let disk = formatted(1);
     let (mut wal, _) = open(&disk, 1).unwrap();
@@ -377,6 +489,27 @@ fn rule_2_2_an_empty_batch_proves_the_last_one() {
                 assert_eq!(places[0].record.unwrap().index, Index(2));
             }
             Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn there_is_always_room_to_prove_the_last_batch_in_its_own_segment() {
+    for size in (0..1600).step_by(50) {
+        let disk = formatted(1);
+        let (mut wal, _) = open(&disk, 1).unwrap();
+        let mut index = 1;
+        while wal.synced_to().segment < 3 {
+            wal.append(&batch(hard(1, 7), &entries(index..index + 20, 1, size))).unwrap();
+            index += 20;
+            let segment = wal.synced_to().segment;
+            let again = disk.calls_of(Operation::Rename);
+            assert!(wal.prove().unwrap());
+            assert_eq!(
+                (wal.synced_to().segment, disk.calls_of(Operation::Rename)),
+                (segment, again),
+                "size {size}"
+            );
         }
     }
 }
