@@ -40,6 +40,7 @@ struct State {
     pops: BTreeMap<u128, Vec<Delivery>>,
     status: Arc<LocalStatus>,
     failures: VecDeque<Failure>,
+    lost_answers: VecDeque<Failure>,
     calls: Vec<Request>,
 }
 
@@ -67,6 +68,12 @@ impl FakeNode {
     /// Lets the next call fail, before it does anything. Several are used up one by one.
     pub fn fail_next(&self, failure: Failure) {
         self.lock().failures.push_back(failure);
+    }
+
+    /// Lets the next call be carried out and its answer be lost: the caller gets `failure` instead. Several are used up
+    /// one by one.
+    pub fn lose_next_answer(&self, failure: Failure) {
+        self.lock().lost_answers.push_back(failure);
     }
 
     /// The calls that reached the node so far, in order, those made to fail included.
@@ -104,7 +111,8 @@ impl Service for FakeNode {
                 self.published.send_modify(|count| *count += 1);
             }
             if !waiting {
-                return Ok(answer);
+                let lost = self.lock().lost_answers.pop_front();
+                return lost.map_or(Ok(answer), Err);
             }
             tokio::select! {
                 biased;

@@ -1,0 +1,312 @@
+//! One method for each call of the contract, and the loop that repeats what is safe to repeat.
+
+use crate::connections::{Connection, Connections};
+use crate::{Error, Outcome, Producer};
+use bytes::Bytes;
+use raftqueue_proto::v1::{self, admin_client::AdminClient, queue_client::QueueClient};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+/// How long a call may take in all, repeats included, unless the client is told otherwise.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// How long one attempt may take where a repeat is harmless, so that a node that hangs is left in time for another.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before the first repeat; it doubles each time.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause between repeats, unless the node asks for a longer one.
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// Greatest answer that is read, in bytes: far more than a node sends, so that no answer is lost to a limit here.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Metadata in which a node that does not lead names the leader.
+const LEADER_METADATA: &str = "raftqueue-leader";
+
+/// A client of one cluster. Cheap to clone; clones share connections.
+///
+/// Dropping the future of a call leaves the call's outcome unknown.
+#[derive(Clone, Debug)]
+pub struct Client {
+    connections: Arc<Connections>,
+    timeout: Duration,
+}
+
+/// What to do about an attempt of unknown outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// Repeat it: done twice is done once.
+    Harmless,
+    /// Tell the caller. Only what was certainly not done is repeated.
+    Risky,
+}
+
+type Attempt<R> = Pin<Box<dyn Future<Output = Result<Response<R>, Status>> + Send>>;
+
+/// Methods that pass a message of the contract on as it is.
+macro_rules! calls {
+    ($connect:ident: $($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident, $repeat:ident;)*) => {
+        impl Client {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                ///
+                /// The node's refusal, or no answer; the outcome says whether it may have happened.
+                pub async fn $name(&self, request: v1::$request) -> Result<v1::$response, Error> {
+                    self.call(request, Repeat::$repeat, 0, |channel, request| {
+                        Box::pin(async move { $connect(channel).$name(request).await })
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+calls! { queue:
+    /// Deletes a topic with all its messages.
+    delete_topic(DeleteTopicRequest) -> DeleteTopicResponse, Risky;
+    /// Lists topics in order of creation, one page of them.
+    list_topics(ListTopicsRequest) -> ListTopicsResponse, Harmless;
+    /// One topic with its counts.
+    describe_topic(DescribeTopicRequest) -> DescribeTopicResponse, Harmless;
+    /// Acknowledges leased messages. `GONE` counts as success: it was acknowledged before, perhaps by an attempt of this
+    /// very call whose answer was lost.
+    ack(AckRequest) -> AckResponse, Harmless;
+    /// Returns leased messages as failed attempts.
+    nack(NackRequest) -> NackResponse, Risky;
+    /// Sets the end of leases anew.
+    extend(ExtendRequest) -> ExtendResponse, Harmless;
+    /// Gives back leased messages on which no work was started.
+    release(ReleaseRequest) -> ReleaseResponse, Risky;
+    /// Looks at messages without taking them.
+    peek(PeekRequest) -> PeekResponse, Harmless;
+    /// Makes dead messages ready again.
+    redrive_dead(RedriveDeadRequest) -> RedriveDeadResponse, Risky;
+    /// Drops dead messages.
+    purge_dead(PurgeDeadRequest) -> PurgeDeadResponse, Risky;
+    /// Drops every message that waits.
+    purge(PurgeRequest) -> PurgeResponse, Risky;
+    /// Opens a producer session; [`Client::producer`] does so by itself. One whose opening was answered to nobody ends
+    /// for want of use.
+    open_session(OpenSessionRequest) -> OpenSessionResponse, Harmless;
+    /// Ends a producer session.
+    close_session(CloseSessionRequest) -> CloseSessionResponse, Risky;
+}
+
+calls! { admin:
+    /// The cluster as its leader sees it.
+    cluster_status(ClusterStatusRequest) -> ClusterStatusResponse, Harmless;
+    /// Hands leadership to another node.
+    transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, Risky;
+}
+
+impl Client {
+    /// A client of the cluster that `endpoints` belong to, each HOST:PORT or a URI. No connection is made before the
+    /// first call.
+    ///
+    /// # Errors
+    ///
+    /// No endpoints, or one that is no address: mend the caller.
+    pub fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, Error> {
+        let endpoints = endpoints.into_iter().map(Into::into).collect();
+        Ok(Self { connections: Arc::new(Connections::new(endpoints)?), timeout: TIMEOUT_DEFAULT })
+    }
+
+    /// The same client with another timeout: how long a call may take in all, repeats included. What a call waits for
+    /// messages comes on top. 5 seconds unless set.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The endpoints, as they were given.
+    #[must_use]
+    pub fn endpoints(&self) -> &[String] {
+        self.connections.endpoints()
+    }
+
+    /// A producer for one topic, with a session of its own: its publishes can be repeated without harm.
+    ///
+    /// # Errors
+    ///
+    /// No session could be opened.
+    pub async fn producer(&self, topic: impl Into<String>) -> Result<Producer, Error> {
+        Producer::open(self.clone(), topic.into()).await
+    }
+
+    /// Makes a topic. Without a request id it gets a random one, so that repeating it here is harmless.
+    ///
+    /// # Errors
+    ///
+    /// The node's refusal, or no answer; the outcome says whether it may have happened.
+    pub async fn create_topic(
+        &self,
+        mut request: v1::CreateTopicRequest,
+    ) -> Result<v1::CreateTopicResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, Repeat::Harmless, 0, |channel, request| {
+            Box::pin(async move { queue(channel).create_topic(request).await })
+        })
+        .await
+    }
+
+    /// Publishes a batch: all of its messages or none. Every body without a CRC gets one, which is checked wherever the
+    /// body goes from here on. Only with a session is a publish of unknown outcome repeated.
+    ///
+    /// # Errors
+    ///
+    /// The node's refusal, or no answer; the outcome says whether it may have happened.
+    pub async fn publish(&self, mut request: v1::PublishRequest) -> Result<v1::PublishResponse, Error> {
+        for message in &mut request.messages {
+            message.body_crc32c.get_or_insert_with(|| crc32c::crc32c(&message.body));
+        }
+        let repeat = if request.session.is_some() { Repeat::Harmless } else { Repeat::Risky };
+        self.call(request, repeat, 0, |channel, request| {
+            Box::pin(async move { queue(channel).publish(request).await })
+        })
+        .await
+    }
+
+    /// Leases messages; waits for the first one as long as the request says.
+    ///
+    /// # Errors
+    ///
+    /// The node's refusal, or no answer. A receive of unknown outcome may have leased messages to nobody; they come back
+    /// when the lease ends.
+    pub async fn receive(&self, request: v1::ReceiveRequest) -> Result<v1::ReceiveResponse, Error> {
+        let wait_ms = request.wait_ms;
+        self.call(request, Repeat::Risky, wait_ms, |channel, request| {
+            Box::pin(async move { queue(channel).receive(request).await })
+        })
+        .await
+    }
+
+    /// Takes messages: receives and acknowledges in one step. Without a request id it gets a random one, so that
+    /// repeating it here is harmless.
+    ///
+    /// # Errors
+    ///
+    /// The node's refusal, or no answer. A pop of unknown outcome may have taken messages: repeat it with the same
+    /// request id within a minute to have them.
+    pub async fn pop(&self, mut request: v1::PopRequest) -> Result<v1::PopResponse, Error> {
+        fill_request_id(&mut request.request_id);
+        let wait_ms = request.wait_ms;
+        self.call(request, Repeat::Harmless, wait_ms, |channel, request| {
+            Box::pin(async move { queue(channel).pop(request).await })
+        })
+        .await
+    }
+
+    /// What the node at `endpoint` says of itself: its own view, which may be out of date. Asks no other node.
+    ///
+    /// # Errors
+    ///
+    /// The node does not answer within the timeout.
+    pub async fn status(&self, endpoint: &str) -> Result<v1::StatusResponse, Error> {
+        let asking = async {
+            let connection = self.connections.get_only(endpoint).await?;
+            let answer = admin(connection.channel.clone()).status(v1::StatusRequest {}).await;
+            answer.map(Response::into_inner).map_err(|status| {
+                let error = Error::from(&status);
+                if error.is_of_connection() {
+                    self.connections.leave(&connection, true);
+                }
+                error
+            })
+        };
+        tokio::time::timeout(self.timeout, asking)
+            .await
+            .unwrap_or_else(|_| Err(Error::unheard("no answer in time")))
+    }
+
+    /// Calls until there is an answer, as long as time is left and another attempt is safe and may help.
+    async fn call<Q: Clone, R>(
+        &self,
+        request: Q,
+        repeat: Repeat,
+        wait_ms: u64,
+        attempt: impl Fn(Channel, Request<Q>) -> Attempt<R>,
+    ) -> Result<R, Error> {
+        let wait = Duration::from_millis(wait_ms);
+        let deadline = Instant::now() + self.timeout + wait;
+        let mut pause = PAUSE_MIN;
+        let mut was_unknown = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let patience = if repeat == Repeat::Harmless { left.min(ATTEMPT_TIMEOUT + wait) } else { left };
+            let error = match self.attempt(request.clone(), patience, &attempt).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            was_unknown |= error.outcome == Outcome::Unknown;
+            let is_safe = repeat == Repeat::Harmless || error.outcome == Outcome::NotDone;
+            let rest = pause.max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
+            if !is_safe || !error.is_passing || Instant::now() + rest >= deadline {
+                // An earlier attempt may still be carried out, whatever became of this one.
+                let outcome = if was_unknown { Outcome::Unknown } else { error.outcome };
+                return Err(Error { outcome, ..error });
+            }
+            tokio::time::sleep(rest).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn attempt<Q, R>(
+        &self,
+        request: Q,
+        patience: Duration,
+        attempt: &impl Fn(Channel, Request<Q>) -> Attempt<R>,
+    ) -> Result<R, Error> {
+        let begun = Instant::now();
+        let connection = tokio::time::timeout(patience, self.connections.get())
+            .await
+            .unwrap_or_else(|_| Err(Error::unreachable("no connection in time")))?;
+        let left = patience.saturating_sub(begun.elapsed());
+        let mut request = Request::new(request);
+        request.set_timeout(left);
+        let answer = tokio::time::timeout(left, attempt(connection.channel.clone(), request)).await;
+        match answer {
+            Ok(Ok(answer)) => {
+                let hint = answer.metadata().get(LEADER_METADATA).and_then(|hint| hint.to_str().ok());
+                self.connections.note_leader(&connection.address, hint);
+                Ok(answer.into_inner())
+            }
+            Ok(Err(status)) => Err(self.note_failure(&connection, Error::from(&status))),
+            Err(_) => Err(self.note_failure(&connection, Error::unheard("no answer in time"))),
+        }
+    }
+
+    /// Learns from a failure whom to ask next.
+    fn note_failure(&self, connection: &Connection, error: Error) -> Error {
+        use v1::Reason as R;
+        let hint = error.leader_hint.as_deref();
+        if error.is_of_connection() {
+            self.connections.leave(connection, true);
+        } else if hint.is_none() && matches!(error.reason, R::NoLeader | R::NotLeader | R::ShuttingDown) {
+            self.connections.leave(connection, false);
+        } else {
+            self.connections.note_leader(&connection.address, hint);
+        }
+        error
+    }
+}
+
+fn queue(channel: Channel) -> QueueClient<Channel> {
+    QueueClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+fn admin(channel: Channel) -> AdminClient<Channel> {
+    AdminClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+/// Gives a request a random id where it has none.
+fn fill_request_id(request_id: &mut Bytes) {
+    if request_id.is_empty() {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).expect("the operating system gives random bytes");
+        *request_id = Bytes::copy_from_slice(&random);
+    }
+}

@@ -1,0 +1,195 @@
+//! Which node to talk to.
+//!
+//! The endpoints are tried in turn until one accepts a connection; that one is kept as long as it works. When a node
+//! says where the leader is, the leader is asked directly, which saves a hop, but only if it accepts a connection within
+//! [`HINT_TIMEOUT`]: behind a load balancer or a port forward it may not be reachable at all, and then calls stay with
+//! the endpoint, which passes them on.
+
+use crate::Error;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a hinted leader may take to accept a connection.
+const HINT_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a hinted leader that could not be reached is not tried again.
+const HINT_PAUSE: Duration = Duration::from_secs(10);
+/// How long an endpoint may take to accept a connection before the next one is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// HTTP/2 flow control window of a stream and of a connection, in bytes.
+const WINDOW_BYTES: u32 = 8 << 20;
+/// How often an idle connection is asked whether it still lives, and how long it has to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// A connection and where it leads.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) address: String,
+    pub(crate) channel: Channel,
+}
+
+/// The endpoints, and what is known about them.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    endpoints: Vec<String>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The endpoint in use: a position in the list.
+    current: usize,
+    /// The leader, where it is not the endpoint in use.
+    leader: Option<String>,
+    /// Leaders that could not be reached, and until when they are left alone.
+    unreachable: BTreeMap<String, Instant>,
+    channels: BTreeMap<String, Channel>,
+}
+
+impl Connections {
+    /// Connections to `endpoints`, each HOST:PORT or a URI.
+    ///
+    /// # Errors
+    ///
+    /// No endpoints, or one that is no address: mend the caller.
+    pub(crate) fn new(endpoints: Vec<String>) -> Result<Self, Error> {
+        if endpoints.is_empty() {
+            return Err(Error::not_sent("no endpoints are given"));
+        }
+        for address in &endpoints {
+            endpoint(address)?;
+        }
+        Ok(Self { endpoints, known: Mutex::default() })
+    }
+
+    /// All endpoints, as they were given.
+    pub(crate) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// A connection to the leader if one is known and answers quickly, else to the first endpoint that answers.
+    ///
+    /// # Errors
+    ///
+    /// Nobody accepts a connection.
+    pub(crate) async fn get(&self) -> Result<Connection, Error> {
+        let leader = self.lock().leader.clone();
+        if let Some(address) = leader {
+            match self.open(&address, HINT_TIMEOUT).await {
+                Ok(connection) => return Ok(connection),
+                Err(_) => self.give_up_leader(&address),
+            }
+        }
+        let current = self.lock().current;
+        let mut refusals = Vec::new();
+        for step in 0..self.endpoints.len() {
+            let position = (current + step) % self.endpoints.len();
+            match self.open(&self.endpoints[position], CONNECT_TIMEOUT).await {
+                Ok(connection) => {
+                    self.lock().current = position;
+                    return Ok(connection);
+                }
+                Err(error) => refusals.push(error.text),
+            }
+        }
+        Err(Error::unreachable(format!("no node can be reached: {}", refusals.join("; "))))
+    }
+
+    /// A connection to exactly this endpoint.
+    ///
+    /// # Errors
+    ///
+    /// It does not accept one.
+    pub(crate) async fn get_only(&self, address: &str) -> Result<Connection, Error> {
+        self.open(address, CONNECT_TIMEOUT).await
+    }
+
+    /// Takes note of where the node at `from` says that the leader is; `None`: it leads itself, or does not know.
+    pub(crate) fn note_leader(&self, from: &str, leader: Option<&str>) {
+        let mut known = self.lock();
+        let now = Instant::now();
+        known.unreachable.retain(|_, until| *until > now);
+        match leader {
+            Some(leader)
+                if leader != from && !known.unreachable.contains_key(leader) && endpoint(leader).is_ok() =>
+            {
+                known.leader = Some(leader.to_owned());
+            }
+            Some(_) => {}
+            // Where another than the noted leader answers without a hint, the note is out of date.
+            None if known.leader.as_deref() != Some(from) => known.leader = None,
+            None => {}
+        }
+    }
+
+    /// Takes note that a connection broke, or that its node does not know any further: others come first from now on.
+    pub(crate) fn leave(&self, connection: &Connection, is_broken: bool) {
+        let mut known = self.lock();
+        if is_broken {
+            known.channels.remove(&connection.address);
+        }
+        if known.leader.as_deref() == Some(&connection.address) {
+            known.leader = None;
+        } else if self.endpoints[known.current] == connection.address {
+            known.current = (known.current + 1) % self.endpoints.len();
+        }
+    }
+
+    fn give_up_leader(&self, address: &str) {
+        let mut known = self.lock();
+        known.unreachable.insert(address.to_owned(), Instant::now() + HINT_PAUSE);
+        if known.leader.as_deref() == Some(address) {
+            known.leader = None;
+        }
+    }
+
+    async fn open(&self, address: &str, patience: Duration) -> Result<Connection, Error> {
+        let existing = self.lock().channels.get(address).cloned();
+        let channel = match existing {
+            Some(channel) => channel,
+            None => {
+                let connecting = timeout(patience, endpoint(address)?.connect()).await;
+                let channel = connecting
+                    .map_err(|_| {
+                        Error::unreachable(format!(
+                            "{address}: no connection within {} ms",
+                            patience.as_millis()
+                        ))
+                    })?
+                    .map_err(|error| Error::unreachable(format!("{address}: {}", root_cause(&error))))?;
+                self.lock().channels.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        Ok(Connection { address: address.to_owned(), channel })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Every change of it is complete before anything can panic.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(uri).map_err(|error| {
+        Error::not_sent(format!("{address}: no address of a node: {}", root_cause(&error)))
+    })?;
+    Ok(endpoint
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE))
+}
+
+/// The innermost cause: "connection refused" rather than "transport error".
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,158 @@
+//! What a call that failed says.
+
+use raftqueue_proto::{status, v1};
+use std::error::Error as _;
+use tonic::{Code, ConnectError, Status};
+
+/// Whether a call that failed may have happened all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did not happen and never will: safe to repeat.
+    NotDone,
+    /// It may have happened, or may still.
+    Unknown,
+}
+
+/// A call that was not answered with success.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Error {
+    /// Why, in the words of the contract; `Unspecified` where no node said so: no connection, a broken one, or no
+    /// answer in time.
+    pub reason: v1::Reason,
+    /// Whether the call may have happened.
+    pub outcome: Outcome,
+    /// What was wrong, for people.
+    pub text: String,
+    /// When to try again, in milliseconds, where waiting helps.
+    pub retry_after_ms: Option<u64>,
+    /// Where the leader is, as the node that refused knows it.
+    pub(crate) leader_hint: Option<String>,
+    /// Another attempt may succeed without anybody doing anything. Says nothing about whether it is safe: that is the
+    /// outcome's part.
+    pub(crate) is_passing: bool,
+}
+
+impl Error {
+    /// A request that never left this process, and would fail again in the same way.
+    pub(crate) fn not_sent(text: impl Into<String>) -> Self {
+        Self {
+            reason: v1::Reason::Unspecified,
+            outcome: Outcome::NotDone,
+            text: text.into(),
+            retry_after_ms: None,
+            leader_hint: None,
+            is_passing: false,
+        }
+    }
+
+    /// A request that never left this process because no node could be reached.
+    pub(crate) fn unreachable(text: impl Into<String>) -> Self {
+        Self { is_passing: true, ..Self::not_sent(text) }
+    }
+
+    /// A request that left, and was not answered.
+    pub(crate) fn unheard(text: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Unknown, ..Self::unreachable(text) }
+    }
+
+    /// True if no node made this error, so that the connection is to blame.
+    pub(crate) fn is_of_connection(&self) -> bool {
+        self.reason == v1::Reason::Unspecified && self.is_passing
+    }
+}
+
+impl From<&Status> for Error {
+    /// With our detail the node's own words; without it the outcome is unknown, unless the request never left.
+    fn from(status: &Status) -> Self {
+        if let Some(detail) = status::detail(status) {
+            return Self {
+                reason: detail.reason(),
+                outcome: match detail.outcome() {
+                    v1::Outcome::NotDone => Outcome::NotDone,
+                    v1::Outcome::Unknown | v1::Outcome::Unspecified => Outcome::Unknown,
+                },
+                text: status.message().to_owned(),
+                retry_after_ms: detail.retry_after_ms,
+                leader_hint: Some(detail.leader_hint.clone()).filter(|hint| !hint.is_empty()),
+                is_passing: is_passing(detail.reason()),
+            };
+        }
+        let text = format!("{:?}: {}", status.code(), status.message());
+        match status.code() {
+            _ if never_left(status) => Self::unreachable(text),
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted => Self::unheard(text),
+            Code::Cancelled | Code::DeadlineExceeded => Self::unheard("no answer in time"),
+            // Whoever answers like this is no node of a queue; asking again changes nothing.
+            _ => Self { is_passing: false, ..Self::unheard(text) },
+        }
+    }
+}
+
+/// True for what passes by itself: an election, a hand-over, a moment of too much work.
+fn is_passing(reason: v1::Reason) -> bool {
+    use v1::Reason as R;
+    matches!(
+        reason,
+        R::NoLeader
+            | R::NotLeader
+            | R::Overloaded
+            | R::DeadlineExceeded
+            | R::ForwardingBroken
+            | R::ShuttingDown
+    )
+}
+
+/// True if the connection could not even be made.
+fn never_left(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_8_1_an_error_without_our_detail_is_of_unknown_outcome() {
+        for status in
+            [Status::unavailable("connection reset"), Status::unknown("h2"), Status::not_found("proxy")]
+        {
+            let error = Error::from(&status);
+            assert_eq!(
+                (error.reason, error.outcome),
+                (v1::Reason::Unspecified, Outcome::Unknown),
+                "{status:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn rule_8_1_a_request_that_never_left_was_not_done() {
+        let status = Status::from_error(Box::new(ConnectError(Box::from("connection refused"))));
+        let error = Error::from(&status);
+        assert_eq!((error.outcome, error.is_passing), (Outcome::NotDone, true));
+    }
+
+    #[test]
+    fn rule_8_1_with_our_detail_the_nodes_word_counts() {
+        let detail = v1::ErrorDetail {
+            reason: v1::Reason::NoLeader.into(),
+            outcome: v1::Outcome::NotDone.into(),
+            retry_after_ms: Some(7),
+            leader_hint: String::new(),
+        };
+        let error = Error::from(&status::with_detail(Code::Unavailable, "no leader", &detail));
+        assert_eq!((error.reason, error.outcome), (v1::Reason::NoLeader, Outcome::NotDone));
+        assert_eq!(
+            (error.text.as_str(), error.retry_after_ms, error.is_passing),
+            ("no leader", Some(7), true)
+        );
+    }
+}
