@@ -53,7 +53,25 @@ struct Map {
     durable: Index,
 }
 
+impl Block {
+    fn holds(&self, first_offset: u64, offset: u64) -> bool {
+        offset >= first_offset && offset - first_offset < u64::from(self.count)
+    }
+}
+
 impl Map {
+    /// The block of a message, and its first offset.
+    fn block(&self, topic: TopicId, offset: u64) -> Result<(u64, Block), Unreadable> {
+        self.blocks
+            .range(..=(topic, offset))
+            .next_back()
+            .filter(|(key, block)| key.0 == topic && block.holds(key.1, offset))
+            .map(|(key, block)| (key.1, *block))
+            .ok_or_else(|| {
+                Unreadable(format!("message {offset} of topic {topic} stands nowhere in this log"))
+            })
+    }
+
     /// Drops the oldest entries from memory, but none that exists only there.
     fn evict(&mut self, bytes_max: usize) {
         while self.recent_bytes > bytes_max
@@ -97,6 +115,38 @@ struct Found {
     message: MessageMeta,
     /// Bytes before it in the bodies of its entry.
     position: u64,
+}
+
+impl Cursor {
+    fn holds(&self, topic: TopicId, offset: u64) -> bool {
+        self.topic == topic && self.block.holds(self.first_offset, offset)
+    }
+
+    /// A message of this block. Cheapest in rising order.
+    fn find(&mut self, offset: u64) -> Found {
+        let at = usize::try_from(offset - self.first_offset).expect("within the block");
+        let (from, mut position) = if at >= self.next.0 { self.next } else { (0, self.block.position) };
+        position += self.messages[from..at].iter().map(|message| u64::from(message.size)).sum::<u64>();
+        let message = self.messages[at];
+        self.next = (at + 1, position + u64::from(message.size));
+        Found { message, position }
+    }
+}
+
+/// Messages, and where they stand: what a reader needs after the driver has answered.
+#[derive(Clone, Debug)]
+pub struct Located {
+    messages: Vec<MessageRef>,
+    /// The blocks that the messages are in, in the order in which they are met.
+    blocks: Vec<(TopicId, u64, Block)>,
+}
+
+impl Located {
+    /// The messages, in the order asked for.
+    #[must_use]
+    pub fn messages(&self) -> &[MessageRef] {
+        &self.messages
+    }
 }
 
 impl Bodies {
@@ -158,42 +208,79 @@ impl Bodies {
     #[must_use]
     pub fn look_up(&self, lookup: &Lookup, may_block: bool) -> Option<Vec<Candidate>> {
         let mut candidates = Vec::with_capacity(lookup.offsets.len());
-        let mut cursor = None;
+        let mut cursor: Option<Cursor> = None;
         for &offset in &lookup.offsets {
-            match self.find(lookup.topic, offset, &mut cursor, may_block)? {
-                Ok((cursor, Found { message, .. })) => candidates.push(Candidate {
-                    offset,
-                    size: message.size,
-                    deadline_ms: message.deadline_ms(cursor.block.published_ms),
-                }),
-                Err(unreadable) => {
-                    tracing::error!(topic = lookup.topic.0, offset, %unreadable, "message not found");
-                }
+            if !cursor.as_ref().is_some_and(|cursor| cursor.holds(lookup.topic, offset)) {
+                let found = {
+                    let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+                    map.block(lookup.topic, offset)
+                };
+                let opened = match found {
+                    Ok((first, block)) => self.open(lookup.topic, first, block, may_block)?,
+                    Err(unreadable) => Err(unreadable),
+                };
+                cursor = match opened {
+                    Ok(opened) => Some(opened),
+                    Err(unreadable) => {
+                        tracing::error!(topic = lookup.topic.0, offset, %unreadable, "message not found");
+                        continue;
+                    }
+                };
             }
+            let cursor = cursor.as_mut().expect("just opened");
+            let Found { message, .. } = cursor.find(offset);
+            let deadline_ms = message.deadline_ms(cursor.block.published_ms);
+            candidates.push(Candidate { offset, size: message.size, deadline_ms });
         }
         Some(candidates)
     }
 
-    /// The messages themselves, in the order asked for, up to `bytes_max` but at least one. `None` if that would take a
-    /// read of the disk and `may_block` is false.
+    /// Notes where messages stand, so that they can be read although they are forgotten in between: a popped message is
+    /// gone from the queue before its reader has it. Called on the driver, with the reply that names them.
+    ///
+    /// # Errors
+    /// [`Unreadable`] if one stands nowhere in this log.
+    pub fn locate(&self, messages: Vec<MessageRef>) -> Result<Located, Unreadable> {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let mut blocks: Vec<(TopicId, u64, Block)> = Vec::new();
+        for message in &messages {
+            let (topic, offset) = (TopicId(message.id.topic), message.id.offset);
+            if !blocks.last().is_some_and(|(t, first, block)| *t == topic && block.holds(*first, offset)) {
+                let (first, block) = map.block(topic, offset)?;
+                blocks.push((topic, first, block));
+            }
+        }
+        Ok(Located { messages, blocks })
+    }
+
+    /// The located messages, in the order asked for, up to `bytes_max` but at least one. `None` if that would take a read
+    /// of the disk and `may_block` is false.
     ///
     /// # Errors
     /// [`Unreadable`] if one is not in the log or fails its CRC: none is returned then.
     pub fn read(
         &self,
-        messages: &[MessageRef],
+        located: &Located,
         bytes_max: usize,
         may_block: bool,
     ) -> Option<Result<Vec<Delivery>, Unreadable>> {
-        let mut deliveries = Vec::with_capacity(messages.len());
-        let mut cursor = None;
+        let mut deliveries = Vec::with_capacity(located.messages.len());
+        let mut blocks = located.blocks.iter();
+        let mut cursor: Option<Cursor> = None;
         let mut bytes = 0;
-        for message in messages {
-            let found = self.find(TopicId(message.id.topic), message.id.offset, &mut cursor, may_block)?;
-            let (cursor, found) = match found {
-                Ok(found) => found,
-                Err(unreadable) => return Some(Err(unreadable)),
+        for message in &located.messages {
+            let (topic, offset) = (TopicId(message.id.topic), message.id.offset);
+            let cursor = match cursor.take().filter(|cursor| cursor.holds(topic, offset)) {
+                Some(same) => cursor.insert(same),
+                None => {
+                    let (topic, first, block) = *blocks.next().expect("every message was located");
+                    match self.open(topic, first, block, may_block)? {
+                        Ok(opened) => cursor.insert(opened),
+                        Err(unreadable) => return Some(Err(unreadable)),
+                    }
+                }
             };
+            let found = cursor.find(offset);
             bytes += found.message.size as usize;
             if bytes > bytes_max && !deliveries.is_empty() {
                 break;
@@ -218,47 +305,20 @@ impl Bodies {
         Some(Ok(deliveries))
     }
 
-    /// Finds one message. `cursor` stays at the block of the last one: neighbours are asked for together.
-    fn find<'c>(
+    /// Opens a block: its messages and, if they are in memory, its bodies.
+    fn open(
         &self,
         topic: TopicId,
-        offset: u64,
-        cursor: &'c mut Option<Cursor>,
+        first_offset: u64,
+        block: Block,
         may_block: bool,
-    ) -> Option<Result<(&'c Cursor, Found), Unreadable>> {
-        let inside = |c: &Cursor| {
-            c.topic == topic && offset >= c.first_offset && offset - c.first_offset < u64::from(c.block.count)
-        };
-        if !cursor.as_ref().is_some_and(inside) {
-            *cursor = match self.open(topic, offset, may_block)? {
-                Ok(found) => Some(found),
-                Err(unreadable) => return Some(Err(unreadable)),
-            };
-        }
-        let cursor = cursor.as_mut().expect("just set");
-        let at = usize::try_from(offset - cursor.first_offset).expect("within the block");
-        let (from, mut position) = if at >= cursor.next.0 { cursor.next } else { (0, cursor.block.position) };
-        position += cursor.messages[from..at].iter().map(|message| u64::from(message.size)).sum::<u64>();
-        let message = cursor.messages[at];
-        cursor.next = (at + 1, position + u64::from(message.size));
-        Some(Ok((cursor, Found { message, position })))
-    }
-
-    fn open(&self, topic: TopicId, offset: u64, may_block: bool) -> Option<Result<Cursor, Unreadable>> {
-        let (first_offset, block, known, bodies) = {
+    ) -> Option<Result<Cursor, Unreadable>> {
+        let (known, bodies) = {
             let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-            let found = map.blocks.range(..=(topic, offset)).next_back();
-            let found =
-                found.filter(|(key, block)| key.0 == topic && offset - key.1 < u64::from(block.count));
-            let Some((key, block)) = found else {
-                return Some(Err(Unreadable(format!(
-                    "message {offset} of topic {topic} stands nowhere in this log"
-                ))));
-            };
             let recent = map.recent.get(&block.index);
             let known =
                 recent.map(|(messages, _)| messages).or_else(|| map.loaded.get(&block.index)).cloned();
-            (key.1, *block, known, recent.map(|(_, bodies)| bodies.clone()))
+            (known, recent.map(|(_, bodies)| bodies.clone()))
         };
         let entry = match known {
             Some(entry) => Ok(entry),

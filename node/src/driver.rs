@@ -5,7 +5,7 @@
 //! blocking threads whose answers come back as events, replies to the callers. All of it leaves without waiting.
 
 use crate::api::{Failure, Reason, Request, Response};
-use crate::bodies::Bodies;
+use crate::bodies::{Bodies, Located};
 use crate::forming::{Forming, LogStanding};
 use crate::handle::{LocalStatus, Role};
 use crate::metrics::Metrics;
@@ -46,16 +46,23 @@ pub enum Notice {
     Cloned(String),
 }
 
+/// What a call is answered with: messages are still to be read.
+#[derive(Debug)]
+pub(crate) enum Replied {
+    /// Anything but messages.
+    Response(Response),
+    /// Messages, located in the log.
+    Messages(Located),
+}
+
+/// Where an answer goes.
+pub(crate) type Reply = oneshot::Sender<Result<Replied, Failure>>;
+
 /// What the handle asks of the driver.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// A call. The reply channel is dropped unanswered only when the node stops.
-    Call {
-        id: CallId,
-        request: Request,
-        deadline: Instant,
-        reply: oneshot::Sender<Result<Response, Failure>>,
-    },
+    Call { id: CallId, request: Request, deadline: Instant, reply: Reply },
     /// The caller has gone.
     Cancel(CallId),
     /// Give leadership away, if this node has it.
@@ -111,7 +118,7 @@ pub(crate) struct Parts {
 pub(crate) struct Driver {
     parts: Parts,
     start: Instant,
-    replies: BTreeMap<CallId, oneshot::Sender<Result<Response, Failure>>>,
+    replies: BTreeMap<CallId, Reply>,
     /// Answers that were at hand; handled before anything else.
     immediate: Vec<Event>,
     disk_stalled: bool,
@@ -320,6 +327,7 @@ impl Driver {
         }
         for (id, result) in replies {
             if let Some(reply) = self.replies.remove(&id) {
+                let result = result.and_then(|response| self.locate(response));
                 // The caller may have gone.
                 let _ = reply.send(result);
             }
@@ -337,7 +345,7 @@ impl Driver {
         for alarm in alarms {
             match alarm {
                 Alarm::Malformed { from } => {
-                    tracing::error!(peer = %from, "a peer's message contradicts itself")
+                    tracing::error!(peer = %from, "a peer's message contradicts itself");
                 }
                 alarm => tracing::error!(?alarm, "a peer breaks the protocol"),
             }
@@ -345,6 +353,14 @@ impl Driver {
         if let Some(why) = fatal {
             self.ended.get_or_insert(Ended::Unreadable(why));
         }
+    }
+
+    fn locate(&self, response: Response) -> Result<Replied, Failure> {
+        let Response::Messages(messages) = response else { return Ok(Replied::Response(response)) };
+        self.parts.bodies.locate(messages).map(Replied::Messages).map_err(|unreadable| {
+            tracing::error!(%unreadable, "a message is in the queue but not in the log");
+            Failure::unknown(Reason::DataUnreadable, unreadable.to_string())
+        })
     }
 
     /// Reads the disk on another thread; the answer comes back as an event.

@@ -1,8 +1,8 @@
 //! The way of a call through this node: to its own driver while it leads, else to the leader, once.
 
 use crate::api::{Failure, Outcome, Reason, Request, Response};
-use crate::bodies::Bodies;
-use crate::driver::{Leadership, Order};
+use crate::bodies::{Bodies, Located};
+use crate::driver::{Leadership, Order, Replied};
 use crate::grpc::forward;
 use crate::handle::{Answer, LocalStatus, Service};
 use crate::replica::CallId;
@@ -112,7 +112,6 @@ impl NodeService {
             Request::Peek { bytes_max, .. } => *bytes_max,
             _ => usize::MAX,
         };
-        let is_cluster = matches!(request, Request::ClusterStatus);
         let id = CallId(self.inner.next_call.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
         let order = Order::Call { id, request, deadline, reply };
@@ -125,8 +124,8 @@ impl NodeService {
         guard.armed = false;
         let stopped = || Failure::unknown(Reason::ShuttingDown, "the node stopped before the call was done");
         match result.unwrap_or_else(|_| Err(stopped()))? {
-            Response::Messages(messages) => self.read(messages, bytes_max).await,
-            Response::Cluster(mut cluster) if is_cluster => {
+            Replied::Messages(located) => self.read(located, bytes_max).await,
+            Replied::Response(Response::Cluster(mut cluster)) => {
                 let local = self.inner.status.borrow().clone();
                 cluster.cluster_id.clone_from(&local.cluster_id);
                 for member in &mut cluster.members {
@@ -136,21 +135,18 @@ impl NodeService {
                 }
                 Ok(Answer::Response(Response::Cluster(cluster)))
             }
-            response => Ok(Answer::Response(response)),
+            Replied::Response(response) => Ok(Answer::Response(response)),
         }
     }
 
-    async fn read(&self, messages: Vec<crate::api::MessageRef>, bytes_max: usize) -> Result<Answer, Failure> {
-        if messages.is_empty() {
-            return Ok(Answer::Deliveries(Vec::new()));
-        }
+    async fn read(&self, located: Located, bytes_max: usize) -> Result<Answer, Failure> {
         let bodies = self.inner.bodies.get().expect("a driver that answers has its bodies");
-        let deliveries = match bodies.read(&messages, bytes_max, false) {
+        let deliveries = match bodies.read(&located, bytes_max, false) {
             Some(deliveries) => deliveries,
             None => {
                 let bodies = Arc::clone(bodies);
                 tokio::task::spawn_blocking(move || {
-                    bodies.read(&messages, bytes_max, true).expect("it may block")
+                    bodies.read(&located, bytes_max, true).expect("it may block")
                 })
                 .await
                 .map_err(|_| Failure::unknown(Reason::ShuttingDown, "the node stopped while reading"))?

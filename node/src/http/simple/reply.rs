@@ -8,6 +8,7 @@ use crate::handle::LocalStatus;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use raftqueue_proto::text::base64;
 
 const OUTCOME_HEADER: HeaderName = HeaderName::from_static("raftqueue-outcome");
 const REASON_HEADER: HeaderName = HeaderName::from_static("raftqueue-reason");
@@ -97,42 +98,9 @@ fn json_string(text: &str) -> String {
     serde_json::to_string(text).expect("every string can be written as JSON")
 }
 
-/// Base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let mut three = [0; 3];
-        three[..chunk.len()].copy_from_slice(chunk);
-        let [a, b, c] = three;
-        let sextets = [a >> 2, (a & 3) << 4 | b >> 4, (b & 15) << 2 | c >> 6, c & 63];
-        for (position, sextet) in sextets.into_iter().enumerate() {
-            let padding = position > chunk.len();
-            text.push(if padding { '=' } else { char::from(ALPHABET[usize::from(sextet)]) });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        let examples = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-        ];
-        for (bytes, text) in examples {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
-    }
 
     #[test]
     fn strings_are_escaped_and_not_more_than_that() {
