@@ -1,5 +1,6 @@
 //! Who is in the cluster, and the quorums that follow from it.
 
+use crate::mutants::{self, Mutant};
 use crate::{Index, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,8 +84,9 @@ impl Configuration {
                 count => indexes[(count - 1) / 2],
             }
         }
-        half(self.voters().map(&reached).collect())
-            .min(half(self.outgoing.iter().map(|id| reached(*id)).collect()))
+        let new = half(self.voters().map(&reached).collect());
+        let old = half(self.outgoing.iter().map(|id| reached(*id)).collect());
+        if mutants::is(Mutant::IgnoreOutgoing) { new } else { new.min(old) }
     }
 
     /// How a vote stands, given each voter's answer so far. An empty set of voters has granted.
@@ -103,6 +105,9 @@ impl Configuration {
         }
         let new: Vec<_> = self.voters().map(&answer).collect();
         let old: Vec<_> = self.outgoing.iter().map(|id| answer(*id)).collect();
+        if mutants::is(Mutant::IgnoreOutgoing) {
+            return half(&new);
+        }
         match (half(&new), half(&old)) {
             (VoteResult::Lost, _) | (_, VoteResult::Lost) => VoteResult::Lost,
             (VoteResult::Won, VoteResult::Won) => VoteResult::Won,

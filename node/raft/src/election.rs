@@ -1,6 +1,7 @@
 //! Timeouts, pre-votes and votes (Ongaro's dissertation, sections 3.4, 4.2.3 and 9.6).
 
 use crate::configuration::VoteResult;
+use crate::mutants::{self, Mutant};
 use crate::raft::{Raft, Role};
 use crate::{Envelope, GroupId, HardState, Index, Message, NodeId, Term};
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ impl Raft {
             || self.leader.is_some()
                 && !self.leader_gone
                 && self.leader_silent_ticks < self.settings.election_ticks
+                && !mutants::is(Mutant::NoStickiness)
     }
 
     pub(crate) fn tick_election(&mut self) {
@@ -41,7 +43,8 @@ impl Raft {
         let id = self.settings.id;
         let index = self.log.configuration_index();
         let was_voter = || self.log.configuration_at(index.prev()).is_some_and(|before| before.is_voter(id));
-        self.configuration().is_voter(id) || index > self.commit && was_voter()
+        self.configuration().is_voter(id)
+            || index > self.commit && was_voter() && !mutants::is(Mutant::RemovedNeverLeads)
     }
 
     fn become_pre_candidate(&mut self) {
@@ -94,6 +97,9 @@ impl Raft {
         if !granted {
             return self.send_to(from, Message::PreVoteReply { granted });
         }
+        if mutants::is(Mutant::PreVoteEntersTerm) {
+            self.become_follower(term, None);
+        }
         // Two that saw the leader die need not race. One that has not asked yet gives the other its turn; of two that
         // ask, the one whose log is behind or whose id is smaller steps back, or they would split the votes.
         let (own_index, own_term) = (self.log.last(), self.log.last_term());
@@ -139,12 +145,14 @@ impl Raft {
     pub(crate) fn on_vote(&mut self, from: NodeId, last_index: Index, last_term: Term) {
         let hard_state = self.log.hard_state();
         let free = match hard_state.vote {
-            Some(vote) => vote == from,
+            Some(vote) => vote == from || mutants::is(Mutant::VoteTwice),
             None => self.leader.is_none(),
         };
         let granted = free && self.log.is_up_to_date(last_index, last_term);
         if granted {
-            self.log.set_hard_state(HardState { vote: Some(from), ..hard_state });
+            let vote =
+                if mutants::is(Mutant::VoteTwice) { hard_state.vote.or(Some(from)) } else { Some(from) };
+            self.log.set_hard_state(HardState { vote, ..hard_state });
             self.wait_for_leader();
         }
         self.send_to(from, Message::VoteReply { granted });
@@ -207,7 +215,7 @@ impl Raft {
         let ready = matches!(self.role, Role::Follower)
             && self.leader == Some(from)
             && self.configuration().is_voter(self.settings.id)
-            && self.log.durable() == self.log.last()
+            && (self.log.durable() == self.log.last() || mutants::is(Mutant::TakeOverUnflushed))
             && !self.disk_stalled;
         if ready {
             self.become_candidate(true);

@@ -53,10 +53,13 @@ impl Raft {
         if !self.append_new(from, entries) {
             return;
         }
+        if mutants::is(Mutant::TruncateBehindAppend) && self.log.last() > end {
+            self.log.truncate(end.next());
+        }
         self.verified = self.verified.max(end);
         self.commit_up_to(commit);
         self.reply_due = true;
-        if self.log.durable() >= end {
+        if self.log.durable() >= end || mutants::is(Mutant::SkipEntrySync) {
             self.reply_durable();
         }
     }
@@ -94,7 +97,8 @@ impl Raft {
     /// Tells the leader how far its log is on this disk.
     pub(crate) fn reply_durable(&mut self) {
         let Some(leader) = self.leader else { return };
-        let durable = self.verified.min(self.log.durable());
+        let on_disk = if mutants::is(Mutant::SkipEntrySync) { self.log.last() } else { self.log.durable() };
+        let durable = self.verified.min(on_disk);
         self.reply_due = durable < self.verified;
         let outcome = AppendOutcome::Accepted { durable };
         self.send_to(leader, Message::AppendReply { outcome, disk_stalled: self.disk_stalled });

@@ -128,7 +128,7 @@ impl Raft {
             self.send_heartbeats();
         }
         self.tick_transfer(beat);
-        if self.is_leader() && !self.hears_quorum() {
+        if self.is_leader() && !self.hears_quorum() && !mutants::is(Mutant::NoCheckQuorum) {
             self.become_follower(self.term(), None);
         }
         if self.is_leader() && self.disk_stalled {
@@ -176,7 +176,7 @@ impl Raft {
         let last = self.log.last();
         let Role::Leader(leader) = &mut self.role else { return false };
         let Some(progress) = leader.progress.get_mut(&to) else { return false };
-        if std::mem::take(&mut progress.ask) {
+        if std::mem::take(&mut progress.ask) && !mutants::is(Mutant::NeverAskAgain) {
             self.send_append(to, Vec::new());
             return true;
         }

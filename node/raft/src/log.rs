@@ -3,7 +3,8 @@
 //! Entries live on disk. In memory stay those that are not durable yet, and behind them a tail bounded in bytes, from
 //! which followers are fed and commits applied; older ones are loaded by the shell on request.
 
-use crate::{Configuration, Entry, HardState, Index, Payload, Term, Write, mutants};
+use crate::mutants::{self, Mutant};
+use crate::{Configuration, Entry, HardState, Index, Payload, Term, Write};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -96,7 +97,7 @@ impl Log {
 
     /// True when a crash now would bring back this very term and vote.
     pub(crate) fn is_hard_state_durable(&self) -> bool {
-        mutants::is(mutants::Mutant::SkipVoteSync) || self.hard_state_durable == self.hard_state
+        mutants::is(Mutant::SkipVoteSync) || self.hard_state_durable == self.hard_state
     }
 
     /// Enters a term or records a vote; neither ever goes back.
@@ -131,7 +132,7 @@ impl Log {
 
     /// True if a log that ends with (`index`, `term`) holds everything that this one can have committed.
     pub(crate) fn is_up_to_date(&self, index: Index, term: Term) -> bool {
-        (term, index) >= (self.last_term(), self.last)
+        mutants::is(Mutant::VoteForShorterLog) || (term, index) >= (self.last_term(), self.last)
     }
 
     /// The configuration in force: the newest in the log, committed or not (Ongaro's dissertation, section 4.1).
@@ -176,13 +177,15 @@ impl Log {
             self.window_bytes -= entry.size();
         }
         self.runs.retain(|(first, _)| *first < from);
-        self.configurations.retain(|(index, _)| *index < from);
+        if !mutants::is(Mutant::KeepTruncatedConfiguration) {
+            self.configurations.retain(|(index, _)| *index < from);
+        }
         self.last = from.prev();
         if from < self.unwritten_from {
             self.truncate_from = Some(self.truncate_from.map_or(from, |earlier| earlier.min(from)));
             self.unwritten_from = from;
         }
-        if !mutants::is(mutants::Mutant::StaleDurableAfterTruncation) {
+        if !mutants::is(Mutant::StaleDurableAfterTruncation) {
             self.durable = self.durable.min(self.last);
             if let Some(in_flight) = &mut self.in_flight {
                 in_flight.durable = in_flight.durable.min(self.last);
@@ -241,7 +244,7 @@ impl Log {
         let in_flight = self.in_flight.take().expect("a receipt belongs to a write");
         assert_eq!(in_flight.sequence, sequence, "receipts come for the one write that is out");
         self.hard_state_durable = in_flight.hard_state;
-        self.durable = if mutants::is(mutants::Mutant::StaleDurableAfterTruncation) {
+        self.durable = if mutants::is(Mutant::StaleDurableAfterTruncation) {
             self.durable.max(in_flight.durable).min(self.last)
         } else {
             in_flight.durable

@@ -5,6 +5,7 @@
 //! found again in the log when a node starts.
 
 use crate::event::Refused;
+use crate::mutants::{self, Mutant};
 use crate::raft::{Raft, Role};
 use crate::{Configuration, Index, Member, Message, NodeId, Payload, Term};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +65,7 @@ impl Raft {
         self.check_may_propose()?;
         let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader { leader: self.leader }) };
         let pending = self.log.configuration_index() > self.commit || self.log.configuration().is_joint();
-        if pending || self.commit < leader.first_index {
+        if (pending || self.commit < leader.first_index) && !mutants::is(Mutant::ChangeWhilePending) {
             return Err(Refused::ChangePending);
         }
         Ok(())

@@ -6,16 +6,76 @@
 pub enum Mutant {
     /// Promises leave before the term and vote behind them are durable.
     SkipVoteSync,
+    /// A follower says that entries are durable when it has only received them.
+    SkipEntrySync,
     /// A leader counts its own entries before they are on its disk.
     CountSelfEarly,
     /// A leader commits entries of earlier terms by counting them.
     CommitOldTerm,
     /// A truncation leaves the durable index as it was.
     StaleDurableAfterTruncation,
+    /// A truncation leaves the configurations that it cuts off in force.
+    KeepTruncatedConfiguration,
     /// A follower takes the leader's commit index as it comes, whatever its own log holds.
     CommitUnverified,
+    /// What lies behind the entries of an append is cut off, although it agrees.
+    TruncateBehindAppend,
+    /// A node votes for whoever asks, whatever that one's log holds.
+    VoteForShorterLog,
+    /// A node votes for everybody who asks in a term.
+    VoteTwice,
+    /// Followers of a leader that is well vote for another one.
+    NoStickiness,
+    /// A pre-vote enters the term that it asks about.
+    PreVoteEntersTerm,
+    /// A leader leads on although no quorum answers.
+    NoCheckQuorum,
+    /// A decision in a joint configuration takes the majority of the new voters alone.
+    IgnoreOutgoing,
+    /// A membership change begins while another one, or the first commit of the term, is pending.
+    ChangeWhilePending,
     /// A read is answered without asking whether somebody else leads by now.
     ReadWithoutQuorum,
+    /// Every round of reads has the number of the one before.
+    ReuseReadRound,
+    /// A read does not wait for the first commit of the term.
+    ReadBeforeFirstCommit,
+    /// A node that is told to take over campaigns with entries that are not on its disk.
+    TakeOverUnflushed,
+    /// A peer whose answer was lost is not asked again.
+    NeverAskAgain,
+    /// A peer waits for entries that were loaded for a place it has passed.
+    WaitForOldLoad,
+    /// A voter that is being removed does not campaign, though nobody else can win.
+    RemovedNeverLeads,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 22] = [
+        Mutant::SkipVoteSync,
+        Mutant::SkipEntrySync,
+        Mutant::CountSelfEarly,
+        Mutant::CommitOldTerm,
+        Mutant::StaleDurableAfterTruncation,
+        Mutant::KeepTruncatedConfiguration,
+        Mutant::CommitUnverified,
+        Mutant::TruncateBehindAppend,
+        Mutant::VoteForShorterLog,
+        Mutant::VoteTwice,
+        Mutant::NoStickiness,
+        Mutant::PreVoteEntersTerm,
+        Mutant::NoCheckQuorum,
+        Mutant::IgnoreOutgoing,
+        Mutant::ChangeWhilePending,
+        Mutant::ReadWithoutQuorum,
+        Mutant::ReuseReadRound,
+        Mutant::ReadBeforeFirstCommit,
+        Mutant::TakeOverUnflushed,
+        Mutant::NeverAskAgain,
+        Mutant::WaitForOldLoad,
+        Mutant::RemovedNeverLeads,
+    ];
 }
 
 #[cfg(feature = "mutants")]

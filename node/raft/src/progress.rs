@@ -1,6 +1,7 @@
 //! What a leader knows of one peer, and how much it may send there.
 
 use crate::Index;
+use crate::mutants::{self, Mutant};
 use std::collections::VecDeque;
 
 /// Answers to beats in a row that show the same gap before what is missing counts as lost. One is not enough:
@@ -122,7 +123,7 @@ impl Progress {
         }
         if next != self.next {
             // What is being loaded begins elsewhere: it will not be sent when it comes, so nothing may wait for it.
-            self.loading = false;
+            self.loading &= mutants::is(Mutant::WaitForOldLoad);
             self.next = next;
         }
         news

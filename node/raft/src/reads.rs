@@ -53,11 +53,12 @@ impl Raft {
     /// index, and no round starts.
     pub(crate) fn start_reads(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
-        if leader.reads.waiting.is_empty() || self.commit < leader.first_index {
+        let knows_commit = self.commit >= leader.first_index || mutants::is(Mutant::ReadBeforeFirstCommit);
+        if leader.reads.waiting.is_empty() || !knows_commit {
             return;
         }
         let reads = std::mem::take(&mut leader.reads.waiting);
-        leader.reads.round += 1;
+        leader.reads.round = if mutants::is(Mutant::ReuseReadRound) { 1 } else { leader.reads.round + 1 };
         leader.reads.started.push_back((leader.reads.round, self.commit, reads));
         self.send_heartbeats();
     }

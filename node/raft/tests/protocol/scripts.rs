@@ -1,0 +1,111 @@
+//! One script per behaviour. Re-recorded with `UPDATE_GOLDENFILES=1`; every change of a recording must be explained.
+
+use crate::script::Script;
+
+pub(crate) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
+
+/// One test per script, and one that no script is forgotten.
+macro_rules! scripts {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                goldenscript::run(&mut Script::new(), format!("{FOLDER}/{}", stringify!($name))).unwrap();
+            }
+        )*
+
+        #[test]
+        fn every_script_is_run() {
+            let files = std::fs::read_dir(FOLDER).unwrap();
+            let files: std::collections::BTreeSet<_> =
+                files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            assert_eq!(files, [$(stringify!($name).to_owned()),*].into());
+        }
+    };
+}
+
+scripts! {
+    a_candidate_asks_for_votes_only_once_its_own_is_durable
+    a_candidate_follows_the_winner_of_its_term
+    a_candidate_with_a_greater_term_is_not_stuck
+    a_change_is_refused_before_the_term_has_committed
+    a_change_that_is_none_is_refused
+    a_cluster_is_formed_by_one_and_joined_by_blank_nodes
+    a_cluster_of_one_leads_and_commits_by_itself
+    a_cluster_of_three_elects_a_leader_and_commits
+    a_configuration_that_is_cut_off_is_forgotten
+    a_disk_that_hangs_again_and_again_causes_one_hand_over_a_minute
+    a_disk_that_hangs_keeps_few_answers_in_memory
+    a_follower_commits_only_what_agrees_with_its_leader
+    a_follower_that_cannot_hear_disturbs_nobody
+    a_follower_that_cannot_speak_keeps_following
+    a_follower_that_has_everything_is_never_left_probing
+    a_fresh_leader_protects_its_followers_from_candidates
+    a_fresh_learner_gets_the_log_without_further_writes
+    a_full_window_recovers_from_the_loss_of_an_answer
+    a_full_window_recovers_from_the_loss_of_everything
+    a_joint_configuration_is_left_once_also_by_a_new_leader
+    a_joint_configuration_needs_the_majority_of_the_new_voters
+    a_joint_configuration_needs_the_majority_of_the_old_voters
+    a_joint_configuration_survives_its_leader
+    a_killed_leader_is_replaced_without_waiting_for_a_timeout
+    a_lagging_follower_is_fed_from_disk
+    a_late_answer_confirms_no_later_read
+    a_late_shorter_append_cuts_nothing
+    a_leader_that_cannot_hear_stops
+    a_leader_that_cannot_speak_is_replaced
+    a_leader_that_hears_no_quorum_stops_and_the_others_elect
+    a_leader_that_is_removed_finishes_the_change_and_goes
+    a_leader_told_that_a_follower_is_gone_does_not_count_it
+    a_leader_whose_disk_hangs_avoids_those_whose_disks_hang_too
+    a_leader_whose_disk_hangs_hands_over
+    a_leader_whose_disk_hangs_stays_if_a_quorum_hangs
+    a_leader_whose_disk_hangs_stays_if_the_others_could_not_lead
+    a_leader_whose_disk_hangs_stops_if_nobody_takes_over
+    a_leadership_transfer_goes_only_to_another_voter
+    a_leadership_transfer_goes_to_a_follower_that_has_everything
+    a_leadership_transfer_is_repeated_when_its_message_is_lost
+    a_leadership_transfer_that_fails_ends_after_a_timeout
+    a_leadership_transfer_waits_until_its_target_has_everything
+    a_log_that_is_behind_wins_no_pre_vote
+    a_member_is_added_as_a_learner_and_promoted
+    a_new_voter_is_not_taken_for_a_silent_one
+    a_node_that_was_cut_off_returns_without_disturbing_anybody
+    a_node_that_was_demoted_in_vain_is_a_voter_again
+    a_node_with_a_smaller_term_may_still_win
+    a_paused_leader_answers_no_stale_read
+    a_pre_vote_changes_nothing_at_those_who_grant_it
+    a_read_waits_for_the_first_commit_of_the_term
+    a_receipt_for_overwritten_entries_counts_for_nothing
+    a_refused_pre_vote_brings_the_greater_term
+    a_removed_node_disturbs_nobody
+    a_removed_node_ignores_a_late_request_to_take_over
+    a_request_to_take_over_is_ignored_by_who_has_not_flushed_its_log
+    a_restarted_node_finds_its_configuration_in_its_log
+    a_slow_follower_bounds_what_is_sent_to_it
+    a_stalled_disk_that_recovers_in_time_keeps_its_leader
+    a_star_of_five_keeps_its_leader
+    a_vote_is_given_only_once_it_is_durable
+    a_vote_that_was_given_outlives_a_crash
+    a_voter_that_does_not_know_that_it_is_one_votes
+    a_wrong_hint_disturbs_no_leader_that_lives
+    an_answer_speaks_of_the_log_as_it_is_after_a_truncation
+    an_entry_of_an_older_term_is_not_committed_by_counting_it
+    an_idle_follower_learns_of_a_commit_within_a_heartbeat
+    appends_out_of_order_are_sorted_out
+    entries_loaded_for_a_place_that_is_passed_block_nobody
+    forming_is_repeated_after_a_crash
+    late_answers_to_a_pre_vote_start_nothing
+    one_that_granted_another_waits_for_it
+    reads_are_refused_where_nobody_could_answer_them
+    six_divergent_followers_take_the_log_of_their_leader
+    the_active_version_rises_by_an_entry
+    the_disk_of_a_single_voter_may_hang
+    the_last_entry_commits_although_its_answers_were_lost
+    those_on_their_way_out_may_have_to_lead_once_more
+    two_nodes_that_cannot_hear_each_other_do_not_fight
+    voters_are_replaced_in_one_step
+    what_a_client_was_told_survives_a_power_cut_everywhere
+    without_a_quorum_what_waits_is_bounded
+    writes_that_complete_one_after_another_lose_nothing
+}
