@@ -22,6 +22,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 /// What is kept of a deadline for the way back, when a call is passed on.
 const WAY_BACK: Duration = Duration::from_millis(20);
 
+/// How long a leader that was replaced may take to answer the calls that it had.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
+
 /// A node, as its edges use it.
 #[derive(Clone)]
 pub struct NodeService {
@@ -177,7 +180,15 @@ impl NodeService {
             call: Some(forward::write_call(request.clone())),
         };
         let expected = forward::Expected::of(request);
-        let reply = tokio::time::timeout(left, client.forward(call)).await;
+        let replaced = replaced(self.inner.leadership.clone(), leader);
+        let reply = tokio::select! {
+            biased;
+            reply = tokio::time::timeout(left, client.forward(call)) => reply,
+            () = replaced => {
+                let text = "another node leads now, and the one that had the call does not answer";
+                return Some(Err(self.broken(request, Reason::ForwardingBroken, text.into())));
+            }
+        };
         match reply {
             Ok(Ok(reply)) => Some(expected.read_reply(reply.into_inner().reply)),
             Ok(Err(status)) => {
@@ -267,6 +278,16 @@ impl Service for NodeService {
     fn local_status(&self) -> Arc<LocalStatus> {
         Arc::clone(&self.inner.status.borrow())
     }
+}
+
+/// Resolves when another node than `leader` has led for long enough that an answer of `leader` would have come: it hangs,
+/// or is cut off.
+async fn replaced(mut leadership: watch::Receiver<Leadership>, leader: NodeId) {
+    let other = |now: &Leadership| now.leader.is_some_and(|now| now != leader);
+    if leadership.wait_for(other).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(LAST_ANSWERS).await;
 }
 
 fn is_read(request: &Request) -> bool {
