@@ -373,8 +373,6 @@ impl Subscription {
             }
             if offset == pending.end && offset < run_end {
                 pending.end += 1;
-            } else if pending.contains(&offset) {
-                continue;
             } else {
                 if !pending.is_empty() {
                     self.ready.remove(pending);
