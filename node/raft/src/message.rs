@@ -47,7 +47,8 @@ pub enum Message {
         /// Whether the sender voted for the receiver.
         granted: bool,
     },
-    /// Entries of the leader's log, or none (a probe).
+    /// Entries of the leader's log, or none: a question what the receiver has. One without entries belongs on the same way
+    /// as those with entries, behind them: a receiver that it finds without them has lost them.
     Append {
         /// The entry before the first one here.
         prev_index: Index,

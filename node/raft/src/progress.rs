@@ -4,7 +4,7 @@ use crate::Index;
 use crate::mutants::{self, Mutant};
 use std::collections::VecDeque;
 
-/// Answers to beats in a row that show the same gap before what is missing counts as lost. One is not enough:
+/// Answers to beats in a row that show the same gap before a loss is suspected. One is not enough:
 /// heartbeats and entries travel on different streams, so a heartbeat may overtake the entries sent before it.
 const QUIET_REPLIES_MAX: u32 = 3;
 
@@ -35,8 +35,8 @@ pub(crate) struct Progress {
     pub(crate) probe_sent: bool,
     /// In `Probe`: entries were sent from `next` on already. Further probes go without: the peer may only be slow.
     pub(crate) probed: bool,
-    /// In `Replicate`: an append without entries is to leave, whatever the window says, because the peer has everything
-    /// but its last word on what is durable may be lost.
+    /// In `Replicate`: an append without entries is to leave, whatever the window says, because entries, or the answers to
+    /// them, may be lost.
     pub(crate) ask: bool,
     /// Entries from `next` on are being loaded from disk for it.
     pub(crate) loading: bool,
@@ -146,8 +146,9 @@ impl Progress {
     }
 
     /// A heartbeat was answered: the peer has `received` of this log. Where the same gap shows again and again although
-    /// everything was sent, the rest was lost on the way and is sent anew. Where there is no gap, what may be lost is
-    /// the answer that says how much of it is durable.
+    /// everything was sent, it is asked: an append without entries travels behind the entries, so a peer that lacks some
+    /// when it comes has lost them, and says where to go on. Sending them again on suspicion would choke a slow link for
+    /// good. Where there is no gap, what may be lost is the answer that says how much is durable.
     pub(crate) fn heard(&mut self, received: Index) {
         if !std::mem::take(&mut self.beat_unanswered) {
             return;
@@ -159,9 +160,8 @@ impl Progress {
         let missing = received < self.next.prev();
         self.quiet_replies = if missing && received <= self.received { self.quiet_replies + 1 } else { 0 };
         self.received = received;
-        if self.quiet_replies >= QUIET_REPLIES_MAX {
-            self.become_probe(self.matched.next());
-        } else if !missing && self.matched < self.next.prev() {
+        if self.quiet_replies >= QUIET_REPLIES_MAX || !missing && self.matched < self.next.prev() {
+            self.quiet_replies = 0;
             self.ask = true;
         }
     }
@@ -205,11 +205,18 @@ mod tests {
         answer(&mut progress, 5);
         assert_eq!(progress.state, ProgressState::Replicate, "received but not durable is not lost");
         assert!(progress.ask, "what it said of its disk may be lost");
+        progress.ask = false;
         progress.sent(Index(6), 100);
         for _ in 0..QUIET_REPLIES_MAX {
+            assert!(!progress.ask);
             answer(&mut progress, 5);
         }
-        assert_eq!((progress.state, progress.next), (ProgressState::Probe, Index(1)));
+        assert!(progress.ask, "the peer is asked what it lacks");
+        assert_eq!(
+            (progress.state, progress.next),
+            (ProgressState::Replicate, Index(7)),
+            "and nothing is sent twice"
+        );
     }
 
     #[test]
