@@ -54,6 +54,8 @@ pub struct TopicParts {
     pub settings: TopicSettings,
     /// The request id of its creation.
     pub request_id: Option<u128>,
+    /// When it was created, in log time.
+    pub created_ms: u64,
     /// The offset that the next message gets.
     pub next_offset: u64,
     /// The first offset of each generation in which something was published.
@@ -212,6 +214,7 @@ fn topic_to_parts(topic: &Topic) -> TopicParts {
         name: topic.name.to_string(),
         settings: topic.settings,
         request_id: topic.request_id,
+        created_ms: topic.created_ms,
         next_offset: topic.offsets.next,
         generations: topic.offsets.generations.clone(),
         subscriptions: topic.subscriptions().map(|(id, held)| subscription_to_parts(id, held)).collect(),
@@ -228,7 +231,7 @@ fn topic_from_parts(parts: TopicParts) -> Result<Topic, Broken> {
         hold(is_new, "a subscription stands once", || format!("topic {topic}, subscription {id}"))?;
     }
     let offsets = Offsets { next: parts.next_offset, generations: parts.generations };
-    let mut topic = Topic::new(topic, &parts.name, parts.settings, parts.request_id);
+    let mut topic = Topic::new(topic, &parts.name, parts.settings, parts.request_id, parts.created_ms);
     topic.offsets = offsets;
     topic.subscriptions = subscriptions;
     Ok(topic)

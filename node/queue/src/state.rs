@@ -163,7 +163,7 @@ impl State {
         }
         let id = TopicId(self.next_id(index));
         self.last_id = id.0;
-        let topic = Topic::new(id, name, *settings, request_id);
+        let topic = Topic::new(id, name, *settings, request_id, self.now_ms);
         self.names.insert(Arc::clone(&topic.name), id);
         self.topics.insert(id, Arc::new(topic));
         Ok(Reply::Created { topic: id, repeated: false })

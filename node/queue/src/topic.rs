@@ -15,6 +15,8 @@ pub struct Topic {
     pub(crate) settings: TopicSettings,
     /// Of the creation, so that its repeat is known.
     pub(crate) request_id: Option<u128>,
+    /// When it was created, in log time.
+    pub(crate) created_ms: u64,
     pub(crate) offsets: Offsets,
     pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
     /// Sessions that count sequences here. Follows from the sessions.
@@ -24,12 +26,19 @@ pub struct Topic {
 }
 
 impl Topic {
-    pub(crate) fn new(id: TopicId, name: &str, settings: TopicSettings, request_id: Option<u128>) -> Topic {
+    pub(crate) fn new(
+        id: TopicId,
+        name: &str,
+        settings: TopicSettings,
+        request_id: Option<u128>,
+        created_ms: u64,
+    ) -> Topic {
         Topic {
             id,
             name: name.into(),
             settings,
             request_id,
+            created_ms,
             offsets: Offsets::default(),
             subscriptions: BTreeMap::from([(SubscriptionId::DEFAULT, Subscription::default())]),
             sessions: Map::default(),

@@ -197,6 +197,12 @@ impl Topic {
         &self.name
     }
 
+    /// When it was created, in milliseconds of log time.
+    #[must_use]
+    pub fn created_ms(&self) -> u64 {
+        self.created_ms
+    }
+
     /// What it allows.
     #[must_use]
     pub fn settings(&self) -> &TopicSettings {

@@ -93,7 +93,7 @@ pub(super) fn topic_info(topic: &Topic) -> TopicInfo {
     TopicInfo {
         id: topic.id().0,
         name: topic.name().to_owned(),
-        created_ms: 0,
+        created_ms: topic.created_ms(),
         options: TopicOptions {
             attempts_max: Some(settings.attempts_max),
             messages_max: settings.messages_max,
