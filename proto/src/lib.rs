@@ -1,12 +1,14 @@
 //! The wire contract of RaftQueue, compiled: what clients say ([`v1`]) and what nodes say to each other ([`peer::v1`]).
 //!
 //! The `.proto` files beside this crate are the contract and its documentation; nothing here adds meaning to it but
-//! [`status`], the one place that knows how a typed error travels inside a gRPC status. Turning these types into the
-//! node's own words, and judging what they say, is the business of `node/src/grpc/convert.rs`.
+//! [`status`], the one place that knows how a typed error travels inside a gRPC status, and [`text`], how bytes are
+//! written where only text can stand. Turning these types into the node's own words, and judging what they say, is the
+//! business of `node/src/grpc/convert.rs`.
 //!
 //! `bytes` fields are [`bytes::Bytes`]: a decoded body shares the buffer it was received in.
 
 pub mod status;
+pub mod text;
 
 /// The client's contract: `Queue`, `Admin`, and the errors of both.
 #[expect(
