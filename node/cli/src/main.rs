@@ -1,1 +1,104 @@
-fn main(){}
+//! `raftq`: RaftQueue from the command line.
+//!
+//! [`commands`] has one module for each command: its arguments, its help, and what it does. [`output`] decides how
+//! results look, [`failure`] what is said and which code is returned when there are none. Everything a command knows of
+//! a cluster it knows through `raftqueue-client`.
+
+mod commands;
+mod failure;
+mod output;
+mod text;
+
+use clap::Parser;
+use commands::Command;
+use failure::Failure;
+use output::{Format, Output};
+use raftqueue_client::Client;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Said below the help of every command.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused or failed: nothing was done, or the message says how much was
+  2  wrong usage
+  3  nothing there: no message to receive or to look at
+  4  no answer: it may have been done, or may still be
+
+Output:
+  On a terminal results are tables. Piped, they are plain: values separated by tabs, one result a line, no header, and
+  received messages as their raw bodies, one a line. --output table and --output json (one object a line) give that
+  form everywhere.";
+
+/// Talks to a RaftQueue cluster: topics, messages, and the cluster itself.
+#[derive(Parser)]
+#[command(name = "raftq", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 110)]
+struct Arguments {
+    /// Nodes to talk to, any of the cluster, separated by commas; the default is where `raftq up` starts them
+    #[arg(
+        long,
+        global = true,
+        env = "RAFTQ_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:7420,127.0.0.1:7430,127.0.0.1:7440"
+    )]
+    endpoints: Vec<String>,
+    /// How long a call may take, repeats included
+    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = text::parse_duration)]
+    timeout: Duration,
+    /// How results look [default: table on a terminal, plain otherwise]
+    #[arg(long, short, global = true, value_enum)]
+    output: Option<Format>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.output);
+    let connect = || {
+        let client =
+            Client::connect(arguments.endpoints).map_err(|error| Failure::Usage(error.to_string()))?;
+        Ok(client.with_timeout(arguments.timeout))
+    };
+    let done = commands::run(arguments.command, connect, &output).await;
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} says what it does");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} explains {}", argument.get_id());
+            }
+            if command.has_subcommands() {
+                command
+                    .get_subcommands()
+                    .filter(|command| command.get_name() != "help")
+                    .for_each(|inner| check(inner, &path));
+            } else {
+                let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(example.contains("raftq "), "{path} has an example");
+            }
+        }
+        Arguments::command().get_subcommands().for_each(|command| check(command, "raftq"));
+    }
+}

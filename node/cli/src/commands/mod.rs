@@ -1,0 +1,103 @@
+//! The commands, one module each.
+
+mod cluster;
+mod dead;
+mod deliveries;
+mod lines;
+mod peek;
+mod publish;
+mod purge;
+mod receive;
+mod settle;
+mod topic;
+mod wal;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use clap::{Args, Subcommand};
+use raftqueue_client::Client;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make, list, describe and delete topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Publish messages: arguments, or lines of standard input or of a file
+    Publish(publish::Publish),
+    /// Receive messages, each leased to you until it is acknowledged
+    Receive(receive::Receive),
+    /// Acknowledge received messages: they are done with
+    Ack(settle::Ack),
+    /// Return received messages as failed attempts
+    Nack(settle::Nack),
+    /// Keep received messages for longer
+    Extend(settle::Extend),
+    /// Give back received messages on which no work was started
+    Release(settle::Release),
+    /// Look at messages without taking them
+    Peek(peek::Peek),
+    /// See, redrive and drop messages that were given up
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Drop every message that waits in a topic
+    Purge(purge::Purge),
+    /// Show every node's own view, and the cluster as its leader sees it
+    Status(cluster::Status),
+    /// Hand leadership to another node
+    Transfer(cluster::Transfer),
+    /// Look into a node's log on disk
+    #[command(subcommand)]
+    Wal(wal::WalCommand),
+}
+
+/// Which messages: a topic, and a subscription of it.
+#[derive(Args)]
+pub(crate) struct Place {
+    /// The topic
+    topic: String,
+    /// The subscription; a plain queue has only the default one
+    #[arg(long, value_name = "NAME", default_value = "")]
+    subscription: String,
+}
+
+/// Does what the command says.
+///
+/// `connect` gives a client of the cluster; only commands that talk to one call it.
+pub(crate) async fn run(
+    command: Command,
+    connect: impl FnOnce() -> Result<Client, Failure>,
+    output: &Output,
+) -> Result<(), Failure> {
+    match command {
+        Command::Topic(command) => command.run(&connect()?, output).await,
+        Command::Publish(command) => command.run(&connect()?, output).await,
+        Command::Receive(command) => command.run(&connect()?, output).await,
+        Command::Ack(command) => command.run(&connect()?, output).await,
+        Command::Nack(command) => command.run(&connect()?, output).await,
+        Command::Extend(command) => command.run(&connect()?, output).await,
+        Command::Release(command) => command.run(&connect()?, output).await,
+        Command::Peek(command) => command.run(&connect()?, output).await,
+        Command::Dead(command) => command.run(&connect()?, output).await,
+        Command::Purge(command) => command.run(&connect()?, output).await,
+        Command::Status(command) => command.run(&connect()?, output).await,
+        Command::Transfer(command) => command.run(&connect()?, output).await,
+        Command::Wal(command) => command.run(),
+    }
+}
+
+/// Asks before something that there is no way back from, where somebody is there to be asked.
+fn confirm(is_confirmed: bool, what: &str) -> Result<(), Failure> {
+    if is_confirmed || !io::stdin().is_terminal() {
+        return Ok(());
+    }
+    eprint!("{what} There is no way back. Go on? [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::Failed("nothing was done".into())),
+    }
+}

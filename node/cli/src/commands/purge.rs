@@ -1,0 +1,33 @@
+//! `raftq purge`.
+
+use super::{Place, confirm};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::text::counted;
+use clap::Args;
+use raftqueue_client::{Client, v1};
+use serde_json::json;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  raftq purge orders
+  raftq purge orders --yes
+
+Leased and dead messages stay: see raftq dead purge.")]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    place: Place,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl Purge {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        let Place { topic, subscription } = self.place;
+        confirm(self.yes, &format!("This drops every message that waits in {topic}."))?;
+        let count = client.purge(v1::PurgeRequest { topic, subscription }).await?.count;
+        output.say(&format!("dropped: {}", counted(count, "message")), &json!({"count": count}))
+    }
+}

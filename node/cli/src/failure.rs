@@ -1,0 +1,73 @@
+//! What is said, and which code is returned, when a command does not get through.
+
+use crate::text::escaped;
+use raftqueue_client::{Error, Outcome, v1};
+use std::fmt::Display;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+/// A command that did not get through: one variant for each exit code.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Refused or failed. Code 1.
+    Failed(String),
+    /// The arguments contradict each other or a value makes no sense. Code 2.
+    Usage(String),
+    /// There was nothing to give. Code 3; said by the code alone.
+    Nothing,
+    /// It may have been done. Code 4.
+    Unknown(String),
+    /// Whoever read the results has gone, as `head` does. Code 1; nobody is there to be told.
+    ReaderGone,
+}
+
+impl Failure {
+    /// Tells people what happened, and scripts by the code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let (code, text) = match self {
+            Failure::Failed(text) => (1, Some(text.clone())),
+            Failure::Usage(text) => (2, Some(text.clone())),
+            Failure::Nothing => (3, None),
+            Failure::Unknown(text) => (4, Some(format!("{text} (it may have been done all the same)"))),
+            Failure::ReaderGone => (1, None),
+        };
+        if let Some(text) = text {
+            let is_colourful = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let label = if is_colourful { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+            eprintln!("{label} {}", escaped(&text));
+        }
+        ExitCode::from(code)
+    }
+
+    /// The same failure, with what had been going on in front of what went wrong.
+    pub(crate) fn within(self, context: impl Display) -> Self {
+        match self {
+            Failure::Failed(text) => Failure::Failed(format!("{context}: {text}")),
+            Failure::Usage(text) => Failure::Usage(format!("{context}: {text}")),
+            Failure::Unknown(text) => Failure::Unknown(format!("{context}: {text}")),
+            Failure::Nothing | Failure::ReaderGone => self,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let text = match error.reason {
+            v1::Reason::Unspecified => error.text,
+            reason => format!("{}: {}", reason.as_str_name().trim_start_matches("REASON_"), error.text),
+        };
+        match error.outcome {
+            Outcome::NotDone => Failure::Failed(text),
+            Outcome::Unknown => Failure::Unknown(text),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+            _ => Failure::Failed(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Values as people type and read them.
+
+use std::time::Duration;
+
+/// A duration as typed: a whole number and a unit, `500ms`, `30s`, `5m`, `12h`, `7d`. A number alone is refused, since
+/// people differ in what it means.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("must be a whole number with a unit: ms, s, m, h or d, as in 30s".into()),
+    };
+    let number = number.parse::<u64>().map_err(|error| error.to_string())?;
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "is too long".into())
+}
+
+/// The same in milliseconds.
+pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
+    u64::try_from(parse_duration(text)?.as_millis()).map_err(|error| error.to_string())
+}
+
+/// A header as typed: NAME=VALUE.
+pub(crate) fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    if name.is_empty() {
+        return Err("has no name".into());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A number of things: `1 message`, `2 messages`.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{ending}")
+}
+
+/// Text that cannot do anything to a terminal or break a line: control characters are written as escapes.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    safe
+}
+
+/// A moment in milliseconds since the Unix epoch, as `2026-01-31T12:00:00Z`.
+pub(crate) fn utc(ms: u64) -> String {
+    let (days, seconds) = (ms / 86_400_000, ms / 1_000 % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-compatible low-level date algorithms").
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_ms("2h"), Ok(7_200_000));
+        assert_eq!(parse_ms("0s"), Ok(0));
+        for text in
+            ["", "30", "s", "-1s", "1.5s", "1 s", "1w", "99999999999999999999s", "18446744073709551615d"]
+        {
+            assert!(parse_duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn headers_are_split_at_the_first_sign() {
+        assert_eq!(parse_header("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(parse_header("a="), Ok(("a".into(), String::new())));
+        assert!(parse_header("a").is_err() && parse_header("=b").is_err());
+    }
+
+    #[test]
+    fn nothing_that_is_printed_moves_the_cursor() {
+        assert_eq!(escaped("a\tb\x1b[2J\nö"), "a\\tb\\u{1b}[2J\\nö");
+    }
+
+    #[test]
+    fn moments_are_dates_of_the_calendar() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_782_400_000), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(1_700_000_000_999), "2023-11-14T22:13:20Z");
+        assert_eq!(utc(4_107_542_400_000), "2100-03-01T00:00:00Z");
+    }
+}

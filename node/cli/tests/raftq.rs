@@ -1,0 +1,353 @@
+//! The command line as people and scripts use it, against a node in memory.
+
+use raftqueue_node::api::{Failure, Reason};
+use raftqueue_node::fake::{FakeNode, Served, leading};
+use raftqueue_node::handle::{LocalStatus, Role};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use tokio::runtime::{Builder, Runtime};
+
+/// A node in memory, served by threads of its own while the test waits for processes.
+struct Node {
+    served: Served,
+    _runtime: Runtime,
+}
+
+/// What a command left behind.
+#[derive(Debug, PartialEq, Eq)]
+struct Ran {
+    code: i32,
+    out: String,
+    error: String,
+}
+
+impl Ran {
+    /// What was printed by a command that did what it should.
+    fn done(self) -> String {
+        assert_eq!((self.code, self.error.as_str()), (0, ""), "{}", self.out);
+        self.out
+    }
+
+    fn json(self) -> Vec<serde_json::Value> {
+        self.done().lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect()
+    }
+}
+
+impl Node {
+    fn start() -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+        let served = runtime.block_on(Served::start(FakeNode::default()));
+        Self { served, _runtime: runtime }
+    }
+
+    /// A node with a topic `orders`.
+    fn with_topic() -> Self {
+        let node = Self::start();
+        node.run("topic create orders").done();
+        node
+    }
+
+    /// Runs a command line, its words separated by spaces.
+    fn run(&self, line: &str) -> Ran {
+        self.run_with(line, b"")
+    }
+
+    fn run_with(&self, line: &str, input: &[u8]) -> Ran {
+        run(&self.served.endpoint(), line, input)
+    }
+}
+
+fn run(endpoints: &str, line: &str, input: &[u8]) -> Ran {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_raftq"))
+        .args(line.split(' ').filter(|word| !word.is_empty()))
+        .env("RAFTQ_ENDPOINTS", endpoints)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // A command that reads nothing may be gone already.
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    Ran {
+        code: output.status.code().expect("it was not killed"),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        error: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+fn dead_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").to_string()
+}
+
+#[test]
+fn three_commands_take_a_person_from_nothing_to_their_messages() {
+    let node = Node::start();
+    assert_eq!(node.run("topic create orders").done(), "topic orders is created\n");
+    assert_eq!(
+        node.run_with("publish orders", b"one\ntwo\nthree").done(),
+        "published to orders: 3 messages\n"
+    );
+    assert_eq!(node.run("receive orders -n 100 --ack").done(), "one\ntwo\nthree\n");
+    assert_eq!(node.run("receive orders"), Ran { code: 3, out: String::new(), error: String::new() });
+}
+
+#[test]
+fn topics_are_listed_for_people_for_cut_and_for_jq() {
+    let node = Node::with_topic();
+    node.run("topic create b --attempts-max 3 --ttl 7d").done();
+    node.run("publish orders x y").done();
+    let plain = node.run("topic list").done();
+    assert_eq!(
+        plain,
+        "orders\t2\t0\t0\t0\t2\t2023-11-14T22:13:20Z\nb\t0\t0\t0\t0\t0\t2023-11-14T22:13:20Z\n"
+    );
+    let table = node.run("topic list --output table").done();
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines[0], "TOPIC   READY  LEASED  DELAYED  DEAD  BYTES  CREATED");
+    assert_eq!(lines[1], "orders  2      0       0        0     2      2023-11-14T22:13:20Z");
+    assert!(!table.contains('\x1b'), "no colours where no terminal is");
+    let json = node.run("topic list -o json").json();
+    assert_eq!((&json[1]["topic"], &json[1]["ttl_ms"]), (&"b".into(), &604_800_000.into()));
+
+    let described = node.run("topic describe b").done();
+    assert!(
+        described.contains("attempts max\t3\n") && described.contains("default ready\t0\n"),
+        "{described}"
+    );
+    assert_eq!(node.run("topic describe orders -o json").json()[0]["ready"], 2);
+    assert_eq!(node.run("topic delete b").done(), "topic b is deleted\n");
+    assert_eq!(node.run("topic list").done().lines().count(), 1);
+}
+
+#[test]
+fn lines_of_a_file_are_published_in_batches_and_in_order() {
+    let node = Node::with_topic();
+    let mut text = String::new();
+    for line in 0..2_500 {
+        writeln!(text, "line {line}").expect("a string");
+    }
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &text).expect("written");
+    let published = node.run(&format!("publish orders -o json --file {}", file.path().display())).json();
+    assert_eq!(published[0]["count"], 2_500);
+    assert_eq!((&published[0]["first_offset"], &published[0]["last_offset"]), (&0.into(), &2_499.into()));
+    assert_eq!(node.run("receive orders --all --ack").done(), text);
+    let published = node.run_with("publish orders --batch 1", b"\n\xc3\xa4\r\n\n").done();
+    assert_eq!(published, "published to orders: 3 messages\n");
+    assert_eq!(node.run("receive orders --all --ack").done(), "\nä\r\n\n", "every byte but the line ends");
+}
+
+#[test]
+fn nothing_to_publish_is_no_error() {
+    let node = Node::with_topic();
+    assert_eq!(node.run_with("publish orders", b"").done(), "published to orders: 0 messages\n");
+}
+
+#[test]
+fn a_publish_that_ends_early_says_how_much_is_stored() {
+    let node = Node::with_topic();
+    let too_long = [&b"a\nb\n"[..], &vec![b'x'; (1 << 20) + 1], b"\nc\n"].concat();
+    let ran = node.run_with("publish orders --batch 1", &too_long);
+    assert_eq!(ran.code, 1);
+    assert!(ran.error.contains("2 messages stored") && ran.error.contains("TOO_LARGE"), "{}", ran.error);
+    assert_eq!(node.run("receive orders --all --ack").done(), "a\nb\n");
+}
+
+#[test]
+fn a_lost_answer_stores_nothing_twice() {
+    let node = Node::with_topic();
+    node.served.node.lose_next_answer(Failure::unknown(Reason::ForwardingBroken, "broken"));
+    // The first answer that is lost is that of the session; the second one that of the batch.
+    node.served.node.lose_next_answer(Failure::unknown(Reason::ForwardingBroken, "broken"));
+    assert_eq!(node.run("publish orders x").done(), "published to orders: 1 message\n");
+    assert_eq!(node.run("receive orders --all").done(), "x\n");
+}
+
+#[test]
+fn messages_carry_keys_headers_and_times() {
+    let node = Node::with_topic();
+    node.run("publish orders --key k --header a=b=c --header d= --ttl 1h later --delay 10m").done();
+    assert_eq!(node.run("receive orders").code, 3, "it is not due");
+    let seen = node.run("peek orders --state delayed -o json").json();
+    assert_eq!((&seen[0]["body"], &seen[0]["key"]), (&"later".into(), &"k".into()));
+    assert_eq!(
+        seen[0]["headers"],
+        serde_json::json!([{"name": "a", "value": "b=c"}, {"name": "d", "value": ""}])
+    );
+    assert!(seen[0].get("lease").is_none(), "a look leases nothing");
+}
+
+#[test]
+fn leases_go_from_receive_to_ack_as_arguments_and_as_lines() {
+    let node = Node::with_topic();
+    node.run("publish orders a b c d e").done();
+    let received = node.run("receive orders -n 5 -o json").json();
+    let lease = |position: usize| received[position]["lease"].as_str().expect("a lease").to_owned();
+    assert_eq!(node.run(&format!("ack orders {}", lease(0))).done(), format!("{}\tDONE\n", lease(0)));
+    assert_eq!(node.run(&format!("ack orders {}", lease(0))).done(), format!("{}\tGONE\n", lease(0)));
+    let lines = format!("{}\n{}\n", lease(1), lease(2));
+    assert_eq!(node.run_with("ack orders", lines.as_bytes()).done().matches("DONE").count(), 2);
+    assert_eq!(
+        node.run(&format!("extend orders {} --lease 10m", lease(3))).done().matches("DONE").count(),
+        1
+    );
+    node.run(&format!("release orders {}", lease(3))).done();
+    node.run(&format!("nack orders {} --delay 0s --reason why", lease(4))).done();
+
+    let stale = node.run(&format!("ack orders {} -o json", lease(3)));
+    assert_eq!(stale.code, 1);
+    assert!(stale.out.contains(r#""result":"STALE""#) && stale.error.contains("1 of 1"), "{stale:?}");
+    assert_eq!(node.run("receive orders --all --ack").done(), "d\ne\n", "both came back, in order");
+    assert_eq!(node.run("ack orders").code, 3, "no lease on standard input");
+}
+
+#[test]
+fn a_mistyped_lease_stops_everything_before_it_begins() {
+    let node = Node::with_topic();
+    node.run("publish orders a").done();
+    let received = node.run("receive orders -o json").json();
+    let lease = received[0]["lease"].as_str().expect("a lease");
+    assert_eq!(node.run(&format!("ack orders {lease} xyz")).code, 2);
+    let garbage = node.run(&format!("ack orders {lease} 0102"));
+    assert_eq!(garbage.code, 1);
+    assert!(garbage.error.contains("INVALID_ARGUMENT"), "{}", garbage.error);
+    assert_eq!(node.run(&format!("ack orders {lease}")).done(), format!("{lease}\tDONE\n"));
+}
+
+#[test]
+fn dead_messages_are_listed_redriven_and_dropped() {
+    let node = Node::start();
+    node.run("topic create orders --attempts-max 1").done();
+    node.run("publish orders a b c").done();
+    for received in node.run("receive orders -n 3 -o json").json() {
+        let lease = received["lease"].as_str().expect("a lease");
+        node.run(&format!("nack orders {lease} --reason closed")).done();
+    }
+    assert_eq!(node.run("dead list orders").done(), "a\nb\nc\n");
+    let table = node.run("dead list orders -o table").done();
+    assert_eq!(table.matches("closed").count(), 3, "{table}");
+    assert_eq!(node.run("dead list orders --from 1 -n 1 -o json").json()[0]["dead_reason"], "closed");
+    assert_eq!(node.run("dead redrive orders").code, 2, "which ones?");
+    assert_eq!(node.run("dead redrive orders 1").done(), "redriven: 1 message\n");
+    assert_eq!(node.run("dead purge orders --all").done(), "dropped: 2 dead messages\n");
+    assert_eq!(node.run("dead list orders").code, 3);
+    assert_eq!(node.run("purge orders -o json").json()[0]["count"], 1);
+}
+
+#[test]
+fn a_body_that_is_no_text_is_printed_as_it_is_or_as_base64() {
+    let node = Node::with_topic();
+    assert_eq!(node.run_with("publish orders", b"\xff\xfe\n").code, 0);
+    let seen = node.run("peek orders -o json").json();
+    assert_eq!((seen[0].get("body"), &seen[0]["body_base64"]), (None, &"//4=".into()));
+}
+
+#[test]
+fn what_is_on_a_terminal_cannot_move_its_cursor() {
+    let node = Node::with_topic();
+    node.run_with("publish orders", b"\x1b[2J\tx\n").done();
+    let table = node.run("peek orders -o table").done();
+    assert!(!table.contains('\x1b') && table.contains("\\u{1b}[2J\\tx"), "{table}");
+}
+
+#[test]
+fn status_shows_every_node_and_the_cluster() {
+    let node = Node::start();
+    let endpoints = format!("{},{}", node.served.endpoint(), dead_address());
+    let plain = run(&endpoints, "status", b"").done();
+    let lines: Vec<_> = plain.lines().collect();
+    assert_eq!(lines[0], format!("{}\tnode-0\tleader\t7\t42\t42\t0\tyes\t", node.served.endpoint()));
+    assert!(lines[1].contains("refused") && lines.len() == 2, "{plain}");
+    let table = run(&endpoints, "status -o table", b"").done();
+    assert!(
+        table.ends_with("node-0 leads in term 7, 1 of 1 voters active, commit 42, version 1\n"),
+        "{table}"
+    );
+    let json = run(&endpoints, "status -o json", b"").json();
+    let views: Vec<_> = json.iter().map(|line| line["view"].as_str().expect("a view")).collect();
+    assert_eq!(views, ["own", "own", "cluster"]);
+    assert_eq!(json[2]["members"][0]["node"], "node-0");
+}
+
+#[test]
+fn status_without_quorum_still_shows_what_nodes_say() {
+    let node = Node::start();
+    let not_ready = Some("no leader for 3 s".to_owned());
+    node.served.node.set_status(LocalStatus { role: Role::Candidate, not_ready, ..leading() });
+    for _ in 0..1_000 {
+        node.served.node.fail_next(Failure::not_done(Reason::NoLeader, "nobody leads"));
+    }
+    let ran = node.run("status --timeout 100ms");
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.contains("candidate\t7\t42\t42\t-\tno\tno leader for 3 s\n"), "{}", ran.out);
+    assert!(ran.error.contains("NO_LEADER: nobody leads"), "{}", ran.error);
+}
+
+#[test]
+fn leadership_is_handed_over() {
+    let node = Node::start();
+    assert_eq!(node.run("transfer node-0").done(), "node 00000000000000a1 leads now\n");
+    let ran = node.run("transfer node-9");
+    assert_eq!(ran.code, 1);
+    assert!(ran.error.contains("NODE_NOT_FOUND"), "{}", ran.error);
+}
+
+#[test]
+fn exit_codes_tell_refused_from_unknown_and_from_wrong_usage() {
+    let node = Node::with_topic();
+    let ran = node.run("topic create orders");
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.error.starts_with("error: TOPIC_EXISTS"), "{}", ran.error);
+    node.served.node.fail_next(Failure::unknown(Reason::DeadlineExceeded, "too late"));
+    let ran = node.run("purge orders");
+    assert_eq!(ran.code, 4);
+    assert!(ran.error.contains("may have been done"), "{}", ran.error);
+    let wrong = [
+        "",
+        "enqueue orders",
+        "publish",
+        "receive orders -n 0",
+        "receive orders --wait 5",
+        "publish orders --batch 0 x",
+        "receive orders --all -n 5",
+        "publish orders --header x y",
+        "peek orders --state gone",
+        "topic",
+        "dead redrive",
+    ];
+    for line in wrong {
+        assert_eq!(node.run(line).code, 2, "{line}");
+    }
+    assert_eq!(run("", "topic list", b"").code, 2, "no endpoint");
+    assert_eq!(run("a b", "topic list", b"").code, 2, "no address");
+    let nobody = run(&dead_address(), "topic list --timeout 50ms", b"");
+    assert_eq!(nobody.code, 1);
+    assert!(nobody.error.contains("no node can be reached"), "{}", nobody.error);
+}
+
+#[test]
+fn help_has_examples_and_exit_codes() {
+    for line in ["--help", "help publish", "receive --help", "topic create --help", "status -h"] {
+        let help = run("", line, b"");
+        assert_eq!(help.code, 0, "{line}: {}", help.error);
+        assert!(help.out.contains("Usage: raftq"), "{line}");
+    }
+    assert!(run("", "--help", b"").out.contains("Exit codes:"));
+    assert!(run("", "receive --help", b"").out.contains("raftq receive orders -n 100 --ack"));
+}
+
+#[test]
+fn a_data_directory_can_be_looked_into() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let ran = run("", &format!("wal dump {}", directory.path().display()), b"");
+    assert!(ran.out.contains("0 segments, 0 records"), "{ran:?}");
+    let ran = run("", "wal dump /nowhere/at/all", b"");
+    assert_eq!(ran.code, 1);
+    assert!(ran.error.contains("/nowhere/at/all"), "{}", ran.error);
+}
