@@ -1,5 +1,5 @@
 //! Deliberate bugs, so that tests can show that they would be seen. Without the feature `mutants`, which no shipped
-//! binary has, [`is`] is the constant `false` and nothing of this remains.
+//! binary has, `is` is the constant `false` and nothing of this remains.
 
 /// A rule of the protocol, broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
