@@ -130,10 +130,11 @@ pub fn read_envelope(envelope: pb::Envelope) -> Option<(Envelope, Option<Vitals>
     Some((envelope, vitals))
 }
 
-/// True for what must never wait behind entries.
+/// True for what must never wait behind entries. Appends stay in order among themselves, also those without entries: they
+/// ask what has arrived, so one that overtook the entries sent before it would find them missing.
 #[must_use]
 pub fn is_control(message: &Message) -> bool {
-    !matches!(message, Message::Append { entries, .. } if !entries.is_empty())
+    !matches!(message, Message::Append { .. })
 }
 
 pub(crate) fn write_entry(entry: Entry) -> pb::Entry {
