@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the tests of the whole need: a simulator of clusters.
+
+pub mod sim;

@@ -1,0 +1,194 @@
+//! The rules of the protocol, checked after every turn of a node against what the disks hold for certain.
+
+use super::Violation;
+use super::digest::{Durable, Step, Trail, step_after};
+use raftqueue_raft::{AppendOutcome, Entry, Envelope, HardState, Index, Message, NodeId, Raft, Term};
+use std::collections::BTreeMap;
+
+/// What is known of the whole cluster.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    leaders: BTreeMap<Term, NodeId>,
+    /// Every entry that ever stood in a log, with the hash of the log up to it.
+    entries: BTreeMap<(Index, Term), (u64, Entry)>,
+    committed: Trail,
+    pub(super) elections: u64,
+}
+
+/// What one life of a node's process has shown so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    hard_state: HardState,
+    commit: Index,
+    pub(super) applied: Index,
+}
+
+impl Checker {
+    /// The last index that is known to be committed.
+    pub(super) fn committed(&self) -> Index {
+        self.committed.last()
+    }
+
+    /// An entry is put behind `log`: the same index and term always mean the same log up to there.
+    pub(super) fn append(&mut self, log: &mut Trail, entry: &Entry) -> Result<(), Violation> {
+        let step = log.step_of(entry);
+        self.note(entry, step)?;
+        log.push(step);
+        Ok(())
+    }
+
+    fn note(&mut self, entry: &Entry, step: Step) -> Result<(), Violation> {
+        let (index, term) = (entry.index, entry.term);
+        let (known, _) = self.entries.entry((index, term)).or_insert_with(|| (step.hash, entry.clone()));
+        Violation::unless(*known == step.hash, || {
+            format!("log matching: two logs with an entry of term {term} at {index} differ up to there")
+        })
+    }
+
+    /// What the node has at `index`, in memory or on disk.
+    fn step_at(&mut self, raft: &Raft, index: Index) -> Result<Step, Violation> {
+        let Some(term) = raft.term_at(index) else {
+            return Err(Violation(format!("the log ends at {}, before {index}", raft.last_index())));
+        };
+        if let Some((hash, _)) = self.entries.get(&(index, term)) {
+            return Ok(Step { term, hash: *hash });
+        }
+        // Not written yet, so it is in memory, and so is all between it and what was written.
+        let entry = raft.entry(index).expect("what is not written is in memory").clone();
+        let before = if index == Index(1) { 0 } else { self.step_at(raft, index.prev())?.hash };
+        let step = step_after(before, &entry);
+        self.note(&entry, step)?;
+        Ok(step)
+    }
+
+    /// The node's own rules after a turn: terms, leaders, commits. Returns what is committed for the first time.
+    pub(super) fn after_turn(
+        &mut self,
+        raft: &Raft,
+        seen: &mut Seen,
+        disks: &BTreeMap<NodeId, Durable>,
+    ) -> Result<Vec<Entry>, Violation> {
+        let id = raft.id();
+        let term = raft.term();
+        Violation::unless(term >= seen.hard_state.term, || {
+            format!("the term goes back from {} to {term}", seen.hard_state.term)
+        })?;
+        seen.hard_state.term = term;
+        self.check_durable(raft, &disks[&id])?;
+        if raft.is_leader() {
+            let leader = *self.leaders.entry(term).or_insert_with(|| {
+                self.elections += 1;
+                id
+            });
+            Violation::unless(leader == id, || format!("two leaders in term {term}: {leader} and {id}"))?;
+        }
+        let commit = raft.commit();
+        Violation::unless(commit >= seen.commit, || {
+            format!("the commit index goes back from {} to {commit}", seen.commit)
+        })?;
+        let mut news = Vec::new();
+        let mut index = seen.commit;
+        while index < commit {
+            index = index.next();
+            let step = self.step_at(raft, index)?;
+            match self.committed.at(index) {
+                Some(known) => Violation::unless(known == step, || {
+                    format!(
+                        "the committed entry {index} of term {} is another one here, of term {}",
+                        known.term, step.term
+                    )
+                })?,
+                None => {
+                    self.check_quorum(raft, index, step, disks)?;
+                    self.committed.push(step);
+                    news.push(self.entries[&(index, step.term)].1.clone());
+                }
+            }
+        }
+        seen.commit = commit;
+        Ok(news)
+    }
+
+    /// A leader has every committed entry. Asked when one begins to lead.
+    pub(super) fn check_complete(&mut self, raft: &Raft) -> Result<(), Violation> {
+        let last = self.committed.last();
+        if last == Index(0) {
+            return Ok(());
+        }
+        let own = self.step_at(raft, last)?;
+        Violation::unless(Some(own) == self.committed.at(last), || {
+            format!("the leader of term {} has something else than the committed entry {last}", raft.term())
+        })
+    }
+
+    /// What the node believes to be durable of its log is what a power cut would leave.
+    fn check_durable(&self, raft: &Raft, disk: &Durable) -> Result<(), Violation> {
+        let durable = raft.durable_index();
+        let believed = raft.term_at(durable);
+        let held =
+            if durable == Index(0) { Some(Term(0)) } else { disk.trail.at(durable).map(|step| step.term) };
+        Violation::unless(believed.is_some() && believed == held, || {
+            format!(
+                "believed to be durable up to {durable} of term {believed:?}; on the disk, which ends at {}, that is \
+                 of term {held:?}",
+                disk.trail.last()
+            )
+        })
+    }
+
+    fn check_quorum(
+        &self,
+        raft: &Raft,
+        index: Index,
+        step: Step,
+        disks: &BTreeMap<NodeId, Durable>,
+    ) -> Result<(), Violation> {
+        let configuration = raft
+            .configuration_at(index)
+            .ok_or_else(|| Violation(format!("{index} is committed before there is a configuration")))?;
+        let holds = |id: NodeId| disks.get(&id).is_some_and(|disk| disk.trail.at(index) == Some(step));
+        Violation::unless(configuration.is_quorum(holds), || {
+            let on: Vec<NodeId> = configuration.voters().filter(|id| holds(*id)).collect();
+            format!(
+                "entry {index} of term {} is committed and durable on {} of {} only: {on:?}",
+                step.term,
+                on.len(),
+                configuration.voters().count()
+            )
+        })
+    }
+
+    /// No promise leaves before what it promises is durable.
+    pub(super) fn check_promise(
+        &self,
+        raft: &Raft,
+        disk: &Durable,
+        envelope: &Envelope,
+    ) -> Result<(), Violation> {
+        let Envelope { to, term, message, .. } = envelope;
+        let held = disk.hard_state;
+        let is_question =
+            matches!(message, Message::PreVote { .. } | Message::PreVoteReply { granted: true });
+        Violation::unless(is_question || held.term >= *term, || {
+            format!("a message of term {term} leaves while the disk is at term {}: {message:?}", held.term)
+        })?;
+        let vote = match message {
+            Message::Vote { .. } => Some(raft.id()),
+            Message::VoteReply { granted: true } => Some(*to),
+            _ => None,
+        };
+        Violation::unless(vote.is_none() || held.term > *term || held.vote == vote, || {
+            format!("a vote for {vote:?} in term {term} leaves while the disk says {:?}", held.vote)
+        })?;
+        if let Message::AppendReply { outcome: AppendOutcome::Accepted { durable }, .. } = message
+            && *durable > Index(0)
+        {
+            let promised = raft.term_at(*durable);
+            let found = disk.trail.at(*durable).map(|step| step.term);
+            Violation::unless(promised.is_some() && promised == found, || {
+                format!("{durable} of term {promised:?} is called durable, the disk has term {found:?} there")
+            })?;
+        }
+        Ok(())
+    }
+}

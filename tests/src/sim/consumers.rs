@@ -1,0 +1,156 @@
+//! Consumers, which lease and settle, and poppers, which take.
+
+use super::calls::Answer;
+use super::clients::{Ask, allowed, any_topic};
+use super::ledger::{Ledger, place};
+use super::plan::{MS, Plan};
+use super::random::Random;
+use raftqueue_node::api::{Delivery, LeaseId, LeaseResult, Request, Response};
+
+/// How often a call of unknown outcome is repeated.
+const REPEATS_MAX: u32 = 4;
+
+#[derive(Debug, Default)]
+pub(super) struct Consumer {
+    /// What to ask next, because of what was received.
+    planned: Vec<Request>,
+    repeats: u32,
+}
+
+impl Consumer {
+    pub(super) fn next(&mut self, plan: &Plan, random: &mut Random) -> Ask {
+        match self.planned.last() {
+            Some(request) => (request.clone(), allowed(random)),
+            None => {
+                let request = Request::Receive {
+                    topic: any_topic(plan, random),
+                    subscription: String::new(),
+                    messages_max: random.pick(&[1, 2, 8]),
+                    bytes_max: random.pick(&[1, 1_000, 1_000_000]),
+                    lease_ms: Some(random.between(1_000, 3_000)),
+                    wait_ms: random.pick(&[0, 0, 50, 400]),
+                };
+                (request, allowed(random) + 100 * MS)
+            }
+        }
+    }
+
+    /// Returns true if the call will be repeated.
+    pub(super) fn hear(
+        &mut self,
+        request: &Request,
+        answer: &Answer,
+        random: &mut Random,
+        ledger: &mut Ledger,
+    ) -> bool {
+        match (request, answer) {
+            (Request::Receive { topic, .. }, Answer::Deliveries(deliveries)) => {
+                self.plan(topic, deliveries, random);
+                return false;
+            }
+            (Request::Receive { .. }, _) => return false,
+            (Request::Ack { leases, .. }, Answer::Response(Response::Leases(results))) => {
+                for (lease, result) in leases.iter().zip(results) {
+                    if matches!(result, LeaseResult::Done | LeaseResult::Gone) {
+                        ledger.take(place(lease.message));
+                    }
+                }
+            }
+            (Request::Ack { leases, .. }, answer) if answer.is_unknown() => {
+                leases.iter().for_each(|lease| ledger.perhaps_take(place(lease.message)));
+            }
+            _ => {}
+        }
+        let is_open = answer.is_unknown() || answer.is_not_done();
+        if is_open && self.repeats < REPEATS_MAX {
+            self.repeats += 1;
+            return true;
+        }
+        self.repeats = 0;
+        self.planned.pop();
+        false
+    }
+
+    /// What a worker does with what it got; the last one planned comes first.
+    fn plan(&mut self, topic: &str, deliveries: &[Delivery], random: &mut Random) {
+        let lease =
+            |delivery: &Delivery| LeaseId { message: delivery.message.id, token: delivery.message.token };
+        let mut leases: Vec<LeaseId> = deliveries.iter().map(lease).collect();
+        let (topic, subscription) = (topic.to_owned(), String::new());
+        match random.below(20) {
+            0 => return, // Forgotten: the leases run out.
+            1..=3 => {
+                let reason =
+                    if random.percent(50) { format!("bad luck {}", random.below(3)) } else { String::new() };
+                let delay_ms = random.pick(&[0, 0, 30, 700]);
+                self.planned.push(Request::Nack { topic, subscription, leases, delay_ms, reason });
+                return;
+            }
+            4 => {
+                self.planned.push(Request::Release { topic, subscription, leases });
+                return;
+            }
+            5 => {
+                // Half is done with, half is given back.
+                let rest = leases.split_off(leases.len() / 2);
+                let (topic, subscription) = (topic.clone(), subscription.clone());
+                self.planned.push(Request::Release { topic, subscription, leases: rest });
+            }
+            _ => {}
+        }
+        if leases.is_empty() {
+            return;
+        }
+        self.planned.push(Request::Ack {
+            topic: topic.clone(),
+            subscription: subscription.clone(),
+            leases: leases.clone(),
+        });
+        if random.one_in(8) {
+            let lease_ms = Some(random.between(1_000, 4_000));
+            self.planned.push(Request::Extend { topic, subscription, leases, lease_ms });
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Popper {
+    /// A pop with a request id whose outcome is not known.
+    unsettled: Option<Request>,
+    repeats: u32,
+}
+
+impl Popper {
+    pub(super) fn next(&mut self, plan: &Plan, random: &mut Random) -> Ask {
+        let request = self.unsettled.clone().unwrap_or_else(|| Request::Pop {
+            topic: any_topic(plan, random),
+            subscription: String::new(),
+            messages_max: random.pick(&[1, 1, 3]),
+            bytes_max: 1_000_000,
+            wait_ms: random.pick(&[0, 0, 50, 300]),
+            request_id: random.percent(50).then(|| u128::from(random.bits())),
+        });
+        (request, allowed(random) + 100 * MS)
+    }
+
+    /// Returns true if the call will be repeated.
+    pub(super) fn hear(&mut self, request: &Request, answer: &Answer, ledger: &mut Ledger) -> bool {
+        let Request::Pop { topic, messages_max, request_id, .. } = request else { return false };
+        if let Answer::Deliveries(deliveries) = answer {
+            deliveries.iter().for_each(|delivery| ledger.take(place(delivery.message.id)));
+        }
+        let was_open = self.unsettled.is_some();
+        let is_open = answer.is_unknown() || was_open && answer.is_not_done();
+        if is_open && request_id.is_some() && self.repeats < REPEATS_MAX {
+            self.repeats += 1;
+            self.unsettled = Some(request.clone());
+            return true;
+        }
+        if is_open {
+            ledger.allow(topic, *messages_max);
+        }
+        self.repeats = 0;
+        self.unsettled = None;
+        false
+    }
+}

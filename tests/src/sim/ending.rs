@@ -1,0 +1,161 @@
+//! The end of a life: all faults stop, and the cluster must be whole again.
+
+use super::Violation;
+use super::calls::Answer;
+use super::clients::{NOBODY, PASSING_TOPICS};
+use super::ledger::place;
+use super::message::Origin;
+use super::plan::{MS, SECOND};
+use super::world::{Phase, World};
+use raftqueue_node::api::{Failure, Outcome, Request, Response, TopicInfo, TopicOptions};
+
+impl World {
+    /// Makes the topics that stay, before anything goes wrong.
+    pub(super) fn make_topics(&mut self) -> Result<(), Violation> {
+        for topic in 0..self.plan.topics {
+            let options = TopicOptions {
+                attempts_max: (topic == 1).then_some(2),
+                messages_max: (topic == 2).then_some(40),
+                ..TopicOptions::default()
+            };
+            let topic = format!("t{topic}");
+            match self.ask(&Request::CreateTopic { topic, options, request_id: Some(7) })? {
+                Answer::Response(Response::TopicCreated { .. }) => {}
+                other => return Err(Violation(format!("a topic cannot be made: {other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the cluster and waits for the answer; asks again where nothing was done.
+    fn ask(&mut self, request: &Request) -> Result<Answer, Violation> {
+        for _ in 0..40 {
+            let id = self.place_call(NOBODY, request.clone(), 2 * SECOND);
+            let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
+            self.run_until(10 * SECOND, is_heard, "an answer")?;
+            let (_, answer) = self.heard.take().expect("just heard");
+            match &answer {
+                Answer::Failure(Failure { outcome: Outcome::NotDone, .. }) | Answer::Refused => {
+                    self.pass(50 * MS)?;
+                }
+                _ => return Ok(answer),
+            }
+        }
+        Err(Violation(format!("asked again and again for {request:?}")))
+    }
+
+    fn pass(&mut self, time: u64) -> Result<(), Violation> {
+        let end = self.now + time;
+        self.run_until(time + SECOND, |world| world.now >= end, "time to pass")
+    }
+
+    /// Everything goes well from now on; soon all agree and every call has ended.
+    pub(super) fn heal(&mut self) -> Result<(), Violation> {
+        self.phase = Phase::Healing;
+        self.trace.note(self.now, &[40], || "all faults stop".into());
+        self.stop_faults()?;
+        self.run_until(World::HEALING_MAX, |world| world.leader().is_some(), "a leader")?;
+        self.run_until(30 * SECOND, World::is_quiet, "all calls to end")?;
+        self.agree()
+    }
+
+    /// All nodes have applied all that is committed, and hold the same.
+    fn agree(&mut self) -> Result<(), Violation> {
+        let is_even = |world: &World| {
+            let committed = world.oracle.committed();
+            world.leader().is_some()
+                && world.nodes.iter().all(|node| node.replica().is_some_and(|r| r.applied() == committed))
+        };
+        self.run_until(World::HEALING_MAX, is_even, "all nodes to apply the same")?;
+        (0..self.nodes.len()).try_for_each(|node| self.compare_state(node))
+    }
+
+    /// Takes everything out of every topic.
+    pub(super) fn drain(&mut self) -> Result<(), Violation> {
+        self.phase = Phase::Draining;
+        let lasting = (0..self.plan.topics).map(|topic| format!("t{topic}"));
+        let passing = (0..PASSING_TOPICS).map(|topic| format!("x{topic}"));
+        for topic in lasting.chain(passing) {
+            self.drain_topic(&topic)?;
+        }
+        Ok(())
+    }
+
+    fn drain_topic(&mut self, topic: &str) -> Result<(), Violation> {
+        // Leases and delays end within seconds of log time; that may run at half speed behind clocks that were ahead.
+        for _ in 0..200 {
+            let Some(info) = self.describe(topic)? else { return Ok(()) };
+            let counts = &info.subscriptions[0];
+            if counts.ready > 0 {
+                self.drain_some(topic)?;
+            } else if counts.dead > 0 {
+                let (topic, subscription) = (topic.to_owned(), String::new());
+                self.ask(&Request::RedriveDead { topic, subscription, offsets: Vec::new() })?;
+            } else if counts.leased + counts.delayed > 0 {
+                self.pass(200 * MS)?;
+            } else {
+                if topic.starts_with('t') {
+                    self.summary.drained += self.ledger.close(info.id, topic)?;
+                }
+                return Ok(());
+            }
+        }
+        Err(Violation(format!("topic {topic} does not get empty")))
+    }
+
+    fn describe(&mut self, topic: &str) -> Result<Option<TopicInfo>, Violation> {
+        let topic = topic.to_owned();
+        let id = self.place_call(NOBODY, Request::DescribeTopic { topic: topic.clone() }, 2 * SECOND);
+        let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
+        self.run_until(10 * SECOND, is_heard, "a description")?;
+        match self.heard.take() {
+            Some((_, Answer::Response(Response::Topic(info)))) => Ok(Some(info)),
+            Some((_, Answer::Failure(failure)))
+                if failure.reason == raftqueue_node::api::Reason::TopicNotFound && topic.starts_with('x') =>
+            {
+                Ok(None)
+            }
+            Some((_, Answer::Failure(Failure { outcome: Outcome::NotDone, .. }) | Answer::Refused)) => {
+                self.pass(50 * MS)?;
+                self.describe(&topic)
+            }
+            other => Err(Violation(format!("topic {topic} cannot be described: {other:?}"))),
+        }
+    }
+
+    fn drain_some(&mut self, topic: &str) -> Result<(), Violation> {
+        let answer = self.ask(&Request::Pop {
+            topic: topic.to_owned(),
+            subscription: String::new(),
+            messages_max: 50,
+            bytes_max: 10_000_000,
+            wait_ms: 0,
+            request_id: None,
+        })?;
+        match answer {
+            Answer::Deliveries(deliveries) => {
+                Violation::unless(
+                    deliveries.is_sorted_by_key(|delivery| delivery.message.id.offset),
+                    || format!("topic {topic} gives its messages out of order"),
+                )?;
+                for delivery in deliveries {
+                    let origin = Origin::of(&delivery.body).expect("checked when it was read");
+                    self.ledger.drain(place(delivery.message.id), origin)?;
+                }
+                Ok(())
+            }
+            // What was ready has expired meanwhile.
+            Answer::Response(Response::Messages(_)) => Ok(()),
+            other => Err(Violation(format!("topic {topic} cannot be drained while all is well: {other:?}"))),
+        }
+    }
+
+    /// The last look at everything.
+    pub(super) fn finish(&mut self) -> Result<(), Violation> {
+        self.agree()?;
+        for call in std::mem::take(&mut self.calls).into_values() {
+            self.oracle.unanswered(&call);
+        }
+        self.oracle.finish()
+    }
+}

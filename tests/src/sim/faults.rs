@@ -1,0 +1,169 @@
+//! What goes wrong, and when.
+
+use super::Violation;
+use super::plan::{Fault, MS, SECOND};
+use super::world::{Event, World};
+use raftqueue_node::replica;
+
+impl World {
+    /// The next fault comes.
+    pub(super) fn fault(&mut self) -> Result<(), Violation> {
+        if !self.is_working() {
+            return Ok(());
+        }
+        let pause = MS + self.random.waiting(self.plan.fault_every);
+        self.schedule.add(self.now + pause, Event::Fault);
+        if self.summary.events > self.plan.events / 2 && self.summary.leader_crashes == 0 {
+            return self.leader().map_or(Ok(()), |leader| self.crash(leader, true));
+        }
+        if self.summary.events > self.plan.events / 2 && self.summary.lossy_cuts == 0 {
+            let writing = self.nodes.iter().find(|node| node.has_write_out()).map(|node| node.number);
+            return writing.map_or(Ok(()), |node| self.crash(node, true));
+        }
+        match self.pick_fault() {
+            Fault::Crash => {
+                let node = self.victim();
+                self.crash(node, false)
+            }
+            Fault::PowerCut => {
+                let node = self.victim();
+                self.crash(node, true)
+            }
+            Fault::CrashInside => {
+                let node = self.victim();
+                let call = self.random.between(1, 12);
+                self.nodes[node].disk.crash_at_call(call);
+                Ok(())
+            }
+            Fault::CrashSeveral => {
+                for node in 0..self.nodes.len() {
+                    if self.random.percent(50) {
+                        let power = self.random.percent(50);
+                        self.crash(node, power)?;
+                    }
+                }
+                Ok(())
+            }
+            Fault::CrashAll => {
+                let power = self.random.percent(70);
+                (0..self.nodes.len()).try_for_each(|node| self.crash(node, power))
+            }
+            fault => {
+                self.disturb(fault);
+                Ok(())
+            }
+        }
+    }
+
+    /// A node, the leader more often than others.
+    fn victim(&mut self) -> usize {
+        let any = self.random.index(self.nodes.len());
+        if self.random.percent(50) { self.leader().unwrap_or(any) } else { any }
+    }
+
+    /// Faults after which every process goes on.
+    fn disturb(&mut self, fault: Fault) {
+        let count = self.nodes.len();
+        let until = self.now + 50 * MS + self.random.waiting(900 * MS);
+        self.trace.note(self.now, &[30, fault as u64, until], || {
+            format!("{fault:?} comes, until {} ms", until / MS)
+        });
+        match fault {
+            Fault::Pause => {
+                let node = self.victim();
+                if self.nodes[node].is_up() && !self.nodes[node].is_paused() {
+                    self.summary.pauses += 1;
+                    self.nodes[node].paused_until = Some(until);
+                    self.schedule.add(until, Event::Resume { node });
+                }
+            }
+            Fault::Split => {
+                self.summary.partitions += 1;
+                let alone = self.random.percent(50).then(|| self.victim());
+                let sides: Vec<bool> = (0..count)
+                    .map(|node| alone.map_or_else(|| self.random.percent(50), |alone| node == alone))
+                    .collect();
+                for from in 0..count {
+                    for to in 0..count {
+                        if sides[from] != sides[to] {
+                            self.network.cut(from, to, until);
+                        }
+                    }
+                }
+            }
+            Fault::OneWay => {
+                self.summary.partitions += 1;
+                let node = self.victim();
+                let is_deaf = self.random.percent(50);
+                for other in (0..count).filter(|other| *other != node) {
+                    let (from, to) = if is_deaf { (other, node) } else { (node, other) };
+                    self.network.cut(from, to, until);
+                }
+            }
+            Fault::CutLink => {
+                self.summary.partitions += 1;
+                let (one, other) = (self.victim(), self.random.index(count));
+                self.network.cut(one, other, until);
+                self.network.cut(other, one, until);
+            }
+            Fault::Reset => {
+                self.summary.resets += 1;
+                let (one, other) = (self.victim(), self.random.index(count));
+                self.network.reset(one, other);
+            }
+            Fault::Storm => {
+                self.summary.storms += 1;
+                self.network.storm(until);
+            }
+            Fault::SlowDisk => {
+                let node = self.victim();
+                self.slow_disk_until.insert(node, until);
+            }
+            Fault::Stall => {
+                let node = self.victim();
+                self.nodes[node].stalls_next = true;
+            }
+            Fault::ClockJump => {
+                self.summary.clock_jumps += 1;
+                let node = self.victim();
+                let size = self.random.pick(&[20, 700, 10_000, 3_600_000]);
+                self.nodes[node].skew_ms += if self.random.percent(50) { size } else { -size };
+            }
+            Fault::FalseHint => {
+                let (node, gone) = (self.random.index(count), self.victim());
+                let gone = self.nodes[gone].id;
+                let boot = self.nodes[node].boot;
+                self.schedule.add(self.now, Event::Hint { node, boot, gone });
+            }
+            Fault::HandOver => {
+                self.summary.hand_overs += 1;
+                let node = self.victim();
+                self.hand(node, replica::Event::HandOver);
+            }
+            Fault::Crash | Fault::PowerCut | Fault::CrashInside | Fault::CrashSeveral | Fault::CrashAll => {
+                unreachable!("done by the caller")
+            }
+        }
+    }
+
+    /// No faults any more: what was cut is joined, who was down comes back.
+    pub(super) fn stop_faults(&mut self) -> Result<(), Violation> {
+        self.network.heal();
+        self.slow_disk_until.clear();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.crash_at_call(u64::MAX / 2);
+            self.nodes[node].stalls_next = false;
+            if self.nodes[node].is_paused() {
+                self.nodes[node].paused_until = Some(self.now);
+                self.resume(node);
+            }
+            if !self.nodes[node].is_up() {
+                self.start(node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the cluster may take to be well again: every node has to notice, and elections may be split.
+    pub(super) const HEALING_MAX: u64 = 10 * SECOND;
+}

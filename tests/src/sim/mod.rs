@@ -1,0 +1,138 @@
+//! Whole clusters in one thread, from one seed.
+//!
+//! Several real [`Replica`](raftqueue_node::replica::Replica)s, each with the real log on a fake disk and the real map of
+//! bodies, live on one heap of events in virtual time. Faults of network, disk, process and clock come between them, as
+//! the seed's [`Plan`] says; clients of several kinds use them. After every turn of a node `checker` holds what it did
+//! against what the disks hold for certain, and `oracle` holds every answer against the order of commits and a naive
+//! model of the queue. At the end all faults stop: there must be a leader soon, all must agree, and what is left in the
+//! topics must be what was acknowledged and not taken.
+//!
+//! What it does not have: the shell (tasks, sockets, discovery, forming by handshake), compaction, changes of
+//! membership, and rot. A packet is a message of the core, not its bytes.
+//!
+//! One seed is one life: run twice, every event is the same ([`Life::hash`]).
+
+mod calls;
+mod checker;
+mod clients;
+mod consumers;
+mod digest;
+mod ending;
+mod faults;
+mod ledger;
+mod matching;
+mod message;
+mod network;
+mod nodes;
+mod oracle;
+mod plan;
+mod producers;
+#[allow(dead_code, reason = "its own tests look at more of it")]
+#[path = "../../../node/queue/tests/model/model.rs"]
+mod queue_model;
+mod random;
+mod schedule;
+mod summary;
+mod trace;
+mod traffic;
+mod view;
+mod world;
+
+pub use plan::{Fault, Micros, Plan};
+pub use random::Random;
+pub use summary::Summary;
+pub use trace::Telling;
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
+use world::World;
+
+/// A rule that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation(pub(crate) String);
+
+impl Violation {
+    fn unless(is_kept: bool, text: impl FnOnce() -> String) -> Result<(), Violation> {
+        if is_kept { Ok(()) } else { Err(Violation(text())) }
+    }
+}
+
+/// A life that ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// What it went through.
+    pub summary: Summary,
+    /// The same for every run of one seed.
+    pub hash: u64,
+}
+
+/// A life in which a rule was broken.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// Its seed.
+    pub seed: u64,
+    /// The rule.
+    pub rule: String,
+    /// The last things that happened.
+    pub story: Vec<String>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}: {}", self.seed, self.rule)?;
+        self.story.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}
+
+/// Lives the life of a seed.
+///
+/// # Errors
+/// [`Broken`] if a rule was; its story is told by living the life once more.
+pub fn live(seed: u64) -> Result<Life, Box<Broken>> {
+    live_telling(seed, Telling::Silent).or_else(|_| live_telling(seed, Telling::LastLines))
+}
+
+/// As [`live`], telling as much as asked for.
+///
+/// # Errors
+/// [`Broken`], with a story as far as one was kept.
+pub fn live_telling(seed: u64, telling: Telling) -> Result<Life, Box<Broken>> {
+    let mut world = World::new(Plan::new(seed), telling);
+    let outcome = quietly(|| catch_unwind(AssertUnwindSafe(|| world.live())));
+    let rule = match outcome {
+        Ok(Ok(life)) => return Ok(life),
+        Ok(Err(Violation(rule))) => rule,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            format!("a node panicked: {}", text.unwrap_or_default())
+        }
+    };
+    let story = world.story();
+    // What panicked may be in no state to be dropped in order; the process ends soon anyway.
+    std::mem::forget(world);
+    Err(Box::new(Broken { seed, rule, story }))
+}
+
+thread_local! {
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps panics of this thread off the screen while `act` runs: they are told as a story.
+fn quietly<R>(act: impl FnOnce() -> R) -> R {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let loud = take_hook();
+        set_hook(Box::new(move |info| {
+            if !IS_QUIET.get() {
+                loud(info);
+            }
+        }));
+    });
+    IS_QUIET.set(true);
+    let result = act();
+    IS_QUIET.set(false);
+    result
+}

@@ -1,0 +1,114 @@
+//! Links between nodes: late, lossy, doubling, cut in either direction, reset.
+
+use super::plan::{MS, Micros, Plan};
+use super::random::Random;
+use raftqueue_node::replica::Vitals;
+use raftqueue_raft::Envelope;
+
+/// A message between nodes, on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Packet {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    /// The lives of both processes when it left.
+    pub(super) boots: (u32, u32),
+    /// The connection that it travels on.
+    connection: u32,
+    pub(super) envelope: Envelope,
+    pub(super) vitals: Vitals,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    /// Nothing enters it before this moment.
+    blocked_until: Micros,
+    connection: u32,
+    /// When the last packet arrives, so that none overtakes it on an orderly link.
+    last_arrival: Micros,
+}
+
+/// All links.
+#[derive(Debug)]
+pub(super) struct Network {
+    nodes: usize,
+    links: Vec<Link>,
+    storm_until: Micros,
+    random: Random,
+    pub(super) sent: u64,
+    pub(super) lost: u64,
+}
+
+impl Network {
+    pub(super) fn new(nodes: usize, random: Random) -> Self {
+        Self { nodes, links: vec![Link::default(); nodes * nodes], storm_until: 0, random, sent: 0, lost: 0 }
+    }
+
+    fn link(&mut self, from: usize, to: usize) -> &mut Link {
+        &mut self.links[from * self.nodes + to]
+    }
+
+    /// Sends a packet: the moments at which it arrives, none if it is lost.
+    pub(super) fn send(
+        &mut self,
+        now: Micros,
+        plan: &Plan,
+        (from, to): (usize, usize),
+        boots: (u32, u32),
+        (envelope, vitals): (Envelope, Vitals),
+    ) -> (Packet, Vec<Micros>) {
+        self.sent += 1;
+        let storm = now < self.storm_until;
+        let loss = plan.loss_percent + if storm { 25 } else { 0 };
+        let doubled = plan.doubled_percent + if storm { 15 } else { 0 };
+        let is_lost = self.random.percent(loss);
+        let copies = if self.random.percent(doubled) { 2 } else { 1 };
+        let arrivals = (0..copies).map(|_| {
+            let delay = plan.packet_delay / 4 + self.random.waiting(plan.packet_delay);
+            now + delay + if storm { self.random.waiting(60 * MS) } else { 0 }
+        });
+        let mut arrivals: Vec<Micros> = arrivals.collect();
+        let link = self.link(from, to);
+        let packet = Packet { from, to, boots, connection: link.connection, envelope, vitals };
+        if is_lost || now < link.blocked_until {
+            self.lost += 1;
+            return (packet, Vec::new());
+        }
+        if !(plan.reorders || storm) {
+            for arrival in &mut arrivals {
+                *arrival = (*arrival).max(link.last_arrival);
+                link.last_arrival = *arrival;
+            }
+        }
+        (packet, arrivals)
+    }
+
+    /// True if the connection that the packet travelled on still stands.
+    pub(super) fn stands(&mut self, packet: &Packet) -> bool {
+        self.link(packet.from, packet.to).connection == packet.connection
+    }
+
+    /// Cuts one direction until a moment.
+    pub(super) fn cut(&mut self, from: usize, to: usize, until: Micros) {
+        let link = self.link(from, to);
+        link.blocked_until = link.blocked_until.max(until);
+    }
+
+    /// Breaks the connections between two nodes: what was on the way is gone.
+    pub(super) fn reset(&mut self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            let link = self.link(from, to);
+            link.connection += 1;
+            link.last_arrival = 0;
+        }
+    }
+
+    pub(super) fn storm(&mut self, until: Micros) {
+        self.storm_until = self.storm_until.max(until);
+    }
+
+    /// All is well from now on.
+    pub(super) fn heal(&mut self) {
+        self.storm_until = 0;
+        self.links.iter_mut().for_each(|link| link.blocked_until = 0);
+    }
+}

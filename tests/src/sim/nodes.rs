@@ -1,0 +1,764 @@
+//! One node: the real replica, log and bodies over a fake disk, and the shell around them, acted out.
+//!
+//! As in the shell, what comes in waits in an inbox until the node turns to it; a turn handles all of it and performs
+//! the actions once. A write is out for a while and then happens at once, with its sync; the receipt is the next event.
+//! A crash that comes while a write is out happens somewhere inside it.
+
+use super::Violation;
+use super::checker::Seen;
+use super::digest::{Durable, Trail};
+use super::network::Packet;
+use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
+use super::random::{Random, chain};
+use super::world::{Event, World};
+use raftqueue_node::api::MessageRef;
+use raftqueue_node::bodies::{Bodies, Located};
+use raftqueue_node::replica::{self, Actions, CallId, LoadedEntry, Lookup, Now, Replica, Settings};
+use raftqueue_raft::{
+    self as raft, Configuration, Envelope, HardState, Index, LoadRequest, LogSlice, Member, MemberKind,
+    NodeId, Payload, Raft, Write,
+};
+use raftqueue_wal::disk::fake::FakeDisk;
+use raftqueue_wal::{Batch, DataDir, MetaPayload, Options, Reader, Wal};
+use std::sync::Arc;
+
+/// Where log time begins.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+/// Bytes read at once to be applied.
+const LOAD_TO_APPLY_BYTES: u64 = 16 << 10;
+
+/// A read of the disk.
+#[derive(Debug)]
+pub(super) enum Job {
+    Load(LoadRequest),
+    LoadToApply(Index, Index),
+    LookUp(Lookup),
+    Bodies { call: CallId, located: Located, bytes_max: usize },
+}
+
+pub(super) struct Node {
+    pub(super) number: usize,
+    pub(super) id: NodeId,
+    pub(super) disk: FakeDisk,
+    /// Rises with every start.
+    pub(super) boot: u32,
+    running: Option<Box<Running>>,
+    pub(super) paused_until: Option<Micros>,
+    /// When it last went on after a pause.
+    pub(super) resumed: Micros,
+    /// Its next write takes very long.
+    pub(super) stalls_next: bool,
+    /// This machine's wall clock minus the true one.
+    pub(super) skew_ms: i64,
+    /// What the disk may hold instead, if the write that a crash hit went through.
+    maybe: Option<Durable>,
+    random: Random,
+}
+
+/// A living process.
+struct Running {
+    replica: Replica,
+    wal: Wal,
+    reader: Reader,
+    bodies: Bodies,
+    /// Keeps the directory locked.
+    _directory: DataDir,
+    inbox: Vec<replica::Event>,
+    /// What the actions of this turn answer without waiting.
+    at_once: Vec<replica::Event>,
+    is_turn_due: bool,
+    write: Option<Write>,
+    /// The log's thread does nothing new before this moment.
+    busy_until: Micros,
+    writes: u64,
+    is_stalled: bool,
+    started: Micros,
+    /// The log as the last write leaves it.
+    logged: Trail,
+    seen: Seen,
+}
+
+impl Node {
+    pub(super) fn new(number: usize, id: NodeId, plan: &Plan, random: &mut Random) -> Self {
+        let skew = random.between(0, 2 * plan.skew_ms);
+        Self {
+            number,
+            id,
+            disk: FakeDisk::new(random.bits()),
+            boot: 0,
+            running: None,
+            paused_until: None,
+            resumed: 0,
+            stalls_next: false,
+            skew_ms: i64::try_from(skew).expect("small") - i64::try_from(plan.skew_ms).expect("small"),
+            maybe: None,
+            random: random.fork(),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("node-{}", self.number)
+    }
+
+    pub(super) fn format(&mut self) {
+        let mut directory =
+            DataDir::open(Arc::new(self.disk.clone()), None).expect("a blank disk can be opened");
+        directory.format(self.id, &self.name()).expect("a blank disk can be formatted");
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(super) fn lives(&self, boot: u32) -> bool {
+        self.running.is_some() && self.boot == boot
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
+    pub(super) fn has_write_out(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.write.is_some())
+    }
+
+    pub(super) fn raft(&self) -> Option<&Raft> {
+        self.running.as_ref().map(|running| running.replica.raft())
+    }
+
+    pub(super) fn replica(&self) -> Option<&Replica> {
+        self.running.as_ref().map(|running| &running.replica)
+    }
+
+    fn running(&mut self) -> &mut Running {
+        self.running.as_mut().expect("asked of a node that runs")
+    }
+
+    pub(super) fn mono_ms(&self, now: Micros) -> u64 {
+        self.clocks(now).mono_ms
+    }
+
+    /// The node's clocks at a true moment.
+    fn clocks(&self, now: Micros) -> Now {
+        let started = self.running.as_ref().map_or(0, |running| running.started);
+        let wall = i128::from(EPOCH_MS + now / MS) + i128::from(self.skew_ms);
+        Now { mono_ms: (now - started) / MS + 1_000, wall_ms: u64::try_from(wall.max(0)).expect("small") }
+    }
+}
+
+fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
+    let mut settings = Settings::new(raft::Settings {
+        election_ticks: ELECTION_TICKS,
+        append_bytes_max: plan.append_bytes,
+        window_messages_max: plan.window_messages,
+        write_bytes_max: plan.write_bytes,
+        retained_bytes_max: plan.retained_bytes,
+        stall_pause_ticks: 300,
+        ..raft::Settings::new(id, seed)
+    });
+    settings.entry_bytes_target = plan.entry_bytes;
+    settings.entries_in_flight_max = plan.entries_in_flight;
+    settings
+}
+
+/// Opens the log of a disk and reads all of it.
+fn recover(
+    disk: &FakeDisk,
+    name: &str,
+    options: Options,
+) -> Result<(DataDir, Wal, raft::Recovered, Vec<raft::Entry>), String> {
+    let mut directory =
+        DataDir::open(Arc::new(disk.clone()), Some(name)).map_err(|error| error.to_string())?;
+    let (wal, found) = directory.open_log(options).map_err(|error| error.to_string())?;
+    let entries = match found.last_index {
+        Index(0) => Vec::new(),
+        last => wal.reader().entries(Index(1), last.next(), u64::MAX).map_err(|error| error.to_string())?,
+    };
+    let recovered = raft::Recovered {
+        hard_state: found.hard_state.ok_or("the hard state is lost")?,
+        last_index: found.last_index,
+        term_runs: found.term_runs,
+        configurations: found.configurations,
+    };
+    Ok((directory, wal, recovered, entries))
+}
+
+impl World {
+    /// What a log holds, once all of it was read.
+    fn content(&mut self, hard_state: HardState, entries: &[raft::Entry]) -> Result<Durable, Violation> {
+        let mut trail = Trail::default();
+        for entry in entries {
+            self.checker.append(&mut trail, entry)?;
+        }
+        Ok(Durable { hard_state, trail })
+    }
+
+    fn options(&mut self, node: usize) -> Options {
+        let entropy = self.nodes[node].random.bits();
+        Options { segment_bytes: self.plan.segment_bytes, entropy, ..Options::default() }
+    }
+
+    /// What was found must be what was acknowledged, or that and the write that a crash hit.
+    fn check_found(&self, node: usize, found: &Durable) -> Result<(), Violation> {
+        let sure = &self.disks[&self.nodes[node].id];
+        let maybe = self.nodes[node].maybe.as_ref().unwrap_or(sure);
+        let is_known = [&sure.trail, &maybe.trail].contains(&&found.trail)
+            && [sure.hard_state, maybe.hard_state].contains(&found.hard_state);
+        Violation::unless(is_known, || {
+            format!(
+                "node {node} finds {:?} and a log to {} after a crash; acknowledged were {:?} and {}, under way {:?} and {}",
+                found.hard_state,
+                found.trail.last(),
+                sure.hard_state,
+                sure.trail.last(),
+                maybe.hard_state,
+                maybe.trail.last()
+            )
+        })
+    }
+
+    /// Starts a process on whatever its disk holds.
+    pub(super) fn start(&mut self, node: usize) -> Result<(), Violation> {
+        if self.is_working() && self.random.one_in(12) {
+            let call = self.random.between(1, 40);
+            self.nodes[node].disk.crash_at_call(call);
+        }
+        let options = self.options(node);
+        let at = &mut self.nodes[node];
+        at.boot += 1;
+        let (boot, id, name, disk) = (at.boot, at.id, at.name(), at.disk.clone());
+        let opened = recover(&disk, &name, options);
+        let (directory, wal, recovered, entries) = match opened {
+            Ok(opened) => opened,
+            Err(_) if disk.is_crashed() => return self.crash_recovering(node),
+            Err(error) => return Err(Violation(format!("node {node} cannot start: {error}"))),
+        };
+        let found = self.content(recovered.hard_state, &entries)?;
+        self.check_found(node, &found)?;
+        Violation::unless(recovered.term_runs == found.trail.term_runs(), || {
+            format!("node {node} reports the terms {:?}", recovered.term_runs)
+        })?;
+        let last = recovered.last_index;
+        self.trace.note(self.now, &[1, node as u64, last.0], || {
+            format!("node {node} starts with {:?} and a log to {last}", recovered.hard_state)
+        });
+        let logged = found.trail.clone();
+        self.disks.insert(id, found);
+        self.summary.recoveries += 1;
+        let at = &mut self.nodes[node];
+        at.maybe = None;
+        at.paused_until = None;
+        let reader = wal.reader();
+        let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes);
+        bodies.durable(last);
+        let seed = at.random.bits();
+        at.running = Some(Box::new(Running {
+            replica: Replica::new(settings(id, &self.plan, seed), recovered),
+            wal,
+            reader,
+            bodies,
+            _directory: directory,
+            inbox: Vec::new(),
+            at_once: Vec::new(),
+            is_turn_due: false,
+            write: None,
+            busy_until: 0,
+            writes: 0,
+            is_stalled: false,
+            started: self.now,
+            logged,
+            seen: Seen::default(),
+        }));
+        let first = self.now + self.random.below(TICK);
+        self.schedule.add(first, Event::Tick { node, boot });
+        Ok(())
+    }
+
+    fn crash_recovering(&mut self, node: usize) -> Result<(), Violation> {
+        self.trace.note(self.now, &[2, node as u64], || format!("node {node} crashes while it starts"));
+        self.summary.crashes += 1;
+        self.summary.crashes_inside += 1;
+        let power = self.random.percent(50);
+        self.lose(node, power)?;
+        let at = self.now + self.random.waiting(self.plan.down_for);
+        self.schedule.add(at, Event::Restart { node });
+        Ok(())
+    }
+
+    /// Node 0 forms the cluster; the others wait for it.
+    pub(super) fn form(&mut self) {
+        let members =
+            self.nodes.iter().map(|node| (node.id, Member { name: node.name(), kind: MemberKind::Voter }));
+        let configuration =
+            Configuration { members: members.collect(), version: 1, ..Configuration::default() };
+        self.nodes[0].running().replica.form(configuration);
+    }
+
+    /// Puts an event into a node's inbox.
+    pub(super) fn hand(&mut self, node: usize, event: replica::Event) {
+        let delay = self.plan.turn_delay / 4 + self.random.waiting(self.plan.turn_delay);
+        let at = &mut self.nodes[node];
+        let (boot, is_paused) = (at.boot, at.is_paused());
+        let Some(running) = &mut at.running else { return };
+        running.inbox.push(event);
+        if !running.is_turn_due && !is_paused {
+            running.is_turn_due = true;
+            self.schedule.add(self.now + delay, Event::Turn { node, boot });
+        }
+    }
+
+    pub(super) fn tick(&mut self, node: usize) {
+        if !self.nodes[node].is_paused() {
+            self.hand(node, replica::Event::Tick);
+        }
+    }
+
+    /// A process that stood still goes on.
+    pub(super) fn resume(&mut self, node: usize) {
+        let now = self.now;
+        let at = &mut self.nodes[node];
+        if at.paused_until.is_none_or(|until| until > now) {
+            return;
+        }
+        at.paused_until = None;
+        at.resumed = now;
+        self.trace.note(now, &[3, node as u64], || format!("node {node} goes on"));
+        self.hand(node, replica::Event::Tick);
+    }
+
+    pub(super) fn arrive(&mut self, packet: Packet) {
+        let (from, to) = (&self.nodes[packet.from], &self.nodes[packet.to]);
+        // A node that has started again said hello on a new connection.
+        let is_old = from.is_up() && from.boot != packet.boots.0 || !to.lives(packet.boots.1);
+        let to = packet.to;
+        if !is_old && self.network.stands(&packet) {
+            self.hand(to, replica::Event::Receive(packet.envelope, Some(packet.vitals)));
+        }
+    }
+
+    /// The node turns to what came in.
+    pub(super) fn turn(&mut self, node: usize) -> Result<(), Violation> {
+        let now = self.nodes[node].clocks(self.now);
+        let at = &mut self.nodes[node];
+        let is_paused = at.is_paused();
+        let running = at.running();
+        running.is_turn_due = false;
+        if is_paused {
+            return Ok(());
+        }
+        for event in std::mem::take(&mut running.inbox) {
+            self.summary.events += 1;
+            let is_receipt = matches!(event, replica::Event::Persisted(_));
+            running.replica.handle(now, event);
+            if is_receipt {
+                running.bodies.durable(running.replica.raft().durable_index());
+            }
+        }
+        loop {
+            let actions = self.nodes[node].running().replica.take_actions();
+            self.perform(node, actions)?;
+            let running = self.nodes[node].running();
+            if running.at_once.is_empty() {
+                return Ok(());
+            }
+            for event in std::mem::take(&mut running.at_once) {
+                running.replica.handle(now, event);
+            }
+        }
+    }
+
+    fn perform(&mut self, node: usize, actions: Actions) -> Result<(), Violation> {
+        let Actions {
+            write,
+            send,
+            load,
+            load_to_apply,
+            lookups,
+            replies,
+            applied,
+            deleted,
+            settled,
+            role,
+            alarms,
+            fatal,
+        } = actions;
+        Violation::unless(alarms.is_empty() && fatal.is_none(), || {
+            format!("node {node} raises {alarms:?} and stops with {fatal:?}")
+        })?;
+        let at = &mut self.nodes[node];
+        let running = at.running.as_mut().expect("it has just turned");
+        let raft = running.replica.raft();
+        let news = self.checker.after_turn(raft, &mut running.seen, &self.disks)?;
+        for entry in news {
+            self.oracle.commit(&entry)?;
+            self.trace.note(self.now, &[4, entry.index.0, entry.term.0], || {
+                format!("node {node} commits {} of term {}", entry.index, entry.term)
+            });
+        }
+        if let Some(role) = role {
+            if raft.is_leader() {
+                self.checker.check_complete(raft)?;
+            }
+            self.trace.note(self.now, &[5, node as u64, role.term.0], || {
+                format!("node {node} is {:?} in term {}", role.role, role.term)
+            });
+        }
+        for (envelope, _) in &send {
+            self.checker.check_promise(raft, &self.disks[&at.id], envelope)?;
+        }
+        self.check_applied(node)?;
+        if let Some(write) = write {
+            self.begin_write(node, write)?;
+        }
+        for (envelope, vitals) in send {
+            self.send(node, envelope, vitals);
+        }
+        for request in load {
+            self.read_later(node, Job::Load(request));
+        }
+        if let Some((first, last)) = load_to_apply {
+            self.read_later(node, Job::LoadToApply(first, last));
+        }
+        let running = self.nodes[node].running();
+        for entry in applied {
+            running.bodies.applied(entry);
+        }
+        for topic in deleted {
+            running.bodies.forget(topic);
+        }
+        for (topic, offset) in settled {
+            running.bodies.settled(topic, offset);
+        }
+        for lookup in lookups {
+            self.look_up(node, lookup);
+        }
+        for (call, result) in replies {
+            self.reply(node, call, result)?;
+        }
+        Ok(())
+    }
+
+    /// The queue of a node is the one of everybody who has applied as much.
+    fn check_applied(&mut self, node: usize) -> Result<(), Violation> {
+        let running = self.nodes[node].running.as_mut().expect("it has just turned");
+        let applied = running.replica.applied();
+        if applied == running.seen.applied {
+            return Ok(());
+        }
+        Violation::unless(running.seen.applied < applied && applied <= self.oracle.committed(), || {
+            format!("node {node} has applied {applied} after {}", running.seen.applied)
+        })?;
+        running.seen.applied = applied;
+        if self.random.one_in(8) {
+            self.compare_state(node)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn compare_state(&mut self, node: usize) -> Result<(), Violation> {
+        let replica = self.nodes[node].replica().expect("asked of a node that runs");
+        self.summary.state_checks += 1;
+        Violation::unless(replica.state() == self.oracle.state_at(replica.applied()), || {
+            format!("node {node} has another queue than it should at index {}", replica.applied())
+        })
+    }
+
+    fn send(&mut self, node: usize, envelope: Envelope, vitals: replica::Vitals) {
+        let Some(to) = self.nodes.iter().position(|other| other.id == envelope.to) else { return };
+        if !self.nodes[to].is_up() {
+            return;
+        }
+        let boots = (self.nodes[node].boot, self.nodes[to].boot);
+        let (packet, arrivals) =
+            self.network.send(self.now, &self.plan, (node, to), boots, (envelope, vitals));
+        for arrival in arrivals {
+            self.schedule.add(arrival, Event::Arrive(Box::new(packet.clone())));
+        }
+    }
+
+    // The log's thread.
+
+    fn begin_write(&mut self, node: usize, write: Write) -> Result<(), Violation> {
+        let running = self.nodes[node].running.as_mut().expect("it has just turned");
+        assert!(running.write.is_none(), "one write is out at a time");
+        if let Some(from) = write.truncate_from() {
+            self.summary.entries_cut += running.logged.last().0.saturating_sub(from.prev().0);
+            running.logged.truncate(from);
+        }
+        for entry in write.entries() {
+            self.checker.append(&mut running.logged, entry)?;
+        }
+        running.writes += 1;
+        running.write = Some(write);
+        let (writes, begin) = (running.writes, self.now.max(running.busy_until));
+        let slow =
+            if self.slow_disk_until.get(&node).is_some_and(|until| self.now < *until) { 20 } else { 1 };
+        let mean = self.plan.write_delay * slow;
+        let mut end = begin + mean / 4 + self.random.waiting(mean);
+        if std::mem::take(&mut self.nodes[node].stalls_next) {
+            end += World::ELECTION + self.random.waiting(3 * World::ELECTION);
+            self.summary.stalls += 1;
+        }
+        let boot = self.nodes[node].boot;
+        self.schedule.add(end, Event::Written { node, boot });
+        if end > self.now + World::ELECTION {
+            self.schedule.add(self.now + World::ELECTION, Event::StallLook { node, boot, writes });
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_for_stall(&mut self, node: usize, writes: u64) {
+        let running = self.nodes[node].running();
+        if running.write.is_some() && running.writes == writes && !running.is_stalled {
+            running.is_stalled = true;
+            self.trace.note(self.now, &[6, node as u64], || format!("the disk of node {node} stalls"));
+            self.hand(node, replica::Event::DiskStalled(true));
+        }
+    }
+
+    /// The write happens.
+    pub(super) fn written(&mut self, node: usize) -> Result<(), Violation> {
+        let at = &mut self.nodes[node];
+        let running = at.running.as_mut().expect("asked of a node that runs");
+        let write = running.write.take().expect("it was out");
+        let after = Self::after_write(&self.disks[&at.id], &running.logged, &write);
+        let wal = &mut running.wal;
+        let persisted = match write.persist(|write| wal.append(&Batch::from(write)).map(drop)) {
+            Ok(persisted) => persisted,
+            Err((error, write)) => {
+                running.write = Some(write);
+                return self.disk_failed(node, &error.to_string());
+            }
+        };
+        running.busy_until = self.now + self.random.between(20, 300);
+        let was_stalled = std::mem::take(&mut running.is_stalled);
+        let (settle, boot) = (running.busy_until, at.boot);
+        let (term, last) = (after.hard_state.term.0, after.trail.last().0);
+        self.disks.insert(at.id, after);
+        self.trace.note(self.now, &[7, node as u64, term, last], || {
+            format!("node {node} has written up to {last}, term {term}")
+        });
+        self.schedule.add(settle, Event::Settle { node, boot });
+        self.hand(node, replica::Event::Persisted(persisted));
+        if was_stalled {
+            self.hand(node, replica::Event::DiskStalled(false));
+        }
+        Ok(())
+    }
+
+    /// What the disk holds once the write is through.
+    fn after_write(before: &Durable, logged: &Trail, write: &Write) -> Durable {
+        Durable { hard_state: write.hard_state().max(before.hard_state), trail: logged.clone() }
+    }
+
+    pub(super) fn settle(&mut self, node: usize) -> Result<(), Violation> {
+        let running = self.nodes[node].running();
+        let writes = running.writes;
+        if let Err(error) = running.wal.settle() {
+            return self.disk_failed(node, &error.to_string());
+        }
+        let boot = self.nodes[node].boot;
+        self.schedule.add(self.now + 100 * MS, Event::Idle { node, boot, writes });
+        Ok(())
+    }
+
+    /// Nothing was written for a while.
+    pub(super) fn idle(&mut self, node: usize, writes: u64) -> Result<(), Violation> {
+        let running = self.nodes[node].running();
+        if running.writes != writes {
+            return Ok(());
+        }
+        let proved = running.wal.prove().and_then(|_| running.wal.settle());
+        match proved {
+            Ok(()) => Ok(()),
+            Err(error) => self.disk_failed(node, &error.to_string()),
+        }
+    }
+
+    /// A call to the disk failed: a crash was waiting there, or something is wrong.
+    fn disk_failed(&mut self, node: usize, error: &str) -> Result<(), Violation> {
+        Violation::unless(self.nodes[node].disk.is_crashed(), || {
+            format!("the disk of node {node} refuses: {error}")
+        })?;
+        self.summary.crashes_inside += 1;
+        let power = self.random.percent(60);
+        self.crash(node, power)
+    }
+
+    // Reads.
+
+    fn read_later(&mut self, node: usize, job: Job) {
+        let at = self.now + self.random.waiting(self.plan.read_delay);
+        let boot = self.nodes[node].boot;
+        self.schedule.add(at, Event::Read { node, boot, job: Box::new(job) });
+    }
+
+    fn look_up(&mut self, node: usize, lookup: Lookup) {
+        let running = self.nodes[node].running();
+        match running.bodies.look_up(&lookup, false) {
+            Some(found) => running.at_once.push(replica::Event::LookedUp(lookup.id, found)),
+            None => self.read_later(node, Job::LookUp(lookup)),
+        }
+    }
+
+    pub(super) fn read_bodies(
+        &mut self,
+        node: usize,
+        call: CallId,
+        messages: Vec<MessageRef>,
+        bytes_max: usize,
+    ) -> Result<(), Violation> {
+        let bodies = &self.nodes[node].running().bodies;
+        let first = messages[0].id;
+        // Located at once, as the driver does: a popped message may be forgotten before it is read.
+        let located = match bodies.locate(messages) {
+            Ok(located) => located,
+            Err(unreadable) => return self.bodies_unreadable(node, call, first.topic, &unreadable),
+        };
+        match bodies.read(&located, bytes_max, false) {
+            Some(Ok(deliveries)) => self.bodies_read(call, located.messages(), deliveries),
+            Some(Err(unreadable)) => self.bodies_unreadable(node, call, first.topic, &unreadable),
+            None => {
+                self.read_later(node, Job::Bodies { call, located, bytes_max });
+                Ok(())
+            }
+        }
+    }
+
+    /// A read of the disk has come back.
+    pub(super) fn read(&mut self, node: usize, job: Job) -> Result<(), Violation> {
+        self.summary.loads += 1;
+        let running = self.nodes[node].running();
+        match job {
+            Job::Load(LoadRequest { to, from, bytes_max }) => {
+                let end = running.reader.last_index().next();
+                let entries = running.reader.entries(from, end, bytes_max as u64).unwrap_or_default();
+                self.hand(node, replica::Event::Loaded(LogSlice { to, from, entries }));
+            }
+            Job::LoadToApply(first, last) => {
+                let metas = running.reader.metas(first, last.next(), LOAD_TO_APPLY_BYTES).unwrap_or_default();
+                let entry = |meta: raftqueue_wal::EntryMeta| LoadedEntry {
+                    index: meta.index,
+                    term: meta.term,
+                    payload: match meta.payload {
+                        MetaPayload::Noop => Payload::Noop,
+                        MetaPayload::Config(configuration) => Payload::Config(configuration),
+                        MetaPayload::Command { meta, .. } => {
+                            Payload::Command { meta, bodies: bytes::Bytes::new() }
+                        }
+                    },
+                };
+                let entries = metas.into_iter().map(entry).collect();
+                self.hand(node, replica::Event::LoadedToApply(entries));
+            }
+            Job::LookUp(lookup) => {
+                let found = running.bodies.look_up(&lookup, true).expect("it may block");
+                self.hand(node, replica::Event::LookedUp(lookup.id, found));
+            }
+            Job::Bodies { call, located, bytes_max } => {
+                let topic = located.messages()[0].id.topic;
+                match running.bodies.read(&located, bytes_max, true).expect("it may block") {
+                    Ok(deliveries) => self.bodies_read(call, located.messages(), deliveries)?,
+                    Err(_) if self.nodes[node].disk.is_crashed() => {}
+                    Err(unreadable) => self.bodies_unreadable(node, call, topic, &unreadable)?,
+                }
+            }
+        }
+        if self.nodes[node].disk.is_crashed() {
+            return self.disk_failed(node, "a read");
+        }
+        Ok(())
+    }
+
+    // Crashes.
+
+    /// The process of a node dies, or its machine loses power.
+    pub(super) fn crash(&mut self, node: usize, power: bool) -> Result<(), Violation> {
+        let Some(mut running) = self.nodes[node].running.take() else { return Ok(()) };
+        let was_leader = running.replica.raft().is_leader();
+        let at = &mut self.nodes[node];
+        at.paused_until = None;
+        if let Some(write) = running.write.take() {
+            at.maybe = Some(Self::after_write(&self.disks[&at.id], &running.logged, &write));
+            if !at.disk.is_crashed() {
+                at.disk.crash_at_call(self.random.between(1, 6));
+                let wal = &mut running.wal;
+                // Whether it got through or not, nobody hears of it.
+                let _ = write.persist(|write| wal.append(&Batch::from(write)).map(drop));
+            }
+        }
+        drop(running);
+        self.summary.crashes += 1;
+        self.summary.leader_crashes += u64::from(was_leader);
+        self.trace.note(self.now, &[8, node as u64, u64::from(power)], || {
+            let how = if power { "loses power" } else { "dies" };
+            format!("node {node} {how}{}", if was_leader { ", and led" } else { "" })
+        });
+        self.lose(node, power)?;
+        self.break_calls(node);
+        self.tell_peers(node);
+        self.summary.all_down += u64::from(!self.nodes.iter().any(Node::is_up));
+        let at = self.now + MS + self.random.waiting(self.plan.down_for);
+        self.schedule.add(at, Event::Restart { node });
+        Ok(())
+    }
+
+    /// The disk after a crash, and what it holds for certain from now on.
+    pub(super) fn lose(&mut self, node: usize, power: bool) -> Result<(), Violation> {
+        let disk = self.nodes[node].disk.clone();
+        if power {
+            let before = disk.deep_clone();
+            disk.power_cut(self.random.bits());
+            let lost = lost_sectors(&before, &disk);
+            self.summary.power_cuts += 1;
+            self.summary.lossy_cuts += u64::from(lost > 0);
+            self.summary.lost_sectors += lost;
+            self.trace.note(self.now, &[9, node as u64, lost], || format!("node {node} lost {lost} sectors"));
+        } else {
+            disk.crash_process();
+        }
+        self.summary.disk_checks += 1;
+        let options = self.options(node);
+        let name = self.nodes[node].name();
+        let (_directory, _wal, recovered, entries) = recover(&disk.durable_view(), &name, options)
+            .map_err(|error| Violation(format!("the disk of node {node} cannot be opened: {error}")))?;
+        let found = self.content(recovered.hard_state, &entries)?;
+        self.check_found(node, &found)?;
+        self.disks.insert(self.nodes[node].id, found);
+        Ok(())
+    }
+
+    /// The others may notice that a process is gone.
+    fn tell_peers(&mut self, node: usize) {
+        let gone = self.nodes[node].id;
+        for other in 0..self.nodes.len() {
+            if self.nodes[other].is_up() && self.random.percent(70) {
+                let at = self.now + self.random.waiting(5 * MS);
+                let boot = self.nodes[other].boot;
+                self.schedule.add(at, Event::Hint { node: other, boot, gone });
+            }
+        }
+    }
+}
+
+/// Sectors that a power cut changed.
+fn lost_sectors(before: &FakeDisk, after: &FakeDisk) -> u64 {
+    let mut lost = 0;
+    for name in before.names() {
+        let (old, new) = (before.bytes(&name).unwrap_or_default(), after.bytes(&name).unwrap_or_default());
+        let mut old = old.chunks(512);
+        let mut new = new.chunks(512);
+        loop {
+            match (old.next(), new.next()) {
+                (None, None) => break,
+                (old, new) => lost += u64::from(old != new),
+            }
+        }
+    }
+    lost
+}
+
+/// A number for the story's hash.
+pub(super) fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0, |hash, byte| chain(hash, u64::from(byte)))
+}

@@ -1,0 +1,180 @@
+//! What one seed is about: how many nodes, how good the network and the disks are, who the clients are, which faults
+//! come how often. Lives differ in kind, not only in the order of events, so that rare mixtures are met too.
+
+use super::random::Random;
+use raftqueue_raft::NodeId;
+
+/// A moment or a span of virtual time, in microseconds.
+pub type Micros = u64;
+
+/// One millisecond.
+pub(super) const MS: Micros = 1_000;
+/// One second.
+pub(super) const SECOND: Micros = 1_000_000;
+/// Length of a tick.
+pub(super) const TICK: Micros = 10 * MS;
+/// The election timeout T of every node, in ticks.
+pub(super) const ELECTION_TICKS: u32 = 30;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// One process dies and comes back; what it had written stays in the page cache.
+    Crash,
+    /// One machine loses power: any part of what was not synced is lost.
+    PowerCut,
+    /// One process dies inside a call to its disk, sometimes with the power.
+    CrashInside,
+    /// Several machines at once.
+    CrashSeveral,
+    /// All machines at once.
+    CrashAll,
+    /// A process stands still for a while.
+    Pause,
+    /// Two halves that do not hear each other.
+    Split,
+    /// One node that does not hear, or is not heard.
+    OneWay,
+    /// One link between two nodes is cut.
+    CutLink,
+    /// Connections break: what was on the way is gone.
+    Reset,
+    /// Packets are lost, doubled and late for a while.
+    Storm,
+    /// A disk is slow for a while.
+    SlowDisk,
+    /// One write takes very long.
+    Stall,
+    /// A wall clock jumps.
+    ClockJump,
+    /// Somebody says that a node has gone that has not.
+    FalseHint,
+    /// The leader is asked to hand over, as a node that stops does.
+    HandOver,
+}
+
+/// The parameters of one life.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed that all of it came from.
+    pub seed: u64,
+    /// The nodes' ids, in the order of their numbers.
+    pub ids: Vec<NodeId>,
+    /// Handled events after which faults stop.
+    pub events: u64,
+    /// Mean time between two faults.
+    pub fault_every: Micros,
+    /// The faults and their weights.
+    pub faults: Vec<(u64, Fault)>,
+    /// Mean time that a crashed node stays down.
+    pub down_for: Micros,
+    /// Mean delay of a packet.
+    pub packet_delay: Micros,
+    /// Packets lost, in percent, also when all is well.
+    pub loss_percent: u64,
+    /// Packets doubled, in percent.
+    pub doubled_percent: u64,
+    /// Packets of one link may overtake each other.
+    pub reorders: bool,
+    /// Mean time of a write with its sync.
+    pub write_delay: Micros,
+    /// Mean time of a read from disk.
+    pub read_delay: Micros,
+    /// Mean time until a node turns to what came in.
+    pub turn_delay: Micros,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+    /// Bytes of entries that the protocol keeps in memory.
+    pub retained_bytes: usize,
+    /// Bytes of bodies that the cache keeps in memory.
+    pub cache_bytes: usize,
+    /// Bytes of one append message.
+    pub append_bytes: usize,
+    /// Append messages in flight to a peer.
+    pub window_messages: usize,
+    /// Bytes of one write.
+    pub write_bytes: usize,
+    /// Bytes of one entry.
+    pub entry_bytes: usize,
+    /// Entries proposed and not applied.
+    pub entries_in_flight: usize,
+    /// Topics.
+    pub topics: usize,
+    /// Clients of each kind: producers, producers with sessions, consumers, poppers, lookers, administrators.
+    pub clients: [usize; 6],
+    /// Mean pause of a client between two calls.
+    pub think: Micros,
+    /// Greatest body.
+    pub body_bytes: u64,
+    /// Each node's wall clock is off by up to this much, in milliseconds.
+    pub skew_ms: u64,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x706c_616e);
+        let random = &mut random;
+        let nodes = random.weighted(&[(8, 1), (62, 3), (30, 5)]);
+        let ids = (0..nodes).map(|_| NodeId(random.bits() | 1)).collect();
+        let all = [
+            Fault::Crash,
+            Fault::PowerCut,
+            Fault::CrashInside,
+            Fault::CrashSeveral,
+            Fault::CrashAll,
+            Fault::Pause,
+            Fault::Split,
+            Fault::OneWay,
+            Fault::CutLink,
+            Fault::Reset,
+            Fault::Storm,
+            Fault::SlowDisk,
+            Fault::Stall,
+            Fault::ClockJump,
+            Fault::FalseHint,
+            Fault::HandOver,
+        ];
+        // Half of the kinds are rare in a life, so that the others get far.
+        let faults = all.iter().map(|fault| (random.pick(&[1, 1, 2, 6, 12]), *fault)).collect();
+        let is_slow = random.one_in(4);
+        Self {
+            seed,
+            ids,
+            events: random.between(6_000, 10_000),
+            fault_every: random.pick(&[120, 250, 400, 800]) * MS,
+            faults,
+            down_for: random.pick(&[50, 200, 600]) * MS,
+            packet_delay: random.pick(&[200, 500, 2_000]),
+            loss_percent: random.pick(&[0, 0, 1, 5]),
+            doubled_percent: random.pick(&[0, 0, 1, 10]),
+            reorders: random.percent(40),
+            write_delay: if is_slow { 20 * MS } else { random.pick(&[500, 1_500, 4_000]) },
+            read_delay: random.pick(&[200, 1_000, 15_000]),
+            turn_delay: random.pick(&[10, 100, 1_000]),
+            segment_bytes: random.pick(&[8, 16, 64]) << 10,
+            retained_bytes: random.pick(&[0, 2 << 10, 16 << 10, 1 << 20]),
+            cache_bytes: random.pick(&[0, 4 << 10, 1 << 20]),
+            append_bytes: random.pick(&[256, 4 << 10, 64 << 10]),
+            window_messages: random.pick(&[1, 3, 16]),
+            write_bytes: random.pick(&[256, 8 << 10, 1 << 20]),
+            entry_bytes: random.pick(&[256, 4 << 10, 64 << 10]),
+            entries_in_flight: random.pick(&[1, 4]),
+            topics: random.index(3) + 1,
+            clients: std::array::from_fn(|kind| match kind {
+                0 | 4 | 5 => random.index(2) + 1,
+                _ => random.index(3) + 1,
+            }),
+            think: random.pick(&[5, 20, 60]) * MS,
+            body_bytes: random.pick(&[40, 300, 3_000]),
+            skew_ms: random.pick(&[0, 50, 2_000]),
+        }
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.ids.len()
+    }
+}

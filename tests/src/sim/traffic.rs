@@ -1,0 +1,228 @@
+//! Calls between clients and nodes.
+
+use super::Violation;
+use super::calls::{Answer, Call, Place};
+use super::message::Origin;
+use super::nodes::fingerprint;
+use super::oracle::Verdict;
+use super::plan::{MS, Micros};
+use super::world::{Event, World};
+use raftqueue_node::api::{Delivery, Failure, MessageRef, Request, Response};
+use raftqueue_node::codec::Unreadable;
+use raftqueue_node::replica::{self, CallId};
+
+/// A client waits this much longer than it allows the node.
+const GRACE: Micros = 300 * MS;
+/// A node that runs answers at the latest so much after the deadline.
+const LATENESS_MAX: Micros = 100 * MS;
+
+impl World {
+    /// A node that should lead, as a client believes.
+    fn believed_leader(&mut self) -> usize {
+        let asked = self.random.index(self.nodes.len());
+        if self.random.percent(8) {
+            return asked;
+        }
+        let hint = self.nodes[asked].raft().and_then(|raft| raft.role_state().leader);
+        let hinted = self.nodes.iter().position(|node| Some(node.id) == hint && node.is_up());
+        hinted.or_else(|| self.leader()).unwrap_or(asked)
+    }
+
+    pub(super) fn place_call(&mut self, client: usize, request: Request, allowed: Micros) -> CallId {
+        self.last_call += 1;
+        let id = CallId(self.last_call);
+        let node = self.believed_leader();
+        self.summary.calls += 1;
+        self.trace.note(self.now, &[20, id.0, node as u64], || {
+            format!("client {client} asks node {node} (call {}): {}", id.0, short(&request))
+        });
+        let call = Call {
+            client,
+            request,
+            node,
+            place: Place::OnItsWay,
+            allowed,
+            committed_before: self.oracle.committed(),
+            acknowledged_before: self.oracle.acknowledged(),
+            due: 0,
+            is_abandoned: false,
+            is_cancelled: false,
+        };
+        self.calls.insert(id, call);
+        let delay = self.delay();
+        self.schedule.add(self.now + delay, Event::CallArrives { call: id });
+        self.schedule.add(self.now + allowed + GRACE, Event::Patience { call: id });
+        id
+    }
+
+    fn delay(&mut self) -> Micros {
+        self.plan.packet_delay / 4 + self.random.waiting(self.plan.packet_delay)
+    }
+
+    pub(super) fn call_arrives(&mut self, id: CallId) {
+        let now = self.now;
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let node = &self.nodes[call.node];
+        if !node.is_up() {
+            return self.answer(id, Answer::Refused);
+        }
+        call.place = Place::AtNode(node.boot);
+        call.due = now + call.allowed;
+        let deadline_ms = node.mono_ms(now) + call.allowed / MS;
+        let (node, request) = (call.node, call.request.clone());
+        self.hand(node, replica::Event::Call { id, request, deadline_ms });
+    }
+
+    fn answer(&mut self, id: CallId, answer: Answer) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if call.is_abandoned {
+            self.calls.remove(&id);
+            return;
+        }
+        call.place = Place::Answered;
+        let delay = self.delay();
+        self.schedule.add(self.now + delay, Event::Answer { call: id, answer: Box::new(answer) });
+    }
+
+    /// A node answers a call.
+    pub(super) fn reply(
+        &mut self,
+        node: usize,
+        id: CallId,
+        result: Result<Response, Failure>,
+    ) -> Result<(), Violation> {
+        let boot = self.nodes[node].boot;
+        let Some(call) = self.calls.get(&id).filter(|call| call.place == Place::AtNode(boot)) else {
+            return Err(Violation(format!("node {node} answers call {} twice: {result:?}", id.0)));
+        };
+        let is_late = self.now > call.due + LATENESS_MAX
+            && self.now > self.nodes[node].resumed + LATENESS_MAX + call.allowed;
+        Violation::unless(!is_late, || {
+            format!("call {} was due at {} and is answered only now", id.0, call.due)
+        })?;
+        let verdict = self.oracle.answered(id, call, &result)?;
+        match verdict {
+            Verdict::Done => self.summary.calls_done += 1,
+            Verdict::Looked => self.summary.looks += 1,
+            Verdict::Unknown => self.summary.calls_unknown += 1,
+            Verdict::NotDone => {}
+        }
+        self.trace.note(self.now, &[21, id.0, fingerprint(&format!("{result:?}"))], || {
+            format!("node {node} answers call {}: {result:?}", id.0)
+        });
+        match result {
+            Ok(Response::Messages(messages)) if !messages.is_empty() => {
+                let bytes_max = match &call.request {
+                    Request::Peek { bytes_max, .. } => *bytes_max,
+                    _ => usize::MAX,
+                };
+                self.calls.get_mut(&id).expect("just seen").place = Place::Reading(boot);
+                self.read_bodies(node, id, messages, bytes_max)?;
+            }
+            Ok(response) => self.answer(id, Answer::Response(response)),
+            Err(failure) => self.answer(id, Answer::Failure(failure)),
+        }
+        Ok(())
+    }
+
+    /// The bodies of an answer were read.
+    pub(super) fn bodies_read(
+        &mut self,
+        id: CallId,
+        messages: &[MessageRef],
+        deliveries: Vec<Delivery>,
+    ) -> Result<(), Violation> {
+        let Some(call) = self.calls.get(&id) else { return Ok(()) };
+        let is_peek = matches!(call.request, Request::Peek { .. });
+        Violation::unless(is_peek || deliveries.len() == messages.len(), || {
+            format!("{} messages were read for {}", deliveries.len(), messages.len())
+        })?;
+        for (delivery, asked) in deliveries.iter().zip(messages) {
+            self.check_delivery(delivery, asked)?;
+        }
+        self.summary.deliveries += deliveries.len() as u64;
+        self.answer(id, Answer::Deliveries(deliveries));
+        Ok(())
+    }
+
+    /// The bodies of an answer could not be read. What a peek saw may be gone by then, and so may a whole topic.
+    pub(super) fn bodies_unreadable(
+        &mut self,
+        node: usize,
+        id: CallId,
+        topic: u64,
+        unreadable: &Unreadable,
+    ) -> Result<(), Violation> {
+        let Some(call) = self.calls.get(&id) else { return Ok(()) };
+        let is_peek = matches!(call.request, Request::Peek { .. });
+        let replica = self.nodes[node].replica().expect("it has just read");
+        let topic = replica.state().topic(raftqueue_queue::TopicId(topic));
+        Violation::unless(is_peek || topic.is_none(), || {
+            format!("the messages of call {} cannot be read: {unreadable}", id.0)
+        })?;
+        self.answer(id, Answer::Broken);
+        Ok(())
+    }
+
+    fn check_delivery(&self, delivery: &Delivery, asked: &MessageRef) -> Result<(), Violation> {
+        let origin = Origin::of(&delivery.body);
+        let expected = self.oracle.origin_at(asked.id.topic, asked.id.offset);
+        let is_whole = origin.is_some_and(|origin| {
+            delivery.message == *asked && origin.is_whole(self.plan.seed, self.plan.body_bytes, delivery)
+        });
+        Violation::unless(is_whole && origin == expected, || {
+            format!("for {asked:?}, which is of {expected:?}, came {delivery:?}")
+        })
+    }
+
+    pub(super) fn answer_arrives(&mut self, id: CallId, answer: &Answer) -> Result<(), Violation> {
+        match self.calls.remove(&id) {
+            Some(call) if !call.is_abandoned => self.client_hears(id, &call, answer),
+            _ => Ok(()),
+        }
+    }
+
+    /// The client gives up waiting.
+    pub(super) fn patience_ends(&mut self, id: CallId) -> Result<(), Violation> {
+        let Some(call) = self.calls.get_mut(&id) else { return Ok(()) };
+        call.is_abandoned = true;
+        let call = call.clone();
+        if call.place == Place::Answered {
+            self.calls.remove(&id);
+        }
+        if let Place::AtNode(boot) = call.place
+            && self.nodes[call.node].lives(boot)
+            && self.random.percent(50)
+        {
+            self.calls.entry(id).and_modify(|call| call.is_cancelled = true);
+            self.hand(call.node, replica::Event::Cancel(id));
+        }
+        self.client_hears(id, &call, &Answer::Broken)
+    }
+
+    /// A node has gone with all its connections.
+    pub(super) fn break_calls(&mut self, node: usize) {
+        let boot = self.nodes[node].boot;
+        let here = |call: &Call| {
+            call.node == node && [Place::AtNode(boot), Place::Reading(boot)].contains(&call.place)
+        };
+        let broken: Vec<CallId> = self.calls.iter().filter(|(_, c)| here(c)).map(|(id, _)| *id).collect();
+        for id in broken {
+            let call = &self.calls[&id];
+            if call.place == Place::AtNode(boot) {
+                self.oracle.unanswered(call);
+            }
+            self.answer(id, Answer::Broken);
+        }
+    }
+}
+
+fn short(request: &Request) -> String {
+    match request {
+        Request::Publish { topic, session, messages } => {
+            let first = messages.first().and_then(|message| Origin::of(&message.body));
+            format!("publish {} to {topic} from {first:?} on, {session:?}", messages.len())
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,250 @@
+//! Everything of one life, and the loop that turns it.
+
+use super::calls::{Answer, Call};
+use super::checker::Checker;
+use super::clients::Client;
+use super::digest::Durable;
+use super::ledger::Ledger;
+use super::network::{Network, Packet};
+use super::nodes::{Job, Node};
+use super::oracle::Oracle;
+use super::plan::{ELECTION_TICKS, Fault, MS, Micros, Plan, SECOND, TICK};
+use super::random::Random;
+use super::schedule::Schedule;
+use super::summary::Summary;
+use super::trace::{Telling, Trace};
+use super::{Life, Violation};
+use raftqueue_node::replica::CallId;
+use raftqueue_raft::NodeId;
+use std::collections::BTreeMap;
+
+/// What can happen next. `boot` names the life of a process: what was meant for an earlier one is dropped.
+#[derive(Debug)]
+pub(super) enum Event {
+    Tick { node: usize, boot: u32 },
+    Turn { node: usize, boot: u32 },
+    Arrive(Box<Packet>),
+    Written { node: usize, boot: u32 },
+    Settle { node: usize, boot: u32 },
+    Idle { node: usize, boot: u32, writes: u64 },
+    StallLook { node: usize, boot: u32, writes: u64 },
+    Read { node: usize, boot: u32, job: Box<Job> },
+    Hint { node: usize, boot: u32, gone: NodeId },
+    CallArrives { call: CallId },
+    Answer { call: CallId, answer: Box<Answer> },
+    Patience { call: CallId },
+    ClientTurn { client: usize },
+    Fault,
+    Restart { node: usize },
+    Resume { node: usize },
+}
+
+/// Where a life stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The cluster forms and the topics are made; no faults yet.
+    Beginning,
+    /// Faults come and clients work.
+    Working,
+    /// No faults any more; what is under way ends.
+    Healing,
+    /// Everything that is left is taken out.
+    Draining,
+}
+
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) now: Micros,
+    pub(super) phase: Phase,
+    pub(super) schedule: Schedule<Event>,
+    pub(super) nodes: Vec<Node>,
+    /// What each disk holds for certain.
+    pub(super) disks: BTreeMap<NodeId, Durable>,
+    pub(super) network: Network,
+    pub(super) checker: Checker,
+    pub(super) oracle: Oracle,
+    pub(super) ledger: Ledger,
+    pub(super) clients: Vec<Client>,
+    pub(super) calls: BTreeMap<CallId, Call>,
+    pub(super) last_call: u64,
+    pub(super) random: Random,
+    pub(super) trace: Trace,
+    pub(super) summary: Summary,
+    /// The disks that are slow, and until when.
+    pub(super) slow_disk_until: BTreeMap<usize, Micros>,
+    /// The last answer to a call of the simulator's own.
+    pub(super) heard: Option<(CallId, Answer)>,
+}
+
+impl World {
+    pub(super) fn new(plan: Plan, telling: Telling) -> Self {
+        let mut random = Random::new(plan.seed);
+        let nodes: Vec<Node> =
+            plan.ids.iter().zip(0..).map(|(id, number)| Node::new(number, *id, &plan, &mut random)).collect();
+        let network = Network::new(nodes.len(), random.fork());
+        let clients = Client::all(&plan, &mut random);
+        Self {
+            now: 0,
+            phase: Phase::Beginning,
+            schedule: Schedule::default(),
+            disks: plan.ids.iter().map(|id| (*id, Durable::default())).collect(),
+            nodes,
+            network,
+            checker: Checker::default(),
+            oracle: Oracle::new(plan.seed, plan.body_bytes),
+            ledger: Ledger::default(),
+            clients,
+            calls: BTreeMap::new(),
+            last_call: 0,
+            random,
+            trace: Trace::new(telling),
+            summary: Summary { seeds: 1, ..Summary::default() },
+            slow_disk_until: BTreeMap::new(),
+            heard: None,
+            plan,
+        }
+    }
+
+    /// The whole life.
+    pub(super) fn live(&mut self) -> Result<Life, Violation> {
+        self.begin()?;
+        let limit = 300 * SECOND;
+        self.phase = Phase::Working;
+        self.wake_clients();
+        self.schedule.add(self.now + self.plan.fault_every, Event::Fault);
+        while self.summary.events < self.plan.events || !self.has_seen_enough() {
+            Violation::unless(self.now < limit, || "the faults that every life has did not come".into())?;
+            self.turn_once()?;
+        }
+        self.heal()?;
+        self.drain()?;
+        self.finish()?;
+        self.summary.virtual_ms = self.now / MS;
+        self.summary.packets = self.network.sent;
+        self.summary.packets_lost = self.network.lost;
+        self.summary.elections = self.checker.elections;
+        self.summary.entries = self.checker.committed().0;
+        self.summary.messages = self.oracle.messages;
+        Ok(Life { summary: self.summary, hash: self.trace.hash })
+    }
+
+    pub(super) fn story(&self) -> Vec<String> {
+        self.trace.lines.iter().cloned().collect()
+    }
+
+    /// Every life has a leader that dies and a power cut that loses something.
+    fn has_seen_enough(&self) -> bool {
+        self.summary.leader_crashes > 0 && self.summary.lossy_cuts > 0
+    }
+
+    /// Formats and starts all nodes and forms the cluster.
+    fn begin(&mut self) -> Result<(), Violation> {
+        for node in 0..self.nodes.len() {
+            self.nodes[node].format();
+            self.start(node)?;
+        }
+        self.form();
+        self.run_until(30 * SECOND, |world| world.leader().is_some(), "a leader of the new cluster")?;
+        self.make_topics()
+    }
+
+    /// Lives on until `is_done`.
+    pub(super) fn run_until(
+        &mut self,
+        patience: Micros,
+        is_done: impl Fn(&World) -> bool,
+        what: &str,
+    ) -> Result<(), Violation> {
+        let end = self.now + patience;
+        while !is_done(self) {
+            Violation::unless(self.now < end, || format!("waited for {} ms for {what}", patience / MS))?;
+            self.turn_once()?;
+        }
+        Ok(())
+    }
+
+    /// The node that leads with the greatest term among those that run.
+    pub(super) fn leader(&self) -> Option<usize> {
+        let leading = |node: &&Node| node.raft().is_some_and(raftqueue_raft::Raft::is_leader);
+        let leader = self.nodes.iter().filter(leading).max_by_key(|node| node.raft().map(|raft| raft.term()));
+        leader.map(|node| node.number)
+    }
+
+    fn turn_once(&mut self) -> Result<(), Violation> {
+        let (at, event) = self.schedule.next().expect("ticks never end");
+        self.now = at;
+        match event {
+            Event::Tick { node, boot } => {
+                if self.nodes[node].lives(boot) {
+                    self.schedule.add(self.now + TICK, Event::Tick { node, boot });
+                    self.tick(node);
+                }
+            }
+            Event::Turn { node, boot } => {
+                if self.nodes[node].lives(boot) {
+                    self.turn(node)?;
+                }
+            }
+            Event::Arrive(packet) => self.arrive(*packet),
+            Event::Written { node, boot } => {
+                if self.nodes[node].lives(boot) {
+                    self.written(node)?;
+                }
+            }
+            Event::Settle { node, boot } => {
+                if self.nodes[node].lives(boot) {
+                    self.settle(node)?;
+                }
+            }
+            Event::Idle { node, boot, writes } => {
+                if self.nodes[node].lives(boot) {
+                    self.idle(node, writes)?;
+                }
+            }
+            Event::StallLook { node, boot, writes } => {
+                if self.nodes[node].lives(boot) {
+                    self.look_for_stall(node, writes);
+                }
+            }
+            Event::Read { node, boot, job } => {
+                if self.nodes[node].lives(boot) {
+                    self.read(node, *job)?;
+                }
+            }
+            Event::Hint { node, boot, gone } => {
+                if self.nodes[node].lives(boot) {
+                    self.summary.hints += 1;
+                    self.hand(node, raftqueue_node::replica::Event::PeerGone(gone));
+                }
+            }
+            Event::CallArrives { call } => self.call_arrives(call),
+            Event::Answer { call, answer } => self.answer_arrives(call, &answer)?,
+            Event::Patience { call } => self.patience_ends(call)?,
+            Event::ClientTurn { client } => self.client_turn(client),
+            Event::Fault => self.fault()?,
+            Event::Restart { node } => {
+                if !self.nodes[node].is_up() {
+                    self.start(node)?;
+                }
+            }
+            Event::Resume { node } => self.resume(node),
+        }
+        Ok(())
+    }
+
+    /// Whether faults may come.
+    pub(super) fn is_working(&self) -> bool {
+        self.phase == Phase::Working
+    }
+
+    /// The election timeout.
+    pub(super) const ELECTION: Micros = ELECTION_TICKS as Micros * TICK;
+
+    /// Kinds of faults, as the plan weighs them.
+    pub(super) fn pick_fault(&mut self) -> Fault {
+        let faults = std::mem::take(&mut self.plan.faults);
+        let fault = self.random.weighted(&faults);
+        self.plan.faults = faults;
+        fault
+    }
+}

@@ -1,0 +1,112 @@
+//! Lives of whole clusters, many seeds; and deliberate bugs that these lives must find.
+//!
+//! - `RAFTQUEUE_SIM_SEEDS=n`: so many seeds; `RAFTQUEUE_SIM_SECONDS=n`: as many as fit into so many seconds;
+//! - `RAFTQUEUE_SIM_FIRST=n`: the first of them;
+//! - `RAFTQUEUE_SIM_SEED=n`: this one only, with `RAFTQUEUE_SIM_TRACE=1` for all that happens in it.
+
+use raftqueue_node::replica::mutants as replica_mutants;
+use raftqueue_raft::mutants as raft_mutants;
+use raftqueue_tests::sim::{self, Summary, Telling};
+use std::time::{Duration, Instant};
+
+/// Seeds of the default run.
+const SEEDS: u64 = 250;
+/// Seeds in which a deliberate bug must show.
+const MUTANT_SEEDS_MAX: u64 = 300;
+
+#[allow(clippy::disallowed_methods, reason = "a test has no other way to be told how long it may take")]
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(format!("RAFTQUEUE_SIM_{name}")).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("RAFTQUEUE_SIM_{name} is a number, not `{text}`")))
+}
+
+#[test]
+fn no_seed_breaks_a_rule() {
+    if let Some(seed) = number("SEED") {
+        let telling = if number("TRACE").is_some() { Telling::Aloud } else { Telling::LastLines };
+        match sim::live_telling(seed, telling) {
+            Ok(life) => return println!("seed {seed} ends well\n{}", life.summary),
+            Err(broken) => panic!("{broken}"),
+        }
+    }
+    let begun = Instant::now();
+    let seconds = number("SECONDS").map(Duration::from_secs);
+    let count = number("SEEDS").unwrap_or(if seconds.is_some() { u64::MAX } else { SEEDS });
+    let first = number("FIRST").unwrap_or(0);
+    let mut sum = Summary::default();
+    for seed in first..first.saturating_add(count) {
+        if seconds.is_some_and(|seconds| begun.elapsed() > seconds) {
+            break;
+        }
+        match sim::live(seed) {
+            Ok(life) => {
+                let Summary { events, leader_crashes, lossy_cuts, .. } = life.summary;
+                assert!(
+                    events >= 5_000 && leader_crashes > 0 && lossy_cuts > 0,
+                    "seed {seed} is too quiet a life:\n{}",
+                    life.summary
+                );
+                sum.add(&life.summary);
+            }
+            Err(broken) => {
+                panic!("\n{broken}\nthe same again: RAFTQUEUE_SIM_SEED={seed} RAFTQUEUE_SIM_TRACE=1")
+            }
+        }
+    }
+    println!("{sum}  in {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+#[test]
+fn one_seed_is_one_life() {
+    for seed in [3, 1_000_003] {
+        let (one, other) = (sim::live(seed), sim::live(seed));
+        let (one, other) = (one.unwrap_or_else(|b| panic!("{b}")), other.unwrap_or_else(|b| panic!("{b}")));
+        assert_eq!(one, other, "two runs of seed {seed} differ");
+    }
+    let (one, other) = (sim::live(4).map(|life| life.hash), sim::live(5).map(|life| life.hash));
+    assert_ne!(one.ok(), other.ok(), "two seeds are two lives");
+}
+
+/// Breaks a rule in every node and counts the seeds until somebody notices.
+fn is_noticed(what: &str, activate: impl Fn(bool)) {
+    let found = (0..MUTANT_SEEDS_MAX).find_map(|seed| {
+        activate(true);
+        let outcome = sim::live_telling(seed, Telling::Silent);
+        activate(false);
+        outcome.err().map(|broken| (seed + 1, broken.rule))
+    });
+    match found {
+        Some((seeds, rule)) => println!("{what}: noticed after {seeds} seeds: {rule}"),
+        None => panic!("{what}: not noticed in {MUTANT_SEEDS_MAX} seeds"),
+    }
+}
+
+fn raft_bug(mutant: raft_mutants::Mutant) {
+    is_noticed(&format!("{mutant:?}"), |active| raft_mutants::activate(active.then_some(mutant)));
+}
+
+#[test]
+fn a_vote_that_is_not_synced_is_noticed() {
+    raft_bug(raft_mutants::Mutant::SkipVoteSync);
+}
+
+#[test]
+fn a_leader_that_counts_itself_too_early_is_noticed() {
+    raft_bug(raft_mutants::Mutant::CountSelfEarly);
+}
+
+#[test]
+fn entries_of_old_terms_committed_by_counting_are_noticed() {
+    raft_bug(raft_mutants::Mutant::CommitOldTerm);
+}
+
+#[test]
+fn a_durable_index_that_outlives_a_truncation_is_noticed() {
+    raft_bug(raft_mutants::Mutant::StaleDurableAfterTruncation);
+}
+
+#[test]
+fn a_publish_acknowledged_before_it_is_applied_is_noticed() {
+    let mutant = replica_mutants::Mutant::AcknowledgeBeforeApply;
+    is_noticed(&format!("{mutant:?}"), |active| replica_mutants::activate(active.then_some(mutant)));
+}
