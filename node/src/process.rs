@@ -11,9 +11,18 @@ use tracing_subscriber::EnvFilter;
 pub const EXIT_CODES: &str = "Exit codes: 0 stopped as asked; 1 other error; 2 wrong arguments; 3 the data directory is \
 refused; 4 an address cannot be served; 5 the disk failed; 6 an entry or this disk cannot be trusted.";
 
-/// Runs a node until SIGTERM or SIGINT.
+/// What stops a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopWith {
+    /// SIGTERM or SIGINT.
+    Signals,
+    /// Those, or the end of standard input: the process that started this one has gone, or wants it to stop.
+    SignalsOrStandardInput,
+}
+
+/// Runs a node until it is told to stop.
 #[must_use]
-pub fn main(args: NodeArgs) -> ExitCode {
+pub fn main(args: NodeArgs, stop_with: StopWith) -> ExitCode {
     start_logging(args.log_format);
     let threads = usize::try_from(args.threads).unwrap_or(1);
     let config = match args.resolve() {
@@ -38,6 +47,7 @@ pub fn main(args: NodeArgs) -> ExitCode {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                () = standard_input_ends(), if stop_with == StopWith::SignalsOrStandardInput => {}
             }
         };
         // Its own task, so that the runtime's thread runs it rather than this one.
@@ -55,6 +65,17 @@ pub fn main(args: NodeArgs) -> ExitCode {
             ExitCode::from(fatal.code)
         }
     }
+}
+
+/// Resolves when nothing more can come on standard input.
+async fn standard_input_ends() {
+    // A thread of its own: a blocked read must not hold up the end of the process, as the runtime's would.
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }
 
 fn start_logging(format: LogFormat) {

@@ -55,9 +55,17 @@ struct Arguments {
     command: Command,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    match arguments.command {
+        // A node has a runtime of its own, with its own settings.
+        Command::Node(node) => node.run(),
+        _ => run(arguments),
+    }
+}
+
+#[tokio::main]
+async fn run(arguments: Arguments) -> ExitCode {
     let output = Output::new(arguments.output);
     let connect = || {
         let client =

@@ -13,11 +13,16 @@ use tokio::task::JoinSet;
 Examples:
   raftq status
   raftq status -o json | jq 'select(.view == \"cluster\").leader'
+  raftq status --leader
   watch raftq status
 
 Each endpoint says what it knows, which may be out of date; LAG is what the leader knows. Exit code 0 says that the
 cluster has a leader with a quorum, whatever single nodes say.")]
-pub(crate) struct Status {}
+pub(crate) struct Status {
+    /// Print nothing but the leader's name
+    #[arg(long)]
+    leader: bool,
+}
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -31,6 +36,11 @@ pub(crate) struct Transfer {
 
 impl Status {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        if self.leader {
+            let cluster = client.cluster_status(v1::ClusterStatusRequest {}).await?;
+            let leader = leader_name(&cluster);
+            return output.say(leader, &json!({"leader": cluster.leader, "node": leader}));
+        }
         let own = own_views(client).await;
         let cluster = client.cluster_status(v1::ClusterStatusRequest {}).await;
         let lags = cluster.as_ref().map(lags).unwrap_or_default();
@@ -122,11 +132,15 @@ fn own_json(endpoint: &str, status: &v1::StatusResponse) -> Value {
     })
 }
 
+fn leader_name(cluster: &v1::ClusterStatusResponse) -> &str {
+    let leader = cluster.members.iter().find(|member| member.id == cluster.leader);
+    leader.map_or(cluster.leader.as_str(), |leader| leader.name.as_str())
+}
+
 fn sentence(cluster: &v1::ClusterStatusResponse) -> String {
     let voters = cluster.members.iter().filter(|member| member.voter).count();
     let active = cluster.members.iter().filter(|member| member.voter && member.active).count();
-    let leader = cluster.members.iter().find(|member| member.id == cluster.leader);
-    let leader = leader.map_or(cluster.leader.as_str(), |leader| leader.name.as_str());
+    let leader = leader_name(cluster);
     format!(
         "cluster {}: {leader} leads in term {}, {active} of {voters} voters active, commit {}, version {}",
         cluster.cluster_id, cluster.term, cluster.commit, cluster.version

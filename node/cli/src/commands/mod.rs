@@ -4,12 +4,15 @@ mod cluster;
 mod dead;
 mod deliveries;
 mod lines;
+mod node;
 mod peek;
 mod publish;
 mod purge;
 mod receive;
 mod settle;
 mod topic;
+mod unbind;
+mod up;
 mod wal;
 
 use crate::failure::Failure;
@@ -21,6 +24,11 @@ use std::io::{self, BufRead, IsTerminal, Write};
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Start a cluster on this machine and run it until Ctrl-C
+    Up(up::Up),
+    /// Run one node of a cluster that `up` started
+    #[command(hide = true)]
+    Node(Box<node::Node>),
     /// Make, list, describe and delete topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
@@ -50,6 +58,8 @@ pub(crate) enum Command {
     /// Look into a node's log on disk
     #[command(subcommand)]
     Wal(wal::WalCommand),
+    /// Free a node from a cluster that was never formed
+    Unbind(unbind::Unbind),
 }
 
 /// Which messages: a topic, and a subscription of it.
@@ -71,6 +81,9 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     match command {
+        Command::Up(command) => command.run().await,
+        Command::Node(_) => unreachable!("a node runs before there is a runtime"),
+        Command::Unbind(command) => command.run(),
         Command::Topic(command) => command.run(&connect()?, output).await,
         Command::Publish(command) => command.run(&connect()?, output).await,
         Command::Receive(command) => command.run(&connect()?, output).await,
