@@ -1,0 +1,124 @@
+//! HTTP/1.1 by hand: one request, one connection, one deadline.
+
+use serde_json::{Value, json};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// A client of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct Http {
+    port: u16,
+    timeout: Duration,
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub code: u16,
+    /// The body; `Null` if it is not JSON.
+    pub body: Value,
+    /// The head, for looking at headers.
+    pub head: String,
+    /// The body as it came.
+    pub text: String,
+}
+
+/// Nothing came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Nobody listens: the request was never sent.
+    Refused,
+    /// The request may have arrived.
+    Unknown,
+}
+
+impl Http {
+    /// A client with a timeout of one second.
+    #[must_use]
+    pub fn new(port: u16) -> Self {
+        Self { port, timeout: Duration::from_secs(1) }
+    }
+
+    /// Another timeout.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Sends a request as it is and reads one answer.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, Unanswered> {
+        let deadline = Instant::now() + self.timeout;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let mut stream =
+            TcpStream::connect_timeout(&address, self.timeout).map_err(|error| match error.kind() {
+                ErrorKind::ConnectionRefused => Unanswered::Refused,
+                _ => Unanswered::Unknown,
+            })?;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        let exchange = |stream: &mut TcpStream| -> std::io::Result<Vec<u8>> {
+            stream.set_nodelay(true)?;
+            stream.set_write_timeout(Some(self.timeout))?;
+            stream.write_all(&[head.as_bytes(), body].concat())?;
+            let mut answer = Vec::new();
+            let mut buffer = [0; 64 << 10];
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+                match stream.read(&mut buffer)? {
+                    0 => return Ok(answer),
+                    count => answer.extend_from_slice(&buffer[..count]),
+                }
+            }
+        };
+        let answer = exchange(&mut stream).map_err(|_| Unanswered::Unknown)?;
+        parse(&answer).ok_or(Unanswered::Unknown)
+    }
+
+    /// `GET /status`.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub fn status(&self) -> Result<Answer, Unanswered> {
+        self.request("GET", "/status", b"")
+    }
+
+    /// `PUT /topic`.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub fn create_topic(&self, topic: &str) -> Result<Answer, Unanswered> {
+        self.request("PUT", "/topic", json!({"topic": topic}).to_string().as_bytes())
+    }
+
+    /// `PUT /message`.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub fn publish(&self, topic: &str, message: &str) -> Result<Answer, Unanswered> {
+        self.request("PUT", "/message", json!({"topic": topic, "message": message}).to_string().as_bytes())
+    }
+
+    /// `GET /message/TOPIC`.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub fn pop(&self, topic: &str) -> Result<Answer, Unanswered> {
+        self.request("GET", &format!("/message/{topic}"), b"")
+    }
+}
+
+fn parse(answer: &[u8]) -> Option<Answer> {
+    let text = std::str::from_utf8(answer).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let code = head.split_whitespace().nth(1)?.parse().ok()?;
+    let body_value = serde_json::from_str(body).unwrap_or(Value::Null);
+    Some(Answer { code, body: body_value, head: head.to_lowercase(), text: body.to_owned() })
+}

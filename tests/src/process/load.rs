@@ -1,0 +1,182 @@
+//! Producers that go on whatever happens to the nodes, and an account of what they were told.
+
+use super::{Http, Unanswered};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A status page must come within this, also without quorum.
+const STATUS_MAX: Duration = Duration::from_millis(100);
+
+/// Producers at work.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    account: Arc<Mutex<Account>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    acknowledged: BTreeSet<String>,
+    unknown: BTreeSet<String>,
+    refused: usize,
+    /// Longest time between two acknowledged messages of one producer.
+    longest_gap: Duration,
+    statuses: usize,
+    slow_statuses: Vec<Duration>,
+}
+
+/// What the producers were told, and what was there in the end.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Messages that were acknowledged.
+    pub acknowledged: usize,
+    /// Messages of unknown outcome.
+    pub unknown: usize,
+    /// Messages that were refused.
+    pub refused: usize,
+    /// Longest time between two acknowledged messages of one producer.
+    pub longest_gap: Duration,
+    /// Status pages asked for.
+    pub statuses: usize,
+    /// Those that took longer than they may.
+    pub slow_statuses: Vec<Duration>,
+}
+
+impl Load {
+    /// Starts `producers` producers, each of which goes round the nodes, and one that asks every running node for its
+    /// status.
+    #[must_use]
+    pub fn start(topic: &str, producers: usize, nodes: &[Http]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let account = Arc::new(Mutex::new(Account::default()));
+        let mut threads = Vec::new();
+        for producer in 0..producers {
+            let (stop, account, nodes, topic) =
+                (Arc::clone(&stop), Arc::clone(&account), nodes.to_vec(), topic.to_owned());
+            threads.push(std::thread::spawn(move || produce(producer, &topic, &nodes, &stop, &account)));
+        }
+        let (stop_watching, shared, nodes) = (Arc::clone(&stop), Arc::clone(&account), nodes.to_vec());
+        threads.push(std::thread::spawn(move || watch(&nodes, &stop_watching, &shared)));
+        Self { stop, account, threads }
+    }
+
+    /// How many messages are acknowledged so far.
+    #[must_use]
+    pub fn acknowledged(&self) -> usize {
+        lock(&self.account).acknowledged.len()
+    }
+
+    /// Stops the producers, takes every message out of the topic and checks: nothing acknowledged is lost, nothing comes
+    /// twice, nothing comes that was not sent, and every producer's messages come in its order.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn finish(self, topic: &str, nodes: &[Http]) -> Result<Outcome, String> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().map_err(|_| "a producer panicked".to_owned())?;
+        }
+        let account = std::mem::take(&mut *lock(&self.account));
+        let popped = drain(topic, nodes)?;
+        let mut seen = BTreeSet::new();
+        let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+        for message in &popped {
+            if !seen.insert(message) {
+                return Err(format!("{message} came twice"));
+            }
+            if !account.acknowledged.contains(message) && !account.unknown.contains(message) {
+                return Err(format!("{message} was never sent, or refused"));
+            }
+            let (producer, number) =
+                message.split_once('-').ok_or_else(|| format!("{message} is not one of ours"))?;
+            let number: usize = number.parse().map_err(|_| format!("{message} is not one of ours"))?;
+            if last.insert(producer, number).is_some_and(|before| before >= number) {
+                return Err(format!("{message} came after a later message of its producer"));
+            }
+        }
+        let lost: Vec<&String> =
+            account.acknowledged.iter().filter(|message| !seen.contains(message)).collect();
+        if !lost.is_empty() {
+            return Err(format!("{} acknowledged messages are lost, the first is {}", lost.len(), lost[0]));
+        }
+        Ok(Outcome {
+            acknowledged: account.acknowledged.len(),
+            unknown: account.unknown.len(),
+            refused: account.refused,
+            longest_gap: account.longest_gap,
+            statuses: account.statuses,
+            slow_statuses: account.slow_statuses,
+        })
+    }
+}
+
+fn lock(account: &Mutex<Account>) -> std::sync::MutexGuard<'_, Account> {
+    account.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn produce(producer: usize, topic: &str, nodes: &[Http], stop: &AtomicBool, account: &Mutex<Account>) {
+    let mut number = 0;
+    let mut last = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let message = format!("{producer}-{number:07}");
+        let node = nodes[(producer + number) % nodes.len()];
+        number += 1;
+        let answer = node.publish(topic, &message);
+        let mut account = lock(account);
+        match answer.map(|answer| answer.code) {
+            Ok(201) => {
+                account.longest_gap = account.longest_gap.max(last.elapsed());
+                last = Instant::now();
+                account.acknowledged.insert(message);
+            }
+            Ok(503 | 429) => account.refused += 1,
+            Err(Unanswered::Refused) => {
+                drop(account);
+                std::thread::yield_now();
+            }
+            Ok(_) | Err(Unanswered::Unknown) => {
+                account.unknown.insert(message);
+            }
+        }
+    }
+}
+
+fn watch(nodes: &[Http], stop: &AtomicBool, account: &Mutex<Account>) {
+    while !stop.load(Ordering::Relaxed) {
+        for node in nodes {
+            let begun = Instant::now();
+            if node.status().is_ok() {
+                let took = begun.elapsed();
+                let mut account = lock(account);
+                account.statuses += 1;
+                if took > STATUS_MAX {
+                    account.slow_statuses.push(took);
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Takes everything out of a topic, from any node, until it is empty.
+fn drain(topic: &str, nodes: &[Http]) -> Result<Vec<String>, String> {
+    let mut popped = Vec::new();
+    let mut failures = 0;
+    loop {
+        let node = nodes[popped.len() % nodes.len()].with_timeout(Duration::from_secs(5));
+        match node.pop(topic) {
+            Ok(answer) if answer.code == 200 => {
+                popped.push(answer.body["message"].as_str().ok_or("a message that is no string")?.to_owned());
+            }
+            Ok(answer) if answer.code == 404 => return Ok(popped),
+            other => {
+                failures += 1;
+                // A pop of unknown outcome may have taken a message, so it may not be tried again.
+                return Err(format!("pop {} failed ({failures}): {other:?}", popped.len()));
+            }
+        }
+    }
+}

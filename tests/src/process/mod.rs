@@ -1,0 +1,247 @@
+//! Real node processes on loopback, killed, paused and restarted; and a client that shares no code with the product.
+
+mod http;
+mod load;
+
+pub use http::{Answer, Http, Unanswered};
+pub use load::{Load, Outcome};
+
+use serde_json::json;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The folder of the product's programs, built the way users get them: without any test-only feature.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn programs() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let root = repository();
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "raftqueue-node", "-p", "raftq", "--bins"])
+            .current_dir(root)
+            .status()
+            .expect("cargo can be started");
+        assert!(status.success(), "the programs do not build");
+        // .../target/debug/deps/this-test -> .../target/debug
+        let own = std::env::current_exe().expect("a test knows its own path");
+        own.ancestors().nth(2).expect("tests are in target/PROFILE/deps").to_owned()
+    })
+}
+
+/// The repository's folder.
+#[must_use]
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository")
+}
+
+/// A cluster of processes, started from the address file; everything is stopped and removed when it is dropped.
+pub struct Cluster {
+    folder: tempfile::TempDir,
+    ports: Vec<(u16, u16)>,
+    nodes: Vec<Option<Child>>,
+    arguments: Vec<String>,
+}
+
+impl Cluster {
+    /// Makes room for `count` nodes; none is started.
+    ///
+    /// # Panics
+    /// If there is no room for temporary files.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        let folder = tempfile::tempdir().expect("there is room for temporary files");
+        let ports: Vec<(u16, u16)> = free_ports(2 * count).chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let addresses: Vec<_> = ports
+            .iter()
+            .map(|(port, internal)| json!({"ip": "127.0.0.1", "port": port, "internal_port": internal}))
+            .collect();
+        let config = json!({ "addresses": addresses }).to_string();
+        std::fs::write(folder.path().join("config.json"), config).expect("a temporary file can be written");
+        Self { folder, ports, nodes: (0..count).map(|_| None).collect(), arguments: Vec::new() }
+    }
+
+    /// Starts every node with these further arguments.
+    #[must_use]
+    pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    /// A cluster of `count` nodes that has elected a leader.
+    #[must_use]
+    pub fn started(count: usize) -> Self {
+        let mut cluster = Self::new(count);
+        cluster.start_all();
+        cluster.leader();
+        cluster
+    }
+
+    /// How many nodes it has, running or not.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Starts every node that does not run.
+    pub fn start_all(&mut self) {
+        for node in 0..self.count() {
+            if self.nodes[node].is_none() {
+                self.start(node);
+            }
+        }
+    }
+
+    /// Starts a node.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(&mut self, node: usize) {
+        assert!(self.nodes[node].is_none(), "node {node} runs already");
+        let child = self.command(node).spawn().expect("the node can be started");
+        self.nodes[node] = Some(child);
+    }
+
+    /// The command that starts a node.
+    ///
+    /// # Panics
+    /// If its log cannot be written.
+    #[must_use]
+    pub fn command(&self, node: usize) -> Command {
+        let log =
+            File::options().create(true).append(true).open(self.log(node)).expect("the log can be written");
+        let mut command = Command::new(programs().join("raftqueue-node"));
+        command
+            .current_dir(self.folder.path())
+            .args(["--config", "config.json", "--index", &node.to_string(), "--log-format", "human"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command
+    }
+
+    /// Kills a node with SIGKILL and waits for its end.
+    pub fn kill(&mut self, node: usize) {
+        if let Some(mut child) = self.nodes[node].take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks a node to stop and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end within ten seconds.
+    pub fn stop(&mut self, node: usize) -> ExitStatus {
+        self.signal(node, "TERM");
+        let mut child = self.nodes[node].take().expect("the node runs");
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "node {node} does not stop:\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal to a node.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal(&self, node: usize, signal: &str) {
+        let pid = self.nodes[node].as_ref().expect("the node runs").id().to_string();
+        let status = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill can be started");
+        assert!(status.success(), "cannot send {signal} to node {node}");
+    }
+
+    /// True if the node's process runs.
+    #[must_use]
+    pub fn is_running(&self, node: usize) -> bool {
+        self.nodes[node].is_some()
+    }
+
+    /// A client of one node.
+    #[must_use]
+    pub fn http(&self, node: usize) -> Http {
+        Http::new(self.ports[node].0)
+    }
+
+    /// The ports of a node: clients', peers'.
+    #[must_use]
+    pub fn ports(&self, node: usize) -> (u16, u16) {
+        self.ports[node]
+    }
+
+    /// The node that says it leads, once there is one.
+    ///
+    /// # Panics
+    /// If there is none for twenty seconds.
+    pub fn leader(&mut self) -> usize {
+        let begun = Instant::now();
+        loop {
+            if let Some(leader) = (0..self.count()).find(|node| self.says_it_leads(*node)) {
+                return leader;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "no leader for 20 s:\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn says_it_leads(&self, node: usize) -> bool {
+        self.is_running(node)
+            && self.http(node).status().is_ok_and(|answer| answer.body["role"].as_str() == Some("Leader"))
+    }
+
+    /// The folder of everything.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The data directory of a node.
+    #[must_use]
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.folder.path().join("raftqueue-data").join(format!("127.0.0.1-{}", self.ports[node].0))
+    }
+
+    fn log(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{node}.log"))
+    }
+
+    /// The last lines of all logs, for messages of failed tests.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let last = |node: usize| {
+            let text = std::fs::read_to_string(self.log(node)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            format!("--- node {node}\n{}\n", lines[lines.len().saturating_sub(12)..].join("\n"))
+        };
+        (0..self.count()).map(last).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in 0..self.count() {
+            self.kill(node);
+        }
+    }
+}
+
+/// Ports that nobody uses now.
+///
+/// # Panics
+/// If the machine has none left.
+#[must_use]
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
+}
