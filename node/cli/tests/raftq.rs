@@ -95,6 +95,24 @@ fn three_commands_take_a_person_from_nothing_to_their_messages() {
     );
     assert_eq!(node.run("receive orders -n 100 --ack").done(), "one\ntwo\nthree\n");
     assert_eq!(node.run("receive orders"), Ran { code: 3, out: String::new(), error: String::new() });
+    assert_eq!(node.run("topic list -o json").json()[0]["leased"], 0, "they are acknowledged");
+}
+
+#[test]
+fn a_message_that_could_not_be_printed_is_not_acknowledged() {
+    let node = Node::with_topic();
+    node.run("publish orders one").done();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut receive = Command::new(env!("CARGO_BIN_EXE_raftq"));
+    receive.args(["receive", "orders", "--ack", "--endpoints", &node.served.endpoint()]).stdout(writer);
+    let output = receive.output().expect("it ends");
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(1), &b""[..]),
+        "nobody is there to be told"
+    );
+    assert_eq!(node.run("topic list -o json").json()[0]["leased"], 1);
 }
 
 #[test]
