@@ -116,7 +116,7 @@ fn without_a_quorum_every_answer_is_prompt_and_honest() {
     while survivor.publish("t", "y").unwrap().code != 503 {
         assert!(begun.elapsed() < Duration::from_secs(20), "{}", cluster.logs());
     }
-    assert_eq!(survivor.status().unwrap().body["role"] == "Leader", false);
+    assert_ne!(survivor.status().unwrap().body["role"], "Leader");
 }
 
 #[test]
@@ -215,14 +215,14 @@ fn started_with(cluster: &Cluster, config: &str, arguments: &[&str]) -> Output {
         .args(["--config", config, "--index", "0"])
         .args(arguments)
         .output()
-        .unwrap()
+        .expect("the node can be started")
 }
 
 fn write_config(folder: &Path, port: u16, internal_port: u16) {
     let text = format!(
         r#"{{"addresses": [{{"ip": "127.0.0.1", "port": {port}, "internal_port": {internal_port}}}]}}"#
     );
-    std::fs::write(folder.join("other.json"), text).unwrap();
+    std::fs::write(folder.join("other.json"), text).expect("a temporary file can be written");
 }
 
 fn check(output: &Output, code: i32, parts: &[&str]) {

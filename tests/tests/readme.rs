@@ -15,15 +15,21 @@ const UP_TIMEOUT: Duration = Duration::from_secs(1_800);
 
 /// The shell blocks of the section on trying it out.
 fn blocks(readme: &str) -> Vec<String> {
-    let section = readme.split("\n## ").find(|section| section.starts_with("Try it")).expect("the README has `Try it`");
-    section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
+    let section =
+        readme.split("\n## ").find(|section| section.starts_with("Try it")).expect("the README has `Try it`");
+    section
+        .split("```sh\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// Adapts a command to a working folder that is not the repository's, and to the build in use.
 fn adapt(command: &str, release: bool) -> String {
     let manifest = repository().join("Cargo.toml");
     let programs = if release { repository().join("target/release") } else { programs().to_owned() };
-    let command = command.replace("cargo run ", &format!("cargo run --manifest-path {} ", manifest.display()));
+    let command =
+        command.replace("cargo run ", &format!("cargo run --manifest-path {} ", manifest.display()));
     let command = command.replace("$PWD/target/release", programs.to_str().expect("a path in UTF-8"));
     if release { command } else { command.replace("--release ", "") }
 }
@@ -53,7 +59,8 @@ fn start(command: &str, folder: &Path) -> (Up, Vec<String>) {
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(said.send(line))));
     let mut seen = Vec::new();
     loop {
-        let line = heard.recv_timeout(UP_TIMEOUT).unwrap_or_else(|_| panic!("`{command}` said only: {seen:#?}"));
+        let line =
+            heard.recv_timeout(UP_TIMEOUT).unwrap_or_else(|_| panic!("`{command}` said only: {seen:#?}"));
         let is_last = line.starts_with("Ctrl-C");
         seen.push(line);
         if is_last {
