@@ -68,7 +68,7 @@ pub(crate) struct Place {
     /// The topic
     topic: String,
     /// The subscription; a plain queue has only the default one
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     subscription: String,
 }
 

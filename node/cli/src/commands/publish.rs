@@ -36,7 +36,7 @@ pub(crate) struct Publish {
     #[arg(long, short, value_name = "FILE", conflicts_with = "messages")]
     file: Option<PathBuf>,
     /// Ordering key of every message
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     key: String,
     /// A header of every message; can be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]

@@ -50,7 +50,7 @@ pub(crate) struct Nack {
     #[arg(long, value_name = "DURATION", value_parser = parse_ms, default_value = "0s")]
     delay: u64,
     /// Why; kept with the message when this was its last attempt
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
 }
 
