@@ -161,7 +161,15 @@ impl Replica {
             return self.receives.give_back(place, offsets.into_iter());
         }
         if found.is_empty() {
+            // What was purged or has died since it was chosen cannot be found, and is not missed.
+            let still_wanted = self
+                .state
+                .subscription(place.0, place.1)
+                .is_some_and(|subscription| offsets.iter().any(|offset| subscription.is_ready(*offset)));
             self.receives.give_back(place, offsets.into_iter());
+            if !still_wanted {
+                return self.try_receive(id, false);
+            }
             return self.refuse(
                 id,
                 Reason::DataUnreadable,
