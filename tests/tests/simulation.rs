@@ -10,9 +10,9 @@ use raftqueue_tests::sim::{self, Summary, Telling};
 use std::time::{Duration, Instant};
 
 /// Seeds of the default run.
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 300;
 /// Seeds in which a deliberate bug must show.
-const MUTANT_SEEDS_MAX: u64 = 300;
+const MUTANT_SEEDS_MAX: u64 = 400;
 
 #[allow(clippy::disallowed_methods, reason = "a test has no other way to be told how long it may take")]
 fn number(name: &str) -> Option<u64> {

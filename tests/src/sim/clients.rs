@@ -183,6 +183,15 @@ impl World {
         Ok(())
     }
 
+    /// The clients have asked for the last time.
+    pub(super) fn stop_clients(&mut self) {
+        for client in &mut self.clients {
+            if let Kind::Popper(popper) = &mut client.kind {
+                popper.stop(&mut self.ledger);
+            }
+        }
+    }
+
     /// True if every call has ended.
     pub(super) fn is_quiet(&self) -> bool {
         self.phase != Phase::Working && self.calls.values().all(|call| call.is_cancelled)

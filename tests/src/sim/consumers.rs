@@ -133,6 +133,13 @@ impl Popper {
         (request, allowed(random) + 100 * MS)
     }
 
+    /// No more calls: what is unknown stays so.
+    pub(super) fn stop(&mut self, ledger: &mut Ledger) {
+        if let Some(Request::Pop { topic, messages_max, .. }) = self.unsettled.take() {
+            ledger.allow(&topic, messages_max);
+        }
+    }
+
     /// Returns true if the call will be repeated.
     pub(super) fn hear(&mut self, request: &Request, answer: &Answer, ledger: &mut Ledger) -> bool {
         let Request::Pop { topic, messages_max, request_id, .. } = request else { return false };

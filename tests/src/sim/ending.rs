@@ -73,6 +73,7 @@ impl World {
     /// Takes everything out of every topic.
     pub(super) fn drain(&mut self) -> Result<(), Violation> {
         self.phase = Phase::Draining;
+        self.stop_clients();
         let lasting = (0..self.plan.topics).map(|topic| format!("t{topic}"));
         let passing = (0..PASSING_TOPICS).map(|topic| format!("x{topic}"));
         for topic in lasting.chain(passing) {

@@ -55,6 +55,53 @@ impl World {
         }
     }
 
+    /// A node has won an election; perhaps it does not get far. Called before its first messages leave.
+    pub(super) fn leader_won(&mut self, node: usize) {
+        if !self.is_working() || !self.random.percent(self.plan.struck_percent) {
+            return;
+        }
+        if self.random.percent(50) {
+            self.silence(node);
+        } else {
+            let turns = self.random.between(1, 10);
+            self.nodes[node].strike_in(turns);
+        }
+    }
+
+    /// Strikes a new leader down: dead, or cut off, between what it has decided and what it would send.
+    pub(super) fn strike(&mut self, node: usize) -> Result<(), Violation> {
+        if self.random.percent(50) {
+            self.join_the_others();
+            let power = self.random.percent(50);
+            return self.crash(node, power);
+        }
+        self.silence(node);
+        Ok(())
+    }
+
+    /// Cuts a node off from most others until the next leader is struck, or for a few election timeouts.
+    fn silence(&mut self, node: usize) {
+        self.join_the_others();
+        self.summary.partitions += 1;
+        let until = self.now + World::ELECTION + self.random.waiting(4 * World::ELECTION);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            if self.random.percent(85) {
+                self.network.cut(node, other, until);
+                self.network.cut(other, node, until);
+            }
+        }
+        self.trace.note(self.now, &[31, node as u64, until], || {
+            format!("the new leader {node} is cut off until {} ms", until / MS)
+        });
+    }
+
+    /// Whoever led before comes back just when the next one goes, each with a tail of its own (Raft, figure 8).
+    fn join_the_others(&mut self) {
+        if self.random.percent(75) {
+            self.network.join();
+        }
+    }
+
     /// A node, the leader more often than others.
     fn victim(&mut self) -> usize {
         let any = self.random.index(self.nodes.len());

@@ -106,9 +106,14 @@ impl Network {
         self.storm_until = self.storm_until.max(until);
     }
 
+    /// Joins every cut.
+    pub(super) fn join(&mut self) {
+        self.links.iter_mut().for_each(|link| link.blocked_until = 0);
+    }
+
     /// All is well from now on.
     pub(super) fn heal(&mut self) {
         self.storm_until = 0;
-        self.links.iter_mut().for_each(|link| link.blocked_until = 0);
+        self.join();
     }
 }

@@ -67,6 +67,10 @@ struct Running {
     /// What the actions of this turn answer without waiting.
     at_once: Vec<replica::Event>,
     is_turn_due: bool,
+    /// So many more turns with packets, and a fault comes; 0 for none.
+    strike_in: u64,
+    /// This turn handles packets.
+    has_packets: bool,
     write: Option<Write>,
     /// The log's thread does nothing new before this moment.
     busy_until: Micros,
@@ -116,6 +120,21 @@ impl Node {
 
     pub(super) fn is_paused(&self) -> bool {
         self.paused_until.is_some()
+    }
+
+    /// A fault comes in the midst of the `turns`-th turn from now that handles a packet.
+    pub(super) fn strike_in(&mut self, turns: u64) {
+        self.running().strike_in = turns;
+    }
+
+    /// True once the turn has come that was named by [`Node::strike_in`].
+    fn is_struck(&mut self) -> bool {
+        let running = self.running();
+        let is_struck = running.strike_in == 1 && running.has_packets;
+        if running.has_packets {
+            running.strike_in = running.strike_in.saturating_sub(1);
+        }
+        is_struck
     }
 
     pub(super) fn has_write_out(&self) -> bool {
@@ -261,6 +280,8 @@ impl World {
             inbox: Vec::new(),
             at_once: Vec::new(),
             is_turn_due: false,
+            strike_in: 0,
+            has_packets: false,
             write: None,
             busy_until: 0,
             writes: 0,
@@ -343,6 +364,7 @@ impl World {
         let is_paused = at.is_paused();
         let running = at.running();
         running.is_turn_due = false;
+        running.has_packets = running.inbox.iter().any(|e| matches!(e, replica::Event::Receive(..)));
         if is_paused {
             return Ok(());
         }
@@ -357,7 +379,7 @@ impl World {
         loop {
             let actions = self.nodes[node].running().replica.take_actions();
             self.perform(node, actions)?;
-            let running = self.nodes[node].running();
+            let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
             if running.at_once.is_empty() {
                 return Ok(());
             }
@@ -395,8 +417,9 @@ impl World {
                 format!("node {node} commits {} of term {}", entry.index, entry.term)
             });
         }
+        let has_won = role.is_some() && raft.is_leader();
         if let Some(role) = role {
-            if raft.is_leader() {
+            if has_won {
                 self.checker.check_complete(raft)?;
             }
             self.trace.note(self.now, &[5, node as u64, role.term.0], || {
@@ -405,6 +428,15 @@ impl World {
         }
         for (envelope, _) in &send {
             self.checker.check_promise(raft, &self.disks[&at.id], envelope)?;
+        }
+        if has_won {
+            self.leader_won(node);
+        }
+        if self.nodes[node].is_struck() && self.is_working() {
+            self.strike(node)?;
+            if !self.nodes[node].is_up() {
+                return Ok(());
+            }
         }
         self.check_applied(node)?;
         if let Some(write) = write {

@@ -66,6 +66,9 @@ pub struct Plan {
     pub fault_every: Micros,
     /// The faults and their weights.
     pub faults: Vec<(u64, Fault)>,
+    /// New leaders that are struck down soon after they won, in percent. What a leader inherits and what it adds is
+    /// then often left half done.
+    pub struck_percent: u64,
     /// Mean time that a crashed node stays down.
     pub down_for: Micros,
     /// Mean delay of a packet.
@@ -139,14 +142,17 @@ impl Plan {
         // Half of the kinds are rare in a life, so that the others get far.
         let faults = all.iter().map(|fault| (random.pick(&[1, 1, 2, 6, 12]), *fault)).collect();
         let is_slow = random.one_in(4);
+        // In restless lives every leader is struck soon, and entries travel one at a time: much is left half done.
+        let is_restless = random.one_in(3);
         Self {
             seed,
             ids,
             events: random.between(6_000, 10_000),
-            fault_every: random.pick(&[120, 250, 400, 800]) * MS,
+            fault_every: if is_restless { 2 * SECOND } else { random.pick(&[120, 250, 400, 800]) * MS },
             faults,
+            struck_percent: if is_restless { 95 } else { random.pick(&[0, 0, 30]) },
             down_for: random.pick(&[50, 200, 600]) * MS,
-            packet_delay: random.pick(&[200, 500, 2_000]),
+            packet_delay: random.pick(&[200, 500, 2_000, 6_000]),
             loss_percent: random.pick(&[0, 0, 1, 5]),
             doubled_percent: random.pick(&[0, 0, 1, 10]),
             reorders: random.percent(40),
@@ -156,8 +162,8 @@ impl Plan {
             segment_bytes: random.pick(&[8, 16, 64]) << 10,
             retained_bytes: random.pick(&[0, 2 << 10, 16 << 10, 1 << 20]),
             cache_bytes: random.pick(&[0, 4 << 10, 1 << 20]),
-            append_bytes: random.pick(&[256, 4 << 10, 64 << 10]),
-            window_messages: random.pick(&[1, 3, 16]),
+            append_bytes: if is_restless { 1 } else { random.pick(&[1, 256, 4 << 10, 64 << 10]) },
+            window_messages: if is_restless { 1 } else { random.pick(&[1, 3, 16]) },
             write_bytes: random.pick(&[256, 8 << 10, 1 << 20]),
             entry_bytes: random.pick(&[256, 4 << 10, 64 << 10]),
             entries_in_flight: random.pick(&[1, 4]),
