@@ -27,7 +27,7 @@ fn blocks(readme: &str) -> Vec<String> {
 /// Adapts a command to a working folder that is not the repository's, and to the build in use.
 fn adapt(command: &str, release: bool) -> String {
     let manifest = repository().join("Cargo.toml");
-    let programs = if release { repository().join("target/release") } else { programs().to_owned() };
+    let programs = if release { programs().with_file_name("release") } else { programs().to_owned() };
     let command =
         command.replace("cargo run ", &format!("cargo run --manifest-path {} ", manifest.display()));
     let command = command.replace("$PWD/target/release", programs.to_str().expect("a path in UTF-8"));
