@@ -23,7 +23,13 @@ pub struct NodeArgs {
     pub config: Option<PathBuf>,
 
     /// Which address of the file is this node's, counted from 0.
-    #[arg(long, value_name = "I", requires = "config", env = "RAFTQUEUE_INDEX")]
+    #[arg(
+        long,
+        value_name = "I",
+        requires = "config",
+        allow_negative_numbers = true,
+        env = "RAFTQUEUE_INDEX"
+    )]
     pub index: Option<usize>,
 
     /// This node's name, one of those in --members.

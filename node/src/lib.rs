@@ -4,6 +4,7 @@ pub mod api;
 pub mod bodies;
 pub mod codec;
 pub mod config;
+pub mod connections;
 pub mod driver;
 pub mod edge;
 mod entropy;

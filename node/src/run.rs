@@ -2,6 +2,7 @@
 
 use crate::bodies::{Bodies, CACHE_BYTES_DEFAULT};
 use crate::config::Config;
+use crate::connections::{Acceptor, Shares};
 use crate::driver::{Driver, Ended, Leadership, Parts};
 use crate::edge::Edge;
 use crate::forming::{Formed, Forming, LogStanding};
@@ -10,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::replica::{Replica, Settings};
 use crate::service::NodeService;
 use crate::storage::Storage;
-use crate::transport::{Own, PeerService, Transport};
+use crate::transport::{Own, PEER_MESSAGE_BYTES_MAX, PeerService, Transport};
 use crate::{entropy, http, operations};
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_raft::{self as raft, NodeId};
@@ -24,11 +25,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
 
 /// How long calls that have begun may take to end when the node stops.
 const FINISH: Duration = Duration::from_secs(1);
 /// How long a hand-over may take when the node stops.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long a peer may be silent, when it has connected and when it is asked whether it lives.
+const PEER_SILENCE: Duration = Duration::from_secs(5);
 /// Calls that may wait for the driver.
 const ORDERS: usize = 16_384;
 
@@ -77,15 +81,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let reader = Arc::new(OnceLock::new());
     let stopping = Arc::new(AtomicBool::new(false));
 
+    let shares = Shares::of_this_process();
     let mut servers = Servers::default();
     let client_port = listen(&config.client_listen, "clients").await?;
-    servers.serve(client_port, http::router(&edge));
+    servers.serve(client_port, shares.clients, http::router(&edge));
     let peer_port = listen(&config.peer_listen, "peers").await?;
     let peers = PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader));
-    servers.serve_peers(peer_port, peers);
+    servers.serve_peers(peer_port, shares.peers, peers);
     if let Some(address) = &config.operations_listen {
         let router = operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping));
-        servers.serve(listen(address, "operations").await?, router);
+        servers.serve(listen(address, "operations").await?, shares.operations, router);
     }
 
     let mut shutdown = std::pin::pin!(shutdown);
@@ -307,32 +312,48 @@ struct Servers {
 }
 
 impl Servers {
-    fn serve(&mut self, listener: TcpListener, router: axum::Router) {
+    fn serve(&mut self, listener: TcpListener, connections_max: usize, router: axum::Router) {
+        let acceptor = Acceptor::new(listener, connections_max, http::server::HEAD_TIMEOUT);
         let (stop, stopped) = oneshot::channel();
         self.stops.push(stop);
         self.tasks.spawn(async move {
-            http::server::serve(listener, router, async move { drop(stopped.await) }, FINISH).await;
+            http::server::serve(acceptor, router, async move { drop(stopped.await) }, FINISH).await;
         });
     }
 
-    fn serve_peers(&mut self, listener: TcpListener, peers: PeerService<NodeService>) {
+    fn serve_peers(
+        &mut self,
+        listener: TcpListener,
+        connections_max: usize,
+        peers: PeerService<NodeService>,
+    ) {
         const WINDOW_BYTES: u32 = 16 << 20;
         const FRAME_BYTES: u32 = 1 << 20;
         let (stop, stopped) = oneshot::channel::<Duration>();
         self.stops.push(stop);
         self.tasks.spawn(async move {
-            let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+            let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE);
+            // The server takes the first error of a listener for its end, so it is given none.
+            let (accepted, incoming) = mpsc::channel(1);
+            let accept = async {
+                while let Ok(place) = accepted.reserve().await {
+                    place.send(Ok::<_, std::io::Error>(acceptor.accept().await));
+                }
+            };
             let server = tonic::transport::Server::builder()
                 .initial_stream_window_size(WINDOW_BYTES)
                 .initial_connection_window_size(WINDOW_BYTES)
                 .max_frame_size(FRAME_BYTES)
-                .add_service(PeerServer::new(peers).max_decoding_message_size(usize::MAX))
-                .serve_with_incoming(incoming);
+                .http2_keepalive_interval(Some(PEER_SILENCE))
+                .http2_keepalive_timeout(Some(PEER_SILENCE))
+                .add_service(PeerServer::new(peers).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX))
+                .serve_with_incoming(ReceiverStream::new(incoming));
             // The streams of peers have no end of their own: they are cut.
             tokio::select! {
                 result = server => if let Err(error) = result {
                     tracing::error!(%error, "the peers' port is closed");
                 },
+                () = accept => {}
                 _ = stopped => {}
             }
         });

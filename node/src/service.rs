@@ -6,7 +6,7 @@ use crate::driver::{Leadership, Order, Replied};
 use crate::grpc::forward;
 use crate::handle::{Answer, LocalStatus, Service};
 use crate::replica::CallId;
-use crate::transport::{Own, Transport};
+use crate::transport::{Own, PEER_MESSAGE_BYTES_MAX, Transport};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
@@ -223,7 +223,7 @@ impl NodeService {
         let address = self.inner.transport.peer(peer)?.peer_address;
         let channel = crate::transport::endpoint(&address).ok()?.connect().await.ok()?;
         let client = PeerClient::new(channel)
-            .max_decoding_message_size(usize::MAX)
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
         self.channels().insert(peer, client.clone());
         Some(client)

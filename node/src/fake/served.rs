@@ -1,6 +1,7 @@
 //! A node in memory behind a real socket.
 
 use super::FakeNode;
+use crate::connections::Acceptor;
 use crate::edge::Edge;
 use crate::http::{router, server};
 use crate::limits::Limits;
@@ -20,6 +21,9 @@ pub struct Served {
     server: JoinHandle<()>,
 }
 
+/// More than any test opens.
+const CONNECTIONS_MAX: usize = 1_024;
+
 impl Served {
     /// Starts to serve a node on a free port of loopback.
     ///
@@ -29,13 +33,14 @@ impl Served {
     pub async fn start(node: FakeNode) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
+        let acceptor = Acceptor::new(listener, CONNECTIONS_MAX, server::HEAD_TIMEOUT);
         let router = router(&Edge::new(node.clone(), Limits::default()));
         let (shutdown, asked) = oneshot::channel();
         let asked = async move {
             // Asked, or dropped without asking: both mean the end.
             let _ = asked.await;
         };
-        let server = tokio::spawn(server::serve(listener, router, asked, Duration::ZERO));
+        let server = tokio::spawn(server::serve(acceptor, router, asked, Duration::ZERO));
         Self { node, address, shutdown, server }
     }
 

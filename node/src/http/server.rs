@@ -3,16 +3,15 @@
 //! HTTP/1.1 and HTTP/2 (with prior knowledge, as gRPC has it) on one port. Windows are large enough that a stream of
 //! message bodies is never held up by flow control, and frames large enough that they are handed on in few pieces.
 
+use crate::connections::Acceptor;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
-use std::io;
 use std::pin::pin;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 
 /// HTTP/2 flow control window of a stream and of a connection, in bytes.
 const WINDOW_BYTES: u32 = 8 << 20;
@@ -22,19 +21,17 @@ const FRAME_BYTES_MAX: u32 = 1 << 20;
 const STREAMS_MAX: u32 = 4_096;
 /// Greatest size of all headers of a request, in bytes.
 const HEADERS_BYTES_MAX: u32 = 64 << 10;
-/// How long a client may take to send the head of an HTTP/1.1 request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send the head of an HTTP/1.1 request, and the first byte of anything.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an idle HTTP/2 connection is asked whether it still lives, and how long it has to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Pause after a failed accept: the process is out of file descriptors, and asking again at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` on `listener` until `shutdown` resolves; then accepts nothing more, lets calls that have begun run to
+/// Serves `router` to whoever `acceptor` lets in until `shutdown` resolves; then accepts nothing more, lets calls that have begun run to
 /// their end for at most `drain`, and closes.
 ///
 /// Every connection runs on a task of its own, which ends with the connection or at the end of `drain`.
 pub async fn serve(
-    listener: TcpListener,
+    mut acceptor: Acceptor,
     router: Router,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
@@ -49,22 +46,18 @@ pub async fn serve(
             biased;
             () = &mut shutdown => break,
             Some(_) = tasks.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    prepare(&stream);
-                    let service = TowerToHyperService::new(router.clone());
-                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-                    let connection = connections.watch(connection);
-                    tasks.spawn(async move {
-                        // A connection that breaks concerns its client, who sees it too.
-                        let _ = connection.await;
-                    });
-                }
-                Err(error) => pause_after(&error).await,
-            },
+            stream = acceptor.accept() => {
+                let service = TowerToHyperService::new(router.clone());
+                let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+                let connection = connections.watch(connection);
+                tasks.spawn(async move {
+                    // A connection that breaks concerns its client, who sees it too.
+                    let _ = connection.await;
+                });
+            }
         }
     }
-    drop(listener);
+    drop(acceptor);
     // Streams without an end (watchers of health) would hold the node for ever: they are cut after the drain.
     let _ = tokio::time::timeout(drain, connections.shutdown()).await;
     tasks.shutdown().await;
@@ -84,19 +77,4 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     builder
-}
-
-/// Answers are small and wanted at once: they do not wait for more to fill a packet.
-fn prepare(stream: &TcpStream) {
-    // Fails only for a connection that is already broken, which the first read will say.
-    let _ = stream.set_nodelay(true);
-}
-
-/// A client that is gone before it was accepted is its own affair; everything else is a shortage here that passes.
-async fn pause_after(error: &io::Error) {
-    let gone =
-        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
-    if !gone.contains(&error.kind()) {
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
 }

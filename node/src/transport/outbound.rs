@@ -1,6 +1,6 @@
 //! Keeping two streams open to one peer.
 
-use super::{BULK_QUEUE, CONTROL_QUEUE, Refusal, Route, Shared, StreamKind};
+use super::{BULK_QUEUE, CONTROL_QUEUE, PEER_MESSAGE_BYTES_MAX, Refusal, Route, Shared, StreamKind};
 use crate::config::Member;
 use crate::driver::Notice;
 use crate::replica::Event;
@@ -129,7 +129,7 @@ async fn open(
 
 async fn greet(shared: &Shared, channel: Channel, kind: StreamKind, queue: usize) -> Result<Opened, Status> {
     let own = (*shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
-    let mut client = PeerClient::new(channel).max_decoding_message_size(usize::MAX);
+    let mut client = PeerClient::new(channel).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
     let (frames, outgoing) = mpsc::channel(queue);
     let nonce = crate::entropy::random();
     let send = |frame| frames.try_send(frame).map_err(|_| Status::aborted("the queue is new, and full"));

@@ -46,6 +46,7 @@ pub struct Cluster {
     ports: Vec<(u16, u16)>,
     nodes: Vec<Option<Child>>,
     arguments: Vec<String>,
+    files_max: Option<u32>,
 }
 
 impl Cluster {
@@ -63,13 +64,26 @@ impl Cluster {
             .collect();
         let config = json!({ "addresses": addresses }).to_string();
         std::fs::write(folder.path().join("config.json"), config).expect("a temporary file can be written");
-        Self { folder, ports, nodes: (0..count).map(|_| None).collect(), arguments: Vec::new() }
+        Self {
+            folder,
+            ports,
+            nodes: (0..count).map(|_| None).collect(),
+            arguments: Vec::new(),
+            files_max: None,
+        }
     }
 
     /// Starts every node with these further arguments.
     #[must_use]
     pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    /// Starts every node with at most so many open files.
+    #[must_use]
+    pub fn with_files_max(mut self, files_max: u32) -> Self {
+        self.files_max = Some(files_max);
         self
     }
 
@@ -115,7 +129,15 @@ impl Cluster {
     pub fn command(&self, node: usize) -> Command {
         let log =
             File::options().create(true).append(true).open(self.log(node)).expect("the log can be written");
-        let mut command = Command::new(programs().join("raftqueue-node"));
+        let program = programs().join("raftqueue-node");
+        let mut command = match self.files_max {
+            None => Command::new(program),
+            Some(files_max) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {files_max}; exec \"$0\" \"$@\"")]).arg(program);
+                shell
+            }
+        };
         command
             .current_dir(self.folder.path())
             .args(["--config", "config.json", "--index", &node.to_string(), "--log-format", "human"])

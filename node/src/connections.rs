@@ -1,0 +1,244 @@
+//! How many connections a node holds, so that nobody can take the file descriptors that its log needs.
+//!
+//! Every open connection costs a descriptor, and so does every file of the log; a node that cannot open its next segment
+//! must stop. So each port has a share of the process's limit. A connection beyond it is closed as soon as it is
+//! accepted: its client hears at once that there is no room, instead of waiting in a line that nobody serves. One that
+//! has sent nothing for a while after it was opened is closed too, since no protocol here lets the server speak first.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Pause after a failed accept: the process is out of something, and asking again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections of peers: each has two streams, a channel for calls that are passed on, and one while a cluster forms.
+const PEERS_MAX: usize = 256;
+/// Connections to the operations port.
+const OPERATIONS_MAX: usize = 64;
+
+/// How many connections each port may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Of clients.
+    pub clients: usize,
+    /// Of other nodes.
+    pub peers: usize,
+    /// To the operations port.
+    pub operations: usize,
+}
+
+impl Shares {
+    /// Shares of a limit on open files; a quarter, or more, stays for the log and for connections to peers.
+    #[must_use]
+    pub fn of(files_max: u64) -> Self {
+        let files_max = usize::try_from(files_max).unwrap_or(usize::MAX).min(1 << 20);
+        let clients = files_max * 5 / 8;
+        Self {
+            clients: clients.max(1),
+            peers: PEERS_MAX.min(files_max / 16).max(4),
+            operations: OPERATIONS_MAX.min(files_max / 16).max(1),
+        }
+    }
+
+    /// Shares of what this process may open, after asking for as much as it may have.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        // An ordinary process may always raise its limit to the hard one; where it is refused, the old one stays.
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+        let files_max = if raised.is_ok() { limit.maximum } else { limit.current };
+        Self::of(files_max.unwrap_or(u64::MAX))
+    }
+}
+
+/// Accepts connections on one port, up to its share.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+    silence_max: Duration,
+    told: bool,
+}
+
+impl Acceptor {
+    /// Accepts at most `connections_max` at a time; each must say something within `silence_max`.
+    #[must_use]
+    pub fn new(listener: TcpListener, connections_max: usize, silence_max: Duration) -> Self {
+        let room = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        Self { listener, room, silence_max, told: false }
+    }
+
+    /// The next connection that there is room for. Shortages are waited out. Nothing is lost if it is cancelled.
+    pub async fn accept(&mut self) -> Connection {
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    pause_after(&error).await;
+                    continue;
+                }
+            };
+            match Arc::clone(&self.room).try_acquire_owned() {
+                Ok(room) => {
+                    self.told = false;
+                    return Connection::new(stream, room, self.silence_max);
+                }
+                // Said once, until there is room again.
+                Err(_) if !self.told => {
+                    self.told = true;
+                    let port = self.listener.local_addr().map_or(0, |address| address.port());
+                    tracing::warn!(port, "too many connections: further ones are closed at once");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// A client that is gone before it was accepted is its own affair; everything else is a shortage here that passes.
+async fn pause_after(error: &io::Error) {
+    let gone =
+        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
+    if !gone.contains(&error.kind()) {
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// A connection, which gives its place back when it ends.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    /// Until when the first byte must be there; `None` once it was.
+    silence: Option<Pin<Box<Sleep>>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, room: OwnedSemaphorePermit, silence_max: Duration) -> Self {
+        // Answers are small and wanted at once: they do not wait for more to fill a packet. Fails only for a connection
+        // that is already broken, which the first read will say.
+        let _ = stream.set_nodelay(true);
+        Self { stream, silence: Some(Box::pin(tokio::time::sleep(silence_max))), _room: room }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                self.silence = None;
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                let Some(silence) = &mut self.silence else { return Poll::Pending };
+                ready!(silence.as_mut().poll(context));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn acceptor(connections_max: usize, silence_max: Duration) -> (Acceptor, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (Acceptor::new(listener, connections_max, silence_max), address)
+    }
+
+    #[test]
+    fn the_log_keeps_a_part_of_every_limit() {
+        for files_max in [256, 1_024, 20_000, 1 << 20, u64::MAX] {
+            let shares = Shares::of(files_max);
+            let taken = (shares.clients + shares.peers + shares.operations) as u64;
+            assert!(taken <= files_max / 4 * 3, "{files_max}: {shares:?}");
+        }
+        assert!(Shares::of(20_000).clients >= 10_000);
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_share_is_closed_and_one_that_ends_makes_room() {
+        let (mut acceptor, address) = acceptor(1, Duration::from_secs(60)).await;
+        let _first = TcpStream::connect(address).await.unwrap();
+        let held = acceptor.accept().await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let closed = async { second.read(&mut [0]).await };
+        let outcome = tokio::select! {
+            _ = acceptor.accept() => panic!("there is no room for a second connection"),
+            outcome = closed => outcome,
+        };
+        assert!(matches!(outcome, Ok(0) | Err(_)), "{outcome:?}");
+        drop(held);
+        let mut third = TcpStream::connect(address).await.unwrap();
+        let mut served = acceptor.accept().await;
+        third.write_all(b"x").await.unwrap();
+        assert_eq!(served.read_u8().await.unwrap(), b'x');
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_never_speaks_is_closed_and_one_that_spoke_may_be_silent() {
+        let (mut acceptor, address) = acceptor(2, Duration::from_millis(20)).await;
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let mut served = acceptor.accept().await;
+        assert_eq!(served.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let mut talker = TcpStream::connect(address).await.unwrap();
+        let mut served = acceptor.accept().await;
+        talker.write_all(b"x").await.unwrap();
+        assert_eq!(served.read_u8().await.unwrap(), b'x');
+        let longer = tokio::time::timeout(Duration::from_millis(60), served.read_u8()).await;
+        assert!(longer.is_err(), "it waits: {longer:?}");
+    }
+}
