@@ -105,7 +105,7 @@ impl Replica {
     fn abandon(&mut self, id: CallId, stage: Stage) {
         match stage {
             Stage::Queued => self.unqueue(id),
-            Stage::LookingUp | Stage::Waiting => self.stop_receiving(id),
+            Stage::LookingUp | Stage::Waiting => self.stop_receiving(),
             Stage::Reading | Stage::Transferring | Stage::Proposed => {}
         }
     }

@@ -549,3 +549,6 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ pub(super) struct Receives {
     waiting: BTreeMap<Place, VecDeque<CallId>>,
     /// Places where something became ready or was given back.
     woken: BTreeSet<Place>,
+    /// A call ended while it waited: the lines still name it.
+    ended_in_line: bool,
 }
 
 /// What a lookup is for.
@@ -54,6 +56,19 @@ impl Receives {
     /// A topic is gone: who waits there must hear of it.
     pub(super) fn wake_topic(&mut self, topic: TopicId) {
         self.woken.extend(self.waiting.keys().filter(|place| place.0 == topic));
+    }
+
+    #[cfg(test)]
+    pub(super) fn lines_are_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes calls out of the lines they wait in.
+    fn leave_lines(&mut self, leaves: impl Fn(&CallId) -> bool) {
+        self.waiting.retain(|_, waiting| {
+            waiting.retain(|id| !leaves(id));
+            !waiting.is_empty()
+        });
     }
 
     fn give_back(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
@@ -246,32 +261,39 @@ impl Replica {
         }
     }
 
-    /// Ends the long polls whose time is up: they are answered "empty" once that is confirmed.
+    /// Ends the long polls whose time is up: they are answered "empty" once that is confirmed. The lines are gone through
+    /// once for all of them, since ten thousand may have come, and end, together.
     pub(super) fn end_waits(&mut self) {
+        if std::mem::take(&mut self.receives.ended_in_line) {
+            let calls = &self.calls;
+            self.receives.leave_lines(|id| !calls.contains_key(id));
+        }
         let now_ms = self.now.mono_ms;
-        let over: Vec<CallId> = self
+        let over: BTreeSet<CallId> = self
             .receives
             .waiting
             .values()
             .flatten()
             .filter(|id| self.calls.get(id).is_some_and(|call| call.wait_until_ms <= now_ms))
+            .filter(|id| {
+                let offered = self.plan(**id).is_ok_and(|plan| self.receives.aside.contains_key(&plan.place));
+                !offered
+            })
             .copied()
             .collect();
+        if over.is_empty() {
+            return;
+        }
+        self.receives.leave_lines(|id| over.contains(id));
         for id in over {
-            let offered = self.plan(id).is_ok_and(|plan| self.receives.aside.contains_key(&plan.place));
-            if !offered {
-                self.stop_receiving(id);
-                self.try_receive(id, false);
-            }
+            self.try_receive(id, false);
         }
     }
 
-    /// Takes a call out of the lines it waits in. What it was offered comes back with the answer to its lookup.
-    pub(super) fn stop_receiving(&mut self, id: CallId) {
-        self.receives.waiting.retain(|_, waiting| {
-            waiting.retain(|other| *other != id);
-            !waiting.is_empty()
-        });
+    /// A call that waits, or whose candidates are looked up, has ended. What it was offered comes back with the answer to
+    /// its lookup; the lines pass over it, and are rid of it at the next tick.
+    pub(super) fn stop_receiving(&mut self) {
+        self.receives.ended_in_line = true;
     }
 
     /// Redrives or purges dead messages: those listed need their sizes first.

@@ -1,0 +1,131 @@
+//! What only a whole replica shows. Everything else about it is the simulator's.
+
+use super::{Actions, CallId, Event, Now, Replica, Settings, Stage};
+use crate::api::{Failure, Reason, Request, Response, TopicOptions};
+use raftqueue_raft::{self as raft, Configuration, Index, Member, MemberKind, NodeId};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A cluster of one, whose disk is never in the way.
+struct Alone {
+    replica: Replica,
+    mono_ms: u64,
+    answers: BTreeMap<CallId, Result<Response, Failure>>,
+}
+
+impl Alone {
+    fn leading() -> Self {
+        let own = NodeId(7);
+        let recovered = raft::Recovered {
+            hard_state: raft::HardState::default(),
+            last_index: Index(0),
+            term_runs: Vec::new(),
+            configurations: Vec::new(),
+        };
+        let mut replica = Replica::new(Settings::new(raft::Settings::new(own, 1)), recovered);
+        let member = Member { name: "a".into(), kind: MemberKind::Voter };
+        let members = BTreeMap::from([(own, member)]);
+        replica.form(Configuration { members, version: 1, ..Configuration::default() });
+        let mut alone = Self { replica, mono_ms: 0, answers: BTreeMap::new() };
+        while !alone.replica.raft().is_leader() {
+            alone.tick();
+        }
+        alone
+    }
+
+    fn tick(&mut self) {
+        self.mono_ms += 10;
+        self.handle(Event::Tick);
+        self.perform();
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.replica.handle(Now { mono_ms: self.mono_ms, wall_ms: 1_000_000 + self.mono_ms }, event);
+    }
+
+    fn perform(&mut self) {
+        loop {
+            let Actions { write, replies, .. } = self.replica.take_actions();
+            self.answers.extend(replies);
+            let Some(write) = write else { break };
+            let persisted = write.persist(|_| Ok::<(), ()>(())).expect("this disk takes everything");
+            self.handle(Event::Persisted(persisted));
+        }
+    }
+
+    fn call(&mut self, id: u64, request: Request, deadline_ms: u64) {
+        let deadline_ms = self.mono_ms + deadline_ms;
+        self.handle(Event::Call { id: CallId(id), request, deadline_ms });
+    }
+}
+
+fn long_poll(wait_ms: u64) -> Request {
+    Request::Receive {
+        topic: "t".into(),
+        subscription: String::new(),
+        messages_max: 1,
+        bytes_max: 1,
+        lease_ms: None,
+        wait_ms,
+    }
+}
+
+/// A replica with so many long polls.
+fn crowded(polls: u64, wait_ms: u64) -> Alone {
+    let mut alone = Alone::leading();
+    let create =
+        Request::CreateTopic { topic: "t".into(), options: TopicOptions::default(), request_id: None };
+    alone.call(0, create, 1_000);
+    alone.perform();
+    assert!(alone.answers.remove(&CallId(0)).expect("created").is_ok());
+    for id in 1..=polls {
+        alone.call(id, long_poll(wait_ms), 60_000);
+    }
+    alone.perform();
+    assert!(alone.answers.is_empty() && alone.replica.calls.len() as u64 == polls);
+    assert!(alone.replica.calls.values().all(|call| call.stage == Stage::Waiting));
+    alone
+}
+
+/// As many as a node takes. Going through the whole line for each of them would take half a minute, in which the node
+/// would have lost its lead.
+const POLLS: u64 = 60_000;
+/// Far more than it takes.
+const TAKES_MAX: Duration = Duration::from_secs(5);
+
+#[test]
+fn long_polls_that_end_together_are_answered_together() {
+    let mut alone = crowded(POLLS, 500);
+    let begun = Instant::now();
+    for _ in 0..60 {
+        alone.tick();
+    }
+    assert!(begun.elapsed() < TAKES_MAX, "it took {:?}", begun.elapsed());
+    assert_eq!(alone.answers.len() as u64, POLLS);
+    assert!(alone.answers.values().all(|answer| *answer == Ok(Response::Messages(Vec::new()))));
+}
+
+#[test]
+fn long_polls_whose_clients_go_together_are_forgotten_together() {
+    let mut alone = crowded(POLLS, 50_000);
+    let begun = Instant::now();
+    for id in 1..=POLLS {
+        alone.handle(Event::Cancel(CallId(id)));
+    }
+    alone.tick();
+    assert!(begun.elapsed() < TAKES_MAX, "it took {:?}", begun.elapsed());
+    assert!(alone.answers.is_empty() && alone.replica.calls.is_empty());
+    assert!(alone.replica.receives.lines_are_empty());
+}
+
+#[test]
+fn a_call_that_waits_past_its_deadline_leaves_its_line() {
+    let mut alone = crowded(2, 50_000);
+    alone.mono_ms += 60_000;
+    alone.tick();
+    let failed = |answer: &Result<Response, Failure>| {
+        answer.as_ref().is_err_and(|failure| failure.reason == Reason::NoLeader)
+    };
+    assert!(alone.answers.len() == 2 && alone.answers.values().all(failed), "{:?}", alone.answers);
+    assert!(alone.replica.receives.lines_are_empty());
+}
