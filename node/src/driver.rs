@@ -11,7 +11,7 @@ use crate::handle::{LocalStatus, Role};
 use crate::metrics::Metrics;
 use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
 use crate::storage::Storage;
-use crate::transport::{Arrivals, Own, Transport};
+use crate::transport::{Acknowledged, Arrivals, Own, Transport};
 use bytes::Bytes;
 use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind};
 use raftqueue_wal::{MetaPayload, Reader};
@@ -414,8 +414,11 @@ impl Driver {
         let leadership = Leadership { leader: role.leader, is_own, term: role.term.0 };
         self.parts.leadership.send_if_modified(|before| std::mem::replace(before, leadership) != leadership);
         self.parts.own.version.store(view.configuration.version, Ordering::Relaxed);
-        let acknowledged: BTreeMap<NodeId, u64> =
-            view.raft.peers.iter().map(|peer| (peer.id, peer.matched.0)).collect();
+        self.parts.own.term.store(role.term.0, Ordering::Relaxed);
+        let acknowledged = Acknowledged {
+            term: role.term.0,
+            indexes: view.raft.peers.iter().map(|peer| (peer.id, peer.matched.0)).collect(),
+        };
         *self.parts.own.acknowledged.write().unwrap_or_else(PoisonError::into_inner) = acknowledged;
         if view.raft.last > Index(0) {
             let member_names =

@@ -200,8 +200,19 @@ impl Forming {
                         );
                     }
                 }
-                // Of this very formation: the cluster exists, and will send its entries here.
-                Some(Standing::Member(_)) | None => may = false,
+                // Of this very formation, whose entry 1 was on the seed's disk before anybody else had it.
+                Some(Standing::Member(_)) => {
+                    may = false;
+                    if may_tell {
+                        *told = Some(Instant::now());
+                        tracing::error!(
+                            member = name,
+                            "this node's cluster exists and its own log is gone: clear its data directory, so that it \
+                             joins as a new node"
+                        );
+                    }
+                }
+                None => may = false,
             }
         }
         may

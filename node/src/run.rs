@@ -112,6 +112,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let bodies = Arc::new(Bodies::new(reader.clone(), CACHE_BYTES_DEFAULT));
     bodies.durable(replica.raft().durable_index());
     own.durable.store(replica.raft().durable_index().0, Ordering::Relaxed);
+    own.term.store(replica.raft().term().0, Ordering::Relaxed);
     service.set_bodies(Arc::clone(&bodies));
     let mut connections = JoinSet::new();
     transport.connect(&config.members, &mut connections);

@@ -22,6 +22,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 /// What is kept of a deadline for the way back, when a call is passed on.
 const WAY_BACK: Duration = Duration::from_millis(20);
 
+/// How long connecting to a leader may hold up a call before it looks for the leader again.
+const CONNECT_MAX: Duration = Duration::from_millis(200);
 /// How long a leader that was replaced may take to answer the calls that it had.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
@@ -169,7 +171,9 @@ impl NodeService {
         deadline: Instant,
     ) -> Option<Result<Answer, Failure>> {
         let own = (*self.inner.own.identity.borrow())?;
-        let mut client = self.client(leader).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A leader that cannot be connected to may be replaced before the deadline: it has only a part of it.
+        let mut client = tokio::time::timeout(left.min(CONNECT_MAX), self.client(leader)).await.ok()??;
         let left = deadline.saturating_duration_since(Instant::now());
         let call = pb::ForwardRequest {
             cluster_id: own.cluster_id?.to_be_bytes().to_vec().into(),

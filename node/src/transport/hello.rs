@@ -42,8 +42,19 @@ pub struct Own {
     pub version: AtomicU32,
     /// The last index on its disk.
     pub durable: AtomicU64,
-    /// While it leads: the last index that each peer acknowledged in this term.
-    pub acknowledged: std::sync::RwLock<BTreeMap<NodeId, u64>>,
+    /// The term that it is in.
+    pub term: AtomicU64,
+    /// While it leads: what its peers acknowledged.
+    pub acknowledged: std::sync::RwLock<Acknowledged>,
+}
+
+/// What a leader's peers have on their disks, as they said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The term in which they said it.
+    pub term: u64,
+    /// The last index that each of them acknowledged in that term.
+    pub indexes: BTreeMap<NodeId, u64>,
 }
 
 impl Own {
@@ -57,6 +68,7 @@ impl Own {
             identity: watch::Sender::new(None),
             version: AtomicU32::new(0),
             durable: AtomicU64::new(0),
+            term: AtomicU64::new(0),
             acknowledged: std::sync::RwLock::default(),
         }
     }
@@ -77,6 +89,7 @@ impl Own {
             version_active: self.version.load(Ordering::Relaxed),
             durable_last_index: self.durable.load(Ordering::Relaxed),
             client_address: self.client_address.clone(),
+            term: self.term.load(Ordering::Relaxed),
         };
         pb::PeerFrame { frame: Some(pb::peer_frame::Frame::Hello(hello)) }
     }
@@ -115,15 +128,17 @@ pub(super) struct Boots {
 }
 
 impl Boots {
-    /// Notes a process of a node. `acknowledged` is what that node is known to have had on its disk.
-    pub(super) fn see(&mut self, hello: &pb::Hello, acknowledged: u64) -> Result<(), Refusal> {
+    /// Notes a process of a node. `acknowledged` is what that node is known to have had on its disk. One that is in a
+    /// later term may have lost some of it rightly: its leader there cut what a majority never had.
+    pub(super) fn see(&mut self, hello: &pb::Hello, acknowledged: &Acknowledged) -> Result<(), Refusal> {
         let from = NodeId(hello.from);
         let refusal = Refusal::Clone { node: from };
         match self.seen.get_mut(&from) {
             Some((newest, _)) if *newest == hello.boot_id => Ok(()),
             Some((_, earlier)) if earlier.contains(&hello.boot_id) => Err(refusal),
             known => {
-                if hello.durable_last_index < acknowledged {
+                let index = acknowledged.indexes.get(&from).copied().unwrap_or(0);
+                if hello.durable_last_index < index && hello.term <= acknowledged.term {
                     return Err(refusal);
                 }
                 match known {
@@ -284,21 +299,42 @@ mod tests {
         assert_eq!(own.judge(identity, &pb::Hello { version_max: 2, ..hello() }), Ok(()));
     }
 
+    fn acknowledged(index: u64) -> Acknowledged {
+        Acknowledged { term: 3, indexes: BTreeMap::from([(NodeId(8), index)]) }
+    }
+
     #[test]
     fn rule_1_3_an_earlier_process_of_a_node_is_a_clone() {
         let mut boots = Boots::default();
         let boot = |boot_id| pb::Hello { boot_id, ..hello() };
-        assert_eq!(boots.see(&boot(5), 0), Ok(()));
-        assert_eq!(boots.see(&boot(6), 0), Ok(()));
-        assert_eq!(boots.see(&boot(6), 0), Ok(()));
-        assert_eq!(boots.see(&boot(5), 0).unwrap_err().label(), "clone");
+        let nothing = Acknowledged::default();
+        assert_eq!(boots.see(&boot(5), &nothing), Ok(()));
+        assert_eq!(boots.see(&boot(6), &nothing), Ok(()));
+        assert_eq!(boots.see(&boot(6), &nothing), Ok(()));
+        assert_eq!(boots.see(&boot(5), &nothing).unwrap_err().label(), "clone");
     }
 
     #[test]
     fn rule_1_3_a_new_process_with_a_shorter_log_than_acknowledged_is_a_restored_disk() {
         let mut boots = Boots::default();
-        assert_eq!(boots.see(&hello(), 10), Ok(()));
-        assert_eq!(boots.see(&pb::Hello { boot_id: 6, ..hello() }, 11).unwrap_err().label(), "clone");
-        assert_eq!(boots.see(&hello(), 11), Ok(()), "the process that acknowledged it may reconnect");
+        let again = pb::Hello { boot_id: 6, ..hello() };
+        assert_eq!(boots.see(&hello(), &acknowledged(10)), Ok(()));
+        assert_eq!(boots.see(&again, &acknowledged(11)).unwrap_err().label(), "clone");
+        let refused = boots.see(&pb::Hello { term: 3, ..again }, &acknowledged(11));
+        assert_eq!(refused.unwrap_err().label(), "clone");
+        assert_eq!(
+            boots.see(&hello(), &acknowledged(11)),
+            Ok(()),
+            "the process that acknowledged may reconnect"
+        );
+    }
+
+    /// A leader of five that was paused with entries only it and this peer had: the others elect another one, which cuts
+    /// them off there; the peer restarts; the paused leader wakes and still believes that it leads.
+    #[test]
+    fn rule_1_3_a_leader_of_the_past_does_not_judge_the_log_of_a_later_term() {
+        let mut boots = Boots::default();
+        assert_eq!(boots.see(&hello(), &acknowledged(20)).unwrap_err().label(), "clone");
+        assert_eq!(boots.see(&pb::Hello { term: 4, ..hello() }, &acknowledged(20)), Ok(()));
     }
 }

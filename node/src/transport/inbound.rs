@@ -171,15 +171,10 @@ async fn accept(
         return Err(handshake());
     }
     let from = NodeId(first.from);
-    let acknowledged = shared
-        .own
-        .acknowledged
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(&from)
-        .copied()
-        .unwrap_or(0);
-    let seen = shared.boots.lock().unwrap_or_else(PoisonError::into_inner).see(&second, acknowledged);
+    let seen = {
+        let acknowledged = shared.own.acknowledged.read().unwrap_or_else(PoisonError::into_inner);
+        shared.boots.lock().unwrap_or_else(PoisonError::into_inner).see(&second, &acknowledged)
+    };
     seen.map_err(|refusal| {
         tracing::error!(peer = first.name, node = %from, "{refusal}");
         refuse(shared, &refusal)

@@ -8,7 +8,7 @@ mod hello;
 mod inbound;
 mod outbound;
 
-pub use hello::{Own, OwnIdentity, Refusal};
+pub use hello::{Acknowledged, Own, OwnIdentity, Refusal};
 pub use inbound::PeerService;
 pub(crate) use outbound::endpoint;
 
