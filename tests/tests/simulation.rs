@@ -106,6 +106,11 @@ fn a_durable_index_that_outlives_a_truncation_is_noticed() {
 }
 
 #[test]
+fn a_read_that_asks_no_quorum_is_noticed() {
+    raft_bug(raft_mutants::Mutant::ReadWithoutQuorum);
+}
+
+#[test]
 fn a_publish_acknowledged_before_it_is_applied_is_noticed() {
     let mutant = replica_mutants::Mutant::AcknowledgeBeforeApply;
     is_noticed(&format!("{mutant:?}"), |active| replica_mutants::activate(active.then_some(mutant)));

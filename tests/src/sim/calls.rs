@@ -1,7 +1,7 @@
 //! One call of a client, as the simulator keeps it while it is open.
 
 use super::plan::Micros;
-use raftqueue_node::api::{Delivery, Failure, Request, Response};
+use raftqueue_node::api::{Delivery, Failure, Outcome, Reason, Request, Response};
 use raftqueue_raft::Index;
 
 /// Where a call is.
@@ -57,8 +57,17 @@ impl Answer {
     pub(super) fn is_not_done(&self) -> bool {
         match self {
             Answer::Refused => true,
-            Answer::Failure(failure) => failure.outcome == raftqueue_node::api::Outcome::NotDone,
+            Answer::Failure(failure) => failure.outcome == Outcome::NotDone,
             Answer::Response(_) | Answer::Deliveries(_) | Answer::Broken => false,
+        }
+    }
+
+    /// True if whoever answered led, as it thought: the client goes on asking there.
+    pub(super) fn is_of_leader(&self) -> bool {
+        match self {
+            Answer::Response(_) | Answer::Deliveries(_) => true,
+            Answer::Failure(failure) => !matches!(failure.reason, Reason::NotLeader | Reason::NoLeader),
+            Answer::Refused | Answer::Broken => false,
         }
     }
 
@@ -66,7 +75,7 @@ impl Answer {
     pub(super) fn is_unknown(&self) -> bool {
         match self {
             Answer::Broken => true,
-            Answer::Failure(failure) => failure.outcome == raftqueue_node::api::Outcome::Unknown,
+            Answer::Failure(failure) => failure.outcome == Outcome::Unknown,
             Answer::Response(_) | Answer::Deliveries(_) | Answer::Refused => false,
         }
     }

@@ -167,6 +167,9 @@ impl World {
     }
 
     pub(super) fn client_hears(&mut self, id: CallId, call: &Call, answer: &Answer) -> Result<(), Violation> {
+        if !answer.is_of_leader() {
+            self.endpoints.remove(&call.client);
+        }
         if call.client == NOBODY {
             self.heard = Some((id, answer.clone()));
             return Ok(());

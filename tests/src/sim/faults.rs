@@ -11,14 +11,16 @@ impl World {
         if !self.is_working() {
             return Ok(());
         }
-        let pause = MS + self.random.waiting(self.plan.fault_every);
+        // What every life must see and this one has not seen yet is tried again and again.
+        let is_late = self.summary.events > self.plan.events / 2;
+        let (wants_leader, wants_loss) = (self.summary.leader_crashes == 0, self.summary.lossy_cuts == 0);
+        let is_forced = is_late && (wants_leader || wants_loss);
+        let pause = if is_forced { 10 * MS } else { MS + self.random.waiting(self.plan.fault_every) };
         self.schedule.add(self.now + pause, Event::Fault);
-        if self.summary.events > self.plan.events / 2 && self.summary.leader_crashes == 0 {
-            return self.leader().map_or(Ok(()), |leader| self.crash(leader, true));
-        }
-        if self.summary.events > self.plan.events / 2 && self.summary.lossy_cuts == 0 {
+        if is_forced {
             let writing = self.nodes.iter().find(|node| node.has_write_out()).map(|node| node.number);
-            return writing.map_or(Ok(()), |node| self.crash(node, true));
+            let victim = if wants_leader { self.leader() } else { writing };
+            return victim.map_or(Ok(()), |victim| self.crash(victim, true));
         }
         match self.pick_fault() {
             Fault::Crash => {

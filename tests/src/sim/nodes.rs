@@ -1,8 +1,7 @@
 //! One node: the real replica, log and bodies over a fake disk, and the shell around them, acted out.
 //!
 //! As in the shell, what comes in waits in an inbox until the node turns to it; a turn handles all of it and performs
-//! the actions once. A write is out for a while and then happens at once, with its sync; the receipt is the next event.
-//! A crash that comes while a write is out happens somewhere inside it.
+//! the actions once. `disks` has what it does with its disk, `crashes` how it dies.
 
 use super::Violation;
 use super::checker::Seen;
@@ -11,21 +10,18 @@ use super::network::Packet;
 use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
 use super::world::{Event, World};
-use raftqueue_node::api::MessageRef;
 use raftqueue_node::bodies::{Bodies, Located};
-use raftqueue_node::replica::{self, Actions, CallId, LoadedEntry, Lookup, Now, Replica, Settings};
+use raftqueue_node::replica::{self, Actions, CallId, Lookup, Now, Replica, Settings};
 use raftqueue_raft::{
-    self as raft, Configuration, Envelope, HardState, Index, LoadRequest, LogSlice, Member, MemberKind,
-    NodeId, Payload, Raft, Write,
+    self as raft, Configuration, Envelope, HardState, Index, LoadRequest, Member, MemberKind, NodeId, Raft,
+    Write,
 };
 use raftqueue_wal::disk::fake::FakeDisk;
-use raftqueue_wal::{Batch, DataDir, MetaPayload, Options, Reader, Wal};
+use raftqueue_wal::{DataDir, Options, Reader, Wal};
 use std::sync::Arc;
 
 /// Where log time begins.
 const EPOCH_MS: u64 = 1_700_000_000_000;
-/// Bytes read at once to be applied.
-const LOAD_TO_APPLY_BYTES: u64 = 16 << 10;
 
 /// A read of the disk.
 #[derive(Debug)]
@@ -42,7 +38,7 @@ pub(super) struct Node {
     pub(super) disk: FakeDisk,
     /// Rises with every start.
     pub(super) boot: u32,
-    running: Option<Box<Running>>,
+    pub(super) running: Option<Box<Running>>,
     pub(super) paused_until: Option<Micros>,
     /// When it last went on after a pause.
     pub(super) resumed: Micros,
@@ -51,35 +47,35 @@ pub(super) struct Node {
     /// This machine's wall clock minus the true one.
     pub(super) skew_ms: i64,
     /// What the disk may hold instead, if the write that a crash hit went through.
-    maybe: Option<Durable>,
-    random: Random,
+    pub(super) maybe: Option<Durable>,
+    pub(super) random: Random,
 }
 
 /// A living process.
-struct Running {
-    replica: Replica,
-    wal: Wal,
-    reader: Reader,
-    bodies: Bodies,
+pub(super) struct Running {
+    pub(super) replica: Replica,
+    pub(super) wal: Wal,
+    pub(super) reader: Reader,
+    pub(super) bodies: Bodies,
     /// Keeps the directory locked.
-    _directory: DataDir,
-    inbox: Vec<replica::Event>,
+    pub(super) _directory: DataDir,
+    pub(super) inbox: Vec<replica::Event>,
     /// What the actions of this turn answer without waiting.
-    at_once: Vec<replica::Event>,
-    is_turn_due: bool,
+    pub(super) at_once: Vec<replica::Event>,
+    pub(super) is_turn_due: bool,
     /// So many more turns with packets, and a fault comes; 0 for none.
-    strike_in: u64,
+    pub(super) strike_in: u64,
     /// This turn handles packets.
-    has_packets: bool,
-    write: Option<Write>,
+    pub(super) has_packets: bool,
+    pub(super) write: Option<Write>,
     /// The log's thread does nothing new before this moment.
-    busy_until: Micros,
-    writes: u64,
-    is_stalled: bool,
-    started: Micros,
+    pub(super) busy_until: Micros,
+    pub(super) writes: u64,
+    pub(super) is_stalled: bool,
+    pub(super) started: Micros,
     /// The log as the last write leaves it.
-    logged: Trail,
-    seen: Seen,
+    pub(super) logged: Trail,
+    pub(super) seen: Seen,
 }
 
 impl Node {
@@ -100,7 +96,7 @@ impl Node {
         }
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("node-{}", self.number)
     }
 
@@ -149,7 +145,7 @@ impl Node {
         self.running.as_ref().map(|running| &running.replica)
     }
 
-    fn running(&mut self) -> &mut Running {
+    pub(super) fn running(&mut self) -> &mut Running {
         self.running.as_mut().expect("asked of a node that runs")
     }
 
@@ -181,7 +177,7 @@ fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
 }
 
 /// Opens the log of a disk and reads all of it.
-fn recover(
+pub(super) fn recover(
     disk: &FakeDisk,
     name: &str,
     options: Options,
@@ -204,7 +200,11 @@ fn recover(
 
 impl World {
     /// What a log holds, once all of it was read.
-    fn content(&mut self, hard_state: HardState, entries: &[raft::Entry]) -> Result<Durable, Violation> {
+    pub(super) fn content(
+        &mut self,
+        hard_state: HardState,
+        entries: &[raft::Entry],
+    ) -> Result<Durable, Violation> {
         let mut trail = Trail::default();
         for entry in entries {
             self.checker.append(&mut trail, entry)?;
@@ -212,13 +212,13 @@ impl World {
         Ok(Durable { hard_state, trail })
     }
 
-    fn options(&mut self, node: usize) -> Options {
+    pub(super) fn options(&mut self, node: usize) -> Options {
         let entropy = self.nodes[node].random.bits();
         Options { segment_bytes: self.plan.segment_bytes, entropy, ..Options::default() }
     }
 
     /// What was found must be what was acknowledged, or that and the write that a crash hit.
-    fn check_found(&self, node: usize, found: &Durable) -> Result<(), Violation> {
+    pub(super) fn check_found(&self, node: usize, found: &Durable) -> Result<(), Violation> {
         let sure = &self.disks[&self.nodes[node].id];
         let maybe = self.nodes[node].maybe.as_ref().unwrap_or(sure);
         let is_known = [&sure.trail, &maybe.trail].contains(&&found.trail)
@@ -507,287 +507,6 @@ impl World {
             self.schedule.add(arrival, Event::Arrive(Box::new(packet.clone())));
         }
     }
-
-    // The log's thread.
-
-    fn begin_write(&mut self, node: usize, write: Write) -> Result<(), Violation> {
-        let running = self.nodes[node].running.as_mut().expect("it has just turned");
-        assert!(running.write.is_none(), "one write is out at a time");
-        if let Some(from) = write.truncate_from() {
-            self.summary.entries_cut += running.logged.last().0.saturating_sub(from.prev().0);
-            running.logged.truncate(from);
-        }
-        for entry in write.entries() {
-            self.checker.append(&mut running.logged, entry)?;
-        }
-        running.writes += 1;
-        running.write = Some(write);
-        let (writes, begin) = (running.writes, self.now.max(running.busy_until));
-        let slow =
-            if self.slow_disk_until.get(&node).is_some_and(|until| self.now < *until) { 20 } else { 1 };
-        let mean = self.plan.write_delay * slow;
-        let mut end = begin + mean / 4 + self.random.waiting(mean);
-        if std::mem::take(&mut self.nodes[node].stalls_next) {
-            end += World::ELECTION + self.random.waiting(3 * World::ELECTION);
-            self.summary.stalls += 1;
-        }
-        let boot = self.nodes[node].boot;
-        self.schedule.add(end, Event::Written { node, boot });
-        if end > self.now + World::ELECTION {
-            self.schedule.add(self.now + World::ELECTION, Event::StallLook { node, boot, writes });
-        }
-        Ok(())
-    }
-
-    pub(super) fn look_for_stall(&mut self, node: usize, writes: u64) {
-        let running = self.nodes[node].running();
-        if running.write.is_some() && running.writes == writes && !running.is_stalled {
-            running.is_stalled = true;
-            self.trace.note(self.now, &[6, node as u64], || format!("the disk of node {node} stalls"));
-            self.hand(node, replica::Event::DiskStalled(true));
-        }
-    }
-
-    /// The write happens.
-    pub(super) fn written(&mut self, node: usize) -> Result<(), Violation> {
-        let at = &mut self.nodes[node];
-        let running = at.running.as_mut().expect("asked of a node that runs");
-        let write = running.write.take().expect("it was out");
-        let after = Self::after_write(&self.disks[&at.id], &running.logged, &write);
-        let wal = &mut running.wal;
-        let persisted = match write.persist(|write| wal.append(&Batch::from(write)).map(drop)) {
-            Ok(persisted) => persisted,
-            Err((error, write)) => {
-                running.write = Some(write);
-                return self.disk_failed(node, &error.to_string());
-            }
-        };
-        running.busy_until = self.now + self.random.between(20, 300);
-        let was_stalled = std::mem::take(&mut running.is_stalled);
-        let (settle, boot) = (running.busy_until, at.boot);
-        let (term, last) = (after.hard_state.term.0, after.trail.last().0);
-        self.disks.insert(at.id, after);
-        self.trace.note(self.now, &[7, node as u64, term, last], || {
-            format!("node {node} has written up to {last}, term {term}")
-        });
-        self.schedule.add(settle, Event::Settle { node, boot });
-        self.hand(node, replica::Event::Persisted(persisted));
-        if was_stalled {
-            self.hand(node, replica::Event::DiskStalled(false));
-        }
-        Ok(())
-    }
-
-    /// What the disk holds once the write is through.
-    fn after_write(before: &Durable, logged: &Trail, write: &Write) -> Durable {
-        Durable { hard_state: write.hard_state().max(before.hard_state), trail: logged.clone() }
-    }
-
-    pub(super) fn settle(&mut self, node: usize) -> Result<(), Violation> {
-        let running = self.nodes[node].running();
-        let writes = running.writes;
-        if let Err(error) = running.wal.settle() {
-            return self.disk_failed(node, &error.to_string());
-        }
-        let boot = self.nodes[node].boot;
-        self.schedule.add(self.now + 100 * MS, Event::Idle { node, boot, writes });
-        Ok(())
-    }
-
-    /// Nothing was written for a while.
-    pub(super) fn idle(&mut self, node: usize, writes: u64) -> Result<(), Violation> {
-        let running = self.nodes[node].running();
-        if running.writes != writes {
-            return Ok(());
-        }
-        let proved = running.wal.prove().and_then(|_| running.wal.settle());
-        match proved {
-            Ok(()) => Ok(()),
-            Err(error) => self.disk_failed(node, &error.to_string()),
-        }
-    }
-
-    /// A call to the disk failed: a crash was waiting there, or something is wrong.
-    fn disk_failed(&mut self, node: usize, error: &str) -> Result<(), Violation> {
-        Violation::unless(self.nodes[node].disk.is_crashed(), || {
-            format!("the disk of node {node} refuses: {error}")
-        })?;
-        self.summary.crashes_inside += 1;
-        let power = self.random.percent(60);
-        self.crash(node, power)
-    }
-
-    // Reads.
-
-    fn read_later(&mut self, node: usize, job: Job) {
-        let at = self.now + self.random.waiting(self.plan.read_delay);
-        let boot = self.nodes[node].boot;
-        self.schedule.add(at, Event::Read { node, boot, job: Box::new(job) });
-    }
-
-    fn look_up(&mut self, node: usize, lookup: Lookup) {
-        let running = self.nodes[node].running();
-        match running.bodies.look_up(&lookup, false) {
-            Some(found) => running.at_once.push(replica::Event::LookedUp(lookup.id, found)),
-            None => self.read_later(node, Job::LookUp(lookup)),
-        }
-    }
-
-    pub(super) fn read_bodies(
-        &mut self,
-        node: usize,
-        call: CallId,
-        messages: Vec<MessageRef>,
-        bytes_max: usize,
-    ) -> Result<(), Violation> {
-        let bodies = &self.nodes[node].running().bodies;
-        let first = messages[0].id;
-        // Located at once, as the driver does: a popped message may be forgotten before it is read.
-        let located = match bodies.locate(messages) {
-            Ok(located) => located,
-            Err(unreadable) => return self.bodies_unreadable(node, call, first.topic, &unreadable),
-        };
-        match bodies.read(&located, bytes_max, false) {
-            Some(Ok(deliveries)) => self.bodies_read(call, located.messages(), deliveries),
-            Some(Err(unreadable)) => self.bodies_unreadable(node, call, first.topic, &unreadable),
-            None => {
-                self.read_later(node, Job::Bodies { call, located, bytes_max });
-                Ok(())
-            }
-        }
-    }
-
-    /// A read of the disk has come back.
-    pub(super) fn read(&mut self, node: usize, job: Job) -> Result<(), Violation> {
-        self.summary.loads += 1;
-        let running = self.nodes[node].running();
-        match job {
-            Job::Load(LoadRequest { to, from, bytes_max }) => {
-                let end = running.reader.last_index().next();
-                let entries = running.reader.entries(from, end, bytes_max as u64).unwrap_or_default();
-                self.hand(node, replica::Event::Loaded(LogSlice { to, from, entries }));
-            }
-            Job::LoadToApply(first, last) => {
-                let metas = running.reader.metas(first, last.next(), LOAD_TO_APPLY_BYTES).unwrap_or_default();
-                let entry = |meta: raftqueue_wal::EntryMeta| LoadedEntry {
-                    index: meta.index,
-                    term: meta.term,
-                    payload: match meta.payload {
-                        MetaPayload::Noop => Payload::Noop,
-                        MetaPayload::Config(configuration) => Payload::Config(configuration),
-                        MetaPayload::Command { meta, .. } => {
-                            Payload::Command { meta, bodies: bytes::Bytes::new() }
-                        }
-                    },
-                };
-                let entries = metas.into_iter().map(entry).collect();
-                self.hand(node, replica::Event::LoadedToApply(entries));
-            }
-            Job::LookUp(lookup) => {
-                let found = running.bodies.look_up(&lookup, true).expect("it may block");
-                self.hand(node, replica::Event::LookedUp(lookup.id, found));
-            }
-            Job::Bodies { call, located, bytes_max } => {
-                let topic = located.messages()[0].id.topic;
-                match running.bodies.read(&located, bytes_max, true).expect("it may block") {
-                    Ok(deliveries) => self.bodies_read(call, located.messages(), deliveries)?,
-                    Err(_) if self.nodes[node].disk.is_crashed() => {}
-                    Err(unreadable) => self.bodies_unreadable(node, call, topic, &unreadable)?,
-                }
-            }
-        }
-        if self.nodes[node].disk.is_crashed() {
-            return self.disk_failed(node, "a read");
-        }
-        Ok(())
-    }
-
-    // Crashes.
-
-    /// The process of a node dies, or its machine loses power.
-    pub(super) fn crash(&mut self, node: usize, power: bool) -> Result<(), Violation> {
-        let Some(mut running) = self.nodes[node].running.take() else { return Ok(()) };
-        let was_leader = running.replica.raft().is_leader();
-        let at = &mut self.nodes[node];
-        at.paused_until = None;
-        if let Some(write) = running.write.take() {
-            at.maybe = Some(Self::after_write(&self.disks[&at.id], &running.logged, &write));
-            if !at.disk.is_crashed() {
-                at.disk.crash_at_call(self.random.between(1, 6));
-                let wal = &mut running.wal;
-                // Whether it got through or not, nobody hears of it.
-                let _ = write.persist(|write| wal.append(&Batch::from(write)).map(drop));
-            }
-        }
-        drop(running);
-        self.summary.crashes += 1;
-        self.summary.leader_crashes += u64::from(was_leader);
-        self.trace.note(self.now, &[8, node as u64, u64::from(power)], || {
-            let how = if power { "loses power" } else { "dies" };
-            format!("node {node} {how}{}", if was_leader { ", and led" } else { "" })
-        });
-        self.lose(node, power)?;
-        self.break_calls(node);
-        self.tell_peers(node);
-        self.summary.all_down += u64::from(!self.nodes.iter().any(Node::is_up));
-        let at = self.now + MS + self.random.waiting(self.plan.down_for);
-        self.schedule.add(at, Event::Restart { node });
-        Ok(())
-    }
-
-    /// The disk after a crash, and what it holds for certain from now on.
-    pub(super) fn lose(&mut self, node: usize, power: bool) -> Result<(), Violation> {
-        let disk = self.nodes[node].disk.clone();
-        if power {
-            let before = disk.deep_clone();
-            disk.power_cut(self.random.bits());
-            let lost = lost_sectors(&before, &disk);
-            self.summary.power_cuts += 1;
-            self.summary.lossy_cuts += u64::from(lost > 0);
-            self.summary.lost_sectors += lost;
-            self.trace.note(self.now, &[9, node as u64, lost], || format!("node {node} lost {lost} sectors"));
-        } else {
-            disk.crash_process();
-        }
-        self.summary.disk_checks += 1;
-        let options = self.options(node);
-        let name = self.nodes[node].name();
-        let (_directory, _wal, recovered, entries) = recover(&disk.durable_view(), &name, options)
-            .map_err(|error| Violation(format!("the disk of node {node} cannot be opened: {error}")))?;
-        let found = self.content(recovered.hard_state, &entries)?;
-        self.check_found(node, &found)?;
-        self.disks.insert(self.nodes[node].id, found);
-        Ok(())
-    }
-
-    /// The others may notice that a process is gone.
-    fn tell_peers(&mut self, node: usize) {
-        let gone = self.nodes[node].id;
-        for other in 0..self.nodes.len() {
-            if self.nodes[other].is_up() && self.random.percent(70) {
-                let at = self.now + self.random.waiting(5 * MS);
-                let boot = self.nodes[other].boot;
-                self.schedule.add(at, Event::Hint { node: other, boot, gone });
-            }
-        }
-    }
-}
-
-/// Sectors that a power cut changed.
-fn lost_sectors(before: &FakeDisk, after: &FakeDisk) -> u64 {
-    let mut lost = 0;
-    for name in before.names() {
-        let (old, new) = (before.bytes(&name).unwrap_or_default(), after.bytes(&name).unwrap_or_default());
-        let mut old = old.chunks(512);
-        let mut new = new.chunks(512);
-        loop {
-            match (old.next(), new.next()) {
-                (None, None) => break,
-                (old, new) => lost += u64::from(old != new),
-            }
-        }
-    }
-    lost
 }
 
 /// A number for the story's hash.

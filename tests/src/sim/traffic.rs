@@ -2,6 +2,7 @@
 
 use super::Violation;
 use super::calls::{Answer, Call, Place};
+use super::clients::NOBODY;
 use super::message::Origin;
 use super::nodes::fingerprint;
 use super::oracle::Verdict;
@@ -31,10 +32,13 @@ impl World {
     pub(super) fn place_call(&mut self, client: usize, request: Request, allowed: Micros) -> CallId {
         self.last_call += 1;
         let id = CallId(self.last_call);
-        let node = self.believed_leader();
+        let kept = self.endpoints.get(&client).copied().filter(|_| self.random.percent(95));
+        let node = kept.unwrap_or_else(|| self.believed_leader());
+        self.endpoints.insert(client, node);
         self.summary.calls += 1;
         self.trace.note(self.now, &[20, id.0, node as u64], || {
-            format!("client {client} asks node {node} (call {}): {}", id.0, short(&request))
+            let who = if client == NOBODY { "the simulator".into() } else { format!("client {client}") };
+            format!("{who} asks node {node} (call {}): {}", id.0, short(&request))
         });
         let call = Call {
             client,

@@ -72,6 +72,8 @@ pub(super) struct World {
     pub(super) summary: Summary,
     /// The disks that are slow, and until when.
     pub(super) slow_disk_until: BTreeMap<usize, Micros>,
+    /// The node that each client asks, as long as it answers.
+    pub(super) endpoints: BTreeMap<usize, usize>,
     /// The last answer to a call of the simulator's own.
     pub(super) heard: Option<(CallId, Answer)>,
 }
@@ -100,6 +102,7 @@ impl World {
             trace: Trace::new(telling),
             summary: Summary { seeds: 1, ..Summary::default() },
             slow_disk_until: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
             heard: None,
             plan,
         }

@@ -1,0 +1,208 @@
+//! What a node does with its disk: the log's thread, and reads beside it.
+//!
+//! A write is out for a while and then happens at once, with its sync; the receipt is the next event.
+
+use super::Violation;
+use super::digest::{Durable, Trail};
+use super::nodes::Job;
+use super::plan::MS;
+use super::world::{Event, World};
+use raftqueue_node::api::MessageRef;
+use raftqueue_node::replica::{self, CallId, LoadedEntry, Lookup};
+use raftqueue_raft::{LoadRequest, LogSlice, Payload, Write};
+use raftqueue_wal::{Batch, MetaPayload};
+
+/// Bytes read at once to be applied.
+const LOAD_TO_APPLY_BYTES: u64 = 16 << 10;
+
+impl World {
+    pub(super) fn begin_write(&mut self, node: usize, write: Write) -> Result<(), Violation> {
+        let running = self.nodes[node].running.as_mut().expect("it has just turned");
+        assert!(running.write.is_none(), "one write is out at a time");
+        if let Some(from) = write.truncate_from() {
+            self.summary.entries_cut += running.logged.last().0.saturating_sub(from.prev().0);
+            running.logged.truncate(from);
+        }
+        for entry in write.entries() {
+            self.checker.append(&mut running.logged, entry)?;
+        }
+        running.writes += 1;
+        running.write = Some(write);
+        let (writes, begin) = (running.writes, self.now.max(running.busy_until));
+        let slow =
+            if self.slow_disk_until.get(&node).is_some_and(|until| self.now < *until) { 20 } else { 1 };
+        let mean = self.plan.write_delay * slow;
+        let mut end = begin + mean / 4 + self.random.waiting(mean);
+        if std::mem::take(&mut self.nodes[node].stalls_next) {
+            end += World::ELECTION + self.random.waiting(3 * World::ELECTION);
+            self.summary.stalls += 1;
+        }
+        let boot = self.nodes[node].boot;
+        self.schedule.add(end, Event::Written { node, boot });
+        if end > self.now + World::ELECTION {
+            self.schedule.add(self.now + World::ELECTION, Event::StallLook { node, boot, writes });
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_for_stall(&mut self, node: usize, writes: u64) {
+        let running = self.nodes[node].running();
+        if running.write.is_some() && running.writes == writes && !running.is_stalled {
+            running.is_stalled = true;
+            self.trace.note(self.now, &[6, node as u64], || format!("the disk of node {node} stalls"));
+            self.hand(node, replica::Event::DiskStalled(true));
+        }
+    }
+
+    /// The write happens.
+    pub(super) fn written(&mut self, node: usize) -> Result<(), Violation> {
+        let at = &mut self.nodes[node];
+        let running = at.running.as_mut().expect("asked of a node that runs");
+        let write = running.write.take().expect("it was out");
+        let after = Self::after_write(&self.disks[&at.id], &running.logged, &write);
+        let wal = &mut running.wal;
+        let persisted = match write.persist(|write| wal.append(&Batch::from(write)).map(drop)) {
+            Ok(persisted) => persisted,
+            Err((error, write)) => {
+                running.write = Some(write);
+                return self.disk_failed(node, &error.to_string());
+            }
+        };
+        running.busy_until = self.now + self.random.between(20, 300);
+        let was_stalled = std::mem::take(&mut running.is_stalled);
+        let (settle, boot) = (running.busy_until, at.boot);
+        let (term, last) = (after.hard_state.term.0, after.trail.last().0);
+        self.disks.insert(at.id, after);
+        self.trace.note(self.now, &[7, node as u64, term, last], || {
+            format!("node {node} has written up to {last}, term {term}")
+        });
+        self.schedule.add(settle, Event::Settle { node, boot });
+        self.hand(node, replica::Event::Persisted(persisted));
+        if was_stalled {
+            self.hand(node, replica::Event::DiskStalled(false));
+        }
+        Ok(())
+    }
+
+    /// What the disk holds once the write is through.
+    pub(super) fn after_write(before: &Durable, logged: &Trail, write: &Write) -> Durable {
+        Durable { hard_state: write.hard_state().max(before.hard_state), trail: logged.clone() }
+    }
+
+    pub(super) fn settle(&mut self, node: usize) -> Result<(), Violation> {
+        let running = self.nodes[node].running();
+        let writes = running.writes;
+        if let Err(error) = running.wal.settle() {
+            return self.disk_failed(node, &error.to_string());
+        }
+        let boot = self.nodes[node].boot;
+        self.schedule.add(self.now + 100 * MS, Event::Idle { node, boot, writes });
+        Ok(())
+    }
+
+    /// Nothing was written for a while.
+    pub(super) fn idle(&mut self, node: usize, writes: u64) -> Result<(), Violation> {
+        let running = self.nodes[node].running();
+        if running.writes != writes {
+            return Ok(());
+        }
+        let proved = running.wal.prove().and_then(|_| running.wal.settle());
+        match proved {
+            Ok(()) => Ok(()),
+            Err(error) => self.disk_failed(node, &error.to_string()),
+        }
+    }
+
+    /// A call to the disk failed: a crash was waiting there, or something is wrong.
+    pub(super) fn disk_failed(&mut self, node: usize, error: &str) -> Result<(), Violation> {
+        Violation::unless(self.nodes[node].disk.is_crashed(), || {
+            format!("the disk of node {node} refuses: {error}")
+        })?;
+        self.summary.crashes_inside += 1;
+        let power = self.random.percent(60);
+        self.crash(node, power)
+    }
+
+    pub(super) fn read_later(&mut self, node: usize, job: Job) {
+        let at = self.now + self.random.waiting(self.plan.read_delay);
+        let boot = self.nodes[node].boot;
+        self.schedule.add(at, Event::Read { node, boot, job: Box::new(job) });
+    }
+
+    pub(super) fn look_up(&mut self, node: usize, lookup: Lookup) {
+        let running = self.nodes[node].running();
+        match running.bodies.look_up(&lookup, false) {
+            Some(found) => running.at_once.push(replica::Event::LookedUp(lookup.id, found)),
+            None => self.read_later(node, Job::LookUp(lookup)),
+        }
+    }
+
+    pub(super) fn read_bodies(
+        &mut self,
+        node: usize,
+        call: CallId,
+        messages: Vec<MessageRef>,
+        bytes_max: usize,
+    ) -> Result<(), Violation> {
+        let bodies = &self.nodes[node].running().bodies;
+        let first = messages[0].id;
+        // Located at once, as the driver does: a popped message may be forgotten before it is read.
+        let located = match bodies.locate(messages) {
+            Ok(located) => located,
+            Err(unreadable) => return self.bodies_unreadable(node, call, first.topic, &unreadable),
+        };
+        match bodies.read(&located, bytes_max, false) {
+            Some(Ok(deliveries)) => self.bodies_read(call, located.messages(), deliveries),
+            Some(Err(unreadable)) => self.bodies_unreadable(node, call, first.topic, &unreadable),
+            None => {
+                self.read_later(node, Job::Bodies { call, located, bytes_max });
+                Ok(())
+            }
+        }
+    }
+
+    /// A read of the disk has come back.
+    pub(super) fn read(&mut self, node: usize, job: Job) -> Result<(), Violation> {
+        self.summary.loads += 1;
+        let running = self.nodes[node].running();
+        match job {
+            Job::Load(LoadRequest { to, from, bytes_max }) => {
+                let end = running.reader.last_index().next();
+                let entries = running.reader.entries(from, end, bytes_max as u64).unwrap_or_default();
+                self.hand(node, replica::Event::Loaded(LogSlice { to, from, entries }));
+            }
+            Job::LoadToApply(first, last) => {
+                let metas = running.reader.metas(first, last.next(), LOAD_TO_APPLY_BYTES).unwrap_or_default();
+                let entry = |meta: raftqueue_wal::EntryMeta| LoadedEntry {
+                    index: meta.index,
+                    term: meta.term,
+                    payload: match meta.payload {
+                        MetaPayload::Noop => Payload::Noop,
+                        MetaPayload::Config(configuration) => Payload::Config(configuration),
+                        MetaPayload::Command { meta, .. } => {
+                            Payload::Command { meta, bodies: bytes::Bytes::new() }
+                        }
+                    },
+                };
+                let entries = metas.into_iter().map(entry).collect();
+                self.hand(node, replica::Event::LoadedToApply(entries));
+            }
+            Job::LookUp(lookup) => {
+                let found = running.bodies.look_up(&lookup, true).expect("it may block");
+                self.hand(node, replica::Event::LookedUp(lookup.id, found));
+            }
+            Job::Bodies { call, located, bytes_max } => {
+                let topic = located.messages()[0].id.topic;
+                match running.bodies.read(&located, bytes_max, true).expect("it may block") {
+                    Ok(deliveries) => self.bodies_read(call, located.messages(), deliveries)?,
+                    Err(_) if self.nodes[node].disk.is_crashed() => {}
+                    Err(unreadable) => self.bodies_unreadable(node, call, topic, &unreadable)?,
+                }
+            }
+        }
+        if self.nodes[node].disk.is_crashed() {
+            return self.disk_failed(node, "a read");
+        }
+        Ok(())
+    }
+}
