@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 const IDLE: Duration = Duration::from_millis(100);
 /// Pause before a write is tried again on a full disk.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
-/// How often the free bytes are looked at.
+/// How often the free bytes are looked at while nothing is written: others may use the disk, too.
 const FREE_BYTES_EVERY: Duration = Duration::from_secs(1);
 
 /// The driver's end of the thread.
@@ -131,6 +131,9 @@ impl Worker {
             match write.persist(|write| wal.append(&Batch::from(write)).map(|_| ())) {
                 Ok(persisted) => {
                     self.metrics.wal_synced(begun.elapsed());
+                    // After every write: in a second a fast producer gets through the whole reserve, and then nothing can
+                    // be acknowledged or deleted any more. Before the receipt, so that the replies it releases say so.
+                    self.report_free_bytes();
                     self.since.since_ms.store(0, Ordering::Relaxed);
                     let _ = self.notices.send(Notice::Event(Event::Persisted(persisted)));
                     return Ok(());

@@ -1,0 +1,133 @@
+//! Nodes whose disks fill up: publishing is refused in so many words, everything else goes on, nothing is lost.
+//!
+//! Needs root, for small file systems in memory; as another user each test prints that it was skipped.
+
+use raftqueue_tests::process::Cluster;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A small file system in memory, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` if this user may not mount anything.
+    fn mount(folder: &Path, mebibytes: u32) -> Option<Self> {
+        std::fs::create_dir_all(folder).expect("a temporary folder can be made");
+        let output = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
+            .arg(folder)
+            .output()
+            .ok()?;
+        output.status.success().then(|| Self(folder.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a node that is being killed may still have files open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+const ARGUMENTS: [&str; 4] = ["--segment-bytes", "4194304", "--reserve-bytes", "12582912"];
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A cluster of three, the first `small` of which have disks of `mebibytes`. `None`, visibly, without the right to mount.
+fn cluster(small: usize, mebibytes: u32) -> Option<(Cluster, Vec<SmallDisk>)> {
+    let mut cluster = Cluster::new(3).with_arguments(&ARGUMENTS);
+    let disks: Vec<SmallDisk> =
+        (0..small).map_while(|node| SmallDisk::mount(&cluster.data_dir(node), mebibytes)).collect();
+    if disks.len() < small {
+        println!("SKIPPED: only root may mount a small disk");
+        return None;
+    }
+    cluster.start_all();
+    Some((cluster, disks))
+}
+
+fn message(number: usize) -> String {
+    format!("{number:05}{}", "x".repeat(200_000))
+}
+
+fn pop_all(cluster: &Cluster) -> Vec<usize> {
+    let mut numbers = Vec::new();
+    loop {
+        let node = cluster.http(numbers.len() % cluster.count()).with_timeout(Duration::from_secs(5));
+        let answer = node.pop("t").expect("an answer");
+        if answer.code == 404 {
+            return numbers;
+        }
+        let text =
+            answer.body["message"].as_str().unwrap_or_else(|| panic!("{answer:?}\n{}", cluster.logs()));
+        numbers.push(text[..5].parse().expect("a number"));
+    }
+}
+
+#[test]
+fn rule_2_7_with_all_disks_full_publishing_is_refused_and_popping_goes_on() {
+    let Some((mut cluster, disks)) = cluster(3, 60) else { return };
+    let leader = cluster.leader();
+    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    let begun = Instant::now();
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        let node = cluster.http(number % 3).with_timeout(Duration::from_secs(5));
+        let answer = node.publish("t", &message(number)).expect("an answer");
+        match answer.code {
+            201 => acknowledged.push(number),
+            507 => {
+                assert!(answer.head.contains("raftqueue-outcome: not_done"), "{}", answer.head);
+                assert!(answer.head.contains("raftqueue-reason: disk_full"), "{}", answer.head);
+                break;
+            }
+            // The lead was handed over, in vain.
+            503 => {}
+            code => panic!("{code}\n{}", cluster.logs()),
+        }
+        assert!(begun.elapsed() < PATIENCE, "{} and no end\n{}", acknowledged.len(), cluster.logs());
+    }
+    assert!((0..3).all(|node| cluster.http(node).status().unwrap().code == 200));
+    // A restart on the full disks finds everything.
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    cluster.start_all();
+    cluster.leader();
+    assert_eq!(pop_all(&cluster), acknowledged, "{}", cluster.logs());
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    drop(disks);
+}
+
+#[test]
+fn rule_2_7_a_minority_with_a_full_disk_holds_up_nobody() {
+    let Some((mut cluster, disks)) = cluster(1, 40) else { return };
+    let leader = cluster.leader();
+    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    let begun = Instant::now();
+    let mut acknowledged = Vec::new();
+    // Twice what the small disk holds.
+    for number in 0.. {
+        let node = cluster.http(1 + number % 2).with_timeout(Duration::from_secs(5));
+        let answer = node.publish("t", &message(number)).expect("an answer");
+        assert!([201, 503].contains(&answer.code), "{answer:?}\n{}", cluster.logs());
+        if answer.code == 201 {
+            acknowledged.push(number);
+        }
+        if acknowledged.len() == 250 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{}\n{}", acknowledged.len(), cluster.logs());
+    }
+    let status = cluster.http(0).status().unwrap();
+    assert_ne!(status.body["role"], "Leader", "{}", cluster.logs());
+    assert_eq!(pop_all(&cluster), acknowledged, "{}", cluster.logs());
+    assert!(
+        cluster.stop(0).success(),
+        "a full disk does not hold up the end of its node: {}",
+        cluster.logs()
+    );
+    drop(disks);
+}
