@@ -200,15 +200,23 @@ impl Forming {
                         );
                     }
                 }
-                // Of this very formation, whose entry 1 was on the seed's disk before anybody else had it.
-                Some(Standing::Member(_)) => {
+                Some(Standing::Member(member)) => {
                     may = false;
                     if may_tell {
                         *told = Some(Instant::now());
-                        tracing::error!(
-                            member = name,
+                        let cluster = read_id(&member.cluster_id);
+                        // Entry 1 was on the seed's disk before anybody else had it.
+                        let what = if cluster == Some(formation_id) {
                             "this node's cluster exists and its own log is gone: clear its data directory, so that it \
                              joins as a new node"
+                        } else {
+                            "a node of another cluster answers at a member's address: mend the list of members"
+                        };
+                        tracing::error!(
+                            member = name,
+                            cluster = cluster.map(|id| format!("{id:032x}")),
+                            members = member.member_names.join(", "),
+                            "{what}"
                         );
                     }
                 }

@@ -1,0 +1,142 @@
+//! Clusters that form under bad conditions: killed on the way, with exchanged or restored disks, among strangers. There is
+//! one cluster or none, and who does not belong is told so.
+
+use raftqueue_tests::process::{Cluster, programs};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until a node's log says something.
+fn wait_for_log(cluster: &Cluster, text: &str) {
+    let begun = Instant::now();
+    while !cluster.logs().contains(text) {
+        assert!(begun.elapsed() < PATIENCE, "nobody says `{text}`:\n{}", cluster.logs());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-r").args([from, to]).status().expect("cp can be started");
+    assert!(status.success());
+}
+
+/// The node whose name comes first: it forms the cluster.
+fn seed(cluster: &Cluster) -> usize {
+    let name = |node: &usize| format!("127.0.0.1:{}", cluster.ports(*node).1);
+    (0..cluster.count()).min_by_key(name).expect("a cluster has nodes")
+}
+
+#[test]
+fn nodes_killed_while_they_form_a_cluster_form_it_all_the_same() {
+    for round in 0..4 {
+        let mut cluster = Cluster::new(3);
+        cluster.start_all();
+        let seed = seed(&cluster);
+        // Moments spread over the time that forming takes, for the seed and for the others.
+        for step in 0..6 {
+            std::thread::sleep(Duration::from_millis(7 * (round + step) % 40));
+            let node = if step % 2 == 0 { seed } else { (seed + 1) % 3 };
+            cluster.kill(node);
+            cluster.start(node);
+        }
+        let leader = cluster.leader();
+        let answer = cluster.http(leader).with_timeout(PATIENCE).create_topic("t");
+        assert_eq!(answer.map(|answer| answer.code), Ok(201), "{}", cluster.logs());
+    }
+}
+
+#[test]
+fn rule_1_2_two_seeds_of_one_name_never_form_two_clusters() {
+    let mut cluster = Cluster::new(3);
+    let seed = seed(&cluster);
+    let (one, other) = ((seed + 1) % 3, (seed + 2) % 3);
+    // With the first disk the cluster is formed, and all nodes are in it.
+    cluster.start_all();
+    let leader = cluster.leader();
+    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    // A second seed with an empty disk, and one other node that has lost its own: with the third they are all three.
+    for node in [seed, one] {
+        std::fs::remove_dir_all(cluster.data_dir(node)).unwrap();
+    }
+    cluster.start_all();
+    wait_for_log(&cluster, "waiting to be added to a cluster");
+    for node in 0..3 {
+        let status = cluster.http(node).status().unwrap();
+        assert_ne!(status.body["role"], "Leader", "{}", cluster.logs());
+    }
+    assert_eq!(cluster.http(seed).create_topic("t").unwrap().code, 503);
+    // The node that kept its disk was not asked to give it up.
+    assert!(
+        cluster.is_running(other) && cluster.http(other).status().unwrap().body["term"].as_u64() > Some(0)
+    );
+}
+
+#[test]
+fn rule_1_3_a_node_with_its_disk_set_back_is_stopped() {
+    let mut cluster = Cluster::started(3);
+    let leader = cluster.leader();
+    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    let follower = (leader + 1) % 3;
+    let (folder, backup) = (cluster.data_dir(follower), cluster.folder().join("backup"));
+    cluster.kill(follower);
+    copy_folder(&folder, &backup);
+    cluster.start(follower);
+    // The follower must have acknowledged more than the backup holds: with the third node gone, it has to.
+    let third = (leader + 2) % 3;
+    cluster.kill(third);
+    let begun = Instant::now();
+    while cluster.http(leader).publish("t", "x").map(|answer| answer.code) != Ok(201) {
+        assert!(begun.elapsed() < PATIENCE, "{}", cluster.logs());
+    }
+    // The leader has its majority from the third node again, so that it goes on leading while the follower is away.
+    cluster.start(third);
+    let third_folder = cluster.data_dir(third);
+    assert!(third_folder.exists());
+    while cluster.http(third).publish("t", "y").map(|answer| answer.code) != Ok(201) {
+        assert!(begun.elapsed() < PATIENCE, "{}", cluster.logs());
+    }
+    cluster.kill(follower);
+    std::fs::remove_dir_all(&folder).unwrap();
+    copy_folder(&backup, &folder);
+    let output = cluster.command(follower).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{text}\n{}", cluster.logs());
+    assert!(text.contains("its disk is a copy or was set back"), "{text}");
+    let answer = cluster.http(leader).with_timeout(PATIENCE).publish("t", "z");
+    assert_eq!(answer.map(|answer| answer.code), Ok(201), "{}", cluster.logs());
+}
+
+#[test]
+fn a_node_whose_list_names_a_stranger_says_so_and_harms_nobody() {
+    let cluster = Cluster::started(1);
+    assert_eq!(cluster.http(0).create_topic("t").unwrap().code, 201);
+    let folder = cluster.folder().join("newcomer");
+    std::fs::create_dir(&folder).unwrap();
+    // The newcomer's name sorts first, so it is the seed of the list.
+    let stranger = cluster.ports(0).1;
+    let mut newcomer = Command::new(programs().join("raftqueue-node"))
+        .current_dir(&folder)
+        .args(["--name", "a", "--members", &format!("a=127.0.0.1:0,b=127.0.0.1:{stranger}")])
+        .args(["--client-listen", "127.0.0.1:0", "--operations-port", "0", "--log-format", "human"])
+        .stderr(std::fs::File::create(folder.join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let said = loop {
+        let text = std::fs::read_to_string(folder.join("log")).unwrap();
+        let said = text.contains("a node of another cluster answers at a member's address");
+        if said || begun.elapsed() > PATIENCE {
+            break said;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let _ = newcomer.kill();
+    let _ = newcomer.wait();
+    assert!(said, "{}", std::fs::read_to_string(folder.join("log")).unwrap());
+    assert_eq!(cluster.http(0).publish("t", "x").unwrap().code, 201);
+}
