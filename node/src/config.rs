@@ -9,6 +9,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 const MIB: u64 = 1 << 20;
+/// The port for the other nodes where only a name is given.
+const PEER_PORT: u16 = 7421;
+/// All addresses of this machine, of both kinds; see [`crate::run`] for machines without the newer kind.
+const ANY_HOST: &str = "[::]";
 /// Most bytes of the key and the headers of one message.
 const MESSAGE_ATTRIBUTES_BYTES_MAX: usize =
     (raftqueue_queue::KEY_BYTES_MAX + raftqueue_queue::HEADERS_BYTES_MAX) as usize;
@@ -32,23 +36,48 @@ pub struct NodeArgs {
     )]
     pub index: Option<usize>,
 
-    /// This node's name, one of those in --members.
-    #[arg(long, requires = "members", env = "RAFTQUEUE_NAME")]
+    /// This node's name: one of those in --members, or that of a node which is to join them.
+    #[arg(long, env = "RAFTQUEUE_NAME")]
     pub name: Option<String>,
 
-    /// The initial members, separated by commas: NAME=HOST:PORT, where PORT serves the other nodes.
-    #[arg(long, value_name = "LIST", requires = "name", value_delimiter = ',', env = "RAFTQUEUE_MEMBERS")]
+    /// The initial members, separated by commas: NAME=HOST:PORT, where PORT serves the other nodes; with --discovery dns
+    /// just their names.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', env = "RAFTQUEUE_MEMBERS")]
     pub members: Vec<String>,
 
-    /// Address and port to serve clients on, with --members.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7420", env = "RAFTQUEUE_CLIENT_LISTEN")]
-    pub client_listen: String,
+    /// How to find the other nodes: where --config or --members says, or by DNS as NAME.SERVICE, looked up anew at every
+    /// attempt to connect.
+    #[arg(long, value_enum, default_value_t = DiscoveryKind::Static, conflicts_with = "config",
+          env = "RAFTQUEUE_DISCOVERY")]
+    pub discovery: DiscoveryKind,
 
-    /// Address and port to serve the other nodes on, with --members. Default: this node's own address in the list.
+    /// The DNS name under which every node has a name of its own, with --discovery dns: that of a headless service, such
+    /// as demo-headless.default.svc.
+    #[arg(long, value_name = "DOMAIN", env = "RAFTQUEUE_SERVICE")]
+    pub service: Option<String>,
+
+    /// What a node with a blank disk does: form a cluster together with all other initial members, or wait to be added
+    /// to the cluster that exists. A node that belongs to a cluster goes on with it either way.
+    #[arg(long, value_enum, default_value_t = Bootstrap::Form, env = "RAFTQUEUE_BOOTSTRAP")]
+    pub bootstrap: Bootstrap,
+
+    /// The cluster that this node's disk must belong to, 32 hexadecimal digits. With the disk of another one the node
+    /// serves nobody, and tells so. Default: whichever the disk says.
+    #[arg(long, value_name = "ID", value_parser = read_cluster_id, env = "RAFTQUEUE_CLUSTER_ID")]
+    pub cluster_id: Option<u128>,
+
+    /// Address and port to serve clients on, with --members. Default: 127.0.0.1:7420; with --discovery dns port 7420 of
+    /// all addresses.
+    #[arg(long, value_name = "HOST:PORT", env = "RAFTQUEUE_CLIENT_LISTEN")]
+    pub client_listen: Option<String>,
+
+    /// Address and port to serve the other nodes on, with --members. Default: this node's own address in the list; with
+    /// --discovery dns port 7421 of all addresses.
     #[arg(long, value_name = "HOST:PORT", env = "RAFTQUEUE_PEER_LISTEN")]
     pub peer_listen: Option<String>,
 
-    /// Where clients reach this node, if not at --client-listen; told to clients of other nodes.
+    /// Where clients reach this node, if not at --client-listen or, with --discovery dns, NAME.SERVICE:7420; told to
+    /// clients of other nodes.
     #[arg(long, value_name = "HOST:PORT", env = "RAFTQUEUE_CLIENT_ADDRESS")]
     pub client_address: Option<String>,
 
@@ -108,6 +137,24 @@ pub struct NodeArgs {
     pub log_format: LogFormat,
 }
 
+/// How a node finds the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DiscoveryKind {
+    /// Every address is given.
+    Static,
+    /// By names under one domain.
+    Dns,
+}
+
+/// What a node with a blank disk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bootstrap {
+    /// Take part in forming a cluster.
+    Form,
+    /// Wait to be added to the one that exists.
+    Join,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -135,6 +182,10 @@ pub struct Config {
     pub name: String,
     /// The initial members, in order of their names.
     pub members: Vec<Member>,
+    /// What to do with a blank disk.
+    pub bootstrap: Bootstrap,
+    /// The cluster that the disk must belong to, if it matters.
+    pub cluster_id: Option<u128>,
     /// Where to serve clients.
     pub client_listen: String,
     /// Where clients reach this node.
@@ -191,46 +242,12 @@ impl NodeArgs {
     /// # Errors
     /// [`ConfigError`]: the person who starts the node must mend it.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let (name, client_listen, own, mut members, operations, folder) = match (&self.config, self.index) {
-            (Some(file), Some(index)) => {
-                let addresses = read_addresses(file)?;
-                let count = addresses.len();
-                let own = addresses.get(index).ok_or_else(|| {
-                    ConfigError(format!(
-                        "--index {index}: {} lists {count} addresses, so it must be 0 to {}",
-                        file.display(),
-                        count - 1
-                    ))
-                })?;
-                let name = format!("{}:{}", own.ip, own.internal_port);
-                let client = format!("{}:{}", own.ip, own.port);
-                let operations = self.operations_port.map(|port| format!("{}:{port}", own.ip));
-                let folder = format!("{}-{}", own.ip, own.port);
-                let members: Vec<Member> = addresses
-                    .iter()
-                    .map(|a| format!("{}:{}", a.ip, a.internal_port))
-                    .map(|address| Member { name: address.clone(), peer_address: address })
-                    .collect();
-                (name.clone(), client, name, members, operations, folder)
-            }
-            _ => {
-                let name = self.name.clone().ok_or_else(|| {
-                    ConfigError(
-                        "say who this node is: --config FILE --index I, or --name NAME --members LIST".into(),
-                    )
-                })?;
-                let members =
-                    self.members.iter().map(|text| read_member(text)).collect::<Result<Vec<_>, _>>()?;
-                let own = members.iter().find(|member| member.name == name).ok_or_else(|| {
-                    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-                    ConfigError(format!("--name {name} is not among --members ({})", names.join(", ")))
-                })?;
-                let peer = own.peer_address.clone();
-                let host = self.client_listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
-                let operations = format!("{host}:{}", self.operations_port.unwrap_or(7422));
-                (name.clone(), self.client_listen.clone(), peer, members, Some(operations), name)
-            }
+        let places = match (&self.config, self.index) {
+            (Some(file), Some(index)) => self.places_by_file(file, index)?,
+            _ => self.places_by_name()?,
         };
+        let Places { name, mut members, client_listen, client_address, peer_listen, operations, folder } =
+            places;
         members.sort();
         if let Some(pair) = members.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(ConfigError(format!(
@@ -245,9 +262,11 @@ impl NodeArgs {
         Ok(Config {
             name,
             members,
-            client_address: self.client_address.unwrap_or_else(|| client_listen.clone()),
+            bootstrap: self.bootstrap,
+            cluster_id: self.cluster_id,
+            client_address: self.client_address.unwrap_or(client_address),
             client_listen,
-            peer_listen: self.peer_listen.unwrap_or(own),
+            peer_listen: self.peer_listen.unwrap_or(peer_listen),
             operations_listen: operations,
             data_dir: self.data_dir.unwrap_or_else(|| Path::new("raftqueue-data").join(folder)),
             election_timeout_ms: self.election_timeout_ms,
@@ -259,6 +278,115 @@ impl NodeArgs {
             segment_bytes: self.segment_bytes.next_multiple_of(4096),
         })
     }
+
+    fn places_by_file(&self, file: &Path, index: usize) -> Result<Places, ConfigError> {
+        let addresses = read_addresses(file)?;
+        let count = addresses.len();
+        let own = addresses.get(index).ok_or_else(|| {
+            ConfigError(format!(
+                "--index {index}: {} lists {count} addresses, so it must be 0 to {}",
+                file.display(),
+                count - 1
+            ))
+        })?;
+        let members = addresses.iter().map(|a| format!("{}:{}", a.ip, a.internal_port));
+        let client_listen = format!("{}:{}", own.ip, own.port);
+        let name = format!("{}:{}", own.ip, own.internal_port);
+        Ok(Places {
+            name: name.clone(),
+            members: members.map(|at| Member { name: at.clone(), peer_address: at }).collect(),
+            client_address: client_listen.clone(),
+            client_listen,
+            peer_listen: name,
+            operations: self.operations_port.map(|port| format!("{}:{port}", own.ip)),
+            folder: format!("{}-{}", own.ip, own.port),
+        })
+    }
+
+    fn places_by_name(&self) -> Result<Places, ConfigError> {
+        let Some(name) = self.name.clone().filter(|_| !self.members.is_empty()) else {
+            return Err(ConfigError(
+                "say who this node is: --config FILE --index I, or --name NAME --members LIST".into(),
+            ));
+        };
+        let members =
+            self.members.iter().map(|text| self.read_member(text)).collect::<Result<Vec<_>, _>>()?;
+        let own = members.iter().find(|member| member.name == name);
+        if own.is_none() && self.bootstrap == Bootstrap::Form {
+            let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+            return Err(ConfigError(format!(
+                "--name {name} is not among --members ({}); a node that is to join them is started with --bootstrap join",
+                names.join(", ")
+            )));
+        }
+        let (client_listen, peer_listen) = match self.discovery {
+            DiscoveryKind::Static => {
+                let Some(peer) = own.map(|own| own.peer_address.clone()).or_else(|| self.peer_listen.clone())
+                else {
+                    return Err(ConfigError(format!(
+                        "say where {name} serves the other nodes: --peer-listen"
+                    )));
+                };
+                ("127.0.0.1:7420".to_owned(), peer)
+            }
+            DiscoveryKind::Dns => (format!("{ANY_HOST}:7420"), format!("{ANY_HOST}:7421")),
+        };
+        let client_listen = self.client_listen.clone().unwrap_or(client_listen);
+        let (host, client_port) = client_listen.rsplit_once(':').unwrap_or(("127.0.0.1", "7420"));
+        let client_address = match &self.service {
+            Some(service) if self.discovery == DiscoveryKind::Dns => {
+                format!("{name}.{service}:{client_port}")
+            }
+            _ => client_listen.clone(),
+        };
+        Ok(Places {
+            operations: Some(format!("{host}:{}", self.operations_port.unwrap_or(7422))),
+            folder: name.clone(),
+            name,
+            members,
+            client_address,
+            client_listen,
+            peer_listen,
+        })
+    }
+
+    fn read_member(&self, text: &str) -> Result<Member, ConfigError> {
+        let (name, peer_address) = match (self.discovery, &self.service, text.split_once('=')) {
+            (DiscoveryKind::Dns, None, _) => {
+                return Err(ConfigError(
+                    "--discovery dns needs --service, the domain of the nodes' names".into(),
+                ));
+            }
+            (DiscoveryKind::Dns, Some(service), None) if !text.is_empty() => {
+                (text, format!("{text}.{service}:{PEER_PORT}"))
+            }
+            (DiscoveryKind::Dns, Some(_), _) => {
+                return Err(ConfigError(format!(
+                    "--members: `{text}` must be a name alone, since --discovery dns says where it is"
+                )));
+            }
+            (DiscoveryKind::Static, _, Some((name, address)))
+                if !name.is_empty() && address.contains(':') =>
+            {
+                (name, address.to_owned())
+            }
+            (DiscoveryKind::Static, _, _) => {
+                return Err(ConfigError(format!("--members: `{text}` must be NAME=HOST:PORT")));
+            }
+        };
+        Ok(Member { name: name.to_owned(), peer_address })
+    }
+}
+
+/// Who a node is, and where.
+struct Places {
+    name: String,
+    members: Vec<Member>,
+    client_listen: String,
+    client_address: String,
+    peer_listen: String,
+    operations: Option<String>,
+    folder: String,
 }
 
 fn read_addresses(file: &Path) -> Result<Vec<Address>, ConfigError> {
@@ -280,13 +408,9 @@ fn read_addresses(file: &Path) -> Result<Vec<Address>, ConfigError> {
     Ok(parsed.addresses)
 }
 
-fn read_member(text: &str) -> Result<Member, ConfigError> {
-    match text.split_once('=') {
-        Some((name, address)) if !name.is_empty() && address.contains(':') => {
-            Ok(Member { name: name.to_owned(), peer_address: address.to_owned() })
-        }
-        _ => Err(ConfigError(format!("--members: `{text}` must be NAME=HOST:PORT"))),
-    }
+fn read_cluster_id(text: &str) -> Result<u128, String> {
+    let id = (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten().filter(|id| *id != 0);
+    id.ok_or_else(|| "it must be 32 hexadecimal digits, not all zero".into())
 }
 
 /// What is to be logged: `RUST_LOG`, or `info`.
@@ -350,7 +474,16 @@ mod tests {
             (vec!["--config", good.as_str()], "--index"),
             (vec!["--config", good.as_str(), "--index", "-1"], "--index"),
             (vec![], "say who this node is"),
+            (vec!["--name", "a"], "say who this node is"),
             (vec!["--name", "a", "--members", "b=h:1"], "not among"),
+            (vec!["--name", "a", "--members", "b=h:1", "--bootstrap", "join"], "--peer-listen"),
+            (vec!["--name", "a", "--members", "a", "--discovery", "dns"], "needs --service"),
+            (
+                vec!["--name", "a", "--members", "a=h:1", "--discovery", "dns", "--service", "s"],
+                "a name alone",
+            ),
+            (vec!["--config", good.as_str(), "--index", "0", "--discovery", "dns"], "cannot be used with"),
+            (vec!["--name", "a", "--members", "a=h:1", "--cluster-id", "12"], "32 hexadecimal digits"),
             (vec!["--name", "a", "--members", "a"], "NAME=HOST:PORT"),
             (vec!["--name", "a", "--members", "a=h:1,a=h:2"], "every name must differ"),
             (vec!["--config", good.as_str(), "--index", "0", "--election-timeout-ms", "1"], "50..=60000"),
@@ -358,5 +491,26 @@ mod tests {
             let error = resolve(&args).unwrap_err();
             assert!(error.contains(part), "{args:?}: {error}");
         }
+    }
+
+    #[test]
+    fn by_dns_a_name_is_enough() {
+        let base =
+            ["--discovery", "dns", "--service", "demo-headless.default.svc", "--members", "demo-0,demo-1"];
+        let config = resolve(&[base.as_slice(), &["--name", "demo-1"]].concat()).unwrap();
+        assert_eq!(config.client_address, "demo-1.demo-headless.default.svc:7420");
+        assert_eq!(config.members[0].peer_address, "demo-0.demo-headless.default.svc:7421");
+        assert_eq!(
+            (config.client_listen.as_str(), config.peer_listen.as_str(), config.operations_listen.as_deref()),
+            ("[::]:7420", "[::]:7421", Some("[::]:7422"))
+        );
+        assert_eq!((config.bootstrap, config.cluster_id), (Bootstrap::Form, None));
+        let id = "00000000000000000000000000000abc";
+        let joins = ["--name", "demo-2", "--bootstrap", "join", "--cluster-id", id];
+        let config = resolve(&[base.as_slice(), &joins].concat()).unwrap();
+        assert_eq!(
+            (config.bootstrap, config.cluster_id, config.members.len()),
+            (Bootstrap::Join, Some(0xabc), 2)
+        );
     }
 }

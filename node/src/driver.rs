@@ -9,6 +9,7 @@ use crate::bodies::{Bodies, Located};
 use crate::forming::{Forming, LogStanding};
 use crate::handle::{LocalStatus, Role};
 use crate::metrics::Metrics;
+use crate::operations::Pulse;
 use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
 use crate::storage::Storage;
 use crate::transport::{Acknowledged, Arrivals, Own, Transport};
@@ -111,6 +112,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) status: watch::Sender<Arc<LocalStatus>>,
     pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) election_timeout_ms: u64,
 }
 
@@ -247,6 +249,7 @@ impl Driver {
     fn on_tick(&mut self) {
         let lag = self.last_tick.elapsed().saturating_sub(TICK);
         self.last_tick = Instant::now();
+        self.parts.pulse.beat();
         self.ticks += 1;
         let stalled = self.parts.storage.busy_ms() > self.parts.election_timeout_ms;
         if stalled != self.disk_stalled {
@@ -460,7 +463,9 @@ impl Driver {
         LocalStatus {
             node_id: Some(own.0),
             name: self.parts.own.name.clone(),
+            // A node that is bound to a formation belongs to no cluster before there is one.
             cluster_id: identity
+                .filter(|_| !view.configuration.members.is_empty())
                 .and_then(|own| own.cluster_id)
                 .map(|id| format!("{id:032x}"))
                 .unwrap_or_default(),

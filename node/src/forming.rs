@@ -7,7 +7,8 @@
 //!
 //! Nothing here takes part in consensus: until entry 1 there is no cluster, and after it there is nothing to form.
 
-use crate::config::Member as Initial;
+use crate::config::{Bootstrap, Member as Initial};
+use crate::discovery::Discovery;
 use crate::transport::{Own, OwnIdentity};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::form_reply::Standing;
@@ -50,7 +51,9 @@ pub enum Formed {
 /// See the module's header.
 pub struct Forming {
     own: Arc<Own>,
+    discovery: Arc<Discovery>,
     members: Vec<Initial>,
+    bootstrap: Bootstrap,
     dir: OnceLock<Mutex<DataDir>>,
     /// Set once this node has a log, by whoever reads it.
     log: Mutex<Option<LogStanding>>,
@@ -58,10 +61,24 @@ pub struct Forming {
 }
 
 impl Forming {
-    /// `members` in the order of their names.
+    /// `members` in the order of their names. With [`Bootstrap::Join`] a blank node neither forms a cluster nor lets
+    /// itself be bound to one that forms; what it was bound to before goes on.
     #[must_use]
-    pub fn new(own: Arc<Own>, members: Vec<Initial>) -> Self {
-        Self { own, members, dir: OnceLock::new(), log: Mutex::default(), missing: Mutex::default() }
+    pub fn new(
+        own: Arc<Own>,
+        discovery: Arc<Discovery>,
+        members: Vec<Initial>,
+        bootstrap: Bootstrap,
+    ) -> Self {
+        Self {
+            own,
+            discovery,
+            members,
+            bootstrap,
+            dir: OnceLock::new(),
+            log: Mutex::default(),
+            missing: Mutex::default(),
+        }
     }
 
     /// The data directory is open: from now on other nodes are answered.
@@ -116,6 +133,11 @@ impl Forming {
                 self.with_dir(|dir| dir.identity().map_or(0, |identity| identity.formation_id));
             if let Some((name, cluster)) = self.foreign_cluster(&answers, formation_id) {
                 self.start_over(&name, cluster, may_tell.then_some(&mut told))?;
+            } else if formation_id == 0 && self.bootstrap == Bootstrap::Join {
+                if may_tell {
+                    tracing::info!("this node's disk is blank: waiting to be added to the cluster");
+                    told = Some(Instant::now());
+                }
             } else if !is_seed {
                 if formation_id != 0 {
                     return Ok(Formed::Bound);
@@ -302,6 +324,12 @@ impl Forming {
         if self.log.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return Ok(()); // It is told what this node is instead.
         }
+        let is_blank = self.with_dir(|dir| dir.identity().is_some_and(|own| own.formation_id == 0));
+        if is_blank && self.bootstrap == Bootstrap::Join {
+            return Err(Status::failed_precondition(
+                "this node was started to join a cluster that exists: it takes no part in forming one",
+            ));
+        }
         match self.bind(formation_id, NodeId(request.seed_id)) {
             // One that is bound elsewhere is told so by the standing.
             Ok(()) | Err(IdentityError::BoundElsewhere { .. }) => Ok(()),
@@ -363,8 +391,10 @@ impl Forming {
         let mut asked = tokio::task::JoinSet::new();
         for member in self.others().cloned() {
             let request = request(&member);
+            let discovery = Arc::clone(&self.discovery);
             asked.spawn(async move {
-                let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask(&member.peer_address, request)).await;
+                let answer = ask(&discovery, &member.peer_address, request);
+                let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
                 let answer = answer.map_err(|_| "no answer in time".to_owned()).flatten();
                 (member.name, answer)
             });
@@ -380,8 +410,12 @@ impl Forming {
     }
 }
 
-async fn ask(address: &str, request: pb::FormRequest) -> Result<pb::FormReply, String> {
-    let channel = crate::transport::endpoint(address)?.connect().await.map_err(|error| error.to_string())?;
+async fn ask(
+    discovery: &Arc<Discovery>,
+    address: &str,
+    request: pb::FormRequest,
+) -> Result<pb::FormReply, String> {
+    let channel = discovery.dial(address).await?;
     match PeerClient::new(channel).form(request).await {
         Ok(answer) => Ok(answer.into_inner()),
         Err(status) => {

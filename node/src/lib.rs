@@ -5,6 +5,7 @@ pub mod bodies;
 pub mod codec;
 pub mod config;
 pub mod connections;
+pub mod discovery;
 pub mod driver;
 pub mod edge;
 mod entropy;

@@ -3,6 +3,7 @@
 use crate::bodies::{Bodies, CACHE_BYTES_DEFAULT};
 use crate::config::Config;
 use crate::connections::{Acceptor, Shares};
+use crate::discovery::Discovery;
 use crate::driver::{Driver, Ended, Leadership, Parts};
 use crate::edge::Edge;
 use crate::forming::{Formed, Forming, LogStanding};
@@ -65,7 +66,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let metrics = Arc::new(Metrics::new(&config.name));
     let own = Arc::new(Own::new(config.name.clone(), config.client_address.clone(), entropy::random()));
     let (notify, notices) = mpsc::unbounded_channel();
-    let (transport, arrivals) = Transport::new(Arc::clone(&own), Arc::clone(&metrics), notify.clone());
+    let discovery = Arc::new(Discovery::new());
+    let (transport, arrivals) =
+        Transport::new(Arc::clone(&own), Arc::clone(&discovery), Arc::clone(&metrics), notify.clone());
     let (orders, orders_taken) = mpsc::channel(ORDERS);
     let starting = LocalStatus {
         name: config.name.clone(),
@@ -77,9 +80,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let service =
         NodeService::new(orders, status_seen.clone(), leadership_seen, transport.clone(), Arc::clone(&own));
     let edge = Edge::new(service.clone(), config.limits);
-    let forming = Arc::new(Forming::new(Arc::clone(&own), config.members.clone()));
+    let forming =
+        Arc::new(Forming::new(Arc::clone(&own), discovery, config.members.clone(), config.bootstrap));
     let reader = Arc::new(OnceLock::new());
     let stopping = Arc::new(AtomicBool::new(false));
+    let pulse = Arc::new(operations::Pulse::default());
 
     let shares = Shares::of_this_process();
     let mut servers = Servers::default();
@@ -89,7 +94,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let peers = PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader));
     servers.serve_peers(peer_port, shares.peers, peers);
     if let Some(address) = &config.operations_listen {
-        let router = operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping));
+        let router =
+            operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping), Arc::clone(&pulse));
         servers.serve(listen(address, "operations").await?, shares.operations, router);
     }
 
@@ -132,6 +138,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         metrics,
         status,
         leadership,
+        pulse,
         election_timeout_ms: config.election_timeout_ms,
     });
     let mut driver = tokio::spawn(driver.run());
@@ -235,8 +242,20 @@ async fn prepare(
         not_ready: Some("waiting for the cluster to form".into()),
         ..LocalStatus::default()
     };
-    status.send_replace(Arc::new(waiting));
+    status.send_replace(Arc::new(waiting.clone()));
+    let own_cluster = identity.formation_id;
     forming.opened(dir);
+    if let Some(expected) = config.cluster_id.filter(|expected| has_log && *expected != own_cluster) {
+        let text = format!(
+            "this disk belongs to cluster {own_cluster:032x}, not to {expected:032x}: give the node its own disk, or one that \
+             is blank"
+        );
+        tracing::error!("{text}");
+        let cluster_id = format!("{own_cluster:032x}");
+        status.send_replace(Arc::new(LocalStatus { cluster_id, not_ready: Some(text), ..waiting }));
+        // It tells what it is for as long as it runs, and does nothing else.
+        std::future::pending::<()>().await;
+    }
     let recovered = raft::Recovered {
         hard_state,
         last_index: recovered.last_index,
@@ -295,7 +314,14 @@ fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
 }
 
 async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {
-    TcpListener::bind(address).await.map_err(|error| {
+    let bound = match (TcpListener::bind(address).await, address.strip_prefix("[::]:")) {
+        // A machine without IPv6.
+        (Err(error), Some(port)) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind(format!("0.0.0.0:{port}")).await
+        }
+        (bound, _) => bound,
+    };
+    bound.map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => ": another process has this port; stop it or choose another one",
             std::io::ErrorKind::AddrNotAvailable => ": this machine has no such address",

@@ -225,7 +225,7 @@ impl NodeService {
             return known;
         }
         let address = self.inner.transport.peer(peer)?.peer_address;
-        let channel = crate::transport::endpoint(&address).ok()?.connect().await.ok()?;
+        let channel = self.inner.transport.dial(&address).await.ok()?;
         let client = PeerClient::new(channel)
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);

@@ -10,9 +10,9 @@ mod outbound;
 
 pub use hello::{Acknowledged, Own, OwnIdentity, Refusal};
 pub use inbound::PeerService;
-pub(crate) use outbound::endpoint;
 
 use crate::config::Member;
+use crate::discovery::Discovery;
 use crate::driver::Notice;
 use crate::metrics::Metrics;
 use crate::replica::Vitals;
@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 /// Greatest message between nodes that is decoded, in bytes: an entry, a forwarded publish or a forwarded answer, each of
 /// which holds at most two bodies of 16 MiB and what surrounds them. A greater one is refused by its length alone.
@@ -70,6 +71,7 @@ pub struct Transport {
 #[derive(Debug)]
 pub(crate) struct Shared {
     own: Arc<Own>,
+    discovery: Arc<Discovery>,
     metrics: Arc<Metrics>,
     notices: mpsc::UnboundedSender<Notice>,
     control: mpsc::Sender<Arrival>,
@@ -99,10 +101,19 @@ pub struct Arrivals {
 }
 
 impl Transport {
+    /// A gRPC channel to a peer, beside its streams.
+    ///
+    /// # Errors
+    /// As [`Discovery::dial`].
+    pub(crate) async fn dial(&self, address: &str) -> Result<Channel, String> {
+        self.shared.discovery.dial(address).await
+    }
+
     /// Ways to nobody yet.
     #[must_use]
     pub fn new(
         own: Arc<Own>,
+        discovery: Arc<Discovery>,
         metrics: Arc<Metrics>,
         notices: mpsc::UnboundedSender<Notice>,
     ) -> (Self, Arrivals) {
@@ -110,6 +121,7 @@ impl Transport {
         let (bulk, bulk_arrivals) = mpsc::channel(32);
         let shared = Shared {
             own,
+            discovery,
             metrics,
             notices,
             control,

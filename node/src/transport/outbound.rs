@@ -13,30 +13,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-/// HTTP/2 windows towards a peer, in bytes.
-const WINDOW_BYTES: u32 = 16 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The metadata in which an acceptor says why it refuses.
 pub(super) const REFUSAL_METADATA: &str = "raftqueue-refusal";
-
-/// Where and how to connect to a peer.
-pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
-    Ok(Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| format!("`{address}` is no address: {error}"))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true))
-}
 
 /// Connects to a member again and again, for as long as the task lives.
 pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
@@ -53,7 +37,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
                 pause = PAUSE_MIN;
                 told.clear();
                 tracing::info!(peer = member.name, node = %peer, "connection ended");
-                if is_refused(&member.peer_address).await {
+                if shared.discovery.is_refused(&member.peer_address).await {
                     let _ = shared.notices.send(Notice::Event(Event::PeerGone(peer)));
                 }
             }
@@ -71,15 +55,6 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
         }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(PAUSE_MAX);
-    }
-}
-
-/// True if nobody listens at the address: the process there is gone.
-async fn is_refused(address: &str) -> bool {
-    let attempt = tokio::net::TcpStream::connect(address);
-    match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
-        Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        _ => false,
     }
 }
 
@@ -115,7 +90,7 @@ async fn open(
     kind: StreamKind,
     queue: usize,
 ) -> Result<Opened, String> {
-    let channel = endpoint(&member.peer_address)?.connect().await.map_err(|error| describe(&error))?;
+    let channel = shared.discovery.dial(&member.peer_address).await?;
     let hellos = tokio::time::timeout(HELLO_TIMEOUT, greet(shared, channel, kind, queue));
     match hellos.await {
         Ok(Ok(opened)) => Ok(opened),
@@ -157,15 +132,4 @@ fn stop_if_cloned(shared: &Shared, status: &Status) {
     if status.code() == Code::FailedPrecondition && label == Some("clone") {
         let _ = shared.notices.send(Notice::Cloned(status.message().to_owned()));
     }
-}
-
-/// An error with its causes: tonic's own text is only "transport error".
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
