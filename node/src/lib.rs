@@ -22,6 +22,7 @@ pub mod process;
 pub mod replica;
 pub mod run;
 pub mod service;
+pub mod settings;
 pub mod storage;
 pub mod transport;
 pub mod wire;

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use raftqueue_node::process::{self, StopWith};
+use raftqueue_node::settings::{self, SettingsArgs};
 use std::process::ExitCode;
 
 /// One node of a RaftQueue cluster: a replicated message queue that acknowledges only what a majority has on disk.
@@ -9,9 +10,13 @@ use std::process::ExitCode;
 #[command(name = "raftqueue-node", version, after_help = process::EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
+    settings: SettingsArgs,
+
+    #[command(flatten)]
     node: raftqueue_node::config::NodeArgs,
 }
 
 fn main() -> ExitCode {
-    process::main(Cli::parse().node, StopWith::Signals)
+    let cli: Cli = settings::parse(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
+    process::main(cli.node, StopWith::Signals)
 }
