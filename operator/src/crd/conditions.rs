@@ -1,0 +1,174 @@
+//! Conditions: the findings of the operator in the form that generic tools wait for and alert on.
+//!
+//! Types and reasons are enums, so that a misspelt one does not compile and every one has a meaning written down. In the
+//! object they are text, since an operator must be able to read what a newer one wrote before it was rolled back.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use std::fmt;
+
+/// What a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionType {
+    /// True: all members serve and everything is as the spec asks. The one to wait for after `kubectl apply`.
+    Ready,
+    /// True: there is a leader and a majority, so messages can be published and received.
+    Available,
+    /// True: the operator is changing something. False with [`Reason::DeadlineExceeded`]: it is stuck doing so.
+    Progressing,
+    /// True: something is wrong that does not stop the cluster from serving yet.
+    Degraded,
+    /// True: a majority of the voters is ready.
+    QuorumHealthy,
+    /// True: every node runs the image and the settings that the spec asks for.
+    UpToDate,
+    /// True: every node has a disk of the size that the spec asks for.
+    StorageReady,
+    /// True: the operator was told to change nothing.
+    Paused,
+    /// True: the last look at the cluster ended without an error.
+    Reconciled,
+    /// True: disks of another cluster were found, and no step is taken until they are gone.
+    ForeignDisk,
+}
+
+impl ConditionType {
+    /// All of them, in the order in which they stand in a status.
+    pub const ALL: &'static [ConditionType] = &[
+        Self::Ready,
+        Self::Available,
+        Self::Progressing,
+        Self::Degraded,
+        Self::QuorumHealthy,
+        Self::UpToDate,
+        Self::StorageReady,
+        Self::Paused,
+        Self::Reconciled,
+        Self::ForeignDisk,
+    ];
+}
+
+/// Why a condition is as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Everything is as the spec asks.
+    AsAsked,
+    /// The nodes start and form the cluster.
+    Forming,
+    /// Members are being added.
+    ScalingUp,
+    /// Members are being removed.
+    ScalingDown,
+    /// Nodes are being restarted with another image or other settings.
+    Updating,
+    /// Disks are being grown.
+    GrowingDisks,
+    /// A member whose disk was lost is being replaced.
+    ReplacingMember,
+    /// A step took longer than it may.
+    DeadlineExceeded,
+    /// A node leads and a majority follows.
+    LeaderElected,
+    /// No node leads.
+    NoLeader,
+    /// Some members are not ready; a majority is.
+    MembersNotReady,
+    /// One more failure would cost the majority.
+    QuorumAtRisk,
+    /// A majority of the voters is missing.
+    QuorumLost,
+    /// Disks that belong to different clusters were found.
+    MixedClusters,
+    /// The spec asks for something that cannot be.
+    SpecRefused,
+    /// `spec.paused` is set.
+    PausedBySpec,
+    /// `spec.paused` is not set.
+    NotPaused,
+    /// A call to the API server or to a node failed.
+    CallFailed,
+    /// The nodes could not be asked.
+    NotObserved,
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// It cannot be said.
+    Unknown,
+}
+
+impl From<bool> for Truth {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// What the operator found about one condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub about: ConditionType,
+    /// Whether it holds.
+    pub holds: Truth,
+    /// Why, for programs.
+    pub reason: Reason,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// The conditions that follow from what was found, in the order of [`ConditionType::ALL`].
+///
+/// A condition keeps its time of transition while its truth stays the same, whatever becomes of its reason and message.
+/// Conditions of `before` that were not found again are dropped, those of types not known here too: a status is always
+/// written whole.
+///
+/// # Panics
+/// If two findings are about the same condition.
+#[must_use]
+pub fn conclude(
+    before: &[Condition],
+    mut found: Vec<Finding>,
+    generation: Option<i64>,
+    now: &Time,
+) -> Vec<Condition> {
+    found.sort_by_key(|finding| finding.about);
+    for pair in found.windows(2) {
+        assert!(pair[0].about != pair[1].about, "two findings about {}", pair[0].about);
+    }
+    let conclude_one = |finding: Finding| {
+        let status = format!("{:?}", finding.holds);
+        let same = condition(before, finding.about).filter(|earlier| earlier.status == status);
+        Condition {
+            type_: finding.about.to_string(),
+            status,
+            reason: finding.reason.to_string(),
+            message: finding.message,
+            observed_generation: generation,
+            last_transition_time: same.map_or(now, |earlier| &earlier.last_transition_time).clone(),
+        }
+    };
+    found.into_iter().map(conclude_one).collect()
+}
+
+/// The condition of this type, if there is one.
+#[must_use]
+pub fn condition(conditions: &[Condition], about: ConditionType) -> Option<&Condition> {
+    let name = about.to_string();
+    conditions.iter().find(|condition| condition.type_ == name)
+}

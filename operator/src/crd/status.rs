@@ -1,0 +1,134 @@
+//! What the operator answers: how the cluster is.
+//!
+//! Nothing here is a memory of its own: all of it can be found again from the nodes, their disks and the children of the
+//! object. Numbers that could exceed what JSON readers keep exactly (node ids, the cluster id) are text.
+
+use super::schema;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the cluster is, as the operator last saw it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::without_null)]
+pub struct RaftQueueStatus {
+    /// The generation of the spec that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// How the cluster is, in a word, for display; conditions are for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::open_text")]
+    pub phase: Option<Phase>,
+
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
+    /// Findings, one of each type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// Pods of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+
+    /// Nodes that are ready to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+
+    /// Labels that select the pods of the cluster, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+
+    /// Name of the node that leads; absent while none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+
+    /// Raft term of that leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<i64>,
+
+    /// The cluster that the nodes' disks belong to: 32 hexadecimal digits, kept from the first time the nodes report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message(
+        "status.clusterId cannot change to that of another cluster: the disks found are not those of this RaftQueue"
+    ).reason(Reason::FieldValueForbidden))]
+    pub cluster_id: Option<String>,
+
+    /// Image of the nodes, kept when the operator is upgraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+
+    /// The members of the cluster and the nodes that wait to become one, in order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub members: Vec<MemberStatus>,
+}
+
+/// One member of the cluster, or a node that waits to become one.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::without_null)]
+pub struct MemberStatus {
+    /// Name of the node, which is that of its pod.
+    pub name: String,
+    /// Node id, 16 hexadecimal digits; absent before the node has formatted its disk. A node whose disk was replaced has
+    /// another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its part in the cluster.
+    #[schemars(schema_with = "schema::open_text")]
+    pub role: Role,
+    /// Whether it is ready to serve.
+    pub ready: bool,
+    /// Index of the last entry that it has applied; absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_index: Option<i64>,
+    /// Entries that it is behind the leader; absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<i64>,
+}
+
+/// A member's part in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// A voter that leads.
+    Leader,
+    /// A voter that follows.
+    Follower,
+    /// Receives everything and does not vote yet.
+    Learner,
+    /// A blank node that is not a member yet.
+    Waiting,
+    /// The node did not say, or an operator of another version wrote something else.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How the cluster is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// Nothing was made yet.
+    Pending,
+    /// The nodes start and form the cluster.
+    Forming,
+    /// All is as the spec asks.
+    Ready,
+    /// Members are being added or removed.
+    Scaling,
+    /// Nodes are being restarted with another image or other settings.
+    Updating,
+    /// It serves, but not all members are well.
+    Degraded,
+    /// A majority is missing: nothing can be published or received.
+    QuorumLost,
+    /// The operator was told to change nothing.
+    Paused,
+    /// An operator of another version wrote something else.
+    #[serde(other)]
+    Unknown,
+}

@@ -1,0 +1,108 @@
+//! The disks of the nodes.
+
+use super::schema;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+/// Size of a disk where none is given.
+pub const SIZE_DEFAULT: &str = "10Gi";
+/// Smallest disk: what a node leaves free (192Mi), and room for its log of 64Mi segments beside it.
+pub const SIZE_MIN: &str = "1Gi";
+/// Greatest length of a quantity, in characters.
+pub(super) const QUANTITY_LENGTH_MAX: usize = 32;
+/// Greatest length of the name of a storage class, in characters: that of any DNS name.
+const CLASS_LENGTH_MAX: usize = 253;
+
+/// The disks that hold the log, one a node.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::without_null)]
+#[x_kube(validation = Rule::new(
+    "has(self.storageClassName) == has(oldSelf.storageClassName) && \
+     (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)"
+).message(
+    "storage.storageClassName cannot change: a disk stays in the class that it was made in. Make a second RaftQueue with \
+     the other class and move the messages"
+).reason(Reason::FieldValueForbidden))]
+pub struct Storage {
+    /// Size of each node's disk, such as 10Gi; at least 1Gi. It can never shrink. In this version disks that
+    /// exist do not grow either: the condition StorageReady says so.
+    #[serde(default = "size_default")]
+    #[schemars(schema_with = "size_schema")]
+    pub size: Quantity,
+
+    /// Storage class of the disks. Default: that of the Kubernetes cluster. It cannot be changed, added or removed
+    /// later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = CLASS_LENGTH_MAX))]
+    pub storage_class_name: Option<String>,
+
+    /// What becomes of the disks of nodes that are gone.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { size: size_default(), storage_class_name: None, retention: Retention::default() }
+    }
+}
+
+/// What becomes of the disks of nodes that are gone; the names are those of a StatefulSet.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    /// When the RaftQueue is deleted. Delete throws all messages away with it; a kept disk is found again by a RaftQueue
+    /// of the same name.
+    #[serde(default)]
+    pub when_deleted: Disposal,
+    /// When the cluster gets smaller. The removed member's disk is of no more use, as a removed member never comes back
+    /// under its old id; Delete is safe, since a member is removed only once the others hold everything.
+    #[serde(default)]
+    pub when_scaled: Disposal,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { when_deleted: Disposal::Retain, when_scaled: Disposal::Retain }
+    }
+}
+
+/// What to do with a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Disposal {
+    /// Keep it.
+    #[default]
+    Retain,
+    /// Delete it with everything on it.
+    Delete,
+}
+
+fn size_default() -> Quantity {
+    Quantity(SIZE_DEFAULT.into())
+}
+
+/// A quantity that must be written as text, so that rules can compare it.
+fn size_schema(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "string",
+        "maxLength": QUANTITY_LENGTH_MAX,
+        "x-kubernetes-validations": [
+            schema::rule("isQuantity(self)", "storage.size must be a quantity such as 10Gi or 500Gi"),
+            schema::rule(
+                &format!("!isQuantity(self) || quantity(self).compareTo(quantity('{SIZE_MIN}')) >= 0"),
+                &format!(
+                    "storage.size must be at least {SIZE_MIN}: a node leaves 192Mi free so that consumers can go on \
+                     acknowledging when its disk is full, and its log is written in segments of 64Mi"
+                ),
+            ),
+            schema::rule(
+                "!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0",
+                "storage.size cannot shrink: Kubernetes can only grow a disk. Make a second RaftQueue with smaller disks \
+                 and move the messages",
+            ),
+        ],
+    })
+}
