@@ -140,3 +140,52 @@ fn a_node_whose_list_names_a_stranger_says_so_and_harms_nobody() {
     assert!(said, "{}", std::fs::read_to_string(folder.join("log")).unwrap());
     assert_eq!(cluster.http(0).publish("t", "x").unwrap().code, 201);
 }
+
+#[test]
+fn rule_1_7_a_blank_node_forms_or_joins_as_its_settings_say() {
+    let mut cluster = Cluster::new(1).with_arguments(&["--settings", "settings.json"]);
+    let settings = |settings: serde_json::Value, cluster: &Cluster| {
+        std::fs::write(cluster.folder().join("settings.json"), settings.to_string()).unwrap();
+    };
+    // With nobody else to ask it would form a cluster at once.
+    settings(serde_json::json!({"bootstrap": "join"}), &cluster);
+    cluster.start(0);
+    wait_for_log(&cluster, "waiting to be added to the cluster");
+    let status = cluster.http(0).status().unwrap();
+    assert_eq!((&status.body["role"], status.body["term"].as_u64()), (&"Follower".into(), Some(0)));
+    assert_eq!(cluster.http(0).create_topic("t").unwrap().code, 503);
+    cluster.kill(0);
+    settings(serde_json::json!({"bootstrap": "form"}), &cluster);
+    cluster.start(0);
+    cluster.leader();
+    assert_eq!(cluster.http(0).create_topic("t").unwrap().code, 201);
+    // Once it has a log it goes on with it.
+    cluster.kill(0);
+    settings(serde_json::json!({"bootstrap": "join"}), &cluster);
+    cluster.start(0);
+    cluster.leader();
+    assert_eq!(cluster.http(0).publish("t", "x").unwrap().code, 201);
+}
+
+#[test]
+fn rule_1_7_a_node_with_the_disk_of_another_cluster_serves_nobody() {
+    let mut cluster = Cluster::started(1);
+    assert_eq!(cluster.http(0).create_topic("t").unwrap().code, 201);
+    cluster.kill(0);
+    let other = "0123456789abcdef0123456789abcdef";
+    cluster.set_arguments(&["--cluster-id", other]);
+    cluster.start(0);
+    wait_for_log(&cluster, &format!("not to {other}"));
+    let status = cluster.http(0).status().unwrap();
+    assert_eq!(status.body["role"], "Follower");
+    assert_eq!(cluster.http(0).publish("t", "x").unwrap().code, 503);
+    assert!(cluster.is_running(0));
+    // With its own id, which it said, it serves again.
+    let logs = cluster.logs();
+    let own = logs.split("belongs to cluster ").nth(1).and_then(|rest| rest.get(..32)).unwrap().to_owned();
+    cluster.kill(0);
+    cluster.set_arguments(&["--cluster-id", &own]);
+    cluster.start(0);
+    cluster.leader();
+    assert_eq!(cluster.http(0).publish("t", "x").unwrap().code, 201);
+}

@@ -76,8 +76,13 @@ impl Cluster {
     /// Starts every node with these further arguments.
     #[must_use]
     pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.set_arguments(arguments);
         self
+    }
+
+    /// Nodes that are started from now on get these further arguments instead of those before.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     }
 
     /// Starts every node with at most so many open files.
