@@ -311,6 +311,13 @@ impl Driver {
         for entry in applied {
             self.parts.bodies.applied(entry);
         }
+        for (id, result) in replies {
+            if let Some(reply) = self.replies.remove(&id) {
+                let result = result.and_then(|response| self.locate(response));
+                // The caller may have gone.
+                let _ = reply.send(result);
+            }
+        }
         for topic in deleted {
             self.parts.bodies.forget(topic);
         }
@@ -326,13 +333,6 @@ impl Driver {
                         Event::LookedUp(lookup.id, bodies.look_up(&lookup, true).expect("it may block"))
                     });
                 }
-            }
-        }
-        for (id, result) in replies {
-            if let Some(reply) = self.replies.remove(&id) {
-                let result = result.and_then(|response| self.locate(response));
-                // The caller may have gone.
-                let _ = reply.send(result);
             }
         }
         if let Some(role) = role {

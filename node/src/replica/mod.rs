@@ -202,7 +202,8 @@ pub struct Actions {
     pub load_to_apply: Option<(Index, Index)>,
     /// Messages to be looked up.
     pub lookups: Vec<Lookup>,
-    /// Calls that are answered. Must be performed after `applied`: a reply may name messages that stand there.
+    /// Calls that are answered. Their messages must be located after `applied`, since they may stand there, and before
+    /// `deleted` and `settled`, since a pop takes them and their topic may go with the next command.
     pub replies: Vec<(CallId, Result<Response, Failure>)>,
     /// Entries that were applied, oldest first.
     pub applied: Vec<AppliedEntry>,

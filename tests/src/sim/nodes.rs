@@ -455,6 +455,10 @@ impl World {
         for entry in applied {
             running.bodies.applied(entry);
         }
+        for (call, result) in replies {
+            self.reply(node, call, result)?;
+        }
+        let running = self.nodes[node].running();
         for topic in deleted {
             running.bodies.forget(topic);
         }
@@ -463,9 +467,6 @@ impl World {
         }
         for lookup in lookups {
             self.look_up(node, lookup);
-        }
-        for (call, result) in replies {
-            self.reply(node, call, result)?;
         }
         Ok(())
     }

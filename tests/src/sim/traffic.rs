@@ -149,7 +149,7 @@ impl World {
         Ok(())
     }
 
-    /// The bodies of an answer could not be read. What a peek saw may be gone by then, and so may a whole topic.
+    /// The bodies of an answer could not be read: there is no excuse, since they were located when it was given.
     pub(super) fn bodies_unreadable(
         &mut self,
         node: usize,
@@ -157,15 +157,11 @@ impl World {
         topic: u64,
         unreadable: &Unreadable,
     ) -> Result<(), Violation> {
-        let Some(call) = self.calls.get(&id) else { return Ok(()) };
-        let is_peek = matches!(call.request, Request::Peek { .. });
-        let replica = self.nodes[node].replica().expect("it has just read");
-        let topic = replica.state().topic(raftqueue_queue::TopicId(topic));
-        Violation::unless(is_peek || topic.is_none(), || {
-            format!("the messages of call {} cannot be read: {unreadable}", id.0)
-        })?;
-        self.answer(id, Answer::Broken);
-        Ok(())
+        let request = self.calls.get(&id).map(|call| &call.request);
+        Err(Violation(format!(
+            "node {node} cannot read the messages of topic {topic} for call {} ({request:?}): {unreadable}",
+            id.0
+        )))
     }
 
     fn check_delivery(&self, delivery: &Delivery, asked: &MessageRef) -> Result<(), Violation> {
