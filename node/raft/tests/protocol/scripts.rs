@@ -71,6 +71,7 @@ scripts! {
     a_member_is_added_as_a_learner_and_promoted
     a_new_voter_is_not_taken_for_a_silent_one
     a_node_that_was_cut_off_returns_without_disturbing_anybody
+    a_node_whose_disk_hangs_grants_no_pre_vote
     a_node_that_was_demoted_in_vain_is_a_voter_again
     a_node_with_a_smaller_term_may_still_win
     a_paused_leader_answers_no_stale_read
