@@ -4,8 +4,9 @@
 //! `RAFTQUEUE_KILLS` sets how many leaders are killed (5 by default).
 
 use raftqueue_tests::process::{Cluster, Http, Load, Unanswered, free_ports, programs};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 fn every_node(cluster: &Cluster) -> Vec<Http> {
@@ -193,9 +194,30 @@ fn a_node_that_cannot_start_says_why() {
     std::fs::write(cluster.folder().join("file"), "").unwrap();
     check(&started_with(&cluster, "other.json", &["--data-dir", "file"]), 3, &["file"]);
 
-    // A damaged identity is never formatted over.
+    // A folder that cannot be written. The administrator writes everywhere but on a file system that nobody can write.
+    let read_only = cluster.folder().join("read-only");
+    std::fs::create_dir(&read_only).unwrap();
+    std::fs::set_permissions(&read_only, std::fs::Permissions::from_mode(0o555)).unwrap();
+    let place = read_only.to_str().unwrap();
+    let mounted = runs("mount", &["-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", place]);
+    let refused = started_with(&cluster, "other.json", &["--data-dir", "read-only"]);
+    assert!(!mounted || runs("umount", &[place]));
+    check(&refused, 3, &["read-only"]);
+
+    // A folder that a newer build wrote: nothing in it is touched.
     let identity = Path::new(data_dir).join("IDENTITY");
-    let mut bytes = std::fs::read(&identity).unwrap();
+    let ours = std::fs::read(&identity).unwrap();
+    let mut newer = ours.clone();
+    newer[4] += 1;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&newer[..12]), &newer[16..]);
+    newer[12..16].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&identity, &newer).unwrap();
+    check(&started_alone(&cluster, &[]), 3, &["IDENTITY", "format version 2, this build reads up to 1"]);
+    assert_eq!(std::fs::read(&identity).unwrap(), newer);
+    std::fs::write(&identity, &ours).unwrap();
+
+    // A damaged identity is never formatted over.
+    let mut bytes = ours;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&identity, bytes).unwrap();
@@ -216,6 +238,10 @@ fn started_with(cluster: &Cluster, config: &str, arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .expect("the node can be started")
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).stderr(Stdio::null()).status().unwrap().success()
 }
 
 fn write_config(folder: &Path, port: u16, internal_port: u16) {
