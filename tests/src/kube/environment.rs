@@ -1,0 +1,92 @@
+//! Every environment variable that the harness obeys. Nothing else in `kube` reads the environment.
+
+use super::error::Error;
+use std::path::PathBuf;
+
+/// Whether the tests on a real Kubernetes run, as `RAFTQUEUE_KUBE` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Unset or empty: every case is shown as ignored.
+    Off,
+    /// `auto`: they run where the programs are there already; nothing is built.
+    Auto,
+    /// `require`: what is missing is built, and a case that cannot run fails.
+    Require,
+}
+
+impl Mode {
+    /// Reads `RAFTQUEUE_KUBE`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for any other word: whoever set it must correct it.
+    pub fn read() -> Result<Self, Error> {
+        match variable("RAFTQUEUE_KUBE").as_deref() {
+            None => Ok(Self::Off),
+            Some("auto") => Ok(Self::Auto),
+            Some("require") => Ok(Self::Require),
+            Some(other) => Err(Error::Setting {
+                variable: "RAFTQUEUE_KUBE",
+                value: other.to_owned(),
+                expected: "unset, `auto` or `require`",
+            }),
+        }
+    }
+}
+
+/// The kubeconfig of a cluster that is not ours (`RAFTQUEUE_TEST_KUBECONFIG`): then nothing is started.
+#[must_use]
+pub fn foreign_kubeconfig() -> Option<PathBuf> {
+    variable("RAFTQUEUE_TEST_KUBECONFIG").map(PathBuf::from)
+}
+
+/// A program named by the conventions of Kubernetes' own test tools: `TEST_ASSET_KUBE_APISERVER` and the like name one
+/// program, `KUBEBUILDER_ASSETS` names a folder.
+#[must_use]
+pub fn named_program(name: &str) -> Option<PathBuf> {
+    let own = format!("TEST_ASSET_{}", name.to_uppercase().replace('-', "_"));
+    if let Some(program) = variable(&own) {
+        return Some(PathBuf::from(program));
+    }
+    let program = PathBuf::from(variable("KUBEBUILDER_ASSETS")?).join(name);
+    program.is_file().then_some(program)
+}
+
+/// The folder that outlives repositories and builds: `$XDG_CACHE_HOME/raftqueue`, else `~/.cache/raftqueue`.
+///
+/// # Errors
+/// [`Error::Setting`] if neither variable is set.
+pub fn cache_folder() -> Result<PathBuf, Error> {
+    let base = match (variable("XDG_CACHE_HOME"), variable("HOME")) {
+        (Some(cache), _) => PathBuf::from(cache),
+        (None, Some(home)) => PathBuf::from(home).join(".cache"),
+        (None, None) => {
+            return Err(Error::Setting {
+                variable: "XDG_CACHE_HOME",
+                value: String::new(),
+                expected: "a folder to keep programs in (HOME is not set either)",
+            });
+        }
+    };
+    Ok(base.join("raftqueue"))
+}
+
+/// The folder that holds the state of every Kubernetes of this harness that runs here: `$TMPDIR/raftqueue-kube`.
+#[must_use]
+pub fn state_parent() -> PathBuf {
+    std::env::temp_dir().join("raftqueue-kube")
+}
+
+/// Cargo's target folder, which `CARGO_TARGET_DIR` moves.
+#[must_use]
+pub fn target_folder() -> PathBuf {
+    let root = crate::process::repository();
+    variable("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness takes its settings from the environment, here only"
+)]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,233 @@
+//! A Kubernetes of our own: its parts in the order of their start, what tests do to them, and their end.
+
+use super::Options;
+use super::cache::Programs;
+use super::command::run;
+use super::component::Component;
+use super::control_plane::ControlPlane;
+use super::error::Error;
+use super::images::Image;
+use super::kubectl::Kubectl;
+use super::namespace::{Entrance, Namespaces};
+use super::node::{self, Node};
+use super::state::State;
+use super::volumes::Volumes;
+use super::{certificates, stop};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// A Kubernetes that this process started.
+#[derive(Debug)]
+pub struct Own {
+    state: State,
+    programs: Programs,
+    entrance: Entrance,
+    kubectl: Kubectl,
+    ready_after: Duration,
+    parts: Mutex<Parts>,
+}
+
+/// What runs. All are there until the end.
+#[derive(Debug, Default)]
+struct Parts {
+    namespaces: Option<Namespaces>,
+    control_plane: Option<ControlPlane>,
+    names: Option<Component>,
+    node: Option<Node>,
+    /// Nothing is left to be done at the end: it was stopped already, or left running on purpose.
+    is_settled: bool,
+}
+
+impl Own {
+    pub(super) fn start(options: &Options, programs: Programs) -> Result<Self, Error> {
+        let begun = Instant::now();
+        let state = State::named(&options.name)?;
+        {
+            let _lock = State::lock_all()?;
+            for name in stop::clear_abandoned()? {
+                eprintln!("cleared away what `{name}` left behind when it was killed");
+            }
+            state.create()?;
+        }
+        // From here on everything is written down, and dropping `own` clears it away.
+        let cache = (programs.folder(), "XDG_CACHE_HOME");
+        let namespaces = Namespaces::create(&state, &[cache]).inspect_err(|_| drop(stop::stop(&state)))?;
+        let entrance = namespaces.entrance().clone();
+        let kubectl = Kubectl::of(&state, &entrance, programs.path("kubectl"));
+        let parts = Parts { namespaces: Some(namespaces), ..Parts::default() };
+        let mut own = Self {
+            state,
+            programs,
+            entrance,
+            kubectl,
+            ready_after: Duration::ZERO,
+            parts: Mutex::new(parts),
+        };
+        own.start_parts(options)?;
+        own.ready_after = begun.elapsed();
+        Ok(own)
+    }
+
+    fn start_parts(&self, options: &Options) -> Result<(), Error> {
+        let (state, entrance, programs) = (&self.state, &self.entrance, &self.programs);
+        certificates::make(state)?;
+        let mut parts = self.parts();
+        // The runtime needs nothing of the control plane, so both start at once.
+        let runtime = options.node.then(|| Node::start_runtime(state, entrance, programs)).transpose()?;
+        let control_plane = ControlPlane::start(state, entrance, programs, &self.kubectl)?;
+        parts.control_plane = Some(control_plane);
+        parts.names = Some(node::start_names(state, entrance, programs)?);
+        if let Some(runtime) = runtime {
+            parts.node = Some(Node::start(state, entrance, programs, runtime)?);
+        }
+        let volumes = self.volumes();
+        volumes.make_class()?;
+        volumes.make(options.volumes)?;
+        let Parts { control_plane, names, node, .. } = &mut *parts;
+        if let Some(control_plane) = control_plane {
+            control_plane.wait(&self.kubectl)?;
+        }
+        if let Some(names) = names {
+            node::wait_for_names(names, entrance, programs)?;
+        }
+        node.as_mut().map_or(Ok(()), |node| node.wait(&self.kubectl))
+    }
+
+    /// Its state folder.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The way into its namespaces.
+    #[must_use]
+    pub fn entrance(&self) -> &Entrance {
+        &self.entrance
+    }
+
+    /// The path of one of its programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> std::path::PathBuf {
+        self.programs.path(name)
+    }
+
+    /// How long it took until it was ready.
+    #[must_use]
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    pub(super) fn kubectl(&self) -> &Kubectl {
+        &self.kubectl
+    }
+
+    /// Its volumes.
+    #[must_use]
+    pub fn volumes(&self) -> Volumes {
+        Volumes::new(self.state.path("volumes"), self.kubectl.clone())
+    }
+
+    /// Gives an image to its node.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with what the runtime said.
+    pub fn load(&self, image: &Image) -> Result<(), Error> {
+        node::import(&self.state, &self.entrance, &self.programs, image)
+    }
+
+    /// Kills the API server and starts it again; returns once it answers.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], [`Error::TimedOut`].
+    pub fn restart_api_server(&self) -> Result<(), Error> {
+        let mut parts = self.parts();
+        let control_plane = parts.control_plane.as_mut().expect("it is there until the end");
+        control_plane.restart_api_server(&self.kubectl)
+    }
+
+    /// Kills the name server: no name resolves until [`Own::start_names`].
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if the signal cannot be sent.
+    pub fn stop_names(&self) -> Result<(), Error> {
+        self.parts().names.as_mut().expect("it is there until the end").kill()
+    }
+
+    /// Starts the name server again; returns once names resolve.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], [`Error::TimedOut`].
+    pub fn start_names(&self) -> Result<(), Error> {
+        let mut parts = self.parts();
+        let names = parts.names.as_mut().expect("it is there until the end");
+        names.start_again()?;
+        node::wait_for_names(names, &self.entrance, &self.programs)
+    }
+
+    /// Sends a signal to the first process of a container, by the runtime's id.
+    pub(super) fn signal_container(&self, id: &str, signal: &str) -> Result<(), Error> {
+        let mut command = node::ctr(&self.state, &self.entrance, &self.programs);
+        run(command.args(["tasks", "kill", "--signal", &format!("SIG{signal}"), id])).map(drop)
+    }
+
+    /// Says if any part has ended by itself.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] with the end of its log.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut parts = self.parts();
+        let Parts { control_plane, names, node, .. } = &mut *parts;
+        control_plane.as_mut().map_or(Ok(()), ControlPlane::check)?;
+        names.as_mut().map_or(Ok(()), Component::check)?;
+        node.as_mut().map_or(Ok(()), Node::check)
+    }
+
+    pub(super) fn stop(self) -> Result<(), Error> {
+        self.end()
+    }
+
+    pub(super) fn leave_running(self) -> Result<(), Error> {
+        let mut record = self.state.read_record();
+        record.owner = None;
+        self.state.record(&record)?;
+        let mut parts = self.parts();
+        parts.is_settled = true;
+        parts.namespaces.take().map_or(Ok(()), Namespaces::let_stay)
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        // A panic of one test while it held this says nothing about the parts.
+        self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Ends everything once; a second call finds nothing to do.
+    fn end(&self) -> Result<(), Error> {
+        let parts = std::mem::replace(&mut *self.parts(), Parts { is_settled: true, ..Parts::default() });
+        if parts.is_settled {
+            return Ok(());
+        }
+        stop::end_processes(&self.state)?;
+        if let Some(control_plane) = parts.control_plane {
+            control_plane.forget();
+        }
+        if let Some(names) = parts.names {
+            names.forget();
+        }
+        if let Some(node) = parts.node {
+            node.forget();
+        }
+        if let Some(namespaces) = parts.namespaces {
+            namespaces.wait();
+        }
+        let _lock = State::lock_all()?;
+        stop::stop(&self.state)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("the Kubernetes in {} is not stopped whole: {error}", self.state.folder().display());
+        }
+    }
+}
