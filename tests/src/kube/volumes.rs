@@ -50,6 +50,10 @@ impl Volumes {
     /// [`Error::Io`] for the folders, [`Error::Failed`] if the API refuses them.
     pub fn make(&self, count: usize) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
+        if count == 0 {
+            // kubectl refuses an empty list.
+            return Ok(names);
+        }
         let mut number = 0;
         while names.len() < count {
             let name = format!("volume-{number:02}");
