@@ -4,4 +4,18 @@
 //! can check by itself. There is no admission webhook: what the schema and its rules let through is what the rest of the
 //! operator has to deal with.
 
+pub mod apply;
+pub mod build;
+pub mod config;
+pub mod controller;
 pub mod crd;
+pub mod events;
+pub mod health;
+pub mod lease;
+pub mod metrics;
+pub mod names;
+pub mod observation;
+pub mod observe;
+pub mod plan;
+pub mod status;
+pub mod validate;

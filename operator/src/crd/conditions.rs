@@ -13,20 +13,24 @@ pub enum ConditionType {
     Ready,
     /// True: there is a leader and a majority, so messages can be published and received.
     Available,
-    /// True: the operator is changing something. False with [`Reason::DeadlineExceeded`]: it is stuck doing so.
+    /// True: something is on its way that needs nobody's help.
     Progressing,
-    /// True: something is wrong that does not stop the cluster from serving yet.
+    /// True: something is wrong, and its message says what to do.
     Degraded,
     /// True: a majority of the voters is ready.
     QuorumHealthy,
-    /// True: every node runs the image and the settings that the spec asks for.
+    /// True: every pod was made from the image, the settings and the resources that the spec asks for.
     UpToDate,
     /// True: every node has a disk of the size that the spec asks for.
     StorageReady,
+    /// True: everything that the spec asks for can be done.
+    SpecAccepted,
     /// True: the operator was told to change nothing.
     Paused,
     /// True: the last look at the cluster ended without an error.
     Reconciled,
+    /// True: the cluster has one member, so one lost disk loses every message.
+    SingleMember,
     /// True: disks of another cluster were found, and no step is taken until they are gone.
     ForeignDisk,
 }
@@ -41,8 +45,10 @@ impl ConditionType {
         Self::QuorumHealthy,
         Self::UpToDate,
         Self::StorageReady,
+        Self::SpecAccepted,
         Self::Paused,
         Self::Reconciled,
+        Self::SingleMember,
         Self::ForeignDisk,
     ];
 }
@@ -52,20 +58,10 @@ impl ConditionType {
 pub enum Reason {
     /// Everything is as the spec asks.
     AsAsked,
-    /// The nodes start and form the cluster.
+    /// The nodes start and form the cluster, or begin again on the disks that they find.
     Forming,
-    /// Members are being added.
-    ScalingUp,
-    /// Members are being removed.
-    ScalingDown,
-    /// Nodes are being restarted with another image or other settings.
-    Updating,
-    /// Disks are being grown.
-    GrowingDisks,
-    /// A member whose disk was lost is being replaced.
-    ReplacingMember,
-    /// A step took longer than it may.
-    DeadlineExceeded,
+    /// Children of an earlier object of the same name are still being deleted.
+    WaitingForDeletion,
     /// A node leads and a majority follows.
     LeaderElected,
     /// No node leads.
@@ -74,17 +70,49 @@ pub enum Reason {
     MembersNotReady,
     /// One more failure would cost the majority.
     QuorumAtRisk,
-    /// A majority of the voters is missing.
+    /// A majority of the voters is not ready.
     QuorumLost,
+    /// A node of the cluster has lost its disk, or got an empty one.
+    DiskLost,
+    /// Pods run that were made before the last change of the spec.
+    OlderPods,
+    /// Disks are smaller than the spec asks for, and do not grow in this version.
+    DisksCannotGrow,
+    /// Some disks have no volume yet.
+    DisksMissing,
+    /// A node's image cannot be pulled.
+    ImageNotPulled,
+    /// No volume is there for a node's disk.
+    VolumeUnbound,
+    /// No machine has room for a pod.
+    Unschedulable,
+    /// A node ends again and again.
+    CrashLooping,
+    /// Kubernetes cannot start the container of a pod.
+    ContainerNotStarted,
+    /// Kubernetes does not make a pod.
+    PodNotMade,
+    /// A pod runs, but its node does not answer the operator.
+    NodeSilent,
+    /// The cluster has one member.
+    OneMember,
     /// Disks that belong to different clusters were found.
     MixedClusters,
-    /// The spec asks for something that cannot be.
-    SpecRefused,
+    /// A setting in `spec.config` is not known or cannot have its value.
+    ConfigRefused,
+    /// `spec.replicas` cannot be as asked.
+    ReplicasRefused,
+    /// `spec.replicas` was changed after the cluster was made, which this version does not follow.
+    ReplicasFixed,
+    /// The object cannot be read.
+    NotReadable,
+    /// An object with the name of a child exists and belongs to something else.
+    NameTaken,
     /// `spec.paused` is set.
     PausedBySpec,
     /// `spec.paused` is not set.
     NotPaused,
-    /// A call to the API server or to a node failed.
+    /// A call to the API server failed.
     CallFailed,
     /// The nodes could not be asked.
     NotObserved,

@@ -15,6 +15,7 @@
 #![expect(unreachable_pub, reason = "the derived schema makes hidden copies of the public types")]
 
 mod conditions;
+mod quantity;
 mod resources;
 mod schema;
 mod settings;
@@ -24,6 +25,7 @@ mod storage;
 mod tests;
 
 pub use conditions::{ConditionType, Finding, Reason, Truth, conclude, condition};
+pub use quantity::thousandths;
 pub use resources::{CPU_REQUEST_DEFAULT, MEMORY_REQUEST_DEFAULT};
 pub use settings::{
     CONFIG_ENTRIES_MAX, CONFIG_VALUE_LENGTH_MAX, SETTINGS, Setting, SettingRefused, SettingValue,

@@ -85,12 +85,6 @@ pub struct MemberStatus {
     pub role: Role,
     /// Whether it is ready to serve.
     pub ready: bool,
-    /// Index of the last entry that it has applied; absent where unknown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub applied_index: Option<i64>,
-    /// Entries that it is behind the leader; absent where unknown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lag: Option<i64>,
 }
 
 /// A member's part in the cluster.
@@ -118,14 +112,16 @@ pub enum Phase {
     Forming,
     /// All is as the spec asks.
     Ready,
-    /// Members are being added or removed.
-    Scaling,
-    /// Nodes are being restarted with another image or other settings.
-    Updating,
+    /// It serves; some nodes still run an older image or older settings.
+    Outdated,
+    /// The spec asks for what cannot be; the nodes run on as they were.
+    Refused,
     /// It serves, but not all members are well.
     Degraded,
-    /// A majority is missing: nothing can be published or received.
-    QuorumLost,
+    /// A majority is missing, or none leads: nothing can be published or received.
+    Unavailable,
+    /// Disks of another cluster were found.
+    ForeignDisk,
     /// The operator was told to change nothing.
     Paused,
     /// An operator of another version wrote something else.

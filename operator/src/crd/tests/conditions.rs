@@ -16,11 +16,14 @@ fn finding(about: ConditionType, holds: bool, reason: Reason) -> Finding {
 fn a_condition_keeps_its_time_until_its_truth_changes() {
     let ready = |holds, reason| vec![finding(ConditionType::Ready, holds, reason)];
     let first = conclude(&[], ready(false, Reason::Forming), Some(1), &at(10));
-    let second = conclude(&first, ready(false, Reason::ScalingUp), Some(2), &at(20));
+    let second = conclude(&first, ready(false, Reason::MembersNotReady), Some(2), &at(20));
     let third = conclude(&second, ready(true, Reason::AsAsked), Some(2), &at(30));
     let times: Vec<_> = [&first, &second, &third].map(|all| all[0].last_transition_time.clone()).into();
     assert_eq!(times, [at(10), at(10), at(30)]);
-    assert_eq!((second[0].reason.as_str(), second[0].message.as_str()), ("ScalingUp", "ScalingUp."));
+    assert_eq!(
+        (second[0].reason.as_str(), second[0].message.as_str()),
+        ("MembersNotReady", "MembersNotReady.")
+    );
     assert_eq!((second[0].status.as_str(), third[0].status.as_str()), ("False", "True"));
     assert_eq!(second[0].observed_generation, Some(2));
 }
@@ -66,8 +69,10 @@ fn the_names_are_what_users_were_told() {
             "QuorumHealthy",
             "UpToDate",
             "StorageReady",
+            "SpecAccepted",
             "Paused",
             "Reconciled",
+            "SingleMember",
             "ForeignDisk"
         ]
     );

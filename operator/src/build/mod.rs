@@ -1,0 +1,74 @@
+//! From a shape to the children: typed objects, whole, as they are to be. PURE: nothing here can reach the API server.
+//!
+//! Every child carries the labels of [`crate::names`] and an owner reference to its RaftQueue, so that Kubernetes deletes it
+//! with that; claims carry none, since what becomes of the disks is for `spec.storage.retention` to say.
+//!
+//! How to add a child: a function in a file of its own, a field in [`Resources`], and [`crate::apply`] stops compiling until
+//! it applies that.
+
+mod access;
+mod settings;
+mod stateful_set;
+
+use crate::crd::RaftQueue;
+use crate::names;
+use crate::plan::Shape;
+use crate::validate::Asked;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+
+/// Fewest nodes of which one can be spared, so that a budget makes sense.
+const BUDGET_REPLICAS_MIN: i32 = 3;
+
+/// The children, in the order in which they are applied: what pods need comes before the pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resources {
+    /// The nodes' identity.
+    pub service_account: ServiceAccount,
+    /// The nodes' settings.
+    pub config_map: ConfigMap,
+    /// By which nodes find each other.
+    pub headless_service: Service,
+    /// By which clients find ready nodes.
+    pub client_service: Service,
+    /// Keeps drains from taking two nodes at once; absent for a single node, which could never be drained with it.
+    pub budget: Option<PodDisruptionBudget>,
+    /// The pods.
+    pub stateful_set: StatefulSet,
+}
+
+/// All children of this shape.
+#[must_use]
+pub fn build(asked: &Asked, shape: &Shape) -> Resources {
+    Resources {
+        service_account: access::build_service_account(asked),
+        config_map: settings::build_config_map(asked, shape),
+        headless_service: access::build_headless_service(asked),
+        client_service: access::build_client_service(asked),
+        budget: (shape.replicas >= BUDGET_REPLICAS_MIN).then(|| access::build_budget(asked)),
+        stateful_set: stateful_set::build_stateful_set(asked, shape),
+    }
+}
+
+/// Metadata of a child of this name.
+fn child(asked: &Asked, name: String) -> ObjectMeta {
+    let owner = OwnerReference {
+        api_version: RaftQueue::api_version(&()).into_owned(),
+        kind: RaftQueue::kind(&()).into_owned(),
+        name: asked.name.clone(),
+        uid: asked.uid.clone(),
+        controller: Some(true),
+        // Deleting the RaftQueue in the foreground waits until its pods are gone.
+        block_owner_deletion: Some(true),
+    };
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(asked.namespace.clone()),
+        labels: Some(names::labels(&asked.name)),
+        owner_references: Some(vec![owner]),
+        ..ObjectMeta::default()
+    }
+}

@@ -1,0 +1,48 @@
+//! The settings file of the nodes, in a ConfigMap.
+//!
+//! Forming or joining stands here and not in the pods' template: a node reads it when it starts, and a cluster that has formed
+//! changes to joining without a restart.
+
+use super::child;
+use crate::names;
+use crate::plan::{Bootstrap, Shape};
+use crate::validate::Asked;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// How long a stopping node goes on answering where `spec.config` does not say: clients learn of its end within that.
+pub(super) const DRAIN_MS_DEFAULT: u64 = 3_000;
+
+pub(super) fn build_config_map(asked: &Asked, shape: &Shape) -> ConfigMap {
+    let text = serde_json::to_string_pretty(&Value::Object(settings(asked, shape)))
+        .expect("a map of texts and numbers can be written");
+    ConfigMap {
+        metadata: child(asked, names::config_map(&asked.name)),
+        data: Some(BTreeMap::from([(names::SETTINGS_FILE.to_owned(), text + "\n")])),
+        ..ConfigMap::default()
+    }
+}
+
+fn settings(asked: &Asked, shape: &Shape) -> Map<String, Value> {
+    let mut settings = Map::new();
+    let mut set = |key: &str, value: Value| settings.insert(key.to_owned(), value);
+    match shape.bootstrap {
+        Bootstrap::Form => {
+            set("bootstrap", json!("form"));
+        }
+        Bootstrap::Join(cluster) => {
+            set("bootstrap", json!("join"));
+            if let Some(id) = cluster {
+                set("cluster-id", json!(id.to_string()));
+            }
+        }
+    }
+    set("members", json!(asked.nodes(shape.replicas)));
+    set("service", json!(format!("{}.{}.svc", names::headless(&asked.name), asked.namespace)));
+    set("drain-ms", json!(DRAIN_MS_DEFAULT));
+    for (key, value) in &asked.spec.config {
+        set(key, json!(value));
+    }
+    settings
+}

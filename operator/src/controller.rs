@@ -1,0 +1,324 @@
+//! The loop: a pass over an object whenever something about it changed, and now and then without a cause.
+//!
+//! A pass is `observe, validate, plan, build, apply, status`, in [`pass`]; here is what calls it: the watches, how many passes run
+//! at once, how long to wait after one that failed. An object that cannot be read does not hold up the others.
+
+use crate::apply::{apply, take};
+use crate::build::build;
+use crate::crd::{RaftQueue, RaftQueueStatus, Reason};
+use crate::events;
+use crate::health::Health;
+use crate::metrics::PassResult;
+use crate::names::{INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
+use crate::observe::observe;
+use crate::plan::{Pace, Step, plan};
+use crate::status::{self, answer, answer_unseen};
+use crate::validate::{asked, validate};
+use futures_util::{StreamExt, future::BoxFuture};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{Action, Config as LoopConfig, Controller};
+use kube::runtime::events::{Event, Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// An object as it comes from the API server, readable or not.
+type Guarded = DeserializeGuard<RaftQueue>;
+
+/// When to look again at a cluster that is well.
+const STEADY: Duration = Duration::from_secs(30);
+/// When to look again while something is on its way or wrong.
+const SOON: Duration = Duration::from_secs(2);
+/// How long changes that come together are gathered.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// How long a pass may take.
+const PASS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after the first pass over an object that failed; each further one doubles it.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause after a pass that failed.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What every pass needs.
+pub struct Context {
+    client: Client,
+    recorder: Recorder,
+    health: Arc<Health>,
+    node_image: String,
+    /// Passes over an object that failed in a row.
+    failures: Mutex<BTreeMap<String, u32>>,
+    jitter: RandomState,
+}
+
+/// Why a pass failed. The loop tries again, later and later.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// The API server refused a call, or could not be reached.
+    #[error("{0}")]
+    Call(String),
+    /// It took longer than it may.
+    #[error("took longer than {} s", PASS_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+impl Context {
+    /// For an operator of this name.
+    #[must_use]
+    pub fn new(client: Client, health: Arc<Health>, node_image: String, identity: String) -> Self {
+        let reporter = Reporter { controller: MANAGER.into(), instance: Some(identity) };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            health,
+            node_image,
+            failures: Mutex::default(),
+            jitter: RandomState::new(),
+        }
+    }
+
+    async fn tell(&self, object: &RaftQueue, told: &[Event]) {
+        let reference = object.object_ref(&());
+        for event in told {
+            let note = event.note.as_deref().unwrap_or_default();
+            tracing::info!(reason = event.reason, "{note}");
+            if let Err(error) = self.recorder.publish(event, &reference).await {
+                tracing::warn!(%error, reason = event.reason, "cannot write an event");
+            }
+        }
+    }
+
+    /// How long to wait after another failure of this object.
+    fn pause(&self, object: &str) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(object.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        pause(*count, self.jitter.hash_one((object, *count)))
+    }
+
+    fn forgive(&self, object: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+    }
+}
+
+/// The pause after this many failures in a row: from half to all of a time that doubles, up to [`PAUSE_MAX`].
+fn pause(failures: u32, random: u64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let whole = PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX);
+    let share = u32::try_from(random % 1_000).unwrap_or(0);
+    whole / 2 + whole / 2 * share / 1_000
+}
+
+/// Runs the loop until `stop` is done; passes that are under way are finished first.
+pub async fn run(
+    context: Arc<Context>,
+    namespace: Option<&str>,
+    concurrency: u16,
+    stop: BoxFuture<'static, ()>,
+) {
+    // What a BoxFuture lacks: Sync. Only its end is of interest.
+    let (stopped, mut stopping) = tokio::sync::watch::channel(false);
+    let stopper = tokio::spawn(async move {
+        stop.await;
+        stopped.send_replace(true);
+    });
+    let client = context.client.clone();
+    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGER}"));
+    let controller = Controller::new(api::<Guarded>(&client, namespace), watcher::Config::default());
+    let passes = controller
+        .with_config(LoopConfig::default().concurrency(concurrency).debounce(DEBOUNCE))
+        .owns(api::<PartialObjectMeta<Service>>(&client, namespace), ours.clone())
+        .owns(api::<PartialObjectMeta<ConfigMap>>(&client, namespace), ours.clone())
+        .owns(api::<PartialObjectMeta<ServiceAccount>>(&client, namespace), ours.clone())
+        .owns(api::<PartialObjectMeta<PodDisruptionBudget>>(&client, namespace), ours.clone())
+        .owns(api::<PartialObjectMeta<StatefulSet>>(&client, namespace), ours.clone())
+        .watches(api::<PartialObjectMeta<Pod>>(&client, namespace), ours.clone(), |pod| whose(&pod.metadata))
+        .watches(api::<PartialObjectMeta<PersistentVolumeClaim>>(&client, namespace), ours, |claim| {
+            whose(&claim.metadata)
+        })
+        .graceful_shutdown_on(async move {
+            // An error means that the sender is gone, which is the end as well.
+            let _ = stopping.wait_for(|stopped| *stopped).await;
+        })
+        .run(reconcile, |object, error, context| failed(object.meta(), error, &context), context);
+    passes
+        .for_each(|ended| async move {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a pass or a watch failed");
+            }
+        })
+        .await;
+    stopper.abort();
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The object that a pod or a claim belongs to, by its labels: its owner is a StatefulSet, or nobody.
+fn whose(metadata: &ObjectMeta) -> Option<ObjectRef<Guarded>> {
+    let name = metadata.labels.as_ref()?.get(INSTANCE_LABEL)?;
+    Some(ObjectRef::new(name).within(metadata.namespace.as_deref()?))
+}
+
+fn failed(object: &ObjectMeta, error: &PassError, context: &Context) -> Action {
+    let pause = context.pause(&key(object));
+    tracing::warn!(%error, seconds = pause.as_secs_f32(), "a pass failed; trying again");
+    Action::requeue(pause)
+}
+
+fn key(metadata: &ObjectMeta) -> String {
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+    format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default())
+}
+
+async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
+    let started = Instant::now();
+    let ended = tokio::time::timeout(PASS_TIMEOUT, Box::pin(pass(object.meta(), &context))).await;
+    let (result, action) = match ended {
+        Ok(Ok((result, action))) => (result, Ok(action)),
+        Ok(Err(error)) => (PassResult::Failed, Err(error)),
+        Err(_) => (PassResult::TimedOut, Err(PassError::TimedOut)),
+    };
+    context.health.metrics.count_pass(result, started.elapsed());
+    if action.is_ok() {
+        context.forgive(&key(object.meta()));
+    }
+    action
+}
+
+/// One pass over the object of this name. Cancelled or killed anywhere, the next one goes on from what it sees then.
+async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, Action), PassError> {
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let client = &context.client;
+    // The watch may be behind what the last pass wrote.
+    let objects: Api<Guarded> = Api::namespaced(client.clone(), namespace);
+    let found = objects.get_opt(name).await.map_err(|error| PassError::Call(error.to_string()))?;
+    let Some(DeserializeGuard(object)) = found.filter(|found| found.meta().deletion_timestamp.is_none())
+    else {
+        // Kubernetes deletes the children by itself.
+        context.health.metrics.forget(namespace, name);
+        return Ok((PassResult::Done, Action::await_change()));
+    };
+    let now = Time(Timestamp::now());
+    let object = match object {
+        Ok(object) => object,
+        Err(invalid) => {
+            let why = format!("the object cannot be read: {}. Correct it with kubectl edit", invalid.error);
+            let before = known_status(client, &invalid.metadata).await;
+            let after = answer_unseen(&before, invalid.metadata.generation, Reason::NotReadable, &why, &now);
+            write(context, &invalid.metadata, &after).await?;
+            return Ok((PassResult::NotReadable, Action::await_change()));
+        }
+    };
+    let before = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation;
+    let asked = asked(&object, &context.node_image);
+    let refusals = validate(&asked);
+    let seen = match Box::pin(observe(client, &asked)).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            let why = format!("cannot look at the cluster: {error}. It is tried again by itself");
+            let after = answer_unseen(&before, generation, Reason::CallFailed, &why, &now);
+            // The first failure is the one to tell, not that it could not be written down either.
+            let _ = write(context, &object.metadata, &after).await;
+            return Err(PassError::Call(why));
+        }
+    };
+    let plan = plan(&asked, &refusals, &seen);
+    let mut told = Vec::new();
+    let mut failure = None;
+    if let Some(shape) = &plan.shape {
+        failure = apply(client, &asked, &seen, &build(&asked, shape)).await.err();
+    }
+    if let (None, Some(step)) = (&failure, &plan.step) {
+        match take(client, &asked, step).await {
+            Ok(true) => {
+                context.health.metrics.count_step(label(step));
+                told.push(events::event_of(step));
+            }
+            Ok(false) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    let why = failure.map(|failure| failure.to_string());
+    let after = answer(&asked, &before, generation, &plan, &seen, why.as_deref(), &now);
+    write(context, &object.metadata, &after).await?;
+    told.extend(events::events(&before, &after));
+    context.tell(&object, &told).await;
+    match (why, plan.pace) {
+        (Some(why), _) => Err(PassError::Call(why)),
+        (None, Pace::Soon) => Ok((PassResult::Done, Action::requeue(SOON))),
+        (None, Pace::Steady) => Ok((PassResult::Done, Action::requeue(STEADY))),
+    }
+}
+
+async fn write(context: &Context, metadata: &ObjectMeta, after: &RaftQueueStatus) -> Result<(), PassError> {
+    context.health.metrics.show(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+        after,
+    );
+    status::write(&context.client, metadata, after)
+        .await
+        .map_err(|error| PassError::Call(format!("cannot write the status: {error}")))
+}
+
+/// The status of an object that cannot be read as a whole, as far as that can.
+async fn known_status(client: &Client, metadata: &ObjectMeta) -> RaftQueueStatus {
+    let resource = kube::api::ApiResource::erase::<RaftQueue>(&());
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let api: Api<kube::api::DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let object = api.get_opt(metadata.name.as_deref().unwrap_or_default()).await.ok().flatten();
+    let status = object.and_then(|object| object.data.get("status").cloned()).unwrap_or(Value::Null);
+    serde_json::from_value(status).unwrap_or_default()
+}
+
+fn label(step: &Step) -> &'static str {
+    match step {
+        Step::ReplaceStuckPod { .. } => "replace_stuck_pod",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_a_limit_and_differ() {
+        for (failures, most) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (100, 60), (u32::MAX, 60)] {
+            for random in [0, 1, 499, 999, u64::MAX] {
+                let pause = pause(failures, random);
+                let most = Duration::from_secs(most);
+                assert!(pause >= most / 2 && pause <= most, "{failures} {random}: {pause:?}");
+            }
+        }
+        assert_ne!(pause(3, 0), pause(3, 500));
+    }
+
+    #[test]
+    fn a_pod_belongs_to_whom_its_label_names() {
+        let metadata = |label: &str| ObjectMeta {
+            namespace: Some("shop".into()),
+            labels: Some(BTreeMap::from([(label.to_owned(), "demo".to_owned())])),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(whose(&metadata(INSTANCE_LABEL)), Some(ObjectRef::new("demo").within("shop")));
+        assert_eq!(whose(&metadata("app")), None);
+    }
+}

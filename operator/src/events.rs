@@ -1,0 +1,160 @@
+//! Events: what changed, told once, when it changes.
+//!
+//! They follow from the conditions before and after a pass, so that an operator that was restarted tells nothing twice.
+
+use crate::crd::{ConditionType, RaftQueueStatus, Reason, condition};
+use crate::plan::Step;
+use kube::runtime::events::{Event, EventType};
+
+/// Most bytes of a note that the API server takes.
+const NOTE_BYTES_MAX: usize = 1_000;
+
+/// When the change of a condition is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// When it becomes true.
+    True,
+    /// When it becomes false.
+    False,
+    /// When it becomes false after it was true.
+    Lost,
+}
+
+/// Conditions whose change is told, when, and whether it is bad news.
+const TELLING: &[(ConditionType, Told, EventType)] = &[
+    (ConditionType::Ready, Told::True, EventType::Normal),
+    (ConditionType::Available, Told::Lost, EventType::Warning),
+    (ConditionType::Degraded, Told::True, EventType::Warning),
+    (ConditionType::UpToDate, Told::False, EventType::Normal),
+    (ConditionType::StorageReady, Told::False, EventType::Warning),
+    (ConditionType::SpecAccepted, Told::False, EventType::Warning),
+    (ConditionType::Paused, Told::True, EventType::Normal),
+    (ConditionType::Reconciled, Told::False, EventType::Warning),
+    (ConditionType::SingleMember, Told::True, EventType::Warning),
+];
+
+/// The events of a pass.
+#[must_use]
+pub fn events(before: &RaftQueueStatus, after: &RaftQueueStatus) -> Vec<Event> {
+    let mut events = Vec::new();
+    if let (None, Some(id)) = (&before.cluster_id, &after.cluster_id) {
+        events.push(event(
+            EventType::Normal,
+            "ClusterFound",
+            "Observe",
+            &format!("the nodes are cluster {id}"),
+        ));
+    }
+    for (about, told, kind) in TELLING {
+        let now = condition(&after.conditions, *about);
+        let then = condition(&before.conditions, *about);
+        let same = now.map(|now| (&now.status, &now.reason)) == then.map(|then| (&then.status, &then.reason));
+        let Some(now) = now.filter(|_| !same) else { continue };
+        let is_told = match told {
+            Told::True => now.status == "True",
+            Told::False => now.status == "False",
+            Told::Lost => now.status == "False" && then.is_some_and(|then| then.status == "True"),
+        };
+        // Disks that have no volume yet are the ordinary beginning; where that lasts, the pods' trouble is told.
+        if is_told && now.reason != Reason::DisksMissing.to_string() {
+            let reason = if *about == ConditionType::Ready { "Ready" } else { now.reason.as_str() };
+            events.push(event(*kind, reason, "Observe", &now.message));
+        }
+    }
+    events
+}
+
+/// The event of a step that was taken.
+#[must_use]
+pub fn event_of(step: &Step) -> Event {
+    match step {
+        Step::ReplaceStuckPod { pod, .. } => event(
+            EventType::Normal,
+            "StuckPodReplaced",
+            "DeletePod",
+            &format!(
+                "{pod} did not run and was made from an older template: deleted, so that it is made anew"
+            ),
+        ),
+    }
+}
+
+fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
+    let end = (0..=NOTE_BYTES_MAX.min(note.len())).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
+    Event {
+        type_,
+        reason: reason.into(),
+        note: Some(note[..end].to_owned()),
+        action: action.into(),
+        secondary: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::{Finding, conclude};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
+    fn status(findings: &[(ConditionType, bool, Reason)]) -> RaftQueueStatus {
+        let found = findings
+            .iter()
+            .map(|(about, holds, reason)| Finding {
+                about: *about,
+                holds: (*holds).into(),
+                reason: *reason,
+                message: "words".into(),
+            })
+            .collect();
+        let now = Time(Timestamp::from_second(0).unwrap());
+        RaftQueueStatus { conditions: conclude(&[], found, None, &now), ..RaftQueueStatus::default() }
+    }
+
+    fn told(before: &RaftQueueStatus, after: &RaftQueueStatus) -> Vec<String> {
+        events(before, after).into_iter().map(|event| event.reason).collect()
+    }
+
+    #[test]
+    fn a_change_is_told_once() {
+        use ConditionType as About;
+        let none = RaftQueueStatus::default();
+        let forming =
+            status(&[(About::Ready, false, Reason::Forming), (About::Available, false, Reason::Forming)]);
+        let ready =
+            status(&[(About::Ready, true, Reason::AsAsked), (About::Available, true, Reason::LeaderElected)]);
+        let lost =
+            status(&[(About::Ready, false, Reason::NoLeader), (About::Available, false, Reason::NoLeader)]);
+        assert_eq!(told(&none, &forming), Vec::<String>::new());
+        assert_eq!(told(&forming, &ready), ["Ready"]);
+        assert_eq!(told(&ready, &ready), Vec::<String>::new());
+        assert_eq!(told(&ready, &lost), ["NoLeader"]);
+        assert_eq!(told(&none, &status(&[(About::SingleMember, true, Reason::OneMember)])), ["OneMember"]);
+    }
+
+    #[test]
+    fn another_reason_for_the_same_is_told_and_other_words_are_not() {
+        let at_risk = status(&[(ConditionType::Degraded, true, Reason::QuorumAtRisk)]);
+        let crashing = status(&[(ConditionType::Degraded, true, Reason::CrashLooping)]);
+        assert_eq!(told(&at_risk, &crashing), ["CrashLooping"]);
+        let mut other_words = crashing.clone();
+        other_words.conditions[0].message = "others".into();
+        assert_eq!(told(&crashing, &other_words), Vec::<String>::new());
+    }
+
+    #[test]
+    fn disks_on_their_way_are_not_told_and_those_too_small_are() {
+        let of = |reason| status(&[(ConditionType::StorageReady, false, reason)]);
+        assert_eq!(told(&RaftQueueStatus::default(), &of(Reason::DisksMissing)), Vec::<String>::new());
+        assert_eq!(told(&of(Reason::DisksMissing), &of(Reason::DisksCannotGrow)), ["DisksCannotGrow"]);
+    }
+
+    #[test]
+    fn a_note_is_cut_between_letters() {
+        let long = "ä".repeat(NOTE_BYTES_MAX);
+        let note = event(EventType::Normal, "R", "A", &long).note.unwrap();
+        assert_eq!(note.len(), NOTE_BYTES_MAX);
+        let odd = event(EventType::Normal, "R", "A", &format!("a{long}")).note.unwrap();
+        assert_eq!(odd.len(), NOTE_BYTES_MAX - 1);
+    }
+}

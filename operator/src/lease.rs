@@ -1,0 +1,222 @@
+//! Leadership among operators, by a Lease: at most one of them acts.
+//!
+//! [`judge`] decides and is pure; [`Holder`] makes the calls. Whether a Lease has run out is judged by how long this process has
+//! seen it unchanged, never by comparing clocks of different machines; every write names the version that it was judged by, so of
+//! two that write at once one is refused. A holder that could not renew for [`GIVE_UP_AFTER`] stops, well before anyone may take
+//! over. A library for this exists (kube-lease-manager), but it keeps its holder believing in itself while the API server cannot
+//! be reached, and compares clocks.
+
+use crate::names::MANAGER;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a Lease must be seen unchanged before another may take it.
+pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(15);
+/// How long a holder goes on without a renewal that succeeded.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
+/// Pause between two looks at the Lease.
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long one call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What to do about a Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// There is none: make it.
+    Create,
+    /// It is ours: renew it.
+    Renew,
+    /// It is nobody's, or was not renewed for too long: take it.
+    Take,
+    /// Somebody else holds it.
+    Wait,
+}
+
+/// Judges a Lease that was seen unchanged for this long.
+#[must_use]
+pub fn judge(lease: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> Judgement {
+    let Some(lease) = lease else { return Judgement::Create };
+    match lease.holder_identity.as_deref() {
+        Some(holder) if holder == identity => Judgement::Renew,
+        None | Some("") => Judgement::Take,
+        Some(_) => {
+            let seconds = lease.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+            let duration = seconds.map_or(TAKE_OVER_AFTER, Duration::from_secs);
+            if unchanged >= duration { Judgement::Take } else { Judgement::Wait }
+        }
+    }
+}
+
+/// One contender for the Lease.
+pub struct Holder {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    /// The version that was seen last, and since when.
+    seen: Option<(String, Instant)>,
+}
+
+impl Holder {
+    /// A contender of this identity: the name of its pod, so that a container that restarts takes its own Lease back at once.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, identity: String) -> Self {
+        let api = Api::namespaced(client, namespace);
+        Self { api, name: MANAGER.to_owned(), identity, seen: None }
+    }
+
+    /// Returns once this contender holds the Lease. Cancelling it is safe.
+    pub async fn acquire(&mut self) {
+        let mut is_told = false;
+        loop {
+            match self.look().await {
+                Ok(true) => return,
+                Ok(false) if is_told => {}
+                Ok(false) => {
+                    tracing::info!("another operator holds the lease; waiting for it");
+                    is_told = true;
+                }
+                Err(error) => tracing::warn!(%error, "cannot look at the lease; trying again"),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Renews the Lease for as long as it can; returns why it cannot any more. Whoever acts under the Lease stops then. Cancelling it
+    /// is safe.
+    pub async fn keep(&mut self) -> String {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match self.look().await {
+                Ok(true) => renewed = Instant::now(),
+                Ok(false) => return "another operator holds the lease".to_owned(),
+                Err(error) if renewed.elapsed() + CALL_TIMEOUT >= GIVE_UP_AFTER => {
+                    return format!(
+                        "the lease could not be renewed for {} s: {error}",
+                        renewed.elapsed().as_secs()
+                    );
+                }
+                Err(error) => tracing::warn!(%error, "cannot renew the lease; trying again"),
+            }
+        }
+    }
+
+    /// Gives the Lease back, so that the next operator need not wait. Does its best: nothing depends on it.
+    pub async fn release(&mut self) {
+        let give_back = async {
+            let mut lease = self.api.get(&self.name).await?;
+            let is_ours = |spec: &LeaseSpec| spec.holder_identity.as_deref() == Some(self.identity.as_str());
+            if let Some(spec) = lease.spec.as_mut().filter(|spec| is_ours(spec)) {
+                spec.holder_identity = None;
+                self.api.replace(&self.name, &post(), &lease).await?;
+            }
+            Ok::<_, kube::Error>(())
+        };
+        match tokio::time::timeout(CALL_TIMEOUT, give_back).await {
+            Ok(Ok(())) => tracing::info!("gave the lease back"),
+            Ok(Err(error)) => tracing::warn!(%error, "could not give the lease back"),
+            Err(_) => tracing::warn!("could not give the lease back in time"),
+        }
+    }
+
+    /// One look, and what follows from it. True: this contender holds the Lease.
+    async fn look(&mut self) -> Result<bool, String> {
+        match tokio::time::timeout(CALL_TIMEOUT, self.look_once()).await {
+            Ok(Ok(held)) => Ok(held),
+            // Somebody wrote in between; who holds it shows the next look.
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => {
+                Err("it was written meanwhile".to_owned())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
+        }
+    }
+
+    async fn look_once(&mut self) -> Result<bool, kube::Error> {
+        let found = self.api.get_opt(&self.name).await?;
+        let version =
+            found.as_ref().and_then(|lease| lease.metadata.resource_version.clone()).unwrap_or_default();
+        let since = match &self.seen {
+            Some((seen, since)) if *seen == version => *since,
+            _ => {
+                let now = Instant::now();
+                self.seen = Some((version, now));
+                now
+            }
+        };
+        let spec = found.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
+        let judgement = judge(spec.as_ref(), &self.identity, since.elapsed());
+        let mut lease = found.unwrap_or_else(|| Lease {
+            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+            spec: None,
+        });
+        let now = MicroTime(Timestamp::now());
+        let spec = lease.spec.get_or_insert_default();
+        spec.renew_time = Some(now.clone());
+        match judgement {
+            Judgement::Wait => return Ok(false),
+            Judgement::Renew => {}
+            Judgement::Create | Judgement::Take => {
+                spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
+                spec.holder_identity = Some(self.identity.clone());
+                spec.lease_duration_seconds = i32::try_from(TAKE_OVER_AFTER.as_secs()).ok();
+                spec.acquire_time = Some(now);
+            }
+        }
+        if judgement == Judgement::Create {
+            self.api.create(&post(), &lease).await?;
+        } else {
+            // The version that was read goes with it: a Lease that was written meanwhile is refused.
+            self.api.replace(&self.name, &post(), &lease).await?;
+        }
+        Ok(true)
+    }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held_by(holder: Option<&str>, seconds: Option<i32>) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: holder.map(str::to_owned),
+            lease_duration_seconds: seconds,
+            ..LeaseSpec::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_is_taken_only_when_nobody_renews_it() {
+        let second = Duration::from_secs;
+        for (lease, unchanged, expected) in [
+            (None, 0, Judgement::Create),
+            (Some(held_by(Some("me"), Some(15))), 0, Judgement::Renew),
+            (Some(held_by(Some("me"), Some(15))), 100, Judgement::Renew),
+            (Some(held_by(Some("you"), Some(15))), 14, Judgement::Wait),
+            (Some(held_by(Some("you"), Some(15))), 15, Judgement::Take),
+            (Some(held_by(Some("you"), Some(60))), 15, Judgement::Wait),
+            (Some(held_by(Some("you"), None)), 14, Judgement::Wait),
+            (Some(held_by(Some("you"), Some(-1))), 14, Judgement::Wait),
+            (Some(held_by(None, None)), 0, Judgement::Take),
+            (Some(held_by(Some(""), None)), 0, Judgement::Take),
+        ] {
+            assert_eq!(judge(lease.as_ref(), "me", second(unchanged)), expected, "{lease:?} {unchanged}");
+        }
+    }
+
+    /// A holder stops acting before anybody else may begin, with every call taking as long as it may.
+    #[test]
+    fn a_holder_gives_up_before_another_may_take_over() {
+        assert!(GIVE_UP_AFTER + LOOK_EVERY < TAKE_OVER_AFTER);
+        assert!(LOOK_EVERY + CALL_TIMEOUT < GIVE_UP_AFTER);
+    }
+}

@@ -1,0 +1,131 @@
+//! `raftqueue-operator`: keeps RaftQueues as their specs ask.
+
+use clap::Parser;
+use raftqueue_operator::config::Config;
+use raftqueue_operator::controller::{self, Context};
+use raftqueue_operator::crd::RaftQueue;
+use raftqueue_operator::health::{self, Health};
+use raftqueue_operator::lease::Holder;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Pause between two tries to reach the API server at the start.
+const TRY_EVERY: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    start_logging(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            tracing::error!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logging(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(&config.log);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.logs_json() {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}
+
+async fn run(config: Config) -> Result<(), String> {
+    let (stop, stopping) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop");
+        stop.send_replace(true);
+    });
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; --listen names another place", config.listen)
+    })?;
+    let health = Arc::new(Health::default());
+    let server = tokio::spawn(health::serve(listener, Arc::clone(&health), stopped(stopping.clone())));
+    let result = tokio::select! {
+        result = lead(&config, &health, stopping.clone()) => result,
+        ended = server => Err(format!("the server of /metrics ended: {ended:?}")),
+    };
+    // A stop that was asked for is no failure, however the loop saw it.
+    if *stopping.borrow() { Ok(()) } else { result }
+}
+
+/// Done once this process is asked to stop.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it the process.
+    let _ = stopping.wait_for(|stopped| *stopped).await;
+}
+
+/// Waits for the lease, and acts while it is held.
+async fn lead(config: &Config, health: &Arc<Health>, stopping: watch::Receiver<bool>) -> Result<(), String> {
+    let identity = config.identity();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, node_image = config.node_image, "starting");
+    let client = kube::Client::try_default().await.map_err(|error| {
+        format!("no API server is known ({error}): run in a pod, or name one by KUBECONFIG")
+    })?;
+    tokio::select! {
+        () = reach(&client, config.watch_namespace.as_deref()) => health.ready.store(true, Ordering::Relaxed),
+        () = stopped(stopping.clone()) => return Ok(()),
+    }
+    let mut holder = Holder::new(client.clone(), &config.namespace, identity.clone());
+    tokio::select! {
+        () = holder.acquire() => {}
+        () = stopped(stopping.clone()) => return Ok(()),
+    }
+    tracing::info!("holds the lease");
+    health.metrics.set_leads(true);
+    let context = Arc::new(Context::new(client, Arc::clone(health), config.node_image.clone(), identity));
+    let ended = {
+        let passes = controller::run(
+            context,
+            config.watch_namespace.as_deref(),
+            config.concurrency,
+            Box::pin(stopped(stopping)),
+        );
+        tokio::pin!(passes);
+        tokio::select! {
+            () = &mut passes => Ok(()),
+            // Passes under way are dropped where they are: another operator may act from now on.
+            why = holder.keep() => Err(format!("{why}; ends, to begin anew")),
+        }
+    };
+    health.metrics.set_leads(false);
+    if ended.is_ok() {
+        holder.release().await;
+    }
+    ended
+}
+
+/// Returns once RaftQueues can be listed.
+async fn reach(client: &kube::Client, namespace: Option<&str>) {
+    let api: kube::Api<kube::core::PartialObjectMeta<RaftQueue>> = match namespace {
+        Some(namespace) => kube::Api::namespaced(client.clone(), namespace),
+        None => kube::Api::all(client.clone()),
+    };
+    let one = kube::api::ListParams::default().limit(1);
+    while let Err(error) = api.list(&one).await {
+        tracing::warn!(%error, "cannot list RaftQueues; trying again. Is the custom resource installed (deploy/crd.yaml)?");
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+}

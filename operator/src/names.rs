@@ -1,0 +1,89 @@
+//! What things are called: children, labels, ports, and the paths inside a pod.
+//!
+//! Selectors and the names of claims can never change for a cluster that exists: Kubernetes keeps them as they were made.
+
+use std::collections::BTreeMap;
+
+/// Who this operator is in field ownership, in events and in the Lease.
+pub const MANAGER: &str = "raftqueue-operator";
+/// Port for clients: gRPC and HTTP.
+pub const CLIENT_PORT: i32 = 7420;
+/// Port for peers.
+pub const PEER_PORT: i32 = 7421;
+/// Port for metrics and probes.
+pub const OPERATIONS_PORT: i32 = 7422;
+/// The container of the node in a pod.
+pub const CONTAINER: &str = "node";
+/// The claim template, and the volume, that hold the log.
+pub const DATA_VOLUME: &str = "data";
+/// The file with a node's settings, in the ConfigMap.
+pub const SETTINGS_FILE: &str = "settings.json";
+/// User and group of the node's image.
+pub const USER: i64 = 65532;
+
+/// Label of everything that this operator makes, and what the watches select.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Label with the name of the RaftQueue.
+pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
+/// Label that Kubernetes puts on a pod: the revision of the template that it was made from.
+pub const REVISION_LABEL: &str = "controller-revision-hash";
+/// Annotation of the StatefulSet: how many nodes it was made for. Its own count may be edited by hand; this one tells what
+/// it has to be.
+pub const MADE_FOR_ANNOTATION: &str = "raftqueue.io/made-for-replicas";
+/// Annotation of the pods: the settings of `spec.config` that they were made for. It makes a change of these a change of the
+/// template, and the form or join that stands beside them is deliberately not in it.
+pub const CONFIG_ANNOTATION: &str = "raftqueue.io/config";
+
+/// The headless service, by which nodes find each other.
+#[must_use]
+pub fn headless(name: &str) -> String {
+    format!("{name}-headless")
+}
+
+/// The ConfigMap with the nodes' settings.
+#[must_use]
+pub fn config_map(name: &str) -> String {
+    format!("{name}-config")
+}
+
+/// The pod of a node, which is also the node's name.
+#[must_use]
+pub fn node(name: &str, ordinal: i32) -> String {
+    format!("{name}-{ordinal}")
+}
+
+/// The claim of a node's disk.
+#[must_use]
+pub fn claim(node: &str) -> String {
+    format!("{DATA_VOLUME}-{node}")
+}
+
+/// The nodes of a cluster of this size, in order of their ordinals.
+#[must_use]
+pub fn nodes(name: &str, replicas: i32) -> Vec<String> {
+    (0..replicas).map(|ordinal| node(name, ordinal)).collect()
+}
+
+/// Labels that select the pods of a cluster.
+#[must_use]
+pub fn selector(name: &str) -> BTreeMap<String, String> {
+    labels_of(&[("name", "raftqueue"), ("instance", name), ("component", "node")])
+}
+
+/// Labels of every child.
+#[must_use]
+pub fn labels(name: &str) -> BTreeMap<String, String> {
+    let mut labels = selector(name);
+    labels.extend(labels_of(&[("managed-by", MANAGER), ("part-of", "raftqueue")]));
+    labels
+}
+
+/// Labels as a selector in text.
+#[must_use]
+pub fn as_text(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+fn labels_of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| (format!("app.kubernetes.io/{key}"), (*value).to_owned())).collect()
+}

@@ -1,0 +1,248 @@
+//! What was seen in one look at a cluster: plain data, with everything that the planner judges by.
+//!
+//! [`crate::observe`] makes it from the API server's objects and from the nodes' answers; tests make it by hand.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One look at everything that belongs to a RaftQueue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// Objects that have the name of a child. What is absent does not exist.
+    pub children: BTreeMap<Child, Ownership>,
+    /// The StatefulSet, if it is there and ours.
+    pub set: Option<SetSeen>,
+    /// The pods of that StatefulSet by their names.
+    pub pods: BTreeMap<String, PodSeen>,
+    /// The disks by the names of their nodes.
+    pub claims: BTreeMap<String, ClaimSeen>,
+    /// The cluster as its leader sees it, by a linearizable read; absent where no node could give that.
+    pub cluster: Option<ClusterSeen>,
+}
+
+/// A kind of child; there is one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Child {
+    /// By which nodes find each other.
+    HeadlessService,
+    /// By which clients find ready nodes.
+    ClientService,
+    /// The nodes' settings.
+    ConfigMap,
+    /// The nodes' identity towards Kubernetes, with no rights.
+    ServiceAccount,
+    /// The pods.
+    StatefulSet,
+    /// Keeps drains from taking two nodes at once.
+    Budget,
+}
+
+impl Child {
+    /// Its kind and name as people write them.
+    #[must_use]
+    pub fn describe(self, name: &str) -> String {
+        use crate::names::{config_map, headless};
+        match self {
+            Self::HeadlessService => format!("Service {}", headless(name)),
+            Self::ClientService => format!("Service {name}"),
+            Self::ConfigMap => format!("ConfigMap {}", config_map(name)),
+            Self::ServiceAccount => format!("ServiceAccount {name}"),
+            Self::StatefulSet => format!("StatefulSet {name}"),
+            Self::Budget => format!("PodDisruptionBudget {name}"),
+        }
+    }
+}
+
+/// Whose an object is that has the name of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// This RaftQueue's.
+    Ours,
+    /// Nobody's, with our labels: left behind when an earlier object was deleted without its children. It is taken over.
+    Orphan,
+    /// It is being deleted, or belongs to an earlier object of the same name and soon will be.
+    Leaving,
+    /// Something else's.
+    Foreign,
+}
+
+/// The StatefulSet as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetSeen {
+    /// Pods that it asks for now, perhaps by somebody's hand.
+    pub replicas: i32,
+    /// Pods that it was made for.
+    pub made_for: Option<i32>,
+    /// Pods that it has.
+    pub pods: i32,
+    /// Image in its template.
+    pub image: Option<String>,
+    /// Size in its claim template.
+    pub size: Option<String>,
+    /// Storage class in its claim template.
+    pub class: Option<String>,
+    /// Revision of its newest template; absent while Kubernetes has not looked at that template yet.
+    pub revision: Option<String>,
+    /// Why Kubernetes makes no pods, in its own words.
+    pub complaint: Option<String>,
+}
+
+/// A pod as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Which pod, among all that ever have this name.
+    pub uid: String,
+    /// Revision of the template that it was made from.
+    pub revision: Option<String>,
+    /// Kubernetes calls it ready.
+    pub ready: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Why its node does not run; absent where it runs, or is on its way.
+    pub trouble: Option<Trouble>,
+    /// Where its node can be asked, once its container runs.
+    pub address: Option<String>,
+    /// What its node says.
+    pub node: NodeSeen,
+}
+
+/// Why the node of a pod does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind.
+    pub kind: TroubleKind,
+    /// In the words of Kubernetes.
+    pub detail: String,
+}
+
+/// A kind of trouble, told apart by what a person has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TroubleKind {
+    /// The image cannot be had.
+    Image,
+    /// Its claim has no volume.
+    Volume,
+    /// It fits on no machine.
+    Placing,
+    /// The process ends again and again.
+    Crashing,
+    /// Kubernetes cannot start the container.
+    Starting,
+}
+
+/// A disk's claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimSeen {
+    /// It has a volume.
+    pub bound: bool,
+    /// The size it asks for.
+    pub size: Option<String>,
+    /// Its storage class.
+    pub class: Option<String>,
+}
+
+/// What a node said when it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeSeen {
+    /// It was not asked: its pod has no address yet.
+    NotAsked,
+    /// It did not answer: why.
+    Silent(String),
+    /// Its own view.
+    Answered(NodeAnswer),
+}
+
+/// A node's own view. It may be out of date.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeAnswer {
+    /// Its id; empty before its disk is formatted.
+    pub id: String,
+    /// The cluster of its log; absent while it has none.
+    pub cluster_id: Option<ClusterId>,
+    /// It believes that it leads.
+    pub leads: bool,
+    /// Its term.
+    pub term: u64,
+    /// Members in its newest configuration.
+    pub members: Vec<MemberSeen>,
+    /// Fit to serve.
+    pub ready: bool,
+    /// Why not.
+    pub not_ready_reason: String,
+}
+
+/// The cluster as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSeen {
+    /// Which cluster.
+    pub id: ClusterId,
+    /// Id of the leader.
+    pub leader: String,
+    /// Its term.
+    pub term: u64,
+    /// All members.
+    pub members: Vec<MemberSeen>,
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberSeen {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Counts in elections.
+    pub voter: bool,
+}
+
+/// The identity of a cluster, minted when it was formed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClusterId(u128);
+
+impl ClusterId {
+    /// Digits of its written form.
+    const DIGITS: usize = 32;
+
+    /// The id in this text; absent where there is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_written_so = text.len() == Self::DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_written_so { u128::from_str_radix(text, 16).ok().map(Self) } else { None }
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl PodSeen {
+    /// The node's own view, where it gave one.
+    #[must_use]
+    pub fn answer(&self) -> Option<&NodeAnswer> {
+        match &self.node {
+            NodeSeen::Answered(answer) => Some(answer),
+            NodeSeen::NotAsked | NodeSeen::Silent(_) => None,
+        }
+    }
+
+    /// Whether its node serves: it says so itself, and Kubernetes sends clients there.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.ready && !self.deleting && self.answer().is_some_and(|answer| answer.ready)
+    }
+}
+
+impl Observation {
+    /// The views of all nodes that answered, by their names.
+    pub fn answers(&self) -> impl Iterator<Item = (&str, &NodeAnswer)> {
+        self.pods.iter().filter_map(|(name, pod)| pod.answer().map(|answer| (name.as_str(), answer)))
+    }
+}

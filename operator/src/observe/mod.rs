@@ -1,0 +1,229 @@
+//! One look at everything that belongs to a RaftQueue, from the API server and from the nodes themselves.
+//!
+//! Reads only. Every pass looks anew, and by direct reads: an answer from a cache could be older than what this operator did a
+//! moment ago. Watches only tell when to look.
+
+mod nodes;
+mod pods;
+
+use crate::crd::RaftQueue;
+use crate::names;
+use crate::observation::{Child, ClaimSeen, Observation, Ownership, SetSeen};
+use crate::validate::Asked;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, Client, Resource, ResourceExt};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+/// Most objects of a kind that are looked at for one RaftQueue. There are never as many pods.
+const OBJECTS_MAX: u32 = 100;
+/// Reasons of the events of a StatefulSet that tell whether Kubernetes can make its pods.
+const MADE: &str = "SuccessfulCreate";
+const NOT_MADE: &str = "FailedCreate";
+
+/// Looks at the cluster. Cancelling it is safe at any point.
+///
+/// # Errors
+/// That of the API server, for the caller to report and try again. A node that does not answer is not an error.
+pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube::Error> {
+    let namespace = asked.namespace.as_str();
+    let headless = names::headless(&asked.name);
+    let config_map = names::config_map(&asked.name);
+    let selector =
+        ListParams::default().labels(&names::as_text(&names::selector(&asked.name))).limit(OBJECTS_MAX);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+    let (set, headless, service, config_map, account, budget, pods, claims) = tokio::try_join!(
+        sets.get_opt(&asked.name),
+        metadata::<Service>(client, namespace, &headless),
+        metadata::<Service>(client, namespace, &asked.name),
+        metadata::<ConfigMap>(client, namespace, &config_map),
+        metadata::<ServiceAccount>(client, namespace, &asked.name),
+        metadata::<PodDisruptionBudget>(client, namespace, &asked.name),
+        pods.list(&selector),
+        claims.list(&selector),
+    )?;
+    let mut seen = Observation::default();
+    let mut child = |child, found: Option<&ObjectMeta>| {
+        if let Some(found) = found {
+            seen.children.insert(child, ownership(asked, found));
+        }
+    };
+    child(Child::HeadlessService, headless.as_ref());
+    child(Child::ClientService, service.as_ref());
+    child(Child::ConfigMap, config_map.as_ref());
+    child(Child::ServiceAccount, account.as_ref());
+    child(Child::Budget, budget.as_ref());
+    child(Child::StatefulSet, set.as_ref().map(|set| &set.metadata));
+    seen.claims = claims.items.iter().filter_map(see_claim).collect();
+    let Some(set) = set.filter(|set| is_ours(ownership(asked, &set.metadata))) else { return Ok(seen) };
+    let uid = set.uid().unwrap_or_default();
+    let own: Vec<Pod> = pods.items.into_iter().filter(|pod| is_owned_by(&pod.metadata, &uid)).collect();
+    let mut set_seen = see_set(&set);
+    if i32::try_from(own.len()).is_ok_and(|count| count < set_seen.replicas) {
+        set_seen.complaint = complaint(client, namespace, &uid).await?;
+    }
+    seen.set = Some(set_seen);
+    seen.pods = pods::look(client, namespace, own, Timestamp::now()).await?;
+    seen.cluster = nodes::ask_all(&mut seen.pods).await;
+    Ok(seen)
+}
+
+async fn metadata<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+{
+    let api: Api<kube::core::PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
+    Ok(api.get_opt(name).await?.map(|object| object.metadata))
+}
+
+/// Whose an object is that has the name of a child of ours.
+fn ownership(asked: &Asked, found: &ObjectMeta) -> Ownership {
+    let controller =
+        found.owner_references.iter().flatten().find(|reference| reference.controller == Some(true));
+    let is_labelled = || {
+        let labels = found.labels.as_ref();
+        let is = |key, value| labels.and_then(|labels| labels.get(key)).is_some_and(|label| label == value);
+        is(names::MANAGED_BY_LABEL, names::MANAGER) && is(names::INSTANCE_LABEL, asked.name.as_str())
+    };
+    match controller {
+        Some(owner) if owner.uid == asked.uid && found.deletion_timestamp.is_none() => Ownership::Ours,
+        Some(owner) if owner.kind == RaftQueue::kind(&()) && owner.name == asked.name => Ownership::Leaving,
+        Some(_) => Ownership::Foreign,
+        None if !is_labelled() => Ownership::Foreign,
+        None if found.deletion_timestamp.is_some() => Ownership::Leaving,
+        None => Ownership::Orphan,
+    }
+}
+
+fn is_ours(owner: Ownership) -> bool {
+    matches!(owner, Ownership::Ours | Ownership::Orphan)
+}
+
+fn is_owned_by(object: &ObjectMeta, uid: &str) -> bool {
+    object.owner_references.iter().flatten().any(|owner| owner.uid == uid && owner.controller == Some(true))
+}
+
+fn see_set(set: &StatefulSet) -> SetSeen {
+    let spec = set.spec.clone().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    let claim = spec
+        .volume_claim_templates
+        .as_ref()
+        .and_then(|claims| claims.first())
+        .and_then(|claim| claim.spec.clone());
+    let container = spec.template.spec.as_ref().and_then(|pod| pod.containers.first());
+    SetSeen {
+        replicas: spec.replicas.unwrap_or(1),
+        made_for: set.annotations().get(names::MADE_FOR_ANNOTATION).and_then(|text| text.parse().ok()),
+        pods: status.replicas,
+        image: container.and_then(|container| container.image.clone()),
+        size: claim.as_ref().and_then(|claim| storage_of(claim.resources.as_ref()?.requests.as_ref()?)),
+        class: claim.and_then(|claim| claim.storage_class_name),
+        revision: status.update_revision.filter(|_| status.observed_generation >= set.metadata.generation),
+        complaint: None,
+    }
+}
+
+fn see_claim(claim: &PersistentVolumeClaim) -> Option<(String, ClaimSeen)> {
+    let name = claim.metadata.name.as_ref()?;
+    let node = name.strip_prefix(names::DATA_VOLUME)?.strip_prefix('-')?.to_owned();
+    let spec = claim.spec.as_ref();
+    let seen = ClaimSeen {
+        bound: claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound"),
+        size: spec.and_then(|spec| storage_of(spec.resources.as_ref()?.requests.as_ref()?)),
+        class: spec.and_then(|spec| spec.storage_class_name.clone()),
+    };
+    Some((node, seen))
+}
+
+fn storage_of(
+    requests: &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+) -> Option<String> {
+    requests.get("storage").map(|quantity| quantity.0.clone())
+}
+
+/// Why the StatefulSet's controller makes no pods, if that is the last that it said about making one.
+async fn complaint(client: &Client, namespace: &str, uid: &str) -> Result<Option<String>, kube::Error> {
+    let said = events_of(client, namespace, uid).await?;
+    let last = said
+        .into_iter()
+        .filter(|event| [MADE, NOT_MADE].map(Some).contains(&event.reason.as_deref()))
+        .max_by_key(told_at);
+    Ok(last.filter(|event| event.reason.as_deref() == Some(NOT_MADE)).and_then(|event| event.message))
+}
+
+/// What Kubernetes said about an object, in no order.
+async fn events_of(client: &Client, namespace: &str, uid: &str) -> Result<Vec<Event>, kube::Error> {
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let about = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(OBJECTS_MAX);
+    Ok(api.list(&about).await?.items)
+}
+
+/// When an event was told last.
+fn told_at(event: &Event) -> Option<Timestamp> {
+    let series =
+        event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+    let classic = event.last_timestamp.as_ref().map(|time| time.0);
+    series.or(classic).or_else(|| event.event_time.as_ref().map(|time| time.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::RaftQueueSpec;
+    use serde_json::{Value, json};
+
+    fn asked() -> Asked {
+        let mut object = RaftQueue::new("demo", RaftQueueSpec::default());
+        object.metadata.namespace = Some("shop".into());
+        object.metadata.uid = Some("ours".into());
+        crate::validate::asked(&object, "node:1")
+    }
+
+    fn owner(kind: &str, name: &str, uid: &str) -> Value {
+        json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true}])
+    }
+
+    #[test]
+    fn a_child_is_known_by_its_owner_and_not_by_its_name() {
+        let labels = json!({"app.kubernetes.io/managed-by": "raftqueue-operator", "app.kubernetes.io/instance": "demo"});
+        let gone = "2026-01-01T00:00:00Z";
+        for (metadata, expected) in [
+            (json!({"ownerReferences": owner("RaftQueue", "demo", "ours")}), Ownership::Ours),
+            (
+                json!({"ownerReferences": owner("RaftQueue", "demo", "ours"), "deletionTimestamp": gone}),
+                Ownership::Leaving,
+            ),
+            (json!({"ownerReferences": owner("RaftQueue", "demo", "earlier")}), Ownership::Leaving),
+            (json!({"ownerReferences": owner("RaftQueue", "other", "theirs")}), Ownership::Foreign),
+            (json!({"ownerReferences": owner("Deployment", "demo", "theirs")}), Ownership::Foreign),
+            (json!({}), Ownership::Foreign),
+            (json!({"labels": {"app.kubernetes.io/instance": "demo"}}), Ownership::Foreign),
+            (json!({"labels": labels}), Ownership::Orphan),
+            (json!({"labels": labels, "deletionTimestamp": gone}), Ownership::Leaving),
+        ] {
+            let found: ObjectMeta = serde_json::from_value(metadata.clone()).unwrap();
+            assert_eq!(ownership(&asked(), &found), expected, "{metadata}");
+        }
+    }
+
+    #[test]
+    fn a_revision_counts_once_kubernetes_has_looked_at_the_template() {
+        let of = |generation: i64, observed: i64| {
+            let set = json!({"metadata": {"name": "demo", "generation": generation},
+                             "spec": {"selector": {}, "serviceName": "x", "template": {}},
+                             "status": {"replicas": 3, "observedGeneration": observed, "updateRevision": "demo-1"}});
+            see_set(&serde_json::from_value(set).unwrap()).revision
+        };
+        assert_eq!(of(2, 2).as_deref(), Some("demo-1"));
+        assert_eq!(of(3, 2), None);
+    }
+}

@@ -1,0 +1,508 @@
+//! What there is to say about a cluster: its problems in order of urgency, and the conditions that follow.
+//!
+//! A message names who is concerned, what is wrong, and what to do, or that nothing needs to be done.
+
+use super::trouble::{self, shorten};
+use super::{Identity, Pace, Shape};
+use crate::crd::{ConditionType, Finding, Phase, Reason, Truth, thousandths};
+use crate::names;
+use crate::observation::{NodeSeen, Observation, Ownership};
+use crate::validate::{Asked, Refusal};
+use std::collections::BTreeSet;
+
+/// What was found, as it goes into the plan.
+pub(super) struct Verdict {
+    pub(super) findings: Vec<Finding>,
+    pub(super) phase: Phase,
+    pub(super) message: String,
+    pub(super) pace: Pace,
+}
+
+/// Something that keeps the cluster from being as the spec asks.
+struct Problem {
+    reason: Reason,
+    message: String,
+    phase: Phase,
+    /// What a problem is for the conditions beside Ready.
+    weight: Weight,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// It goes away by itself.
+    OnItsWay,
+    /// The cluster serves, but not as the spec asks.
+    NotAsAsked,
+    /// Something is wrong.
+    Wrong,
+}
+
+/// Everything that the findings look at.
+struct Case<'a> {
+    asked: &'a Asked,
+    refusals: &'a [Refusal],
+    seen: &'a Observation,
+    identity: &'a Identity,
+    shape: &'a Shape,
+    /// Nodes that there are to be.
+    nodes: Vec<String>,
+    /// Those that serve.
+    serving: BTreeSet<&'a str>,
+}
+
+/// Judges a cluster.
+pub(super) fn judge(
+    asked: &Asked,
+    refusals: &[Refusal],
+    seen: &Observation,
+    identity: &Identity,
+    shape: &Shape,
+) -> Verdict {
+    let serving = seen.pods.iter().filter(|(_, pod)| pod.serves()).map(|(name, _)| name.as_str()).collect();
+    let case = Case { asked, refusals, seen, identity, shape, nodes: asked.nodes(shape.replicas), serving };
+    let problems = case.problems();
+    let paused = asked.spec.paused;
+    let (phase, message) = match problems.first() {
+        _ if paused => (Phase::Paused, "spec.paused is set: the operator changes nothing".to_owned()),
+        Some(problem) => (problem.phase, problem.message.clone()),
+        None => (Phase::Ready, case.all_well()),
+    };
+    let findings = case.findings(&problems);
+    let pace = if problems.is_empty() { Pace::Steady } else { Pace::Soon };
+    Verdict { findings, phase, message, pace }
+}
+
+fn finding(
+    about: ConditionType,
+    holds: impl Into<Truth>,
+    reason: Reason,
+    message: impl Into<String>,
+) -> Finding {
+    Finding { about, holds: holds.into(), reason, message: message.into() }
+}
+
+impl Case<'_> {
+    fn quorum(&self) -> usize {
+        self.nodes.len() / 2 + 1
+    }
+
+    fn all_well(&self) -> String {
+        match self.nodes.len() {
+            1 => "the node serves".to_owned(),
+            count => format!("all {count} nodes serve"),
+        }
+    }
+
+    /// Everything that is not as it should be, most urgent first.
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut tell = |reason, phase, weight, message: String| {
+            problems.push(Problem { reason, message, phase, weight });
+        };
+        if let Some(message) = self.mixed() {
+            tell(Reason::MixedClusters, Phase::ForeignDisk, Weight::Wrong, message);
+        }
+        if let Some(message) = self.taken() {
+            tell(Reason::NameTaken, Phase::Refused, Weight::Wrong, message);
+        }
+        if let Some(message) = self.leaving() {
+            tell(Reason::WaitingForDeletion, Phase::Pending, Weight::OnItsWay, message);
+        }
+        for refusal in self.refusals {
+            tell(refusal.reason, Phase::Refused, Weight::NotAsAsked, refusal.text.clone());
+        }
+        let stuck = trouble::tell(self.asked, self.seen, self.shape);
+        let is_formed = self.identity.is_formed();
+        let serves = is_formed && self.seen.cluster.is_some();
+        let phase = match () {
+            () if serves => Phase::Degraded,
+            () if is_formed => Phase::Unavailable,
+            () => Phase::Forming,
+        };
+        if let Some((reason, message)) = stuck {
+            tell(reason, phase, Weight::Wrong, message);
+        }
+        if let Some(message) = self.not_made() {
+            tell(Reason::PodNotMade, phase, Weight::Wrong, message);
+        }
+        if let Some(message) = self.lost() {
+            tell(Reason::DiskLost, phase, Weight::Wrong, message);
+        }
+        if let Some(message) = self.silent() {
+            tell(Reason::NodeSilent, phase, Weight::Wrong, message);
+        }
+        if !is_formed {
+            tell(Reason::Forming, Phase::Forming, Weight::OnItsWay, self.forming());
+        } else if let Some((reason, message)) = self.unready() {
+            tell(reason, phase, Weight::Wrong, message);
+        }
+        if let Some(message) = self.replicas_fixed() {
+            tell(Reason::ReplicasFixed, Phase::Refused, Weight::NotAsAsked, message);
+        }
+        if let Some(message) = self.older_pods() {
+            tell(Reason::OlderPods, Phase::Outdated, Weight::NotAsAsked, message);
+        }
+        if let Some((reason, message)) = self.disks() {
+            tell(reason, Phase::Ready, Weight::NotAsAsked, message);
+        }
+        problems
+    }
+
+    fn findings(&self, problems: &[Problem]) -> Vec<Finding> {
+        use ConditionType as About;
+        let first = |weights: &[Weight]| problems.iter().find(|problem| weights.contains(&problem.weight));
+        let of =
+            |about, problem: &Problem, holds: bool| finding(about, holds, problem.reason, &problem.message);
+        let fine = |about, holds: bool, message: &str| finding(about, holds, Reason::AsAsked, message);
+        let among = |reasons: &[Reason]| problems.iter().find(|problem| reasons.contains(&problem.reason));
+
+        let mut findings = vec![
+            match problems.first() {
+                Some(problem) => of(About::Ready, problem, false),
+                None => fine(About::Ready, true, &self.all_well()),
+            },
+            self.available(),
+            match first(&[Weight::OnItsWay]) {
+                Some(problem) => of(About::Progressing, problem, true),
+                None => fine(About::Progressing, false, "nothing is on its way"),
+            },
+            match first(&[Weight::Wrong]) {
+                Some(problem) => of(About::Degraded, problem, true),
+                None => fine(About::Degraded, false, "nothing is wrong"),
+            },
+            self.quorum_healthy(),
+            match among(&[Reason::OlderPods]) {
+                Some(problem) => of(About::UpToDate, problem, false),
+                None => fine(About::UpToDate, true, "every pod was made from what the spec asks for"),
+            },
+            match self.disks() {
+                Some((reason, message)) => finding(About::StorageReady, false, reason, message),
+                None => fine(About::StorageReady, true, "every node has its disk"),
+            },
+            match among(&[
+                Reason::NameTaken,
+                Reason::ConfigRefused,
+                Reason::ReplicasRefused,
+                Reason::NotReadable,
+                Reason::ReplicasFixed,
+            ]) {
+                Some(problem) => of(About::SpecAccepted, problem, false),
+                None => fine(About::SpecAccepted, true, "the spec can be followed"),
+            },
+            if self.asked.spec.paused {
+                let message = "spec.paused is set: the operator changes nothing, and the nodes run on";
+                finding(About::Paused, true, Reason::PausedBySpec, message)
+            } else {
+                finding(
+                    About::Paused,
+                    false,
+                    Reason::NotPaused,
+                    "the operator keeps the cluster as the spec asks",
+                )
+            },
+        ];
+        if self.nodes.len() == 1 {
+            let message = "one member keeps the only copy of every message: a lost disk loses them all, and nothing is served \
+                           while the node restarts. Three members bear the loss of one";
+            findings.push(finding(About::SingleMember, true, Reason::OneMember, message));
+        }
+        if let Some(problem) = among(&[Reason::MixedClusters]) {
+            findings.push(of(About::ForeignDisk, problem, true));
+        }
+        findings
+    }
+
+    fn available(&self) -> Finding {
+        let about = ConditionType::Available;
+        if let Some(cluster) = &self.seen.cluster {
+            let leader = self.leader_name().unwrap_or(&cluster.leader);
+            let message = format!("{leader} leads in term {}, and a majority follows", cluster.term);
+            return finding(about, true, Reason::LeaderElected, message);
+        }
+        if !self.identity.is_formed() {
+            return finding(about, false, Reason::Forming, "the cluster is not formed yet");
+        }
+        let asked = self.seen.pods.values().filter(|pod| !matches!(pod.node, NodeSeen::NotAsked)).count();
+        match self.silent() {
+            Some(message) if self.seen.answers().count() == 0 && asked > 0 => {
+                finding(about, Truth::Unknown, Reason::NotObserved, message)
+            }
+            _ => {
+                let message = "no node leads with a majority behind it: nothing can be published or received until a majority \
+                               of the nodes runs again. What was acknowledged is on their disks";
+                finding(about, false, Reason::NoLeader, message)
+            }
+        }
+    }
+
+    fn quorum_healthy(&self) -> Finding {
+        let (ready, all, quorum) = (self.serving.len(), self.nodes.len(), self.quorum());
+        let message = format!("{ready} of {all} nodes are ready; {quorum} are a majority");
+        let reason = match () {
+            () if !self.identity.is_formed() => Reason::Forming,
+            () if ready >= quorum => Reason::AsAsked,
+            () => Reason::QuorumLost,
+        };
+        finding(ConditionType::QuorumHealthy, ready >= quorum && self.identity.is_formed(), reason, message)
+    }
+
+    /// Name of the leader as the cluster itself says.
+    fn leader_name(&self) -> Option<&String> {
+        let cluster = self.seen.cluster.as_ref()?;
+        cluster.members.iter().find(|member| member.id == cluster.leader).map(|member| &member.name)
+    }
+
+    fn mixed(&self) -> Option<String> {
+        let Identity::Mixed(owners) = self.identity else { return None };
+        let whose =
+            |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (known, mut others) = (self.asked.latched, Vec::new());
+        for (id, names) in owners.iter().filter(|(id, _)| Some(**id) != known) {
+            others.push(format!("{} has the disk of cluster {id}", whose(names)));
+        }
+        let belongs = match known {
+            Some(id) => format!("this RaftQueue is cluster {id}, but "),
+            None => String::new(),
+        };
+        Some(format!(
+            "{belongs}{}. Nothing is changed until the disks belong together: put the right volumes back, or delete the claim \
+             and the pod of each node whose disk is not wanted (its messages go with it)",
+            others.join("; ")
+        ))
+    }
+
+    fn taken(&self) -> Option<String> {
+        let taken: Vec<String> = self.children(Ownership::Foreign);
+        if taken.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "{} exists and belongs to something else. Delete or rename it, or give the RaftQueue another name",
+            taken.join(", ")
+        ))
+    }
+
+    fn leaving(&self) -> Option<String> {
+        let leaving = self.children(Ownership::Leaving);
+        let message = format!("waits until {} of an earlier RaftQueue is deleted", leaving.join(", "));
+        Some(message).filter(|_| !leaving.is_empty())
+    }
+
+    fn children(&self, owner: Ownership) -> Vec<String> {
+        let of_that = self.seen.children.iter().filter(|(_, seen)| **seen == owner);
+        of_that.map(|(child, _)| child.describe(&self.asked.name)).collect()
+    }
+
+    fn not_made(&self) -> Option<String> {
+        let complaint = self.seen.set.as_ref()?.complaint.as_ref()?;
+        let missing: Vec<&str> = self
+            .nodes
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !self.seen.pods.contains_key(*name))
+            .collect();
+        if missing.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "{}: Kubernetes does not make the pod: {}. It tries again by itself",
+            missing.join(", "),
+            shorten(complaint)
+        ))
+    }
+
+    /// Nodes whose disk is blank although the cluster has a member of their name.
+    fn lost(&self) -> Option<String> {
+        let id = match self.identity {
+            Identity::Settled(id) | Identity::Found { id, .. } => *id,
+            Identity::Blank | Identity::Mixed(_) => return None,
+        };
+        let members = super::identity::members_of(self.seen, id);
+        let blank =
+            self.seen.answers().filter(|(_, answer)| answer.cluster_id.is_none() && !answer.id.is_empty());
+        let lost: Vec<&str> = blank
+            .filter(|(name, answer)| {
+                let own = members.iter().find(|member| member.name == *name);
+                own.map_or(self.asked.latched.is_some() || !members.is_empty(), |member| {
+                    member.id != answer.id
+                })
+            })
+            .map(|(name, _)| name)
+            .collect();
+        if lost.is_empty() {
+            return None;
+        }
+        let names = lost.join(", ");
+        let all_blank = self.seen.answers().all(|(_, answer)| answer.cluster_id.is_none());
+        Some(if all_blank {
+            format!(
+                "{names}: the disk is empty, and no node has the log of cluster {id}: its messages are gone. Put its volumes \
+                 back; or, to begin anew without them, delete the RaftQueue and apply it again"
+            )
+        } else {
+            format!(
+                "{names}: the disk is empty, though cluster {id} goes on with the others. The node waits to be added, which \
+                 this version does not do: put its volume back"
+            )
+        })
+    }
+
+    /// Nodes that Kubernetes calls ready and that do not answer here.
+    fn silent(&self) -> Option<String> {
+        let mut why = None;
+        let mut names = Vec::new();
+        for (name, pod) in &self.seen.pods {
+            if let NodeSeen::Silent(reason) = &pod.node
+                && pod.ready
+                && !pod.deleting
+            {
+                names.push(name.as_str());
+                why.get_or_insert(reason);
+            }
+        }
+        Some(format!(
+            "{}: ready for Kubernetes, but the operator gets no answer at port {}: {}. If that stays so, a NetworkPolicy may \
+             keep the operator out",
+            names.join(", "),
+            names::CLIENT_PORT,
+            shorten(why?)
+        ))
+    }
+
+    fn forming(&self) -> String {
+        let waiting = self.waiting();
+        if waiting.is_empty() {
+            return "the nodes form the cluster".to_owned();
+        }
+        format!("the nodes form the cluster, which needs all of them once; {waiting}")
+    }
+
+    /// Why nodes are not ready, each in a few words.
+    fn waiting(&self) -> String {
+        let mut parts = Vec::new();
+        for name in self.nodes.iter().filter(|name| !self.serving.contains(name.as_str())) {
+            let why = match self.seen.pods.get(name) {
+                None => "has no pod yet".to_owned(),
+                Some(pod) if pod.deleting => "is being deleted".to_owned(),
+                Some(pod) => match &pod.node {
+                    _ if pod.trouble.is_some() => "does not run".to_owned(),
+                    NodeSeen::NotAsked => "is starting".to_owned(),
+                    NodeSeen::Silent(_) => "does not answer yet".to_owned(),
+                    NodeSeen::Answered(answer) if answer.ready => "becomes ready".to_owned(),
+                    NodeSeen::Answered(answer) if answer.not_ready_reason.is_empty() => {
+                        "is not ready".to_owned()
+                    }
+                    NodeSeen::Answered(answer) => format!("says: {}", shorten(&answer.not_ready_reason)),
+                },
+            };
+            parts.push(format!("{name} {why}"));
+        }
+        parts.join(", ")
+    }
+
+    /// Members of a formed cluster that do not serve.
+    fn unready(&self) -> Option<(Reason, String)> {
+        let (ready, all, quorum) = (self.serving.len(), self.nodes.len(), self.quorum());
+        if let Identity::Found { id, members, found } = self.identity {
+            let names = found.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "disks of cluster {id} were found at {} of its {} members ({names}); a majority is needed. {}. Put the other \
+                 volumes back; nothing is formed anew while these disks are there",
+                found.len(),
+                members.len(),
+                self.waiting()
+            );
+            return Some((Reason::QuorumLost, message));
+        }
+        let waiting = self.waiting();
+        if waiting.is_empty() && self.seen.cluster.is_some() {
+            return None;
+        }
+        let reason = match () {
+            () if self.seen.cluster.is_none() && ready >= quorum => Reason::NoLeader,
+            () if ready < quorum => Reason::QuorumLost,
+            () if ready == quorum && all >= 3 => Reason::QuorumAtRisk,
+            () => Reason::MembersNotReady,
+        };
+        let mut message = format!("{ready} of {all} nodes are ready");
+        match reason {
+            Reason::QuorumAtRisk => message += " and one more failure would stop the cluster",
+            Reason::QuorumLost => message += ", too few to serve",
+            _ => {}
+        }
+        if !waiting.is_empty() {
+            message += &format!(": {waiting}");
+        }
+        Some((reason, message))
+    }
+
+    fn replicas_fixed(&self) -> Option<String> {
+        let (have, want) = (self.shape.replicas, self.asked.spec.replicas);
+        if have == want || !self.refusals.is_empty() {
+            return None;
+        }
+        let members = self.identity.members(self.asked, self.seen);
+        Some(match members {
+            Some(members) if members != have => format!(
+                "spec.replicas is {want} and {have} pods were made, but the disks hold a cluster of {members} members. Set \
+                 spec.replicas to {members}"
+            ),
+            _ => format!(
+                "spec.replicas is {want}, but the cluster was made with {have}, and this version does not add or remove members: \
+                 nothing is changed. Set spec.replicas back to {have}; for another number make a second RaftQueue and move \
+                 the messages"
+            ),
+        })
+    }
+
+    fn older_pods(&self) -> Option<String> {
+        let newest = self.seen.set.as_ref()?.revision.as_ref()?;
+        let mut older: Vec<&str> = self
+            .seen
+            .pods
+            .iter()
+            .filter(|(_, pod)| {
+                !pod.deleting && pod.revision.as_ref().is_some_and(|revision| revision != newest)
+            })
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let leader = self.leader_name().map(String::as_str);
+        // A stable sort: the leader goes last, the others keep their order.
+        older.sort_by_key(|name| Some(*name) == leader);
+        let first = *older.first()?;
+        let last = match older.last() {
+            Some(last) if Some(*last) == leader && older.len() > 1 => format!(", the leader {last} last"),
+            _ => String::new(),
+        };
+        Some(format!(
+            "{} made before the last change of the image, the resources or the config. This version restarts no running node \
+             by itself: delete the pods one at a time, each when all nodes are ready{last}. First: kubectl delete pod -n {} {first}",
+            if older.len() == 1 { format!("{first} was") } else { format!("{} were", older.join(", ")) },
+            self.asked.namespace,
+        ))
+    }
+
+    fn disks(&self) -> Option<(Reason, String)> {
+        let claims = || self.nodes.iter().map(|node| (node, self.seen.claims.get(node)));
+        let unbound: Vec<String> = claims()
+            .filter(|(_, claim)| claim.is_none_or(|claim| !claim.bound))
+            .map(|(node, _)| names::claim(node))
+            .collect();
+        if !unbound.is_empty() {
+            let message = format!("{} has no volume yet", unbound.join(", "));
+            return Some((Reason::DisksMissing, message));
+        }
+        let wanted = &self.asked.spec.storage.size.0;
+        let smaller = claims().find_map(|(node, claim)| {
+            let size = claim?.size.as_ref()?;
+            (thousandths(size) < thousandths(wanted)).then_some((node, size))
+        });
+        let (node, size) = smaller?;
+        let message = format!(
+            "spec.storage.size is {wanted}, but {} has {size}, and this version does not grow disks that exist. Set it back, or \
+             make a second RaftQueue with larger disks and move the messages",
+            names::claim(node)
+        );
+        Some((Reason::DisksCannotGrow, message))
+    }
+}

@@ -1,0 +1,162 @@
+//! What to do next, decided from what is asked and what was seen. PURE: the same input gives the same plan, and nothing here
+//! can reach the API server or a node.
+//!
+//! A [`Plan`] is a [`Shape`] that the children are kept in, at most one [`Step`] that touches a running pod, and the findings
+//! to tell. It is made anew in every pass and remembers nothing, so an operator that is killed between any two calls goes on
+//! from what it then sees.
+//!
+//! What the plan never does, whatever was seen: ask nodes to form a cluster once one of them has a log, or the status names a
+//! cluster; ask for another number of nodes than the cluster has members; touch anything while disks of different clusters
+//! are about; delete a pod whose node runs.
+
+mod findings;
+mod identity;
+mod trouble;
+
+pub use identity::Identity;
+
+use crate::crd::{Finding, Phase};
+use crate::observation::{ClusterId, Observation, Ownership, SetSeen};
+use crate::validate::{Asked, Refusal};
+
+/// What the operator will do, and what it has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What the children are to be like; absent: they are left alone.
+    pub shape: Option<Shape>,
+    /// The one step that touches a running pod, if any is due.
+    pub step: Option<Step>,
+    /// The cluster that the nodes belong to, once enough of them say so: the status keeps it.
+    pub cluster_id: Option<ClusterId>,
+    /// The image that the nodes get, kept in the status.
+    pub image: String,
+    /// The nodes that belong to the cluster, in order of their ordinals.
+    pub nodes: Vec<String>,
+    /// Findings, at most one about each condition.
+    pub findings: Vec<Finding>,
+    /// How the cluster is, in a word.
+    pub phase: Phase,
+    /// The same in a sentence.
+    pub message: String,
+    /// How soon to look again.
+    pub pace: Pace,
+}
+
+/// What the children depend on beside the spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Nodes.
+    pub replicas: i32,
+    /// What a blank disk does.
+    pub bootstrap: Bootstrap,
+    /// Image of the nodes.
+    pub image: String,
+    /// Size of the disks that are made.
+    pub disk_size: String,
+    /// Their storage class; absent: that of the Kubernetes cluster.
+    pub disk_class: Option<String>,
+}
+
+/// What a node does whose disk is blank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// It takes part in forming the cluster.
+    Form,
+    /// It waits to be added, to this cluster where it is known. It never forms one.
+    Join(Option<ClusterId>),
+}
+
+/// A step that touches a running pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Delete a pod whose node does not run and which was made from an older template, so that it is made anew from the
+    /// newest. Kubernetes would keep it for ever.
+    ReplaceStuckPod {
+        /// Its name.
+        pod: String,
+        /// Which pod of that name: no other is deleted.
+        uid: String,
+    },
+}
+
+/// How soon to look again when nothing calls earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Something is on its way or wrong.
+    Soon,
+    /// All is well.
+    Steady,
+}
+
+/// Decides what to do.
+#[must_use]
+pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
+    let identity = Identity::of(asked, seen);
+    let shape = shape(asked, &identity, seen);
+    let verdict = findings::judge(asked, refusals, seen, &identity, &shape);
+    let is_free = refusals.is_empty()
+        && !asked.spec.paused
+        && !identity.is_mixed()
+        && seen.children.values().all(|owner| matches!(owner, Ownership::Ours | Ownership::Orphan));
+    Plan {
+        cluster_id: identity.settled(),
+        image: shape.image.clone(),
+        nodes: asked.nodes(shape.replicas),
+        step: if is_free { step(seen) } else { None },
+        findings: verdict.findings,
+        phase: verdict.phase,
+        message: verdict.message,
+        pace: verdict.pace,
+        shape: is_free.then_some(shape),
+    }
+}
+
+fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
+    let set = seen.set.as_ref();
+    let storage = &asked.spec.storage;
+    Shape {
+        replicas: replicas(asked, identity.members(asked, seen), set),
+        bootstrap: match identity {
+            Identity::Blank => Bootstrap::Form,
+            Identity::Settled(id) => Bootstrap::Join(Some(*id).filter(|_| asked.latched.is_some())),
+            Identity::Found { .. } | Identity::Mixed { .. } => Bootstrap::Join(None),
+        },
+        image: asked
+            .spec
+            .image
+            .clone()
+            .or_else(|| asked.image_kept.clone())
+            .or_else(|| set.and_then(|set| set.image.clone()))
+            .unwrap_or_else(|| asked.image_default.clone()),
+        // A claim template can never change: what it says is kept, and the findings tell where the spec wants more.
+        disk_size: set.and_then(|set| set.size.clone()).unwrap_or_else(|| storage.size.0.clone()),
+        disk_class: set.map_or_else(|| storage.storage_class_name.clone(), |set| set.class.clone()),
+    }
+}
+
+/// How many nodes there are to be. Once there is a cluster, that many as it has members; its StatefulSet may have been made
+/// for another number only if it was made before the kept disks could be seen, and then the spec and the disks together
+/// put it right.
+fn replicas(asked: &Asked, members: Option<i32>, set: Option<&SetSeen>) -> i32 {
+    match (set, members) {
+        (None, members) => members.unwrap_or(asked.spec.replicas),
+        (Some(_), Some(members)) if members == asked.spec.replicas => members,
+        (Some(set), members) => set.made_for.or(members).unwrap_or(set.replicas),
+    }
+}
+
+/// A pod that Kubernetes would leave stuck with an older template for ever (kubernetes#67250), lowest name first. Its node
+/// does not run, so deleting it takes nothing from a quorum.
+fn step(seen: &Observation) -> Option<Step> {
+    let newest = seen.set.as_ref()?.revision.as_ref()?;
+    seen.pods
+        .iter()
+        .find(|(_, pod)| {
+            pod.trouble.is_some()
+                && !pod.ready
+                && !pod.deleting
+                && pod.answer().is_none()
+                && pod.revision.as_ref().is_some_and(|revision| revision != newest)
+        })
+        .map(|(name, pod)| Step::ReplaceStuckPod { pod: name.clone(), uid: pod.uid.clone() })
+}

@@ -1,0 +1,182 @@
+//! From an object as it is stored to what is asked of the operator: checks that the API server may not have made.
+//!
+//! The rules of the definition refuse all of this when an object is written. An object may be older than a rule, though, and
+//! rules can be switched off; nothing behind this room meets a spec that a node could not be started with.
+
+use crate::crd::{self, RaftQueue, RaftQueueSpec, Reason};
+use crate::names;
+use crate::observation::ClusterId;
+use kube::ResourceExt;
+
+/// Everything that is asked, and what earlier looks have settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// The object's name, and that of the cluster.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Which object, among all that ever have this name.
+    pub uid: String,
+    /// What the user wants.
+    pub spec: RaftQueueSpec,
+    /// The cluster that the status names.
+    pub latched: Option<ClusterId>,
+    /// The image that the status names.
+    pub image_kept: Option<String>,
+    /// Members that the status lists.
+    pub members_kept: i32,
+    /// The image for an object that names none and has got none yet.
+    pub image_default: String,
+}
+
+/// Why a spec cannot be followed. The user must change it; the text says to what.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// For the condition.
+    pub reason: Reason,
+    /// For people.
+    pub text: String,
+}
+
+/// What the object asks.
+///
+/// # Panics
+/// If the object has no name, namespace or uid: one that was read from an API server has them.
+#[must_use]
+pub fn asked(object: &RaftQueue, image_default: &str) -> Asked {
+    let status = object.status.clone().unwrap_or_default();
+    Asked {
+        name: object.name_any(),
+        namespace: object.namespace().expect("objects of this kind live in a namespace"),
+        uid: object.uid().expect("an object that was read has a uid"),
+        spec: object.spec.clone(),
+        latched: status.cluster_id.as_deref().and_then(ClusterId::parse),
+        image_kept: status.image,
+        members_kept: i32::try_from(status.members.len()).unwrap_or(crd::REPLICAS_MAX),
+        image_default: image_default.to_owned(),
+    }
+}
+
+/// Everything for which the spec cannot be followed; empty where it can.
+#[must_use]
+pub fn validate(asked: &Asked) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let mut refuse = |reason, text: String| refusals.push(Refusal { reason, text });
+    let replicas = asked.spec.replicas;
+    if replicas % 2 != 1 || !(crd::REPLICAS_MIN..=crd::REPLICAS_MAX).contains(&replicas) {
+        refuse(
+            Reason::ReplicasRefused,
+            format!(
+                "spec.replicas is {replicas}, but must be odd, from {} to {}: one node more than an odd number bears no \
+                 more failures",
+                crd::REPLICAS_MIN,
+                crd::REPLICAS_MAX
+            ),
+        );
+    }
+    for refused in crd::check_config(&asked.spec.config) {
+        refuse(Reason::ConfigRefused, format!("spec.{refused}"));
+    }
+    let size = &asked.spec.storage.size.0;
+    if crd::thousandths(size) < crd::thousandths(crd::SIZE_MIN) {
+        refuse(
+            Reason::ConfigRefused,
+            format!("spec.storage.size is {size}, but must be a quantity of at least {}", crd::SIZE_MIN),
+        );
+    }
+    if asked.name.chars().count() > crd::NAME_LENGTH_MAX || asked.name.contains('.') {
+        refuse(
+            Reason::NotReadable,
+            format!(
+                "the name {} has more than {} characters, or a dot, and pods cannot be named after it; make a RaftQueue \
+                 with another name",
+                asked.name,
+                crd::NAME_LENGTH_MAX
+            ),
+        );
+    }
+    refusals
+}
+
+impl Asked {
+    /// The nodes of a cluster of this size, in order of their ordinals.
+    #[must_use]
+    pub fn nodes(&self, replicas: i32) -> Vec<String> {
+        names::nodes(&self.name, replicas)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    fn of(change: impl FnOnce(&mut RaftQueue)) -> Vec<Refusal> {
+        let mut object = RaftQueue::new("demo", RaftQueueSpec::default());
+        object.metadata.namespace = Some("shop".into());
+        object.metadata.uid = Some("u".into());
+        change(&mut object);
+        validate(&asked(&object, "node:1"))
+    }
+
+    #[test]
+    fn the_defaults_can_be_followed() {
+        assert_eq!(of(|_| ()), []);
+    }
+
+    #[test]
+    fn what_an_older_definition_let_in_is_refused_with_what_would_be_right() {
+        type Change = Box<dyn FnOnce(&mut RaftQueue)>;
+        let cases: Vec<(Change, Reason, &str)> = vec![
+            (
+                Box::new(|o| o.spec.replicas = 2),
+                Reason::ReplicasRefused,
+                "spec.replicas is 2, but must be odd",
+            ),
+            (Box::new(|o| o.spec.replicas = 0), Reason::ReplicasRefused, "spec.replicas is 0"),
+            (Box::new(|o| o.spec.replicas = 11), Reason::ReplicasRefused, "from 1 to 9"),
+            (Box::new(|o| o.spec.replicas = -1), Reason::ReplicasRefused, "spec.replicas is -1"),
+            (
+                Box::new(|o| o.spec.config = [("colour".to_owned(), "red".to_owned())].into()),
+                Reason::ConfigRefused,
+                "spec.config has no key colour",
+            ),
+            (
+                Box::new(|o| o.spec.config = [("threads".to_owned(), "0".to_owned())].into()),
+                Reason::ConfigRefused,
+                "spec.config threads is 0, but must be a whole number",
+            ),
+            (
+                Box::new(|o| o.spec.storage.size = Quantity("100Mi".into())),
+                Reason::ConfigRefused,
+                "at least 1Gi",
+            ),
+            (Box::new(|o| o.spec.storage.size = Quantity("big".into())), Reason::ConfigRefused, "is big"),
+            (Box::new(|o| o.metadata.name = Some("a.b".into())), Reason::NotReadable, "the name a.b has"),
+            (Box::new(|o| o.metadata.name = Some("a".repeat(41))), Reason::NotReadable, "more than 40"),
+        ];
+        for (change, reason, text) in cases {
+            let refusals = of(change);
+            assert_eq!(refusals.len(), 1, "{text}: {refusals:?}");
+            assert_eq!(refusals[0].reason, reason);
+            assert!(refusals[0].text.contains(text), "{text}: {refusals:?}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_id_that_is_none_is_not_taken_for_one() {
+        let mut object = RaftQueue::new("demo", RaftQueueSpec::default());
+        object.metadata.namespace = Some("shop".into());
+        object.metadata.uid = Some("u".into());
+        for (text, is_id) in [
+            ("0123456789abcdef0123456789abcdef", true),
+            ("0123", false),
+            ("+123456789abcdef0123456789abcdef", false),
+        ] {
+            object.status =
+                Some(crd::RaftQueueStatus { cluster_id: Some(text.into()), ..Default::default() });
+            assert_eq!(asked(&object, "node:1").latched.is_some(), is_id, "{text}");
+        }
+    }
+}
