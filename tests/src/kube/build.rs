@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How often people are told that a step is still at it.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
+/// The first Go that fetches another by itself.
+const GO_MINOR_MIN: u32 = 21;
+
 const CONTAINERD_MODULE: &str = "github.com/containerd/containerd/v2";
 const CNI_MODULE: &str = "github.com/containernetworking/plugins";
 const PROBE: &str = include_str!("probe.go");
@@ -37,14 +40,9 @@ struct Step {
 /// Builds everything into `cache`/`key`. A second caller waits for the first.
 ///
 /// # Errors
-/// [`Error::MissingPrograms`] without Go, [`Error::Failed`] with the end of Go's output; nothing is left in place then.
+/// [`Error::NoGo`], [`Error::Failed`] with the end of Go's output; nothing is left in place then.
 pub(super) fn build(cache: &Path, key: &str) -> Result<(), Error> {
-    if Command::new("go").arg("version").stdout(Stdio::null()).status().is_err() {
-        return Err(Error::MissingPrograms {
-            programs: vec!["go (1.26 or newer)"],
-            packages: vec!["golang-go"],
-        });
-    }
+    check_go()?;
     make_folder(cache)?;
     let _lock = lock(&cache.join(format!("{key}.lock")))?;
     let whole = cache.join(key);
@@ -68,6 +66,23 @@ pub(super) fn build(cache: &Path, key: &str) -> Result<(), Error> {
     std::fs::rename(&room, &whole).map_err(Error::io(format!("rename {}", room.display())))?;
     eprintln!("built in {:.0?}", begun.elapsed());
     Ok(())
+}
+
+/// Go since 1.21 fetches the version that a module asks for; an older one says only that it does not understand.
+fn check_go() -> Result<(), Error> {
+    let Ok(output) = Command::new("go").arg("version").output() else {
+        return Err(Error::NoGo { found: None });
+    };
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if minor_of(&said).is_some_and(|minor| minor >= GO_MINOR_MIN) {
+        return Ok(());
+    }
+    Err(Error::NoGo { found: Some(said) })
+}
+
+/// The 26 of `go version go1.26.8 linux/amd64`.
+fn minor_of(said: &str) -> Option<u32> {
+    said.split_whitespace().nth(2)?.strip_prefix("go1.")?.split('.').next()?.parse().ok()
 }
 
 fn lock(path: &Path) -> Result<File, Error> {
@@ -247,4 +262,35 @@ fn go(room: &Path, folder: &Path, arguments: impl IntoIterator<Item = String>) -
     }
     let output = format!("recipe {RECIPE}, log {}\n{}", log.display(), tail(&log, 20));
     Err(Error::Failed { command: words(&command), status, output })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_go_is_read() {
+        assert_eq!(minor_of("go version go1.26.8 linux/amd64"), Some(26));
+        assert_eq!(minor_of("go version go1.19 linux/amd64"), Some(19));
+        assert_eq!(minor_of("go version devel go1.27-abc"), None);
+    }
+
+    #[test]
+    fn every_program_that_is_looked_for_is_built() {
+        let mut built = std::collections::BTreeSet::new();
+        for step in steps() {
+            let is_folder = step.output.is_empty() || step.output.ends_with('/');
+            for package in &step.packages {
+                let last = package.rsplit('/').next().unwrap();
+                built.insert(if is_folder {
+                    format!("{}{last}", step.output)
+                } else {
+                    step.output.to_owned()
+                });
+            }
+        }
+        for program in super::super::cache::CONTROL_PLANE.into_iter().chain(super::super::cache::NODE) {
+            assert!(built.contains(program), "{program} is not among {built:?}");
+        }
+    }
 }

@@ -49,16 +49,18 @@ pub fn collect(kubectl: &Kubectl, state: Option<&State>, folder: &Path) -> Resul
             }
         }
     }
-    if let Some(state) = state {
-        copy_logs(&state.path("log"), &folder.join("components"))?;
-    }
-    Ok(())
+    state.map_or(Ok(()), |state| keep_logs(state, &folder.join("components")))
 }
 
-fn copy_logs(from: &Path, to: &Path) -> Result<(), Error> {
+/// Copies the logs of all components into a folder.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn keep_logs(state: &State, to: &Path) -> Result<(), Error> {
     make_folder(to)?;
+    let from = state.path("log");
     let what = || Error::io(format!("copy the logs of {}", from.display()));
-    for entry in std::fs::read_dir(from).map_err(what())? {
+    for entry in std::fs::read_dir(&from).map_err(what())? {
         let path = entry.map_err(what())?.path();
         if let Some(name) = path.file_name().filter(|_| path.is_file()) {
             std::fs::copy(&path, to.join(name)).map_err(what())?;

@@ -83,6 +83,12 @@ pub fn target_folder() -> PathBuf {
     variable("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }
 
+/// Where the evidence of a failure is kept: below `target`, where nobody commits it.
+#[must_use]
+pub fn report_folder(title: &str) -> PathBuf {
+    target_folder().join("kube-reports").join(title)
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the harness takes its settings from the environment, here only"

@@ -34,6 +34,16 @@ pub enum Error {
         /// The packages that hold them.
         packages: Vec<&'static str>,
     },
+    /// The compiler that Kubernetes is built with.
+    #[error(
+        "building Kubernetes needs Go 1.26 or newer (or any since 1.21, which fetches that itself), and this machine has {}. \
+         See https://go.dev/dl",
+        found.as_deref().unwrap_or("none on the PATH")
+    )]
+    NoGo {
+        /// What `go version` says.
+        found: Option<String>,
+    },
     /// Programs of Kubernetes that have to be built first.
     #[error(
         "not built yet: {} (looked in {}).\n`cargo run -p raftqueue-tests --bin kube -- up` builds them once \
@@ -122,6 +132,12 @@ pub enum Error {
         what: &'static str,
         /// What it is instead.
         kind: &'static str,
+    },
+    /// The product's images cannot be had, and nobody tries again in this run.
+    #[error("no images of the product: {why}")]
+    Product {
+        /// What the first attempt said.
+        why: String,
     },
     /// An answer of a program that makes no sense to the harness.
     #[error("{what}: not understood: {text}")]

@@ -45,6 +45,7 @@ use cache::Programs;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// What a Kubernetes is to be.
 #[derive(Clone, Debug)]
@@ -72,6 +73,8 @@ impl Default for Options {
 pub struct Kube {
     kubectl: Kubectl,
     own: Option<Own>,
+    /// Whether the product's images are on the node, once somebody wanted them.
+    product: OnceLock<Result<(), String>>,
 }
 
 impl Kube {
@@ -83,13 +86,13 @@ impl Kube {
     pub fn start(options: &Options) -> Result<Self, Error> {
         check_machine()?;
         let own = Own::start(options, Programs::find()?)?;
-        Ok(Self { kubectl: own.kubectl().clone(), own: Some(own) })
+        Ok(Self { kubectl: own.kubectl().clone(), own: Some(own), product: OnceLock::new() })
     }
 
     /// A cluster that is not ours. Nothing is started or stopped, images are taken to be there.
     #[must_use]
     pub fn foreign(kubeconfig: PathBuf) -> Self {
-        Self { kubectl: Kubectl::foreign(kubeconfig), own: None }
+        Self { kubectl: Kubectl::foreign(kubeconfig), own: None, product: OnceLock::new() }
     }
 
     /// Asks and changes the cluster.
@@ -104,6 +107,18 @@ impl Kube {
     /// [`Error::NotOurs`] with what was wanted: such a test is not for other clusters.
     pub fn own(&self, what: &'static str) -> Result<&Own, Error> {
         self.own.as_ref().ok_or(Error::NotOurs { what, kind: "named by RAFTQUEUE_TEST_KUBECONFIG" })
+    }
+
+    /// Builds the product's images and gives them to the node: once, whoever asks first. On a cluster that is not ours they
+    /// are taken to be there.
+    ///
+    /// # Errors
+    /// [`Error::Product`] with the first failure, also for all who ask later.
+    pub fn load_product(&self) -> Result<(), Error> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let load = || images::build_product(&images::PRODUCT)?.iter().try_for_each(|image| own.load(image));
+        let loaded = self.product.get_or_init(|| load().map_err(|error: Error| error.to_string()));
+        loaded.clone().map_err(|why| Error::Product { why })
     }
 
     /// A command where addresses of pods and services can be reached: inside the cluster's network, with its names, if it
@@ -121,7 +136,7 @@ impl Kube {
     /// # Errors
     /// [`Error::Io`] if it cannot be written.
     pub fn collect(&self, title: &str) -> Result<PathBuf, Error> {
-        let folder = environment::target_folder().join("kube-reports").join(title);
+        let folder = environment::report_folder(title);
         if folder.exists() {
             std::fs::remove_dir_all(&folder).map_err(Error::io(format!("remove {}", folder.display())))?;
         }

@@ -12,7 +12,7 @@ use super::namespace::{Entrance, Namespaces};
 use super::node::{self, Node};
 use super::state::State;
 use super::volumes::Volumes;
-use super::{certificates, stop};
+use super::{certificates, collect, environment, stop};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ impl Own {
             ready_after: Duration::ZERO,
             parts: Mutex::new(parts),
         };
-        own.start_parts(options)?;
+        own.start_parts(options).inspect_err(|_| own.keep_logs())?;
         own.ready_after = begun.elapsed();
         Ok(own)
     }
@@ -91,6 +91,15 @@ impl Own {
             node::wait_for_names(names, entrance, programs)?;
         }
         node.as_mut().map_or(Ok(()), |node| node.wait(&self.kubectl))
+    }
+
+    /// Saves the logs of a start that failed: its state folder goes when it is dropped.
+    fn keep_logs(&self) {
+        let folder = environment::report_folder(&format!("start-of-{}", self.state.name()));
+        match collect::keep_logs(&self.state, &folder) {
+            Ok(()) => eprintln!("the logs of the start that failed: {}", folder.display()),
+            Err(error) => eprintln!("the logs of the start that failed are lost: {error}"),
+        }
     }
 
     /// Its state folder.

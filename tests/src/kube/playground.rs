@@ -77,7 +77,7 @@ pub fn load(state: &State, image: &Image) -> Result<(), Error> {
 /// [`Error::NotRunning`], [`Error::Io`].
 pub fn collect(state: &State) -> Result<PathBuf, Error> {
     let kubectl = Kubectl::of(state, &Entrance::of(state)?, Programs::find()?.path("kubectl"));
-    let folder = environment::target_folder().join("kube-reports").join(state.name());
+    let folder = environment::report_folder(state.name());
     collect::collect(&kubectl, Some(state), &folder)?;
     Ok(folder)
 }
