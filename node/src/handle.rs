@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A node, as its edges use it. Cheap to clone.
-pub trait Service: Clone + Send + Sync + 'static {
+pub trait Service: Clone + Send + Sync + Unpin + 'static {
     /// Answers one call of a client.
     ///
     /// `deadline` is how long the call may take, from now; the answer comes no later, if only to say that the time is

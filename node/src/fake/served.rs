@@ -31,7 +31,16 @@ impl Served {
     ///
     /// There is no free port.
     pub async fn start(node: FakeNode) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        Self::start_at(node, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// The same at an address, such as that of a node which was stopped.
+    ///
+    /// # Panics
+    ///
+    /// The address is taken.
+    pub async fn start_at(node: FakeNode, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let acceptor = Acceptor::new(listener, CONNECTIONS_MAX, server::HEAD_TIMEOUT);
         let router = router(&Edge::new(node.clone(), Limits::default()));

@@ -13,6 +13,7 @@ mod health;
 pub mod ids;
 mod queue;
 mod refusals;
+mod streams;
 
 use crate::api::Request;
 use crate::edge::Edge;
@@ -80,6 +81,13 @@ where
             Err(status)
         }
     }
+}
+
+/// A stream of answers, with the leader's address where this node does not lead.
+fn hinted<S: Service, T>(edge: &Edge<S>, stream: T) -> Response<T> {
+    let mut response = Response::new(stream);
+    add_leader(response.metadata_mut(), edge.local_status().leader_hint());
+    response
 }
 
 fn add_leader(metadata: &mut MetadataMap, hint: Option<&str>) {

@@ -1,10 +1,10 @@
 //! `raftqueue.v1.Queue`: one line for each call.
 
-use super::serve;
+use super::{hinted, serve, streams};
 use crate::edge::Edge;
 use crate::handle::Service;
 use raftqueue_proto::v1::{self, queue_server};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The service.
 pub(super) struct Queue<S>(pub(super) Edge<S>);
@@ -44,6 +44,24 @@ impl<S: Service> queue_server::Queue for Queue<S> {
         call: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         serve(&self.0, call).await
+    }
+
+    type PublishStreamStream = streams::Publishing<S>;
+
+    async fn publish_stream(
+        &self,
+        call: Request<Streaming<v1::PublishRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        Ok(hinted(&self.0, streams::Publishing::new(self.0.clone(), call.into_inner())))
+    }
+
+    type ConsumeStream = streams::Consuming;
+
+    async fn consume(
+        &self,
+        call: Request<Streaming<v1::ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        Ok(hinted(&self.0, streams::consume(self.0.clone(), call.into_inner())))
     }
 
     async fn receive(

@@ -1,0 +1,25 @@
+//! The long calls of the contract: publishing and consuming on one stream.
+//!
+//! A stream is only a way to make many of the calls that the contract has anyway: each batch, receive and settlement goes
+//! through the [`Edge`](crate::edge::Edge) as if it had come alone, with the same checks and answers. What a stream adds
+//! is that many are under way at once, in order, and that it bounds how many.
+
+mod consume;
+mod publish;
+
+pub(super) use consume::{Consuming, consume};
+pub(super) use publish::Publishing;
+
+use super::errors;
+use crate::api::Failure;
+use crate::edge::Edge;
+use crate::handle::Service;
+use tonic::Status;
+
+/// The failure as it ends a stream, with the leader's address where this node does not lead.
+fn refuse<S: Service>(edge: &Edge<S>, failure: &Failure) -> Status {
+    errors::into_status(failure, edge.local_status().leader_hint())
+}
+
+#[cfg(test)]
+mod tests;

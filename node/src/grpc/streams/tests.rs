@@ -1,0 +1,274 @@
+//! Both streams over a real socket, with the clients that the contract generates.
+
+use crate::api::{Failure, Reason, Request};
+use crate::fake::{FakeNode, Served, leading};
+use crate::handle::{LocalStatus, Role};
+use bytes::Bytes;
+use raftqueue_proto::v1::consume_request::Step;
+use raftqueue_proto::v1::consume_response::Event;
+use raftqueue_proto::v1::queue_client::QueueClient;
+use raftqueue_proto::v1::settlement::Kind;
+use raftqueue_proto::{status, v1};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+const TOPIC: &str = "orders";
+
+async fn with_topic() -> (Served, QueueClient<Channel>) {
+    let served = Served::start(FakeNode::default()).await;
+    let mut queue = QueueClient::connect(format!("http://{}", served.address)).await.expect("it listens");
+    let create = v1::CreateTopicRequest { topic: TOPIC.into(), ..Default::default() };
+    queue.create_topic(create).await.expect("created");
+    (served, queue)
+}
+
+async fn session(queue: &mut QueueClient<Channel>) -> Bytes {
+    queue.open_session(v1::OpenSessionRequest { name: None }).await.expect("opened").into_inner().session
+}
+
+fn step(session: &Bytes, sequence: u64) -> v1::PublishRequest {
+    v1::PublishRequest {
+        topic: TOPIC.into(),
+        session: Some(v1::SessionStep { session: session.clone(), sequence }),
+        messages: vec![v1::NewMessage { body: sequence.to_string().into(), ..Default::default() }],
+    }
+}
+
+async fn ready(queue: &mut QueueClient<Channel>) -> u64 {
+    let describe = v1::DescribeTopicRequest { topic: TOPIC.into() };
+    let topic = queue.describe_topic(describe).await.expect("described").into_inner().topic.expect("a topic");
+    topic.subscriptions[0].ready
+}
+
+#[tokio::test]
+async fn batches_on_a_stream_are_answered_in_order() {
+    let (_served, mut queue) = with_topic().await;
+    let session = session(&mut queue).await;
+    let requests: Vec<_> = (1..=2_000).map(|sequence| step(&session, sequence)).collect();
+    let mut answers =
+        queue.publish_stream(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
+    for offset in 0..2_000 {
+        let answer = answers.message().await.expect("no failure").expect("an answer for each");
+        assert_eq!((answer.first_offset, answer.count), (offset, 1));
+    }
+    assert!(answers.message().await.expect("a clean end").is_none());
+}
+
+#[tokio::test]
+async fn rule_7_4_the_first_failure_fails_everything_behind_it() {
+    let (served, mut queue) = with_topic().await;
+    let session = session(&mut queue).await;
+    let (requests, outgoing) = mpsc::channel(8);
+    requests.send(step(&session, 1)).await.unwrap();
+    let outgoing = ReceiverStream::new(outgoing);
+    let mut answers = queue.publish_stream(outgoing).await.expect("a stream").into_inner();
+    answers.message().await.expect("published").expect("answered");
+    served.node.fail_next(Failure::not_done(Reason::LimitReached, "full"));
+    for sequence in 2..6 {
+        requests.send(step(&session, sequence)).await.unwrap();
+    }
+    let refused = answers.message().await.expect_err("the second batch is refused");
+    assert_eq!(status::detail(&refused).expect("ours").reason(), v1::Reason::LimitReached);
+    assert!(answers.message().await.expect("the stream is over").is_none());
+    assert_eq!(ready(&mut queue).await, 1, "nothing behind it was stored");
+}
+
+#[tokio::test]
+async fn what_cannot_be_on_a_stream_ends_it_after_what_was_before() {
+    let (_served, mut queue) = with_topic().await;
+    let session = session(&mut queue).await;
+    let no_session = v1::PublishRequest { session: None, ..step(&session, 2) };
+    let requests = tokio_stream::iter(vec![step(&session, 1), no_session, step(&session, 2)]);
+    let mut answers = queue.publish_stream(requests).await.expect("a stream").into_inner();
+    assert_eq!(answers.message().await.expect("published").expect("answered").first_offset, 0);
+    let refused = answers.message().await.expect_err("no step of a session");
+    assert!(refused.message().contains("OpenSession"), "{refused:?}");
+    assert_eq!(ready(&mut queue).await, 1);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_lead_passes_on_one_batch_at_a_time() {
+    let (served, mut queue) = with_topic().await;
+    let session = session(&mut queue).await;
+    let following =
+        LocalStatus { role: Role::Follower, leader_address: Some("leader:1".into()), ..leading() };
+    served.node.set_status(following);
+    let requests: Vec<_> = (1..=50).map(|sequence| step(&session, sequence)).collect();
+    let answers = queue.publish_stream(tokio_stream::iter(requests)).await.expect("a stream");
+    assert_eq!(answers.metadata().get("raftqueue-leader").expect("a hint"), "leader:1");
+    let mut answers = answers.into_inner();
+    for offset in 0..50 {
+        assert_eq!(answers.message().await.expect("published").expect("answered").first_offset, offset);
+    }
+}
+
+/// A consumer, by hand.
+struct Consumer {
+    requests: Option<mpsc::Sender<v1::ConsumeRequest>>,
+    answers: Streaming<v1::ConsumeResponse>,
+}
+
+impl Consumer {
+    async fn start(queue: &mut QueueClient<Channel>) -> Self {
+        let (requests, outgoing) = mpsc::channel(8);
+        let start = v1::ConsumeStart { topic: TOPIC.into(), ..Default::default() };
+        requests.send(v1::ConsumeRequest { step: Some(Step::Start(start)) }).await.unwrap();
+        let answers = queue.consume(ReceiverStream::new(outgoing)).await.expect("a stream").into_inner();
+        Self { requests: Some(requests), answers }
+    }
+
+    async fn say(&self, step: Step) {
+        let requests = self.requests.as_ref().expect("not closed");
+        requests.send(v1::ConsumeRequest { step: Some(step) }).await.unwrap();
+    }
+
+    async fn grant(&self, messages: u64) {
+        self.say(Step::Credit(v1::Credit { messages, bytes: 1_000_000 })).await;
+    }
+
+    async fn settle(&self, kind: Kind, deliveries: &[v1::Delivery]) {
+        let leases = deliveries.iter().map(|delivery| delivery.lease.clone()).collect();
+        self.say(Step::Settlement(v1::Settlement { kind: kind.into(), leases, ..Default::default() })).await;
+    }
+
+    async fn event(&mut self) -> Event {
+        self.answers
+            .message()
+            .await
+            .expect("no failure")
+            .expect("not the end")
+            .event
+            .expect("of a known kind")
+    }
+
+    async fn received(&mut self) -> Vec<v1::Delivery> {
+        match self.event().await {
+            Event::Received(received) => received.deliveries,
+            Event::Settled(settled) => panic!("{settled:?} came instead of messages"),
+        }
+    }
+
+    async fn settled(&mut self) -> Vec<i32> {
+        match self.event().await {
+            Event::Settled(settled) => settled.results,
+            Event::Received(received) => panic!("{received:?} came instead of a result"),
+        }
+    }
+}
+
+async fn publish(queue: &mut QueueClient<Channel>, count: u64) {
+    let body = |number: u64| v1::NewMessage { body: number.to_string().into(), ..Default::default() };
+    let messages = (0..count).map(body).collect();
+    let request = v1::PublishRequest { topic: TOPIC.into(), session: None, messages };
+    queue.publish(request).await.expect("published");
+}
+
+#[tokio::test]
+async fn a_consumer_gets_what_it_has_credit_for_and_settles_it() {
+    let (_served, mut queue) = with_topic().await;
+    publish(&mut queue, 5).await;
+    let mut consumer = Consumer::start(&mut queue).await;
+    consumer.grant(3).await;
+    let first = consumer.received().await;
+    assert_eq!(first.iter().map(|delivery| delivery.offset).collect::<Vec<_>>(), [0, 1, 2]);
+    let done = i32::from(v1::LeaseResult::Done);
+    consumer.settle(Kind::Extend, &first[..1]).await;
+    consumer.settle(Kind::Ack, &first[..2]).await;
+    consumer.settle(Kind::Nack, &first[2..]).await;
+    assert_eq!(consumer.settled().await, [done]);
+    assert_eq!(consumer.settled().await, [done, done]);
+    assert_eq!(consumer.settled().await, [done]);
+    consumer.grant(1_000).await;
+    let rest = consumer.received().await;
+    let seen: Vec<_> = rest.iter().map(|delivery| (delivery.offset, delivery.attempts)).collect();
+    assert_eq!(seen, [(2, 1), (3, 0), (4, 0)]);
+    // It waits for what comes.
+    publish(&mut queue, 1).await;
+    assert_eq!(consumer.received().await[0].offset, 5);
+}
+
+#[tokio::test]
+async fn rule_6_2_a_clean_close_gives_back_and_a_broken_stream_changes_nothing() {
+    let (served, mut queue) = with_topic().await;
+    publish(&mut queue, 4).await;
+    // A way to the node that can be cut.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (way, node) = (listener.local_addr().unwrap(), served.address);
+    let wire = tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = TcpStream::connect(node).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    });
+    let mut far_queue = QueueClient::connect(format!("http://{way}")).await.expect("it listens");
+    let mut broken = Consumer::start(&mut far_queue).await;
+    broken.grant(2).await;
+    assert_eq!(broken.received().await.len(), 2);
+    wire.abort();
+    broken.answers.message().await.expect_err("the stream broke");
+
+    let mut closed = Consumer::start(&mut queue).await;
+    closed.grant(2).await;
+    let held = closed.received().await;
+    closed.settle(Kind::Ack, &held[..1]).await;
+    closed.requests = None;
+    closed.settled().await;
+    assert!(closed.answers.message().await.expect("a clean end").is_none());
+    assert_eq!(ready(&mut queue).await, 1, "one was given back, two are still leased");
+}
+
+#[tokio::test]
+async fn no_more_than_can_be_given_back_is_out_at_once() {
+    let (served, mut queue) = with_topic().await;
+    let mut consumer = Consumer::start(&mut queue).await;
+    for _ in 0..11 {
+        publish(&mut queue, 1_000).await;
+    }
+    consumer.say(Step::Credit(v1::Credit { messages: u64::MAX, bytes: u64::MAX })).await;
+    let mut held = Vec::new();
+    while held.len() < 10_000 {
+        held.append(&mut consumer.received().await);
+    }
+    assert_eq!(held.len(), 10_000);
+    consumer.settle(Kind::Ack, &held[..500]).await;
+    // What was settled and what is received in its place come in either order.
+    let events = [consumer.event().await, consumer.event().await];
+    let received = events.iter().find_map(|event| match event {
+        Event::Received(received) => Some(received.deliveries.len()),
+        Event::Settled(_) => None,
+    });
+    assert_eq!(received, Some(500));
+    let receives = served.node.calls().into_iter().filter(|call| matches!(call, Request::Receive { .. }));
+    assert_eq!(receives.count(), 11);
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_wrong_is_told_how_it_would_be_right() {
+    let (_served, mut queue) = with_topic().await;
+    for (steps, part) in [
+        (vec![Some(Step::Credit(v1::Credit::default()))], "must be `start`"),
+        (vec![Some(Step::Start(v1::ConsumeStart::default())); 2], "starts only once"),
+        (vec![Some(Step::Start(v1::ConsumeStart::default())), None], "must be `credit` or `settlement`"),
+        (
+            vec![
+                Some(Step::Start(v1::ConsumeStart::default())),
+                Some(Step::Settlement(v1::Settlement::default())),
+            ],
+            "must say its `kind`",
+        ),
+    ] {
+        let requests: Vec<_> = steps.into_iter().map(|step| v1::ConsumeRequest { step }).collect();
+        let (sender, outgoing) = mpsc::channel(8);
+        for request in requests {
+            sender.send(request).await.unwrap();
+        }
+        let mut answers = queue.consume(ReceiverStream::new(outgoing)).await.expect("a stream").into_inner();
+        let refused = tokio::time::timeout(Duration::from_secs(5), answers.message()).await.expect("in time");
+        let refused = refused.expect_err("it is wrong");
+        assert!(refused.message().contains(part), "{refused:?}");
+        assert_eq!(status::detail(&refused).expect("ours").reason(), v1::Reason::InvalidArgument);
+    }
+}
