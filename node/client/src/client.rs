@@ -1,14 +1,16 @@
 //! One method for each call of the contract, and the loop that repeats what is safe to repeat.
 
 use crate::connections::{Connection, Connections};
-use crate::{Error, Outcome, Producer};
+use crate::{Error, Outcome, Producer, Publisher, PublisherSettings};
 use bytes::Bytes;
 use raftqueue_proto::v1::{self, admin_client::AdminClient, queue_client::QueueClient};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// How long a call may take in all, repeats included, unless the client is told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -114,6 +116,14 @@ impl Client {
         Ok(Self { connections: Arc::new(Connections::new(endpoints)?), timeout: TIMEOUT_DEFAULT })
     }
 
+    /// A client of the same cluster with connections of its own, so that the two do not share one.
+    #[must_use]
+    pub fn independent(&self) -> Self {
+        let connections = self.connections.endpoints().to_vec();
+        let connections = Connections::new(connections).expect("they were good before");
+        Self { connections: Arc::new(connections), timeout: self.timeout }
+    }
+
     /// The same client with another timeout: how long a call may take in all, repeats included. What a call waits for
     /// messages comes on top. 5 seconds unless set.
     #[must_use]
@@ -135,6 +145,53 @@ impl Client {
     /// No session could be opened.
     pub async fn producer(&self, topic: impl Into<String>) -> Result<Producer, Error> {
         Producer::open(self.clone(), topic.into()).await
+    }
+
+    /// A publisher for one topic: many batches under way at once, in order, each stored once.
+    ///
+    /// # Errors
+    ///
+    /// No session could be opened.
+    pub async fn publisher(&self, topic: impl Into<String>) -> Result<Publisher, Error> {
+        self.publisher_with(topic, PublisherSettings::default()).await
+    }
+
+    /// The same with settings of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its range, or no session could be opened.
+    pub async fn publisher_with(
+        &self,
+        topic: impl Into<String>,
+        settings: PublisherSettings,
+    ) -> Result<Publisher, Error> {
+        Publisher::open(self.clone(), topic.into(), settings).await
+    }
+
+    pub(crate) async fn connection(&self) -> Result<Connection, Error> {
+        self.connections.get().await
+    }
+
+    /// Opens a stream of batches, and learns where the leader is.
+    pub(crate) async fn open_publish_stream(
+        &self,
+        connection: &Connection,
+        requests: mpsc::Receiver<v1::PublishRequest>,
+    ) -> Result<Streaming<v1::PublishResponse>, Error> {
+        let answer = queue(connection.channel.clone()).publish_stream(ReceiverStream::new(requests)).await;
+        self.take_stream(connection, answer)
+    }
+
+    fn take_stream<R>(
+        &self,
+        connection: &Connection,
+        answer: Result<Response<Streaming<R>>, Status>,
+    ) -> Result<Streaming<R>, Error> {
+        let answer = answer.map_err(|status| Error::from(&status))?;
+        let hint = answer.metadata().get(LEADER_METADATA).and_then(|hint| hint.to_str().ok());
+        self.connections.note_leader(&connection.address, hint);
+        Ok(answer.into_inner())
     }
 
     /// Makes a topic. Without a request id it gets a random one, so that repeating it here is harmless.
@@ -280,7 +337,7 @@ impl Client {
     }
 
     /// Learns from a failure whom to ask next.
-    fn note_failure(&self, connection: &Connection, error: Error) -> Error {
+    pub(crate) fn note_failure(&self, connection: &Connection, error: Error) -> Error {
         use v1::Reason as R;
         let hint = error.leader_hint.as_deref();
         if error.is_of_connection() {

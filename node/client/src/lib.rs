@@ -27,9 +27,12 @@
 mod client;
 mod connections;
 mod error;
+mod pending;
 mod producer;
+mod publisher;
 
 pub use client::Client;
 pub use error::{Error, Outcome};
 pub use producer::Producer;
+pub use publisher::{Acknowledgement, Publisher, PublisherSettings};
 pub use raftqueue_proto::v1;
