@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod bench;
 mod cluster;
 mod dead;
 mod deliveries;
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     Status(cluster::Status),
     /// Hand leadership to another node
     Transfer(cluster::Transfer),
+    /// Measure how fast a cluster or a disk is
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Look into a node's log on disk
     #[command(subcommand)]
     Wal(wal::WalCommand),
@@ -96,6 +100,7 @@ pub(crate) async fn run(
         Command::Purge(command) => command.run(&connect()?, output).await,
         Command::Status(command) => command.run(&connect()?, output).await,
         Command::Transfer(command) => command.run(&connect()?, output).await,
+        Command::Bench(command) => command.run(connect, output).await,
         Command::Wal(command) => command.run(),
     }
 }

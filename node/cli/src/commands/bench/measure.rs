@@ -1,0 +1,178 @@
+//! What a benchmark counts, and how it is told.
+
+use crate::output::Table;
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// Longest time that the histogram tells apart, in microseconds: ten minutes.
+const LONGEST_MICROS: u64 = 600_000_000;
+
+/// Counts what many tasks do within one span of time.
+#[derive(Debug)]
+pub(super) struct Measure {
+    what: &'static str,
+    begun: Instant,
+    end: Instant,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    messages: u64,
+    bytes: u64,
+    errors: u64,
+    last_error: Option<String>,
+    latencies: Histogram<u64>,
+}
+
+impl Measure {
+    /// Counts from now for so long. `what` names what is counted, such as `published`.
+    pub(super) fn start(what: &'static str, length: Duration) -> Self {
+        let begun = Instant::now();
+        let latencies =
+            Histogram::new_with_bounds(1, LONGEST_MICROS, 3).expect("the bounds and digits are valid");
+        let counts = Counts { messages: 0, bytes: 0, errors: 0, last_error: None, latencies };
+        Self { what, begun, end: begun + length, counts: Mutex::new(counts) }
+    }
+
+    /// When counting ends.
+    pub(super) fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// True while something begun now still counts.
+    pub(super) fn goes_on(&self) -> bool {
+        Instant::now() < self.end
+    }
+
+    /// So many messages and bytes are done that were begun at `begun`. What is done after the end does not count.
+    pub(super) fn done(&self, begun: Instant, messages: u64, bytes: u64) {
+        if !self.goes_on() {
+            return;
+        }
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let mut counts = self.lock();
+        counts.messages += messages;
+        counts.bytes += bytes;
+        counts.latencies.saturating_record(micros.clamp(1, LONGEST_MICROS));
+    }
+
+    /// A request failed.
+    pub(super) fn failed(&self, error: &impl ToString) {
+        let mut counts = self.lock();
+        counts.errors += 1;
+        counts.last_error = Some(error.to_string());
+    }
+
+    /// How far it has come, in a few words.
+    pub(super) fn brief(&self) -> String {
+        let counts = self.lock();
+        format!("{} {}, {} errors", counts.messages, self.what, counts.errors)
+    }
+
+    /// What was measured, with the conditions that it was measured under.
+    pub(super) fn report(&self, conditions: Value) -> Report {
+        let seconds = self.begun.elapsed().min(self.end - self.begun).as_secs_f64();
+        let counts = self.lock();
+        let millis = |quantile: f64| counts.latencies.value_at_quantile(quantile) as f64 / 1_000.0;
+        Report {
+            what: self.what,
+            messages_per_second: counts.messages as f64 / seconds,
+            megabytes_per_second: counts.bytes as f64 / seconds / 1e6,
+            acknowledged: counts.messages,
+            errors: counts.errors,
+            last_error: counts.last_error.clone(),
+            requests: counts.latencies.len(),
+            p50_ms: millis(0.5),
+            p99_ms: millis(0.99),
+            p999_ms: millis(0.999),
+            max_ms: counts.latencies.max() as f64 / 1_000.0,
+            seconds,
+            conditions,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The result of a measurement.
+#[derive(Debug)]
+pub(super) struct Report {
+    what: &'static str,
+    messages_per_second: f64,
+    megabytes_per_second: f64,
+    acknowledged: u64,
+    errors: u64,
+    last_error: Option<String>,
+    requests: u64,
+    p50_ms: f64,
+    p99_ms: f64,
+    p999_ms: f64,
+    max_ms: f64,
+    seconds: f64,
+    conditions: Value,
+}
+
+impl Report {
+    /// As one row; as JSON with everything that was counted and every condition.
+    pub(super) fn table(&self) -> Table {
+        let mut table = Table::new(&[
+            "WHAT",
+            "MESSAGES/S",
+            "MB/S",
+            "P50 MS",
+            "P99 MS",
+            "P99.9 MS",
+            "MAX MS",
+            "MESSAGES",
+            "ERRORS",
+        ]);
+        self.add_to(&mut table);
+        table
+    }
+
+    /// Adds the row to a table of several.
+    pub(super) fn add_to(&self, table: &mut Table) {
+        let cells = vec![
+            self.what.to_owned(),
+            format!("{:.0}", self.messages_per_second),
+            format!("{:.1}", self.megabytes_per_second),
+            format!("{:.2}", self.p50_ms),
+            format!("{:.2}", self.p99_ms),
+            format!("{:.2}", self.p999_ms),
+            format!("{:.2}", self.max_ms),
+            self.acknowledged.to_string(),
+            self.errors.to_string(),
+        ];
+        table.add(cells, self.json());
+    }
+
+    fn json(&self) -> Value {
+        let rounded = |number: f64| (number * 1_000.0).round() / 1_000.0;
+        let mut object = Map::new();
+        let mut set = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+        set("what", json!(self.what));
+        set("messages_per_second", json!(rounded(self.messages_per_second)));
+        set("megabytes_per_second", json!(rounded(self.megabytes_per_second)));
+        set("acknowledged", json!(self.acknowledged));
+        set("errors", json!(self.errors));
+        set("last_error", json!(self.last_error));
+        set("requests", json!(self.requests));
+        set("p50_ms", json!(rounded(self.p50_ms)));
+        set("p99_ms", json!(rounded(self.p99_ms)));
+        set("p999_ms", json!(rounded(self.p999_ms)));
+        set("max_ms", json!(rounded(self.max_ms)));
+        set("measured_seconds", json!(rounded(self.seconds)));
+        if let Value::Object(conditions) = &self.conditions {
+            for (name, value) in conditions {
+                set(name, value.clone());
+            }
+        }
+        Value::Object(object)
+    }
+}

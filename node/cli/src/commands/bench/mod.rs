@@ -1,0 +1,97 @@
+//! `raftq bench`: how fast a cluster, or a disk, is.
+
+mod disk;
+mod measure;
+mod publish;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use measure::{Measure, Report};
+use raftqueue_client::{Client, v1};
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+/// How progress looks.
+const PROGRESS: &str = "{bar:40} {elapsed}/{len}s {msg}";
+/// How often progress is shown.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Publish as fast as acknowledgements come back
+    Publish(publish::Publish),
+    /// Write and sync as a node does, without a node: the floor that a disk sets
+    Disk(disk::Disk),
+}
+
+/// What every load has.
+#[derive(Args, Clone)]
+struct Load {
+    /// The topic; it is made if there is none
+    #[arg(long, value_name = "NAME", default_value = "bench")]
+    topic: String,
+    /// How long to measure
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+}
+
+impl BenchCommand {
+    pub(super) async fn run(
+        self,
+        connect: impl FnOnce() -> Result<Client, Failure>,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        match self {
+            BenchCommand::Publish(command) => command.run(&connect()?, output).await,
+            BenchCommand::Disk(command) => command.run(output),
+        }
+    }
+}
+
+impl Load {
+    /// Makes the topic unless it is there.
+    async fn prepare(&self, client: &Client) -> Result<(), Failure> {
+        let create = v1::CreateTopicRequest { topic: self.topic.clone(), ..Default::default() };
+        match client.create_topic(create).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.reason == v1::Reason::TopicExists => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Shows how far a measurement has come until it ends, where somebody sees it.
+async fn show_progress(measures: &[&Measure], end: Instant) {
+    if !io::stderr().is_terminal() {
+        return tokio::time::sleep_until(end.into()).await;
+    }
+    let seconds = end.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a day")]
+    let bar = ProgressBar::new(seconds as u64);
+    bar.set_style(ProgressStyle::with_template(PROGRESS).expect("a test reads this very template"));
+    let begun = Instant::now();
+    while Instant::now() < end {
+        tokio::time::sleep(PROGRESS_EVERY).await;
+        bar.set_position(begun.elapsed().as_secs());
+        let counts: Vec<String> = measures.iter().map(|measure| measure.brief()).collect();
+        bar.set_message(counts.join(", "));
+    }
+    bar.finish_and_clear();
+}
+
+/// Prints what was measured.
+fn report(output: &Output, report: &Report) -> Result<(), Failure> {
+    output.print(&report.table())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_of_the_progress_bar_can_be_read() {
+        assert!(ProgressStyle::with_template(PROGRESS).is_ok());
+    }
+}

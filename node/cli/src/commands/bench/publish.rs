@@ -1,0 +1,157 @@
+//! `raftq bench publish`.
+
+use super::measure::Measure;
+use super::{Load, report, show_progress};
+use crate::failure::Failure;
+use crate::output::Output;
+use bytes::Bytes;
+use clap::Args;
+use raftqueue_client::{Acknowledgement, Client, PublisherSettings, v1};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+#[derive(Args, Clone)]
+#[command(after_help = "\
+Examples:
+  raftq bench publish
+  raftq bench publish --producers 8 --batch 64 --window 8 --size 1024 --seconds 30
+  raftq bench publish --producers 32 --batch 1 --window 1 --unary
+  raftq --output json bench publish | jq .messages_per_second
+
+Latency is that of a batch: from handing it over until its acknowledgement, which means that a majority has it on disk.")]
+pub(crate) struct Publish {
+    #[command(flatten)]
+    load: Load,
+    /// Producers, each with a connection and a session of its own
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    producers: u64,
+    /// Messages in a batch
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    batch: u64,
+    /// Batches that each producer has under way
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    window: u64,
+    /// Bytes of a body
+    #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(0..=16_777_216))]
+    size: u64,
+    /// One call for each batch instead of a stream, without sessions
+    #[arg(long)]
+    unary: bool,
+}
+
+impl Publish {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        self.load.prepare(client).await?;
+        let measure = Arc::new(Measure::start("published", Duration::from_secs(self.load.seconds)));
+        let tasks = self.start(client, &measure)?;
+        show_progress(&[&measure], measure.end()).await;
+        tasks.finish().await?;
+        report(output, &measure.report(self.conditions(client)))
+    }
+
+    /// Starts all producers.
+    fn start(&self, client: &Client, measure: &Arc<Measure>) -> Result<Producers, Failure> {
+        let mut tasks = JoinSet::new();
+        for _ in 0..self.producers {
+            let own = client.independent();
+            let (command, measure) = (self.clone(), Arc::clone(measure));
+            if self.unary {
+                for _ in 0..self.window {
+                    let (own, command, measure) = (own.clone(), command.clone(), Arc::clone(&measure));
+                    tasks.spawn(async move { command.publish_calls(&own, &measure).await });
+                }
+            } else {
+                tasks.spawn(async move { command.publish_stream(&own, &measure).await });
+            }
+        }
+        Ok(Producers(tasks))
+    }
+
+    fn conditions(&self, client: &Client) -> serde_json::Value {
+        json!({
+            "topic": self.load.topic, "producers": self.producers, "batch": self.batch, "window": self.window,
+            "size": self.size, "unary": self.unary, "seconds": self.load.seconds, "endpoints": client.endpoints(),
+        })
+    }
+
+    fn messages(&self, body: &Bytes) -> Vec<v1::NewMessage> {
+        (0..self.batch).map(|_| v1::NewMessage { body: body.clone(), ..Default::default() }).collect()
+    }
+
+    fn body(&self) -> Bytes {
+        // Bytes that no disk and no network can make smaller.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[0]
+        };
+        std::iter::repeat_with(next).take(usize::try_from(self.size).expect("at most 16 MiB")).collect()
+    }
+
+    async fn publish_calls(&self, client: &Client, measure: &Measure) -> Result<(), Failure> {
+        let body = self.body();
+        while measure.goes_on() {
+            let begun = Instant::now();
+            let request = v1::PublishRequest {
+                topic: self.load.topic.clone(),
+                session: None,
+                messages: self.messages(&body),
+            };
+            match client.publish(request).await {
+                Ok(_) => measure.done(begun, self.batch, self.batch * self.size),
+                Err(error) => measure.failed(&error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish_stream(&self, client: &Client, measure: &Arc<Measure>) -> Result<(), Failure> {
+        let window = usize::try_from(self.window).expect("at most 1,024");
+        let settings = PublisherSettings { window, buffer_bytes: 1 << 29, ..PublisherSettings::default() };
+        let publisher = client.publisher_with(&self.load.topic, settings).await?;
+        let body = self.body();
+        // What is handed over and not yet looked at; together with the one looked at it fills the window.
+        let (sent, mut answers) = mpsc::channel::<(Acknowledgement, Instant)>(window);
+        let listener = {
+            let (measure, batch, bytes) = (Arc::clone(measure), self.batch, self.batch * self.size);
+            tokio::spawn(async move {
+                while let Some((answer, begun)) = answers.recv().await {
+                    match answer.await {
+                        Ok(_) => measure.done(begun, batch, bytes),
+                        Err(error) => measure.failed(&error),
+                    }
+                }
+            })
+        };
+        while measure.goes_on() {
+            // Room first, so that the clock starts when the batch is really handed over.
+            let Ok(room) = sent.reserve().await else { break };
+            let begun = Instant::now();
+            let answer = publisher.send_batch(self.messages(&body)).await?;
+            room.send((answer, begun));
+        }
+        drop(sent);
+        // The listener ends when everything that was handed over is answered.
+        let _ = listener.await;
+        publisher.close().await;
+        Ok(())
+    }
+}
+
+/// Producers at work.
+struct Producers(JoinSet<Result<(), Failure>>);
+
+impl Producers {
+    /// Waits until all have heard of everything they sent; an error is one that kept a producer from working at all.
+    async fn finish(mut self) -> Result<(), Failure> {
+        while let Some(ended) = self.0.join_next().await {
+            ended.map_err(|error| Failure::Failed(format!("a producer ended: {error}")))??;
+        }
+        Ok(())
+    }
+}
