@@ -27,8 +27,9 @@ async fn bodies(client: &Client) -> Vec<usize> {
         if popped.is_empty() {
             return bodies;
         }
-        let number =
-            |delivery: v1::Delivery| String::from_utf8_lossy(&delivery.body).parse::<usize>().unwrap();
+        let number = |delivery: v1::Delivery| {
+            String::from_utf8_lossy(&delivery.body).parse::<usize>().expect("a number")
+        };
         bodies.extend(popped.into_iter().map(number));
     }
 }
