@@ -18,4 +18,6 @@ pub mod observation;
 pub mod observe;
 pub mod plan;
 pub mod status;
+#[cfg(test)]
+mod tidy;
 pub mod validate;

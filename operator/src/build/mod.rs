@@ -9,6 +9,8 @@
 mod access;
 mod settings;
 mod stateful_set;
+#[cfg(test)]
+mod tests;
 
 use crate::crd::RaftQueue;
 use crate::names;

@@ -11,6 +11,8 @@
 
 mod findings;
 mod identity;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
 pub use identity::Identity;

@@ -1,0 +1,138 @@
+//! The children as YAML, compared with files: a change of one is a change of every cluster in the world.
+
+use super::build;
+use crate::crd::{RaftQueue, RaftQueueSpec};
+use crate::names;
+use crate::observation::ClusterId;
+use crate::plan::{Bootstrap, Shape};
+use crate::validate::{Asked, asked};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+fn of(spec: Value) -> Asked {
+    let spec: RaftQueueSpec = serde_json::from_value(spec).unwrap();
+    let mut object = RaftQueue::new("demo", spec);
+    object.metadata.namespace = Some("shop".into());
+    object.metadata.uid = Some("11111111-2222-3333-4444-555555555555".into());
+    asked(&object, "raftqueue-node:0.1.0")
+}
+
+fn shape(asked: &Asked, bootstrap: Bootstrap) -> Shape {
+    Shape {
+        replicas: asked.spec.replicas,
+        bootstrap,
+        image: asked.spec.image.clone().unwrap_or_else(|| asked.image_default.clone()),
+        disk_size: asked.spec.storage.size.0.clone(),
+        disk_class: asked.spec.storage.storage_class_name.clone(),
+    }
+}
+
+fn cluster() -> ClusterId {
+    ClusterId::parse("0123456789abcdef0123456789abcdef").unwrap()
+}
+
+/// Compares with a file. `RAFTQUEUE_WRITE_GOLDENS` writes it anew.
+fn golden(asked: &Asked, shape: &Shape, name: &str) {
+    let children = build(asked, shape);
+    let mut text = String::new();
+    let mut add = |object: &dyn erased::Serialized| text.push_str(&format!("---\n{}", object.yaml()));
+    add(&children.service_account);
+    add(&children.config_map);
+    add(&children.headless_service);
+    add(&children.client_service);
+    if let Some(budget) = &children.budget {
+        add(budget);
+    }
+    add(&children.stateful_set);
+    let path = format!("{}/src/build/golden/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+    #[expect(clippy::disallowed_methods, reason = "asked for by hand, when a child was changed on purpose")]
+    if std::env::var("RAFTQUEUE_WRITE_GOLDENS").is_ok() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert!(expected == text, "{path} differs from what is built:\n{text}");
+}
+
+mod erased {
+    use super::Serialize;
+
+    pub(super) trait Serialized {
+        fn yaml(&self) -> String;
+    }
+
+    impl<T: Serialize> Serialized for T {
+        fn yaml(&self) -> String {
+            serde_saphyr::to_string(&serde_json::to_value(self).unwrap()).unwrap()
+        }
+    }
+}
+
+#[test]
+fn three_nodes_with_the_defaults_that_form() {
+    let asked = of(json!({}));
+    golden(&asked, &shape(&asked, Bootstrap::Form), "three-forming");
+}
+
+#[test]
+fn one_node_with_everything_said_that_joined() {
+    let asked = of(json!({
+        "replicas": 1, "image": "registry.example.com/node:9", "imagePullPolicy": "Always",
+        "storage": {"size": "20Gi", "storageClassName": "fast", "retention": {"whenDeleted": "Delete", "whenScaled": "Delete"}},
+        "resources": {"limits": {"memory": "1Gi"}},
+        "config": {"drain-ms": "60000", "log-format": "json"}}));
+    golden(&asked, &shape(&asked, Bootstrap::Join(Some(cluster()))), "one-joined");
+}
+
+/// A fresh cluster becomes ready without one restart: what changes when it has formed is not in the template.
+#[test]
+fn rule_1_7_forming_and_joining_have_one_template() {
+    let asked = of(json!({}));
+    let sets: Vec<_> = [Bootstrap::Form, Bootstrap::Join(None), Bootstrap::Join(Some(cluster()))]
+        .map(|bootstrap| build(&asked, &shape(&asked, bootstrap)))
+        .into();
+    assert!(sets.windows(2).all(|pair| pair[0].stateful_set == pair[1].stateful_set));
+    assert!(sets.windows(2).all(|pair| pair[0].config_map != pair[1].config_map));
+}
+
+#[test]
+fn a_change_of_the_config_is_a_change_of_the_template() {
+    let template = |spec: Value| {
+        let asked = of(spec);
+        build(&asked, &shape(&asked, Bootstrap::Form)).stateful_set.spec.unwrap().template
+    };
+    let plain = template(json!({}));
+    assert_ne!(plain, template(json!({"config": {"threads": "2"}})));
+    assert_ne!(plain, template(json!({"resources": {"limits": {"cpu": "1"}}})));
+    assert_ne!(plain, template(json!({"image": "other:1"})));
+    assert_eq!(plain, template(json!({"paused": true})));
+}
+
+#[test]
+fn the_settings_are_what_a_node_reads() {
+    let asked = of(json!({"replicas": 3, "config": {"drain-ms": "5", "threads": "2"}}));
+    let config = build(&asked, &shape(&asked, Bootstrap::Join(Some(cluster())))).config_map;
+    let text = &config.data.unwrap()[names::SETTINGS_FILE];
+    let settings: Value = serde_json::from_str(text).unwrap();
+    assert_eq!(
+        settings,
+        json!({"bootstrap": "join", "cluster-id": "0123456789abcdef0123456789abcdef",
+               "members": ["demo-0", "demo-1", "demo-2"], "service": "demo-headless.shop.svc",
+               "drain-ms": "5", "threads": "2"})
+    );
+}
+
+/// Names within the limit stay within those of labels and of DNS.
+#[test]
+fn the_longest_name_still_fits() {
+    let name = "a".repeat(crate::crd::NAME_LENGTH_MAX);
+    // Kubernetes adds "-" and a hash of 10 to the name of the set, for a label of the pods.
+    assert!(name.len() + 11 <= 63);
+    for made in [
+        names::headless(&name),
+        names::config_map(&name),
+        names::node(&name, 8),
+        names::claim(&names::node(&name, 8)),
+    ] {
+        assert!(made.len() <= 63, "{made}");
+    }
+}

@@ -1,0 +1,374 @@
+//! Situations, each with what is to be done and said.
+
+use super::*;
+use crate::crd::{Phase, Reason};
+
+/// `ConditionType=Truth/Reason` of a plan, for comparing.
+fn said(plan: &Plan, about: ConditionType) -> (Truth, Reason) {
+    let finding = found(plan, about);
+    (finding.holds, finding.reason)
+}
+
+fn bootstrap(plan: &Plan) -> Option<Bootstrap> {
+    plan.shape.as_ref().map(|shape| shape.bootstrap)
+}
+
+#[test]
+fn rule_1_7_a_new_object_makes_nodes_that_form() {
+    let plan = planned(&demo(3), &Observation::default());
+    let shape = plan.shape.as_ref().unwrap();
+    assert_eq!((shape.replicas, shape.bootstrap, shape.image.as_str()), (3, Bootstrap::Form, "node:1"));
+    assert_eq!((plan.step.clone(), plan.cluster_id, plan.phase), (None, None, Phase::Forming));
+    assert_eq!(said(&plan, ConditionType::Ready), (Truth::False, Reason::Forming));
+    assert_eq!(said(&plan, ConditionType::Degraded), (Truth::False, Reason::AsAsked));
+}
+
+#[test]
+fn rule_1_7_nodes_form_until_the_cluster_is_latched_and_join_from_then_on() {
+    let id = cluster(7);
+    assert_eq!(bootstrap(&planned(&demo(3), &fresh(3))), Some(Bootstrap::Form));
+    // Formed: the id is kept, and until the status has it nobody forms any more.
+    let formed = planned(&demo(3), &well(3, id));
+    assert_eq!((formed.cluster_id, bootstrap(&formed)), (Some(id), Some(Bootstrap::Join(None))));
+    let kept = planned(&latched(3, id), &well(3, id));
+    assert_eq!((kept.cluster_id, bootstrap(&kept)), (Some(id), Some(Bootstrap::Join(Some(id)))));
+    assert_eq!((kept.phase, kept.message.as_str()), (Phase::Ready, "all 3 nodes serve"));
+    assert_eq!(said(&kept, ConditionType::Ready), (Truth::True, Reason::AsAsked));
+    assert_eq!(said(&kept, ConditionType::Available), (Truth::True, Reason::LeaderElected));
+}
+
+#[test]
+fn rule_1_7_kept_disks_with_a_quorum_are_adopted() {
+    let id = cluster(7);
+    let mut seen = well(3, id);
+    seen.pods.get_mut("demo-2").unwrap().node = NodeSeen::NotAsked;
+    seen.pods.get_mut("demo-2").unwrap().ready = false;
+    let plan = planned(&demo(3), &seen);
+    assert_eq!((plan.cluster_id, bootstrap(&plan)), (Some(id), Some(Bootstrap::Join(None))));
+}
+
+#[test]
+fn rule_1_7_a_single_kept_disk_of_three_is_neither_adopted_nor_formed_over() {
+    let id = cluster(7);
+    let mut seen = fresh(3);
+    seen.pods.get_mut("demo-1").unwrap().node = NodeSeen::Answered(member_answer(3, 1, id));
+    // The blank nodes have other ids than the members that they replace.
+    for (name, new) in [("demo-0", "00000000000000f0"), ("demo-2", "00000000000000f2")] {
+        let answer = NodeAnswer { id: new.into(), ..NodeAnswer::default() };
+        seen.pods.get_mut(name).unwrap().node = NodeSeen::Answered(answer);
+    }
+    let plan = planned(&demo(3), &seen);
+    assert_eq!((plan.cluster_id, bootstrap(&plan)), (None, Some(Bootstrap::Join(None))));
+    assert_eq!(said(&plan, ConditionType::Ready).1, Reason::DiskLost);
+    assert_eq!(said(&plan, ConditionType::QuorumHealthy), (Truth::False, Reason::QuorumLost));
+    let message = &found(&plan, ConditionType::Degraded).message;
+    assert!(message.starts_with("demo-0, demo-2: the disk is empty"), "{message}");
+}
+
+#[test]
+fn a_blank_disk_under_a_members_name_does_not_count_for_the_quorum() {
+    let id = cluster(7);
+    let mut seen = well(3, id);
+    seen.cluster = None;
+    for name in ["demo-1", "demo-2"] {
+        let blank =
+            NodeAnswer { id: "00000000000000ff".into(), cluster_id: Some(id), ..NodeAnswer::default() };
+        seen.pods.get_mut(name).unwrap().node = NodeSeen::Answered(blank);
+    }
+    assert_eq!(planned(&demo(3), &seen).cluster_id, None);
+}
+
+#[test]
+fn rule_1_7_disks_of_two_clusters_stop_everything() {
+    let mut seen = well(3, cluster(7));
+    seen.pods.get_mut("demo-2").unwrap().node = NodeSeen::Answered(member_answer(3, 2, cluster(8)));
+    seen.pods.get_mut("demo-1").unwrap().trouble = trouble(TroubleKind::Crashing, "exit code 1");
+    for asked in [demo(3), latched(3, cluster(7))] {
+        let plan = planned(&asked, &seen);
+        assert_eq!((plan.shape.clone(), plan.step.clone(), plan.cluster_id), (None, None, None));
+        assert_eq!(said(&plan, ConditionType::ForeignDisk), (Truth::True, Reason::MixedClusters));
+        assert_eq!(plan.phase, Phase::ForeignDisk);
+        assert!(
+            plan.message.contains(&format!("demo-2 has the disk of cluster {}", cluster(8))),
+            "{}",
+            plan.message
+        );
+    }
+    // One disk is enough, where the status names another cluster.
+    let plan = planned(&latched(3, cluster(9)), &well(3, cluster(7)));
+    assert_eq!((plan.shape, plan.step), (None, None));
+}
+
+#[test]
+fn nobody_answers_and_the_latched_cluster_is_never_formed_again() {
+    let id = cluster(7);
+    for seen in [Observation::default(), made(3), fresh(3)] {
+        let plan = planned(&latched(3, id), &seen);
+        assert_eq!(bootstrap(&plan), Some(Bootstrap::Join(Some(id))));
+        assert_eq!(plan.shape.unwrap().replicas, 3);
+    }
+    let plan = planned(&latched(3, id), &fresh(3));
+    assert_eq!(said(&plan, ConditionType::Ready).1, Reason::DiskLost);
+    assert!(plan.message.contains("delete the RaftQueue and apply it again"), "{}", plan.message);
+}
+
+#[test]
+fn another_number_of_replicas_is_refused_and_changes_nothing() {
+    let id = cluster(7);
+    for (wanted, asked) in
+        [(5, Asked { latched: Some(id), ..demo(5) }), (1, Asked { latched: Some(id), ..demo(1) })]
+    {
+        let plan = planned(&asked, &well(3, id));
+        assert_eq!(plan.shape.as_ref().unwrap().replicas, 3);
+        assert_eq!(said(&plan, ConditionType::SpecAccepted), (Truth::False, Reason::ReplicasFixed));
+        assert_eq!(said(&plan, ConditionType::Available).0, Truth::True);
+        assert_eq!((said(&plan, ConditionType::Ready).0, plan.phase), (Truth::False, Phase::Refused));
+        let start = format!("spec.replicas is {wanted}, but the cluster was made with 3");
+        assert!(plan.message.starts_with(&start), "{}", plan.message);
+    }
+}
+
+#[test]
+fn a_stateful_set_scaled_by_hand_is_put_right() {
+    let id = cluster(7);
+    for by_hand in [0, 1, 5] {
+        let mut seen = well(3, id);
+        seen.set.as_mut().unwrap().replicas = by_hand;
+        assert_eq!(planned(&latched(3, id), &seen).shape.unwrap().replicas, 3);
+        // Before forming too.
+        let mut seen = fresh(3);
+        seen.set.as_mut().unwrap().replicas = by_hand;
+        assert_eq!(planned(&demo(3), &seen).shape.unwrap().replicas, 3);
+    }
+}
+
+#[test]
+fn a_stateful_set_deleted_by_hand_comes_back_with_the_members_it_had() {
+    let id = cluster(7);
+    let asked = Asked { members_kept: 3, ..Asked { latched: Some(id), ..demo(5) } };
+    assert_eq!(planned(&asked, &Observation::default()).shape.unwrap().replicas, 3);
+}
+
+#[test]
+fn kept_disks_and_the_spec_together_put_a_wrong_count_right() {
+    // Applied anew with 1, though the disks hold three members; then corrected.
+    let id = cluster(7);
+    let mut seen = well(3, id);
+    seen.set.as_mut().unwrap().made_for = Some(1);
+    seen.set.as_mut().unwrap().replicas = 1;
+    seen.pods.retain(|name, _| name == "demo-0");
+    seen.cluster = None;
+    let wrong = planned(&demo(1), &seen);
+    assert_eq!(wrong.shape.as_ref().unwrap().replicas, 1.max(wrong.shape.as_ref().unwrap().replicas));
+    let right = planned(&demo(3), &seen);
+    assert_eq!(right.shape.unwrap().replicas, 3);
+}
+
+#[test]
+fn a_stuck_pod_of_an_older_template_is_replaced_and_only_that() {
+    let stuck = |change: fn(&mut PodSeen)| {
+        let mut seen = fresh(3);
+        let pod = seen.pods.get_mut("demo-1").unwrap();
+        pod.revision = Some("demo-old".into());
+        pod.trouble = trouble(TroubleKind::Image, "ImagePullBackOff: not found");
+        pod.node = NodeSeen::NotAsked;
+        change(pod);
+        planned(&demo(3), &seen).step
+    };
+    let expected = Step::ReplaceStuckPod { pod: "demo-1".into(), uid: "pod-1".into() };
+    assert_eq!(stuck(|_| ()), Some(expected));
+    assert_eq!(
+        stuck(|pod| pod.revision = Some("demo-new".into())),
+        None,
+        "Kubernetes tries that one again itself"
+    );
+    assert_eq!(stuck(|pod| pod.revision = None), None);
+    assert_eq!(stuck(|pod| pod.deleting = true), None);
+    assert_eq!(stuck(|pod| pod.trouble = None), None, "it is on its way");
+    assert_eq!(stuck(|pod| pod.ready = true), None);
+    assert_eq!(stuck(|pod| pod.node = NodeSeen::Answered(NodeAnswer::default())), None, "its node runs");
+}
+
+#[test]
+fn a_revision_that_kubernetes_has_not_looked_at_replaces_nothing() {
+    let mut seen = fresh(3);
+    seen.set.as_mut().unwrap().revision = None;
+    let pod = seen.pods.get_mut("demo-1").unwrap();
+    pod.revision = Some("demo-old".into());
+    pod.trouble = trouble(TroubleKind::Image, "x");
+    pod.node = NodeSeen::NotAsked;
+    assert_eq!(planned(&demo(3), &seen).step, None);
+}
+
+#[test]
+fn pods_that_do_not_run_are_told_with_what_to_do() {
+    for (kind, reason, words) in [
+        (
+            TroubleKind::Image,
+            Reason::ImageNotPulled,
+            "demo-1: the image node:1 cannot be had: said. Correct spec.image",
+        ),
+        (
+            TroubleKind::Volume,
+            Reason::VolumeUnbound,
+            "demo-1: no volume for data-demo-1: said. Make a PersistentVolume",
+        ),
+        (TroubleKind::Placing, Reason::Unschedulable, "demo-1: no machine has room: said. Ask for less"),
+        (TroubleKind::Crashing, Reason::CrashLooping, "kubectl logs -n shop demo-1 --previous"),
+        (TroubleKind::Starting, Reason::ContainerNotStarted, "kubectl describe pod -n shop demo-1"),
+    ] {
+        let mut seen = fresh(3);
+        seen.pods.get_mut("demo-1").unwrap().trouble = trouble(kind, "said.");
+        let plan = planned(&demo(3), &seen);
+        assert_eq!(said(&plan, ConditionType::Degraded), (Truth::True, reason));
+        assert_eq!(said(&plan, ConditionType::Ready), (Truth::False, reason));
+        assert!(plan.message.contains(words), "{}", plan.message);
+    }
+}
+
+#[test]
+fn members_that_are_away_are_told_by_what_is_left() {
+    let id = cluster(7);
+    for (members, away, reason, words) in [
+        (5, 1, Reason::MembersNotReady, "4 of 5 nodes are ready: demo-4 has no pod yet"),
+        (5, 2, Reason::QuorumAtRisk, "3 of 5 nodes are ready and one more failure would stop the cluster"),
+        (3, 1, Reason::QuorumAtRisk, "2 of 3 nodes are ready and one more"),
+        (3, 2, Reason::QuorumLost, "1 of 3 nodes are ready, too few to serve"),
+        (1, 1, Reason::QuorumLost, "0 of 1 nodes are ready, too few to serve"),
+    ] {
+        let mut seen = well(members, id);
+        for ordinal in members - away..members {
+            seen.pods.remove(&names::node("demo", ordinal));
+        }
+        if reason == Reason::QuorumLost {
+            seen.cluster = None;
+        }
+        let plan = planned(&latched(members, id), &seen);
+        assert_eq!(said(&plan, ConditionType::Degraded), (Truth::True, reason), "{members} {away}");
+        assert!(plan.message.starts_with(words), "{}", plan.message);
+        let available = said(&plan, ConditionType::Available);
+        let expected = if reason == Reason::QuorumLost {
+            (Truth::False, Reason::NoLeader)
+        } else {
+            (Truth::True, Reason::LeaderElected)
+        };
+        assert_eq!(available, expected);
+        assert_eq!(plan.step, None);
+    }
+}
+
+#[test]
+fn nodes_that_the_operator_cannot_reach_are_not_called_down() {
+    let id = cluster(7);
+    let mut seen = well(3, id);
+    seen.cluster = None;
+    for pod in seen.pods.values_mut() {
+        pod.node = NodeSeen::Silent("no answer within 2 s".into());
+    }
+    let plan = planned(&latched(3, id), &seen);
+    assert_eq!(said(&plan, ConditionType::Available), (Truth::Unknown, Reason::NotObserved));
+    assert_eq!(said(&plan, ConditionType::Ready).1, Reason::NodeSilent);
+    assert!(plan.message.contains("NetworkPolicy"), "{}", plan.message);
+}
+
+#[test]
+fn older_pods_are_named_with_the_leader_last() {
+    let id = cluster(7);
+    let mut seen = well(3, id);
+    for pod in seen.pods.values_mut() {
+        pod.revision = Some("demo-old".into());
+    }
+    let plan = planned(&latched(3, id), &seen);
+    assert_eq!(said(&plan, ConditionType::UpToDate), (Truth::False, Reason::OlderPods));
+    assert_eq!((plan.step, plan.phase), (None, Phase::Outdated));
+    let message = &plan.message;
+    assert!(message.starts_with("demo-1, demo-2, demo-0 were made before"), "{message}");
+    assert!(
+        message.contains("the leader demo-0 last. First: kubectl delete pod -n shop demo-1"),
+        "{message}"
+    );
+}
+
+#[test]
+fn disks_that_are_to_be_larger_are_told_and_kept() {
+    let id = cluster(7);
+    let mut asked = latched(3, id);
+    asked.spec.storage.size = k8s_openapi::apimachinery::pkg::api::resource::Quantity("20Gi".into());
+    let plan = planned(&asked, &well(3, id));
+    assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::False, Reason::DisksCannotGrow));
+    assert_eq!(plan.shape.unwrap().disk_size, "10Gi", "a claim template cannot change");
+    asked.spec.storage.size.0 = "10240Mi".into();
+    let plan = planned(&asked, &well(3, id));
+    assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::True, Reason::AsAsked));
+}
+
+#[test]
+fn a_child_of_something_else_is_not_touched() {
+    let mut seen = Observation::default();
+    seen.children.insert(Child::ClientService, Ownership::Foreign);
+    let plan = planned(&demo(3), &seen);
+    assert_eq!(plan.shape, None);
+    assert_eq!(said(&plan, ConditionType::SpecAccepted), (Truth::False, Reason::NameTaken));
+    assert!(
+        plan.message.starts_with("Service demo exists and belongs to something else"),
+        "{}",
+        plan.message
+    );
+}
+
+#[test]
+fn children_of_an_earlier_object_are_waited_for() {
+    let mut seen = Observation::default();
+    seen.children.insert(Child::StatefulSet, Ownership::Leaving);
+    let plan = planned(&demo(3), &seen);
+    assert_eq!((plan.shape.clone(), plan.pace), (None, super::super::Pace::Soon));
+    assert_eq!(said(&plan, ConditionType::Progressing), (Truth::True, Reason::WaitingForDeletion));
+    seen.children.insert(Child::StatefulSet, Ownership::Orphan);
+    assert!(planned(&demo(3), &seen).shape.is_some(), "an orphan is taken over");
+}
+
+#[test]
+fn a_spec_that_cannot_be_followed_changes_nothing() {
+    let id = cluster(7);
+    let mut asked = latched(3, id);
+    asked.spec.config.insert("colour".into(), "red".into());
+    let plan = planned(&asked, &well(3, id));
+    assert_eq!((plan.shape.clone(), plan.phase), (None, Phase::Refused));
+    assert_eq!(said(&plan, ConditionType::SpecAccepted), (Truth::False, Reason::ConfigRefused));
+    assert_eq!(said(&plan, ConditionType::Available).0, Truth::True);
+}
+
+#[test]
+fn a_paused_cluster_is_looked_at_and_left_alone() {
+    let id = cluster(7);
+    let mut asked = latched(3, id);
+    asked.spec.paused = true;
+    let plan = planned(&asked, &well(3, id));
+    assert_eq!((plan.shape.clone(), plan.step.clone(), plan.phase), (None, None, Phase::Paused));
+    assert_eq!(said(&plan, ConditionType::Paused), (Truth::True, Reason::PausedBySpec));
+    assert_eq!(said(&plan, ConditionType::Ready).0, Truth::True);
+}
+
+#[test]
+fn a_single_member_is_warned_of() {
+    let id = cluster(7);
+    let plan = planned(&latched(1, id), &well(1, id));
+    assert_eq!(said(&plan, ConditionType::SingleMember), (Truth::True, Reason::OneMember));
+    assert_eq!(said(&plan, ConditionType::Ready).0, Truth::True);
+    let plan = planned(&latched(3, id), &well(3, id));
+    assert!(plan.findings.iter().all(|finding| finding.about != ConditionType::SingleMember));
+}
+
+#[test]
+fn the_image_is_kept_when_the_operator_brings_another() {
+    let id = cluster(7);
+    let newer = Asked { image_default: "node:2".into(), ..latched(3, id) };
+    assert_eq!(planned(&newer, &well(3, id)).image, "node:1");
+    // Also without a status, from the StatefulSet; a spec that names one wins.
+    let newer = Asked { image_kept: None, ..newer };
+    assert_eq!(planned(&newer, &well(3, id)).image, "node:1");
+    let mut named = newer.clone();
+    named.spec.image = Some("mine:3".into());
+    assert_eq!(planned(&named, &well(3, id)).image, "mine:3");
+    assert_eq!(planned(&newer, &Observation::default()).image, "node:2");
+}
