@@ -40,7 +40,10 @@ const STEADY: Duration = Duration::from_secs(30);
 /// When to look again while something is on its way or wrong.
 const SOON: Duration = Duration::from_secs(2);
 /// How long changes that come together are gathered.
-const DEBOUNCE: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Least time between the beginnings of two passes over an object. What a node says may change with every look, and each change of
+/// a status calls the next pass.
+const SPACING: Duration = Duration::from_millis(500);
 /// How long a pass may take.
 const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after the first pass over an object that failed; each further one doubles it.
@@ -54,9 +57,18 @@ pub struct Context {
     recorder: Recorder,
     health: Arc<Health>,
     node_image: String,
-    /// Passes over an object that failed in a row.
-    failures: Mutex<BTreeMap<String, u32>>,
+    /// What is remembered of each object between passes; nothing depends on it.
+    objects: Mutex<BTreeMap<String, Remembered>>,
     jitter: RandomState,
+}
+
+/// What is remembered of an object between passes.
+#[derive(Default)]
+struct Remembered {
+    /// Passes that failed in a row.
+    failures: u32,
+    /// When the last one began.
+    began: Option<Instant>,
 }
 
 /// Why a pass failed. The loop tries again, later and later.
@@ -80,7 +92,7 @@ impl Context {
             client,
             health,
             node_image,
-            failures: Mutex::default(),
+            objects: Mutex::default(),
             jitter: RandomState::new(),
         }
     }
@@ -98,14 +110,32 @@ impl Context {
 
     /// How long to wait after another failure of this object.
     fn pause(&self, object: &str) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(object.to_owned()).or_default();
-        *count = count.saturating_add(1);
-        pause(*count, self.jitter.hash_one((object, *count)))
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = objects.entry(object.to_owned()).or_default();
+        remembered.failures = remembered.failures.saturating_add(1);
+        pause(remembered.failures, self.jitter.hash_one((object, remembered.failures)))
+    }
+
+    /// A pass over this object is to begin. Absent: it may; else how long it has to wait.
+    fn begin(&self, object: &str) -> Option<Duration> {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = objects.entry(object.to_owned()).or_default();
+        let early = remembered.began.and_then(|began| SPACING.checked_sub(began.elapsed()));
+        if early.is_none() {
+            remembered.began = Some(Instant::now());
+        }
+        early
     }
 
     fn forgive(&self, object: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(remembered) = objects.get_mut(object) {
+            remembered.failures = 0;
+        }
+    }
+
+    fn forget(&self, object: &str) {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
     }
 }
 
@@ -187,6 +217,10 @@ fn key(metadata: &ObjectMeta) -> String {
 }
 
 async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
+    let key = key(object.meta());
+    if let Some(early) = context.begin(&key) {
+        return Ok(Action::requeue(early));
+    }
     let started = Instant::now();
     let ended = tokio::time::timeout(PASS_TIMEOUT, Box::pin(pass(object.meta(), &context))).await;
     let (result, action) = match ended {
@@ -196,7 +230,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     };
     context.health.metrics.count_pass(result, started.elapsed());
     if action.is_ok() {
-        context.forgive(&key(object.meta()));
+        context.forgive(&key);
     }
     action
 }
@@ -213,6 +247,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     else {
         // Kubernetes deletes the children by itself.
         context.health.metrics.forget(namespace, name);
+        context.forget(&key(metadata));
         return Ok((PassResult::Done, Action::await_change()));
     };
     let now = Time(Timestamp::now());

@@ -131,10 +131,11 @@ impl Case<'_> {
         if let Some(message) = self.silent() {
             tell(Reason::NodeSilent, phase, Weight::Wrong, message);
         }
-        if !is_formed {
+        if !is_formed || self.is_coming_together() {
             tell(Reason::Forming, Phase::Forming, Weight::OnItsWay, self.forming());
         } else if let Some((reason, message)) = self.unready() {
-            tell(reason, phase, Weight::Wrong, message);
+            let weight = if self.is_about_to_be_ready() { Weight::OnItsWay } else { Weight::Wrong };
+            tell(reason, phase, weight, message);
         }
         if let Some(message) = self.replicas_fixed() {
             tell(Reason::ReplicasFixed, Phase::Refused, Weight::NotAsAsked, message);
@@ -219,8 +220,8 @@ impl Case<'_> {
             let message = format!("{leader} leads in term {}, and a majority follows", cluster.term);
             return finding(about, true, Reason::LeaderElected, message);
         }
-        if !self.identity.is_formed() {
-            return finding(about, false, Reason::Forming, "the cluster is not formed yet");
+        if !self.identity.is_formed() || self.is_coming_together() {
+            return finding(about, false, Reason::Forming, "the nodes have not found each other yet");
         }
         let asked = self.seen.pods.values().filter(|pod| !matches!(pod.node, NodeSeen::NotAsked)).count();
         match self.silent() {
@@ -239,11 +240,11 @@ impl Case<'_> {
         let (ready, all, quorum) = (self.serving.len(), self.nodes.len(), self.quorum());
         let message = format!("{ready} of {all} nodes are ready; {quorum} are a majority");
         let reason = match () {
-            () if !self.identity.is_formed() => Reason::Forming,
             () if ready >= quorum => Reason::AsAsked,
+            () if !self.identity.is_formed() || self.is_coming_together() => Reason::Forming,
             () => Reason::QuorumLost,
         };
-        finding(ConditionType::QuorumHealthy, ready >= quorum && self.identity.is_formed(), reason, message)
+        finding(ConditionType::QuorumHealthy, ready >= quorum, reason, message)
     }
 
     /// Name of the leader as the cluster itself says.
@@ -371,10 +372,45 @@ impl Case<'_> {
 
     fn forming(&self) -> String {
         let waiting = self.waiting();
-        if waiting.is_empty() {
-            return "the nodes form the cluster".to_owned();
+        match self.identity {
+            Identity::Blank if waiting.is_empty() => "the nodes form the cluster".to_owned(),
+            Identity::Blank => format!("the nodes form the cluster, which needs all of them once: {waiting}"),
+            _ => format!("the members of the cluster find each other: {waiting}"),
         }
-        format!("the nodes form the cluster, which needs all of them once; {waiting}")
+    }
+
+    /// Whether enough members of a cluster that was just found may still turn up: nodes that answer last, or that bound
+    /// themselves and are about to get the first entry.
+    fn is_coming_together(&self) -> bool {
+        match self.identity {
+            Identity::Found { members, .. } => {
+                let is_gone = |name: &str| {
+                    let is_member =
+                        |id: &str| members.iter().any(|member| member.name == name && member.id == id);
+                    self.seen.pods.get(name).is_none_or(|pod| {
+                        pod.trouble.is_some() || pod.answer().is_some_and(|answer| !is_member(&answer.id))
+                    })
+                };
+                let hoped = members.iter().filter(|member| member.voter && !is_gone(&member.name)).count();
+                hoped > members.len() / 2
+            }
+            Identity::Settled(_) => self.asked.latched.is_none(),
+            Identity::Blank | Identity::Mixed(_) => false,
+        }
+    }
+
+    /// Nodes that call themselves ready.
+    fn up(&self) -> usize {
+        let is_up = |name: &&String| {
+            let pod = self.seen.pods.get(*name).filter(|pod| !pod.deleting);
+            pod.and_then(|pod| pod.answer()).is_some_and(|answer| answer.ready)
+        };
+        self.nodes.iter().filter(is_up).count()
+    }
+
+    /// Every node calls itself ready, and Kubernetes has only not looked yet.
+    fn is_about_to_be_ready(&self) -> bool {
+        self.up() == self.nodes.len() && self.seen.cluster.is_some()
     }
 
     /// Why nodes are not ready, each in a few words.
@@ -418,11 +454,12 @@ impl Case<'_> {
         if waiting.is_empty() && self.seen.cluster.is_some() {
             return None;
         }
-        let reason = match () {
-            () if self.seen.cluster.is_none() && ready >= quorum => Reason::NoLeader,
-            () if ready < quorum => Reason::QuorumLost,
-            () if ready == quorum && all >= 3 => Reason::QuorumAtRisk,
-            () => Reason::MembersNotReady,
+        let up = self.up();
+        let reason = match (&self.seen.cluster, up >= quorum) {
+            (None, true) => Reason::NoLeader,
+            (None, false) => Reason::QuorumLost,
+            (Some(_), _) if up <= quorum && all >= 3 => Reason::QuorumAtRisk,
+            (Some(_), _) => Reason::MembersNotReady,
         };
         let mut message = format!("{ready} of {all} nodes are ready");
         match reason {
@@ -438,10 +475,11 @@ impl Case<'_> {
 
     fn replicas_fixed(&self) -> Option<String> {
         let (have, want) = (self.shape.replicas, self.asked.spec.replicas);
-        if have == want || !self.refusals.is_empty() {
+        let members = self.identity.members(self.asked, self.seen);
+        let is_right = have == want && members.is_none_or(|members| members == have);
+        if is_right || !self.refusals.is_empty() {
             return None;
         }
-        let members = self.identity.members(self.asked, self.seen);
         Some(match members {
             Some(members) if members != have => format!(
                 "spec.replicas is {want} and {have} pods were made, but the disks hold a cluster of {members} members. Set \

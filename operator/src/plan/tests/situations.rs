@@ -65,6 +65,28 @@ fn rule_1_7_a_single_kept_disk_of_three_is_neither_adopted_nor_formed_over() {
     assert!(message.starts_with("demo-0, demo-2: the disk is empty"), "{message}");
 }
 
+/// The seed has written the first entry, and the others are bound to it: nothing is wrong.
+#[test]
+fn a_cluster_that_was_just_formed_is_not_called_lost() {
+    let id = cluster(7);
+    let mut seen = fresh(3);
+    let mut first = member_answer(3, 0, id);
+    first.ready = false;
+    seen.pods.get_mut("demo-0").unwrap().node = NodeSeen::Answered(first);
+    seen.pods.get_mut("demo-2").unwrap().node = NodeSeen::NotAsked;
+    let plan = planned(&demo(3), &seen);
+    assert_eq!(said(&plan, ConditionType::Ready), (Truth::False, Reason::Forming));
+    assert_eq!(said(&plan, ConditionType::Available), (Truth::False, Reason::Forming));
+    assert_eq!(said(&plan, ConditionType::Degraded), (Truth::False, Reason::AsAsked));
+    // All call themselves ready, and only Kubernetes has not looked yet.
+    let mut seen = well(3, id);
+    seen.pods.values_mut().for_each(|pod| pod.ready = false);
+    let plan = planned(&latched(3, id), &seen);
+    assert_eq!(said(&plan, ConditionType::Degraded), (Truth::False, Reason::AsAsked));
+    assert_eq!(said(&plan, ConditionType::Progressing).0, Truth::True);
+    assert_eq!(said(&plan, ConditionType::Ready).0, Truth::False);
+}
+
 #[test]
 fn a_blank_disk_under_a_members_name_does_not_count_for_the_quorum() {
     let id = cluster(7);
@@ -159,7 +181,9 @@ fn kept_disks_and_the_spec_together_put_a_wrong_count_right() {
     seen.pods.retain(|name, _| name == "demo-0");
     seen.cluster = None;
     let wrong = planned(&demo(1), &seen);
-    assert_eq!(wrong.shape.as_ref().unwrap().replicas, 1.max(wrong.shape.as_ref().unwrap().replicas));
+    assert_eq!(wrong.shape.as_ref().unwrap().replicas, 1);
+    let message = &found(&wrong, ConditionType::SpecAccepted).message;
+    assert!(message.contains("the disks hold a cluster of 3 members. Set spec.replicas to 3"), "{message}");
     let right = planned(&demo(3), &seen);
     assert_eq!(right.shape.unwrap().replicas, 3);
 }
