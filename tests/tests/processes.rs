@@ -241,7 +241,7 @@ fn started_with(cluster: &Cluster, config: &str, arguments: &[&str]) -> Output {
 }
 
 fn runs(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).stderr(Stdio::null()).status().unwrap().success()
+    Command::new(program).args(arguments).stderr(Stdio::null()).status().expect("it can be started").success()
 }
 
 fn write_config(folder: &Path, port: u16, internal_port: u16) {
