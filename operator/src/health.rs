@@ -5,7 +5,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, extract::State};
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
@@ -19,21 +18,17 @@ pub struct Health {
     pub ready: AtomicBool,
 }
 
-/// Serves until `stop`.
+/// Serves for as long as the process lives.
 ///
 /// # Errors
 /// The socket's.
-pub async fn serve(
-    listener: TcpListener,
-    health: Arc<Health>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, health: Arc<Health>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(health);
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    axum::serve(listener, router).await
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response {

@@ -62,7 +62,8 @@ async fn run(config: Config) -> Result<(), String> {
         format!("cannot listen on {}: {error}; --listen names another place", config.listen)
     })?;
     let health = Arc::new(Health::default());
-    let server = tokio::spawn(health::serve(listener, Arc::clone(&health), stopped(stopping.clone())));
+    // It serves to the end: until the lease is given back this process is alive.
+    let server = tokio::spawn(health::serve(listener, Arc::clone(&health)));
     let result = tokio::select! {
         result = lead(&config, &health, stopping.clone()) => result,
         ended = server => Err(format!("the server of /metrics ended: {ended:?}")),

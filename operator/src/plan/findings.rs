@@ -458,12 +458,12 @@ impl Case<'_> {
         let reason = match (&self.seen.cluster, up >= quorum) {
             (None, true) => Reason::NoLeader,
             (None, false) => Reason::QuorumLost,
-            (Some(_), _) if up <= quorum && all >= 3 => Reason::QuorumAtRisk,
+            (Some(_), _) if up == quorum && all >= 3 => Reason::QuorumAtRisk,
             (Some(_), _) => Reason::MembersNotReady,
         };
         let mut message = format!("{ready} of {all} nodes are ready");
         match reason {
-            Reason::QuorumAtRisk => message += " and one more failure would stop the cluster",
+            Reason::QuorumAtRisk => message += "; one more failure would stop the cluster",
             Reason::QuorumLost => message += ", too few to serve",
             _ => {}
         }
@@ -499,9 +499,9 @@ impl Case<'_> {
             .seen
             .pods
             .iter()
-            .filter(|(_, pod)| {
-                !pod.deleting && pod.revision.as_ref().is_some_and(|revision| revision != newest)
-            })
+            // One that does not run is replaced without being asked for.
+            .filter(|(_, pod)| !pod.deleting && pod.trouble.is_none())
+            .filter(|(_, pod)| pod.revision.as_ref().is_some_and(|revision| revision != newest))
             .map(|(name, _)| name.as_str())
             .collect();
         let leader = self.leader_name().map(String::as_str);

@@ -255,8 +255,8 @@ fn members_that_are_away_are_told_by_what_is_left() {
     let id = cluster(7);
     for (members, away, reason, words) in [
         (5, 1, Reason::MembersNotReady, "4 of 5 nodes are ready: demo-4 has no pod yet"),
-        (5, 2, Reason::QuorumAtRisk, "3 of 5 nodes are ready and one more failure would stop the cluster"),
-        (3, 1, Reason::QuorumAtRisk, "2 of 3 nodes are ready and one more"),
+        (5, 2, Reason::QuorumAtRisk, "3 of 5 nodes are ready; one more failure would stop the cluster"),
+        (3, 1, Reason::QuorumAtRisk, "2 of 3 nodes are ready; one more"),
         (3, 2, Reason::QuorumLost, "1 of 3 nodes are ready, too few to serve"),
         (1, 1, Reason::QuorumLost, "0 of 1 nodes are ready, too few to serve"),
     ] {
