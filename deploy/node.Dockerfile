@@ -4,5 +4,7 @@
 #   docker build -f deploy/node.Dockerfile -t raftqueue-node:0.1.0 target/x86_64-unknown-linux-gnu/release
 FROM scratch
 COPY raftqueue-node raftq /
+# Everything lies in the root folder, so that `kubectl exec POD -- raftq` finds it.
+ENV PATH=/
 USER 65532:65532
 ENTRYPOINT ["/raftqueue-node"]

@@ -1,7 +1,7 @@
 //! etcd, the API server, its controllers and the scheduler. This alone is enough to test an operator without pods.
 
 use super::cache::Programs;
-use super::command::{Seen, run, wait_for};
+use super::command::{Seen, run, wait_for, write};
 use super::component::Component;
 use super::error::Error;
 use super::kubectl::Kubectl;
@@ -16,6 +16,10 @@ pub const ADDRESS: &str = "10.99.0.1";
 pub const SERVICE_ADDRESS: &str = "10.96.0.1";
 /// The range that service addresses are from.
 const SERVICE_RANGE: &str = "10.96.0.0/16";
+/// Every call of the operator is written down: one that it was not allowed shows what its role lacks.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+"omitManagedFields": true, "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:raftqueue-system"]},
+{"level": "None"}]}"#;
 const STORE: &str = "http://127.0.0.1:2379";
 /// How long each part may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -50,6 +54,7 @@ impl ControlPlane {
         let start = |name, arguments: Vec<String>| {
             Component::start(state, entrance, name, &programs.path(name), arguments)
         };
+        write(&state.path("audit-policy.json"), AUDIT_POLICY)?;
         let etcd = start("etcd", etcd_arguments(state))?;
         let api_server = start("kube-apiserver", api_server_arguments(state))?;
         let mut started = (etcd, api_server);
@@ -140,6 +145,8 @@ fn api_server_arguments(state: &State) -> Vec<String> {
         // For logs, exec and port-forward: the node's name resolves nowhere.
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         format!("--cert-dir={}", state.text("pki")),
+        format!("--audit-policy-file={}", state.text("audit-policy.json")),
+        format!("--audit-log-path={}", state.log("audit").display()),
     ]
 }
 

@@ -105,12 +105,23 @@ fn hex(bytes: &[u8]) -> String {
 /// The images of the product, by what they are called on the command line.
 pub const PRODUCT: [&str; 2] = ["node", "operator"];
 
+/// What the static programs are built for.
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", ARCHITECTURE.0)
+}
+
+/// Where the static release programs are, once they are built.
+#[must_use]
+pub fn program_folder() -> PathBuf {
+    environment::target_folder().join(target()).join("release")
+}
+
 /// Builds the static release programs of the product and makes its images.
 ///
 /// # Errors
 /// [`Error::Failed`] if cargo fails (its own messages went to the terminal), [`Error::Setting`] for an unknown name.
 pub fn build_product(names: &[&str]) -> Result<Vec<Image>, Error> {
-    let target = format!("{}-unknown-linux-gnu", ARCHITECTURE.0);
+    let target = target();
     let mut command = Command::new(env!("CARGO"));
     command
         .args(["build", "--quiet", "--release", "--target", &target])
@@ -135,7 +146,7 @@ pub fn build_product(names: &[&str]) -> Result<Vec<Image>, Error> {
         let command = super::command::words(&command);
         return Err(Error::Failed { command, status, output: "see above".to_owned() });
     }
-    let folder = environment::target_folder().join(target).join("release");
+    let folder = program_folder();
     Ok(names.iter().map(|name| product(name, &folder)).collect())
 }
 

@@ -131,6 +131,17 @@ impl Kube {
         }
     }
 
+    /// Runs something where addresses of pods and services can be reached, as [`Kube::command_inside`] does for programs.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the network cannot be entered.
+    pub fn work_inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        match &self.own {
+            Some(own) => own.entrance().work_in_network(work),
+            None => Ok(work()),
+        }
+    }
+
     /// Collects what explains a failure into a folder of `target/kube-reports`, and returns it.
     ///
     /// # Errors

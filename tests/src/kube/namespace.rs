@@ -9,8 +9,10 @@
 use super::command::{Seen, run, wait_for, write};
 use super::error::Error;
 use super::state::{ProcessMark, Record, State, stat};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
@@ -78,7 +80,25 @@ impl Entrance {
         command
     }
 
-    /// The same, and names of services and pods resolve: `NAME.NAMESPACE` is enough.
+    /// Runs something in the network of the cluster: in a thread of its own, and in those that this one starts. Sockets that
+    /// it opens are that network's; what it opened before are the host's.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the network cannot be entered.
+    pub fn work_in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let enter = || -> Result<(), Error> {
+            let problem = || format!("enter {}", self.network.display());
+            let network = File::open(&self.network).map_err(Error::io(problem()))?;
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(|error| Error::io(problem())(error.into()))
+        };
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| enter().map(|()| work()));
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// As [`Entrance::in_network`], and names of services and pods resolve: `NAME.NAMESPACE` is enough.
     #[must_use]
     pub fn in_network_with_names(&self, program: impl AsRef<Path>) -> Command {
         let mut command = self.in_network("unshare");

@@ -13,6 +13,7 @@ use super::node::{self, Node};
 use super::state::State;
 use super::volumes::Volumes;
 use super::{certificates, collect, environment, stop};
+use serde_json::Value;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -171,6 +172,26 @@ impl Own {
         let names = parts.names.as_mut().expect("it is there until the end");
         names.start_again()?;
         node::wait_for_names(names, &self.entrance, &self.programs)
+    }
+
+    /// The operator's calls that the API server has refused for want of rights since the start, each as `verb path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no record of calls, [`Error::Strange`] if it cannot be read.
+    pub fn refused_calls(&self) -> Result<Vec<String>, Error> {
+        let log = self.state.log("audit");
+        let text = std::fs::read_to_string(&log).map_err(Error::io(format!("read {}", log.display())))?;
+        let mut refused = Vec::new();
+        // A line that is still being written is looked at the next time.
+        for line in text.lines().filter(|line| line.ends_with('}')) {
+            let call: Value = serde_json::from_str(line)
+                .map_err(|_| Error::Strange { what: log.display().to_string(), text: line.to_owned() })?;
+            // Not every 403 is a matter of rights: in a namespace that is being deleted nothing new may be made.
+            if call["annotations"]["authorization.k8s.io/decision"] == "forbid" {
+                refused.push(format!("{} {}", call["verb"], call["requestURI"]));
+            }
+        }
+        Ok(refused)
     }
 
     /// Sends a signal to the first process of a container, by the runtime's id.

@@ -44,11 +44,19 @@ impl Volumes {
         self.kubectl.apply(&class.to_string()).map(drop)
     }
 
-    /// Makes so many volumes more, and returns their names.
+    /// Makes so many volumes more of the default class, and returns their names.
     ///
     /// # Errors
     /// [`Error::Io`] for the folders, [`Error::Failed`] if the API refuses them.
     pub fn make(&self, count: usize) -> Result<Vec<String>, Error> {
+        self.make_of_class(CLASS, count)
+    }
+
+    /// The same, of a class that needs no object of its own.
+    ///
+    /// # Errors
+    /// As [`Volumes::make`].
+    pub fn make_of_class(&self, class: &str, count: usize) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         if count == 0 {
             // kubectl refuses an empty list.
@@ -63,7 +71,8 @@ impl Volumes {
                 names.push(name);
             }
         }
-        let items: Vec<Value> = names.iter().map(|name| volume(name, &self.folder.join(name))).collect();
+        let items: Vec<Value> =
+            names.iter().map(|name| volume(name, class, &self.folder.join(name))).collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         self.kubectl.apply(&list.to_string())?;
         Ok(names)
@@ -123,7 +132,7 @@ fn make_writable(folder: &Path) -> Result<(), Error> {
     std::fs::set_permissions(folder, everybody).map_err(Error::io(format!("open {}", folder.display())))
 }
 
-fn volume(name: &str, folder: &Path) -> Value {
+fn volume(name: &str, class: &str, folder: &Path) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -132,7 +141,7 @@ fn volume(name: &str, folder: &Path) -> Value {
             "capacity": {"storage": format!("{SIZE_GIB}Gi")},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": CLASS,
+            "storageClassName": class,
             "hostPath": {"path": folder, "type": "Directory"},
         },
     })

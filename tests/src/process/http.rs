@@ -5,10 +5,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// A client of one node.
+/// A client of one address.
 #[derive(Clone, Copy, Debug)]
 pub struct Http {
-    port: u16,
+    address: SocketAddr,
     timeout: Duration,
 }
 
@@ -35,10 +35,16 @@ pub enum Unanswered {
 }
 
 impl Http {
-    /// A client with a timeout of one second.
+    /// A client of a port of this machine, with a timeout of one second.
     #[must_use]
     pub fn new(port: u16) -> Self {
-        Self { port, timeout: Duration::from_secs(1) }
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// A client with a timeout of one second.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, timeout: Duration::from_secs(1) }
     }
 
     /// Another timeout.
@@ -53,9 +59,8 @@ impl Http {
     /// [`Unanswered`].
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, Unanswered> {
         let deadline = Instant::now() + self.timeout;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let mut stream =
-            TcpStream::connect_timeout(&address, self.timeout).map_err(|error| match error.kind() {
+            TcpStream::connect_timeout(&self.address, self.timeout).map_err(|error| match error.kind() {
                 ErrorKind::ConnectionRefused => Unanswered::Refused,
                 _ => Unanswered::Unknown,
             })?;

@@ -24,6 +24,9 @@ struct Account {
     refused: usize,
     /// Longest time between two acknowledged messages of one producer.
     longest_gap: Duration,
+    /// When the last message of anybody was acknowledged.
+    last: Option<Instant>,
+    longest_pause: Duration,
     statuses: usize,
     slow_statuses: Vec<Duration>,
 }
@@ -39,6 +42,8 @@ pub struct Outcome {
     pub refused: usize,
     /// Longest time between two acknowledged messages of one producer.
     pub longest_gap: Duration,
+    /// Longest time in which no message of anybody was acknowledged.
+    pub longest_pause: Duration,
     /// Status pages asked for.
     pub statuses: usize,
     /// Those that took longer than they may.
@@ -107,6 +112,7 @@ impl Load {
             unknown: account.unknown.len(),
             refused: account.refused,
             longest_gap: account.longest_gap,
+            longest_pause: account.longest_pause,
             statuses: account.statuses,
             slow_statuses: account.slow_statuses,
         })
@@ -128,8 +134,11 @@ fn produce(producer: usize, topic: &str, nodes: &[Http], stop: &AtomicBool, acco
         let mut account = lock(account);
         match answer.map(|answer| answer.code) {
             Ok(201) => {
-                account.longest_gap = account.longest_gap.max(last.elapsed());
-                last = Instant::now();
+                let now = Instant::now();
+                account.longest_gap = account.longest_gap.max(now - last);
+                last = now;
+                let pause = account.last.replace(now).map_or(Duration::ZERO, |before| now - before);
+                account.longest_pause = account.longest_pause.max(pause);
                 account.acknowledged.insert(message);
             }
             Ok(503 | 429) => account.refused += 1,

@@ -7,6 +7,7 @@
 
 mod case;
 mod harness;
+mod product;
 mod tier;
 mod traces;
 
@@ -19,7 +20,14 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 1] = [("harness", &harness::CASES)];
+    let modules: [(&str, &[Case]); 6] = [
+        ("harness", &harness::CASES),
+        ("readme", product::readme::CASES),
+        ("faults", product::faults::CASES),
+        ("operator", product::operator::CASES),
+        ("lives", product::lives::CASES),
+        ("refusals", product::refusals::CASES),
+    ];
     let trials: Vec<Trial> = modules
         .into_iter()
         .flat_map(|(module, cases)| cases.iter().map(move |case| (format!("{module}::{}", case.name), *case)))

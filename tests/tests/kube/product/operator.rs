@@ -1,0 +1,149 @@
+//! The operator dies at the wrong moment, and somebody else edits what is its own: the end is the same.
+
+use super::{BoxError, Queue, READY_WITHIN, TOLD_WITHIN, kill_operator, soon, wait_for_operator};
+use crate::case::{Case, Needs, Outcome, Room};
+use serde_json::{Value, json};
+
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "it_dies_at_every_stage_of_a_creation",
+        needs: Needs::OwnClusterAlone,
+        run: it_dies_at_every_stage_of_a_creation,
+    },
+    Case {
+        name: "it_dies_while_a_pod_is_replaced",
+        needs: Needs::OwnClusterAlone,
+        run: it_dies_while_a_pod_is_replaced,
+    },
+    Case { name: "an_edited_child_is_put_right", needs: Needs::Cluster, run: an_edited_child_is_put_right },
+    Case { name: "a_deleted_child_is_made_again", needs: Needs::Cluster, run: a_deleted_child_is_made_again },
+];
+
+/// Kinds and names of the children of `demo`.
+const CHILDREN: [(&str, &str); 6] = [
+    ("serviceaccount", "demo"),
+    ("configmap", "demo-config"),
+    ("service", "demo-headless"),
+    ("service", "demo"),
+    ("poddisruptionbudget", "demo"),
+    ("statefulset", "demo"),
+];
+
+/// Whether an object shows that a stage is reached.
+type Reached = fn(&Value) -> bool;
+
+fn it_dies_at_every_stage_of_a_creation(room: &Room<'_>) -> Outcome {
+    // What is waited for before the operator is killed; each is a moment after which it would have done more.
+    let stages: [(&str, &str, Reached); 4] = [
+        ("its first child", "configmap/NAME-config", |_| true),
+        ("its last child", "statefulset/NAME", |_| true),
+        ("a node that runs", "pod/NAME-0", |pod| pod["status"]["phase"] == "Running"),
+        ("the cluster to be found", "raftqueue/NAME", |object| object["status"]["clusterId"].is_string()),
+    ];
+    for (number, (what, path, reached)) in stages.into_iter().enumerate() {
+        let queue = Queue::applied(room, &format!("stage{number}"), 3)?;
+        let path = path.replace("NAME", &queue.name);
+        let get = [path.as_str(), "-n", &room.namespace];
+        room.cluster().wait_until(what, READY_WITHIN, &get, |object| {
+            reached(object).then_some(()).ok_or_else(|| object["status"].to_string())
+        })?;
+        kill_operator(room.cluster())?;
+        // Forming needs nobody's help once the pods are made; the operator has to come back to tell of it.
+        queue.wait_ready()?;
+        assert_eq!(queue.restarts()?, 0, "killed after {what}");
+        wait_for_operator(room.cluster())?;
+        room.kubectl(&["delete", "raftqueue", &queue.name])?;
+        room.kubectl(&["delete", "pvc", "-l", &queue.selector(), "--wait=false"])?;
+    }
+    Ok(())
+}
+
+fn it_dies_while_a_pod_is_replaced(room: &Room<'_>) -> Outcome {
+    let queue = Queue::ready(room, "demo", 3)?;
+    queue.publish("orders", &["one", "two", "three"])?;
+    let before = room.get("pod", "demo-1")?["metadata"]["uid"].clone();
+    room.kubectl(&["delete", "pod", "demo-1", "--wait=false"])?;
+    kill_operator(room.cluster())?;
+    let get = ["pod", "demo-1", "-n", &room.namespace];
+    room.cluster().wait_until("another pod", READY_WITHIN, &get, |pod| {
+        (pod["metadata"]["uid"] != before).then_some(()).ok_or_else(|| pod["status"].to_string())
+    })?;
+    wait_for_operator(room.cluster())?;
+    queue.wait_ready()?;
+    // The end of a pod and the end of an operator that is asked politely.
+    room.cluster().run(&["rollout", "restart", "deployment/raftqueue-operator", "-n", super::SYSTEM])?;
+    wait_for_operator(room.cluster())?;
+    queue.wait_ready()?;
+    assert_eq!(queue.restarts()?, 0);
+    assert_eq!(queue.receive("orders", 3)?, ["one", "two", "three"]);
+    Ok(())
+}
+
+/// What the operator wrote into a child; what others add (`status`, defaults, counters) is left out.
+fn content(child: &Value) -> Value {
+    let mut child = child.clone();
+    child["status"] = Value::Null;
+    // An edit and its repair count.
+    for field in ["resourceVersion", "generation", "managedFields"] {
+        child["metadata"][field] = Value::Null;
+    }
+    child
+}
+
+fn an_edited_child_is_put_right(room: &Room<'_>) -> Outcome {
+    let queue = Queue::ready(room, "demo", 3)?;
+    queue.publish("orders", &["one", "two"])?;
+    let edits = [
+        ("serviceaccount", "demo", json!({"automountServiceAccountToken": true})),
+        ("configmap", "demo-config", json!({"data": {"settings.json": "{}"}})),
+        ("service", "demo-headless", json!({"spec": {"publishNotReadyAddresses": false}})),
+        ("service", "demo", json!({"spec": {"selector": {"app.kubernetes.io/instance": "other"}}})),
+        ("service", "demo", json!({"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}})),
+        ("poddisruptionbudget", "demo", json!({"spec": {"maxUnavailable": 3}})),
+        (
+            "statefulset",
+            "demo",
+            json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}),
+        ),
+    ];
+    for (kind, name, edit) in edits {
+        let before = content(&room.get(kind, name)?);
+        let edited = room.kubectl(&["patch", kind, name, "--type=merge", "-p", &edit.to_string()])?;
+        assert!(!edited.contains("no change"), "{kind} {name}: {edit} changes nothing");
+        let get = [kind, name, "-n", &room.namespace];
+        room.cluster().wait_until(&format!("{kind} {name} as before"), TOLD_WITHIN, &get, |child| {
+            let now = content(child);
+            (now == before).then_some(()).ok_or_else(|| now.to_string())
+        })?;
+    }
+    // Fewer pods by hand, past the operator. Kubernetes ends two of them, and they come back.
+    room.kubectl(&["scale", "statefulset", "demo", "--replicas=1"])?;
+    let get = ["statefulset", "demo", "-n", &room.namespace];
+    room.cluster().wait_until("three replicas again", TOLD_WITHIN, &get, |set| {
+        (set["spec"]["replicas"] == 3).then_some(()).ok_or_else(|| set["spec"]["replicas"].to_string())
+    })?;
+    queue.wait_ready()?;
+    assert_eq!(queue.restarts()?, 0);
+    assert_eq!(queue.receive("orders", 2)?, ["one", "two"]);
+    Ok(())
+}
+
+fn a_deleted_child_is_made_again(room: &Room<'_>) -> Outcome {
+    let queue = Queue::ready(room, "demo", 3)?;
+    queue.publish("orders", &["one", "two"])?;
+    let uid = |kind: &str, name: &str| -> Result<Value, BoxError> {
+        Ok(room.get(kind, name)?["metadata"]["uid"].clone())
+    };
+    for (kind, name) in CHILDREN {
+        let before = uid(kind, name)?;
+        room.kubectl(&["delete", kind, name, "--wait=false"])?;
+        soon(&format!("another {kind} {name}"), TOLD_WITHIN, || match uid(kind, name) {
+            Ok(now) if now != before => Ok(()),
+            other => Err(format!("{other:?}")),
+        })?;
+    }
+    // With the StatefulSet went its pods.
+    queue.wait_ready()?;
+    assert_eq!(queue.receive("orders", 2)?, ["one", "two"]);
+    Ok(())
+}

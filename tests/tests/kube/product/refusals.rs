@@ -1,0 +1,174 @@
+//! What cannot be: refused at once in words that teach, or told in a condition and an event, and healed by itself when the
+//! cause goes.
+
+use super::{Queue, TOLD_WITHIN, condition_of, install, manifest};
+use crate::case::{Case, Needs, Outcome, Room};
+use raftqueue_tests::kube::kubectl::condition;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "specs_that_cannot_be_are_refused_in_words",
+        needs: Needs::Cluster,
+        run: specs_that_cannot_be_are_refused_in_words,
+    },
+    Case {
+        name: "another_number_of_replicas_is_told_and_not_followed",
+        needs: Needs::Cluster,
+        run: another_number_of_replicas_is_told_and_not_followed,
+    },
+    Case {
+        name: "an_image_that_does_not_exist_is_told",
+        needs: Needs::Cluster,
+        run: an_image_that_does_not_exist_is_told,
+    },
+    Case {
+        name: "a_volume_that_is_not_there_is_told",
+        needs: Needs::OwnCluster,
+        run: a_volume_that_is_not_there_is_told,
+    },
+    Case {
+        name: "without_names_for_a_minute_clusters_form_late_and_serve_on",
+        needs: Needs::OwnClusterAlone,
+        run: without_names_for_a_minute_clusters_form_late_and_serve_on,
+    },
+    Case {
+        name: "the_api_server_restarts_in_the_middle",
+        needs: Needs::OwnClusterAlone,
+        run: the_api_server_restarts_in_the_middle,
+    },
+];
+
+fn specs_that_cannot_be_are_refused_in_words(room: &Room<'_>) -> Outcome {
+    install(room)?;
+    let long = "a".repeat(41);
+    let nothing = json!({});
+    let wrong = [
+        ("demo", 2, nothing.clone(), "replicas must be odd"),
+        ("demo", 0, nothing.clone(), "greater than or equal to 1"),
+        ("demo", -3, nothing.clone(), "greater than or equal to 1"),
+        ("demo", 11, nothing.clone(), "less than or equal to 9"),
+        (&long, 3, nothing.clone(), "at most 40 characters"),
+        ("a.b", 3, nothing.clone(), "must not contain dots"),
+        ("3demo", 3, nothing, "must begin with a letter"),
+        (
+            "demo",
+            3,
+            json!({"config": {"election-timeout": "300"}}),
+            "config takes these keys: election-timeout-ms",
+        ),
+        ("demo", 3, json!({"config": {"election-timeout-ms": "5"}}), "from 50 to 60000"),
+        ("demo", 3, json!({"storage": {"size": "1Mi"}}), "at least 1Gi"),
+        ("demo", 3, json!({"storage": {"size": "plenty"}}), "a quantity such as 10Gi"),
+        ("demo", 3, json!({"image": "not an image"}), "image must be a reference"),
+    ];
+    for (name, replicas, more, words) in wrong {
+        let refused = room.apply(&manifest(name, replicas, &more));
+        let text = refused.expect_err(&format!("{name} {replicas} {more} is wrong")).to_string();
+        assert!(text.contains(words), "{name} {replicas} {more}: `{words}` is not in: {text}");
+    }
+    let left = room.kubectl(&["get", "raftqueues", "-o", "name"])?;
+    assert_eq!(left, "", "nothing that was refused is there");
+
+    // What only a change makes wrong.
+    let queue = Queue::ready(room, "demo", 1)?;
+    let smaller = manifest("demo", 1, &json!({"storage": {"size": "1Gi"}}));
+    room.apply(&manifest("demo", 1, &json!({"storage": {"size": "2Gi"}})))?;
+    let text = room.apply(&smaller).expect_err("a disk does not shrink").to_string();
+    assert!(text.contains("storage.size cannot shrink"), "{text}");
+    queue.wait_condition("StorageReady", "False", Some("DisksCannotGrow"), TOLD_WITHIN)?;
+    queue.wait_event("DisksCannotGrow", "does not grow disks")?;
+    Ok(())
+}
+
+fn another_number_of_replicas_is_told_and_not_followed(room: &Room<'_>) -> Outcome {
+    let queue = Queue::ready(room, "demo", 3)?;
+    room.kubectl(&["scale", "raftqueue", "demo", "--replicas=5"])?;
+    let object = queue.wait_condition("SpecAccepted", "False", Some("ReplicasFixed"), TOLD_WITHIN)?;
+    let message = condition_of(&object, "SpecAccepted")["message"].to_string();
+    assert!(message.contains("Set spec.replicas back to 3"), "{message}");
+    queue.wait_event("ReplicasFixed", "Set spec.replicas back to 3")?;
+    assert_eq!(room.get("statefulset", "demo")?["spec"]["replicas"], 3);
+    assert_eq!(condition(&object, "Available").as_deref(), Some("True"), "it serves on: {object}");
+    room.kubectl(&["scale", "raftqueue", "demo", "--replicas=3"])?;
+    queue.wait_ready()?;
+    assert_eq!(queue.restarts()?, 0);
+    Ok(())
+}
+
+fn an_image_that_does_not_exist_is_told(room: &Room<'_>) -> Outcome {
+    let missing = "localhost/no-such-raftqueue:1";
+    let queue = Queue::applied_with(room, "demo", 3, &json!({"image": missing}))?;
+    let object = queue.wait_condition("Degraded", "True", Some("ImageNotPulled"), TOLD_WITHIN)?;
+    let message = condition_of(&object, "Degraded")["message"].to_string();
+    assert!(message.contains(missing) && message.contains("Correct spec.image"), "{message}");
+    queue.wait_event("ImageNotPulled", missing)?;
+    // The pods that cannot start are replaced without anybody deleting them.
+    let version = env!("CARGO_PKG_VERSION");
+    room.apply(&manifest(
+        "demo",
+        3,
+        &json!({"image": format!("docker.io/library/raftqueue-node:{version}")}),
+    ))?;
+    queue.wait_ready()?;
+    Ok(())
+}
+
+fn a_volume_that_is_not_there_is_told(room: &Room<'_>) -> Outcome {
+    let class = room.namespace.clone();
+    let more = json!({"storage": {"size": "1Gi", "storageClassName": class}});
+    let queue = Queue::applied_with(room, "demo", 1, &more)?;
+    let object = queue.wait_condition("Degraded", "True", Some("VolumeUnbound"), TOLD_WITHIN)?;
+    let message = condition_of(&object, "Degraded")["message"].to_string();
+    assert!(message.contains("Make a PersistentVolume of at least 1Gi"), "{message}");
+    queue.wait_event("VolumeUnbound", "data-demo-0")?;
+    room.own().volumes().make_of_class(&class, 1)?;
+    queue.wait_ready()?;
+    Ok(())
+}
+
+fn without_names_for_a_minute_clusters_form_late_and_serve_on(room: &Room<'_>) -> Outcome {
+    let minute = Duration::from_secs(60);
+    let formed = Queue::ready(room, "formed", 3)?;
+    formed.publish("orders", &["one"])?;
+    room.own().stop_names()?;
+    let begun = Instant::now();
+    let outcome = (|| -> Outcome {
+        // One that has to form, and one that loses a pod, whose address changes while nobody can look it up.
+        let late = Queue::applied(room, "late", 3)?;
+        room.kubectl(&["delete", "pod", "formed-2", "--grace-period=0", "--force"])?;
+        while begun.elapsed() < minute {
+            formed.raftq("formed-0", &["--endpoints", "127.0.0.1:7420", "publish", "orders", "more"])?;
+            std::thread::sleep(Duration::from_secs(5));
+        }
+        let ready = condition_of(&late.object()?, "Ready").clone();
+        assert_eq!(ready["status"], "False", "{ready}");
+        eprintln!("{}: without names, late says: {}", room.namespace, ready["message"]);
+        Ok(())
+    })();
+    room.own().start_names()?;
+    outcome?;
+    let back = Instant::now();
+    let late = Queue { room, name: "late".to_owned() };
+    late.wait_ready()?;
+    formed.wait_ready()?;
+    eprintln!("{}: all Ready {:.1?} after names came back", room.namespace, back.elapsed());
+    assert_eq!((late.restarts()?, formed.restarts()?), (0, 0));
+    Ok(())
+}
+
+fn the_api_server_restarts_in_the_middle(room: &Room<'_>) -> Outcome {
+    let formed = Queue::ready(room, "formed", 3)?;
+    formed.publish("orders", &["one"])?;
+    let queue = Queue::applied(room, "demo", 3)?;
+    room.own().restart_api_server()?;
+    queue.wait_ready()?;
+    formed.wait_ready()?;
+    assert_eq!((queue.restarts()?, formed.restarts()?), (0, 0));
+    assert_eq!(formed.receive("orders", 1)?, ["one"]);
+    let pods = room.cluster().json(&["get", "pods", "-n", super::SYSTEM, "-l", super::OPERATOR])?;
+    let restarts = &pods["items"][0]["status"]["containerStatuses"][0]["restartCount"];
+    assert_eq!(*restarts, 0, "an operator without its API server waits for it");
+    Ok(())
+}
