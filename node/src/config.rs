@@ -101,6 +101,12 @@ pub struct NodeArgs {
           env = "RAFTQUEUE_DRAIN_MS")]
     pub drain_ms: u64,
 
+    /// Milliseconds to wait for another process that holds the data directory, as the one that this one replaces does
+    /// until it has ended. With 0, one that is held is refused at once.
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600_000),
+          env = "RAFTQUEUE_LOCK_WAIT_MS")]
+    pub lock_wait_ms: u64,
+
     /// Greatest body of one message, in bytes (1 to 16777216).
     #[arg(long, value_name = "BYTES", default_value_t = MIB, value_parser = clap::value_parser!(u64).range(1..=16 * MIB),
           env = "RAFTQUEUE_BODY_BYTES_MAX")]
@@ -200,6 +206,8 @@ pub struct Config {
     pub election_timeout_ms: u64,
     /// How long to go on answering after a request to stop.
     pub drain_ms: u64,
+    /// How long to wait for another process that holds the data directory.
+    pub lock_wait_ms: u64,
     /// Limits that the edges check.
     pub limits: Limits,
     /// Default lease.
@@ -271,6 +279,7 @@ impl NodeArgs {
             data_dir: self.data_dir.unwrap_or_else(|| Path::new("raftqueue-data").join(folder)),
             election_timeout_ms: self.election_timeout_ms,
             drain_ms: self.drain_ms,
+            lock_wait_ms: self.lock_wait_ms,
             limits,
             lease_ms: self.lease_ms,
             attempts_max: self.attempts_max,

@@ -22,7 +22,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -34,6 +34,8 @@ const FINISH: Duration = Duration::from_secs(1);
 const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long a peer may be silent, when it has connected and when it is asked whether it lives.
 const PEER_SILENCE: Duration = Duration::from_secs(5);
+/// How often a data directory that another process holds is tried again.
+const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(50);
 /// Calls that may wait for the driver.
 const ORDERS: usize = 16_384;
 
@@ -195,10 +197,7 @@ async fn prepare(
     reader: &OnceLock<Reader>,
     status: &watch::Sender<Arc<LocalStatus>>,
 ) -> Result<Prepared, Fatal> {
-    let owned = config.clone();
-    let (dir, wal, recovered) = tokio::task::spawn_blocking(move || open(&owned))
-        .await
-        .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })??;
+    let (dir, wal, recovered) = open_when_free(config, status).await?;
     // Set once, here.
     let _ = reader.set(wal.reader());
     let Some(hard_state) = recovered.hard_state else {
@@ -274,9 +273,53 @@ async fn prepare(
     Ok(Prepared { wal, recovered, form })
 }
 
-fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Fatal> {
+/// Opens the data directory, once the process that this one replaces has let go of it.
+async fn open_when_free(
+    config: &Config,
+    status: &watch::Sender<Arc<LocalStatus>>,
+) -> Result<(DataDir, Wal, Recovered), Fatal> {
+    let deadline = Instant::now() + Duration::from_millis(config.lock_wait_ms);
+    let mut is_told = false;
+    loop {
+        let owned = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&owned))
+            .await
+            .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?;
+        let unopened = match opened {
+            Ok(opened) => return Ok(opened),
+            Err(unopened) => unopened,
+        };
+        if !unopened.is_held || Instant::now() >= deadline {
+            return Err(unopened.fatal);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(wait_ms = config.lock_wait_ms, "waiting: {}", unopened.fatal);
+            let why = format!("waiting for the data directory: {}", unopened.fatal);
+            status.send_modify(|status| Arc::make_mut(status).not_ready = Some(why));
+        }
+        tokio::time::sleep(LOOK_FOR_LOCK_EVERY).await;
+    }
+}
+
+/// Why the data directory is not open.
+struct Unopened {
+    fatal: Fatal,
+    /// Another process holds it, which may pass.
+    is_held: bool,
+}
+
+impl From<Fatal> for Unopened {
+    fn from(fatal: Fatal) -> Self {
+        Self { fatal, is_held: false }
+    }
+}
+
+fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Unopened> {
     let path = config.data_dir.display();
-    let refused = |error: OpenError| Fatal { code: 3, text: format!("{path}: {error}") };
+    let refused = |error: OpenError| Unopened {
+        is_held: matches!(error, OpenError::AnotherProcess),
+        fatal: Fatal { code: 3, text: format!("{path}: {error}") },
+    };
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be made: {error}") })?;
     let disk = RealDisk::open(&config.data_dir)

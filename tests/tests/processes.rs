@@ -6,7 +6,7 @@
 use raftqueue_tests::process::{Cluster, Http, Load, Unanswered, free_ports, programs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 fn every_node(cluster: &Cluster) -> Vec<Http> {
@@ -225,6 +225,57 @@ fn a_node_that_cannot_start_says_why() {
 
     // Arguments.
     check(&started_with(&cluster, "nowhere.json", &[]), 2, &["nowhere.json"]);
+}
+
+#[test]
+fn a_node_told_to_wait_begins_when_the_one_before_it_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |ports: &[u16]| {
+        Started(
+            Command::new(programs().join("raftqueue-node"))
+                .current_dir(folder.path())
+                .args(["--name", "a", "--members", &format!("a=127.0.0.1:{}", ports[1])])
+                .args(["--client-listen", &format!("127.0.0.1:{}", ports[0])])
+                .args(["--operations-port", &ports[2].to_string()])
+                .args(["--data-dir", "data", "--lock-wait-ms", "30000"])
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the node can be started"),
+        )
+    };
+    let says = |port: u16, words: &str| {
+        let begun = Instant::now();
+        loop {
+            let answer = Http::new(port).request("GET", "/readyz", b"");
+            if answer.as_ref().is_ok_and(|answer| answer.text.contains(words)) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "`{words}`: {answer:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let (here, there) = (free_ports(3), free_ports(3));
+    let first = start(&here);
+    says(here[2], "ready\n");
+    assert_eq!(Http::new(here[0]).create_topic("t").unwrap().code, 201);
+    let _second = start(&there);
+    says(there[2], "another process uses this directory");
+    // It serves nobody meanwhile, and takes nothing from the first.
+    assert_eq!(Http::new(there[0]).create_topic("u").unwrap().code, 503);
+    assert_eq!(Http::new(here[0]).publish("t", "kept").unwrap().code, 201);
+    drop(first);
+    says(there[2], "ready\n");
+    assert_eq!(Http::new(there[0]).pop("t").unwrap().body["message"], "kept");
+}
+
+/// A process that is killed when it is dropped.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn started_alone(cluster: &Cluster, arguments: &[&str]) -> Output {

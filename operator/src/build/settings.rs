@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 
 /// How long a stopping node goes on answering where `spec.config` does not say: clients learn of its end within that.
 pub(super) const DRAIN_MS_DEFAULT: u64 = 3_000;
+/// How long a node waits for the process that it replaces. A pod that is deleted without grace is gone from the API while its
+/// process still ends; a container that failed instead of waiting would be held back for ten seconds and more.
+const LOCK_WAIT_MS: u64 = 60_000;
 
 pub(super) fn build_config_map(asked: &Asked, shape: &Shape) -> ConfigMap {
     let text = serde_json::to_string_pretty(&Value::Object(settings(asked, shape)))
@@ -41,6 +44,7 @@ fn settings(asked: &Asked, shape: &Shape) -> Map<String, Value> {
     set("members", json!(asked.nodes(shape.replicas)));
     set("service", json!(format!("{}.{}.svc", names::headless(&asked.name), asked.namespace)));
     set("drain-ms", json!(DRAIN_MS_DEFAULT));
+    set("lock-wait-ms", json!(LOCK_WAIT_MS));
     for (key, value) in &asked.spec.config {
         set(key, json!(value));
     }
