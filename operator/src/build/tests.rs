@@ -117,7 +117,7 @@ fn the_settings_are_what_a_node_reads() {
         settings,
         json!({"bootstrap": "join", "cluster-id": "0123456789abcdef0123456789abcdef",
                "members": ["demo-0", "demo-1", "demo-2"], "service": "demo-headless.shop.svc",
-               "drain-ms": "5", "threads": "2"})
+               "drain-ms": "5", "lock-wait-ms": 60_000, "threads": "2"})
     );
 }
 

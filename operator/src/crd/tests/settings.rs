@@ -8,6 +8,7 @@ use std::path::Path;
 
 /// What the node is told by the operator itself, because it says who and where the node is.
 const SET_BY_THE_OPERATOR: &[&str] = &[
+    "lock-wait-ms",
     "bootstrap",
     "client-address",
     "client-listen",
