@@ -24,6 +24,7 @@ use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config as LoopConfig, Controller};
 use kube::runtime::events::{Event, Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde_json::Value;
@@ -50,6 +51,34 @@ const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause after a pass that failed.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Pause after a watch broke; each further break doubles it.
+const WATCH_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause after a watch broke.
+const WATCH_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Pauses between attempts to watch. All watches share them, and with an API server that restarts all of them break at once, and
+/// again while it is not ready yet: with the library's own pauses, of up to 30 s, nothing would be seen for minutes.
+#[derive(Debug, Default)]
+struct WatchPause {
+    breaks: u32,
+}
+
+impl Iterator for WatchPause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = WATCH_PAUSE_MIN.saturating_mul(1 << self.breaks.min(16)).min(WATCH_PAUSE_MAX);
+        self.breaks = self.breaks.saturating_add(1);
+        Some(pause)
+    }
+}
+
+impl Backoff for WatchPause {
+    fn reset(&mut self) {
+        self.breaks = 0;
+    }
+}
 
 /// What every pass needs.
 pub struct Context {
@@ -174,6 +203,7 @@ pub async fn run(
         .watches(api::<PartialObjectMeta<PersistentVolumeClaim>>(&client, namespace), ours, |claim| {
             whose(&claim.metadata)
         })
+        .trigger_backoff(WatchPause::default())
         .graceful_shutdown_on(async move {
             // An error means that the sender is gone, which is the end as well.
             let _ = stopping.wait_for(|stopped| *stopped).await;

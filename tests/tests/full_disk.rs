@@ -86,7 +86,7 @@ fn pop_all(cluster: &Cluster) -> Vec<usize> {
 fn with_all_disks_full_publishing_is_refused_and_popping_goes_on() {
     let (mut cluster, disks) = cluster(3, 60);
     let leader = cluster.leader();
-    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    assert_eq!(cluster.http(leader).create_topic("t").expect("an answer").code, 201);
     let begun = Instant::now();
     let mut acknowledged = Vec::new();
     for number in 0.. {
@@ -105,7 +105,7 @@ fn with_all_disks_full_publishing_is_refused_and_popping_goes_on() {
         }
         assert!(begun.elapsed() < PATIENCE, "{} and no end\n{}", acknowledged.len(), cluster.logs());
     }
-    assert!((0..3).all(|node| cluster.http(node).status().unwrap().code == 200));
+    assert!((0..3).all(|node| cluster.http(node).status().expect("an answer").code == 200));
     // A restart on the full disks finds everything.
     for node in 0..3 {
         cluster.kill(node);
@@ -122,7 +122,7 @@ fn with_all_disks_full_publishing_is_refused_and_popping_goes_on() {
 fn a_minority_with_a_full_disk_holds_up_nobody() {
     let (mut cluster, disks) = cluster(1, 40);
     let leader = cluster.leader();
-    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    assert_eq!(cluster.http(leader).create_topic("t").expect("an answer").code, 201);
     let begun = Instant::now();
     let mut acknowledged = Vec::new();
     // Twice what the small disk holds.
@@ -138,7 +138,7 @@ fn a_minority_with_a_full_disk_holds_up_nobody() {
         }
         assert!(begun.elapsed() < PATIENCE, "{}\n{}", acknowledged.len(), cluster.logs());
     }
-    let status = cluster.http(0).status().unwrap();
+    let status = cluster.http(0).status().expect("an answer");
     assert_ne!(status.body["role"], "Leader", "{}", cluster.logs());
     assert_eq!(pop_all(&cluster), acknowledged, "{}", cluster.logs());
     assert!(

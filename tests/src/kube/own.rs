@@ -35,6 +35,8 @@ struct Parts {
     control_plane: Option<ControlPlane>,
     names: Option<Component>,
     node: Option<Node>,
+    /// Where in the record of calls those begin that may not be refused.
+    calls_judged_from: usize,
     /// Nothing is left to be done at the end: it was stopped already, or left running on purpose.
     is_settled: bool,
 }
@@ -145,14 +147,23 @@ impl Own {
         node::import(&self.state, &self.entrance, &self.programs, image)
     }
 
-    /// Kills the API server and starts it again; returns once it answers.
+    /// Kills the API server and starts it again; returns once it is ready.
     ///
     /// # Errors
     /// [`Error::Ended`], [`Error::TimedOut`].
     pub fn restart_api_server(&self) -> Result<(), Error> {
         let mut parts = self.parts();
         let control_plane = parts.control_plane.as_mut().expect("it is there until the end");
-        control_plane.restart_api_server(&self.kubectl)
+        control_plane.restart_api_server(&self.kubectl)?;
+        // Until it is ready it knows no roles, and refuses whoever it already listens to.
+        parts.calls_judged_from = self.calls()?.len();
+        Ok(())
+    }
+
+    /// The record of calls.
+    fn calls(&self) -> Result<String, Error> {
+        let log = self.state.log("audit");
+        std::fs::read_to_string(&log).map_err(Error::io(format!("read {}", log.display())))
     }
 
     /// Kills the name server: no name resolves until [`Own::start_names`].
@@ -174,18 +185,21 @@ impl Own {
         node::wait_for_names(names, &self.entrance, &self.programs)
     }
 
-    /// The operator's calls that the API server has refused for want of rights since the start, each as `verb path`.
+    /// The operator's calls that the API server has refused for want of rights, each as `verb path`: since the start, or since
+    /// the last [`Own::restart_api_server`].
     ///
     /// # Errors
     /// [`Error::Io`] if there is no record of calls, [`Error::Strange`] if it cannot be read.
     pub fn refused_calls(&self) -> Result<Vec<String>, Error> {
-        let log = self.state.log("audit");
-        let text = std::fs::read_to_string(&log).map_err(Error::io(format!("read {}", log.display())))?;
+        let calls = self.calls()?;
+        let judged = calls.get(self.parts().calls_judged_from..).unwrap_or_default();
         let mut refused = Vec::new();
         // A line that is still being written is looked at the next time.
-        for line in text.lines().filter(|line| line.ends_with('}')) {
-            let call: Value = serde_json::from_str(line)
-                .map_err(|_| Error::Strange { what: log.display().to_string(), text: line.to_owned() })?;
+        for line in judged.lines().filter(|line| line.ends_with('}')) {
+            let call: Value = serde_json::from_str(line).map_err(|_| Error::Strange {
+                what: "the record of calls".to_owned(),
+                text: line.to_owned(),
+            })?;
             // Not every 403 is a matter of rights: in a namespace that is being deleted nothing new may be made.
             if call["annotations"]["authorization.k8s.io/decision"] == "forbid" {
                 refused.push(format!("{} {}", call["verb"], call["requestURI"]));

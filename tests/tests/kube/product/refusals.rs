@@ -170,5 +170,10 @@ fn the_api_server_restarts_in_the_middle(room: &Room<'_>) -> Outcome {
     let pods = room.cluster().json(&["get", "pods", "-n", super::SYSTEM, "-l", super::OPERATOR])?;
     let restarts = &pods["items"][0]["status"]["containerStatuses"][0]["restartCount"];
     assert_eq!(*restarts, 0, "an operator without its API server waits for it");
+    // What comes later is seen as soon as before: the watches are back too.
+    let later = Queue::ready(room, "later", 1)?;
+    room.kubectl(&["delete", "service", &later.name])?;
+    let get = ["service", &later.name, "-n", &room.namespace];
+    room.cluster().wait_until("the service again", TOLD_WITHIN, &get, |_| Ok(()))?;
     Ok(())
 }
