@@ -49,11 +49,13 @@ fn wait_for_operator(cluster: &Kubectl) -> Result<(), Error> {
     cluster.run(&status).map(drop)
 }
 
-/// Kills the operator's pod and whatever it was about to do.
-pub(crate) fn kill_operator(cluster: &Kubectl) -> Result<(), Error> {
-    let words =
-        ["delete", "pod", "-l", OPERATOR, "-n", SYSTEM, "--grace-period=0", "--force", "--wait=false"];
-    cluster.run(&words).map(drop)
+/// Kills the operator's process, so that it cannot even give back its lease, and deletes its pod.
+pub(crate) fn kill_operator(room: &Room<'_>) -> Result<(), Error> {
+    let name = ["get", "pods", "-l", OPERATOR, "-n", SYSTEM, "-o", "jsonpath={.items[0].metadata.name}"];
+    let pod = room.cluster().run(&name)?;
+    room.kube().kill_in_pod(SYSTEM, &pod, "operator", "KILL")?;
+    let delete = ["delete", "pod", &pod, "-n", SYSTEM, "--grace-period=0", "--force", "--wait=false"];
+    room.cluster().run(&delete).map(drop)
 }
 
 /// One `RaftQueue` of a case.

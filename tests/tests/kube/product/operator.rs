@@ -47,7 +47,7 @@ fn it_dies_at_every_stage_of_a_creation(room: &Room<'_>) -> Outcome {
         room.cluster().wait_until(what, READY_WITHIN, &get, |object| {
             reached(object).then_some(()).ok_or_else(|| object["status"].to_string())
         })?;
-        kill_operator(room.cluster())?;
+        kill_operator(room)?;
         // Forming needs nobody's help once the pods are made; the operator has to come back to tell of it.
         queue.wait_ready()?;
         assert_eq!(queue.restarts()?, 0, "killed after {what}");
@@ -63,12 +63,16 @@ fn it_dies_while_a_pod_is_replaced(room: &Room<'_>) -> Outcome {
     queue.publish("orders", &["one", "two", "three"])?;
     let before = room.get("pod", "demo-1")?["metadata"]["uid"].clone();
     room.kubectl(&["delete", "pod", "demo-1", "--wait=false"])?;
-    kill_operator(room.cluster())?;
+    kill_operator(room)?;
     let get = ["pod", "demo-1", "-n", &room.namespace];
     room.cluster().wait_until("another pod", READY_WITHIN, &get, |pod| {
         (pod["metadata"]["uid"] != before).then_some(()).ok_or_else(|| pod["status"].to_string())
     })?;
-    wait_for_operator(room.cluster())?;
+    // Something that only an operator does: what the object says of itself may be from before.
+    room.kubectl(&["delete", "service", "demo"])?;
+    soon("the service again", TOLD_WITHIN, || {
+        room.get("service", "demo").map(drop).map_err(|error| error.to_string())
+    })?;
     queue.wait_ready()?;
     // The end of a pod and the end of an operator that is asked politely.
     room.cluster().run(&["rollout", "restart", "deployment/raftqueue-operator", "-n", super::SYSTEM])?;
