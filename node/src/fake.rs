@@ -2,7 +2,7 @@
 //!
 //! [`FakeNode`] is one member that always leads. It keeps the promises of [`Service`] about results, in the simplest
 //! way that can be seen to be right; it keeps nothing on disk, replicates nothing, and no lease, delay or time to live
-//! ever ends by itself. What it says of itself, and the failure of the next call, can be set from outside, so that every
+//! ever ends by itself (leases do when told to). What it says of itself, and the failure of the next call, can be set from outside, so that every
 //! answer a node can give can be had from it.
 
 mod served;
@@ -26,7 +26,7 @@ pub const NODE_ID: u64 = 0xa1;
 #[derive(Clone)]
 pub struct FakeNode {
     state: Arc<Mutex<State>>,
-    /// Counts publishes: what a long poll waits for.
+    /// Counts calls that make messages ready: what a long poll waits for.
     published: watch::Sender<u64>,
 }
 
@@ -76,6 +76,14 @@ impl FakeNode {
         self.lock().lost_answers.push_back(failure);
     }
 
+    /// Lets every lease of a topic end: its messages are ready again, with an attempt more.
+    pub fn end_leases(&self, topic: &str) {
+        if let Some(topic) = self.lock().topics.get_mut(topic) {
+            topic.end_leases();
+        }
+        self.published.send_modify(|count| *count += 1);
+    }
+
     /// The calls that reached the node so far, in order, those made to fail included.
     #[must_use]
     pub fn calls(&self) -> Vec<Request> {
@@ -107,7 +115,7 @@ impl Service for FakeNode {
         loop {
             let answer = self.lock().apply(&request)?;
             let waiting = wait_ms > 0 && answer == Answer::Deliveries(Vec::new());
-            if matches!(request, Request::Publish { .. }) {
+            if makes_ready(&request) {
                 self.published.send_modify(|count| *count += 1);
             }
             if !waiting {
@@ -125,6 +133,16 @@ impl Service for FakeNode {
     fn local_status(&self) -> Arc<LocalStatus> {
         self.lock().status.clone()
     }
+}
+
+fn makes_ready(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Publish { .. }
+            | Request::Nack { .. }
+            | Request::Release { .. }
+            | Request::RedriveDead { .. }
+    )
 }
 
 impl State {

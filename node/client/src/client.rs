@@ -1,7 +1,7 @@
 //! One method for each call of the contract, and the loop that repeats what is safe to repeat.
 
 use crate::connections::{Connection, Connections};
-use crate::{Error, Outcome, Producer, Publisher, PublisherSettings};
+use crate::{Consumer, ConsumerSettings, Error, Outcome, Producer, Publisher, PublisherSettings};
 use bytes::Bytes;
 use raftqueue_proto::v1::{self, admin_client::AdminClient, queue_client::QueueClient};
 use std::pin::Pin;
@@ -169,6 +169,34 @@ impl Client {
         Publisher::open(self.clone(), topic.into(), settings).await
     }
 
+    /// A consumer of one topic: messages come as they are settled, through fail-overs, and stay leased while they are
+    /// worked on. It begins at once, and connects by itself.
+    ///
+    /// # Panics
+    ///
+    /// There is no tokio runtime.
+    #[must_use]
+    pub fn consumer(&self, topic: impl Into<String>) -> Consumer {
+        self.consumer_with(topic, ConsumerSettings::default()).expect("the default settings are in range")
+    }
+
+    /// The same with settings of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// A setting is out of its range.
+    ///
+    /// # Panics
+    ///
+    /// There is no tokio runtime.
+    pub fn consumer_with(
+        &self,
+        topic: impl Into<String>,
+        settings: ConsumerSettings,
+    ) -> Result<Consumer, Error> {
+        Consumer::start(self.clone(), topic.into(), settings)
+    }
+
     pub(crate) async fn connection(&self) -> Result<Connection, Error> {
         self.connections.get().await
     }
@@ -180,6 +208,16 @@ impl Client {
         requests: mpsc::Receiver<v1::PublishRequest>,
     ) -> Result<Streaming<v1::PublishResponse>, Error> {
         let answer = queue(connection.channel.clone()).publish_stream(ReceiverStream::new(requests)).await;
+        self.take_stream(connection, answer)
+    }
+
+    /// Opens a consumer's stream, and learns where the leader is.
+    pub(crate) async fn open_consume_stream(
+        &self,
+        connection: &Connection,
+        requests: mpsc::Receiver<v1::ConsumeRequest>,
+    ) -> Result<Streaming<v1::ConsumeResponse>, Error> {
+        let answer = queue(connection.channel.clone()).consume(ReceiverStream::new(requests)).await;
         self.take_stream(connection, answer)
     }
 

@@ -1,37 +1,67 @@
 //! The Rust client of RaftQueue.
 //!
+//! Publishing, and consuming, at full speed:
+//!
 //! ```no_run
 //! # async fn example() -> Result<(), raftqueue_client::Error> {
 //! use raftqueue_client::{Client, v1};
 //!
 //! let client = Client::connect(["127.0.0.1:7420", "127.0.0.1:7430", "127.0.0.1:7440"])?;
-//! let mut producer = client.producer("orders").await?;
-//! producer.publish(vec![v1::NewMessage { body: "one".into(), ..Default::default() }]).await?;
-//!
-//! let receive = v1::ReceiveRequest { topic: "orders".into(), messages_max: 100, ..Default::default() };
-//! for delivery in client.receive(receive).await?.deliveries {
-//!     println!("{}", String::from_utf8_lossy(&delivery.body));
-//!     client.ack(v1::AckRequest { topic: "orders".into(), leases: vec![delivery.lease], ..Default::default() }).await?;
-//! }
+//! let publisher = client.publisher("orders").await?;
+//! publisher.publish(v1::NewMessage { body: "one".into(), ..Default::default() }).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`Client`] has one method for each call of the contract, with the contract's own messages ([`v1`]) as arguments and
-//! results. It finds a node that answers, goes to the leader directly once it knows where that is, and repeats what is
-//! safe to repeat until its timeout; everything else comes back as an [`Error`] that says whether the call may have
-//! happened. [`Producer`] publishes inside a session, so that it can repeat even what may have happened.
+//! ```no_run
+//! # async fn example() -> Result<(), raftqueue_client::Error> {
+//! use raftqueue_client::Client;
 //!
-//! Not here: streams. Every call is one request and one answer.
+//! let mut consumer = Client::connect(["127.0.0.1:7420"])?.consumer("orders");
+//! loop {
+//!     let delivery = consumer.receive().await?;
+//!     println!("{}", String::from_utf8_lossy(&delivery.body));
+//!     delivery.ack();
+//! }
+//! # }
+//! ```
+//!
+//! | what | for |
+//! |---|---|
+//! | [`Publisher`] | many messages, batches under way at once, in order, each stored once |
+//! | [`Producer`] | one batch after the other, each stored once |
+//! | [`Consumer`] | messages as fast as they are settled, leased while they are worked on |
+//! | [`Client`] | one method for each call of the contract, with the contract's own messages ([`v1`]) |
+//!
+//! # What is promised
+//!
+//! * **An acknowledged publish is kept**: a majority of the nodes has it on disk when it is acknowledged.
+//! * **Stored once**: what a [`Publisher`] or [`Producer`] sends again after a broken connection or a fail-over is stored
+//!   once, as long as its session lives, and a session ends only after an hour without use. Then the publish is failed
+//!   and called unknown, never repeated in the dark. A plain [`Client::publish`] has no session, and is repeated only
+//!   where it was certainly not done.
+//! * **Delivered until acknowledged**: a [`Consumer`] sees each message at least once; again where a lease ended or an
+//!   acknowledgement was lost with its process. [`Settled`] says when an acknowledgement came too late.
+//! * **Order**: messages are stored in the order in which one publisher hands them over, and delivered in the order of
+//!   the topic, except those that come again.
+//! * **Honest errors**: every [`Error`] says whether the call may have happened ([`Outcome`]).
+//! * **Bounded memory**: a publisher holds at most [`PublisherSettings::buffer_bytes`] that are not acknowledged and a
+//!   consumer at most what [`ConsumerSettings`] grant; whoever hands over more waits.
+//!
+//! Nobody has to know where the leader is: a client starts with any endpoint that answers, goes to the leader directly
+//! once it is told of it and can reach it within 200 ms, and stays with its endpoint, which passes calls on, where it
+//! cannot.
 
 mod client;
 mod connections;
+mod consumer;
 mod error;
 mod pending;
 mod producer;
 mod publisher;
 
 pub use client::Client;
+pub use consumer::{Consumer, ConsumerSettings, Delivery, Settled, Settlement};
 pub use error::{Error, Outcome};
 pub use producer::Producer;
 pub use publisher::{Acknowledgement, Publisher, PublisherSettings};

@@ -124,6 +124,13 @@ impl Topic {
         })
     }
 
+    pub(super) fn end_leases(&mut self) {
+        for message in self.messages.values_mut().filter(|message| message.state == MessageState::Leased) {
+            message.state = MessageState::Ready;
+            message.attempts += 1;
+        }
+    }
+
     pub(super) fn redrive(&mut self, offsets: &[u64]) -> u64 {
         let dead = self.dead(offsets);
         for offset in &dead {
