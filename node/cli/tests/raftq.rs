@@ -369,3 +369,82 @@ fn a_data_directory_can_be_looked_into() {
     assert_eq!(ran.code, 1);
     assert!(ran.error.contains("/nowhere/at/all"), "{}", ran.error);
 }
+
+/// What every measurement of a cluster tells.
+const MEASURED: [&str; 9] = [
+    "messages_per_second",
+    "megabytes_per_second",
+    "acknowledged",
+    "errors",
+    "p50_ms",
+    "p99_ms",
+    "p999_ms",
+    "topic",
+    "endpoints",
+];
+
+fn is_measured(object: &serde_json::Value) {
+    for field in MEASURED {
+        assert!(!object[field].is_null(), "{field} is missing in {object}");
+    }
+    assert_eq!(object["errors"], 0, "{object}");
+    assert!(object["acknowledged"].as_u64().expect("a count") > 0, "{object}");
+    assert!(object["messages_per_second"].as_f64().expect("a rate") > 0.0, "{object}");
+}
+
+#[test]
+fn a_cluster_is_measured_with_every_kind_of_load() {
+    let node = Node::start();
+    let publish = "-o json bench publish --seconds 1 --producers 2 --batch 4 --window 2 --size 10";
+    for line in [publish.to_owned(), format!("{publish} --unary")] {
+        let measured = node.run(&line).json();
+        assert_eq!(measured.len(), 1, "one object");
+        is_measured(&measured[0]);
+        assert_eq!((&measured[0]["batch"], &measured[0]["window"]), (&4.into(), &2.into()));
+    }
+    let ran = node.run(
+        "-o json bench consume --topic other --seconds 1 --consumers 2 --batch 8 --backlog 1000 --size 10",
+    );
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let consumed: serde_json::Value = serde_json::from_str(&ran.out).expect("one object");
+    is_measured(&consumed);
+    assert_eq!((&consumed["consumers"], &consumed["backlog"]), (&2.into(), &1_000.into()));
+    let mixed = node
+        .run("-o json bench mixed --topic third --seconds 1 --producers 1 --consumers 2 --batch 8 --size 10");
+    let mixed = mixed.json();
+    assert_eq!(mixed.len(), 1, "one object");
+    for object in [&mixed[0], &mixed[0]["published"], &mixed[0]["consumed"]] {
+        is_measured(object);
+    }
+    let table = node.run("-o table bench mixed --topic third --seconds 1 --producers 1 --size 10").done();
+    assert_eq!(table.lines().count(), 3, "a header and both sides:\n{table}");
+}
+
+#[test]
+fn an_empty_topic_cannot_be_measured_and_it_is_said_what_to_do() {
+    let node = Node::with_topic();
+    let ran = node.run("bench consume --topic orders --seconds 1");
+    assert_eq!(ran.code, 1);
+    assert!(ran.error.contains("orders has no messages") && ran.error.contains("--backlog"), "{}", ran.error);
+}
+
+#[test]
+fn loads_that_make_no_sense_are_named_with_what_would() {
+    let node = Node::start();
+    for (line, expected) in [
+        ("bench publish --seconds 0", "0 is not in 1..=86400"),
+        ("bench publish --producers 0", "0 is not in 1..=10000"),
+        ("bench publish --batch 10001", "10001 is not in 1..=10000"),
+        ("bench publish --window 0", "0 is not in 1..=1024"),
+        ("bench publish --size=-1", "-1"),
+        ("bench publish --size 99999999999", "99999999999 is not in 0..=16777216"),
+        ("bench consume --consumers 0", "0 is not in 1..=10000"),
+        ("bench consume --batch=-5", "-5"),
+        ("bench mixed --consumers 1000000", "1000000 is not in 1..=10000"),
+        ("bench disk --size 0", "0 is not in 1..=16777216"),
+    ] {
+        let ran = node.run(line);
+        assert_eq!(ran.code, 2, "{line}: {ran:?}");
+        assert!(ran.error.contains(expected), "{line}: {}", ran.error);
+    }
+}

@@ -26,6 +26,10 @@ struct Counts {
     errors: u64,
     last_error: Option<String>,
     latencies: Histogram<u64>,
+    /// When something was last done.
+    last_done: Option<Instant>,
+    /// Counting ended before its time.
+    ended: Option<Instant>,
 }
 
 impl Measure {
@@ -34,7 +38,15 @@ impl Measure {
         let begun = Instant::now();
         let latencies =
             Histogram::new_with_bounds(1, LONGEST_MICROS, 3).expect("the bounds and digits are valid");
-        let counts = Counts { messages: 0, bytes: 0, errors: 0, last_error: None, latencies };
+        let counts = Counts {
+            messages: 0,
+            bytes: 0,
+            errors: 0,
+            last_error: None,
+            latencies,
+            last_done: None,
+            ended: None,
+        };
         Self { what, begun, end: begun + length, counts: Mutex::new(counts) }
     }
 
@@ -45,7 +57,19 @@ impl Measure {
 
     /// True while something begun now still counts.
     pub(super) fn goes_on(&self) -> bool {
-        Instant::now() < self.end
+        Instant::now() < self.end && self.lock().ended.is_none()
+    }
+
+    /// How long nothing was done, before the first too.
+    pub(super) fn idle(&self) -> Duration {
+        self.lock().last_done.unwrap_or(self.begun).elapsed()
+    }
+
+    /// Ends counting as of when something was last done. False if nothing ever was.
+    pub(super) fn end_early(&self) -> bool {
+        let mut counts = self.lock();
+        counts.ended = counts.last_done;
+        counts.ended.is_some()
     }
 
     /// So many messages and bytes are done that were begun at `begun`. What is done after the end does not count.
@@ -55,6 +79,7 @@ impl Measure {
         }
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut counts = self.lock();
+        counts.last_done = Some(Instant::now());
         counts.messages += messages;
         counts.bytes += bytes;
         counts.latencies.saturating_record(micros.clamp(1, LONGEST_MICROS));
@@ -75,8 +100,9 @@ impl Measure {
 
     /// What was measured, with the conditions that it was measured under.
     pub(super) fn report(&self, conditions: Value) -> Report {
-        let seconds = self.begun.elapsed().min(self.end - self.begun).as_secs_f64();
         let counts = self.lock();
+        let ended = counts.ended.unwrap_or_else(Instant::now).min(self.end);
+        let seconds = (ended - self.begun).as_secs_f64();
         let millis = |quantile: f64| counts.latencies.value_at_quantile(quantile) as f64 / 1_000.0;
         Report {
             what: self.what,
@@ -152,7 +178,8 @@ impl Report {
         table.add(cells, self.json());
     }
 
-    fn json(&self) -> Value {
+    /// Everything that was counted, and every condition.
+    pub(super) fn json(&self) -> Value {
         let rounded = |number: f64| (number * 1_000.0).round() / 1_000.0;
         let mut object = Map::new();
         let mut set = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));

@@ -1,7 +1,9 @@
 //! `raftq bench`: how fast a cluster, or a disk, is.
 
+mod consume;
 mod disk;
 mod measure;
+mod mixed;
 mod publish;
 
 use crate::failure::Failure;
@@ -10,8 +12,10 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use measure::{Measure, Report};
 use raftqueue_client::{Client, v1};
+use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// How progress looks.
 const PROGRESS: &str = "{bar:40} {elapsed}/{len}s {msg}";
@@ -22,6 +26,10 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 pub(crate) enum BenchCommand {
     /// Publish as fast as acknowledgements come back
     Publish(publish::Publish),
+    /// Receive and acknowledge as fast as messages come
+    Consume(consume::Consume),
+    /// Publish and consume at once
+    Mixed(mixed::Mixed),
     /// Write and sync as a node does, without a node: the floor that a disk sets
     Disk(disk::Disk),
 }
@@ -45,6 +53,8 @@ impl BenchCommand {
     ) -> Result<(), Failure> {
         match self {
             BenchCommand::Publish(command) => command.run(&connect()?, output).await,
+            BenchCommand::Consume(command) => command.run(&connect()?, output).await,
+            BenchCommand::Mixed(command) => command.run(&connect()?, output).await,
             BenchCommand::Disk(command) => command.run(output),
         }
     }
@@ -59,6 +69,30 @@ impl Load {
             Err(error) if error.reason == v1::Reason::TopicExists => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Load {
+    /// The conditions of a measurement: its own, and those that every load has.
+    fn conditions(&self, client: &Client, own: Value) -> Value {
+        let mut conditions = own;
+        conditions["topic"] = json!(self.topic);
+        conditions["seconds"] = json!(self.seconds);
+        conditions["endpoints"] = json!(client.endpoints());
+        conditions
+    }
+}
+
+/// Producers or consumers at work.
+struct Workers(JoinSet<Result<(), Failure>>);
+
+impl Workers {
+    /// Waits until all have heard of everything they sent; an error is one that kept a worker from working at all.
+    async fn finish(mut self) -> Result<(), Failure> {
+        while let Some(ended) = self.0.join_next().await {
+            ended.map_err(|error| Failure::Failed(format!("a worker ended: {error}")))??;
+        }
+        Ok(())
     }
 }
 

@@ -1,13 +1,13 @@
 //! `raftq bench publish`.
 
 use super::measure::Measure;
-use super::{Load, report, show_progress};
+use super::{Load, Workers, report, show_progress};
 use crate::failure::Failure;
 use crate::output::Output;
 use bytes::Bytes;
 use clap::Args;
 use raftqueue_client::{Acknowledgement, Client, PublisherSettings, v1};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -25,56 +25,90 @@ Latency is that of a batch: from handing it over until its acknowledgement, whic
 pub(crate) struct Publish {
     #[command(flatten)]
     load: Load,
+    #[command(flatten)]
+    producing: Producing,
+}
+
+/// How a load publishes.
+#[derive(Args, Clone)]
+pub(super) struct Producing {
     /// Producers, each with a connection and a session of its own
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    producers: u64,
+    pub(super) producers: u64,
     /// Messages in a batch
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    batch: u64,
+    pub(super) batch: u64,
     /// Batches that each producer has under way
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1_024))]
-    window: u64,
+    pub(super) window: u64,
     /// Bytes of a body
     #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(0..=16_777_216))]
-    size: u64,
+    pub(super) size: u64,
     /// One call for each batch instead of a stream, without sessions
     #[arg(long)]
-    unary: bool,
+    pub(super) unary: bool,
 }
 
 impl Publish {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         self.load.prepare(client).await?;
         let measure = Arc::new(Measure::start("published", Duration::from_secs(self.load.seconds)));
-        let tasks = self.start(client, &measure)?;
+        let producers = self.producing.start(client, &self.load.topic, &measure);
         show_progress(&[&measure], measure.end()).await;
-        tasks.finish().await?;
-        report(output, &measure.report(self.conditions(client)))
+        producers.finish().await?;
+        report(output, &measure.report(self.load.conditions(client, self.producing.conditions())))
     }
+}
 
+impl Producing {
     /// Starts all producers.
-    fn start(&self, client: &Client, measure: &Arc<Measure>) -> Result<Producers, Failure> {
+    pub(super) fn start(&self, client: &Client, topic: &str, measure: &Arc<Measure>) -> Workers {
         let mut tasks = JoinSet::new();
         for _ in 0..self.producers {
             let own = client.independent();
-            let (command, measure) = (self.clone(), Arc::clone(measure));
+            let begin = || (own.clone(), self.clone(), topic.to_owned(), Arc::clone(measure));
             if self.unary {
                 for _ in 0..self.window {
-                    let (own, command, measure) = (own.clone(), command.clone(), Arc::clone(&measure));
-                    tasks.spawn(async move { command.publish_calls(&own, &measure).await });
+                    let (own, command, topic, measure) = begin();
+                    tasks.spawn(async move { command.publish_calls(&own, &topic, &measure).await });
                 }
             } else {
-                tasks.spawn(async move { command.publish_stream(&own, &measure).await });
+                let (own, command, topic, measure) = begin();
+                tasks.spawn(async move { command.publish_stream(&own, &topic, &measure).await });
             }
         }
-        Ok(Producers(tasks))
+        Workers(tasks)
     }
 
-    fn conditions(&self, client: &Client) -> serde_json::Value {
+    pub(super) fn conditions(&self) -> Value {
         json!({
-            "topic": self.load.topic, "producers": self.producers, "batch": self.batch, "window": self.window,
-            "size": self.size, "unary": self.unary, "seconds": self.load.seconds, "endpoints": client.endpoints(),
+            "producers": self.producers, "batch": self.batch, "window": self.window, "size": self.size,
+            "unary": self.unary,
         })
+    }
+
+    /// Publishes so many messages, and returns when all are acknowledged.
+    pub(super) async fn publish_exactly(
+        &self,
+        client: &Client,
+        topic: &str,
+        count: u64,
+    ) -> Result<(), Failure> {
+        let publisher = client.publisher(topic).await?;
+        let body = self.body();
+        let mut left = count;
+        let mut sent = Vec::new();
+        while left > 0 {
+            let batch = Self { batch: self.batch.min(left), ..self.clone() };
+            left -= batch.batch;
+            // The publisher bounds how many bytes wait for their acknowledgement.
+            sent.push(publisher.send_batch(batch.messages(&body)).await?);
+        }
+        for acknowledgement in sent {
+            acknowledgement.await?;
+        }
+        publisher.close().await;
+        Ok(())
     }
 
     fn messages(&self, body: &Bytes) -> Vec<v1::NewMessage> {
@@ -93,15 +127,12 @@ impl Publish {
         std::iter::repeat_with(next).take(usize::try_from(self.size).expect("at most 16 MiB")).collect()
     }
 
-    async fn publish_calls(&self, client: &Client, measure: &Measure) -> Result<(), Failure> {
+    async fn publish_calls(&self, client: &Client, topic: &str, measure: &Measure) -> Result<(), Failure> {
         let body = self.body();
         while measure.goes_on() {
             let begun = Instant::now();
-            let request = v1::PublishRequest {
-                topic: self.load.topic.clone(),
-                session: None,
-                messages: self.messages(&body),
-            };
+            let request =
+                v1::PublishRequest { topic: topic.to_owned(), session: None, messages: self.messages(&body) };
             match client.publish(request).await {
                 Ok(_) => measure.done(begun, self.batch, self.batch * self.size),
                 Err(error) => measure.failed(&error),
@@ -110,10 +141,15 @@ impl Publish {
         Ok(())
     }
 
-    async fn publish_stream(&self, client: &Client, measure: &Arc<Measure>) -> Result<(), Failure> {
+    async fn publish_stream(
+        &self,
+        client: &Client,
+        topic: &str,
+        measure: &Arc<Measure>,
+    ) -> Result<(), Failure> {
         let window = usize::try_from(self.window).expect("at most 1,024");
         let settings = PublisherSettings { window, buffer_bytes: 1 << 29, ..PublisherSettings::default() };
-        let publisher = client.publisher_with(&self.load.topic, settings).await?;
+        let publisher = client.publisher_with(topic, settings).await?;
         let body = self.body();
         // What is handed over and not yet looked at; together with the one looked at it fills the window.
         let (sent, mut answers) = mpsc::channel::<(Acknowledgement, Instant)>(window);
@@ -139,19 +175,6 @@ impl Publish {
         // The listener ends when everything that was handed over is answered.
         let _ = listener.await;
         publisher.close().await;
-        Ok(())
-    }
-}
-
-/// Producers at work.
-struct Producers(JoinSet<Result<(), Failure>>);
-
-impl Producers {
-    /// Waits until all have heard of everything they sent; an error is one that kept a producer from working at all.
-    async fn finish(mut self) -> Result<(), Failure> {
-        while let Some(ended) = self.0.join_next().await {
-            ended.map_err(|error| Failure::Failed(format!("a producer ended: {error}")))??;
-        }
         Ok(())
     }
 }

@@ -1,0 +1,163 @@
+//! `raftq bench consume`.
+
+use super::measure::Measure;
+use super::publish::Producing;
+use super::{Load, Workers, report, show_progress};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::text::counted;
+use clap::Args;
+use raftqueue_client::{Client, ConsumerSettings, Settlement, v1};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// A topic that gave nothing for so long is empty.
+const EMPTY_AFTER: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Batches that a consumer may hold: one at work, one to come, and two whose acknowledgement is under way.
+const BATCHES_HELD: usize = 4;
+/// Most messages that a consumer may hold.
+const HELD_MAX: usize = 10_000;
+/// Bytes that a consumer may hold.
+const HELD_BYTES_MAX: usize = 64 << 20;
+
+#[derive(Args, Clone)]
+#[command(after_help = "\
+Examples:
+  raftq bench consume --backlog 1000000
+  raftq bench consume --consumers 4 --batch 256 --seconds 30
+  raftq --output json bench consume | jq .messages_per_second
+
+It takes messages out of the topic: give it one of its own. When the topic is empty it ends, and what it says holds for
+the time until then. Latency is that of acknowledging a batch, until a majority has that on disk.")]
+pub(crate) struct Consume {
+    #[command(flatten)]
+    load: Load,
+    /// Consumers, each with a connection of its own
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    consumers: u64,
+    /// Messages that are acknowledged together
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    batch: u64,
+    /// Messages to publish first, which is not measured
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
+    backlog: u64,
+    /// Bytes of their bodies
+    #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(0..=16_777_216))]
+    size: u64,
+}
+
+impl Consume {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        self.load.prepare(client).await?;
+        let backlog = self.fill(client).await?;
+        if backlog == 0 {
+            let topic = &self.load.topic;
+            let text = format!(
+                "{topic} has no messages: publish some (raftq bench publish --topic {topic}), or give --backlog N"
+            );
+            return Err(Failure::Failed(text));
+        }
+        let measure = Arc::new(Measure::start("consumed", Duration::from_secs(self.load.seconds)));
+        let consumers = start(client, &self.load.topic, self.consumers, self.batch, &measure);
+        let shown: [&Measure; 1] = [&measure];
+        tokio::select! {
+            () = show_progress(&shown, measure.end()) => {}
+            () = until_empty(&measure) => {}
+        }
+        consumers.finish().await?;
+        let own = json!({"consumers": self.consumers, "batch": self.batch, "backlog": backlog});
+        report(output, &measure.report(self.load.conditions(client, own)))
+    }
+
+    /// Publishes the backlog, and returns how many messages are ready.
+    async fn fill(&self, client: &Client) -> Result<u64, Failure> {
+        if self.backlog > 0 {
+            eprintln!("publishing {} first", counted(self.backlog, "message"));
+            let producing = Producing {
+                producers: 8,
+                batch: 256.min(self.backlog),
+                window: 8,
+                size: self.size,
+                unary: false,
+            };
+            producing.publish_exactly(client, &self.load.topic, self.backlog).await?;
+        }
+        let describe = v1::DescribeTopicRequest { topic: self.load.topic.clone() };
+        let topic = client.describe_topic(describe).await?.topic.unwrap_or_default();
+        Ok(topic.subscriptions.first().map_or(0, |subscription| subscription.ready))
+    }
+}
+
+/// Starts consumers, which go on until the measure ends.
+pub(super) fn start(
+    client: &Client,
+    topic: &str,
+    consumers: u64,
+    batch: u64,
+    measure: &Arc<Measure>,
+) -> Workers {
+    let mut tasks = JoinSet::new();
+    let batch = usize::try_from(batch).expect("at most 10,000");
+    for _ in 0..consumers {
+        let (own, topic, measure) = (client.independent(), topic.to_owned(), Arc::clone(measure));
+        tasks.spawn(async move { consume(&own, &topic, batch, &measure).await });
+    }
+    Workers(tasks)
+}
+
+async fn consume(client: &Client, topic: &str, batch: usize, measure: &Arc<Measure>) -> Result<(), Failure> {
+    let settings = ConsumerSettings {
+        credit_messages: (BATCHES_HELD * batch).min(HELD_MAX),
+        credit_bytes: HELD_BYTES_MAX,
+        ..ConsumerSettings::default()
+    };
+    let mut consumer = client.consumer_with(topic, settings)?;
+    let (sent, mut settlements) = mpsc::channel::<(Settlement, Instant, u64, u64)>(BATCHES_HELD);
+    let listener = {
+        let measure = Arc::clone(measure);
+        tokio::spawn(async move {
+            while let Some((settlement, begun, messages, bytes)) = settlements.recv().await {
+                match settlement.await {
+                    Ok(settled) if settled.is_done() => measure.done(begun, messages, bytes),
+                    Ok(settled) => {
+                        let stale = settled.stale as u64;
+                        measure.failed(&format!("{}: the lease had ended", counted(stale, "message")));
+                    }
+                    Err(error) => measure.failed(&error),
+                }
+            }
+        })
+    };
+    while measure.goes_on() {
+        let Ok(received) = timeout(LOOK_EVERY, consumer.receive_many(batch)).await else { continue };
+        let deliveries = received?;
+        let messages = deliveries.len() as u64;
+        let bytes = deliveries.iter().map(|delivery| delivery.body.len() as u64).sum();
+        let begun = Instant::now();
+        let acknowledged = consumer.ack_all(deliveries);
+        if sent.send((acknowledged, begun, messages, bytes)).await.is_err() {
+            break;
+        }
+    }
+    drop(sent);
+    // The listener ends when everything that was settled is answered.
+    let _ = listener.await;
+    consumer.close().await?;
+    Ok(())
+}
+
+/// Resolves when nothing comes any more, and ends the measure as of the last that came.
+async fn until_empty(measure: &Measure) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if measure.idle() >= EMPTY_AFTER && measure.end_early() {
+            return;
+        }
+    }
+}
