@@ -185,6 +185,15 @@ fn a_lost_answer_stores_nothing_twice() {
     node.served.node.lose_next_answer(Failure::unknown(Reason::ForwardingBroken, "broken"));
     assert_eq!(node.run("publish orders x").done(), "published to orders: 1 message\n");
     assert_eq!(node.run("receive orders --all").done(), "x\n");
+    // The same with lines, which go over a stream.
+    for _ in 0..3 {
+        node.served.node.lose_next_answer(Failure::unknown(Reason::ForwardingBroken, "broken"));
+    }
+    assert_eq!(
+        node.run_with("publish orders --batch 2", b"a\nb\nc\nd\ne\n").done(),
+        "published to orders: 5 messages\n"
+    );
+    assert_eq!(node.run("receive orders --all --ack").done(), "a\nb\nc\nd\ne\n");
 }
 
 #[test]
@@ -368,6 +377,18 @@ fn a_data_directory_can_be_looked_into() {
     let ran = run("", "wal dump /nowhere/at/all", b"");
     assert_eq!(ran.code, 1);
     assert!(ran.error.contains("/nowhere/at/all"), "{}", ran.error);
+}
+
+#[test]
+fn shells_learn_every_command() {
+    let node = Node::start();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = node.run(&format!("completions {shell}")).done();
+        for word in ["publish", "receive", "redrive", "bench", "endpoints"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+    assert_eq!(node.run("completions tcsh").code, 2);
 }
 
 /// What every measurement of a cluster tells.

@@ -132,6 +132,12 @@ impl Client {
         self
     }
 
+    /// How long a call may take in all, as it was set.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The endpoints, as they were given.
     #[must_use]
     pub fn endpoints(&self) -> &[String] {

@@ -93,6 +93,11 @@ impl Pending {
         self.batches.is_empty()
     }
 
+    /// The call that ends the session.
+    pub(crate) fn closing(&self) -> v1::CloseSessionRequest {
+        v1::CloseSessionRequest { session: self.session.clone() }
+    }
+
     /// Batches acknowledged so far.
     pub(crate) fn answered(&self) -> u64 {
         self.answered

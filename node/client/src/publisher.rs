@@ -73,12 +73,15 @@ pub struct Publisher {
     task: Arc<Task>,
 }
 
+/// `None` once somebody waits for its end.
 #[derive(Debug)]
-struct Task(JoinHandle<()>);
+struct Task(Option<JoinHandle<()>>);
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 
@@ -121,7 +124,7 @@ impl Publisher {
         let (orders, taken) = mpsc::channel(ORDERS_AT_ONCE);
         let pending = Pending::new(topic, session);
         let worker = Worker { client, settings, pending, waiting: VecDeque::new(), orders: taken };
-        let task = Arc::new(Task(tokio::spawn(worker.run())));
+        let task = Arc::new(Task(Some(tokio::spawn(worker.run()))));
         Ok(Self { orders, room, buffer_bytes, task })
     }
 
@@ -160,11 +163,16 @@ impl Publisher {
         drop(self.room.acquire_many(all).await);
     }
 
-    /// Waits as [`Publisher::flush`] does and ends the publisher. Its session ends by itself after an hour.
+    /// Waits as [`Publisher::flush`] does, and ends the publisher with its session if no clone of it is left. A session
+    /// that is not ended ends by itself after an hour without use.
     pub async fn close(self) {
         self.flush().await;
-        // The task ends with its last owner.
-        drop(self.task);
+        let Self { orders, task, .. } = self;
+        drop(orders);
+        if let Some(task) = Arc::into_inner(task).and_then(|mut task| task.0.take()) {
+            // It ends when nobody can hand over anything more.
+            let _ = task.await;
+        }
     }
 
     async fn hand_over(
@@ -230,11 +238,11 @@ impl Worker {
         loop {
             // No stream is held open for nothing.
             if self.pending.is_empty() && self.waiting.is_empty() && !self.take_orders().await {
-                return;
+                return self.close_session().await;
             }
             let answered = self.pending.answered();
             let error = match self.stream().await {
-                Left::Dropped => return,
+                Left::Dropped => return self.close_session().await,
                 Left::Broken(error) => error,
             };
             if self.pending.answered() > answered {
@@ -405,6 +413,11 @@ impl Worker {
             let error = Error { outcome: Outcome::NotDone, ..error.clone() };
             let _ = order.reply.send(Err(error));
         }
+    }
+
+    /// Ends the session, if that can be done: nothing that was published depends on it.
+    async fn close_session(&self) {
+        let _ = self.client.close_session(self.pending.closing()).await;
     }
 
     /// A new session, since the old one cannot be continued. Until there is one, nothing can be published.

@@ -152,6 +152,19 @@ async fn while_no_node_is_there_messages_wait_within_bounds() {
 }
 
 #[tokio::test]
+async fn closing_ends_the_session_with_the_last_clone() {
+    let (served, client) = with_topic().await;
+    let publisher = client.publisher(TOPIC).await.expect("a session");
+    publisher.clone().close().await;
+    publisher.publish(message(0)).await.expect("the other clone goes on");
+    let closed =
+        || served.node.calls().iter().filter(|call| matches!(call, Request::CloseSession { .. })).count();
+    assert_eq!(closed(), 0);
+    publisher.close().await;
+    assert_eq!(closed(), 1);
+}
+
+#[tokio::test]
 async fn settings_out_of_range_are_named() {
     let (_served, client) = with_topic().await;
     let settings = PublisherSettings { window: 0, ..PublisherSettings::default() };

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cluster;
+mod completions;
 mod dead;
 mod deliveries;
 mod lines;
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Wal(wal::WalCommand),
     /// Free a node from a cluster that was never formed
     Unbind(unbind::Unbind),
+    /// Print what makes a shell complete these commands
+    Completions(completions::Completions),
 }
 
 /// Which messages: a topic, and a subscription of it.
@@ -88,6 +91,7 @@ pub(crate) async fn run(
         Command::Up(command) => command.run().await,
         Command::Node(_) => unreachable!("a node runs before there is a runtime"),
         Command::Unbind(command) => command.run(),
+        Command::Completions(command) => command.run(output),
         Command::Topic(command) => command.run(&connect()?, output).await,
         Command::Publish(command) => command.run(&connect()?, output).await,
         Command::Receive(command) => command.run(&connect()?, output).await,

@@ -7,13 +7,16 @@ use crate::text::{counted, parse_header, parse_ms};
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use raftqueue_client::{Client, Producer, v1};
+use raftqueue_client::{Acknowledgement, Client, Producer, Publisher, PublisherSettings, v1};
 use serde_json::json;
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 /// Bytes of one batch: a quarter of what one publish may have, so that it is on its way soon.
 const BATCH_BYTES: usize = 1 << 20;
+/// Batches under way at once.
+const WINDOW: usize = 8;
 /// How progress looks.
 const PROGRESS: &str = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg} messages, {eta} left";
 
@@ -99,23 +102,44 @@ impl Publish {
             None => Lines::of_stdin(),
         };
         let progress = progress(&lines);
-        let mut producer = client.producer(&self.topic).await?;
-        let ended = loop {
-            let (batch, is_last) = self.next_batch(&mut lines)?;
-            if !batch.is_empty()
-                && let Err(failure) = publish(&mut producer, stored, batch).await
-            {
-                break Err(failure);
+        let settings =
+            PublisherSettings { window: WINDOW, timeout: client.timeout(), ..PublisherSettings::default() };
+        let publisher = client.publisher_with(&self.topic, settings).await?;
+        let mut sent = VecDeque::new();
+        let mut ended = self.send_lines(&publisher, &mut lines, &mut sent, stored, &progress).await;
+        // What is under way counts, also where the next line cannot be read.
+        for batch in sent {
+            ended = take_in(stored, batch).await.and(ended);
+        }
+        progress.finish_and_clear();
+        publisher.close().await;
+        ended
+    }
+
+    /// Hands all lines over, and takes in what is acknowledged meanwhile.
+    async fn send_lines(
+        &self,
+        publisher: &Publisher,
+        lines: &mut Lines,
+        sent: &mut VecDeque<Sent>,
+        stored: &mut Stored,
+        progress: &ProgressBar,
+    ) -> Result<(), Failure> {
+        loop {
+            let (batch, is_last) = self.next_batch(lines)?;
+            if !batch.is_empty() {
+                let count = batch.len() as u64;
+                sent.push_back((publisher.send_batch(batch).await?, count));
+            }
+            if is_last {
+                return Ok(());
+            }
+            if sent.len() >= 2 * WINDOW {
+                take_in(stored, sent.pop_front().expect("just seen")).await?;
             }
             progress.set_position(lines.bytes);
             progress.set_message(stored.count.to_string());
-            if is_last {
-                break Ok(());
-            }
-        };
-        progress.finish_and_clear();
-        close(producer).await;
-        ended
+        }
     }
 
     /// As many lines as fit a batch, and whether they are the last ones.
@@ -149,19 +173,33 @@ impl Publish {
     }
 }
 
+/// A batch under way, and how many messages it has.
+type Sent = (Acknowledgement, u64);
+
 async fn publish(
     producer: &mut Producer,
     stored: &mut Stored,
     messages: Vec<v1::NewMessage>,
 ) -> Result<(), Failure> {
     let count = messages.len() as u64;
-    let published = producer.publish(messages).await?;
-    stored.count += count;
-    if !published.already_done {
-        stored.first_offset.get_or_insert(published.first_offset);
-        stored.last_offset = Some(published.first_offset + count.saturating_sub(1));
-    }
+    stored.add(&producer.publish(messages).await?, count);
     Ok(())
+}
+
+/// Waits for a batch. The first failure is that of the first batch that is not stored: those behind it are not either.
+async fn take_in(stored: &mut Stored, (acknowledgement, count): Sent) -> Result<(), Failure> {
+    stored.add(&acknowledgement.await?, count);
+    Ok(())
+}
+
+impl Stored {
+    fn add(&mut self, published: &v1::PublishResponse, count: u64) {
+        self.count += count;
+        if !published.already_done {
+            self.first_offset.get_or_insert(published.first_offset);
+            self.last_offset = Some(published.first_offset + count.saturating_sub(1));
+        }
+    }
 }
 
 /// Ends the session. Where that fails the session ends by itself; nothing that was published depends on it.

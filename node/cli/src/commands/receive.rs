@@ -49,23 +49,25 @@ pub(crate) struct Receive {
 impl Receive {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut left = if self.all { u64::MAX } else { self.number };
-        let mut wait_ms = self.wait;
-        let mut is_empty = true;
-        while left > 0 {
-            let deliveries = self.receive(client, left.min(CALL_MESSAGES_MAX), wait_ms).await?;
-            if deliveries.is_empty() {
-                break;
-            }
-            is_empty = false;
-            // Only the first message is waited for: what comes after is what was there.
-            wait_ms = 0;
+        let mut deliveries = self.receive(client, left.min(CALL_MESSAGES_MAX), self.wait).await?;
+        if deliveries.is_empty() {
+            return Err(Failure::Nothing);
+        }
+        while !deliveries.is_empty() {
             left -= (deliveries.len() as u64).min(left);
             deliveries::show(output, &deliveries, self.bodies_only)?;
-            if self.ack {
-                self.acknowledge(client, deliveries).await?;
-            }
+            // One batch is acknowledged while the next is on its way. Only the first message is waited for: what comes
+            // after is what was there.
+            let (acknowledged, next) = tokio::join!(self.acknowledge(client, deliveries), async {
+                match left.min(CALL_MESSAGES_MAX) {
+                    0 => Ok(Vec::new()),
+                    count => self.receive(client, count, 0).await,
+                }
+            });
+            acknowledged?;
+            deliveries = next?;
         }
-        if is_empty { Err(Failure::Nothing) } else { Ok(()) }
+        Ok(())
     }
 
     async fn receive(&self, client: &Client, count: u64, wait_ms: u64) -> Result<Vec<v1::Delivery>, Failure> {
@@ -80,7 +82,11 @@ impl Receive {
         Ok(client.receive(request).await?.deliveries)
     }
 
+    /// Acknowledges what is printed, where that is wanted.
     async fn acknowledge(&self, client: &Client, deliveries: Vec<v1::Delivery>) -> Result<(), Failure> {
+        if !self.ack {
+            return Ok(());
+        }
         let request = v1::AckRequest {
             topic: self.place.topic.clone(),
             subscription: self.place.subscription.clone(),
