@@ -66,6 +66,12 @@ impl Limits {
         6 * (self.body_bytes_max + queue::NAME_BYTES_MAX) + 1_024
     }
 
+    /// Greatest JSON body of any call, in bytes: a full batch of which every byte is escaped.
+    #[must_use]
+    pub fn json_batch_bytes_max(&self) -> usize {
+        6 * self.frame_bytes_max()
+    }
+
     /// Checks everything about a call that can be judged without the state of the queue.
     ///
     /// # Errors

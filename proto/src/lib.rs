@@ -44,3 +44,7 @@ pub mod peer {
 
 /// The encoded `FileDescriptorSet` of the client's contract, for gRPC reflection.
 pub const CLIENT_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/client_descriptors.bin"));
+
+/// The same contract as JSON over HTTP, in the words of OpenAPI 3.1. Made from the types that serve it: a test of the
+/// node compares them.
+pub const OPENAPI: &str = include_str!("../raftqueue/v1/openapi.json");

@@ -43,6 +43,38 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes that base64 with padding (RFC 4648, section 4) stands for; `None` where it is anything else, so that equal
+/// bytes have one spelling.
+#[must_use]
+pub fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let sextet = |digit: u8| match digit {
+        b'A'..=b'Z' => Some(digit - b'A'),
+        b'a'..=b'z' => Some(digit - b'a' + 26),
+        b'0'..=b'9' => Some(digit - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let digits = text.as_bytes();
+    let padding = digits.iter().rev().take_while(|digit| **digit == b'=').count();
+    if !digits.len().is_multiple_of(4) || padding > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3);
+    for chunk in digits[..digits.len() - padding].chunks(4) {
+        let sextets = chunk.iter().map(|digit| sextet(*digit)).collect::<Option<Vec<u8>>>()?;
+        let number = sextets.iter().fold(0_u32, |number, sextet| number << 6 | u32::from(*sextet));
+        let number = number << (6 * (4 - sextets.len()));
+        let [_, three @ ..] = number.to_be_bytes();
+        let (kept, cut) = three.split_at(sextets.len() - 1);
+        if cut.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        bytes.extend_from_slice(kept);
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +85,20 @@ mod tests {
         fn hexadecimal_comes_back_in_either_case(bytes: Vec<u8>) {
             prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes.clone()));
             prop_assert_eq!(unhex(&hex(&bytes).to_uppercase()), Some(bytes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn base64_comes_back(bytes: Vec<u8>) {
+            prop_assert_eq!(unbase64(&base64(&bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn base64_has_one_spelling(text in "[A-Da-d+/=\\n]{0,9}") {
+            if let Some(bytes) = unbase64(&text) {
+                prop_assert_eq!(base64(&bytes), text);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use crate::handle::Answer;
 use raftqueue_proto::v1;
 
 /// A response that is written to the wire.
-pub(super) trait Write: Sized {
+pub(crate) trait Write: Sized {
     /// The response that `answer` is; `None` when it is the answer to another call.
     fn write(answer: Answer) -> Option<Self>;
 }
@@ -20,7 +20,7 @@ pub(super) trait Write: Sized {
 /// # Panics
 ///
 /// The answer is that of another call: the replica is broken.
-pub(super) fn write<R: Write>(answer: Answer) -> R {
+pub(crate) fn write<R: Write>(answer: Answer) -> R {
     let kind = std::any::type_name::<R>();
     R::write(answer)
         .unwrap_or_else(|| panic!("the replica gave another call's answer where a {kind} was due"))

@@ -17,7 +17,7 @@ use raftqueue_proto::v1;
 // ---- requests --------------------------------------------------------------------------------------------------------
 
 /// A message that is read from the wire; fails where the caller must be mended.
-pub(super) trait Read {
+pub(crate) trait Read {
     /// The call that it makes.
     fn read(self) -> Result<Request, Failure>;
 }
@@ -324,7 +324,7 @@ pub(super) fn write_cluster(cluster: ClusterInfo) -> v1::ClusterStatusResponse {
     }
 }
 
-pub(super) fn write_status(status: &LocalStatus) -> v1::StatusResponse {
+pub(crate) fn write_status(status: &LocalStatus) -> v1::StatusResponse {
     let role = match status.role {
         Role::Leader => v1::Role::Leader,
         Role::Follower => v1::Role::Follower,

@@ -5,8 +5,8 @@
 //! accepted by [`crate::http`], which serves both edges on one port.
 
 mod admin;
-mod answers;
-mod convert;
+pub(crate) mod answers;
+pub(crate) mod convert;
 pub mod errors;
 pub mod forward;
 mod health;
@@ -97,7 +97,8 @@ fn add_leader(metadata: &mut MetadataMap, hint: Option<&str>) {
     }
 }
 
-fn wait_ms(request: &Request) -> u64 {
+/// How long a call waits for messages, in milliseconds: on top of what it may take otherwise.
+pub(crate) fn wait_ms(request: &Request) -> u64 {
     match request {
         Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } => *wait_ms,
         _ => 0,

@@ -1,11 +1,12 @@
 //! The HTTP edge, and the port that both edges share.
 //!
-//! [`simple`] is the simple JSON API, [`server`] accepts connections and speaks HTTP/1.1 and HTTP/2 on them, without
+//! [`simple`] is the simple JSON API, [`v1`] the full one, [`server`] accepts connections and speaks HTTP/1.1 and HTTP/2 on them, without
 //! TLS and without asking which of the two a client means: gRPC and `curl` come to the same port. Like its sibling this
 //! edge decodes, calls and encodes; it keeps no state.
 
 pub mod server;
 mod simple;
+mod v1;
 
 use crate::edge::Edge;
 use crate::grpc;
@@ -18,7 +19,7 @@ use tonic::Status;
 
 /// Everything that the client port serves.
 pub fn router<S: Service>(edge: &Edge<S>) -> Router {
-    simple::router(edge.clone()).merge(grpc::router(edge)).fallback(unknown)
+    simple::router(edge.clone()).merge(v1::router(edge.clone())).merge(grpc::router(edge)).fallback(unknown)
 }
 
 /// Nothing is at this address: said in the words of the one who asks.
@@ -27,6 +28,8 @@ async fn unknown(request: Request) -> Response {
         request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
     if content_type.starts_with(b"application/grpc") {
         Status::unimplemented(format!("{}: no such service", request.uri().path())).into_http()
+    } else if request.uri().path().starts_with("/v1/") {
+        v1::not_found().await
     } else {
         simple::not_found().into_response()
     }

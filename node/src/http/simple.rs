@@ -25,8 +25,8 @@
 //!
 //! The content type of a request is not looked at.
 
-mod body;
-mod reply;
+pub(super) mod body;
+pub(super) mod reply;
 
 use crate::api::{Failure, NewMessage, Reason, Request, Response, TopicOptions};
 use crate::edge::Edge;
@@ -212,7 +212,7 @@ async fn pop<S: Service>(edge: Edge<S>, headers: &HeaderMap, topic: String) -> R
     }
 }
 
-fn read_deadline(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+pub(super) fn read_deadline(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let Some(value) = headers.get(DEADLINE_HEADER) else { return Ok(None) };
     let ms = value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).filter(|ms| *ms > 0);
     ms.map(|ms| Some(Duration::from_millis(ms))).ok_or_else(|| {

@@ -15,7 +15,7 @@ const DISCARDED_BYTES_MAX: usize = 32 << 20;
 /// # Errors
 ///
 /// Too large, or broken off by the client.
-pub(super) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
+pub(in crate::http) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
     let mut bytes = BytesMut::new();
     let mut total = 0usize;
     while let Some(frame) = body.frame().await {

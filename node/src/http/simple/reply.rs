@@ -25,7 +25,8 @@ pub(in crate::http) struct Reply {
 }
 
 impl Reply {
-    fn new(status: StatusCode, body: impl Into<String>) -> Self {
+    /// A reply of JSON.
+    pub(in crate::http) fn new(status: StatusCode, body: impl Into<String>) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         Self { status, headers, body: body.into() }
     }
@@ -63,7 +64,7 @@ impl Reply {
     }
 
     /// The reply with the leader's address, where this node does not lead and knows it.
-    pub(super) fn of_node(self, local: &LocalStatus) -> Self {
+    pub(in crate::http) fn of_node(self, local: &LocalStatus) -> Self {
         match local.leader_hint().and_then(|hint| HeaderValue::from_str(hint).ok()) {
             Some(hint) => self.with(LEADER_HEADER, hint),
             None => self,
@@ -78,8 +79,13 @@ pub(in crate::http) fn not_found() -> Reply {
 
 /// A call that was not answered with success.
 pub(super) fn failure_reply(failure: &Failure) -> Reply {
+    failure_reply_with(failure, r#"{"success": false}"#)
+}
+
+/// The same with a body of the caller's.
+pub(in crate::http) fn failure_reply_with(failure: &Failure, body: impl Into<String>) -> Reply {
     let status = StatusCode::from_u16(errors::codes(failure).http).expect("the table holds codes of HTTP");
-    let reply = Reply::new(status, r#"{"success": false}"#)
+    let reply = Reply::new(status, body)
         .with(OUTCOME_HEADER, HeaderValue::from_static(errors::outcome_name(failure.outcome)))
         .with(REASON_HEADER, HeaderValue::from_static(errors::reason_name(failure.reason)));
     match errors::retry_after_ms(failure) {

@@ -1,0 +1,272 @@
+//! The full JSON API under `/v1/`: everything that the unary gRPC offers, for whoever has HTTP and no gRPC.
+//!
+//! [`requests`] and [`answers`] spell the contract's own messages in JSON; from there on a call goes the way of a gRPC
+//! call, with the same defaults, checks and answers, so that the two cannot drift apart. `proto/raftqueue/v1/openapi.json`
+//! describes it, and is served as `/v1/openapi.json`; a test makes it from the routes and types in here.
+//!
+//! Success is 200. A refusal has the codes and headers of the [simple API](super::simple) and a body that says why:
+//! `{"reason", "outcome", "text", "retry_after_ms"}`. Request headers are those of the simple API, but for the request
+//! id, which stands in the body. An empty request body counts as `{}`.
+
+mod answers;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use super::simple::reply::{Reply, failure_reply_with};
+use super::simple::{body, read_deadline};
+use crate::api::{Failure, Reason};
+use crate::edge::Edge;
+use crate::grpc::answers::{Write, write};
+use crate::grpc::convert::{Read, write_status};
+use crate::grpc::{errors, wait_ms};
+use crate::handle::Service;
+use crate::limits::{self, invalid};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::time::Instant;
+
+/// A request of this API: read from JSON, it becomes one of the contract, whose answer is written as JSON.
+trait Call: DeserializeOwned + Described {
+    /// The contract's request.
+    type Wire: Read;
+    /// The contract's answer.
+    type Answer: Write + Into<Self::Json>;
+    /// The answer as JSON.
+    type Json: Serialize + Described;
+
+    /// The contract's request; `name` is what stands in the path, where anything does.
+    ///
+    /// # Errors
+    ///
+    /// Something in it cannot be read: mend the caller.
+    fn into_wire(self, name: String) -> Result<Self::Wire, Failure>;
+}
+
+/// Has a schema, where one is asked for: in tests alone.
+#[cfg(test)]
+trait Described: schemars::JsonSchema {}
+#[cfg(test)]
+impl<T: schemars::JsonSchema> Described for T {}
+#[cfg(not(test))]
+trait Described {}
+#[cfg(not(test))]
+impl<T> Described for T {}
+
+/// The routes of the full API.
+pub(super) fn router<S: Service>(edge: Edge<S>) -> Router {
+    let mut routes = Routes::default();
+    add_all(&mut routes);
+    routes.router.method_not_allowed_fallback(not_found).with_state(edge)
+}
+
+/// Every route of this API.
+fn add_all<S: Service>(routes: &mut Routes<S>) {
+    use requests as r;
+    routes.post::<r::CreateTopic>("/v1/topics", "Make a topic");
+    routes.add(
+        "get",
+        "/v1/topics",
+        "List topics in order of creation",
+        get(list::<S>),
+        described::<r::ListTopics>,
+    );
+    routes.get::<r::DescribeTopic>("/v1/topics/{topic}", "One topic with its counts");
+    routes.delete::<r::DeleteTopic>("/v1/topics/{topic}", "Delete a topic with all its messages");
+    routes.post::<r::Publish>("/v1/topics/{topic}/publish", "Publish a batch: all of its messages or none");
+    routes.post::<r::Receive>("/v1/topics/{topic}/receive", "Lease messages");
+    routes.post::<r::Pop>("/v1/topics/{topic}/pop", "Take messages: receive and acknowledge in one step");
+    routes.post::<r::Ack>("/v1/topics/{topic}/ack", "Acknowledge leased messages: they are removed");
+    routes.post::<r::Nack>("/v1/topics/{topic}/nack", "Return leased messages as failed attempts");
+    routes.post::<r::Extend>("/v1/topics/{topic}/extend", "Set the end of leases anew");
+    routes.post::<r::Release>("/v1/topics/{topic}/release", "Give back leased messages without an attempt");
+    routes.post::<r::Peek>("/v1/topics/{topic}/peek", "Look at messages without taking them");
+    routes.post::<r::RedriveDead>("/v1/topics/{topic}/redrive-dead", "Make dead messages ready again");
+    routes.post::<r::PurgeDead>("/v1/topics/{topic}/purge-dead", "Drop dead messages");
+    routes.post::<r::Purge>("/v1/topics/{topic}/purge", "Drop every message that waits");
+    routes.post::<r::OpenSession>("/v1/sessions", "Open a producer session");
+    routes.delete::<r::CloseSession>("/v1/sessions/{session}", "End a producer session");
+    routes.get::<r::ClusterStatus>("/v1/cluster", "The cluster as its leader sees it");
+    routes.post::<r::TransferLeadership>("/v1/cluster/transfer", "Hand leadership to another node");
+    let status = described_as::<r::Nothing, answers::Status>;
+    routes.add("get", "/v1/status", "What the asked node says of itself", get(own_status::<S>), status);
+    routes.router = std::mem::take(&mut routes.router)
+        .route("/v1/openapi.json", get(async || Reply::new(StatusCode::OK, raftqueue_proto::OPENAPI)));
+}
+
+/// Collects routes, and in tests what describes them.
+struct Routes<S> {
+    router: Router<Edge<S>>,
+    #[cfg(test)]
+    operations: Vec<tests::Operation>,
+}
+
+impl<S: Service> Default for Routes<S> {
+    fn default() -> Self {
+        Self {
+            router: Router::new(),
+            #[cfg(test)]
+            operations: Vec::new(),
+        }
+    }
+}
+
+impl<S: Service> Routes<S> {
+    fn post<C: Call + Send + 'static>(&mut self, path: &'static str, about: &'static str) {
+        self.add("post", path, about, post(serve::<S, C>), described::<C>);
+    }
+
+    fn get<C: Call + Send + 'static>(&mut self, path: &'static str, about: &'static str) {
+        self.add("get", path, about, get(serve::<S, C>), described::<C>);
+    }
+
+    fn delete<C: Call + Send + 'static>(&mut self, path: &'static str, about: &'static str) {
+        self.add("delete", path, about, delete(serve::<S, C>), described::<C>);
+    }
+
+    fn add(
+        &mut self,
+        method: &'static str,
+        path: &'static str,
+        about: &'static str,
+        route: MethodRouter<Edge<S>>,
+        describe: Describe,
+    ) {
+        self.router = std::mem::take(&mut self.router).route(path, route);
+        #[cfg(test)]
+        self.operations.push(tests::Operation { method, path, about, describe });
+        #[cfg(not(test))]
+        let _ = (method, about, describe);
+    }
+}
+
+/// Describes a request and its answer.
+#[cfg(test)]
+type Describe = fn(&mut schemars::SchemaGenerator) -> (schemars::Schema, schemars::Schema);
+#[cfg(not(test))]
+type Describe = fn();
+
+fn described<C: Call>(#[cfg(test)] generator: &mut schemars::SchemaGenerator) -> DescribeAnswer {
+    #[cfg(test)]
+    return described_as::<C, C::Json>(generator);
+    #[cfg(not(test))]
+    described_as::<C, C::Json>();
+}
+
+#[cfg(test)]
+type DescribeAnswer = (schemars::Schema, schemars::Schema);
+#[cfg(not(test))]
+type DescribeAnswer = ();
+
+fn described_as<Q: Described, R: Described>(
+    #[cfg(test)] generator: &mut schemars::SchemaGenerator,
+) -> DescribeAnswer {
+    #[cfg(test)]
+    return (generator.subschema_for::<Q>(), generator.subschema_for::<R>());
+}
+
+/// Serves one call: read, call, write.
+async fn serve<S: Service, C: Call + Send>(
+    State(edge): State<Edge<S>>,
+    name: Result<RawPathParams, RawPathParamsRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let hint = edge.clone();
+    let called = match read_name(name) {
+        Ok(name) => call::<S, C>(edge, name, &headers, body).await,
+        Err(failure) => Err(failure),
+    };
+    reply(called).of_node(&hint.local_status())
+}
+
+/// What stands in the path; empty where the route has no place for it.
+fn read_name(name: Result<RawPathParams, RawPathParamsRejection>) -> Result<String, Failure> {
+    match name {
+        Ok(names) => Ok(names.iter().next().map(|(_, name)| name.to_owned()).unwrap_or_default()),
+        Err(_) => Err(invalid("what stands in the path is not percent-encoded UTF-8")),
+    }
+}
+
+async fn call<S: Service, C: Call>(
+    edge: Edge<S>,
+    name: String,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<C::Json, Failure> {
+    let begun = Instant::now();
+    let asked = read_deadline(headers)?;
+    let reading = body::read(body, edge.limits().json_batch_bytes_max());
+    let bytes = tokio::time::timeout(limits::deadline(asked, 0), reading).await.unwrap_or_else(|_| {
+        Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
+    })?;
+    let json = if bytes.is_empty() { &b"{}"[..] } else { &bytes[..] };
+    if !json.trim_ascii_start().starts_with(b"{") {
+        // A list would be read as fields without names.
+        return Err(invalid("body: must be a JSON object"));
+    }
+    let call: C = serde_json::from_slice(json).map_err(|error| invalid(format!("body: {error}")))?;
+    let request = call.into_wire(name)?.read()?;
+    let deadline = limits::deadline(asked, wait_ms(&request));
+    let answer = edge.call(request, deadline.saturating_sub(begun.elapsed())).await?;
+    Ok(write::<C::Answer>(answer).into())
+}
+
+/// A page of topics; what other calls have in their body stands in the query, as GET has none.
+async fn list<S: Service>(
+    State(edge): State<Edge<S>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Reply {
+    let hint = edge.clone();
+    let mut fields = Map::new();
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, number) = pair.split_once('=').unwrap_or((pair, ""));
+        let number = number.parse::<u64>().map_or_else(|_| Value::from(number), Value::from);
+        fields.insert(name.to_owned(), number);
+    }
+    let body = Body::from(Value::Object(fields).to_string());
+    let called = call::<S, requests::ListTopics>(edge, String::new(), &headers, body).await;
+    reply(called).of_node(&hint.local_status())
+}
+
+/// The node's own view, at once, also without quorum.
+async fn own_status<S: Service>(State(edge): State<Edge<S>>) -> Reply {
+    let local = edge.local_status();
+    reply(Ok(answers::Status::new(write_status(&local), local.role.name()))).of_node(&local)
+}
+
+fn reply(result: Result<impl Serialize, Failure>) -> Reply {
+    match result {
+        Ok(answer) => {
+            let body = serde_json::to_string(&answer).expect("answers have nothing that JSON cannot hold");
+            Reply::new(StatusCode::OK, body)
+        }
+        Err(failure) => {
+            let body = answers::Failure {
+                reason: errors::reason_name(failure.reason).to_owned(),
+                outcome: errors::outcome_name(failure.outcome).to_owned(),
+                text: failure.text.clone(),
+                retry_after_ms: errors::retry_after_ms(&failure),
+            };
+            let body = serde_json::to_string(&body).expect("texts and numbers");
+            failure_reply_with(&failure, body)
+        }
+    }
+}
+
+/// Nothing is at this address, or not with this method.
+pub(super) async fn not_found() -> Response {
+    let text = "no such call: /v1/openapi.json lists them all";
+    let mut response = reply(Err::<answers::Done, _>(invalid(text))).into_response();
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
