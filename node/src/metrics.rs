@@ -1,6 +1,13 @@
 //! What a node tells Prometheus. All series begin with `raftqueue_`; labels have few, fixed values.
 
+mod calls;
+mod process;
+
+use crate::api::Failure;
 use crate::replica::{Counters, View};
+use calls::Calls;
+pub use calls::Method;
+use process::Process;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -24,6 +31,10 @@ pub struct Metrics {
     leader_changes: IntCounter,
     uncommitted_bytes: IntGauge,
     fsync_seconds: Histogram,
+    batch_bytes: Histogram,
+    batch_entries: Histogram,
+    calls: Calls,
+    process: Process,
     free_bytes: IntGauge,
     disk_stalled: IntGauge,
     peer_messages: IntCounterVec,
@@ -63,6 +74,13 @@ fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCoun
     counters
 }
 
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets));
+    let histogram = histogram.expect("the name is valid");
+    registry.register(Box::new(histogram.clone())).expect("the name is new");
+    histogram
+}
+
 impl Metrics {
     /// All series, at zero.
     #[must_use]
@@ -81,6 +99,18 @@ impl Metrics {
         )
         .expect("the name is valid");
         r.register(Box::new(fsync_seconds.clone())).expect("the name is new");
+        let batch_bytes = histogram(
+            &r,
+            "raftqueue_wal_batch_bytes",
+            "Bytes of the entries that were written and synced together.",
+            prometheus::exponential_buckets(256.0, 4.0, 9).expect("valid buckets"),
+        );
+        let batch_entries = histogram(
+            &r,
+            "raftqueue_wal_batch_entries",
+            "Entries that were written and synced together.",
+            prometheus::exponential_buckets(1.0, 2.0, 10).expect("valid buckets"),
+        );
         let depth = IntGaugeVec::new(
             Opts::new(
                 "raftqueue_messages",
@@ -113,6 +143,10 @@ impl Metrics {
                 "Bytes that wait to be committed.",
             ),
             fsync_seconds,
+            batch_bytes,
+            batch_entries,
+            calls: Calls::new(&r),
+            process: Process::new(&r),
             free_bytes: gauge(&r, "raftqueue_wal_free_bytes", "Bytes free on the data disk."),
             disk_stalled: gauge(
                 &r,
@@ -165,14 +199,27 @@ impl Metrics {
     /// The text format that Prometheus scrapes.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
+        self.process.observe();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory succeeds");
         text
     }
 
-    /// A batch of the log was synced.
-    pub fn wal_synced(&self, took: Duration) {
+    /// A batch of the log was synced: so many entries, of so many bytes.
+    pub fn wal_synced(&self, took: Duration, entries: usize, bytes: usize) {
         self.fsync_seconds.observe(took.as_secs_f64());
+        self.batch_entries.observe(as_float(entries));
+        self.batch_bytes.observe(as_float(bytes));
+    }
+
+    /// A call has ended, with a failure or without.
+    pub fn call_ended(&self, method: Method, took: Duration, failure: Option<&Failure>) {
+        self.calls.ended(method, took, failure);
+    }
+
+    /// A call was passed on to the leader.
+    pub fn call_forwarded(&self) {
+        self.calls.forwarded();
     }
 
     /// Bytes free on the data disk.
@@ -252,6 +299,51 @@ impl Metrics {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "sizes of batches are far below 2^52")]
+fn as_float(number: usize) -> f64 {
+    number as f64
+}
+
 fn as_gauge(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Reason, Request};
+
+    /// The value of a series in the text that Prometheus reads.
+    fn value(metrics: &Metrics, series: &str) -> f64 {
+        let text = String::from_utf8(metrics.render()).expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+    }
+
+    #[test]
+    fn calls_are_counted_by_method_and_reason() {
+        let metrics = Metrics::new("node-0");
+        let method = Method::of(&Request::DescribeTopic { topic: "orders".into() });
+        let failure = Failure::not_done(Reason::TopicNotFound, "none");
+        metrics.call_ended(method, Duration::from_millis(3), None);
+        metrics.call_ended(method, Duration::from_millis(3), Some(&failure));
+        metrics.call_forwarded();
+        let series = "raftqueue_call_seconds_count{method=\"describe_topic\"}";
+        assert!((value(&metrics, series) - 2.0).abs() < f64::EPSILON);
+        let series = "raftqueue_call_failures_total{method=\"describe_topic\",reason=\"TOPIC_NOT_FOUND\"}";
+        assert!((value(&metrics, series) - 1.0).abs() < f64::EPSILON);
+        assert!((value(&metrics, "raftqueue_calls_forwarded_total") - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn batches_and_the_process_are_seen() {
+        let metrics = Metrics::new("node-0");
+        metrics.wal_synced(Duration::from_millis(1), 3, 5_000);
+        assert!((value(&metrics, "raftqueue_wal_batch_entries_sum") - 3.0).abs() < f64::EPSILON);
+        assert!((value(&metrics, "raftqueue_wal_batch_bytes_sum") - 5_000.0).abs() < f64::EPSILON);
+        for series in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds"] {
+            assert!(value(&metrics, series) > 0.0, "{series}");
+        }
+        assert!(value(&metrics, "process_start_time_seconds") > 1e9);
+    }
 }

@@ -79,8 +79,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let (status, status_seen) = watch::channel(Arc::new(starting));
     let (leadership, leadership_seen) = watch::channel(Leadership::default());
-    let service =
-        NodeService::new(orders, status_seen.clone(), leadership_seen, transport.clone(), Arc::clone(&own));
+    let service = NodeService::new(
+        orders,
+        status_seen.clone(),
+        leadership_seen,
+        transport.clone(),
+        Arc::clone(&own),
+        Arc::clone(&metrics),
+    );
     let edge = Edge::new(service.clone(), config.limits);
     let forming =
         Arc::new(Forming::new(Arc::clone(&own), discovery, config.members.clone(), config.bootstrap));

@@ -5,6 +5,7 @@ use crate::bodies::{Bodies, Located};
 use crate::driver::{Leadership, Order, Replied};
 use crate::grpc::forward;
 use crate::handle::{Answer, LocalStatus, Service};
+use crate::metrics::{Method, Metrics};
 use crate::replica::CallId;
 use crate::transport::{Own, PEER_MESSAGE_BYTES_MAX, Transport};
 use raftqueue_proto::peer::v1 as pb;
@@ -40,6 +41,7 @@ struct Inner {
     bodies: OnceLock<Arc<Bodies>>,
     transport: Transport,
     own: Arc<Own>,
+    metrics: Arc<Metrics>,
     next_call: AtomicU64,
     /// Connections for calls that are passed on, by peer.
     channels: Mutex<BTreeMap<NodeId, PeerClient<Channel>>>,
@@ -69,6 +71,7 @@ impl NodeService {
         leadership: watch::Receiver<Leadership>,
         transport: Transport,
         own: Arc<Own>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -78,6 +81,7 @@ impl NodeService {
                 bodies: OnceLock::new(),
                 transport,
                 own,
+                metrics,
                 next_call: AtomicU64::new(1),
                 channels: Mutex::default(),
                 stopping: AtomicBool::new(false),
@@ -184,6 +188,7 @@ impl NodeService {
             call: Some(forward::write_call(request.clone())),
         };
         let expected = forward::Expected::of(request);
+        self.inner.metrics.call_forwarded();
         let replaced = replaced(self.inner.leadership.clone(), leader);
         let reply = tokio::select! {
             biased;
@@ -242,9 +247,9 @@ impl NodeService {
     }
 }
 
-impl Service for NodeService {
-    async fn call(&self, request: Request, deadline: Duration, forwarded: bool) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + deadline;
+impl NodeService {
+    /// Answers a call here, or has the leader answer it, before the deadline.
+    async fn answer(&self, request: Request, deadline: Instant, forwarded: bool) -> Result<Answer, Failure> {
         let mut leadership = self.inner.leadership.clone();
         loop {
             if self.inner.stopping.load(Ordering::Relaxed) {
@@ -277,6 +282,15 @@ impl Service for NodeService {
             let pause = if now.leader.is_some() { TRY_AGAIN.min(left) } else { left };
             let _ = tokio::time::timeout(pause, leadership.changed()).await;
         }
+    }
+}
+
+impl Service for NodeService {
+    async fn call(&self, request: Request, deadline: Duration, forwarded: bool) -> Result<Answer, Failure> {
+        let (begun, method) = (Instant::now(), Method::of(&request));
+        let result = self.answer(request, begun + deadline, forwarded).await;
+        self.inner.metrics.call_ended(method, begun.elapsed(), result.as_ref().err());
+        result
     }
 
     fn local_status(&self) -> Arc<LocalStatus> {

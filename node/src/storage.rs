@@ -128,9 +128,11 @@ impl Worker {
         loop {
             let begun = Instant::now();
             let wal = &mut self.wal;
+            let entries = write.entries().len();
+            let bytes = write.entries().iter().map(raftqueue_raft::Entry::size).sum();
             match write.persist(|write| wal.append(&Batch::from(write)).map(|_| ())) {
                 Ok(persisted) => {
-                    self.metrics.wal_synced(begun.elapsed());
+                    self.metrics.wal_synced(begun.elapsed(), entries, bytes);
                     // After every write: in a second a fast producer gets through the whole reserve, and then nothing can
                     // be acknowledged or deleted any more. Before the receipt, so that the replies it releases say so.
                     self.report_free_bytes();
