@@ -19,9 +19,10 @@ use tokio::time::timeout;
 const EMPTY_AFTER: Duration = Duration::from_secs(2);
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Batches that a consumer may hold: one at work, one to come, and two whose acknowledgement is under way.
-const BATCHES_HELD: usize = 4;
-/// Most messages that a consumer may hold.
+/// Batches that a consumer may hold, most of them while their acknowledgement is under way.
+const BATCHES_HELD: usize = 16;
+/// Messages that a consumer may hold, also where batches are small or large.
+const HELD_MIN: usize = 2_000;
 const HELD_MAX: usize = 10_000;
 /// Bytes that a consumer may hold.
 const HELD_BYTES_MAX: usize = 64 << 20;
@@ -71,6 +72,10 @@ impl Consume {
             () = until_empty(&measure) => {}
         }
         consumers.finish().await?;
+        if self.ready(client).await? == 0 {
+            // It may have been empty for a while, though not for so long as to be noticed before the end.
+            measure.end_early();
+        }
         let own = json!({"consumers": self.consumers, "batch": self.batch, "backlog": backlog});
         report(output, &measure.report(self.load.conditions(client, own)))
     }
@@ -88,6 +93,10 @@ impl Consume {
             };
             producing.publish_exactly(client, &self.load.topic, self.backlog).await?;
         }
+        self.ready(client).await
+    }
+
+    async fn ready(&self, client: &Client) -> Result<u64, Failure> {
         let describe = v1::DescribeTopicRequest { topic: self.load.topic.clone() };
         let topic = client.describe_topic(describe).await?.topic.unwrap_or_default();
         Ok(topic.subscriptions.first().map_or(0, |subscription| subscription.ready))
@@ -113,7 +122,7 @@ pub(super) fn start(
 
 async fn consume(client: &Client, topic: &str, batch: usize, measure: &Arc<Measure>) -> Result<(), Failure> {
     let settings = ConsumerSettings {
-        credit_messages: (BATCHES_HELD * batch).min(HELD_MAX),
+        credit_messages: (BATCHES_HELD * batch).clamp(HELD_MIN, HELD_MAX),
         credit_bytes: HELD_BYTES_MAX,
         ..ConsumerSettings::default()
     };

@@ -68,7 +68,7 @@ impl Measure {
     /// Ends counting as of when something was last done. False if nothing ever was.
     pub(super) fn end_early(&self) -> bool {
         let mut counts = self.lock();
-        counts.ended = counts.last_done;
+        counts.ended = counts.ended.or(counts.last_done);
         counts.ended.is_some()
     }
 
