@@ -9,8 +9,9 @@
 //!   without them, a power cut shows that they are gone.
 //! - **Crash at the n-th call** ([`FakeDisk::crash_at_call`]): that call and every later one fails with [`Crashed`]
 //!   until a restart; a write that is hit leaves a part of itself behind.
-//! - **Refusals** ([`FakeDisk::inject`]), a full disk ([`FakeDisk::set_capacity`]), rot ([`FakeDisk::corrupt`]), and
-//!   the lock of another process.
+//! - **Refusals** ([`FakeDisk::inject`]), a full disk ([`FakeDisk::set_capacity`]), and the lock of another process.
+//! - **Rot** at rest ([`FakeDisk::corrupt`], and [`FakeDisk::smear`] for whole sectors, zeroed or written by a write that
+//!   was meant for another place), and on reading ([`FakeDisk::rot_reads`]).
 //!
 //! What it does not model: time. A call returns at once or fails.
 
@@ -114,6 +115,8 @@ struct State {
     calls_by_operation: BTreeMap<Operation, u64>,
     crash_at: Option<u64>,
     refusals: Vec<Refusal>,
+    /// So many reads to come show a flipped bit.
+    rotten_reads: u64,
     locks: BTreeSet<String>,
     capacity_bytes: u64,
     random: Random,
@@ -135,6 +138,7 @@ impl FakeDisk {
                 calls_by_operation: BTreeMap::new(),
                 crash_at: None,
                 refusals: Vec::new(),
+                rotten_reads: 0,
                 locks: BTreeSet::new(),
                 capacity_bytes: u64::MAX,
                 random: Random::new(seed),
@@ -181,6 +185,7 @@ impl FakeDisk {
             calls_by_operation: BTreeMap::new(),
             crash_at: None,
             refusals: Vec::new(),
+            rotten_reads: 0,
             locks: BTreeSet::new(),
             capacity_bytes: state.capacity_bytes,
             random: state.random.clone(),
@@ -249,6 +254,21 @@ impl FakeDisk {
         inode.corrupt(offset, mask)
     }
 
+    /// Rot: puts `bytes` over what a file holds at `offset`, in the cache and on the medium, as a write does that was meant
+    /// for another place. False, and nothing is changed, if the file does not exist or was not written as far.
+    pub fn smear(&self, name: &str, offset: u64, bytes: &[u8]) -> bool {
+        let mut state = self.state();
+        let Some(inode) = state.names.get(name).copied().and_then(|id| state.inodes.get_mut(&id)) else {
+            return false;
+        };
+        inode.smear(offset, bytes)
+    }
+
+    /// The next `reads` reads that find anything show one flipped bit each; the medium stays whole. A restart forgets it.
+    pub fn rot_reads(&self, reads: u64) {
+        self.state().rotten_reads = reads;
+    }
+
     /// The names of all files, without counting as a call.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -307,6 +327,7 @@ impl State {
         self.crashed = false;
         self.crash_at = None;
         self.refusals.clear();
+        self.rotten_reads = 0;
         self.locks.clear();
         for inode in self.inodes.values_mut() {
             inode.handles = 0;
@@ -511,7 +532,13 @@ impl DiskFile for FakeFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let (mut state, entered) = self.enter(Operation::Read);
         entered?;
-        Ok(self.inode(&mut state).read(offset, buffer))
+        let read = self.inode(&mut state).read(offset, buffer);
+        if state.rotten_reads > 0 && read > 0 {
+            state.rotten_reads -= 1;
+            let bit = state.random.below(read as u64 * 8);
+            buffer[usize::try_from(bit / 8).expect("within the buffer")] ^= 1 << (bit % 8);
+        }
+        Ok(read)
     }
 
     fn write_at(&self, offset: u64, slices: &mut [IoSlice<'_>]) -> io::Result<()> {

@@ -112,6 +112,20 @@ impl Inode {
         true
     }
 
+    /// Puts `bytes` over what was written at `offset`, in the cache and on the medium; false if that was never written.
+    pub(super) fn smear(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        if offset.saturating_add(bytes.len() as u64) > self.cache.len() as u64 {
+            return false;
+        }
+        for (new, at) in bytes.iter().zip(offset..) {
+            let mask = self.cache[to_usize(at)] ^ new;
+            if mask != 0 {
+                self.corrupt(at, mask);
+            }
+        }
+        true
+    }
+
     /// Remembers what the medium holds of every sector that bytes `from..end` touch, unless it is remembered already.
     fn dirty_sectors(&mut self, from: u64, end: u64) {
         if from >= end {

@@ -133,3 +133,26 @@ fn rot_changes_cache_and_medium() {
     assert_eq!((disk.bytes("a").unwrap()[5], disk.durable_view().bytes("a").unwrap()[5]), (0x12, 0x11));
     assert!(!disk.corrupt("a", 600, 1) && !disk.corrupt("b", 0, 1));
 }
+
+#[test]
+fn a_misdirected_write_lands_on_the_medium() {
+    let disk = FakeDisk::new(1);
+    durable_file(&disk, "a", &[1; 1024]);
+    assert!(disk.smear("a", 512, &[7; 512]));
+    let bytes = disk.durable_view().bytes("a").unwrap();
+    assert_eq!((&bytes[..512], &bytes[512..]), (&[1; 512][..], &[7; 512][..]));
+    assert!(!disk.smear("a", 513, &[9; 512]) && !disk.smear("b", 0, &[9]));
+    assert_eq!(disk.bytes("a").unwrap(), bytes);
+}
+
+#[test]
+fn rot_on_reading_leaves_the_medium_whole() {
+    let disk = FakeDisk::new(1);
+    let file = durable_file(&disk, "a", &[0; 64]);
+    disk.rot_reads(1);
+    let mut buffer = [0; 64];
+    file.read_at(0, &mut buffer).unwrap();
+    assert_eq!(buffer.iter().map(|byte| byte.count_ones()).sum::<u32>(), 1);
+    file.read_at(0, &mut buffer).unwrap();
+    assert_eq!((buffer, disk.bytes("a").unwrap()), ([0; 64], vec![0; 64]));
+}
