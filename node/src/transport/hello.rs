@@ -57,6 +57,17 @@ pub struct Acknowledged {
     pub indexes: BTreeMap<NodeId, u64>,
 }
 
+impl Acknowledged {
+    /// True if a node that starts with this much on its disk has lost some of what it acknowledged here: the disk is a
+    /// copy, or was set back. One that is in a later term may have lost it rightly: its leader there cut what a majority
+    /// never had.
+    #[must_use]
+    pub fn contradicts(&self, node: NodeId, durable_last_index: u64, term: u64) -> bool {
+        let index = self.indexes.get(&node).copied().unwrap_or(0);
+        durable_last_index < index && term <= self.term
+    }
+}
+
 impl Own {
     /// A node that does not know yet which one it is.
     #[must_use]
@@ -128,8 +139,7 @@ pub(super) struct Boots {
 }
 
 impl Boots {
-    /// Notes a process of a node. `acknowledged` is what that node is known to have had on its disk. One that is in a
-    /// later term may have lost some of it rightly: its leader there cut what a majority never had.
+    /// Notes a process of a node. `acknowledged` is what that node is known to have had on its disk.
     pub(super) fn see(&mut self, hello: &pb::Hello, acknowledged: &Acknowledged) -> Result<(), Refusal> {
         let from = NodeId(hello.from);
         let refusal = Refusal::Clone { node: from };
@@ -137,8 +147,7 @@ impl Boots {
             Some((newest, _)) if *newest == hello.boot_id => Ok(()),
             Some((_, earlier)) if earlier.contains(&hello.boot_id) => Err(refusal),
             known => {
-                let index = acknowledged.indexes.get(&from).copied().unwrap_or(0);
-                if hello.durable_last_index < index && hello.term <= acknowledged.term {
+                if acknowledged.contradicts(from, hello.durable_last_index, hello.term) {
                     return Err(refusal);
                 }
                 match known {
