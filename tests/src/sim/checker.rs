@@ -2,7 +2,9 @@
 
 use super::Violation;
 use super::digest::{Durable, Step, Trail, step_after};
-use raftqueue_raft::{AppendOutcome, Entry, Envelope, HardState, Index, Message, NodeId, Raft, Term};
+use raftqueue_raft::{
+    AppendOutcome, Entry, Envelope, HardState, Index, Message, NodeId, Raft, RoleKind, Term,
+};
 use std::collections::BTreeMap;
 
 /// What is known of the whole cluster.
@@ -21,6 +23,8 @@ pub(super) struct Seen {
     hard_state: HardState,
     commit: Index,
     pub(super) applied: Index,
+    /// What it last said it was, and in which term.
+    pub(super) role: Option<(RoleKind, Term)>,
 }
 
 impl Checker {

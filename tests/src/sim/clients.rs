@@ -130,7 +130,7 @@ fn administrate(plan: &Plan, random: &mut Random) -> Request {
                 messages_max: random.percent(50).then_some(30),
                 ..TopicOptions::default()
             },
-            request_id: random.percent(50).then(|| u128::from(random.bits())),
+            request_id: random.percent(50).then(|| u128::from(random.below(4))),
         },
         3 => Request::DeleteTopic { topic: passing_topic(random) },
         4 => Request::Purge { topic: passing_topic(random), subscription },

@@ -4,7 +4,7 @@
 //! could leave is opened and read: it must be what was acknowledged, or that and the write under way.
 
 use super::Violation;
-use super::nodes::{Node, recover};
+use super::nodes::Node;
 use super::plan::MS;
 use super::world::{Event, World};
 use raftqueue_wal::Batch;
@@ -37,8 +37,7 @@ impl World {
         self.break_calls(node);
         self.tell_peers(node);
         self.summary.all_down += u64::from(!self.nodes.iter().any(Node::is_up));
-        let at = self.now + MS + self.random.waiting(self.plan.down_for);
-        self.schedule.add(at, Event::Restart { node });
+        self.restart_later(node);
         Ok(())
     }
 
@@ -56,15 +55,7 @@ impl World {
         } else {
             disk.crash_process();
         }
-        self.summary.disk_checks += 1;
-        let options = self.options(node);
-        let name = self.nodes[node].name();
-        let (_directory, _wal, recovered, entries) = recover(&disk.durable_view(), &name, options)
-            .map_err(|error| Violation(format!("the disk of node {node} cannot be opened: {error}")))?;
-        let found = self.content(recovered.hard_state, &entries)?;
-        self.check_found(node, &found)?;
-        self.disks.insert(self.nodes[node].id, found);
-        Ok(())
+        self.look_at_disk(node)
     }
 
     /// The others may notice that a process is gone.

@@ -3,23 +3,29 @@
 //! A write is out for a while and then happens at once, with its sync; the receipt is the next event.
 
 use super::Violation;
+use super::coverage::Rare;
 use super::digest::{Durable, Trail};
 use super::nodes::Job;
-use super::plan::MS;
+use super::plan::{Fault, MS, Micros, SECOND};
 use super::world::{Event, World};
 use raftqueue_node::api::MessageRef;
 use raftqueue_node::replica::{self, CallId, LoadedEntry, Lookup};
 use raftqueue_raft::{LoadRequest, LogSlice, Payload, Write};
-use raftqueue_wal::{Batch, MetaPayload};
+use raftqueue_wal::{AppendError, Batch, MetaPayload};
 
 /// Bytes read at once to be applied.
 const LOAD_TO_APPLY_BYTES: u64 = 16 << 10;
+/// Pause before a write is tried again on a full disk.
+const FULL_PAUSE: Micros = 100 * MS;
 
 impl World {
     pub(super) fn begin_write(&mut self, node: usize, write: Write) -> Result<(), Violation> {
+        let durable = self.disks[&self.nodes[node].id].trail.last();
         let running = self.nodes[node].running.as_mut().expect("it has just turned");
         assert!(running.write.is_none(), "one write is out at a time");
         if let Some(from) = write.truncate_from() {
+            self.coverage.rare(Rare::Truncation);
+            self.coverage.rare_if(from <= durable, Rare::DurableTruncation);
             self.summary.entries_cut += running.logged.last().0.saturating_sub(from.prev().0);
             running.logged.truncate(from);
         }
@@ -36,9 +42,19 @@ impl World {
         if std::mem::take(&mut self.nodes[node].stalls_next) {
             end += World::ELECTION + self.random.waiting(3 * World::ELECTION);
             self.summary.stalls += 1;
+            self.coverage.fault(Fault::Stall);
         }
         let boot = self.nodes[node].boot;
-        self.schedule.add(end, Event::Written { node, boot });
+        if std::mem::take(&mut self.nodes[node].hangs_next) {
+            end = Micros::MAX;
+            let back = self.now + SECOND + self.random.waiting(2 * SECOND);
+            self.schedule.add(back, Event::Unhang { node, boot, writes });
+            self.coverage.fault(Fault::Hang);
+            self.trace.note(self.now, &[13, node as u64], || format!("a write of node {node} hangs"));
+        } else {
+            self.schedule.add(end, Event::Written { node, boot, writes });
+        }
+        self.nodes[node].running().write_ends = end;
         if end > self.now + World::ELECTION {
             self.schedule.add(self.now + World::ELECTION, Event::StallLook { node, boot, writes });
         }
@@ -55,20 +71,32 @@ impl World {
     }
 
     /// The write happens.
-    pub(super) fn written(&mut self, node: usize) -> Result<(), Violation> {
+    pub(super) fn written(&mut self, node: usize, writes: u64) -> Result<(), Violation> {
+        let now = self.now;
         let at = &mut self.nodes[node];
         let running = at.running.as_mut().expect("asked of a node that runs");
-        let write = running.write.take().expect("it was out");
+        if running.writes != writes || running.write_ends > now {
+            return Ok(());
+        }
+        let Some(write) = running.write.take() else { return Ok(()) };
         let after = Self::after_write(&self.disks[&at.id], &running.logged, &write);
+        let before = running.wal.synced_to();
         let wal = &mut running.wal;
         let persisted = match write.persist(|write| wal.append(&Batch::from(write)).map(drop)) {
             Ok(persisted) => persisted,
             Err((error, write)) => {
                 running.write = Some(write);
-                return self.disk_failed(node, &error.to_string());
+                return self.write_failed(node, &error);
             }
         };
-        running.busy_until = self.now + self.random.between(20, 300);
+        let to = running.wal.synced_to();
+        if to != before {
+            // The frame of a batch, or the head of a new segment, says that what came before was synced.
+            running.proven = (to.segment, if to.segment == before.segment { before.offset } else { 0 });
+        }
+        running.is_settled = false;
+        running.is_full = false;
+        running.busy_until = now + self.random.between(20, 300);
         let was_stalled = std::mem::take(&mut running.is_stalled);
         let (settle, boot) = (running.busy_until, at.boot);
         let (term, last) = (after.hard_state.term.0, after.trail.last().0);
@@ -77,9 +105,31 @@ impl World {
             format!("node {node} has written up to {last}, term {term}")
         });
         self.schedule.add(settle, Event::Settle { node, boot });
+        self.report_free_bytes(node);
         self.hand(node, replica::Event::Persisted(persisted));
         if was_stalled {
             self.hand(node, replica::Event::DiskStalled(false));
+        }
+        Ok(())
+    }
+
+    /// A full disk is asked again and again; any other error ends the process.
+    fn write_failed(&mut self, node: usize, error: &AppendError) -> Result<(), Violation> {
+        let at = &mut self.nodes[node];
+        if !matches!(error, AppendError::NoSpace { .. }) || at.disk.is_crashed() {
+            return self.disk_failed(node, error);
+        }
+        Violation::unless(at.was_tight, || format!("the disk of node {node} has no room: {error}"))?;
+        let boot = at.boot;
+        let running = at.running();
+        running.write_ends = self.now + FULL_PAUSE;
+        running.free_bytes = 0;
+        let (writes, was_full) = (running.writes, std::mem::replace(&mut running.is_full, true));
+        self.schedule.add(self.now + FULL_PAUSE, Event::Written { node, boot, writes });
+        if !was_full {
+            self.coverage.rare(Rare::NoSpace);
+            self.trace.note(self.now, &[14, node as u64], || format!("the disk of node {node} is full"));
+            self.hand(node, replica::Event::FreeBytes(0));
         }
         Ok(())
     }
@@ -92,8 +142,10 @@ impl World {
     pub(super) fn settle(&mut self, node: usize) -> Result<(), Violation> {
         let running = self.nodes[node].running();
         let writes = running.writes;
-        if let Err(error) = running.wal.settle() {
-            return self.disk_failed(node, &error.to_string());
+        match running.wal.settle() {
+            Ok(()) => running.is_settled = running.write.is_none(),
+            Err(AppendError::NoSpace { .. }) => {}
+            Err(error) => return self.disk_failed(node, &error),
         }
         let boot = self.nodes[node].boot;
         self.schedule.add(self.now + 100 * MS, Event::Idle { node, boot, writes });
@@ -108,17 +160,29 @@ impl World {
         }
         let proved = running.wal.prove().and_then(|_| running.wal.settle());
         match proved {
-            Ok(()) => Ok(()),
-            Err(error) => self.disk_failed(node, &error.to_string()),
+            Ok(()) | Err(AppendError::NoSpace { .. }) => Ok(()),
+            Err(error) => self.disk_failed(node, &error),
         }
     }
 
-    /// A call to the disk failed: a crash was waiting there, or something is wrong.
-    pub(super) fn disk_failed(&mut self, node: usize, error: &str) -> Result<(), Violation> {
-        Violation::unless(self.nodes[node].disk.is_crashed(), || {
+    /// A call to the disk failed: a crash was waiting there, or the disk is failing and the process ends.
+    fn disk_failed(&mut self, node: usize, error: &AppendError) -> Result<(), Violation> {
+        if self.nodes[node].disk.is_crashed() {
+            return self.crash_inside(node);
+        }
+        Violation::unless(self.nodes[node].is_failing, || {
             format!("the disk of node {node} refuses: {error}")
         })?;
+        self.coverage.rare(Rare::PoisonedLog);
+        self.trace.note(self.now, &[15, node as u64], || format!("node {node} ends: {error}"));
+        let power = self.random.percent(30);
+        self.crash(node, power)
+    }
+
+    /// The process died inside a call to its disk.
+    fn crash_inside(&mut self, node: usize) -> Result<(), Violation> {
         self.summary.crashes_inside += 1;
+        self.coverage.fault(Fault::CrashInside);
         let power = self.random.percent(60);
         self.crash(node, power)
     }
@@ -133,7 +197,10 @@ impl World {
         let running = self.nodes[node].running();
         match running.bodies.look_up(&lookup, false) {
             Some(found) => running.at_once.push(replica::Event::LookedUp(lookup.id, found)),
-            None => self.read_later(node, Job::LookUp(lookup)),
+            None => {
+                self.coverage.rare(Rare::LookUpFromDisk);
+                self.read_later(node, Job::LookUp(lookup));
+            }
         }
     }
 
@@ -155,6 +222,7 @@ impl World {
             Some(Ok(deliveries)) => self.bodies_read(call, located.messages(), deliveries),
             Some(Err(unreadable)) => self.bodies_unreadable(node, call, first.topic, &unreadable),
             None => {
+                self.coverage.rare(Rare::BodiesFromDisk);
                 self.read_later(node, Job::Bodies { call, located, bytes_max });
                 Ok(())
             }
@@ -201,7 +269,7 @@ impl World {
             }
         }
         if self.nodes[node].disk.is_crashed() {
-            return self.disk_failed(node, "a read");
+            return self.crash_inside(node);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use super::calls::Answer;
 use super::clients::{NOBODY, PASSING_TOPICS};
 use super::ledger::place;
 use super::message::Origin;
+use super::nodes::Node;
 use super::plan::{MS, SECOND};
 use super::world::{Phase, World};
 use raftqueue_node::api::{Failure, Outcome, Request, Response, TopicInfo, TopicOptions};
@@ -64,10 +65,16 @@ impl World {
         let is_even = |world: &World| {
             let committed = world.oracle.committed();
             world.leader().is_some()
-                && world.nodes.iter().all(|node| node.replica().is_some_and(|r| r.applied() == committed))
+                && world.members().all(|node| node.replica().is_some_and(|r| r.applied() == committed))
         };
         self.run_until(World::HEALING_MAX, is_even, "all nodes to apply the same")?;
-        (0..self.nodes.len()).try_for_each(|node| self.compare_state(node))
+        let members: Vec<usize> = self.members().map(|node| node.number).collect();
+        members.into_iter().try_for_each(|node| self.compare_state(node))
+    }
+
+    /// The nodes whose disks are good.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.out.is_none())
     }
 
     /// Takes everything out of every topic.

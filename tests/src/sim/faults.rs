@@ -1,18 +1,32 @@
 //! What goes wrong, and when.
 
 use super::Violation;
-use super::plan::{Fault, MS, SECOND};
+use super::plan::{Fault, MS, Micros, SECOND};
+use super::random::{Random, chain};
 use super::world::{Event, World};
 use raftqueue_node::replica;
 
+/// Keeps the faults' numbers apart from all others of a seed.
+const FAULT_STREAM: u64 = 0x6661_756c_7473;
+
 impl World {
-    /// The next fault comes.
+    /// The next fault comes. It draws from a stream of its own, so that leaving it out changes no other.
     pub(super) fn fault(&mut self) -> Result<(), Violation> {
         if !self.is_working() {
             return Ok(());
         }
+        let number = self.faults;
+        self.faults += 1;
+        let own = Random::new(chain(chain(FAULT_STREAM, self.plan.seed), number));
+        let main = std::mem::replace(&mut self.random, own);
+        let outcome = self.next_fault(number);
+        self.random = main;
+        outcome
+    }
+
+    fn next_fault(&mut self, number: u64) -> Result<(), Violation> {
         // What every life must see and this one has not seen yet is tried again and again.
-        let is_late = self.summary.events > self.plan.events / 2;
+        let is_late = self.plan.is_demanding && self.summary.events > self.plan.events / 2;
         let (wants_leader, wants_loss) = (self.summary.leader_crashes == 0, self.summary.lossy_cuts == 0);
         let is_forced = is_late && (wants_leader || wants_loss);
         let pause = if is_forced { 10 * MS } else { MS + self.random.waiting(self.plan.fault_every) };
@@ -22,20 +36,31 @@ impl World {
             let victim = if wants_leader { self.leader() } else { writing };
             return victim.map_or(Ok(()), |victim| self.crash(victim, true));
         }
-        match self.pick_fault() {
-            Fault::Crash => {
-                let node = self.victim();
-                self.crash(node, false)
-            }
-            Fault::PowerCut => {
-                let node = self.victim();
-                self.crash(node, true)
-            }
+        let fault = self.random.weighted(&self.plan.faults);
+        let left_out = &self.plan.left_out;
+        if left_out.kinds.contains(&fault) || left_out.faults.contains(&number) {
+            return Ok(());
+        }
+        self.trace.note(self.now, &[30, fault as u64, number], || format!("fault {number}: {fault:?}"));
+        let took_effect = self.strike_with(fault)?;
+        if took_effect {
+            self.coverage.fault(fault);
+        }
+        self.back_up();
+        Ok(())
+    }
+
+    /// True if the fault found something to spoil; those that wait for their moment count when it comes.
+    fn strike_with(&mut self, fault: Fault) -> Result<bool, Violation> {
+        let node = self.victim();
+        let was_up = self.nodes[node].is_up();
+        match fault {
+            Fault::Crash => self.crash(node, false)?,
+            Fault::PowerCut => self.crash(node, true)?,
             Fault::CrashInside => {
-                let node = self.victim();
                 let call = self.random.between(1, 12);
                 self.nodes[node].disk.crash_at_call(call);
-                Ok(())
+                return Ok(false);
             }
             Fault::CrashSeveral => {
                 for node in 0..self.nodes.len() {
@@ -44,17 +69,32 @@ impl World {
                         self.crash(node, power)?;
                     }
                 }
-                Ok(())
             }
             Fault::CrashAll => {
                 let power = self.random.percent(70);
-                (0..self.nodes.len()).try_for_each(|node| self.crash(node, power))
+                (0..self.nodes.len()).try_for_each(|node| self.crash(node, power))?;
             }
-            fault => {
-                self.disturb(fault);
-                Ok(())
+            Fault::Pause
+            | Fault::SlowDisk
+            | Fault::Stall
+            | Fault::ClockJump
+            | Fault::FalseHint
+            | Fault::HandOver
+            | Fault::Drift
+            | Fault::Hang => return Ok(self.disturb(node, fault)),
+            Fault::Split
+            | Fault::OneWay
+            | Fault::CutLink
+            | Fault::Reset
+            | Fault::Storm
+            | Fault::Swizzle
+            | Fault::LateReset => {
+                self.disconnect(node, fault);
+                return Ok(true);
             }
+            _ => return self.spoil_disk(node, fault),
         }
+        Ok(was_up)
     }
 
     /// A node has won an election; perhaps it does not get far. Called before its first messages leave.
@@ -110,102 +150,148 @@ impl World {
         if self.random.percent(50) { self.leader().unwrap_or(any) } else { any }
     }
 
-    /// Faults after which every process goes on.
-    fn disturb(&mut self, fault: Fault) {
-        let count = self.nodes.len();
-        let until = self.now + 50 * MS + self.random.waiting(900 * MS);
-        self.trace.note(self.now, &[30, fault as u64, until], || {
-            format!("{fault:?} comes, until {} ms", until / MS)
-        });
+    fn some_time(&mut self) -> Micros {
+        self.now + 50 * MS + self.random.waiting(900 * MS)
+    }
+
+    /// Faults of a machine after which its process goes on.
+    fn disturb(&mut self, node: usize, fault: Fault) -> bool {
+        let until = self.some_time();
+        if !self.nodes[node].is_up() {
+            return false;
+        }
         match fault {
+            Fault::Pause if self.nodes[node].is_paused() => return false,
             Fault::Pause => {
-                let node = self.victim();
-                if self.nodes[node].is_up() && !self.nodes[node].is_paused() {
-                    self.summary.pauses += 1;
-                    self.nodes[node].paused_until = Some(until);
-                    self.schedule.add(until, Event::Resume { node });
-                }
+                self.summary.pauses += 1;
+                self.nodes[node].paused_until = Some(until);
+                self.schedule.add(until, Event::Resume { node });
             }
+            Fault::SlowDisk => drop(self.slow_disk_until.insert(node, until)),
+            Fault::Stall => {
+                self.nodes[node].stalls_next = true;
+                return false;
+            }
+            Fault::Hang => {
+                self.nodes[node].hangs_next = true;
+                return false;
+            }
+            Fault::ClockJump => {
+                self.summary.clock_jumps += 1;
+                let size = self.random.pick(&[20, 700, 10_000, 3_700_000]);
+                let size = if self.random.percent(50) { size } else { -size };
+                self.nodes[node].clockwork.skew_ms += size;
+                self.trace.note(self.now, &[33, node as u64], || {
+                    format!("the wall clock of node {node} jumps by {size} ms")
+                });
+            }
+            Fault::Drift => {
+                let rate_ppm = self.random.pick(&[-50_000, -5_000, 300, 5_000, 50_000]);
+                self.nodes[node].clockwork.set_rate(self.now, rate_ppm);
+            }
+            Fault::FalseHint => {
+                let gone = self.victim();
+                let gone = self.nodes[gone].id;
+                let boot = self.nodes[node].boot;
+                self.schedule.add(self.now, Event::Hint { node, boot, gone });
+            }
+            _ => {
+                self.summary.hand_overs += 1;
+                self.hand(node, replica::Event::HandOver);
+            }
+        }
+        true
+    }
+
+    /// Faults of the network.
+    fn disconnect(&mut self, node: usize, fault: Fault) {
+        let count = self.nodes.len();
+        let until = self.some_time();
+        match fault {
             Fault::Split => {
                 self.summary.partitions += 1;
-                let alone = self.random.percent(50).then(|| self.victim());
+                let is_alone = self.random.percent(50);
                 let sides: Vec<bool> = (0..count)
-                    .map(|node| alone.map_or_else(|| self.random.percent(50), |alone| node == alone))
+                    .map(|at| if is_alone { at == node } else { self.random.percent(50) })
                     .collect();
                 for from in 0..count {
-                    for to in 0..count {
-                        if sides[from] != sides[to] {
-                            self.network.cut(from, to, until);
-                        }
+                    for to in (0..count).filter(|to| sides[from] != sides[*to]) {
+                        self.network.cut(from, to, until);
                     }
                 }
+                self.trace.note(self.now, &[34, until], || {
+                    format!("split until {} ms: {sides:?} do not hear each other", until / MS)
+                });
             }
             Fault::OneWay => {
                 self.summary.partitions += 1;
-                let node = self.victim();
                 let is_deaf = self.random.percent(50);
                 for other in (0..count).filter(|other| *other != node) {
                     let (from, to) = if is_deaf { (other, node) } else { (node, other) };
                     self.network.cut(from, to, until);
                 }
+                self.trace.note(self.now, &[35, node as u64, until], || {
+                    let how = if is_deaf { "hears nobody" } else { "is not heard" };
+                    format!("node {node} {how} until {} ms", until / MS)
+                });
             }
             Fault::CutLink => {
                 self.summary.partitions += 1;
-                let (one, other) = (self.victim(), self.random.index(count));
-                self.network.cut(one, other, until);
-                self.network.cut(other, one, until);
+                let other = self.random.index(count);
+                self.network.cut(node, other, until);
+                self.network.cut(other, node, until);
+                self.trace.note(self.now, &[36, node as u64, other as u64, until], || {
+                    format!("nodes {node} and {other} do not hear each other until {} ms", until / MS)
+                });
             }
-            Fault::Reset => {
+            Fault::Reset | Fault::LateReset => {
                 self.summary.resets += 1;
-                let (one, other) = (self.victim(), self.random.index(count));
-                self.network.reset(one, other);
+                let other = self.random.index(count);
+                self.network.reset(node, other, fault == Fault::LateReset);
             }
             Fault::Storm => {
                 self.summary.storms += 1;
                 self.network.storm(until);
             }
-            Fault::SlowDisk => {
-                let node = self.victim();
-                self.slow_disk_until.insert(node, until);
-            }
-            Fault::Stall => {
-                let node = self.victim();
-                self.nodes[node].stalls_next = true;
-            }
-            Fault::ClockJump => {
-                self.summary.clock_jumps += 1;
-                let node = self.victim();
-                let size = self.random.pick(&[20, 700, 10_000, 3_600_000]);
-                self.nodes[node].skew_ms += if self.random.percent(50) { size } else { -size };
-            }
-            Fault::FalseHint => {
-                let (node, gone) = (self.random.index(count), self.victim());
-                let gone = self.nodes[gone].id;
-                let boot = self.nodes[node].boot;
-                self.schedule.add(self.now, Event::Hint { node, boot, gone });
-            }
-            Fault::HandOver => {
-                self.summary.hand_overs += 1;
-                let node = self.victim();
-                self.hand(node, replica::Event::HandOver);
-            }
-            Fault::Crash | Fault::PowerCut | Fault::CrashInside | Fault::CrashSeveral | Fault::CrashAll => {
-                unreachable!("done by the caller")
+            _ => {
+                // One after the other they lose touch, and come back in an order of their own.
+                for node in 0..count {
+                    if self.random.percent(60) {
+                        let at = self.now + self.random.waiting(300 * MS);
+                        self.schedule
+                            .add(at, Event::Clog { node, until: until + self.random.waiting(500 * MS) });
+                    }
+                }
             }
         }
     }
 
-    /// No faults any more: what was cut is joined, who was down comes back.
+    /// A node does not hear the others, nor they it.
+    pub(super) fn clog(&mut self, node: usize, until: Micros) {
+        if !self.is_working() {
+            return;
+        }
+        self.summary.partitions += 1;
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.network.cut(node, other, until);
+            self.network.cut(other, node, until);
+        }
+        self.trace.note(self.now, &[32, node as u64, until], || {
+            format!("node {node} is clogged until {} ms", until / MS)
+        });
+    }
+
+    /// No faults any more: what was cut is joined, who was down comes back. Who has a damaged disk stays away.
     pub(super) fn stop_faults(&mut self) -> Result<(), Violation> {
         self.network.heal();
         self.slow_disk_until.clear();
         for node in 0..self.nodes.len() {
-            self.nodes[node].disk.crash_at_call(u64::MAX / 2);
-            self.nodes[node].stalls_next = false;
+            self.heal_disk(node)?;
             if self.nodes[node].is_paused() {
                 self.nodes[node].paused_until = Some(self.now);
                 self.resume(node);
             }
+            self.nodes[node].clockwork.set_rate(self.now, 0);
             if !self.nodes[node].is_up() {
                 self.start(node)?;
             }

@@ -7,8 +7,12 @@
 //! model of the queue. At the end all faults stop: there must be a leader soon, all must agree, and what is left in the
 //! topics must be what was acknowledged and not taken.
 //!
-//! What it does not have: the shell (tasks, sockets, discovery, forming by handshake), compaction, changes of
-//! membership, and rot. A packet is a message of the core, not its bytes.
+//! What was met is counted: `coverage` has each kind of fault and the rare branches of the cores.
+//!
+//! What it does not have: the shell (tasks, sockets, discovery, forming by handshake), compaction, and changes of
+//! membership or version. A packet is a message of the core, not its bytes. There is no hello: where a disk that was set
+//! back is found out only by it, that judgement alone is asked of the node's code (see `damage`). A disk that rots, is
+//! blank or another's ends in a refusal of its node; nothing heals it yet.
 //!
 //! One seed is one life: run twice, every event is the same ([`Life::hash`]).
 
@@ -16,7 +20,9 @@ mod calls;
 mod checker;
 mod clients;
 mod consumers;
+mod coverage;
 mod crashes;
+mod damage;
 mod digest;
 mod disks;
 mod ending;
@@ -34,13 +40,15 @@ mod producers;
 mod queue_model;
 mod random;
 mod schedule;
+mod starting;
 mod summary;
 mod trace;
 mod traffic;
 mod view;
 mod world;
 
-pub use plan::{Fault, Micros, Plan};
+pub use coverage::{Coverage, Rare};
+pub use plan::{Fault, LeftOut, Micros, Plan};
 pub use random::Random;
 pub use summary::Summary;
 pub use trace::Telling;
@@ -66,6 +74,8 @@ impl Violation {
 pub struct Life {
     /// What it went through.
     pub summary: Summary,
+    /// Which kinds of faults and which rare branches it met.
+    pub coverage: Coverage,
     /// The same for every run of one seed.
     pub hash: u64,
 }

@@ -14,6 +14,8 @@ pub(super) struct Packet {
     pub(super) boots: (u32, u32),
     /// The connection that it travels on.
     connection: u32,
+    /// Its connection broke while it was on the way, and it arrives all the same.
+    is_late: bool,
     pub(super) envelope: Envelope,
     pub(super) vitals: Vitals,
 }
@@ -23,6 +25,8 @@ struct Link {
     /// Nothing enters it before this moment.
     blocked_until: Micros,
     connection: u32,
+    /// A connection that broke, part of whose packets arrive late.
+    lingering: Option<u32>,
     /// When the last packet arrives, so that none overtakes it on an orderly link.
     last_arrival: Micros,
 }
@@ -68,7 +72,8 @@ impl Network {
         });
         let mut arrivals: Vec<Micros> = arrivals.collect();
         let link = self.link(from, to);
-        let packet = Packet { from, to, boots, connection: link.connection, envelope, vitals };
+        let packet =
+            Packet { from, to, boots, connection: link.connection, is_late: false, envelope, vitals };
         if is_lost || now < link.blocked_until {
             self.lost += 1;
             return (packet, Vec::new());
@@ -84,7 +89,18 @@ impl Network {
 
     /// True if the connection that the packet travelled on still stands.
     pub(super) fn stands(&mut self, packet: &Packet) -> bool {
-        self.link(packet.from, packet.to).connection == packet.connection
+        packet.is_late || self.link(packet.from, packet.to).connection == packet.connection
+    }
+
+    /// So much later a packet arrives whose connection broke under it; `None` for all others, and for those that are lost
+    /// with it.
+    pub(super) fn delay_late(&mut self, packet: &mut Packet) -> Option<Micros> {
+        let lingers = self.link(packet.from, packet.to).lingering == Some(packet.connection);
+        if packet.is_late || !lingers || self.random.percent(40) {
+            return None;
+        }
+        packet.is_late = true;
+        Some(self.random.waiting(200 * MS))
     }
 
     /// Cuts one direction until a moment.
@@ -93,10 +109,11 @@ impl Network {
         link.blocked_until = link.blocked_until.max(until);
     }
 
-    /// Breaks the connections between two nodes: what was on the way is gone.
-    pub(super) fn reset(&mut self, one: usize, other: usize) {
+    /// Breaks the connections between two nodes: what was on the way is gone, or part of it `lingers` and arrives late.
+    pub(super) fn reset(&mut self, one: usize, other: usize, lingers: bool) {
         for (from, to) in [(one, other), (other, one)] {
             let link = self.link(from, to);
+            link.lingering = lingers.then_some(link.connection);
             link.connection += 1;
             link.last_arrival = 0;
         }

@@ -1,10 +1,11 @@
 //! One node: the real replica, log and bodies over a fake disk, and the shell around them, acted out.
 //!
 //! As in the shell, what comes in waits in an inbox until the node turns to it; a turn handles all of it and performs
-//! the actions once. `disks` has what it does with its disk, `crashes` how it dies.
+//! the actions once. `disks` has what it does with its disk, `crashes` how it dies, `starting` how it comes back.
 
 use super::Violation;
 use super::checker::Seen;
+use super::coverage::{Coverage, Rare};
 use super::digest::{Durable, Trail};
 use super::network::Packet;
 use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
@@ -13,11 +14,11 @@ use super::world::{Event, World};
 use raftqueue_node::bodies::{Bodies, Located};
 use raftqueue_node::replica::{self, Actions, CallId, Lookup, Now, Replica, Settings};
 use raftqueue_raft::{
-    self as raft, Configuration, Envelope, HardState, Index, LoadRequest, Member, MemberKind, NodeId, Raft,
-    Write,
+    self as raft, AppendOutcome, Configuration, Envelope, Index, LoadRequest, Member, MemberKind, Message,
+    NodeId, Raft, RoleKind, Write,
 };
 use raftqueue_wal::disk::fake::FakeDisk;
-use raftqueue_wal::{DataDir, Options, Reader, Wal};
+use raftqueue_wal::{DataDir, Reader, Wal};
 use std::sync::Arc;
 
 /// Where log time begins.
@@ -44,8 +45,21 @@ pub(super) struct Node {
     pub(super) resumed: Micros,
     /// Its next write takes very long.
     pub(super) stalls_next: bool,
-    /// This machine's wall clock minus the true one.
-    pub(super) skew_ms: i64,
+    /// Its next write never comes back.
+    pub(super) hangs_next: bool,
+    pub(super) clockwork: Clockwork,
+    /// Its own disk, while another is mounted in its place.
+    pub(super) shelf: Option<FakeDisk>,
+    /// What was acknowledged of this disk does not verify any more in some place.
+    pub(super) is_damaged: bool,
+    /// Its disk refuses calls, in this life of the process.
+    pub(super) is_failing: bool,
+    /// Its disk was full, or nearly, since faults began.
+    pub(super) was_tight: bool,
+    /// Why it does not come back: it refuses its disk, and somebody must look.
+    pub(super) out: Option<&'static str>,
+    /// An older state of its disk.
+    pub(super) backup: Option<(FakeDisk, Durable)>,
     /// What the disk may hold instead, if the write that a crash hit went through.
     pub(super) maybe: Option<Durable>,
     pub(super) random: Random,
@@ -71,7 +85,18 @@ pub(super) struct Running {
     /// The log's thread does nothing new before this moment.
     pub(super) busy_until: Micros,
     pub(super) writes: u64,
+    /// When the write that is out comes back.
+    pub(super) write_ends: Micros,
     pub(super) is_stalled: bool,
+    /// The disk is full, and the replica was told so.
+    pub(super) is_full: bool,
+    /// The free bytes that the replica was told last.
+    pub(super) free_bytes: u64,
+    /// Nothing is left to do after the last write.
+    pub(super) is_settled: bool,
+    /// Everything before this segment and offset is proven: damage there is rot.
+    pub(super) proven: (u64, u64),
+    /// The node's own clock when the process began.
     pub(super) started: Micros,
     /// The log as the last write leaves it.
     pub(super) logged: Trail,
@@ -90,7 +115,16 @@ impl Node {
             paused_until: None,
             resumed: 0,
             stalls_next: false,
-            skew_ms: i64::try_from(skew).expect("small") - i64::try_from(plan.skew_ms).expect("small"),
+            hangs_next: false,
+            clockwork: Clockwork::new(
+                i64::try_from(skew).expect("small") - i64::try_from(plan.skew_ms).expect("small"),
+            ),
+            shelf: None,
+            is_damaged: false,
+            is_failing: false,
+            was_tight: false,
+            out: None,
+            backup: None,
             maybe: None,
             random: random.fork(),
         }
@@ -156,12 +190,49 @@ impl Node {
     /// The node's clocks at a true moment.
     fn clocks(&self, now: Micros) -> Now {
         let started = self.running.as_ref().map_or(0, |running| running.started);
-        let wall = i128::from(EPOCH_MS + now / MS) + i128::from(self.skew_ms);
-        Now { mono_ms: (now - started) / MS + 1_000, wall_ms: u64::try_from(wall.max(0)).expect("small") }
+        let own = self.clockwork.own(now);
+        let wall = i128::from(EPOCH_MS + own / MS) + i128::from(self.clockwork.skew_ms);
+        Now { mono_ms: (own - started) / MS + 1_000, wall_ms: u64::try_from(wall.max(0)).expect("small") }
     }
 }
 
-fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
+/// The clocks of a machine: they may run fast or slow, and the one on the wall may jump.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clockwork {
+    /// The wall clock minus the machine's own time.
+    pub(super) skew_ms: i64,
+    /// Parts per million by which it is fast.
+    rate_ppm: i64,
+    /// A true moment, and the machine's own time then.
+    anchor: (Micros, Micros),
+}
+
+impl Clockwork {
+    fn new(skew_ms: i64) -> Self {
+        Self { skew_ms, rate_ppm: 0, anchor: (0, 0) }
+    }
+
+    /// The machine's own time.
+    pub(super) fn own(&self, now: Micros) -> Micros {
+        let (at, own) = self.anchor;
+        let passed = i128::from(now - at) * i128::from(1_000_000 + self.rate_ppm) / 1_000_000;
+        own + u64::try_from(passed).expect("no clock runs backwards")
+    }
+
+    /// From now on it runs so fast.
+    pub(super) fn set_rate(&mut self, now: Micros, rate_ppm: i64) {
+        self.anchor = (now, self.own(now));
+        self.rate_ppm = rate_ppm;
+    }
+
+    /// The true length of a tick.
+    pub(super) fn tick(&self) -> Micros {
+        let length = i128::from(TICK) * 1_000_000 / i128::from(1_000_000 + self.rate_ppm);
+        u64::try_from(length).expect("no clock runs backwards")
+    }
+}
+
+pub(super) fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
     let mut settings = Settings::new(raft::Settings {
         election_ticks: ELECTION_TICKS,
         append_bytes_max: plan.append_bytes,
@@ -173,139 +244,11 @@ fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
     });
     settings.entry_bytes_target = plan.entry_bytes;
     settings.entries_in_flight_max = plan.entries_in_flight;
+    settings.reserve_bytes = plan.reserve_bytes;
     settings
 }
 
-/// Opens the log of a disk and reads all of it.
-pub(super) fn recover(
-    disk: &FakeDisk,
-    name: &str,
-    options: Options,
-) -> Result<(DataDir, Wal, raft::Recovered, Vec<raft::Entry>), String> {
-    let mut directory =
-        DataDir::open(Arc::new(disk.clone()), Some(name)).map_err(|error| error.to_string())?;
-    let (wal, found) = directory.open_log(options).map_err(|error| error.to_string())?;
-    let entries = match found.last_index {
-        Index(0) => Vec::new(),
-        last => wal.reader().entries(Index(1), last.next(), u64::MAX).map_err(|error| error.to_string())?,
-    };
-    let recovered = raft::Recovered {
-        hard_state: found.hard_state.ok_or("the hard state is lost")?,
-        last_index: found.last_index,
-        term_runs: found.term_runs,
-        configurations: found.configurations,
-    };
-    Ok((directory, wal, recovered, entries))
-}
-
 impl World {
-    /// What a log holds, once all of it was read.
-    pub(super) fn content(
-        &mut self,
-        hard_state: HardState,
-        entries: &[raft::Entry],
-    ) -> Result<Durable, Violation> {
-        let mut trail = Trail::default();
-        for entry in entries {
-            self.checker.append(&mut trail, entry)?;
-        }
-        Ok(Durable { hard_state, trail })
-    }
-
-    pub(super) fn options(&mut self, node: usize) -> Options {
-        let entropy = self.nodes[node].random.bits();
-        Options { segment_bytes: self.plan.segment_bytes, entropy, ..Options::default() }
-    }
-
-    /// What was found must be what was acknowledged, or that and the write that a crash hit.
-    pub(super) fn check_found(&self, node: usize, found: &Durable) -> Result<(), Violation> {
-        let sure = &self.disks[&self.nodes[node].id];
-        let maybe = self.nodes[node].maybe.as_ref().unwrap_or(sure);
-        let is_known = [&sure.trail, &maybe.trail].contains(&&found.trail)
-            && [sure.hard_state, maybe.hard_state].contains(&found.hard_state);
-        Violation::unless(is_known, || {
-            format!(
-                "node {node} finds {:?} and a log to {} after a crash; acknowledged were {:?} and {}, under way {:?} and {}",
-                found.hard_state,
-                found.trail.last(),
-                sure.hard_state,
-                sure.trail.last(),
-                maybe.hard_state,
-                maybe.trail.last()
-            )
-        })
-    }
-
-    /// Starts a process on whatever its disk holds.
-    pub(super) fn start(&mut self, node: usize) -> Result<(), Violation> {
-        if self.is_working() && self.random.one_in(12) {
-            let call = self.random.between(1, 40);
-            self.nodes[node].disk.crash_at_call(call);
-        }
-        let options = self.options(node);
-        let at = &mut self.nodes[node];
-        at.boot += 1;
-        let (boot, id, name, disk) = (at.boot, at.id, at.name(), at.disk.clone());
-        let opened = recover(&disk, &name, options);
-        let (directory, wal, recovered, entries) = match opened {
-            Ok(opened) => opened,
-            Err(_) if disk.is_crashed() => return self.crash_recovering(node),
-            Err(error) => return Err(Violation(format!("node {node} cannot start: {error}"))),
-        };
-        let found = self.content(recovered.hard_state, &entries)?;
-        self.check_found(node, &found)?;
-        Violation::unless(recovered.term_runs == found.trail.term_runs(), || {
-            format!("node {node} reports the terms {:?}", recovered.term_runs)
-        })?;
-        let last = recovered.last_index;
-        self.trace.note(self.now, &[1, node as u64, last.0], || {
-            format!("node {node} starts with {:?} and a log to {last}", recovered.hard_state)
-        });
-        let logged = found.trail.clone();
-        self.disks.insert(id, found);
-        self.summary.recoveries += 1;
-        let at = &mut self.nodes[node];
-        at.maybe = None;
-        at.paused_until = None;
-        let reader = wal.reader();
-        let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes);
-        bodies.durable(last);
-        let seed = at.random.bits();
-        at.running = Some(Box::new(Running {
-            replica: Replica::new(settings(id, &self.plan, seed), recovered),
-            wal,
-            reader,
-            bodies,
-            _directory: directory,
-            inbox: Vec::new(),
-            at_once: Vec::new(),
-            is_turn_due: false,
-            strike_in: 0,
-            has_packets: false,
-            write: None,
-            busy_until: 0,
-            writes: 0,
-            is_stalled: false,
-            started: self.now,
-            logged,
-            seen: Seen::default(),
-        }));
-        let first = self.now + self.random.below(TICK);
-        self.schedule.add(first, Event::Tick { node, boot });
-        Ok(())
-    }
-
-    fn crash_recovering(&mut self, node: usize) -> Result<(), Violation> {
-        self.trace.note(self.now, &[2, node as u64], || format!("node {node} crashes while it starts"));
-        self.summary.crashes += 1;
-        self.summary.crashes_inside += 1;
-        let power = self.random.percent(50);
-        self.lose(node, power)?;
-        let at = self.now + self.random.waiting(self.plan.down_for);
-        self.schedule.add(at, Event::Restart { node });
-        Ok(())
-    }
-
     /// Node 0 forms the cluster; the others wait for it.
     pub(super) fn form(&mut self) {
         let members =
@@ -347,12 +290,18 @@ impl World {
         self.hand(node, replica::Event::Tick);
     }
 
-    pub(super) fn arrive(&mut self, packet: Packet) {
+    pub(super) fn arrive(&mut self, mut packet: Packet) {
         let (from, to) = (&self.nodes[packet.from], &self.nodes[packet.to]);
         // A node that has started again said hello on a new connection.
         let is_old = from.is_up() && from.boot != packet.boots.0 || !to.lives(packet.boots.1);
         let to = packet.to;
-        if !is_old && self.network.stands(&packet) {
+        if is_old {
+            return;
+        }
+        if let Some(delay) = self.network.delay_late(&mut packet) {
+            return self.schedule.add(self.now + delay, Event::Arrive(Box::new(packet)));
+        }
+        if self.network.stands(&packet) {
             self.hand(to, replica::Event::Receive(packet.envelope, Some(packet.vitals)));
         }
     }
@@ -422,12 +371,21 @@ impl World {
             if has_won {
                 self.checker.check_complete(raft)?;
             }
+            let before = running.seen.role.replace((role.role, role.term));
+            let gives_up = |kind| role.role == RoleKind::Follower && before == Some((kind, role.term));
+            self.coverage.rare_if(gives_up(RoleKind::Leader), Rare::StepDownUnheard);
+            self.coverage.rare_if(
+                before.is_some_and(|(kind, term)| kind == RoleKind::Candidate && term < role.term),
+                Rare::TermWithoutLeader,
+            );
             self.trace.note(self.now, &[5, node as u64, role.term.0], || {
                 format!("node {node} is {:?} in term {}", role.role, role.term)
             });
         }
+        let (is_stalled, is_full) = (running.is_stalled, running.free_bytes < self.plan.reserve_bytes);
         for (envelope, _) in &send {
             self.checker.check_promise(raft, &self.disks[&at.id], envelope)?;
+            Self::cover_message(&mut self.coverage, &envelope.message, is_stalled, is_full);
         }
         if has_won {
             self.leader_won(node);
@@ -446,9 +404,11 @@ impl World {
             self.send(node, envelope, vitals);
         }
         for request in load {
+            self.coverage.rare(Rare::LoadForPeer);
             self.read_later(node, Job::Load(request));
         }
         if let Some((first, last)) = load_to_apply {
+            self.coverage.rare(Rare::LoadToApply);
             self.read_later(node, Job::LoadToApply(first, last));
         }
         let running = self.nodes[node].running();
@@ -469,6 +429,25 @@ impl World {
             self.look_up(node, lookup);
         }
         Ok(())
+    }
+
+    fn cover_message(coverage: &mut Coverage, message: &Message, is_stalled: bool, is_full: bool) {
+        match message {
+            Message::PreVoteReply { granted: false } => coverage.rare(Rare::PreVoteRefused),
+            Message::VoteReply { granted: false } => coverage.rare(Rare::VoteRefused),
+            Message::AppendReply { outcome: AppendOutcome::Rejected { .. }, .. } => {
+                coverage.rare(Rare::AppendRejected);
+            }
+            Message::AppendReply { disk_stalled: true, .. }
+            | Message::HeartbeatReply { disk_stalled: true, .. } => coverage.rare(Rare::StalledReply),
+            Message::Append { entries, .. } if entries.is_empty() => coverage.rare(Rare::PeerAsked),
+            Message::TimeoutNow => {
+                coverage.rare(Rare::HandOver);
+                coverage.rare_if(is_stalled, Rare::HandOverOnStall);
+                coverage.rare_if(is_full, Rare::HandOverOnFullDisk);
+            }
+            _ => {}
+        }
     }
 
     /// The queue of a node is the one of everybody who has applied as much.

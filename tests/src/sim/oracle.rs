@@ -4,6 +4,7 @@
 
 use super::Violation;
 use super::calls::Call;
+use super::coverage::{Coverage, Rare};
 use super::matching::{Content, answer_to, is_of};
 use super::message::Origin;
 use super::queue_model::{Model, Status};
@@ -12,7 +13,9 @@ use bytes::Bytes;
 use raftqueue_node::api::{self, Failure, Reason, Request, Response};
 use raftqueue_node::codec;
 use raftqueue_node::replica::CallId;
-use raftqueue_queue::{ApplyMeta, Command, Effects, MessageMeta, Reply, State, SubscriptionId, TopicId};
+use raftqueue_queue::{
+    self as queue, ApplyMeta, Command, Effects, MessageMeta, Refused, Reply, State, SubscriptionId, TopicId,
+};
 use raftqueue_raft::{Entry, Index, Payload};
 use std::collections::BTreeMap;
 
@@ -33,6 +36,15 @@ pub(super) enum Fate {
     Refused,
     /// Either, and never twice.
     Unknown,
+}
+
+/// Failures that faults excuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Excuse {
+    /// The node's disk cannot be read everywhere.
+    pub(super) is_unreadable: bool,
+    /// So many disks are full that no quorum has room.
+    pub(super) is_full: bool,
 }
 
 /// What an answer turned out to be.
@@ -70,6 +82,7 @@ pub(super) struct Oracle {
     /// The greatest index that an answer spoke of.
     acknowledged: Index,
     pub(super) messages: u64,
+    coverage: Coverage,
 }
 
 impl Oracle {
@@ -89,6 +102,7 @@ impl Oracle {
             open_takes: BTreeMap::new(),
             acknowledged: Index(0),
             messages: 0,
+            coverage: Coverage::default(),
         }
     }
 
@@ -104,6 +118,11 @@ impl Oracle {
 
     pub(super) fn committed(&self) -> Index {
         Index(self.decided.len() as u64)
+    }
+
+    /// The rare answers that were committed.
+    pub(super) fn coverage(&self) -> &Coverage {
+        &self.coverage
     }
 
     pub(super) fn acknowledged(&self) -> Index {
@@ -154,10 +173,11 @@ impl Oracle {
     fn note(
         &mut self,
         command: &Command,
-        (reply, _): (Reply, Effects),
+        (reply, effects): (Reply, Effects),
         bodies: &Bytes,
         position: &mut usize,
     ) -> Result<(), Violation> {
+        self.cover(command, &reply, &effects);
         if let Some(content) = Content::of_command(command)
             && !matches!(reply, Reply::Published { repeated: true, .. })
         {
@@ -186,6 +206,40 @@ impl Oracle {
             _ => {}
         }
         Ok(())
+    }
+
+    fn cover(&mut self, command: &Command, reply: &Reply, effects: &Effects) {
+        let coverage = &mut self.coverage;
+        coverage.rare_if(effects.leases_expired > 0, Rare::LeaseExpired);
+        coverage.rare_if(effects.died > 0, Rare::Died);
+        coverage.rare_if(matches!(command, Command::Time { .. }), Rare::TimeCommand);
+        let rare = match (command, reply) {
+            (_, Reply::Created { repeated: true, .. }) => Rare::CreateRepeated,
+            (_, Reply::Published { repeated: true, .. }) => Rare::SessionRetry,
+            (_, Reply::SessionOpened { resumed: true, .. }) => Rare::SessionResumed,
+            (_, Reply::Popped { repeated: true, .. }) => Rare::PopRepeated,
+            (_, Reply::Redriven { count }) if *count > 0 => Rare::Redriven,
+            (Command::Receive { .. }, Reply::Received { deliveries, .. }) if deliveries.is_empty() => {
+                Rare::SkippedCandidates
+            }
+            (Command::Ack { .. }, Reply::Settled { outcomes }) => {
+                coverage.rare_if(outcomes.contains(&queue::Outcome::Gone), Rare::AckGone);
+                coverage.rare_if(outcomes.contains(&queue::Outcome::Stale), Rare::AckStale);
+                return;
+            }
+            (_, Reply::Refused(refused)) => match refused {
+                Refused::TopicExists { .. } => Rare::TopicExists,
+                Refused::NoSuchTopic => Rare::NoSuchTopic,
+                Refused::OverLimit { .. } => Rare::LimitReached,
+                Refused::SequenceReused { .. } => Rare::SequenceReused,
+                Refused::OutOfSequence { .. } => Rare::OutOfSequence,
+                Refused::SessionExpired { .. } => Rare::SessionExpired,
+                Refused::Fenced { .. } => Rare::Fenced,
+                _ => return,
+            },
+            _ => return,
+        };
+        coverage.rare(rare);
     }
 
     /// Reads one message out of an entry and checks every byte of it.
@@ -229,14 +283,16 @@ impl Oracle {
         Ok(())
     }
 
-    /// An answer leaves a node. Says what it was, or why it is wrong.
+    /// An answer leaves a node. Says what it was, or why it is wrong. Some failures need an excuse: a disk that cannot be
+    /// read, or disks that are full.
     pub(super) fn answered(
         &mut self,
         id: CallId,
         call: &Call,
         result: &Result<Response, Failure>,
+        excuse: Excuse,
     ) -> Result<Verdict, Violation> {
-        let verdict = self.judge(id, call, result)?;
+        let verdict = self.judge(id, call, result, excuse)?;
         match verdict {
             Verdict::Unknown => self.may_have_happened(&call.request),
             Verdict::Done => self.count_possible(&call.request),
@@ -290,6 +346,7 @@ impl Oracle {
         id: CallId,
         call: &Call,
         result: &Result<Response, Failure>,
+        excuse: Excuse,
     ) -> Result<Verdict, Violation> {
         let wrong = |why: &str| {
             Err(Violation(format!(
@@ -323,6 +380,10 @@ impl Oracle {
                 Reason::FailedPrecondition | Reason::NodeNotFound
                     if matches!(call.request, Request::TransferLeadership { .. }) =>
                 {
+                    Ok(Verdict::NotDone)
+                }
+                Reason::DataUnreadable if excuse.is_unreadable => Ok(Verdict::NotDone),
+                Reason::DiskFull if excuse.is_full && matches!(call.request, Request::Publish { .. }) => {
                     Ok(Verdict::NotDone)
                 }
                 _ if self.claim(id, call, result) => Ok(Verdict::Done),

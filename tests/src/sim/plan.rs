@@ -3,6 +3,7 @@
 
 use super::random::Random;
 use raftqueue_raft::NodeId;
+use std::collections::BTreeSet;
 
 /// A moment or a span of virtual time, in microseconds.
 pub type Micros = u64;
@@ -51,6 +52,89 @@ pub enum Fault {
     FalseHint,
     /// The leader is asked to hand over, as a node that stops does.
     HandOver,
+    /// Several nodes lose touch one after the other, and come back in another order.
+    Swizzle,
+    /// A connection breaks, and part of what was on the way arrives long after.
+    LateReset,
+    /// A clock runs fast or slow, up to 5 %.
+    Drift,
+    /// A write is out and never comes back while the process lives.
+    Hang,
+    /// A write fails, having written any part.
+    FailWrite,
+    /// A sync fails, and what it should have written is called clean and is lost.
+    FailSync,
+    /// Reads fail for a while.
+    FailRead,
+    /// A disk is full, or nearly, for a while.
+    FullDisk,
+    /// A read shows a flipped bit; the medium is whole.
+    RotOnRead,
+    /// Bits flip, or a sector is zeroed, in what was synced and proven long ago.
+    Rot,
+    /// A sector of proven bytes was overwritten by what belongs elsewhere.
+    Misdirected,
+    /// A disk comes back blank.
+    Wiped,
+    /// Two nodes get each other's disks, for a while.
+    Swapped,
+    /// A node gets a copy of another one's disk, for a while.
+    Cloned,
+    /// A disk comes back as it was some time ago, as from a backup.
+    SetBack,
+}
+
+impl Fault {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Fault; 31] = [
+        Fault::Crash,
+        Fault::PowerCut,
+        Fault::CrashInside,
+        Fault::CrashSeveral,
+        Fault::CrashAll,
+        Fault::Pause,
+        Fault::Split,
+        Fault::OneWay,
+        Fault::CutLink,
+        Fault::Reset,
+        Fault::Storm,
+        Fault::SlowDisk,
+        Fault::Stall,
+        Fault::ClockJump,
+        Fault::FalseHint,
+        Fault::HandOver,
+        Fault::Swizzle,
+        Fault::LateReset,
+        Fault::Drift,
+        Fault::Hang,
+        Fault::FailWrite,
+        Fault::FailSync,
+        Fault::FailRead,
+        Fault::FullDisk,
+        Fault::RotOnRead,
+        Fault::Rot,
+        Fault::Misdirected,
+        Fault::Wiped,
+        Fault::Swapped,
+        Fault::Cloned,
+        Fault::SetBack,
+    ];
+}
+
+/// Where the faults of a life are left out to find those that matter. Each fault draws from a stream of its own, so that
+/// the others stay what they were.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Kinds that do not come.
+    pub kinds: BTreeSet<Fault>,
+    /// Single faults, by their number in the life.
+    pub faults: BTreeSet<u64>,
+    /// No leader is struck down because it leads.
+    pub strikes: bool,
+    /// The network loses, doubles and reorders nothing by itself.
+    pub losses: bool,
+    /// Kinds of clients, as [`Plan::clients`] numbers them.
+    pub clients: BTreeSet<usize>,
 }
 
 /// The parameters of one life.
@@ -111,6 +195,12 @@ pub struct Plan {
     pub body_bytes: u64,
     /// Each node's wall clock is off by up to this much, in milliseconds.
     pub skew_ms: u64,
+    /// Free bytes below which a disk counts as full.
+    pub reserve_bytes: u64,
+    /// Faults left out on purpose.
+    pub left_out: LeftOut,
+    /// The life goes on until its leader has died and a power cut has lost something.
+    pub is_demanding: bool,
 }
 
 impl Plan {
@@ -121,26 +211,8 @@ impl Plan {
         let random = &mut random;
         let nodes = random.weighted(&[(8, 1), (62, 3), (30, 5)]);
         let ids = (0..nodes).map(|_| NodeId(random.bits() | 1)).collect();
-        let all = [
-            Fault::Crash,
-            Fault::PowerCut,
-            Fault::CrashInside,
-            Fault::CrashSeveral,
-            Fault::CrashAll,
-            Fault::Pause,
-            Fault::Split,
-            Fault::OneWay,
-            Fault::CutLink,
-            Fault::Reset,
-            Fault::Storm,
-            Fault::SlowDisk,
-            Fault::Stall,
-            Fault::ClockJump,
-            Fault::FalseHint,
-            Fault::HandOver,
-        ];
         // Half of the kinds are rare in a life, so that the others get far.
-        let faults = all.iter().map(|fault| (random.pick(&[1, 1, 2, 6, 12]), *fault)).collect();
+        let faults = Fault::ALL.iter().map(|fault| (random.pick(&[1, 1, 2, 6, 12]), *fault)).collect();
         let is_slow = random.one_in(4);
         // In restless lives every leader is struck soon, and entries travel one at a time: much is left half done.
         let is_restless = random.one_in(3);
@@ -175,7 +247,27 @@ impl Plan {
             think: random.pick(&[5, 20, 60]) * MS,
             body_bytes: random.pick(&[40, 300, 3_000]),
             skew_ms: random.pick(&[0, 50, 2_000]),
+            reserve_bytes: 48 << 10,
+            left_out: LeftOut::default(),
+            is_demanding: true,
         }
+    }
+
+    /// The same life without some of its faults.
+    #[must_use]
+    pub fn without(mut self, left_out: LeftOut) -> Self {
+        self.is_demanding &= left_out == LeftOut::default();
+        if left_out.strikes {
+            self.struck_percent = 0;
+        }
+        if left_out.losses {
+            (self.loss_percent, self.doubled_percent, self.reorders) = (0, 0, false);
+        }
+        for kind in &left_out.clients {
+            self.clients[*kind] = 0;
+        }
+        self.left_out = left_out;
+        self
     }
 
     /// How many nodes there are.

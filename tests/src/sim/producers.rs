@@ -1,4 +1,5 @@
-//! Producers: plain ones never repeat a publish of unknown outcome, those with a session always do.
+//! Producers: plain ones never repeat a publish of unknown outcome, those with a session always do. Now and then one of
+//! those breaks the rules of sessions, and must be told so.
 
 use super::Violation;
 use super::calls::Answer;
@@ -27,8 +28,12 @@ struct Sessions {
     /// How many it had to give up.
     lost: u32,
     open: Option<SessionId>,
+    /// The one before, of an older epoch if the producer is named.
+    old: Option<SessionId>,
     /// The last sequence by topic.
     sequences: BTreeMap<String, u64>,
+    /// The last batch that was acknowledged.
+    done: Option<Batch>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +49,9 @@ impl Producer {
             is_named: random.percent(50),
             lost: 0,
             open: None,
+            old: None,
             sequences: BTreeMap::new(),
+            done: None,
         });
         Self { number, next: 0, sessions, batch: None }
     }
@@ -57,8 +64,20 @@ impl Producer {
             let name = sessions.is_named.then(|| format!("producer-{}-{}", self.number, sessions.lost));
             return (Request::OpenSession { name }, allowed);
         }
+        if let Some(session) = self.sessions.as_ref().and_then(|sessions| sessions.open)
+            && self.batch.is_none()
+            && random.one_in(150)
+        {
+            // It goes on as if it had not: the session is unknown from then on.
+            return (Request::CloseSession { session }, allowed);
+        }
         let batch = self.batch.take().unwrap_or_else(|| self.new_batch(plan, random));
-        let session = self.sessions.as_ref().and_then(|sessions| sessions.open).zip(batch.sequence);
+        let is_old = random.one_in(20);
+        let session = self
+            .sessions
+            .as_ref()
+            .and_then(|sessions| if is_old { sessions.old.or(sessions.open) } else { sessions.open });
+        let session = session.zip(batch.sequence);
         let request = Request::Publish {
             topic: batch.topic.clone(),
             session: session.map(|(session, sequence)| SessionStep { session, sequence }),
@@ -69,6 +88,11 @@ impl Producer {
     }
 
     fn new_batch(&mut self, plan: &Plan, random: &mut Random) -> Batch {
+        if let Some(done) = self.sessions.as_ref().and_then(|sessions| sessions.done.clone())
+            && random.one_in(40)
+        {
+            return done;
+        }
         let topic = match self.sessions {
             Some(_) => lasting_topic(plan, random),
             None => any_topic(plan, random),
@@ -77,8 +101,14 @@ impl Producer {
         let numbers = self.next..self.next + u32::try_from(count).expect("small");
         self.next = numbers.end;
         let origins = numbers.map(|number| Origin { producer: self.number, number }).collect();
-        let sequence =
-            self.sessions.as_ref().map(|sessions| sessions.sequences.get(&topic).copied().unwrap_or(0) + 1);
+        let last =
+            self.sessions.as_ref().map(|sessions| sessions.sequences.get(&topic).copied().unwrap_or(0));
+        // Mostly the next one; else one that is taken, or one too many.
+        let sequence = last.map(|last| match random.below(80) {
+            0 if last > 0 => last,
+            1 => last + 2,
+            _ => last + 1,
+        });
         Batch { topic, origins, sequence }
     }
 
@@ -92,9 +122,10 @@ impl Producer {
         match answer {
             Answer::Response(Response::SessionOpened { session }) => {
                 if let Some(sessions) = &mut self.sessions {
-                    sessions.open = Some(*session);
+                    sessions.old = sessions.open.replace(*session);
                 }
             }
+            Answer::Response(Response::SessionClosed) => {}
             Answer::Response(Response::Published { topic, first_offset, count, .. }) => {
                 let Some(batch) = self.batch.take() else { return Ok(false) };
                 Violation::unless(*count == batch.origins.len() as u64, || {
@@ -119,7 +150,7 @@ impl Producer {
                 // What was unknown stays unknown.
                 self.batch = None;
                 if let Some(sessions) = &mut self.sessions {
-                    sessions.open = None;
+                    (sessions.open, sessions.old, sessions.done) = (None, None, None);
                     sessions.lost += 1;
                     sessions.sequences.clear();
                 }
@@ -146,7 +177,9 @@ impl Producer {
 
     fn count(&mut self, batch: &Batch) {
         if let (Some(sessions), Some(sequence)) = (&mut self.sessions, batch.sequence) {
-            sessions.sequences.insert(batch.topic.clone(), sequence);
+            let last = sessions.sequences.entry(batch.topic.clone()).or_default();
+            *last = sequence.max(*last);
+            sessions.done = Some(batch.clone());
         }
     }
 }

@@ -41,10 +41,11 @@ pub struct Summary {
     pub loads: u64,
     pub state_checks: u64,
     pub disk_checks: u64,
+    pub taken_out: u64,
 }
 
 impl Summary {
-    fn rows(&self) -> [(&'static str, u64); 35] {
+    fn rows(&self) -> [(&'static str, u64); 36] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -81,10 +82,11 @@ impl Summary {
             ("reads of the log", self.loads),
             ("queue states compared", self.state_checks),
             ("disks opened to compare", self.disk_checks),
+            ("nodes that refused their disk for good", self.taken_out),
         ]
     }
 
-    fn fields(&mut self) -> [&mut u64; 35] {
+    fn fields(&mut self) -> [&mut u64; 36] {
         [
             &mut self.seeds,
             &mut self.events,
@@ -121,6 +123,7 @@ impl Summary {
             &mut self.loads,
             &mut self.state_checks,
             &mut self.disk_checks,
+            &mut self.taken_out,
         ]
     }
 
@@ -135,7 +138,7 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in self.rows() {
-            writeln!(f, "  {name:<32}{value:>12}")?;
+            writeln!(f, "  {name:<56}{value:>12}")?;
         }
         Ok(())
     }

@@ -3,12 +3,13 @@
 use super::Violation;
 use super::calls::{Answer, Call, Place};
 use super::clients::NOBODY;
+use super::coverage::Rare;
 use super::message::Origin;
 use super::nodes::fingerprint;
-use super::oracle::Verdict;
+use super::oracle::{Excuse, Verdict};
 use super::plan::{MS, Micros};
 use super::world::{Event, World};
-use raftqueue_node::api::{Delivery, Failure, MessageRef, Request, Response};
+use raftqueue_node::api::{Delivery, Failure, MessageRef, Reason, Request, Response};
 use raftqueue_node::codec::Unreadable;
 use raftqueue_node::replica::{self, CallId};
 
@@ -99,12 +100,28 @@ impl World {
         let Some(call) = self.calls.get(&id).filter(|call| call.place == Place::AtNode(boot)) else {
             return Err(Violation(format!("node {node} answers call {} twice: {result:?}", id.0)));
         };
-        let is_late = self.now > call.due + LATENESS_MAX
+        // A slow clock makes all waiting longer.
+        let is_late = self.now > call.due + LATENESS_MAX + call.allowed / 16
             && self.now > self.nodes[node].resumed + LATENESS_MAX + call.allowed;
         Violation::unless(!is_late, || {
             format!("call {} was due at {} and is answered only now", id.0, call.due)
         })?;
-        let verdict = self.oracle.answered(id, call, &result)?;
+        let tight = self.nodes.iter().filter(|at| at.was_tight).count();
+        let excuse = Excuse {
+            is_unreadable: self.nodes[node].is_failing || self.nodes[node].is_damaged,
+            is_full: 2 * (self.nodes.len() - tight) <= self.nodes.len(),
+        };
+        let verdict = self.oracle.answered(id, call, &result, excuse)?;
+        if let Err(failure) = &result {
+            match failure.reason {
+                Reason::NotLeader => self.coverage.rare(Rare::NotLeader),
+                Reason::NoLeader => self.coverage.rare(Rare::CallOverdue),
+                Reason::DiskFull => self.coverage.rare(Rare::PublishDiskFull),
+                Reason::DataUnreadable => self.coverage.rare(Rare::ReadFailure),
+                _ => {}
+            }
+        }
+        self.coverage.rare_if(verdict == Verdict::Unknown, Rare::CallUnknown);
         match verdict {
             Verdict::Done => self.summary.calls_done += 1,
             Verdict::Looked => self.summary.looks += 1,
@@ -149,7 +166,8 @@ impl World {
         Ok(())
     }
 
-    /// The bodies of an answer could not be read: there is no excuse, since they were located when it was given.
+    /// The bodies of an answer could not be read. They were located when it was given, so only a disk that fails or rots
+    /// excuses that; the call has happened, and its client does not know what it got.
     pub(super) fn bodies_unreadable(
         &mut self,
         node: usize,
@@ -157,6 +175,12 @@ impl World {
         topic: u64,
         unreadable: &Unreadable,
     ) -> Result<(), Violation> {
+        if self.nodes[node].is_failing || self.nodes[node].is_damaged {
+            self.coverage.rare(Rare::ReadFailure);
+            let failure = Failure::unknown(Reason::DataUnreadable, unreadable.to_string());
+            self.answer(id, Answer::Failure(failure));
+            return Ok(());
+        }
         let request = self.calls.get(&id).map(|call| &call.request);
         Err(Violation(format!(
             "node {node} cannot read the messages of topic {topic} for call {} ({request:?}): {unreadable}",

@@ -3,12 +3,13 @@
 use super::calls::{Answer, Call};
 use super::checker::Checker;
 use super::clients::Client;
+use super::coverage::Coverage;
 use super::digest::Durable;
 use super::ledger::Ledger;
 use super::network::{Network, Packet};
 use super::nodes::{Job, Node};
 use super::oracle::Oracle;
-use super::plan::{ELECTION_TICKS, Fault, MS, Micros, Plan, SECOND, TICK};
+use super::plan::{ELECTION_TICKS, MS, Micros, Plan, SECOND, TICK};
 use super::random::Random;
 use super::schedule::Schedule;
 use super::summary::Summary;
@@ -24,7 +25,8 @@ pub(super) enum Event {
     Tick { node: usize, boot: u32 },
     Turn { node: usize, boot: u32 },
     Arrive(Box<Packet>),
-    Written { node: usize, boot: u32 },
+    Written { node: usize, boot: u32, writes: u64 },
+    FreeBytes { node: usize, boot: u32 },
     Settle { node: usize, boot: u32 },
     Idle { node: usize, boot: u32, writes: u64 },
     StallLook { node: usize, boot: u32, writes: u64 },
@@ -35,6 +37,10 @@ pub(super) enum Event {
     Patience { call: CallId },
     ClientTurn { client: usize },
     Fault,
+    Clog { node: usize, until: Micros },
+    Remount { node: usize },
+    MakeRoom { node: usize },
+    Unhang { node: usize, boot: u32, writes: u64 },
     Restart { node: usize },
     Resume { node: usize },
 }
@@ -70,6 +76,9 @@ pub(super) struct World {
     pub(super) random: Random,
     pub(super) trace: Trace,
     pub(super) summary: Summary,
+    pub(super) coverage: Coverage,
+    /// Faults so far.
+    pub(super) faults: u64,
     /// The disks that are slow, and until when.
     pub(super) slow_disk_until: BTreeMap<usize, Micros>,
     /// The node that each client asks, as long as it answers.
@@ -101,6 +110,8 @@ impl World {
             random,
             trace: Trace::new(telling),
             summary: Summary { seeds: 1, ..Summary::default() },
+            coverage: Coverage::default(),
+            faults: 0,
             slow_disk_until: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             heard: None,
@@ -128,7 +139,8 @@ impl World {
         self.summary.elections = self.checker.elections;
         self.summary.entries = self.checker.committed().0;
         self.summary.messages = self.oracle.messages;
-        Ok(Life { summary: self.summary, hash: self.trace.hash })
+        self.coverage.add(self.oracle.coverage());
+        Ok(Life { summary: self.summary, coverage: self.coverage, hash: self.trace.hash })
     }
 
     pub(super) fn story(&self) -> Vec<String> {
@@ -137,7 +149,7 @@ impl World {
 
     /// Every life has a leader that dies and a power cut that loses something.
     fn has_seen_enough(&self) -> bool {
-        self.summary.leader_crashes > 0 && self.summary.lossy_cuts > 0
+        !self.plan.is_demanding || self.summary.leader_crashes > 0 && self.summary.lossy_cuts > 0
     }
 
     /// Formats and starts all nodes and forms the cluster.
@@ -179,7 +191,8 @@ impl World {
         match event {
             Event::Tick { node, boot } => {
                 if self.nodes[node].lives(boot) {
-                    self.schedule.add(self.now + TICK, Event::Tick { node, boot });
+                    let length = self.nodes[node].clockwork.tick();
+                    self.schedule.add(self.now + length, Event::Tick { node, boot });
                     self.tick(node);
                 }
             }
@@ -189,9 +202,14 @@ impl World {
                 }
             }
             Event::Arrive(packet) => self.arrive(*packet),
-            Event::Written { node, boot } => {
+            Event::Written { node, boot, writes } => {
                 if self.nodes[node].lives(boot) {
-                    self.written(node)?;
+                    self.written(node, writes)?;
+                }
+            }
+            Event::FreeBytes { node, boot } => {
+                if self.nodes[node].lives(boot) {
+                    self.look_at_free_bytes(node, boot);
                 }
             }
             Event::Settle { node, boot } => {
@@ -225,6 +243,14 @@ impl World {
             Event::Patience { call } => self.patience_ends(call)?,
             Event::ClientTurn { client } => self.client_turn(client),
             Event::Fault => self.fault()?,
+            Event::Clog { node, until } => self.clog(node, until),
+            Event::Remount { node } => self.remount(node)?,
+            Event::MakeRoom { node } => self.make_room(node),
+            Event::Unhang { node, boot, writes } => {
+                if self.nodes[node].lives(boot) {
+                    self.unhang(node, writes)?;
+                }
+            }
             Event::Restart { node } => {
                 if !self.nodes[node].is_up() {
                     self.start(node)?;
@@ -242,12 +268,4 @@ impl World {
 
     /// The election timeout.
     pub(super) const ELECTION: Micros = ELECTION_TICKS as Micros * TICK;
-
-    /// Kinds of faults, as the plan weighs them.
-    pub(super) fn pick_fault(&mut self) -> Fault {
-        let faults = std::mem::take(&mut self.plan.faults);
-        let fault = self.random.weighted(&faults);
-        self.plan.faults = faults;
-        fault
-    }
 }

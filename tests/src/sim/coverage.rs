@@ -1,0 +1,145 @@
+//! What the lives have met: every kind of fault, and the branches of the cores that only rare schedules reach. A checker
+//! that never saw a branch says nothing about it, so the default run fails if one of these stays at zero.
+//!
+//! All of it is read off outputs, answers and committed commands; the cores count nothing for it.
+
+use super::plan::Fault;
+use std::fmt;
+
+macro_rules! rarities {
+    ($($name:ident: $text:literal,)*) => {
+        /// Something that happens only in rare schedules.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Rare {
+            $(#[doc = $text] $name,)*
+        }
+
+        impl Rare {
+            /// All of them with what they are, in the order of their numbers.
+            pub const ALL: &[(Rare, &str)] = &[$((Rare::$name, $text),)*];
+        }
+    };
+}
+
+rarities! {
+    PreVoteRefused: "a pre-vote is refused",
+    VoteRefused: "a vote is refused",
+    TermWithoutLeader: "a candidate gives up its term",
+    StepDownUnheard: "a leader that hears no quorum steps down",
+    AppendRejected: "an append does not fit and is probed again",
+    PeerAsked: "a peer is asked what it lacks",
+    StalledReply: "a peer says that its disk hangs",
+    HandOver: "a leader tells another to take over",
+    HandOverOnStall: "a leader with a hanging disk hands over",
+    HandOverOnFullDisk: "a leader with a full disk hands over",
+    Truncation: "entries that were received are cut off",
+    DurableTruncation: "entries on disk are cut off",
+    LoadForPeer: "old entries are read for a peer",
+    LoadToApply: "entries are read back to be applied",
+    LookUpFromDisk: "sizes of messages are read from disk",
+    BodiesFromDisk: "bodies are read from disk",
+    TornBatch: "a recovery cuts a torn batch",
+    UnheardWriteKept: "a write that nobody heard of survives a crash",
+    UnheardWriteLost: "a write that nobody heard of is lost",
+    CrashRecovering: "a node crashes while it recovers",
+    PoisonedLog: "a log is closed by an error of its disk",
+    RefusedStart: "a node cannot read its disk and does not start",
+    NoSpace: "a write waits for room",
+    RefusedDamage: "a damaged disk is refused",
+    RefusedForeignDisk: "the disk of another node is refused",
+    RefusedBlank: "a blank disk is not taken for a member's",
+    RefusedSetBack: "a disk that was set back is noticed by the leader",
+    ReadFailure: "a message cannot be read at the moment",
+    PublishDiskFull: "a publish is refused for want of room",
+    CallOverdue: "a call is not done in time",
+    CallUnknown: "a call is of unknown outcome",
+    NotLeader: "a node that does not lead says so",
+    CreateRepeated: "a topic is made again by the same request",
+    TopicExists: "a topic exists already",
+    NoSuchTopic: "a topic does not exist",
+    LimitReached: "a topic is full",
+    SessionResumed: "a named producer comes back",
+    SessionRetry: "a publish is repeated in its session",
+    SequenceReused: "a sequence is used for another batch",
+    OutOfSequence: "a sequence does not follow the last one",
+    SessionExpired: "a session is unknown",
+    Fenced: "an older producer of a name is fenced off",
+    AckGone: "an ack comes for a message that is gone",
+    AckStale: "an ack comes for a lease that is another's",
+    LeaseExpired: "a lease runs out",
+    Died: "a message dies",
+    Redriven: "a dead message is sent again",
+    SkippedCandidates: "a receive finds its candidates taken",
+    PopRepeated: "a pop is repeated",
+    TimeCommand: "time passes by a command of its own",
+}
+
+/// How often each of them was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    faults: [u64; Fault::ALL.len()],
+    rare: [u64; Rare::ALL.len()],
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self { faults: [0; Fault::ALL.len()], rare: [0; Rare::ALL.len()] }
+    }
+}
+
+impl Coverage {
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.faults[fault as usize] += 1;
+    }
+
+    pub(super) fn rare(&mut self, rare: Rare) {
+        self.rare[rare as usize] += 1;
+    }
+
+    pub(super) fn rare_if(&mut self, happened: bool, rare: Rare) {
+        self.rare[rare as usize] += u64::from(happened);
+    }
+
+    /// Faults of a kind that took effect.
+    #[must_use]
+    pub fn faults_of(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize]
+    }
+
+    /// How often it happened.
+    #[must_use]
+    pub fn times(&self, rare: Rare) -> u64 {
+        self.rare[rare as usize]
+    }
+
+    /// Adds another life.
+    pub fn add(&mut self, other: &Coverage) {
+        for (sum, more) in self.faults.iter_mut().zip(other.faults) {
+            *sum += more;
+        }
+        for (sum, more) in self.rare.iter_mut().zip(other.rare) {
+            *sum += more;
+        }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (String, u64)> {
+        let faults = Fault::ALL.iter().zip(self.faults).map(|(fault, count)| (format!("{fault:?}"), count));
+        let rare = Rare::ALL.iter().zip(self.rare).map(|((_, text), count)| ((*text).to_owned(), count));
+        faults.chain(rare)
+    }
+
+    /// What was never met.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<String> {
+        self.rows().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count) in self.rows() {
+            writeln!(f, "  {name:<56}{count:>12}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! How a process starts on whatever its disk holds: it goes on from what was acknowledged, or it refuses and says why.
+//! Nothing in between: no start may cut, change or invent anything that was acknowledged.
+
+use super::Violation;
+use super::checker::Seen;
+use super::coverage::Rare;
+use super::digest::{Durable, Trail};
+use super::nodes::{Running, settings};
+use super::plan::SECOND;
+use super::world::{Event, World};
+use raftqueue_node::bodies::Bodies;
+use raftqueue_node::replica::{self, Replica};
+use raftqueue_raft::{self as raft, HardState, Index};
+use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
+use raftqueue_wal::{DataDir, OpenError, Options, ReadError, Wal};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Why a disk is not started from.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// The log does not open.
+    Open(OpenError),
+    /// Neither copy of the hard state can be read: the node must be replaced.
+    HardStateLost,
+    /// The log opens, and not every entry can be read.
+    Read(ReadError),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Open(error) => error.fmt(f),
+            Refused::HardStateLost => f.write_str("the hard state is lost"),
+            Refused::Read(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Refused {
+    /// The disk refused a call, which says nothing about what it holds.
+    fn is_io(&self) -> bool {
+        matches!(self, Refused::Open(OpenError::Io { .. }) | Refused::Read(ReadError::Io { .. }))
+    }
+
+    /// What the disk holds is damaged, or not this node's.
+    fn is_damage(&self) -> bool {
+        match self {
+            Refused::Open(error) => !matches!(error, OpenError::Io { .. } | OpenError::AnotherProcess),
+            Refused::HardStateLost => true,
+            Refused::Read(error) => matches!(error, ReadError::Rot(_)),
+        }
+    }
+
+    fn is_foreign(&self) -> bool {
+        matches!(self, Refused::Open(OpenError::OtherNode { .. }))
+    }
+
+    fn is_blank(&self) -> bool {
+        matches!(self, Refused::Open(OpenError::NotFormatted))
+    }
+}
+
+/// An opened log.
+pub(super) struct Found {
+    directory: DataDir,
+    wal: Wal,
+    recovered: raft::Recovered,
+    /// A batch was torn.
+    is_cut: bool,
+}
+
+/// Opens the log of a disk.
+pub(super) fn open(disk: &FakeDisk, name: &str, options: Options) -> Result<Found, Refused> {
+    let mut directory = DataDir::open(Arc::new(disk.clone()), Some(name)).map_err(Refused::Open)?;
+    let (wal, found) = directory.open_log(options).map_err(Refused::Open)?;
+    let recovered = raft::Recovered {
+        hard_state: found.hard_state.ok_or(Refused::HardStateLost)?,
+        last_index: found.last_index,
+        term_runs: found.term_runs,
+        configurations: found.configurations,
+    };
+    Ok(Found { directory, wal, recovered, is_cut: found.cut.is_some() })
+}
+
+impl Found {
+    /// What a node says of it when it says hello: its last index and its term.
+    pub(super) fn shows(&self) -> (Index, raft::Term) {
+        (self.recovered.last_index, self.recovered.hard_state.term)
+    }
+
+    /// Every entry of it.
+    fn entries(&self) -> Result<Vec<raft::Entry>, Refused> {
+        match self.recovered.last_index {
+            Index(0) => Ok(Vec::new()),
+            last => self.wal.reader().entries(Index(1), last.next(), u64::MAX).map_err(Refused::Read),
+        }
+    }
+}
+
+impl World {
+    pub(super) fn options(&mut self, node: usize) -> Options {
+        let entropy = self.nodes[node].random.bits();
+        Options { segment_bytes: self.plan.segment_bytes, entropy, ..Options::default() }
+    }
+
+    /// What an opened log holds. One that is damaged in a place that a start does not look at is taken for the one of its
+    /// length that it must be.
+    fn content(
+        &mut self,
+        node: usize,
+        found: &Found,
+        entries: Result<Vec<raft::Entry>, Refused>,
+    ) -> Result<Durable, Violation> {
+        let hard_state = found.recovered.hard_state;
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(refused) if refused.is_damage() && self.nodes[node].is_damaged => {
+                return self.content_by_terms(node, &found.recovered);
+            }
+            Err(refused) => return Err(Violation(format!("node {node} cannot read its log: {refused}"))),
+        };
+        let mut trail = Trail::default();
+        for entry in &entries {
+            self.checker.append(&mut trail, entry)?;
+        }
+        Ok(Durable { hard_state, trail })
+    }
+
+    fn content_by_terms(&self, node: usize, recovered: &raft::Recovered) -> Result<Durable, Violation> {
+        let hard_state: HardState = recovered.hard_state;
+        let sure = &self.disks[&self.nodes[node].id];
+        let known = [Some(sure), self.nodes[node].maybe.as_ref()];
+        let fitting = known.into_iter().flatten().find(|durable| {
+            durable.trail.last() == recovered.last_index && durable.trail.term_runs() == recovered.term_runs
+        });
+        let trail = fitting.map(|durable| durable.trail.clone()).ok_or_else(|| {
+            Violation(format!(
+                "node {node} opens a damaged log to {} where {} was acknowledged",
+                recovered.last_index,
+                sure.trail.last()
+            ))
+        })?;
+        Ok(Durable { hard_state, trail })
+    }
+
+    /// What was found must be what was acknowledged, or that and the write that a crash hit.
+    fn check_found(&self, node: usize, found: &Durable) -> Result<(), Violation> {
+        let sure = &self.disks[&self.nodes[node].id];
+        let maybe = self.nodes[node].maybe.as_ref().unwrap_or(sure);
+        let is_known = [&sure.trail, &maybe.trail].contains(&&found.trail)
+            && [sure.hard_state, maybe.hard_state].contains(&found.hard_state);
+        Violation::unless(is_known, || {
+            format!(
+                "node {node} finds {:?} and a log to {} after a crash; acknowledged were {:?} and {}, under way {:?} and {}",
+                found.hard_state,
+                found.trail.last(),
+                sure.hard_state,
+                sure.trail.last(),
+                maybe.hard_state,
+                maybe.trail.last()
+            )
+        })
+    }
+
+    /// Opens what the worst power cut would leave: from now on that is certain.
+    pub(super) fn look_at_disk(&mut self, node: usize) -> Result<(), Violation> {
+        if self.nodes[node].shelf.is_some() {
+            return Ok(());
+        }
+        self.summary.disk_checks += 1;
+        let options = self.options(node);
+        let at = &self.nodes[node];
+        let view = at.disk.durable_view();
+        view.set_capacity(u64::MAX);
+        let found = match open(&view, &at.name(), options) {
+            Ok(found) => found,
+            Err(refused) if at.is_damaged && refused.is_damage() => return Ok(()),
+            Err(refused) => {
+                return Err(Violation(format!("the disk of node {node} cannot be opened: {refused}")));
+            }
+        };
+        let entries = found.entries();
+        let found = self.content(node, &found, entries)?;
+        self.check_found(node, &found)?;
+        self.disks.insert(self.nodes[node].id, found);
+        Ok(())
+    }
+
+    /// Starts a process on whatever its disk holds.
+    pub(super) fn start(&mut self, node: usize) -> Result<(), Violation> {
+        if self.nodes[node].out.is_some() {
+            return Ok(());
+        }
+        self.nodes[node].is_failing = false;
+        if self.is_working() {
+            self.spoil_start(node);
+        }
+        let options = self.options(node);
+        let at = &mut self.nodes[node];
+        at.boot += 1;
+        let (name, disk) = (at.name(), at.disk.clone());
+        let found = match open(&disk, &name, options) {
+            Ok(found) => found,
+            Err(refused) => return self.start_refused(node, &refused),
+        };
+        Violation::unless(self.nodes[node].shelf.is_none(), || {
+            format!("node {node} starts on a disk that is not its own")
+        })?;
+        let content = match found.entries() {
+            // Only the simulator reads the whole log, so a call that fails here fails nobody.
+            Err(refused) if refused.is_io() || disk.is_crashed() => {
+                return self.start_refused(node, &refused);
+            }
+            entries => self.content(node, &found, entries)?,
+        };
+        self.check_found(node, &content)?;
+        self.run(node, found, content)
+    }
+
+    /// Something may go wrong before the node has read its disk.
+    fn spoil_start(&mut self, node: usize) {
+        let disk = self.nodes[node].disk.clone();
+        if self.random.one_in(12) {
+            disk.crash_at_call(self.random.between(1, 40));
+        } else if self.random.one_in(24) {
+            self.nodes[node].is_failing = true;
+            disk.inject(Refusal {
+                operation: self.random.pick(&[
+                    Operation::Read,
+                    Operation::Write,
+                    Operation::Sync,
+                    Operation::Create,
+                ]),
+                file_prefix: String::new(),
+                skip: self.random.below(12),
+                count: 1,
+                error: io::ErrorKind::Other,
+            });
+        }
+    }
+
+    fn start_refused(&mut self, node: usize, refused: &Refused) -> Result<(), Violation> {
+        let at = &self.nodes[node];
+        if at.disk.is_crashed() {
+            return self.crash_starting(node);
+        }
+        if at.shelf.is_some() && refused.is_foreign() {
+            // Nothing was changed on it, and nothing happens until somebody mounts the right one.
+            self.coverage.rare(Rare::RefusedForeignDisk);
+            self.trace
+                .note(self.now, &[10, node as u64], || format!("node {node} refuses to start: {refused}"));
+            return Ok(());
+        }
+        if at.is_damaged && refused.is_damage() {
+            let is_blank = refused.is_blank();
+            self.coverage.rare(if is_blank { Rare::RefusedBlank } else { Rare::RefusedDamage });
+            self.take_out(node, if is_blank { "its disk is blank" } else { "its disk is damaged" });
+            self.trace.note(self.now, &[11, node as u64], || format!("node {node} stays down: {refused}"));
+            return Ok(());
+        }
+        Violation::unless((at.is_failing || at.was_tight) && refused.is_io(), || {
+            format!("node {node} cannot start: {refused}")
+        })?;
+        self.trace.note(self.now, &[12, node as u64], || format!("node {node} cannot start: {refused}"));
+        self.coverage.rare(Rare::RefusedStart);
+        let power = self.random.percent(30);
+        self.lose(node, power)?;
+        self.restart_later(node);
+        Ok(())
+    }
+
+    fn crash_starting(&mut self, node: usize) -> Result<(), Violation> {
+        self.trace.note(self.now, &[2, node as u64], || format!("node {node} crashes while it starts"));
+        self.coverage.rare(Rare::CrashRecovering);
+        self.summary.crashes += 1;
+        self.summary.crashes_inside += 1;
+        let power = self.random.percent(50);
+        self.lose(node, power)?;
+        self.restart_later(node);
+        Ok(())
+    }
+
+    pub(super) fn restart_later(&mut self, node: usize) {
+        let at = self.now + 1_000 + self.random.waiting(self.plan.down_for);
+        self.schedule.add(at, Event::Restart { node });
+    }
+
+    fn run(&mut self, node: usize, found: Found, content: Durable) -> Result<(), Violation> {
+        let Found { directory, wal, recovered, is_cut } = found;
+        Violation::unless(recovered.term_runs == content.trail.term_runs(), || {
+            format!("node {node} reports the terms {:?}", recovered.term_runs)
+        })?;
+        let last = recovered.last_index;
+        self.trace.note(self.now, &[1, node as u64, last.0], || {
+            format!("node {node} starts with {:?} and a log to {last}", recovered.hard_state)
+        });
+        let at = &mut self.nodes[node];
+        let sure = &self.disks[&at.id];
+        if let Some(maybe) = at.maybe.take().filter(|maybe| maybe != sure) {
+            let is_kept = content == maybe;
+            self.coverage.rare(if is_kept { Rare::UnheardWriteKept } else { Rare::UnheardWriteLost });
+        }
+        self.coverage.rare_if(is_cut, Rare::TornBatch);
+        let logged = content.trail.clone();
+        self.disks.insert(at.id, content);
+        self.summary.recoveries += 1;
+        at.paused_until = None;
+        let reader = wal.reader();
+        let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes);
+        bodies.durable(last);
+        let seed = at.random.bits();
+        let proven = (wal.synced_to().segment, 0);
+        at.running = Some(Box::new(Running {
+            replica: Replica::new(settings(at.id, &self.plan, seed), recovered),
+            wal,
+            reader,
+            bodies,
+            _directory: directory,
+            inbox: Vec::new(),
+            at_once: Vec::new(),
+            is_turn_due: false,
+            strike_in: 0,
+            has_packets: false,
+            write: None,
+            busy_until: 0,
+            writes: 0,
+            write_ends: 0,
+            is_stalled: false,
+            is_full: false,
+            free_bytes: u64::MAX,
+            is_settled: true,
+            proven,
+            started: at.clockwork.own(self.now),
+            logged,
+            seen: Seen::default(),
+        }));
+        let boot = at.boot;
+        let first = self.now + self.random.below(at.clockwork.tick());
+        self.schedule.add(first, Event::Tick { node, boot });
+        self.schedule.add(self.now, Event::FreeBytes { node, boot });
+        Ok(())
+    }
+
+    /// The disk says how much room it has, after every write and every second.
+    pub(super) fn report_free_bytes(&mut self, node: usize) {
+        let running = self.nodes[node].running();
+        if let Ok(bytes) = running.wal.free_bytes() {
+            running.free_bytes = bytes;
+            self.hand(node, replica::Event::FreeBytes(bytes));
+        }
+    }
+
+    pub(super) fn look_at_free_bytes(&mut self, node: usize, boot: u32) {
+        self.report_free_bytes(node);
+        self.schedule.add(self.now + SECOND, Event::FreeBytes { node, boot });
+    }
+
+    /// A node must not come back: somebody has to look at its disk.
+    pub(super) fn take_out(&mut self, node: usize, why: &'static str) {
+        self.nodes[node].out = Some(why);
+        self.summary.taken_out += 1;
+    }
+
+    /// Whether a damaged disk is still good for a start once every byte of it was read.
+    pub(super) fn is_whole(&mut self, node: usize) -> bool {
+        let options = Options { verify_all: true, ..self.options(node) };
+        let at = &self.nodes[node];
+        let view = at.disk.deep_clone();
+        view.set_capacity(u64::MAX);
+        open(&view, &at.name(), options).is_ok_and(|found| found.entries().is_ok())
+    }
+}
