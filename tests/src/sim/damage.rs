@@ -247,7 +247,7 @@ impl World {
         at.disk.clear_refusals();
         at.disk.rot_reads(0);
         at.disk.set_capacity(u64::MAX);
-        (at.stalls_next, at.hangs_next, at.was_tight) = (false, false, false);
+        (at.stalls_next, at.hangs_next) = (false, false);
         if let Some(running) = &at.running {
             let writes = running.writes;
             self.unhang(node, writes)?;
