@@ -181,9 +181,12 @@ async fn leases_are_extended_for_as_long_as_a_message_is_held_and_no_longer() {
         });
         leases.flatten().collect::<Vec<_>>()
     };
-    while extended().len() < 3 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    for _ in 0..500 {
+        if extended().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
+    assert!(extended().len() >= 3, "three in each lease of a second");
     assert!(extended().iter().all(|offset| *offset == held.offset), "{:?}", extended());
     assert_ne!(mine.offset, held.offset);
 }
@@ -220,6 +223,22 @@ async fn closing_settles_what_was_settled_and_gives_the_rest_back() {
     assert_eq!(depth(&client).await, (800, 0, 0), "all at once, no lease has to end");
     let error = held.ack().await.expect_err("too late");
     assert_eq!(error.outcome, Outcome::NotDone, "{error}");
+}
+
+#[tokio::test]
+async fn closing_gives_back_what_an_earlier_stream_brought() {
+    let (served, client) = with_messages(1).await;
+    let mut consumer = client.consumer(TOPIC);
+    let held = consumer.receive().await.expect("received");
+    let address = served.address;
+    let node = served.stop().await;
+    let served = Served::start_at(node, address).await;
+    let client = Client::connect([served.endpoint()]).expect("addresses");
+    publish(&client, 1..2).await;
+    let of_the_new_stream = consumer.receive().await.expect("received");
+    assert_eq!((number(&held), number(&of_the_new_stream)), (0, 1));
+    consumer.close().await.expect("closed");
+    assert_eq!(depth(&client).await, (2, 0, 0));
 }
 
 #[tokio::test]
@@ -285,7 +304,8 @@ async fn a_leader_that_goes_in_the_middle_of_a_batch_costs_nothing() {
     }
     let _served = Served::start_at(node, address).await;
     for settlement in settlements {
-        assert_eq!(settlement.await, Ok(DONE));
+        let settled = timeout(Duration::from_secs(10), settlement).await.expect("sent again");
+        assert_eq!(settled, Ok(DONE));
     }
     seen.extend(consume_all(&mut consumer, 100).await);
     consumer.close().await.expect("closed");
@@ -323,8 +343,8 @@ async fn when_nobody_is_there_for_too_long_it_is_told_and_goes_on_after() {
     let first = consumer.receive().await.expect("received");
     let address = served.address;
     let node = served.stop().await;
-    let settlement = first.ack();
     consumer.receive().await.expect_err("nobody is there");
+    let settlement = first.ack();
     let error = settlement.await.expect_err("nobody is there");
     assert_eq!(error.outcome, Outcome::NotDone, "it was never sent: {error}");
     let _served = Served::start_at(node, address).await;
