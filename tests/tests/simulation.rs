@@ -50,7 +50,9 @@ fn no_seed_breaks_a_rule() {
                 coverage.add(&life.coverage);
             }
             Err(broken) => {
-                panic!("\n{broken}\nthe same again: RAFTQUEUE_SIM_SEED={seed} RAFTQUEUE_SIM_TRACE=1")
+                println!("{broken}\nnow it is made smaller");
+                let shrunk = sim::shrink(seed).expect("one seed is one life");
+                panic!("\n{shrunk}\nthe whole life: RAFTQUEUE_SIM_SEED={seed} RAFTQUEUE_SIM_TRACE=1")
             }
         }
     }
@@ -70,6 +72,20 @@ fn one_seed_is_one_life() {
     }
     let (one, other) = (sim::live(4).map(|life| life.hash), sim::live(5).map(|life| life.hash));
     assert_ne!(one.ok(), other.ok(), "two seeds are two lives");
+}
+
+#[test]
+fn a_broken_life_is_made_smaller() {
+    raft_mutants::activate(Some(raft_mutants::Mutant::CountSelfEarly));
+    let seed = (0..MUTANT_SEEDS_MAX).find(|seed| sim::live_telling(*seed, Telling::Silent).is_err());
+    let whole = sim::live(seed.expect("it is noticed")).expect_err("one seed is one life");
+    let shrunk = sim::shrink(whole.seed).expect("one seed is one life");
+    raft_mutants::activate(None);
+    println!("{shrunk}");
+    assert!(shrunk.left_out.kinds.len() > 15, "few kinds of faults matter: {shrunk}");
+    assert!(!shrunk.broken.story.is_empty() && shrunk.broken.seed == whole.seed);
+    // Without the bug the same seed ends well.
+    assert!(sim::live(whole.seed).is_ok());
 }
 
 /// Breaks a rule in every node and counts the seeds until somebody notices.

@@ -40,6 +40,7 @@ mod producers;
 mod queue_model;
 mod random;
 mod schedule;
+mod shrink;
 mod starting;
 mod summary;
 mod trace;
@@ -50,6 +51,7 @@ mod world;
 pub use coverage::{Coverage, Rare};
 pub use plan::{Fault, LeftOut, Micros, Plan};
 pub use random::Random;
+pub use shrink::{Shrunk, shrink};
 pub use summary::Summary;
 pub use trace::Telling;
 
@@ -87,6 +89,8 @@ pub struct Broken {
     pub seed: u64,
     /// The rule.
     pub rule: String,
+    /// Faults until then.
+    pub faults: u64,
     /// The last things that happened.
     pub story: Vec<String>,
 }
@@ -111,7 +115,12 @@ pub fn live(seed: u64) -> Result<Life, Box<Broken>> {
 /// # Errors
 /// [`Broken`], with a story as far as one was kept.
 pub fn live_telling(seed: u64, telling: Telling) -> Result<Life, Box<Broken>> {
-    let mut world = World::new(Plan::new(seed), telling);
+    live_plan(Plan::new(seed), telling)
+}
+
+fn live_plan(plan: Plan, telling: Telling) -> Result<Life, Box<Broken>> {
+    let seed = plan.seed;
+    let mut world = World::new(plan, telling);
     let outcome = quietly(|| catch_unwind(AssertUnwindSafe(|| world.live())));
     let rule = match outcome {
         Ok(Ok(life)) => return Ok(life),
@@ -122,10 +131,10 @@ pub fn live_telling(seed: u64, telling: Telling) -> Result<Life, Box<Broken>> {
             format!("a node panicked: {}", text.unwrap_or_default())
         }
     };
-    let story = world.story();
+    let (faults, story) = (world.faults, world.story());
     // What panicked may be in no state to be dropped in order; the process ends soon anyway.
     std::mem::forget(world);
-    Err(Box::new(Broken { seed, rule, story }))
+    Err(Box::new(Broken { seed, rule, faults, story }))
 }
 
 thread_local! {

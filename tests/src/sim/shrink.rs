@@ -1,0 +1,79 @@
+//! Makes a broken life smaller: leaves out clients and faults for as long as the same rule is broken without them.
+
+use super::plan::{Fault, LeftOut, Plan};
+use super::{Broken, Telling, live_plan};
+use std::fmt;
+
+/// Lives that a shrinking may cost.
+const LIVES_MAX: u64 = 150;
+
+/// A broken life with all that it does not need left out.
+#[derive(Clone, Debug)]
+pub struct Shrunk {
+    /// What it does without.
+    pub left_out: LeftOut,
+    /// How it ends, and its story.
+    pub broken: Box<Broken>,
+    lives: u64,
+}
+
+impl fmt::Display for Shrunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LeftOut { kinds, faults, strikes, losses, clients } = &self.left_out;
+        let left = self.broken.faults - faults.range(..self.broken.faults).count() as u64;
+        writeln!(f, "after {} lives, at most {left} faults are needed; left out are {kinds:?},", self.lives)?;
+        writeln!(f, "kinds of clients {clients:?}, struck leaders: {strikes}, losses: {losses}")?;
+        write!(f, "{}", self.broken)
+    }
+}
+
+/// The same rule broken elsewhere, or by other numbers.
+fn gist(rule: &str) -> String {
+    rule.chars().filter(|letter| !letter.is_ascii_digit()).take(40).collect()
+}
+
+/// Shrinks the life of a seed; `None` if nothing is broken in it.
+#[must_use]
+pub fn shrink(seed: u64) -> Option<Shrunk> {
+    let broken = live_plan(Plan::new(seed), Telling::Silent).err()?;
+    let mut shrunk = Shrunk { left_out: LeftOut::default(), broken, lives: 1 };
+    shrunk.attempt(|left_out| left_out.losses = true);
+    shrunk.attempt(|left_out| left_out.strikes = true);
+    for kind in 0..Plan::new(seed).clients.len() {
+        shrunk.attempt(|left_out| left_out.clients.extend([kind]));
+    }
+    for kind in Fault::ALL {
+        shrunk.attempt(|left_out| left_out.kinds.extend([kind]));
+    }
+    let mut length = shrunk.broken.faults / 2;
+    while length > 0 {
+        let mut from = 0;
+        while from < shrunk.broken.faults {
+            shrunk.attempt(|left_out| left_out.faults.extend(from..from + length));
+            from += length;
+        }
+        length /= 2;
+    }
+    // Once more, for the story.
+    let plan = Plan::new(seed).without(shrunk.left_out.clone());
+    shrunk.broken = live_plan(plan, Telling::LastLines).expect_err("one plan is one life");
+    Some(shrunk)
+}
+
+impl Shrunk {
+    /// Leaves out more, if the rule is broken all the same.
+    fn attempt(&mut self, leave_out: impl FnOnce(&mut LeftOut)) {
+        let mut left_out = self.left_out.clone();
+        leave_out(&mut left_out);
+        if self.lives >= LIVES_MAX || left_out == self.left_out {
+            return;
+        }
+        self.lives += 1;
+        let outcome = live_plan(Plan::new(self.broken.seed).without(left_out.clone()), Telling::Silent);
+        if let Err(broken) = outcome
+            && gist(&broken.rule) == gist(&self.broken.rule)
+        {
+            (self.left_out, self.broken) = (left_out, broken);
+        }
+    }
+}
