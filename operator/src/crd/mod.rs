@@ -91,6 +91,13 @@ pub const IMAGE_LENGTH_MAX: usize = 512;
         description = "How the cluster is, in a word"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "What there is to say, most urgent first",
+        priority = 1
+    ),
     validation = Rule::new(format!("self.metadata.name.size() <= {NAME_LENGTH_MAX}")).message(format!(
         "metadata.name may have at most {NAME_LENGTH_MAX} characters: Kubernetes adds a hash to it in a label of the pods, \
          and a label holds 63"
@@ -116,8 +123,8 @@ pub struct RaftQueueSpec {
     ))]
     pub replicas: i32,
 
-    /// Image of the nodes. Where it is left out the cluster gets the image that goes with the operator, and keeps it
-    /// when the operator is upgraded (`status.image` says which).
+    /// Image of the nodes. Where it is left out the cluster gets the image that goes with the operator. It keeps the last
+    /// one when the operator is upgraded, and when the field is removed (`status.image` says which).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = IMAGE_LENGTH_MAX))]
     #[x_kube(validation = Rule::new(format!("self.matches('{IMAGE_PATTERN}')")).message(

@@ -26,9 +26,13 @@ pub(super) fn tell(asked: &Asked, seen: &Observation, shape: &Shape) -> Option<(
         TroubleKind::Image => (
             Reason::ImageNotPulled,
             format!(
-                "{pods}: the image {} cannot be had: {detail}. Correct spec.image, or make the image available; the pods \
-                 then go on by themselves",
-                shape.image
+                "{pods}: the image {} cannot be had: {detail}. {}, or make the image available; the pods then go on by \
+                 themselves",
+                shape.image,
+                match asked.spec.image {
+                    Some(_) => "Correct spec.image",
+                    None => "Set spec.image (without it the last one is kept)",
+                }
             ),
         ),
         TroubleKind::Volume => {

@@ -61,7 +61,7 @@ fn names_and_subresources_are_those_that_tools_look_for() {
         .iter()
         .map(|c| c["name"].as_str().unwrap())
         .collect();
-    assert_eq!(columns, ["Desired", "Ready", "Leader", "Status", "Age"]);
+    assert_eq!(columns, ["Desired", "Ready", "Leader", "Status", "Age", "Message"]);
 }
 
 #[test]

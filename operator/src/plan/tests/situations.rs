@@ -230,7 +230,7 @@ fn pods_that_do_not_run_are_told_with_what_to_do() {
         (
             TroubleKind::Image,
             Reason::ImageNotPulled,
-            "demo-1: the image node:1 cannot be had: said. Correct spec.image",
+            "demo-1: the image node:1 cannot be had: said. Set spec.image (without it the last one is kept)",
         ),
         (
             TroubleKind::Volume,
