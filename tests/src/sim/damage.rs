@@ -208,6 +208,8 @@ impl World {
         if !self.may_damage(node) {
             return Ok(false);
         }
+        // It may have been taken while the disk was full.
+        backup.set_capacity(u64::MAX);
         let options = self.options(node);
         let opened = open(&backup, &self.nodes[node].name(), options);
         let (last, term) = match opened {
