@@ -67,9 +67,17 @@ impl World {
             world.leader().is_some()
                 && world.members().all(|node| node.replica().is_some_and(|r| r.applied() == committed))
         };
-        self.run_until(World::HEALING_MAX, is_even, "all nodes to apply the same")?;
+        let limit = World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX;
+        self.run_until(limit, is_even, "all nodes to apply the same")?;
         let members: Vec<usize> = self.members().map(|node| node.number).collect();
         members.into_iter().try_for_each(|node| self.compare_state(node))
+    }
+
+    /// How many entries the node that is furthest behind has to take from the leader.
+    fn entries_behind(&self) -> u64 {
+        let lasts = || self.members().filter_map(|node| Some(node.replica()?.raft().last_index().0));
+        let committed = self.oracle.committed().0;
+        lasts().min().map_or(0, |least| lasts().max().unwrap_or(0).max(committed).saturating_sub(least))
     }
 
     /// The nodes whose disks are good.

@@ -301,4 +301,7 @@ impl World {
 
     /// How long the cluster may take to be well again: every node has to notice, and elections may be split.
     pub(super) const HEALING_MAX: u64 = 10 * SECOND;
+    /// How long a node that is behind may take for each entry: in some lives one entry travels at a time, each to be
+    /// read from a slow disk, sent, written to another slow disk and confirmed.
+    pub(super) const CATCHING_UP_MAX: u64 = 100 * MS;
 }
