@@ -15,7 +15,7 @@ use crate::storage::Storage;
 use crate::transport::{Acknowledged, Arrivals, Own, Transport};
 use bytes::Bytes;
 use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind};
-use raftqueue_wal::{MetaPayload, Reader};
+use raftqueue_wal::{MetaPayload, ReadError, Reader};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -29,6 +29,8 @@ pub const TICK: Duration = Duration::from_millis(10);
 const BATCH_MAX: usize = 1_024;
 /// Bytes of entries read back at once to be applied.
 const APPLY_BYTES_MAX: u64 = 4 << 20;
+/// Pause after the log could not be read.
+const UNREADABLE_PAUSE: Duration = Duration::from_millis(100);
 /// Ticks between two looks at how full the queue is.
 const QUEUE_EVERY_TICKS: u64 = 100;
 /// A node that is so many entries behind is not ready.
@@ -376,27 +378,43 @@ impl Driver {
         });
     }
 
+    /// Reads the log on another thread. What is read comes back as an event, empty where it cannot be read; the
+    /// replica is told why first.
+    fn read_log<T>(
+        &self,
+        purpose: &'static str,
+        read: impl FnOnce() -> Result<Vec<T>, ReadError> + Send + 'static,
+        answer: impl FnOnce(Vec<T>) -> Event + Send + 'static,
+    ) {
+        let notify = self.parts.notify.clone();
+        self.off_the_driver(move || {
+            answer(read().unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot read entries {purpose}");
+                if error.is_of_disk() {
+                    // Fails only when the node has stopped.
+                    let _ = notify.send(Notice::Event(Event::LogUnreadable));
+                }
+                // Not again at once: an unreadable disk is not asked a thousand times a second.
+                std::thread::sleep(UNREADABLE_PAUSE);
+                Vec::new()
+            }))
+        });
+    }
+
     fn load(&self, request: LoadRequest) {
         let reader = self.parts.reader.clone();
-        self.off_the_driver(move || {
-            let LoadRequest { to, from, bytes_max } = request;
-            let entries = reader.entries(from, Index(u64::MAX), bytes_max as u64).unwrap_or_else(|error| {
-                tracing::error!(%error, "cannot read entries for a peer");
-                Vec::new()
-            });
-            Event::Loaded(LogSlice { to, from, entries })
-        });
+        let LoadRequest { to, from, bytes_max } = request;
+        self.read_log(
+            "for a peer",
+            move || reader.entries(from, Index(u64::MAX), bytes_max as u64),
+            move |entries| Event::Loaded(LogSlice { to, from, entries }),
+        );
     }
 
     fn load_to_apply(&self, from: Index, to: Index) {
         let reader = self.parts.reader.clone();
-        self.off_the_driver(move || {
-            let entries = reader.metas(from, to.next(), APPLY_BYTES_MAX).unwrap_or_else(|error| {
-                tracing::error!(%error, "cannot read entries to apply them");
-                // Not again at once: an unreadable disk is not asked a thousand times a second.
-                std::thread::sleep(Duration::from_millis(100));
-                Vec::new()
-            });
+        let read = move || reader.metas(from, to.next(), APPLY_BYTES_MAX);
+        self.read_log("to apply them", read, |entries| {
             let entries = entries.into_iter().map(|entry| LoadedEntry {
                 index: entry.index,
                 term: entry.term,

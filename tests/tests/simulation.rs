@@ -63,6 +63,25 @@ fn no_seed_breaks_a_rule() {
     }
 }
 
+/// Lives that once broke, each with what it showed then.
+const FOUND: &[(u64, &str)] = &[
+    (3_010_010, "a leader with a rotten entry led on for ever, though it could feed neither follower"),
+    (
+        3_011_413,
+        "the checker held a promise of an earlier term against a log that had moved on in the same turn",
+    ),
+    (3_001_724, "the checker gave a node too little time to take 600 entries one by one"),
+];
+
+#[test]
+fn what_was_found_stays_mended() {
+    for (seed, was) in FOUND {
+        if let Err(broken) = sim::live(*seed) {
+            panic!("{broken}\nthis life once showed that {was}");
+        }
+    }
+}
+
 #[test]
 fn one_seed_is_one_life() {
     for seed in [3, 1_000_003] {

@@ -40,6 +40,9 @@ use receive::Receives;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+/// Election timeouts for which a node that could not read its log neither leads, if others can, nor campaigns.
+const UNREADABLE_ELECTIONS: u32 = 4;
+
 /// Settings of one replica. Those that decide the outcome of a command are written into the command by the leader.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -113,6 +116,9 @@ pub enum Event {
     LoadedToApply(Vec<LoadedEntry>),
     /// The disk does not answer (true), or does again.
     DiskStalled(bool),
+    /// An entry of this node's log that is needed, for a peer or to be applied, cannot be read: it rots, or the disk
+    /// refuses. Told each time, beside the empty answer to what was asked.
+    LogUnreadable,
     /// Bytes free on the data disk.
     FreeBytes(u64),
     /// A peer's process is gone, most likely.
@@ -282,6 +288,10 @@ pub struct Replica {
     free_bytes: BTreeMap<NodeId, u64>,
     actions: Actions,
     counters: Counters,
+    /// What the shell last said of the disk.
+    disk_stalled: bool,
+    /// For so many ticks this node leaves leading to others, as its log could not be read.
+    unreadable_ticks: u32,
     /// Calls that asked for a transfer of leadership.
     transfers: Vec<CallId>,
     /// The term in which this node led when it last looked.
@@ -313,6 +323,8 @@ impl Replica {
             free_bytes: BTreeMap::new(),
             actions: Actions::default(),
             counters: Counters::default(),
+            disk_stalled: false,
+            unreadable_ticks: 0,
             transfers: Vec::new(),
             led: None,
         }
@@ -341,7 +353,15 @@ impl Replica {
                 self.loading_to_apply = false;
                 self.loaded = entries.into();
             }
-            Event::DiskStalled(stalled) => self.raft.step(RaftEvent::DiskStalled(stalled)),
+            Event::DiskStalled(stalled) => {
+                self.disk_stalled = stalled;
+                self.judge_disk();
+            }
+            Event::LogUnreadable => {
+                // Long enough for a hand-over to fail and for the others to elect without this node.
+                self.unreadable_ticks = UNREADABLE_ELECTIONS * self.settings.raft.election_ticks;
+                self.judge_disk();
+            }
             Event::FreeBytes(bytes) => {
                 self.free_bytes.insert(self.raft.id(), bytes);
             }
@@ -413,6 +433,10 @@ impl Replica {
     }
 
     fn on_tick(&mut self) {
+        if self.unreadable_ticks > 0 {
+            self.unreadable_ticks -= 1;
+            self.judge_disk();
+        }
         self.raft.step(RaftEvent::Tick);
         self.expire_calls();
         self.end_waits();
@@ -420,6 +444,13 @@ impl Replica {
         self.leave_full_disk();
         self.answer_transfers();
         self.report_settled();
+    }
+
+    /// A leader that cannot read what its followers lack feeds nobody and commits nothing, however well it is heard: it
+    /// gives way like one whose disk hangs. What it lacks another may have.
+    fn judge_disk(&mut self) {
+        let stalled = self.disk_stalled || self.unreadable_ticks > 0;
+        self.raft.step(RaftEvent::DiskStalled(stalled));
     }
 
     /// Says up to where the messages of a topic are done with, so that their places can be forgotten.

@@ -232,6 +232,14 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// True if the entry is there and the disk does not give it back: it rots, or reading fails.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Rot(_) | Self::Io { .. })
+    }
+}
+
 /// Why the identity was not changed.
 #[derive(Debug, Error)]
 pub enum IdentityError {

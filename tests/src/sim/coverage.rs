@@ -31,6 +31,7 @@ rarities! {
     StalledReply: "a peer says that its disk hangs",
     HandOver: "a leader tells another to take over",
     HandOverOnStall: "a leader with a hanging disk hands over",
+    LogUnreadable: "an entry that is needed cannot be read",
     HandOverOnFullDisk: "a leader with a full disk hands over",
     Truncation: "entries that were received are cut off",
     DurableTruncation: "entries on disk are cut off",

@@ -11,7 +11,7 @@ use super::world::{Event, World};
 use raftqueue_node::api::MessageRef;
 use raftqueue_node::replica::{self, CallId, LoadedEntry, Lookup};
 use raftqueue_raft::{LoadRequest, LogSlice, Payload, Write};
-use raftqueue_wal::{AppendError, Batch, MetaPayload};
+use raftqueue_wal::{AppendError, Batch, MetaPayload, ReadError};
 
 /// Bytes read at once to be applied.
 const LOAD_TO_APPLY_BYTES: u64 = 16 << 10;
@@ -229,6 +229,20 @@ impl World {
         }
     }
 
+    /// What was read of the log, nothing where it cannot be read; the replica is told why first, as by the shell.
+    fn readable<T>(&mut self, node: usize, read: Result<Vec<T>, ReadError>) -> Vec<T> {
+        read.unwrap_or_else(|error| {
+            if error.is_of_disk() {
+                self.trace.note(self.now, &[16, node as u64], || {
+                    format!("node {node} cannot read its log: {error}")
+                });
+                self.coverage.rare(Rare::LogUnreadable);
+                self.hand(node, replica::Event::LogUnreadable);
+            }
+            Vec::new()
+        })
+    }
+
     /// A read of the disk has come back.
     pub(super) fn read(&mut self, node: usize, job: Job) -> Result<(), Violation> {
         self.summary.loads += 1;
@@ -236,11 +250,13 @@ impl World {
         match job {
             Job::Load(LoadRequest { to, from, bytes_max }) => {
                 let end = running.reader.last_index().next();
-                let entries = running.reader.entries(from, end, bytes_max as u64).unwrap_or_default();
+                let entries = running.reader.entries(from, end, bytes_max as u64);
+                let entries = self.readable(node, entries);
                 self.hand(node, replica::Event::Loaded(LogSlice { to, from, entries }));
             }
             Job::LoadToApply(first, last) => {
-                let metas = running.reader.metas(first, last.next(), LOAD_TO_APPLY_BYTES).unwrap_or_default();
+                let metas = running.reader.metas(first, last.next(), LOAD_TO_APPLY_BYTES);
+                let metas = self.readable(node, metas);
                 let entry = |meta: raftqueue_wal::EntryMeta| LoadedEntry {
                     index: meta.index,
                     term: meta.term,
