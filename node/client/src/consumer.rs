@@ -33,6 +33,8 @@ const CREDIT_MESSAGES_MAX: usize = 10_000;
 /// Shortest and longest lease that a node grants.
 const LEASE_MIN: Duration = Duration::from_secs(1);
 const LEASE_MAX: Duration = Duration::from_secs(12 * 3_600);
+/// Shortest time after which it is told that no node goes on.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// How a [`Consumer`] consumes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub struct ConsumerSettings {
     /// How long a message is extended in all. One held for longer counts as forgotten: its lease ends, and it is
     /// delivered again. At most 12 hours, which is all that a node grants.
     pub hold: Duration,
-    /// How long no node may go on before [`Consumer::receive`] and settlements say so.
+    /// How long no node may go on before [`Consumer::receive`] and settlements say so; 1 millisecond or more.
     pub timeout: Duration,
 }
 
@@ -333,6 +335,15 @@ fn check(settings: &ConsumerSettings) -> Result<(), Error> {
     if !(LEASE_MIN..=LEASE_MAX).contains(&settings.lease) {
         let text = format!("lease must be 1 second to 12 hours, not {:?}", settings.lease);
         return Err(Error::not_sent(text));
+    }
+    if settings.hold > LEASE_MAX {
+        return Err(Error::not_sent(format!("hold must be at most 12 hours, not {:?}", settings.hold)));
+    }
+    if settings.timeout < TIMEOUT_MIN {
+        return Err(Error::not_sent(format!(
+            "timeout must be 1 millisecond or more, not {:?}",
+            settings.timeout
+        )));
     }
     Ok(())
 }

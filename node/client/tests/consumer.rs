@@ -12,6 +12,8 @@ use tokio::time::timeout;
 const TOPIC: &str = "orders";
 /// How long a test waits for what must not come.
 const A_WHILE: Duration = Duration::from_millis(100);
+/// How long a test waits at most for what must come: far longer than it takes, so that a mistake fails and does not hang.
+const AT_MOST: Duration = Duration::from_secs(60);
 const DONE: Settled = Settled { done: 1, stale: 0 };
 
 async fn with_messages(count: usize) -> (Served, Client) {
@@ -60,12 +62,24 @@ fn lost() -> Failure {
     Failure { outcome: NodeOutcome::Unknown, ..no_leader() }
 }
 
+/// Waits for something that comes.
+async fn until(what: &str, has_come: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !has_come().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(AT_MOST, waiting).await.unwrap_or_else(|_| panic!("not within {AT_MOST:?}: {what}"));
+}
+
 /// Receives and acknowledges until every number below `count` was seen.
 async fn consume_all(consumer: &mut Consumer, count: usize) -> Vec<usize> {
     let mut seen = Vec::new();
     let mut distinct = BTreeSet::new();
     while distinct.len() < count {
-        let delivery = consumer.receive().await.expect("received");
+        let delivery = timeout(AT_MOST, consumer.receive()).await;
+        let delivery =
+            delivery.unwrap_or_else(|_| panic!("nothing more comes after {seen:?}")).expect("received");
         seen.push(number(&delivery));
         distinct.insert(number(&delivery));
         drop(delivery.ack());
@@ -181,12 +195,7 @@ async fn leases_are_extended_for_as_long_as_a_message_is_held_and_no_longer() {
         });
         leases.flatten().collect::<Vec<_>>()
     };
-    for _ in 0..500 {
-        if extended().len() < 3 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-    assert!(extended().len() >= 3, "three in each lease of a second");
+    until("three in each lease of a second", async || extended().len() >= 3).await;
     assert!(extended().iter().all(|offset| *offset == held.offset), "{:?}", extended());
     assert_ne!(mine.offset, held.offset);
 }
@@ -203,9 +212,8 @@ async fn what_another_has_by_now_is_not_handed_out() {
     served.node.end_leases(TOPIC);
     let others = client.receive(receive).await.expect("answered").deliveries;
     assert_eq!(others.len(), 2);
-    while calls(&served, |call| matches!(call, Request::Extend { .. })) == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let is_extended = || calls(&served, |call| matches!(call, Request::Extend { .. })) > 0;
+    until("the lease is extended", async || is_extended()).await;
     // Answers come in order: the extension's is known with this one.
     assert_eq!(first.ack().await, Ok(Settled { done: 0, stale: 1 }));
     assert!(timeout(A_WHILE, consumer.receive()).await.is_err(), "it is not ours any more");
@@ -247,9 +255,7 @@ async fn dropping_a_consumer_gives_back_too() {
     let mut consumer = client.consumer(TOPIC);
     drop(consumer.receive().await.expect("received").ack());
     drop(consumer);
-    while depth(&client).await != (49, 0, 0) {
-        tokio::task::yield_now().await;
-    }
+    until("the rest is given back", async || depth(&client).await == (49, 0, 0)).await;
 }
 
 #[tokio::test]
@@ -314,6 +320,20 @@ async fn a_leader_that_goes_in_the_middle_of_a_batch_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_consumer_that_waits_has_its_credit_again_on_the_next_node() {
+    let (served, client) = with_messages(0).await;
+    let mut consumer = client.consumer(TOPIC);
+    assert!(timeout(A_WHILE, consumer.receive()).await.is_err(), "all of the credit is with the node");
+    let address = served.address;
+    let node = served.stop().await;
+    let served = Served::start_at(node, address).await;
+    // A client without a connection that broke: outside a session that would be an unknown outcome.
+    let client = Client::connect([served.endpoint()]).expect("addresses");
+    publish(&client, 0..3).await;
+    assert_eq!(consume_all(&mut consumer, 3).await, [0, 1, 2], "the new stream has credit too");
+}
+
+#[tokio::test]
 async fn all_nodes_may_be_down_for_a_minute() {
     let (served, client) = with_messages(20).await;
     let mut consumer = client.consumer_with(TOPIC, small(10)).expect("good settings");
@@ -326,7 +346,8 @@ async fn all_nodes_may_be_down_for_a_minute() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     tokio::time::resume();
     let _served = Served::start_at(node, address).await;
-    assert_eq!(settlement.await, Ok(DONE));
+    let settled = timeout(AT_MOST, settlement).await.expect("sent to the node that is there again");
+    assert_eq!(settled, Ok(DONE));
     let seen: Vec<_> = consume_all(&mut consumer, 19).await;
     assert_eq!(seen, (1..20).collect::<Vec<_>>());
 }
@@ -348,12 +369,15 @@ async fn when_nobody_is_there_for_too_long_it_is_told_and_goes_on_after() {
     let error = settlement.await.expect_err("nobody is there");
     assert_eq!(error.outcome, Outcome::NotDone, "it was never sent: {error}");
     let _served = Served::start_at(node, address).await;
-    let next = loop {
-        // It may be told once more before the node is there again.
-        if let Ok(delivery) = consumer.receive().await {
-            break delivery;
+    let next = async {
+        loop {
+            // It may be told once more before the node is there again.
+            if let Ok(delivery) = consumer.receive().await {
+                return delivery;
+            }
         }
     };
+    let next = timeout(AT_MOST, next).await.expect("it goes on");
     assert_eq!(number(&next), 1);
     assert_eq!(next.ack().await, Ok(DONE));
 }
@@ -389,7 +413,7 @@ async fn the_leader_is_asked_directly_and_a_stale_hint_does_no_harm() {
             }
         }
     };
-    assert_eq!(seen.await, 1);
+    assert_eq!(timeout(AT_MOST, seen).await, Ok(1));
 }
 
 #[tokio::test]
@@ -415,6 +439,14 @@ async fn settings_out_of_range_are_named() {
         (
             ConsumerSettings { lease: Duration::from_millis(3), ..ConsumerSettings::default() },
             "lease must be 1 second to 12 hours, not 3ms",
+        ),
+        (
+            ConsumerSettings { hold: Duration::from_secs(86_400), ..ConsumerSettings::default() },
+            "hold must be at most 12 hours, not 86400s",
+        ),
+        (
+            ConsumerSettings { timeout: Duration::ZERO, ..ConsumerSettings::default() },
+            "timeout must be 1 millisecond or more, not 0ns",
         ),
     ] {
         let error = client.consumer_with(TOPIC, settings).expect_err("out of range");
