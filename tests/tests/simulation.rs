@@ -94,6 +94,14 @@ fn one_seed_is_one_life() {
 }
 
 #[test]
+fn one_seed_is_one_story() {
+    let (one, other) = (sim::story(7), sim::story(7));
+    let apart = one.iter().zip(&other).find(|(one, other)| one != other);
+    assert_eq!(apart, None, "two stories of one seed part here");
+    assert!(one.len() == other.len() && one.len() > 1_000, "{} and {} lines", one.len(), other.len());
+}
+
+#[test]
 fn a_broken_life_is_made_smaller() {
     raft_mutants::activate(Some(raft_mutants::Mutant::CountSelfEarly));
     let seed = (0..MUTANT_SEEDS_MAX).find(|seed| sim::live_telling(*seed, Telling::Silent).is_err());

@@ -121,20 +121,37 @@ pub fn live_telling(seed: u64, telling: Telling) -> Result<Life, Box<Broken>> {
 fn live_plan(plan: Plan, telling: Telling) -> Result<Life, Box<Broken>> {
     let seed = plan.seed;
     let mut world = World::new(plan, telling);
-    let outcome = quietly(|| catch_unwind(AssertUnwindSafe(|| world.live())));
-    let rule = match outcome {
-        Ok(Ok(life)) => return Ok(life),
-        Ok(Err(Violation(rule))) => rule,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            format!("a node panicked: {}", text.unwrap_or_default())
-        }
+    let rule = match end(&mut world) {
+        Ok(life) => return Ok(life),
+        Err(Violation(rule)) => rule,
     };
     let (faults, story) = (world.faults, world.story());
     // What panicked may be in no state to be dropped in order; the process ends soon anyway.
     std::mem::forget(world);
     Err(Box::new(Broken { seed, rule, faults, story }))
+}
+
+/// Every line of the story of a seed, however it ends.
+#[must_use]
+pub fn story(seed: u64) -> Vec<String> {
+    let mut world = World::new(Plan::new(seed), Telling::Whole);
+    let outcome = end(&mut world);
+    let mut story = world.story();
+    if let Err(Violation(rule)) = outcome {
+        story.push(rule);
+        // As in `live_plan`: what panicked is not dropped.
+        std::mem::forget(world);
+    }
+    story
+}
+
+/// Lives a life to its end; a panic of a node is a broken rule.
+fn end(world: &mut World) -> Result<Life, Violation> {
+    quietly(|| catch_unwind(AssertUnwindSafe(|| world.live()))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Violation(format!("a node panicked: {}", text.unwrap_or_default())))
+    })
 }
 
 thread_local! {

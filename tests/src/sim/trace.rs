@@ -14,6 +14,8 @@ pub enum Telling {
     Silent,
     /// The last lines are kept.
     LastLines,
+    /// Every line is kept.
+    Whole,
     /// Every line is printed as it happens.
     Aloud,
 }
@@ -40,7 +42,7 @@ impl Trace {
                 println!("{line}");
             }
             self.lines.push_back(line);
-            if self.lines.len() > LINES_MAX {
+            if self.telling != Telling::Whole && self.lines.len() > LINES_MAX {
                 self.lines.pop_front();
             }
         }
