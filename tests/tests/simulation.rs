@@ -71,6 +71,10 @@ const FOUND: &[(u64, &str)] = &[
         "the checker held a promise of an earlier term against a log that had moved on in the same turn",
     ),
     (3_001_724, "the checker gave a node too little time to take 600 entries one by one"),
+    (
+        6_102_061,
+        "a producer repeated under a new session of its name what it had published under the one it closed",
+    ),
 ];
 
 #[test]

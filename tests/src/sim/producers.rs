@@ -123,6 +123,15 @@ impl Producer {
             Answer::Response(Response::SessionOpened { session }) => {
                 if let Some(sessions) = &mut self.sessions {
                     sessions.old = sessions.open.replace(*session);
+                    let is_same =
+                        |old: SessionId| (old.generation, old.number) == (session.generation, session.number);
+                    if !sessions.old.is_none_or(is_same) {
+                        // The name's session had ended, and the new one remembers nothing of it: what was sent under
+                        // the old one must not be sent under this one.
+                        sessions.sequences.clear();
+                        sessions.done = None;
+                        self.batch = None;
+                    }
                 }
             }
             Answer::Response(Response::SessionClosed) => {}

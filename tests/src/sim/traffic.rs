@@ -9,9 +9,10 @@ use super::nodes::fingerprint;
 use super::oracle::{Excuse, Verdict};
 use super::plan::{MS, Micros};
 use super::world::{Event, World};
-use raftqueue_node::api::{Delivery, Failure, MessageRef, Reason, Request, Response};
+use raftqueue_node::api::{Delivery, Failure, MessageId, MessageRef, Reason, Request, Response};
 use raftqueue_node::codec::Unreadable;
 use raftqueue_node::replica::{self, CallId};
+use std::ops::RangeInclusive;
 
 /// A client waits this much longer than it allows the node.
 const GRACE: Micros = 300 * MS;
@@ -129,7 +130,7 @@ impl World {
             Verdict::NotDone => {}
         }
         self.trace.note(self.now, &[21, id.0, fingerprint(&format!("{result:?}"))], || {
-            format!("node {node} answers call {}: {result:?}", id.0)
+            format!("node {node} answers call {}: {}", id.0, told(&result))
         });
         match result {
             Ok(Response::Messages(messages)) if !messages.is_empty() => {
@@ -239,6 +240,26 @@ impl World {
             self.answer(id, Answer::Broken);
         }
     }
+}
+
+/// An answer in a few words: fifty messages are one run of offsets for each topic.
+fn told(result: &Result<Response, Failure>) -> String {
+    let messages = match result {
+        Ok(Response::Messages(messages)) if !messages.is_empty() => messages,
+        other => return format!("{other:?}"),
+    };
+    let mut runs: Vec<(u64, RangeInclusive<u64>)> = Vec::new();
+    for MessageId { topic, offset, .. } in messages.iter().map(|message| message.id) {
+        match runs.last_mut() {
+            Some((of, run)) if *of == topic && run.end() + 1 == offset => *run = *run.start()..=offset,
+            _ => runs.push((topic, offset..=offset)),
+        }
+    }
+    let runs = runs.iter().map(|(topic, run)| match run.start() == run.end() {
+        true => format!("{topic}/{}", run.start()),
+        false => format!("{topic}/{} to {}", run.start(), run.end()),
+    });
+    format!("{} messages: {}", messages.len(), runs.collect::<Vec<_>>().join(", "))
 }
 
 fn short(request: &Request) -> String {
