@@ -22,6 +22,10 @@ use raftqueue_raft::{Entry, HardState, Index, Term};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+/// The next segment is filled with zeros while batches are no larger than this, on average, in bytes. What an append into
+/// a filled file saves (see `spare`) is then more than what filling it costs; beyond, zeros only compete for the disk.
+const FILL_BATCH_BYTES_MAX: u64 = 128 << 10;
+
 /// How the log is kept.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -96,6 +100,8 @@ pub(crate) struct Active {
     position: u64,
     /// The number of the next batch.
     batch_next: u64,
+    /// The number of the batch that the segment was born with.
+    batch_first: u64,
     /// All records of this segment, for the seal.
     index: Vec<IndexedRecord>,
     /// The records of the last batch, for the next frame.
@@ -118,6 +124,7 @@ impl Active {
             size,
             position: sector_end(SECTOR_BYTES + draft.batch_bytes(identities)),
             batch_next: batch + 1,
+            batch_first: batch,
             index: draft.places(SECTOR_BYTES, identities),
             previous: draft.identities(),
             // The birth proved it, but its identities stand only once.
@@ -157,6 +164,11 @@ impl Active {
         // What only proves the last batch uses the room that was kept for it.
         let room = if count == 0 { Active::seal_bytes(0, all) } else { Active::room_to_end(count, all) };
         end + room <= self.size
+    }
+
+    /// The mean size of the batches so far, in bytes.
+    fn batch_bytes_mean(&self) -> u64 {
+        self.position / (self.batch_next - self.batch_first)
     }
 
     fn position(&self) -> Position {
@@ -306,7 +318,7 @@ impl Wal {
     }
 
     /// What can wait until the promises of an append have left: copies a changed hard state into the other slot, and
-    /// does one step (about a millisecond) of preparing the next segment once half of this one is used. Called after
+    /// does one step (less than a millisecond) of preparing the next segment once half of this one is used. Called after
     /// every append; leaving it out costs speed and one copy of the hard state, not safety.
     ///
     /// # Errors
@@ -316,7 +328,8 @@ impl Wal {
         let settled = self.hard_state.as_mut().map_or(Ok(()), HardStateFile::settle);
         self.judge(settled, "copy the hard state")?;
         if self.active.position > self.options.segment_bytes / 2 {
-            let prepared = self.spares.prepare(&*self.disk).map(drop);
+            let fill = self.active.batch_bytes_mean() <= FILL_BATCH_BYTES_MAX;
+            let prepared = self.spares.prepare(&*self.disk, fill).map(drop);
             self.judge(prepared, "prepare a segment")?;
         }
         Ok(())
