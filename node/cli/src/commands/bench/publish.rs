@@ -10,7 +10,7 @@ use raftqueue_client::{Acknowledgement, Client, PublisherSettings, v1};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 #[derive(Args, Clone)]
@@ -151,12 +151,12 @@ impl Producing {
         let settings = PublisherSettings { window, buffer_bytes: 1 << 29, ..PublisherSettings::default() };
         let publisher = client.publisher_with(topic, settings).await?;
         let body = self.body();
-        // What is handed over and not yet looked at; together with the one looked at it fills the window.
-        let (sent, mut answers) = mpsc::channel::<(Acknowledgement, Instant)>(window);
+        let room = Arc::new(Semaphore::new(window));
+        let (sent, mut answers) = mpsc::channel::<(Acknowledgement, Instant, OwnedSemaphorePermit)>(window);
         let listener = {
             let (measure, batch, bytes) = (Arc::clone(measure), self.batch, self.batch * self.size);
             tokio::spawn(async move {
-                while let Some((answer, begun)) = answers.recv().await {
+                while let Some((answer, begun, _room)) = answers.recv().await {
                     match answer.await {
                         Ok(_) => measure.done(begun, batch, bytes),
                         Err(error) => measure.failed(&error),
@@ -166,10 +166,12 @@ impl Producing {
         };
         while measure.goes_on() {
             // Room first, so that the clock starts when the batch is really handed over.
-            let Ok(room) = sent.reserve().await else { break };
+            let room = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
             let begun = Instant::now();
             let answer = publisher.send_batch(self.messages(&body)).await?;
-            room.send((answer, begun));
+            if sent.send((answer, begun, room)).await.is_err() {
+                break;
+            }
         }
         drop(sent);
         // The listener ends when everything that was handed over is answered.
