@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::operations::Pulse;
 use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
 use crate::storage::Storage;
-use crate::transport::{Acknowledged, Arrivals, Own, Transport};
+use crate::transport::{Acknowledged, Arrival, Arrivals, Own, Transport};
 use bytes::Bytes;
 use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind};
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
@@ -61,11 +61,22 @@ pub(crate) enum Replied {
 /// Where an answer goes.
 pub(crate) type Reply = oneshot::Sender<Result<Replied, Failure>>;
 
+/// A call on its way to the driver. The reply channel is dropped unanswered only when the node stops.
+#[derive(Debug)]
+pub(crate) struct NewCall {
+    pub(crate) id: CallId,
+    pub(crate) request: Request,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: Reply,
+}
+
 /// What the handle asks of the driver.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// A call. The reply channel is dropped unanswered only when the node stops.
-    Call { id: CallId, request: Request, deadline: Instant, reply: Reply },
+    /// A call.
+    Call(NewCall),
+    /// Calls, to be proposed in this order.
+    Calls(Vec<NewCall>),
     /// The caller has gone.
     Cancel(CallId),
     /// Give leadership away, if this node has it.
@@ -118,10 +129,20 @@ pub(crate) struct Parts {
     pub(crate) election_timeout_ms: u64,
 }
 
+/// What a turn begins with.
+enum First {
+    Notice(Notice),
+    Tick,
+    Arrival(Arrival),
+    Order(Order),
+}
+
 /// See the module's header.
 pub(crate) struct Driver {
     parts: Parts,
     start: Instant,
+    /// As of the beginning of this turn.
+    now: Now,
     replies: BTreeMap<CallId, Reply>,
     /// Answers that were at hand; handled before anything else.
     immediate: Vec<Event>,
@@ -138,6 +159,7 @@ impl Driver {
         Self {
             parts,
             start: now,
+            now: Now::default(),
             replies: BTreeMap::new(),
             immediate: Vec::new(),
             disk_stalled: false,
@@ -153,21 +175,25 @@ impl Driver {
         let mut ticks = tokio::time::interval(TICK);
         // A process that was held up does not make up for ticks: its peers have not waited either.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        self.look_at_clocks();
         self.perform();
         while self.ended.is_none() {
             // Receipts of the disk first: they release what others wait for. Time next, so that load cannot stop it.
             // Then small messages, entries, and the clients' calls last.
-            tokio::select! {
+            let first = tokio::select! {
                 biased;
-                Some(notice) = self.parts.notices.recv() => self.on_notice(notice),
-                _ = ticks.tick() => self.on_tick(),
-                Some((envelope, vitals)) = self.parts.arrivals.control.recv() => {
-                    self.handle(Event::Receive(envelope, vitals));
-                }
-                Some((envelope, vitals)) = self.parts.arrivals.bulk.recv() => {
-                    self.handle(Event::Receive(envelope, vitals));
-                }
-                Some(order) = self.parts.orders.recv() => self.on_order(order),
+                Some(notice) = self.parts.notices.recv() => First::Notice(notice),
+                _ = ticks.tick() => First::Tick,
+                Some(arrival) = self.parts.arrivals.control.recv() => First::Arrival(arrival),
+                Some(arrival) = self.parts.arrivals.bulk.recv() => First::Arrival(arrival),
+                Some(order) = self.parts.orders.recv() => First::Order(order),
+            };
+            self.look_at_clocks();
+            match first {
+                First::Notice(notice) => self.on_notice(notice),
+                First::Tick => self.on_tick(),
+                First::Arrival((envelope, vitals)) => self.handle(Event::Receive(envelope, vitals)),
+                First::Order(order) => self.on_order(order),
             }
             self.drain();
             self.perform();
@@ -206,14 +232,14 @@ impl Driver {
         }
     }
 
-    fn now(&self) -> Now {
+    /// Looks at the clocks: once a turn, since a turn takes milliseconds and may have a thousand events.
+    fn look_at_clocks(&mut self) {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono_ms: millis(self.start.elapsed()), wall_ms: millis(wall) }
+        self.now = Now { mono_ms: millis(self.start.elapsed()), wall_ms: millis(wall) };
     }
 
     fn handle(&mut self, event: Event) {
-        let now = self.now();
-        self.parts.replica.handle(now, event);
+        self.parts.replica.handle(self.now, event);
     }
 
     fn on_notice(&mut self, notice: Notice) {
@@ -234,11 +260,8 @@ impl Driver {
 
     fn on_order(&mut self, order: Order) {
         match order {
-            Order::Call { id, request, deadline, reply } => {
-                self.replies.insert(id, reply);
-                let deadline_ms = millis(deadline.saturating_duration_since(self.start));
-                self.handle(Event::Call { id, request, deadline_ms });
-            }
+            Order::Call(call) => self.on_call(call),
+            Order::Calls(calls) => calls.into_iter().for_each(|call| self.on_call(call)),
             Order::Cancel(id) => {
                 self.replies.remove(&id);
                 self.handle(Event::Cancel(id));
@@ -246,6 +269,13 @@ impl Driver {
             Order::HandOver => self.handle(Event::HandOver),
             Order::Stop => self.ended = Some(Ended::Stopped),
         }
+    }
+
+    fn on_call(&mut self, call: NewCall) {
+        let NewCall { id, request, deadline, reply } = call;
+        self.replies.insert(id, reply);
+        let deadline_ms = millis(deadline.saturating_duration_since(self.start));
+        self.handle(Event::Call { id, request, deadline_ms });
     }
 
     fn on_tick(&mut self) {

@@ -1,7 +1,7 @@
 //! The way of a decoded call from an edge to the node: checked, with a deadline, and answered in any case.
 
 use crate::api::{Failure, Reason, Request};
-use crate::handle::{Answer, LocalStatus, Service};
+use crate::handle::{Answer, Begun, LocalStatus, Service};
 use crate::limits::{Limits, less_margin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,12 @@ impl<S: Service> Edge<S> {
         self.call_as(request, deadline, true).await
     }
 
+    /// Begins calls that were [checked](Limits::check), at this node or not at all, in this order. Each is answered by its
+    /// deadline, if the node works; whoever waits looks at [`overdue_after`] for one that does not.
+    pub fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+        self.service.begin(requests, deadline)
+    }
+
     async fn call_as(
         &self,
         mut request: Request,
@@ -64,11 +70,17 @@ impl<S: Service> Edge<S> {
             *wait_ms = (*wait_ms).min(longest_ms);
         }
         let call = self.service.call(request, deadline, forwarded);
-        tokio::time::timeout(deadline + GRACE, call).await.unwrap_or_else(|_| Err(overdue(deadline)))
+        tokio::time::timeout(overdue_after(deadline), call).await.unwrap_or_else(|_| Err(overdue(deadline)))
     }
 }
 
-fn overdue(deadline: Duration) -> Failure {
+/// How long a call may take before the edge answers in the node's place, with [`overdue`].
+pub fn overdue_after(deadline: Duration) -> Duration {
+    deadline + GRACE
+}
+
+/// What is said of a call that the node did not answer in time.
+pub fn overdue(deadline: Duration) -> Failure {
     let text = format!("no answer within {} ms; the call may still be carried out", deadline.as_millis());
     Failure::unknown(Reason::DeadlineExceeded, text)
 }

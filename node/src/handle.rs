@@ -4,8 +4,12 @@
 //! [`crate::limits`] can check, call, and encode; whether this node leads, forwards or refuses is decided behind it.
 
 use crate::api::{Delivery, Failure, MemberInfo, Request, Response};
+use crate::service::Driven;
+use futures_util::future::BoxFuture;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A node, as its edges use it. Cheap to clone.
@@ -27,8 +31,42 @@ pub trait Service: Clone + Send + Sync + Unpin + 'static {
         forwarded: bool,
     ) -> impl Future<Output = Result<Answer, Failure>> + Send;
 
+    /// Begins calls that this node's own driver is to propose in this order, next to each other where it can. None of them
+    /// is passed on: if this node does not lead, each fails with `NOT_LEADER`, not done.
+    ///
+    /// One [`Begun`] for each request. Dropping one is as dropping the future of [`Service::call`].
+    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+        let alone = |request| {
+            let own = self.clone();
+            Begun::Alone(Box::pin(async move { own.call(request, deadline, true).await }))
+        };
+        requests.into_iter().map(alone).collect()
+    }
+
     /// What the node says of itself: at once, also without quorum, and possibly out of date.
     fn local_status(&self) -> Arc<LocalStatus>;
+}
+
+/// A call that is under way, and will be answered.
+pub enum Begun {
+    /// The driver has it, whether this is polled or not.
+    Driven(Driven),
+    /// It goes on only while it is polled.
+    Alone(BoxFuture<'static, Result<Answer, Failure>>),
+    /// It could not begin; taken by the first poll.
+    Failed(Option<Failure>),
+}
+
+impl Future for Begun {
+    type Output = Result<Answer, Failure>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Begun::Driven(driven) => Pin::new(driven).poll(context),
+            Begun::Alone(call) => call.as_mut().poll(context),
+            Begun::Failed(failure) => Poll::Ready(Err(failure.take().expect("polled once it was ready"))),
+        }
+    }
 }
 
 /// What comes back from a call that succeeded.

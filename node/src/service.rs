@@ -2,9 +2,9 @@
 
 use crate::api::{Failure, Outcome, Reason, Request, Response};
 use crate::bodies::{Bodies, Located};
-use crate::driver::{Leadership, Order, Replied};
+use crate::driver::{Leadership, NewCall, Order, Replied};
 use crate::grpc::forward;
-use crate::handle::{Answer, LocalStatus, Service};
+use crate::handle::{Answer, Begun, LocalStatus, Service};
 use crate::metrics::{Method, Metrics};
 use crate::replica::CallId;
 use crate::transport::{Own, PEER_MESSAGE_BYTES_MAX, Transport};
@@ -12,8 +12,11 @@ use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Channel;
@@ -123,15 +126,13 @@ impl NodeService {
         };
         let id = CallId(self.inner.next_call.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
-        let order = Order::Call { id, request, deadline, reply };
+        let order = Order::Call(NewCall { id, request, deadline, reply });
         if self.inner.orders.try_send(order).is_err() {
-            let text = "too many calls wait for this node's driver";
-            return Err(Failure::not_done(Reason::Overloaded, text).retry_after_ms(100));
+            return Err(overloaded());
         }
         let mut guard = CancelOnDrop { id, orders: &self.inner.orders, armed: true };
         let result = answer.await;
         guard.armed = false;
-        let stopped = || Failure::unknown(Reason::ShuttingDown, "the node stopped before the call was done");
         match result.unwrap_or_else(|_| Err(stopped()))? {
             Replied::Messages(located) => self.read(located, bytes_max).await,
             Replied::Response(Response::Cluster(mut cluster)) => {
@@ -146,6 +147,35 @@ impl NodeService {
             }
             Replied::Response(response) => Ok(Answer::Response(response)),
         }
+    }
+
+    /// Hands calls to this node's own driver.
+    fn begin_here(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return requests.iter().map(|_| Begun::Failed(Some(shutting_down()))).collect();
+        }
+        let begun = Instant::now();
+        let count = requests.len();
+        let mut id = self.inner.next_call.fetch_add(count as u64, Ordering::Relaxed);
+        let mut calls = Vec::with_capacity(count);
+        let mut answers = Vec::with_capacity(count);
+        for request in requests {
+            let (reply, answer) = oneshot::channel();
+            let method = Method::of(&request);
+            answers.push(Begun::Driven(Driven {
+                node: self.clone(),
+                id: CallId(id),
+                method,
+                begun,
+                answer: Some(answer),
+            }));
+            calls.push(NewCall { id: CallId(id), request, deadline: begun + deadline, reply });
+            id += 1;
+        }
+        if self.inner.orders.try_send(Order::Calls(calls)).is_err() {
+            return (0..count).map(|_| Begun::Failed(Some(overloaded()))).collect();
+        }
+        answers
     }
 
     async fn read(&self, located: Located, bytes_max: usize) -> Result<Answer, Failure> {
@@ -247,16 +277,61 @@ impl NodeService {
     }
 }
 
+/// A call that the driver has. Answers of messages are not among those that are begun so.
+pub struct Driven {
+    node: NodeService,
+    id: CallId,
+    method: Method,
+    begun: Instant,
+    /// `None` once it was answered.
+    answer: Option<oneshot::Receiver<Result<Replied, Failure>>>,
+}
+
+impl Future for Driven {
+    type Output = Result<Answer, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = self.answer.as_mut().expect("polled again after its answer");
+        let result = ready!(Pin::new(answer).poll(context));
+        self.answer = None;
+        let result = match result.unwrap_or_else(|_| Err(stopped())) {
+            Ok(Replied::Response(response)) => Ok(Answer::Response(response)),
+            Ok(Replied::Messages(_)) => unreachable!("only calls without messages are begun so"),
+            Err(failure) => Err(failure),
+        };
+        self.node.inner.metrics.call_ended(self.method, self.begun.elapsed(), result.as_ref().err());
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        if self.answer.is_some() {
+            // As for a call that is cancelled.
+            let _ = self.node.inner.orders.try_send(Order::Cancel(self.id));
+        }
+    }
+}
+
+fn stopped() -> Failure {
+    Failure::unknown(Reason::ShuttingDown, "the node stopped before the call was done")
+}
+
+fn shutting_down() -> Failure {
+    Failure::not_done(Reason::ShuttingDown, "this node is shutting down: ask another one")
+}
+
+fn overloaded() -> Failure {
+    Failure::not_done(Reason::Overloaded, "too many calls wait for this node's driver").retry_after_ms(100)
+}
+
 impl NodeService {
     /// Answers a call here, or has the leader answer it, before the deadline.
     async fn answer(&self, request: Request, deadline: Instant, forwarded: bool) -> Result<Answer, Failure> {
         let mut leadership = self.inner.leadership.clone();
         loop {
             if self.inner.stopping.load(Ordering::Relaxed) {
-                return Err(Failure::not_done(
-                    Reason::ShuttingDown,
-                    "this node is shutting down: ask another one",
-                ));
+                return Err(shutting_down());
             }
             let now = *leadership.borrow_and_update();
             let attempt = match now.leader {
@@ -291,6 +366,10 @@ impl Service for NodeService {
         let result = self.answer(request, begun + deadline, forwarded).await;
         self.inner.metrics.call_ended(method, begun.elapsed(), result.as_ref().err());
         result
+    }
+
+    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+        self.begin_here(requests, deadline)
     }
 
     fn local_status(&self) -> Arc<LocalStatus> {

@@ -8,17 +8,17 @@ use super::super::answers;
 use super::super::convert::Read;
 use super::refuse;
 use crate::api::{Failure, Request};
-use crate::edge::Edge;
-use crate::handle::{Answer, Role, Service};
+use crate::edge::{Edge, overdue, overdue_after};
+use crate::handle::{Answer, Begun, Role, Service};
 use crate::limits::invalid;
 use futures_util::Stream;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesOrdered;
 use raftqueue_proto::v1;
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 use tonic::{Status, Streaming};
 
 /// Batches of one stream that may be under way: as many as a session remembers for one topic.
@@ -28,15 +28,25 @@ const BYTES_MAX: usize = 8 << 20;
 /// How long one batch may take. A client that is in a greater hurry closes the stream.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// One batch that is under way.
+struct Call {
+    begun: Begun,
+    /// Of its bodies.
+    bytes: usize,
+    /// When the edge gives it up.
+    until: Instant,
+}
+
 /// The answers to a stream of batches.
 pub(in super::super) struct Publishing<S> {
     edge: Edge<S>,
     /// Gone once the client has sent its last batch.
     requests: Option<Streaming<v1::PublishRequest>>,
-    calls: FuturesOrdered<BoxFuture<'static, Result<Answer, Failure>>>,
-    /// Bytes of each call, oldest first.
-    sizes: VecDeque<usize>,
+    /// Oldest first. Only the oldest is polled: the driver goes on with the others all the same.
+    calls: VecDeque<Call>,
     bytes: usize,
+    /// Rings when the oldest should have been answered for long.
+    alarm: Pin<Box<Sleep>>,
     /// What ends the stream once everything is answered.
     last_word: Option<Status>,
     ended: bool,
@@ -44,25 +54,72 @@ pub(in super::super) struct Publishing<S> {
 
 impl<S: Service> Publishing<S> {
     pub(in super::super) fn new(edge: Edge<S>, requests: Streaming<v1::PublishRequest>) -> Self {
-        let (calls, sizes) = (FuturesOrdered::new(), VecDeque::new());
-        Self { edge, requests: Some(requests), calls, sizes, bytes: 0, last_word: None, ended: false }
+        Self {
+            edge,
+            requests: Some(requests),
+            calls: VecDeque::new(),
+            bytes: 0,
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            last_word: None,
+            ended: false,
+        }
     }
 
-    /// Reads batches and begins their calls, as far as there is room.
-    fn begin_calls(&mut self, context: &mut Context<'_>) {
-        while self.has_room()
+    /// Reads batches, as far as there is room, and begins their calls. True if it began one.
+    fn begin_calls(&mut self, context: &mut Context<'_>) -> bool {
+        let leads = self.edge.local_status().role == Role::Leader;
+        let calls_max = if leads { CALLS_MAX } else { 1 };
+        let (mut read, mut sizes) = (Vec::new(), Vec::new());
+        while self.calls.len() + read.len() < calls_max
+            && self.bytes < BYTES_MAX
             && let Some(requests) = &mut self.requests
         {
             match Pin::new(requests).poll_next(context) {
-                Poll::Ready(Some(Ok(request))) => match request.read().and_then(require_session) {
-                    Ok(request) => self.begin(request),
+                Poll::Ready(Some(Ok(request))) => match self.check(request) {
+                    Ok((request, bytes)) => {
+                        self.bytes += bytes;
+                        read.push(request);
+                        sizes.push(bytes);
+                    }
                     Err(failure) => self.stop_reading(Some(refuse(&self.edge, &failure))),
                 },
                 Poll::Ready(Some(Err(status))) => self.stop_reading(Some(status)),
                 Poll::Ready(None) => self.stop_reading(None),
-                Poll::Pending => return,
+                Poll::Pending => break,
             }
         }
+        if read.is_empty() {
+            return false;
+        }
+        let until = Instant::now() + overdue_after(DEADLINE);
+        let begun = if leads { self.edge.begin(read, DEADLINE) } else { self.pass_on(read) };
+        self.calls.extend(begun.into_iter().zip(sizes).map(|(begun, bytes)| Call { begun, bytes, until }));
+        true
+    }
+
+    /// A batch as a call, and the bytes of its bodies.
+    fn check(&self, request: v1::PublishRequest) -> Result<(Request, usize), Failure> {
+        let request = request.read()?;
+        self.edge.limits().check(&request)?;
+        match &request {
+            // Only steps of a session can be pipelined: what follows a failed one is then refused by the queue itself.
+            Request::Publish { session: None, .. } => Err(invalid(
+                "a batch on a stream must be a step of a session: open one with OpenSession, or use Publish",
+            )),
+            Request::Publish { messages, .. } => {
+                let bytes = messages.iter().map(|message| message.body.len()).sum();
+                Ok((request, bytes))
+            }
+            _ => unreachable!("a batch is a publish"),
+        }
+    }
+
+    fn pass_on(&self, requests: Vec<Request>) -> Vec<Begun> {
+        let alone = |request| {
+            let edge = self.edge.clone();
+            Begun::Alone(Box::pin(async move { edge.call(request, DEADLINE).await }))
+        };
+        requests.into_iter().map(alone).collect()
     }
 
     fn stop_reading(&mut self, last_word: Option<Status>) {
@@ -70,30 +127,22 @@ impl<S: Service> Publishing<S> {
         self.last_word = last_word;
     }
 
-    fn leads(&self) -> bool {
-        self.edge.local_status().role == Role::Leader
-    }
-
-    fn has_room(&self) -> bool {
-        let calls_max = if self.leads() { CALLS_MAX } else { 1 };
-        self.calls.len() < calls_max && self.bytes < BYTES_MAX
-    }
-
-    fn begin(&mut self, request: Request) {
-        let bytes = match &request {
-            Request::Publish { messages, .. } => messages.iter().map(|message| message.body.len()).sum(),
-            _ => 0,
-        };
-        let (edge, leads) = (self.edge.clone(), self.leads());
-        self.sizes.push_back(bytes);
-        self.bytes += bytes;
-        self.calls.push_back(Box::pin(async move {
-            if leads {
-                edge.call_forwarded(request, DEADLINE).await
-            } else {
-                edge.call(request, DEADLINE).await
+    /// The answer to the oldest batch.
+    fn poll_oldest(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Answer, Failure>>> {
+        let Some(oldest) = self.calls.front_mut() else { return Poll::Ready(None) };
+        let result = match Pin::new(&mut oldest.begun).poll(context) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                if self.alarm.deadline() != oldest.until {
+                    self.alarm.as_mut().reset(oldest.until);
+                }
+                ready!(self.alarm.as_mut().poll(context));
+                Err(overdue(DEADLINE))
             }
-        }));
+        };
+        let answered = self.calls.pop_front().expect("just looked at");
+        self.bytes -= answered.bytes;
+        Poll::Ready(Some(result))
     }
 }
 
@@ -102,36 +151,30 @@ impl<S: Service> Stream for Publishing<S> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
+        // Answers first, and batches when there are none: so as many as have come are read, and begun, together.
+        loop {
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            match this.poll_oldest(context) {
+                Poll::Ready(Some(Ok(answer))) => return Poll::Ready(Some(Ok(answers::write(answer)))),
+                Poll::Ready(Some(Err(failure))) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(Err(refuse(&this.edge, &failure))));
+                }
+                Poll::Pending => {
+                    this.begin_calls(context);
+                    return Poll::Pending;
+                }
+                // Nothing is under way. What is begun now must be polled once, to wake this task.
+                Poll::Ready(None) if this.begin_calls(context) => {}
+                // Whatever came before the last word has been answered.
+                Poll::Ready(None) if this.requests.is_none() => {
+                    this.ended = true;
+                    return Poll::Ready(this.last_word.take().map(Err));
+                }
+                Poll::Ready(None) => return Poll::Pending,
+            }
         }
-        this.begin_calls(context);
-        match Pin::new(&mut this.calls).poll_next(context) {
-            Poll::Ready(Some(Ok(answer))) => {
-                this.bytes -= this.sizes.pop_front().expect("every call has its size");
-                Poll::Ready(Some(Ok(answers::write(answer))))
-            }
-            Poll::Ready(Some(Err(failure))) => {
-                this.ended = true;
-                Poll::Ready(Some(Err(refuse(&this.edge, &failure))))
-            }
-            // Whatever came before the last word has been answered.
-            Poll::Ready(None) if this.requests.is_none() => {
-                this.ended = true;
-                Poll::Ready(this.last_word.take().map(Err))
-            }
-            // Nothing is under way, and the next batch will wake this task.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-/// Only steps of a session can be pipelined: what follows a failed one is then refused by the queue itself.
-fn require_session(request: Request) -> Result<Request, Failure> {
-    match &request {
-        Request::Publish { session: None, .. } => Err(invalid(
-            "a batch on a stream must be a step of a session: open one with OpenSession, or use Publish",
-        )),
-        _ => Ok(request),
     }
 }
