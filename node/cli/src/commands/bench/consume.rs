@@ -2,7 +2,7 @@
 
 use super::measure::Measure;
 use super::publish::Producing;
-use super::{Load, Workers, report, show_progress};
+use super::{Load, Workers, make_topic, report, show_progress};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text::counted;
@@ -55,7 +55,7 @@ pub(crate) struct Consume {
 
 impl Consume {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
-        self.load.prepare(client).await?;
+        make_topic(client, &self.load.topic).await?;
         let backlog = self.fill(client).await?;
         if backlog == 0 {
             let topic = &self.load.topic;

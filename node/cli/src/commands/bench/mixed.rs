@@ -32,11 +32,11 @@ pub(crate) struct Mixed {
 
 impl Mixed {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
-        self.load.prepare(client).await?;
         let (topic, length) = (&self.load.topic, Duration::from_secs(self.load.seconds));
+        let producers = self.producing.open(client, std::slice::from_ref(topic)).await?;
         let published = Arc::new(Measure::start("published", length));
         let consumed = Arc::new(Measure::start("consumed", length));
-        let producers = self.producing.start(client, topic, &published);
+        let producers = producers.start(&published);
         let consumers = consume::start(client, topic, self.consumers, self.producing.batch, &consumed);
         show_progress(&[&published, &consumed], consumed.end()).await;
         producers.finish().await?;

@@ -60,15 +60,13 @@ impl BenchCommand {
     }
 }
 
-impl Load {
-    /// Makes the topic unless it is there.
-    async fn prepare(&self, client: &Client) -> Result<(), Failure> {
-        let create = v1::CreateTopicRequest { topic: self.topic.clone(), ..Default::default() };
-        match client.create_topic(create).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.reason == v1::Reason::TopicExists => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+/// Makes a topic unless it is there.
+async fn make_topic(client: &Client, topic: &str) -> Result<(), Failure> {
+    let create = v1::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
+    match client.create_topic(create).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.reason == v1::Reason::TopicExists => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,12 +1,12 @@
 //! `raftq bench publish`.
 
 use super::measure::Measure;
-use super::{Load, Workers, report, show_progress};
+use super::{Load, Workers, make_topic, report, show_progress};
 use crate::failure::Failure;
 use crate::output::Output;
 use bytes::Bytes;
 use clap::Args;
-use raftqueue_client::{Acknowledgement, Client, PublisherSettings, v1};
+use raftqueue_client::{Acknowledgement, Client, Publisher, PublisherSettings, v1};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,12 +19,16 @@ Examples:
   raftq bench publish
   raftq bench publish --producers 8 --batch 64 --window 8 --size 1024 --seconds 30
   raftq bench publish --producers 32 --batch 1 --window 1 --unary
+  raftq bench publish --topics 1000
   raftq --output json bench publish | jq .messages_per_second
 
 Latency is that of a batch: from handing it over until its acknowledgement, which means that a majority has it on disk.")]
 pub(crate) struct Publish {
     #[command(flatten)]
     load: Load,
+    /// Topics to publish to in turn; where there are more than one, each has a number behind its name
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    topics: u64,
     #[command(flatten)]
     producing: Producing,
 }
@@ -49,35 +53,80 @@ pub(super) struct Producing {
     pub(super) unary: bool,
 }
 
+/// Producers that are connected and have their topics and sessions.
+pub(super) struct Producers {
+    how: Producing,
+    all: Vec<Producer>,
+}
+
+/// One of them, with its share of the topics.
+struct Producer {
+    client: Client,
+    topics: Vec<String>,
+    /// One for each topic; none for calls.
+    publishers: Vec<Publisher>,
+}
+
 impl Publish {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
-        self.load.prepare(client).await?;
+        let producers = self.producing.open(client, &self.topics()).await?;
         let measure = Arc::new(Measure::start("published", Duration::from_secs(self.load.seconds)));
-        let producers = self.producing.start(client, &self.load.topic, &measure);
+        let producers = producers.start(&measure);
         show_progress(&[&measure], measure.end()).await;
         producers.finish().await?;
-        report(output, &measure.report(self.load.conditions(client, self.producing.conditions())))
+        let mut own = self.producing.conditions();
+        own["topics"] = json!(self.topics);
+        report(output, &measure.report(self.load.conditions(client, own)))
+    }
+
+    fn topics(&self) -> Vec<String> {
+        let name = &self.load.topic;
+        match self.topics {
+            1 => vec![name.clone()],
+            count => (1..=count).map(|number| format!("{name}-{number}")).collect(),
+        }
     }
 }
 
 impl Producing {
-    /// Starts all producers.
-    pub(super) fn start(&self, client: &Client, topic: &str, measure: &Arc<Measure>) -> Workers {
-        let mut tasks = JoinSet::new();
-        for _ in 0..self.producers {
-            let own = client.independent();
-            let begin = || (own.clone(), self.clone(), topic.to_owned(), Arc::clone(measure));
-            if self.unary {
-                for _ in 0..self.window {
-                    let (own, command, topic, measure) = begin();
-                    tasks.spawn(async move { command.publish_calls(&own, &topic, &measure).await });
-                }
-            } else {
-                let (own, command, topic, measure) = begin();
-                tasks.spawn(async move { command.publish_stream(&own, &topic, &measure).await });
+    /// Connects all producers, and makes the topics that are not there. None of that is measured.
+    pub(super) async fn open(&self, client: &Client, topics: &[String]) -> Result<Producers, Failure> {
+        let mut opening = JoinSet::new();
+        let count = usize::try_from(self.producers).expect("at most 10,000");
+        for number in 0..count {
+            // Every topic has a producer, and every producer a topic.
+            let mut own: Vec<String> = topics.iter().skip(number).step_by(count).cloned().collect();
+            if own.is_empty() {
+                own.push(topics[number % topics.len()].clone());
+            }
+            let (how, client) = (self.clone(), client.independent());
+            opening.spawn(async move { how.open_one(client, own).await });
+        }
+        let mut all = Vec::with_capacity(count);
+        while let Some(opened) = opening.join_next().await {
+            all.push(opened.map_err(|error| Failure::Failed(format!("a producer ended: {error}")))??);
+        }
+        Ok(Producers { how: self.clone(), all })
+    }
+
+    async fn open_one(&self, client: Client, topics: Vec<String>) -> Result<Producer, Failure> {
+        let mut publishers = Vec::new();
+        for topic in &topics {
+            make_topic(&client, topic).await?;
+            if !self.unary {
+                let settings = PublisherSettings {
+                    window: self.window(),
+                    buffer_bytes: 1 << 29,
+                    ..PublisherSettings::default()
+                };
+                publishers.push(client.publisher_with(topic, settings).await?);
             }
         }
-        Workers(tasks)
+        Ok(Producer { client, topics, publishers })
+    }
+
+    fn window(&self) -> usize {
+        usize::try_from(self.window).expect("at most 1,024")
     }
 
     pub(super) fn conditions(&self) -> Value {
@@ -127,13 +176,14 @@ impl Producing {
         std::iter::repeat_with(next).take(usize::try_from(self.size).expect("at most 16 MiB")).collect()
     }
 
-    async fn publish_calls(&self, client: &Client, topic: &str, measure: &Measure) -> Result<(), Failure> {
+    async fn publish_calls(&self, producer: &Producer, measure: &Measure) -> Result<(), Failure> {
         let body = self.body();
+        let mut topics = producer.topics.iter().cycle();
         while measure.goes_on() {
             let begun = Instant::now();
-            let request =
-                v1::PublishRequest { topic: topic.to_owned(), session: None, messages: self.messages(&body) };
-            match client.publish(request).await {
+            let topic = topics.next().expect("every producer has a topic").clone();
+            let request = v1::PublishRequest { topic, session: None, messages: self.messages(&body) };
+            match producer.client.publish(request).await {
                 Ok(_) => measure.done(begun, self.batch, self.batch * self.size),
                 Err(error) => measure.failed(&error),
             }
@@ -141,18 +191,15 @@ impl Producing {
         Ok(())
     }
 
-    async fn publish_stream(
+    async fn publish_streams(
         &self,
-        client: &Client,
-        topic: &str,
+        publishers: Vec<Publisher>,
         measure: &Arc<Measure>,
     ) -> Result<(), Failure> {
-        let window = usize::try_from(self.window).expect("at most 1,024");
-        let settings = PublisherSettings { window, buffer_bytes: 1 << 29, ..PublisherSettings::default() };
-        let publisher = client.publisher_with(topic, settings).await?;
         let body = self.body();
-        let room = Arc::new(Semaphore::new(window));
-        let (sent, mut answers) = mpsc::channel::<(Acknowledgement, Instant, OwnedSemaphorePermit)>(window);
+        let room = Arc::new(Semaphore::new(self.window()));
+        let (sent, mut answers) =
+            mpsc::channel::<(Acknowledgement, Instant, OwnedSemaphorePermit)>(self.window());
         let listener = {
             let (measure, batch, bytes) = (Arc::clone(measure), self.batch, self.batch * self.size);
             tokio::spawn(async move {
@@ -164,10 +211,12 @@ impl Producing {
                 }
             })
         };
+        let mut turns = publishers.iter().cycle();
         while measure.goes_on() {
             // Room first, so that the clock starts when the batch is really handed over.
             let room = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
             let begun = Instant::now();
+            let publisher = turns.next().expect("every producer has a topic");
             let answer = publisher.send_batch(self.messages(&body)).await?;
             if sent.send((answer, begun, room)).await.is_err() {
                 break;
@@ -176,7 +225,30 @@ impl Producing {
         drop(sent);
         // The listener ends when everything that was handed over is answered.
         let _ = listener.await;
-        publisher.close().await;
+        for publisher in publishers {
+            publisher.close().await;
+        }
         Ok(())
+    }
+}
+
+impl Producers {
+    /// Starts all of them; they go on until the measure ends.
+    pub(super) fn start(self, measure: &Arc<Measure>) -> Workers {
+        let mut tasks = JoinSet::new();
+        for producer in self.all {
+            if self.how.unary {
+                let producer = Arc::new(producer);
+                for _ in 0..self.how.window {
+                    let (how, producer, measure) =
+                        (self.how.clone(), Arc::clone(&producer), Arc::clone(measure));
+                    tasks.spawn(async move { how.publish_calls(&producer, &measure).await });
+                }
+            } else {
+                let (how, measure) = (self.how.clone(), Arc::clone(measure));
+                tasks.spawn(async move { how.publish_streams(producer.publishers, &measure).await });
+            }
+        }
+        Workers(tasks)
     }
 }
