@@ -156,10 +156,13 @@ impl Bodies {
         Self { reader: DebugReader(reader), cache_bytes_max, map: RwLock::default() }
     }
 
-    /// An entry was applied. Called in the order of the log.
-    pub fn applied(&self, entry: AppliedEntry) {
+    /// An entry was applied. Called in the order of the log, each time with the index up to which the log is durable: that
+    /// goes back when a tail is cut off, and what is applied before its write has ended must not be looked for on the
+    /// disk, where the entry that it replaces may still stand.
+    pub fn applied(&self, entry: AppliedEntry, durable: Index) {
         let AppliedEntry { index, bodies, placements } = entry;
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        map.durable = durable;
         for placement in &placements {
             let block = Block {
                 index,
@@ -178,7 +181,7 @@ impl Bodies {
         map.evict(self.cache_bytes_max);
     }
 
-    /// Everything up to `index` is on this node's disk.
+    /// Everything up to `index` is on this node's disk: a write has ended.
     pub fn durable(&self, index: Index) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         map.durable = index;

@@ -412,8 +412,9 @@ impl World {
             self.read_later(node, Job::LoadToApply(first, last));
         }
         let running = self.nodes[node].running();
+        let durable = running.replica.raft().durable_index();
         for entry in applied {
-            running.bodies.applied(entry);
+            running.bodies.applied(entry, durable);
         }
         for (call, result) in replies {
             self.reply(node, call, result)?;
