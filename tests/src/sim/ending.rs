@@ -8,7 +8,10 @@ use super::message::Origin;
 use super::nodes::Node;
 use super::plan::{MS, SECOND};
 use super::world::{Phase, World};
-use raftqueue_node::api::{Failure, Outcome, Request, Response, TopicInfo, TopicOptions};
+use raftqueue_node::api::{
+    Failure, MessageId, MessageRef, Outcome, Request, Response, TopicInfo, TopicOptions,
+};
+use raftqueue_queue::TopicId;
 
 impl World {
     /// Makes the topics that stay, before anything goes wrong.
@@ -70,7 +73,63 @@ impl World {
         let limit = World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX;
         self.run_until(limit, is_even, "all nodes to apply the same")?;
         let members: Vec<usize> = self.members().map(|node| node.number).collect();
-        members.into_iter().try_for_each(|node| self.compare_state(node))
+        for node in members {
+            self.compare_state(node)?;
+            self.read_all(node)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is under way any more, so nothing is left behind for it: no node keeps counting a call, an entry or bytes
+    /// that are gone, and memory is within its bounds.
+    fn rest(&mut self) -> Result<(), Violation> {
+        let waited = self.run_until(
+            5 * SECOND,
+            |world| world.members().all(|node| node.is_idle(&world.plan)),
+            "all counters to be zero",
+        );
+        waited.map_err(|Violation(text)| {
+            let left = self.members().map(|node| {
+                let running = node.running.as_ref().expect("all members run");
+                let window_bytes = running.replica.view().raft.window_bytes;
+                (node.number, running.replica.outstanding(), running.bodies.held(), window_bytes)
+            });
+            Violation(format!("{text}: {:?}", left.collect::<Vec<_>>()))
+        })
+    }
+
+    /// Every message that is live for a node can be read from its own log, and is what was published.
+    fn read_all(&mut self, node: usize) -> Result<(), Violation> {
+        let running = self.nodes[node].running();
+        let mut live: Vec<MessageRef> = Vec::new();
+        for topic in running.replica.state().topics_from(TopicId(0)) {
+            let mut from = 0;
+            while let Some(run) = topic.live_run_from(from) {
+                from = run.end;
+                live.extend(run.map(|offset| {
+                    let generation = topic.generation_of(offset).expect("a live offset was given").0;
+                    let id = MessageId { generation, topic: topic.id().0, offset };
+                    MessageRef { id, token: 0, attempts: 0, deadline_ms: 0, reason: String::new() }
+                }));
+            }
+        }
+        for asked in live {
+            let bodies = &self.nodes[node].running().bodies;
+            let read = bodies
+                .locate(vec![asked.clone()])
+                .and_then(|located| bodies.read(&located, usize::MAX, true).expect("it may block"));
+            match read.as_deref() {
+                Ok([delivery]) => self.check_delivery(delivery, &asked)?,
+                other => {
+                    return Err(Violation(format!(
+                        "node {node} cannot read the live {:?}: {other:?}",
+                        asked.id
+                    )));
+                }
+            }
+            self.summary.bodies_read += 1;
+        }
+        Ok(())
     }
 
     /// How many entries the node that is furthest behind has to take from the leader.
@@ -169,6 +228,7 @@ impl World {
     /// The last look at everything.
     pub(super) fn finish(&mut self) -> Result<(), Violation> {
         self.agree()?;
+        self.rest()?;
         for call in std::mem::take(&mut self.calls).into_values() {
             self.oracle.unanswered(&call);
         }

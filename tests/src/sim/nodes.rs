@@ -12,7 +12,8 @@ use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
 use super::world::{Event, World};
 use raftqueue_node::bodies::{Bodies, Located};
-use raftqueue_node::replica::{self, Actions, CallId, Lookup, Now, Replica, Settings};
+use raftqueue_node::replica::{self, Actions, CallId, Lookup, Now, Outstanding, Replica, Settings};
+use raftqueue_queue::TopicId;
 use raftqueue_raft::{
     self as raft, AppendOutcome, Configuration, Envelope, Index, LoadRequest, Member, MemberKind, Message,
     NodeId, Raft, RoleKind, Write,
@@ -177,6 +178,20 @@ impl Node {
 
     pub(super) fn replica(&self) -> Option<&Replica> {
         self.running.as_ref().map(|running| &running.replica)
+    }
+
+    /// Nothing is under way, and nothing is held in memory that need not be.
+    pub(super) fn is_idle(&self, plan: &Plan) -> bool {
+        let Some(running) = &self.running else { return false };
+        let held = running.bodies.held();
+        let mut topics = running.replica.state().topics_from(TopicId(0));
+        let is_empty = topics.all(|topic| topic.live_run_from(0).is_none());
+        running.write.is_none()
+            && running.replica.outstanding() == Outstanding::default()
+            && held.pinned_bytes == 0
+            && held.bytes <= plan.cache_bytes
+            && (held.places == 0 || !is_empty)
+            && running.replica.view().raft.window_bytes <= plan.retained_bytes
     }
 
     pub(super) fn running(&mut self) -> &mut Running {
