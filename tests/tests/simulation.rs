@@ -143,6 +143,11 @@ fn a_vote_that_is_not_synced_is_noticed() {
 }
 
 #[test]
+fn a_second_vote_in_a_term_is_noticed() {
+    raft_bug(raft_mutants::Mutant::VoteTwice);
+}
+
+#[test]
 fn a_leader_that_counts_itself_too_early_is_noticed() {
     raft_bug(raft_mutants::Mutant::CountSelfEarly);
 }
