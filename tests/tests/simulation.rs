@@ -114,6 +114,8 @@ fn a_broken_life_is_made_smaller() {
     raft_mutants::activate(None);
     println!("{shrunk}");
     assert!(shrunk.left_out.kinds.len() > 15, "few kinds of faults matter: {shrunk}");
+    let span = shrunk.left_out.from.unwrap_or(whole.when) - shrunk.left_out.before;
+    assert!(span < whole.when, "not all of the time matters: {shrunk}");
     assert!(!shrunk.broken.story.is_empty() && shrunk.broken.seed == whole.seed);
     // Without the bug the same seed ends well.
     assert!(sim::live(whole.seed).is_ok());

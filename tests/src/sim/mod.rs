@@ -91,6 +91,8 @@ pub struct Broken {
     pub rule: String,
     /// Faults until then.
     pub faults: u64,
+    /// When it was broken.
+    pub when: Micros,
     /// The last things that happened.
     pub story: Vec<String>,
 }
@@ -125,10 +127,10 @@ fn live_plan(plan: Plan, telling: Telling) -> Result<Life, Box<Broken>> {
         Ok(life) => return Ok(life),
         Err(Violation(rule)) => rule,
     };
-    let (faults, story) = (world.faults, world.story());
+    let (faults, when, story) = (world.faults, world.now, world.story());
     // What panicked may be in no state to be dropped in order; the process ends soon anyway.
     std::mem::forget(world);
-    Err(Box::new(Broken { seed, rule, faults, story }))
+    Err(Box::new(Broken { seed, rule, faults, when, story }))
 }
 
 /// Every line of the story of a seed, however it ends.

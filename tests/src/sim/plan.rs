@@ -135,6 +135,18 @@ pub struct LeftOut {
     pub losses: bool,
     /// Kinds of clients, as [`Plan::clients`] numbers them.
     pub clients: BTreeSet<usize>,
+    /// Nothing goes wrong before this moment.
+    pub before: Micros,
+    /// Nothing goes wrong from this moment on.
+    pub from: Option<Micros>,
+}
+
+impl LeftOut {
+    /// Whether everything that goes wrong by itself is left out at a moment.
+    #[must_use]
+    pub fn is_all_at(&self, now: Micros) -> bool {
+        now < self.before || self.from.is_some_and(|from| now >= from)
+    }
 }
 
 /// The parameters of one life.
