@@ -14,7 +14,8 @@
 //! back is found out only by it, that judgement alone is asked of the node's code (see `damage`). A disk that rots, is
 //! blank or another's ends in a refusal of its node; nothing heals it yet.
 //!
-//! One seed is one life: run twice, every event is the same ([`Life::hash`]).
+//! One seed is one life: run twice, every event is the same ([`Life::hash`]). Beside these lives there are short ones in
+//! which nothing goes wrong but one crash, at each call to a disk in turn: see `enumerate`.
 
 mod calls;
 mod checker;
@@ -26,6 +27,7 @@ mod damage;
 mod digest;
 mod disks;
 mod ending;
+mod enumerate;
 mod faults;
 mod ledger;
 mod matching;
@@ -49,6 +51,7 @@ mod view;
 mod world;
 
 pub use coverage::{Coverage, Rare};
+pub use enumerate::{Enumerated, Extent, History, Loss, Point, Way, crash_at_every_call, live_point, ways};
 pub use plan::{Fault, LeftOut, Micros, Plan};
 pub use random::Random;
 pub use shrink::{Shrunk, shrink};

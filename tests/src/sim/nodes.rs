@@ -264,7 +264,7 @@ pub(super) fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
 }
 
 impl World {
-    /// Node 0 forms the cluster; the others wait for it.
+    /// Node 0 forms the cluster, and does so again if it has died too early; the others wait for it.
     pub(super) fn form(&mut self) {
         let members =
             self.nodes.iter().map(|node| (node.id, Member { name: node.name(), kind: MemberKind::Voter }));

@@ -282,6 +282,12 @@ impl Plan {
         self
     }
 
+    /// Whether faults come by themselves.
+    #[must_use]
+    pub fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
     /// How many nodes there are.
     #[must_use]
     pub fn nodes(&self) -> usize {

@@ -5,6 +5,7 @@ use super::checker::Checker;
 use super::clients::Client;
 use super::coverage::Coverage;
 use super::digest::Durable;
+use super::enumerate::{History, Order, Staged};
 use super::ledger::Ledger;
 use super::network::{Network, Packet};
 use super::nodes::{Job, Node};
@@ -43,6 +44,7 @@ pub(super) enum Event {
     Unhang { node: usize, boot: u32, writes: u64 },
     Restart { node: usize },
     Resume { node: usize },
+    Staged(Staged),
 }
 
 /// Where a life stands.
@@ -85,6 +87,12 @@ pub(super) struct World {
     pub(super) endpoints: BTreeMap<usize, usize>,
     /// The last answer to a call of the simulator's own.
     pub(super) heard: Option<(CallId, Answer)>,
+    /// The short life that this is, where crashes are enumerated.
+    pub(super) history: Option<History>,
+    /// A crash at one call of one disk, where crashes are enumerated.
+    pub(super) order: Option<Order>,
+    /// Calls of each disk before the life began, and up to the end of its working phase.
+    pub(super) disk_calls: (Vec<u64>, Vec<u64>),
 }
 
 impl World {
@@ -115,6 +123,9 @@ impl World {
             slow_disk_until: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             heard: None,
+            history: None,
+            order: None,
+            disk_calls: (Vec::new(), Vec::new()),
             plan,
         }
     }
@@ -125,11 +136,15 @@ impl World {
         let limit = 300 * SECOND;
         self.phase = Phase::Working;
         self.wake_clients();
-        self.schedule.add(self.now + self.plan.fault_every, Event::Fault);
+        if self.plan.has_faults() {
+            self.schedule.add(self.now + self.plan.fault_every, Event::Fault);
+        }
+        self.stage();
         while self.summary.events < self.plan.events || !self.has_seen_enough() {
             Violation::unless(self.now < limit, || "the faults that every life has did not come".into())?;
             self.turn_once()?;
         }
+        self.disk_calls.1 = self.count_disk_calls();
         self.heal()?;
         self.drain()?;
         self.finish()?;
@@ -154,11 +169,10 @@ impl World {
 
     /// Formats and starts all nodes and forms the cluster.
     fn begin(&mut self) -> Result<(), Violation> {
-        for node in 0..self.nodes.len() {
-            self.nodes[node].format();
-            self.start(node)?;
-        }
-        self.form();
+        self.nodes.iter_mut().for_each(Node::format);
+        self.disk_calls.0 = self.count_disk_calls();
+        self.place_order();
+        (0..self.nodes.len()).try_for_each(|node| self.start(node))?;
         self.run_until(30 * SECOND, |world| world.leader().is_some(), "a leader of the new cluster")?;
         self.make_topics()
     }
@@ -257,8 +271,9 @@ impl World {
                 }
             }
             Event::Resume { node } => self.resume(node),
+            Event::Staged(staged) => self.staged(staged),
         }
-        Ok(())
+        self.look_for_ordered_crash()
     }
 
     /// Whether faults may come.
