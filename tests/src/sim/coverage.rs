@@ -49,6 +49,7 @@ rarities! {
     RefusedDamage: "a damaged disk is refused",
     RefusedForeignDisk: "the disk of another node is refused",
     RefusedBlank: "a blank disk is not taken for a member's",
+    QuorumLost: "no majority has a good disk, and everything is refused",
     RefusedSetBack: "a disk that was set back is noticed by the leader",
     ReadFailure: "a message cannot be read at the moment",
     PublishDiskFull: "a publish is refused for want of room",

@@ -3,6 +3,7 @@
 use super::Violation;
 use super::calls::Answer;
 use super::clients::{NOBODY, PASSING_TOPICS};
+use super::coverage::Rare;
 use super::ledger::place;
 use super::message::Origin;
 use super::nodes::Node;
@@ -57,11 +58,41 @@ impl World {
         self.run_until(time + SECOND, |world| world.now >= end, "time to pass")
     }
 
-    /// Everything goes well from now on; soon all agree and every call has ended.
-    pub(super) fn heal(&mut self) -> Result<(), Violation> {
+    /// Everything goes well from now on.
+    pub(super) fn stop(&mut self) -> Result<(), Violation> {
         self.phase = Phase::Healing;
         self.trace.note(self.now, &[40], || "all faults stop".into());
-        self.stop_faults()?;
+        self.stop_faults()
+    }
+
+    /// No majority has a good disk: every call ends, nobody leads, nothing is committed, and who asks is refused.
+    pub(super) fn refuse_all(&mut self) -> Result<(), Violation> {
+        self.coverage.rare(Rare::QuorumLost);
+        self.run_until(30 * SECOND, World::is_quiet, "all calls to end")?;
+        let members: Vec<usize> = self.members().map(|node| node.number).collect();
+        if !members.is_empty() {
+            self.pass(3 * SECOND)?;
+        }
+        let committed = self.oracle.committed();
+        for node in members {
+            self.endpoints.insert(NOBODY, node);
+            let id = self.place_call(NOBODY, Request::DescribeTopic { topic: "t0".into() }, SECOND);
+            let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
+            self.run_until(10 * SECOND, is_heard, "a refusal")?;
+            let (_, answer) = self.heard.take().expect("just heard");
+            Violation::unless(answer.is_not_done() || answer.is_unknown(), || {
+                format!("no majority has a good disk, and node {node} answers {answer:?}")
+            })?;
+            self.compare_state(node)?;
+        }
+        Violation::unless(self.leader().is_none() && self.oracle.committed() == committed, || {
+            format!("no majority has a good disk, and {:?} leads", self.leader())
+        })?;
+        self.oracle.finish()
+    }
+
+    /// Soon all agree and every call has ended.
+    pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.run_until(World::HEALING_MAX, |world| world.leader().is_some(), "a leader")?;
         self.run_until(30 * SECOND, World::is_quiet, "all calls to end")?;
         self.agree()

@@ -194,6 +194,7 @@ fn plan(history: History, seed: u64) -> Plan {
         think: 15 * MS,
         body_bytes: 600,
         skew_ms: 50,
+        is_reckless: false,
         is_demanding: false,
         ..plan
     }

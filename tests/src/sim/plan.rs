@@ -211,6 +211,9 @@ pub struct Plan {
     pub reserve_bytes: u64,
     /// Faults left out on purpose.
     pub left_out: LeftOut,
+    /// Disks are damaged without regard to the others: of a committed entry no good copy may be left. Then nothing more is
+    /// asked of the cluster than that it says so.
+    pub is_reckless: bool,
     /// The life goes on until its leader has died and a power cut has lost something.
     pub is_demanding: bool,
 }
@@ -261,6 +264,8 @@ impl Plan {
             skew_ms: random.pick(&[0, 50, 2_000]),
             reserve_bytes: 48 << 10,
             left_out: LeftOut::default(),
+            // From a stream of its own, so that all other lives stay what they were.
+            is_reckless: Random::new(seed ^ 0x7265_636b_6c65).one_in(12),
             is_demanding: true,
         }
     }

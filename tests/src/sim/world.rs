@@ -140,14 +140,19 @@ impl World {
             self.schedule.add(self.now + self.plan.fault_every, Event::Fault);
         }
         self.stage();
-        while self.summary.events < self.plan.events || !self.has_seen_enough() {
+        while !self.is_lost() && (self.summary.events < self.plan.events || !self.has_seen_enough()) {
             Violation::unless(self.now < limit, || "the faults that every life has did not come".into())?;
             self.turn_once()?;
         }
         self.disk_calls.1 = self.count_disk_calls();
-        self.heal()?;
-        self.drain()?;
-        self.finish()?;
+        self.stop()?;
+        if self.is_lost() {
+            self.refuse_all()?;
+        } else {
+            self.heal()?;
+            self.drain()?;
+            self.finish()?;
+        }
         self.summary.virtual_ms = self.now / MS;
         self.summary.packets = self.network.sent;
         self.summary.packets_lost = self.network.lost;
