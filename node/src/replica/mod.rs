@@ -357,6 +357,15 @@ impl Replica {
         self.raft.form(configuration);
     }
 
+    /// Raises the active version: see [`Raft::raise_version`]. What this node proposes has the new form once that is
+    /// applied here.
+    ///
+    /// # Errors
+    /// As there. The caller has made sure that every member supports the version: one that does not stops.
+    pub fn raise_version(&mut self, version: u32) -> Result<(Term, Index), raft::Refused> {
+        self.raft.raise_version(version)
+    }
+
     /// Takes one event. `now` must not go back on its monotonic side.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.now = now;

@@ -73,6 +73,9 @@ rarities! {
     Redriven: "a dead message is sent again",
     SkippedCandidates: "a receive finds its candidates taken",
     PopRepeated: "a pop is repeated",
+    VersionRaised: "the active version is raised",
+    NewForm: "an entry of the raised version is committed",
+    OldBinary: "a node goes back to an older binary",
     TimeCommand: "time passes by a command of its own",
 }
 

@@ -248,6 +248,7 @@ impl World {
     /// A read of the disk has come back.
     pub(super) fn read(&mut self, node: usize, job: Job) -> Result<(), Violation> {
         self.summary.loads += 1;
+        self.run_binary(node);
         let running = self.nodes[node].running();
         match job {
             Job::Load(LoadRequest { to, from, bytes_max }) => {

@@ -135,6 +135,7 @@ impl World {
 
     /// Every message that is live for a node can be read from its own log, and is what was published.
     fn read_all(&mut self, node: usize) -> Result<(), Violation> {
+        self.run_binary(node);
         let running = self.nodes[node].running();
         let mut live: Vec<MessageRef> = Vec::new();
         for topic in running.replica.state().topics_from(TopicId(0)) {

@@ -195,6 +195,7 @@ fn plan(history: History, seed: u64) -> Plan {
         body_bytes: 600,
         skew_ms: 50,
         is_reckless: false,
+        has_upgrades: false,
         is_demanding: false,
         ..plan
     }

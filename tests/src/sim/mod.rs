@@ -10,7 +10,7 @@
 //! What was met is counted: `coverage` has each kind of fault and the rare branches of the cores.
 //!
 //! What it does not have: the shell (tasks, sockets, discovery, forming by handshake), compaction, and changes of
-//! membership or version. A packet is a message of the core, not its bytes. There is no hello: where a disk that was set
+//! membership. A packet is a message of the core, not its bytes. There is no hello: where a disk that was set
 //! back is found out only by it, that judgement alone is asked of the node's code (see `damage`). A disk that rots, is
 //! blank or another's ends in a refusal of its node; nothing heals it yet.
 //!
@@ -47,6 +47,7 @@ mod starting;
 mod summary;
 mod trace;
 mod traffic;
+mod upgrades;
 mod view;
 mod world;
 

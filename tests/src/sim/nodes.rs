@@ -10,8 +10,10 @@ use super::digest::{Durable, Trail};
 use super::network::Packet;
 use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
+use super::upgrades::NEW_VERSION;
 use super::world::{Event, World};
 use raftqueue_node::bodies::{Bodies, Located};
+use raftqueue_node::codec;
 use raftqueue_node::replica::{self, Actions, CallId, Lookup, Now, Outstanding, Replica, Settings};
 use raftqueue_queue::TopicId;
 use raftqueue_raft::{
@@ -61,6 +63,8 @@ pub(super) struct Node {
     pub(super) out: Option<&'static str>,
     /// An older state of its disk.
     pub(super) backup: Option<(FakeDisk, Durable)>,
+    /// The newest version that its binary knows.
+    pub(super) version_max: u32,
     /// What the disk may hold instead, if the write that a crash hit went through.
     pub(super) maybe: Option<Durable>,
     pub(super) random: Random,
@@ -126,6 +130,7 @@ impl Node {
             was_tight: false,
             out: None,
             backup: None,
+            version_max: codec::VERSION_MAX,
             maybe: None,
             random: random.fork(),
         }
@@ -324,6 +329,7 @@ impl World {
     /// The node turns to what came in.
     pub(super) fn turn(&mut self, node: usize) -> Result<(), Violation> {
         let now = self.nodes[node].clocks(self.now);
+        self.run_binary(node);
         let at = &mut self.nodes[node];
         let is_paused = at.is_paused();
         let running = at.running();
@@ -376,11 +382,13 @@ impl World {
         let raft = running.replica.raft();
         let news = self.checker.after_turn(raft, &mut running.seen, &self.disks)?;
         for entry in news {
+            codec::fake_version_max(NEW_VERSION);
             self.oracle.commit(&entry)?;
             self.trace.note(self.now, &[4, entry.index.0, entry.term.0], || {
                 format!("node {node} commits {} of term {}", entry.index, entry.term)
             });
         }
+        codec::fake_version_max(at.version_max);
         let has_won = role.is_some() && raft.is_leader();
         if let Some(role) = role {
             if has_won {
@@ -486,6 +494,9 @@ impl World {
     pub(super) fn compare_state(&mut self, node: usize) -> Result<(), Violation> {
         let replica = self.nodes[node].replica().expect("asked of a node that runs");
         self.summary.state_checks += 1;
+        Violation::unless(replica.version() == self.oracle.version_at(replica.applied()), || {
+            format!("node {node} has version {} in force at {}", replica.version(), replica.applied())
+        })?;
         Violation::unless(replica.state() == self.oracle.state_at(replica.applied()), || {
             format!("node {node} has another queue than it should at index {}", replica.applied())
         })

@@ -214,6 +214,8 @@ pub struct Plan {
     /// Disks are damaged without regard to the others: of a committed entry no good copy may be left. Then nothing more is
     /// asked of the cluster than that it says so.
     pub is_reckless: bool,
+    /// Some binaries know a version 2, and it is raised once all do.
+    pub has_upgrades: bool,
     /// The life goes on until its leader has died and a power cut has lost something.
     pub is_demanding: bool,
 }
@@ -266,6 +268,7 @@ impl Plan {
             left_out: LeftOut::default(),
             // From a stream of its own, so that all other lives stay what they were.
             is_reckless: Random::new(seed ^ 0x7265_636b_6c65).one_in(12),
+            has_upgrades: Random::new(seed ^ 0x7570_6772_6164).one_in(4),
             is_demanding: true,
         }
     }

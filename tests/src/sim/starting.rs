@@ -194,6 +194,7 @@ impl World {
             return Ok(());
         }
         self.nodes[node].is_failing = false;
+        self.choose_binary(node);
         if self.is_working() && self.plan.has_faults() && !self.plan.left_out.is_all_at(self.now) {
             self.spoil_start(node);
         }

@@ -15,6 +15,7 @@ use super::random::Random;
 use super::schedule::Schedule;
 use super::summary::Summary;
 use super::trace::{Telling, Trace};
+use super::upgrades::Upgrades;
 use super::{Life, Violation};
 use raftqueue_node::replica::CallId;
 use raftqueue_raft::NodeId;
@@ -45,6 +46,7 @@ pub(super) enum Event {
     Restart { node: usize },
     Resume { node: usize },
     Staged(Staged),
+    Upgrade,
 }
 
 /// Where a life stands.
@@ -87,6 +89,8 @@ pub(super) struct World {
     pub(super) endpoints: BTreeMap<usize, usize>,
     /// The last answer to a call of the simulator's own.
     pub(super) heard: Option<(CallId, Answer)>,
+    /// Newer binaries, if this life has any.
+    pub(super) upgrades: Option<Upgrades>,
     /// The short life that this is, where crashes are enumerated.
     pub(super) history: Option<History>,
     /// A crash at one call of one disk, where crashes are enumerated.
@@ -123,6 +127,7 @@ impl World {
             slow_disk_until: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             heard: None,
+            upgrades: Upgrades::new(&plan),
             history: None,
             order: None,
             disk_calls: (Vec::new(), Vec::new()),
@@ -139,6 +144,7 @@ impl World {
         if self.plan.has_faults() {
             self.schedule.add(self.now + self.plan.fault_every, Event::Fault);
         }
+        self.upgrade_later();
         self.stage();
         while !self.is_lost() && (self.summary.events < self.plan.events || !self.has_seen_enough()) {
             Violation::unless(self.now < limit, || "the faults that every life has did not come".into())?;
@@ -276,6 +282,7 @@ impl World {
                 }
             }
             Event::Resume { node } => self.resume(node),
+            Event::Upgrade => self.upgrade()?,
             Event::Staged(staged) => self.staged(staged),
         }
         self.look_for_ordered_crash()
