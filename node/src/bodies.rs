@@ -16,6 +16,7 @@ use raftqueue_queue::{Candidate, Command, MessageMeta, TopicId};
 use raftqueue_raft::Index;
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Bytes of the newest entries kept in memory, unless set otherwise.
@@ -81,6 +82,17 @@ impl Map {
             self.recent_bytes -= oldest.remove().1.len() + ENTRY_BYTES;
         }
     }
+}
+
+/// What is held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Publishes some of whose messages may still be asked for.
+    pub places: usize,
+    /// Bytes of the newest entries.
+    pub bytes: usize,
+    /// How many of these exist only in memory.
+    pub pinned_bytes: usize,
 }
 
 /// See the module's header.
@@ -156,10 +168,13 @@ impl Bodies {
         Self { reader: DebugReader(reader), cache_bytes_max, map: RwLock::default() }
     }
 
-    /// An entry was applied. Called in the order of the log.
-    pub fn applied(&self, entry: AppliedEntry) {
+    /// An entry was applied. Called in the order of the log, each time with the index up to which the log is durable: that
+    /// goes back when a tail is cut off, and what is applied before its write has ended must not be looked for on the
+    /// disk, where the entry that it replaces may still stand.
+    pub fn applied(&self, entry: AppliedEntry, durable: Index) {
         let AppliedEntry { index, bodies, placements } = entry;
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        map.durable = durable;
         for placement in &placements {
             let block = Block {
                 index,
@@ -178,7 +193,7 @@ impl Bodies {
         map.evict(self.cache_bytes_max);
     }
 
-    /// Everything up to `index` is on this node's disk.
+    /// Everything up to `index` is on this node's disk: a write has ended.
     pub fn durable(&self, index: Index) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         map.durable = index;
@@ -200,6 +215,18 @@ impl Bodies {
                 break;
             }
             map.blocks.remove(&key);
+        }
+    }
+
+    /// What it holds in memory: for checkers.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let undurable = map.recent.range((Bound::Excluded(map.durable), Bound::Unbounded));
+        Held {
+            places: map.blocks.len(),
+            bytes: map.recent_bytes,
+            pinned_bytes: undurable.map(|(_, (_, bodies))| bodies.len() + ENTRY_BYTES).sum(),
         }
     }
 

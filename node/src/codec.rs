@@ -27,6 +27,27 @@ pub const VERSION_MIN: u32 = 1;
 /// The newest version that this binary can run.
 pub const VERSION_MAX: u32 = 1;
 
+#[cfg(feature = "mutants")]
+thread_local! {
+    static FAKED_VERSION_MAX: std::cell::Cell<u32> = const { std::cell::Cell::new(VERSION_MAX) };
+}
+
+/// On this thread, entries up to another version can be read, of the same form: for tests of raising it.
+#[cfg(feature = "mutants")]
+pub fn fake_version_max(version_max: u32) {
+    FAKED_VERSION_MAX.set(version_max);
+}
+
+#[cfg(feature = "mutants")]
+fn version_max() -> u32 {
+    FAKED_VERSION_MAX.get()
+}
+
+#[cfg(not(feature = "mutants"))]
+const fn version_max() -> u32 {
+    VERSION_MAX
+}
+
 const CRC_BYTES: usize = 4;
 const RECORD_TRAILER_BYTES: usize = 4;
 
@@ -105,9 +126,10 @@ pub fn read_entry(meta: &[u8]) -> Result<EntryMeta, Unreadable> {
     }
     let mut reader = Reader { bytes: content };
     let version = u32::from(reader.byte()?);
-    if !(VERSION_MIN..=VERSION_MAX).contains(&version) {
+    let version_max = version_max();
+    if !(VERSION_MIN..=version_max).contains(&version) {
         return Err(Unreadable(format!(
-            "an entry has version {version}; this binary knows {VERSION_MIN} to {VERSION_MAX}: run a newer one"
+            "an entry has version {version}; this binary knows {VERSION_MIN} to {version_max}: run a newer one"
         )));
     }
     let stamp_ms = reader.number()?;

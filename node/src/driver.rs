@@ -340,8 +340,9 @@ impl Driver {
         if let Some((from, to)) = load_to_apply {
             self.load_to_apply(from, to);
         }
+        let durable = self.parts.replica.raft().durable_index();
         for entry in applied {
-            self.parts.bodies.applied(entry);
+            self.parts.bodies.applied(entry, durable);
         }
         for (id, result) in replies {
             if let Some(reply) = self.replies.remove(&id) {

@@ -52,7 +52,7 @@ impl Replica {
             }
         }
         self.applied = index;
-        self.overtake_proposals(index);
+        self.overtake_proposals(index, term);
     }
 
     fn apply_commands(
@@ -152,15 +152,14 @@ impl Replica {
         }
     }
 
-    /// What this node proposed at an index where something else is committed now did not happen and never will.
-    fn overtake_proposals(&mut self, index: Index) {
-        while let Some(first) = self.proposed.first_entry()
-            && first.key().0 <= index
-        {
-            for id in first.remove().calls.into_iter().flatten() {
-                let text = "another leader took over before a majority had the call";
-                self.answer(id, Err(Failure::not_done(Reason::NotLeader, text)));
-            }
+    /// What this node proposed at an index where something else is committed now did not happen and never will; nor
+    /// what it proposed behind that in an earlier term, since terms never fall along a log.
+    fn overtake_proposals(&mut self, index: Index, term: Term) {
+        let overtaken = self.proposed.extract_if(.., |(at, of), _| *at <= index || *of < term);
+        let calls: Vec<CallId> = overtaken.flat_map(|(_, proposed)| proposed.calls).flatten().collect();
+        for id in calls {
+            let text = "another leader took over before a majority had the call";
+            self.answer(id, Err(Failure::not_done(Reason::NotLeader, text)));
         }
     }
 

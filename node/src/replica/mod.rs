@@ -259,6 +259,28 @@ pub struct View {
     pub counters: Counters,
 }
 
+/// What a replica holds for what is under way; all zero when nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named after what they count")]
+pub struct Outstanding {
+    pub calls: usize,
+    pub queued_bytes: usize,
+    /// Made by this node and not applied.
+    pub entries: usize,
+    /// The same as the limit on them counts.
+    pub in_flight: usize,
+    pub reads: usize,
+    pub lookups: usize,
+    /// Messages that are offered to a call whose command is not applied.
+    pub set_aside: usize,
+    /// Calls in the lines of those that wait for messages.
+    pub in_line: usize,
+    /// Read back, to be applied.
+    pub loaded: usize,
+    /// Bytes that this node, as a leader, has yet to commit.
+    pub uncommitted_bytes: usize,
+}
+
 /// See the module's header.
 #[derive(Debug)]
 pub struct Replica {
@@ -333,6 +355,15 @@ impl Replica {
     /// Forms a new cluster: see [`Raft::form`].
     pub fn form(&mut self, configuration: Configuration) {
         self.raft.form(configuration);
+    }
+
+    /// Raises the active version: see [`Raft::raise_version`]. What this node proposes has the new form once that is
+    /// applied here.
+    ///
+    /// # Errors
+    /// As there. The caller has made sure that every member supports the version: one that does not stops.
+    pub fn raise_version(&mut self, version: u32) -> Result<(Term, Index), raft::Refused> {
+        self.raft.raise_version(version)
     }
 
     /// Takes one event. `now` must not go back on its monotonic side.
@@ -429,6 +460,24 @@ impl Replica {
             calls: self.calls.len(),
             queued_bytes: self.queue.bytes(),
             counters: self.counters,
+        }
+    }
+
+    /// What is under way: for checkers, which want none of it to be left behind.
+    #[must_use]
+    pub fn outstanding(&self) -> Outstanding {
+        let (lookups, set_aside, in_line) = self.receives.outstanding();
+        Outstanding {
+            calls: self.calls.len() + self.transfers.len(),
+            queued_bytes: self.queue.bytes(),
+            entries: self.proposed.len(),
+            in_flight: self.in_flight,
+            reads: self.reads.outstanding(),
+            lookups,
+            set_aside,
+            in_line,
+            loaded: self.loaded.len() + usize::from(self.loading_to_apply),
+            uncommitted_bytes: self.raft.status().uncommitted_bytes,
         }
     }
 

@@ -21,6 +21,12 @@ impl Reads {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
+
+    /// Calls that are in it.
+    pub(super) fn outstanding(&self) -> usize {
+        let confirmed = self.confirmed.iter().map(|(_, calls)| calls.len());
+        self.wanted.len() + self.asked.values().map(Vec::len).chain(confirmed).sum::<usize>()
+    }
 }
 
 impl Replica {

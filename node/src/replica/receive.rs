@@ -49,6 +49,12 @@ impl Receives {
         *self = Self { last_lookup: self.last_lookup, ..Self::default() };
     }
 
+    /// Lookups that are out, messages set aside, and calls in line.
+    pub(super) fn outstanding(&self) -> (usize, usize, usize) {
+        let aside = self.aside.values().map(BTreeSet::len).sum();
+        (self.lookups.len(), aside, self.waiting.values().map(VecDeque::len).sum())
+    }
+
     pub(super) fn wake(&mut self, places: Vec<Place>) {
         self.woken.extend(places);
     }

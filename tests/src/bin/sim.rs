@@ -5,7 +5,7 @@
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use raftqueue_tests::sim::{self, Broken, Coverage, Summary, Telling};
+use raftqueue_tests::sim::{self, Broken, Coverage, History, Summary, Telling};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ const SEEDS: u64 = 300;
   sim                          seeds 0 to 299
   sim --seconds 3600 --first 1000000
   sim --seed 42 --trace        everything that happens in one life
+  sim --points --seeds 3       a crash at every call to a disk of three short lives of each kind
 
 Exit codes: 0 all rules were kept, 1 one was broken, 2 the arguments are wrong.")]
 struct Arguments {
@@ -36,6 +37,9 @@ struct Arguments {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Instead: short lives, each lived again with a crash at every call to a disk, in several ways
+    #[arg(long, conflicts_with = "seed")]
+    points: bool,
     /// Tell a broken life as it is, without making it smaller
     #[arg(long)]
     no_shrink: bool,
@@ -45,11 +49,15 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let broken = match arguments.seed {
         Some(seed) => live_one(seed, arguments.trace),
+        None if arguments.points => crash_everywhere(&arguments),
         None => live_many(&arguments),
     };
     let Err(broken) = broken else { return ExitCode::SUCCESS };
     // Printed before it is made smaller, which takes a while.
     println!("{broken}commit {}", commit());
+    if arguments.points {
+        return ExitCode::FAILURE;
+    }
     if !arguments.no_shrink && !arguments.trace {
         let shrunk = sim::shrink(broken.seed).expect("one seed is one life");
         println!("made smaller: {shrunk}");
@@ -82,6 +90,24 @@ fn live_many(arguments: &Arguments) -> Result<(), Box<Broken>> {
     }
     bar.finish_and_clear();
     println!("{sum}\n{coverage}  in {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn crash_everywhere(arguments: &Arguments) -> Result<(), Box<Broken>> {
+    let begun = Instant::now();
+    let seconds = arguments.seconds.map(Duration::from_secs);
+    let goes_on = || seconds.is_none_or(|seconds| begun.elapsed() <= seconds);
+    let count = arguments.seeds.unwrap_or(if seconds.is_some() { u64::MAX } else { 1 });
+    for seed in arguments.first..arguments.first.saturating_add(count) {
+        for history in [History::HandOver, History::CutOff] {
+            if !goes_on() {
+                return Ok(());
+            }
+            let done = sim::crash_at_every_call(history, seed, goes_on)?;
+            println!("{history:?}, seed {seed}: {done}");
+            println!("  in {:.1} s", begun.elapsed().as_secs_f64());
+        }
+    }
     Ok(())
 }
 

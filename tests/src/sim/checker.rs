@@ -14,6 +14,8 @@ pub(super) struct Checker {
     /// Every entry that ever stood in a log, with the hash of the log up to it.
     entries: BTreeMap<(Index, Term), (u64, Entry)>,
     committed: Trail,
+    /// By term and voter, over all lives of its process.
+    votes: BTreeMap<(Term, NodeId), NodeId>,
     pub(super) elections: u64,
 }
 
@@ -164,7 +166,7 @@ impl Checker {
 
     /// No promise leaves before what it promises is durable.
     pub(super) fn check_promise(
-        &self,
+        &mut self,
         raft: &Raft,
         disk: &Durable,
         envelope: &Envelope,
@@ -184,6 +186,12 @@ impl Checker {
         Violation::unless(vote.is_none() || held.term > *term || held.vote == vote, || {
             format!("a vote for {vote:?} in term {term} leaves while the disk says {:?}", held.vote)
         })?;
+        if let Some(vote) = vote {
+            let first = *self.votes.entry((*term, raft.id())).or_insert(vote);
+            Violation::unless(first == vote, || {
+                format!("two votes of {} in term {term}: for {first} and for {vote}", raft.id())
+            })?;
+        }
         if let Message::AppendReply { outcome: AppendOutcome::Accepted { durable }, .. } = message
             && *durable > Index(0)
         {

@@ -49,6 +49,7 @@ rarities! {
     RefusedDamage: "a damaged disk is refused",
     RefusedForeignDisk: "the disk of another node is refused",
     RefusedBlank: "a blank disk is not taken for a member's",
+    QuorumLost: "no majority has a good disk, and everything is refused",
     RefusedSetBack: "a disk that was set back is noticed by the leader",
     ReadFailure: "a message cannot be read at the moment",
     PublishDiskFull: "a publish is refused for want of room",
@@ -72,6 +73,9 @@ rarities! {
     Redriven: "a dead message is sent again",
     SkippedCandidates: "a receive finds its candidates taken",
     PopRepeated: "a pop is repeated",
+    VersionRaised: "the active version is raised",
+    NewForm: "an entry of the raised version is committed",
+    OldBinary: "a node goes back to an older binary",
     TimeCommand: "time passes by a command of its own",
 }
 

@@ -46,7 +46,11 @@ impl World {
         let disk = self.nodes[node].disk.clone();
         if power {
             let before = disk.deep_clone();
-            disk.power_cut(self.random.bits());
+            let seed = self.random.bits();
+            match self.order.and_then(|order| order.kept_of_four()) {
+                Some(kept) => disk.power_cut_keeping(kept, seed),
+                None => disk.power_cut(seed),
+            }
             let lost = lost_sectors(&before, &disk);
             self.summary.power_cuts += 1;
             self.summary.lossy_cuts += u64::from(lost > 0);

@@ -1,7 +1,8 @@
 //! Disks that fail, fill up, rot, or are not the ones they should be.
 //!
-//! Within bounds: at most so many disks are damaged or gone for good that the others are still a majority, so of every
-//! committed entry at least one good copy is left. Rot strikes only what was proven: in the last batch it cannot be told
+//! Within bounds, as a rule: at most so many disks are damaged or gone for good that the others are still a majority, so
+//! of every committed entry at least one good copy is left. In reckless lives there are no such bounds; if no majority is
+//! left, everything must be refused from then on, and no answer before may be wrong. Rot strikes only what was proven: in the last batch it cannot be told
 //! from a torn write. A damaged node goes on as far as it can, serves nothing wrong, and is kept away in the end; the
 //! others must be whole without it.
 //!
@@ -25,9 +26,17 @@ const SEGMENT_PREFIX: &str = "segment-";
 impl World {
     /// True if one more disk may be lost for good.
     fn may_damage(&self, node: usize) -> bool {
+        if self.plan.is_reckless {
+            return self.nodes[node].out.is_none();
+        }
         let is_lost = |at: &super::nodes::Node| at.is_damaged || at.out.is_some();
         let lost = self.nodes.iter().filter(|at| at.number != node && is_lost(at)).count();
         2 * (lost + 1) < self.nodes.len() && self.nodes[node].out.is_none()
+    }
+
+    /// True if the nodes that are gone for good leave no majority.
+    pub(super) fn is_lost(&self) -> bool {
+        2 * self.members().count() <= self.nodes.len()
     }
 
     /// Faults of a disk. True if there was something to spoil.

@@ -180,11 +180,13 @@ impl World {
     }
 
     /// The process died inside a call to its disk.
-    fn crash_inside(&mut self, node: usize) -> Result<(), Violation> {
+    pub(super) fn crash_inside(&mut self, node: usize) -> Result<(), Violation> {
         self.summary.crashes_inside += 1;
         self.coverage.fault(Fault::CrashInside);
         let power = self.random.percent(60);
-        self.crash(node, power)
+        let power = self.order.map_or(power, |order| order.cuts_power());
+        self.crash(node, power)?;
+        self.follow_order(node)
     }
 
     pub(super) fn read_later(&mut self, node: usize, job: Job) {
@@ -246,6 +248,7 @@ impl World {
     /// A read of the disk has come back.
     pub(super) fn read(&mut self, node: usize, job: Job) -> Result<(), Violation> {
         self.summary.loads += 1;
+        self.run_binary(node);
         let running = self.nodes[node].running();
         match job {
             Job::Load(LoadRequest { to, from, bytes_max }) => {

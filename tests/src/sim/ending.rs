@@ -3,12 +3,16 @@
 use super::Violation;
 use super::calls::Answer;
 use super::clients::{NOBODY, PASSING_TOPICS};
+use super::coverage::Rare;
 use super::ledger::place;
 use super::message::Origin;
 use super::nodes::Node;
 use super::plan::{MS, SECOND};
 use super::world::{Phase, World};
-use raftqueue_node::api::{Failure, Outcome, Request, Response, TopicInfo, TopicOptions};
+use raftqueue_node::api::{
+    Failure, MessageId, MessageRef, Outcome, Request, Response, TopicInfo, TopicOptions,
+};
+use raftqueue_queue::TopicId;
 
 impl World {
     /// Makes the topics that stay, before anything goes wrong.
@@ -19,11 +23,15 @@ impl World {
                 messages_max: (topic == 2).then_some(40),
                 ..TopicOptions::default()
             };
-            let topic = format!("t{topic}");
-            match self.ask(&Request::CreateTopic { topic, options, request_id: Some(7) })? {
-                Answer::Response(Response::TopicCreated { .. }) => {}
-                other => return Err(Violation(format!("a topic cannot be made: {other:?}"))),
+            let request = Request::CreateTopic { topic: format!("t{topic}"), options, request_id: Some(7) };
+            let mut answer = self.ask(&request)?;
+            // Where crashes are enumerated, they come here too; the request's id makes a repeat succeed.
+            while answer.is_unknown() {
+                answer = self.ask(&request)?;
             }
+            Violation::unless(matches!(answer, Answer::Response(Response::TopicCreated { .. })), || {
+                format!("a topic cannot be made: {answer:?}")
+            })?;
         }
         Ok(())
     }
@@ -50,11 +58,41 @@ impl World {
         self.run_until(time + SECOND, |world| world.now >= end, "time to pass")
     }
 
-    /// Everything goes well from now on; soon all agree and every call has ended.
-    pub(super) fn heal(&mut self) -> Result<(), Violation> {
+    /// Everything goes well from now on.
+    pub(super) fn stop(&mut self) -> Result<(), Violation> {
         self.phase = Phase::Healing;
         self.trace.note(self.now, &[40], || "all faults stop".into());
-        self.stop_faults()?;
+        self.stop_faults()
+    }
+
+    /// No majority has a good disk: every call ends, nobody leads, nothing is committed, and who asks is refused.
+    pub(super) fn refuse_all(&mut self) -> Result<(), Violation> {
+        self.coverage.rare(Rare::QuorumLost);
+        self.run_until(30 * SECOND, World::is_quiet, "all calls to end")?;
+        let members: Vec<usize> = self.members().map(|node| node.number).collect();
+        if !members.is_empty() {
+            self.pass(3 * SECOND)?;
+        }
+        let committed = self.oracle.committed();
+        for node in members {
+            self.endpoints.insert(NOBODY, node);
+            let id = self.place_call(NOBODY, Request::DescribeTopic { topic: "t0".into() }, SECOND);
+            let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
+            self.run_until(10 * SECOND, is_heard, "a refusal")?;
+            let (_, answer) = self.heard.take().expect("just heard");
+            Violation::unless(answer.is_not_done() || answer.is_unknown(), || {
+                format!("no majority has a good disk, and node {node} answers {answer:?}")
+            })?;
+            self.compare_state(node)?;
+        }
+        Violation::unless(self.leader().is_none() && self.oracle.committed() == committed, || {
+            format!("no majority has a good disk, and {:?} leads", self.leader())
+        })?;
+        self.oracle.finish()
+    }
+
+    /// Soon all agree and every call has ended.
+    pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.run_until(World::HEALING_MAX, |world| world.leader().is_some(), "a leader")?;
         self.run_until(30 * SECOND, World::is_quiet, "all calls to end")?;
         self.agree()
@@ -70,7 +108,64 @@ impl World {
         let limit = World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX;
         self.run_until(limit, is_even, "all nodes to apply the same")?;
         let members: Vec<usize> = self.members().map(|node| node.number).collect();
-        members.into_iter().try_for_each(|node| self.compare_state(node))
+        for node in members {
+            self.compare_state(node)?;
+            self.read_all(node)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is under way any more, so nothing is left behind for it: no node keeps counting a call, an entry or bytes
+    /// that are gone, and memory is within its bounds.
+    fn rest(&mut self) -> Result<(), Violation> {
+        let waited = self.run_until(
+            5 * SECOND,
+            |world| world.members().all(|node| node.is_idle(&world.plan)),
+            "all counters to be zero",
+        );
+        waited.map_err(|Violation(text)| {
+            let left = self.members().map(|node| {
+                let running = node.running.as_ref().expect("all members run");
+                let window_bytes = running.replica.view().raft.window_bytes;
+                (node.number, running.replica.outstanding(), running.bodies.held(), window_bytes)
+            });
+            Violation(format!("{text}: {:?}", left.collect::<Vec<_>>()))
+        })
+    }
+
+    /// Every message that is live for a node can be read from its own log, and is what was published.
+    fn read_all(&mut self, node: usize) -> Result<(), Violation> {
+        self.run_binary(node);
+        let running = self.nodes[node].running();
+        let mut live: Vec<MessageRef> = Vec::new();
+        for topic in running.replica.state().topics_from(TopicId(0)) {
+            let mut from = 0;
+            while let Some(run) = topic.live_run_from(from) {
+                from = run.end;
+                live.extend(run.map(|offset| {
+                    let generation = topic.generation_of(offset).expect("a live offset was given").0;
+                    let id = MessageId { generation, topic: topic.id().0, offset };
+                    MessageRef { id, token: 0, attempts: 0, deadline_ms: 0, reason: String::new() }
+                }));
+            }
+        }
+        for asked in live {
+            let bodies = &self.nodes[node].running().bodies;
+            let read = bodies
+                .locate(vec![asked.clone()])
+                .and_then(|located| bodies.read(&located, usize::MAX, true).expect("it may block"));
+            match read.as_deref() {
+                Ok([delivery]) => self.check_delivery(delivery, &asked)?,
+                other => {
+                    return Err(Violation(format!(
+                        "node {node} cannot read the live {:?}: {other:?}",
+                        asked.id
+                    )));
+                }
+            }
+            self.summary.bodies_read += 1;
+        }
+        Ok(())
     }
 
     /// How many entries the node that is furthest behind has to take from the leader.
@@ -169,6 +264,7 @@ impl World {
     /// The last look at everything.
     pub(super) fn finish(&mut self) -> Result<(), Violation> {
         self.agree()?;
+        self.rest()?;
         for call in std::mem::take(&mut self.calls).into_values() {
             self.oracle.unanswered(&call);
         }

@@ -38,7 +38,10 @@ impl World {
         }
         let fault = self.random.weighted(&self.plan.faults);
         let left_out = &self.plan.left_out;
-        if left_out.kinds.contains(&fault) || left_out.faults.contains(&number) {
+        let is_left_out = left_out.is_all_at(self.now)
+            || left_out.kinds.contains(&fault)
+            || left_out.faults.contains(&number);
+        if is_left_out {
             return Ok(());
         }
         self.trace.note(self.now, &[30, fault as u64, number], || format!("fault {number}: {fault:?}"));
@@ -99,7 +102,8 @@ impl World {
 
     /// A node has won an election; perhaps it does not get far. Called before its first messages leave.
     pub(super) fn leader_won(&mut self, node: usize) {
-        if !self.is_working() || !self.random.percent(self.plan.struck_percent) {
+        let is_struck = self.is_working() && self.random.percent(self.plan.struck_percent);
+        if !is_struck || self.plan.left_out.is_all_at(self.now) {
             return;
         }
         if self.random.percent(50) {

@@ -10,11 +10,12 @@
 //! What was met is counted: `coverage` has each kind of fault and the rare branches of the cores.
 //!
 //! What it does not have: the shell (tasks, sockets, discovery, forming by handshake), compaction, and changes of
-//! membership or version. A packet is a message of the core, not its bytes. There is no hello: where a disk that was set
+//! membership. A packet is a message of the core, not its bytes. There is no hello: where a disk that was set
 //! back is found out only by it, that judgement alone is asked of the node's code (see `damage`). A disk that rots, is
 //! blank or another's ends in a refusal of its node; nothing heals it yet.
 //!
-//! One seed is one life: run twice, every event is the same ([`Life::hash`]).
+//! One seed is one life: run twice, every event is the same ([`Life::hash`]). Beside these lives there are short ones in
+//! which nothing goes wrong but one crash, at each call to a disk in turn: see `enumerate`.
 
 mod calls;
 mod checker;
@@ -26,6 +27,7 @@ mod damage;
 mod digest;
 mod disks;
 mod ending;
+mod enumerate;
 mod faults;
 mod ledger;
 mod matching;
@@ -45,10 +47,12 @@ mod starting;
 mod summary;
 mod trace;
 mod traffic;
+mod upgrades;
 mod view;
 mod world;
 
 pub use coverage::{Coverage, Rare};
+pub use enumerate::{Enumerated, Extent, History, Loss, Point, Way, crash_at_every_call, live_point, ways};
 pub use plan::{Fault, LeftOut, Micros, Plan};
 pub use random::Random;
 pub use shrink::{Shrunk, shrink};
@@ -91,6 +95,8 @@ pub struct Broken {
     pub rule: String,
     /// Faults until then.
     pub faults: u64,
+    /// When it was broken.
+    pub when: Micros,
     /// The last things that happened.
     pub story: Vec<String>,
 }
@@ -125,10 +131,10 @@ fn live_plan(plan: Plan, telling: Telling) -> Result<Life, Box<Broken>> {
         Ok(life) => return Ok(life),
         Err(Violation(rule)) => rule,
     };
-    let (faults, story) = (world.faults, world.story());
+    let (faults, when, story) = (world.faults, world.now, world.story());
     // What panicked may be in no state to be dropped in order; the process ends soon anyway.
     std::mem::forget(world);
-    Err(Box::new(Broken { seed, rule, faults, story }))
+    Err(Box::new(Broken { seed, rule, faults, when, story }))
 }
 
 /// Every line of the story of a seed, however it ends.

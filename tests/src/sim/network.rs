@@ -62,8 +62,9 @@ impl Network {
     ) -> (Packet, Vec<Micros>) {
         self.sent += 1;
         let storm = now < self.storm_until;
-        let loss = plan.loss_percent + if storm { 25 } else { 0 };
-        let doubled = plan.doubled_percent + if storm { 15 } else { 0 };
+        let is_good = plan.left_out.is_all_at(now);
+        let (loss, doubled) = if is_good { (0, 0) } else { (plan.loss_percent, plan.doubled_percent) };
+        let (loss, doubled) = if storm { (loss + 25, doubled + 15) } else { (loss, doubled) };
         let is_lost = self.random.percent(loss);
         let copies = if self.random.percent(doubled) { 2 } else { 1 };
         let arrivals = (0..copies).map(|_| {
@@ -78,7 +79,7 @@ impl Network {
             self.lost += 1;
             return (packet, Vec::new());
         }
-        if !(plan.reorders || storm) {
+        if !(plan.reorders && !is_good || storm) {
             for arrival in &mut arrivals {
                 *arrival = (*arrival).max(link.last_arrival);
                 link.last_arrival = *arrival;

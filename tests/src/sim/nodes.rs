@@ -10,9 +10,12 @@ use super::digest::{Durable, Trail};
 use super::network::Packet;
 use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
+use super::upgrades::NEW_VERSION;
 use super::world::{Event, World};
 use raftqueue_node::bodies::{Bodies, Located};
-use raftqueue_node::replica::{self, Actions, CallId, Lookup, Now, Replica, Settings};
+use raftqueue_node::codec;
+use raftqueue_node::replica::{self, Actions, CallId, Lookup, Now, Outstanding, Replica, Settings};
+use raftqueue_queue::TopicId;
 use raftqueue_raft::{
     self as raft, AppendOutcome, Configuration, Envelope, Index, LoadRequest, Member, MemberKind, Message,
     NodeId, Raft, RoleKind, Write,
@@ -60,6 +63,8 @@ pub(super) struct Node {
     pub(super) out: Option<&'static str>,
     /// An older state of its disk.
     pub(super) backup: Option<(FakeDisk, Durable)>,
+    /// The newest version that its binary knows.
+    pub(super) version_max: u32,
     /// What the disk may hold instead, if the write that a crash hit went through.
     pub(super) maybe: Option<Durable>,
     pub(super) random: Random,
@@ -125,6 +130,7 @@ impl Node {
             was_tight: false,
             out: None,
             backup: None,
+            version_max: codec::VERSION_MAX,
             maybe: None,
             random: random.fork(),
         }
@@ -177,6 +183,20 @@ impl Node {
 
     pub(super) fn replica(&self) -> Option<&Replica> {
         self.running.as_ref().map(|running| &running.replica)
+    }
+
+    /// Nothing is under way, and nothing is held in memory that need not be.
+    pub(super) fn is_idle(&self, plan: &Plan) -> bool {
+        let Some(running) = &self.running else { return false };
+        let held = running.bodies.held();
+        let mut topics = running.replica.state().topics_from(TopicId(0));
+        let is_empty = topics.all(|topic| topic.live_run_from(0).is_none());
+        running.write.is_none()
+            && running.replica.outstanding() == Outstanding::default()
+            && held.pinned_bytes == 0
+            && held.bytes <= plan.cache_bytes
+            && (held.places == 0 || !is_empty)
+            && running.replica.view().raft.window_bytes <= plan.retained_bytes
     }
 
     pub(super) fn running(&mut self) -> &mut Running {
@@ -249,7 +269,7 @@ pub(super) fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
 }
 
 impl World {
-    /// Node 0 forms the cluster; the others wait for it.
+    /// Node 0 forms the cluster, and does so again if it has died too early; the others wait for it.
     pub(super) fn form(&mut self) {
         let members =
             self.nodes.iter().map(|node| (node.id, Member { name: node.name(), kind: MemberKind::Voter }));
@@ -309,6 +329,7 @@ impl World {
     /// The node turns to what came in.
     pub(super) fn turn(&mut self, node: usize) -> Result<(), Violation> {
         let now = self.nodes[node].clocks(self.now);
+        self.run_binary(node);
         let at = &mut self.nodes[node];
         let is_paused = at.is_paused();
         let running = at.running();
@@ -361,11 +382,13 @@ impl World {
         let raft = running.replica.raft();
         let news = self.checker.after_turn(raft, &mut running.seen, &self.disks)?;
         for entry in news {
+            codec::fake_version_max(NEW_VERSION);
             self.oracle.commit(&entry)?;
             self.trace.note(self.now, &[4, entry.index.0, entry.term.0], || {
                 format!("node {node} commits {} of term {}", entry.index, entry.term)
             });
         }
+        codec::fake_version_max(at.version_max);
         let has_won = role.is_some() && raft.is_leader();
         if let Some(role) = role {
             if has_won {
@@ -412,8 +435,9 @@ impl World {
             self.read_later(node, Job::LoadToApply(first, last));
         }
         let running = self.nodes[node].running();
+        let durable = running.replica.raft().durable_index();
         for entry in applied {
-            running.bodies.applied(entry);
+            running.bodies.applied(entry, durable);
         }
         for (call, result) in replies {
             self.reply(node, call, result)?;
@@ -470,6 +494,9 @@ impl World {
     pub(super) fn compare_state(&mut self, node: usize) -> Result<(), Violation> {
         let replica = self.nodes[node].replica().expect("asked of a node that runs");
         self.summary.state_checks += 1;
+        Violation::unless(replica.version() == self.oracle.version_at(replica.applied()), || {
+            format!("node {node} has version {} in force at {}", replica.version(), replica.applied())
+        })?;
         Violation::unless(replica.state() == self.oracle.state_at(replica.applied()), || {
             format!("node {node} has another queue than it should at index {}", replica.applied())
         })

@@ -67,7 +67,8 @@ pub(super) struct Oracle {
     model: Model,
     /// The state after each index, from 0 on; the last one is the present.
     states: Vec<State>,
-    version: u32,
+    /// The active version after each index, from 0 on.
+    versions: Vec<u32>,
     /// By index, from 1 on.
     decided: Vec<Vec<Decided>>,
     names: BTreeMap<TopicId, String>,
@@ -92,7 +93,7 @@ impl Oracle {
             body_bytes_max,
             model: Model::default(),
             states: vec![State::default()],
-            version: 0,
+            versions: vec![0],
             decided: Vec::new(),
             names: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -116,6 +117,16 @@ impl Oracle {
         &self.states[usize::try_from(index.0).expect("small")]
     }
 
+    /// The active version as of the last committed entry.
+    pub(super) fn version(&self) -> u32 {
+        *self.versions.last().expect("there is always the first one")
+    }
+
+    /// The active version as of `index`, which is committed.
+    pub(super) fn version_at(&self, index: Index) -> u32 {
+        self.versions[usize::try_from(index.0).expect("small")]
+    }
+
     pub(super) fn committed(&self) -> Index {
         Index(self.decided.len() as u64)
     }
@@ -137,20 +148,29 @@ impl Oracle {
     /// The next entry is committed.
     pub(super) fn commit(&mut self, entry: &Entry) -> Result<(), Violation> {
         let mut state = self.state().clone();
+        let mut version = self.version();
         let mut decided = Vec::new();
         match &entry.payload {
             Payload::Noop => {}
-            Payload::Config(configuration) => self.version = configuration.version,
+            Payload::Config(configuration) => {
+                Violation::unless(configuration.version >= version, || {
+                    format!("entry {} lowers the version from {version}", entry.index)
+                })?;
+                self.coverage.rare_if(version > 0 && configuration.version > version, Rare::VersionRaised);
+                version = configuration.version;
+            }
             Payload::Command { meta, bodies } => {
+                // Whoever proposed it may not have applied the raise yet.
+                let form = meta.first().copied().map_or(0, u32::from);
+                Violation::unless(form == version || version > 1 && form == version - 1, || {
+                    format!("entry {} has the form of version {form} where {version} is active", entry.index)
+                })?;
+                self.coverage.rare_if(form > codec::VERSION_MAX, Rare::NewForm);
                 let entry_meta = codec::read_entry(meta)
                     .map_err(|error| Violation(format!("entry {} cannot be read: {error}", entry.index)))?;
                 let mut position = 0;
                 for command in entry_meta.commands {
-                    let apply_meta = ApplyMeta {
-                        index: entry.index.0,
-                        now_ms: entry_meta.stamp_ms,
-                        version: self.version,
-                    };
+                    let apply_meta = ApplyMeta { index: entry.index.0, now_ms: entry_meta.stamp_ms, version };
                     let answer = state.apply(&apply_meta, &command);
                     let expected = self.model.apply(entry.index.0, state.now_ms(), &command);
                     Violation::unless(answer == expected, || {
@@ -167,6 +187,7 @@ impl Oracle {
             self.compare_counts(&state)?;
         }
         self.states.push(state);
+        self.versions.push(version);
         Ok(())
     }
 

@@ -135,6 +135,18 @@ pub struct LeftOut {
     pub losses: bool,
     /// Kinds of clients, as [`Plan::clients`] numbers them.
     pub clients: BTreeSet<usize>,
+    /// Nothing goes wrong before this moment.
+    pub before: Micros,
+    /// Nothing goes wrong from this moment on.
+    pub from: Option<Micros>,
+}
+
+impl LeftOut {
+    /// Whether everything that goes wrong by itself is left out at a moment.
+    #[must_use]
+    pub fn is_all_at(&self, now: Micros) -> bool {
+        now < self.before || self.from.is_some_and(|from| now >= from)
+    }
 }
 
 /// The parameters of one life.
@@ -199,6 +211,11 @@ pub struct Plan {
     pub reserve_bytes: u64,
     /// Faults left out on purpose.
     pub left_out: LeftOut,
+    /// Disks are damaged without regard to the others: of a committed entry no good copy may be left. Then nothing more is
+    /// asked of the cluster than that it says so.
+    pub is_reckless: bool,
+    /// Some binaries know a version 2, and it is raised once all do.
+    pub has_upgrades: bool,
     /// The life goes on until its leader has died and a power cut has lost something.
     pub is_demanding: bool,
 }
@@ -249,6 +266,9 @@ impl Plan {
             skew_ms: random.pick(&[0, 50, 2_000]),
             reserve_bytes: 48 << 10,
             left_out: LeftOut::default(),
+            // From a stream of its own, so that all other lives stay what they were.
+            is_reckless: Random::new(seed ^ 0x7265_636b_6c65).one_in(12),
+            has_upgrades: Random::new(seed ^ 0x7570_6772_6164).one_in(4),
             is_demanding: true,
         }
     }
@@ -268,6 +288,12 @@ impl Plan {
         }
         self.left_out = left_out;
         self
+    }
+
+    /// Whether faults come by themselves.
+    #[must_use]
+    pub fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
     }
 
     /// How many nodes there are.

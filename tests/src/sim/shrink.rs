@@ -1,11 +1,15 @@
-//! Makes a broken life smaller: leaves out clients and faults for as long as the same rule is broken without them.
+//! Makes a broken life smaller: leaves out clients and faults for as long as the same rule is broken without them. The
+//! span of time in which anything goes wrong is narrowed from both sides, kinds of faults are dropped, and then single
+//! faults, by halves.
 
-use super::plan::{Fault, LeftOut, Plan};
+use super::plan::{Fault, LeftOut, MS, Micros, Plan};
 use super::{Broken, Telling, live_plan};
 use std::fmt;
 
 /// Lives that a shrinking may cost.
-const LIVES_MAX: u64 = 150;
+const LIVES_MAX: u64 = 200;
+/// The span of faults is not narrowed by less than this.
+const STEP_MIN: Micros = 20 * MS;
 
 /// A broken life with all that it does not need left out.
 #[derive(Clone, Debug)]
@@ -19,10 +23,12 @@ pub struct Shrunk {
 
 impl fmt::Display for Shrunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LeftOut { kinds, faults, strikes, losses, clients } = &self.left_out;
+        let LeftOut { kinds, faults, strikes, losses, clients, before, from } = &self.left_out;
         let left = self.broken.faults - faults.range(..self.broken.faults).count() as u64;
         writeln!(f, "after {} lives, at most {left} faults are needed; left out are {kinds:?},", self.lives)?;
-        writeln!(f, "kinds of clients {clients:?}, struck leaders: {strikes}, losses: {losses}")?;
+        writeln!(f, "kinds of clients {clients:?}, struck leaders: {strikes}, losses: {losses},")?;
+        let from = from.unwrap_or(self.broken.when);
+        writeln!(f, "and all that goes wrong before {} ms and from {} ms on", before / MS, from / MS)?;
         write!(f, "{}", self.broken)
     }
 }
@@ -39,6 +45,7 @@ pub fn shrink(seed: u64) -> Option<Shrunk> {
     let mut shrunk = Shrunk { left_out: LeftOut::default(), broken, lives: 1 };
     shrunk.attempt(|left_out| left_out.losses = true);
     shrunk.attempt(|left_out| left_out.strikes = true);
+    shrunk.narrow();
     for kind in 0..Plan::new(seed).clients.len() {
         shrunk.attempt(|left_out| left_out.clients.extend([kind]));
     }
@@ -61,6 +68,21 @@ pub fn shrink(seed: u64) -> Option<Shrunk> {
 }
 
 impl Shrunk {
+    /// Leaves out all that goes wrong late, and all that goes wrong early.
+    fn narrow(&mut self) {
+        let mut step = self.broken.when / 2;
+        while step >= STEP_MIN {
+            let from = self.left_out.from.unwrap_or(self.broken.when).saturating_sub(step);
+            self.attempt(|left_out| left_out.from = Some(from));
+            step /= 2;
+        }
+        let mut step = self.left_out.from.unwrap_or(self.broken.when) / 2;
+        while step >= STEP_MIN {
+            self.attempt(|left_out| left_out.before += step);
+            step /= 2;
+        }
+    }
+
     /// Leaves out more, if the rule is broken all the same.
     fn attempt(&mut self, leave_out: impl FnOnce(&mut LeftOut)) {
         let mut left_out = self.left_out.clone();

@@ -7,7 +7,7 @@ use super::coverage::Rare;
 use super::digest::{Durable, Trail};
 use super::nodes::{Running, settings};
 use super::plan::SECOND;
-use super::world::{Event, World};
+use super::world::{Event, Phase, World};
 use raftqueue_node::bodies::Bodies;
 use raftqueue_node::replica::{self, Replica};
 use raftqueue_raft::{self as raft, HardState, Index};
@@ -194,9 +194,11 @@ impl World {
             return Ok(());
         }
         self.nodes[node].is_failing = false;
-        if self.is_working() {
+        self.choose_binary(node);
+        if self.is_working() && self.plan.has_faults() && !self.plan.left_out.is_all_at(self.now) {
             self.spoil_start(node);
         }
+        self.spoil_ordered_start(node);
         let options = self.options(node);
         let at = &mut self.nodes[node];
         at.boot += 1;
@@ -277,9 +279,10 @@ impl World {
         self.summary.crashes += 1;
         self.summary.crashes_inside += 1;
         let power = self.random.percent(50);
+        let power = self.order.map_or(power, |order| order.cuts_power());
         self.lose(node, power)?;
         self.restart_later(node);
-        Ok(())
+        self.follow_order(node)
     }
 
     pub(super) fn restart_later(&mut self, node: usize) {
@@ -340,6 +343,9 @@ impl World {
         let first = self.now + self.random.below(at.clockwork.tick());
         self.schedule.add(first, Event::Tick { node, boot });
         self.schedule.add(self.now, Event::FreeBytes { node, boot });
+        if node == 0 && self.phase == Phase::Beginning && last == Index(0) {
+            self.form();
+        }
         Ok(())
     }
 

@@ -38,6 +38,7 @@ pub struct Summary {
     pub looks: u64,
     pub deliveries: u64,
     pub drained: u64,
+    pub bodies_read: u64,
     pub loads: u64,
     pub state_checks: u64,
     pub disk_checks: u64,
@@ -45,7 +46,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn rows(&self) -> [(&'static str, u64); 36] {
+    fn rows(&self) -> [(&'static str, u64); 37] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -79,6 +80,7 @@ impl Summary {
             ("  that only looked", self.looks),
             ("messages delivered", self.deliveries),
             ("messages drained at the end", self.drained),
+            ("live messages read on each node at the end", self.bodies_read),
             ("reads of the log", self.loads),
             ("queue states compared", self.state_checks),
             ("disks opened to compare", self.disk_checks),
@@ -86,7 +88,7 @@ impl Summary {
         ]
     }
 
-    fn fields(&mut self) -> [&mut u64; 36] {
+    fn fields(&mut self) -> [&mut u64; 37] {
         [
             &mut self.seeds,
             &mut self.events,
@@ -120,6 +122,7 @@ impl Summary {
             &mut self.looks,
             &mut self.deliveries,
             &mut self.drained,
+            &mut self.bodies_read,
             &mut self.loads,
             &mut self.state_checks,
             &mut self.disk_checks,

@@ -189,7 +189,7 @@ impl World {
         )))
     }
 
-    fn check_delivery(&self, delivery: &Delivery, asked: &MessageRef) -> Result<(), Violation> {
+    pub(super) fn check_delivery(&self, delivery: &Delivery, asked: &MessageRef) -> Result<(), Violation> {
         let origin = Origin::of(&delivery.body);
         let expected = self.oracle.origin_at(asked.id.topic, asked.id.offset);
         let is_whole = origin.is_some_and(|origin| {

@@ -5,6 +5,7 @@ use super::checker::Checker;
 use super::clients::Client;
 use super::coverage::Coverage;
 use super::digest::Durable;
+use super::enumerate::{History, Order, Staged};
 use super::ledger::Ledger;
 use super::network::{Network, Packet};
 use super::nodes::{Job, Node};
@@ -14,6 +15,7 @@ use super::random::Random;
 use super::schedule::Schedule;
 use super::summary::Summary;
 use super::trace::{Telling, Trace};
+use super::upgrades::Upgrades;
 use super::{Life, Violation};
 use raftqueue_node::replica::CallId;
 use raftqueue_raft::NodeId;
@@ -43,6 +45,8 @@ pub(super) enum Event {
     Unhang { node: usize, boot: u32, writes: u64 },
     Restart { node: usize },
     Resume { node: usize },
+    Staged(Staged),
+    Upgrade,
 }
 
 /// Where a life stands.
@@ -85,6 +89,14 @@ pub(super) struct World {
     pub(super) endpoints: BTreeMap<usize, usize>,
     /// The last answer to a call of the simulator's own.
     pub(super) heard: Option<(CallId, Answer)>,
+    /// Newer binaries, if this life has any.
+    pub(super) upgrades: Option<Upgrades>,
+    /// The short life that this is, where crashes are enumerated.
+    pub(super) history: Option<History>,
+    /// A crash at one call of one disk, where crashes are enumerated.
+    pub(super) order: Option<Order>,
+    /// Calls of each disk before the life began, and up to the end of its working phase.
+    pub(super) disk_calls: (Vec<u64>, Vec<u64>),
 }
 
 impl World {
@@ -115,6 +127,10 @@ impl World {
             slow_disk_until: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             heard: None,
+            upgrades: Upgrades::new(&plan),
+            history: None,
+            order: None,
+            disk_calls: (Vec::new(), Vec::new()),
             plan,
         }
     }
@@ -125,14 +141,24 @@ impl World {
         let limit = 300 * SECOND;
         self.phase = Phase::Working;
         self.wake_clients();
-        self.schedule.add(self.now + self.plan.fault_every, Event::Fault);
-        while self.summary.events < self.plan.events || !self.has_seen_enough() {
+        if self.plan.has_faults() {
+            self.schedule.add(self.now + self.plan.fault_every, Event::Fault);
+        }
+        self.upgrade_later();
+        self.stage();
+        while !self.is_lost() && (self.summary.events < self.plan.events || !self.has_seen_enough()) {
             Violation::unless(self.now < limit, || "the faults that every life has did not come".into())?;
             self.turn_once()?;
         }
-        self.heal()?;
-        self.drain()?;
-        self.finish()?;
+        self.disk_calls.1 = self.count_disk_calls();
+        self.stop()?;
+        if self.is_lost() {
+            self.refuse_all()?;
+        } else {
+            self.heal()?;
+            self.drain()?;
+            self.finish()?;
+        }
         self.summary.virtual_ms = self.now / MS;
         self.summary.packets = self.network.sent;
         self.summary.packets_lost = self.network.lost;
@@ -147,18 +173,19 @@ impl World {
         self.trace.lines.iter().cloned().collect()
     }
 
-    /// Every life has a leader that dies and a power cut that loses something.
+    /// Every life has a leader that dies and a power cut that loses something; but a reckless one may have no leader again.
     fn has_seen_enough(&self) -> bool {
-        !self.plan.is_demanding || self.summary.leader_crashes > 0 && self.summary.lossy_cuts > 0
+        !self.plan.is_demanding
+            || self.plan.is_reckless
+            || self.summary.leader_crashes > 0 && self.summary.lossy_cuts > 0
     }
 
     /// Formats and starts all nodes and forms the cluster.
     fn begin(&mut self) -> Result<(), Violation> {
-        for node in 0..self.nodes.len() {
-            self.nodes[node].format();
-            self.start(node)?;
-        }
-        self.form();
+        self.nodes.iter_mut().for_each(Node::format);
+        self.disk_calls.0 = self.count_disk_calls();
+        self.place_order();
+        (0..self.nodes.len()).try_for_each(|node| self.start(node))?;
         self.run_until(30 * SECOND, |world| world.leader().is_some(), "a leader of the new cluster")?;
         self.make_topics()
     }
@@ -257,8 +284,10 @@ impl World {
                 }
             }
             Event::Resume { node } => self.resume(node),
+            Event::Upgrade => self.upgrade()?,
+            Event::Staged(staged) => self.staged(staged),
         }
-        Ok(())
+        self.look_for_ordered_crash()
     }
 
     /// Whether faults may come.

@@ -154,11 +154,16 @@ impl FakeDisk {
 
     /// The power fails: of all that no sync covered, `seed` decides sector by sector and name by name what is left.
     pub fn power_cut(&self, seed: u64) {
-        let mut state = self.state();
         let mut random = Random::new(seed);
         // Some cuts keep nearly all, some nearly nothing: both ends are as likely as the middle.
         let kept_of_four = random.below(5);
-        state.cut(&mut |_| random.below(4) < kept_of_four);
+        self.state().cut(&mut |_| random.below(4) < kept_of_four);
+    }
+
+    /// The power fails, and of all that no sync covered about so many quarters are left: nothing for 0, everything for 4.
+    pub fn power_cut_keeping(&self, kept_of_four: u64, seed: u64) {
+        let mut random = Random::new(seed);
+        self.state().cut(&mut |_| random.below(4) < kept_of_four);
     }
 
     /// A disk of its own that holds what the worst power cut at this moment would leave: only what is certainly durable.
