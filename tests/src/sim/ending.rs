@@ -9,6 +9,7 @@ use super::nodes::Node;
 use super::plan::{MS, SECOND};
 use super::world::{Phase, World};
 use raftqueue_node::api::{Failure, Outcome, Request, Response, TopicInfo, TopicOptions};
+use raftqueue_node::replica::CallId;
 
 impl World {
     /// Makes the topics that stay, before anything goes wrong.
@@ -32,9 +33,7 @@ impl World {
     fn ask(&mut self, request: &Request) -> Result<Answer, Violation> {
         for _ in 0..40 {
             let id = self.place_call(NOBODY, request.clone(), 2 * SECOND);
-            let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
-            self.run_until(10 * SECOND, is_heard, "an answer")?;
-            let (_, answer) = self.heard.take().expect("just heard");
+            let answer = self.await_answer(id)?;
             match &answer {
                 Answer::Failure(Failure { outcome: Outcome::NotDone, .. }) | Answer::Refused => {
                     self.pass(50 * MS)?;
@@ -45,7 +44,13 @@ impl World {
         Err(Violation(format!("asked again and again for {request:?}")))
     }
 
-    fn pass(&mut self, time: u64) -> Result<(), Violation> {
+    /// Waits for the answer to a call of the simulator's own.
+    pub(super) fn await_answer(&mut self, id: CallId) -> Result<Answer, Violation> {
+        self.run_until(10 * SECOND, |world| world.heard.contains_key(&id), "an answer")?;
+        Ok(self.heard.remove(&id).expect("just heard"))
+    }
+
+    pub(super) fn pass(&mut self, time: u64) -> Result<(), Violation> {
         let end = self.now + time;
         self.run_until(time + SECOND, |world| world.now >= end, "time to pass")
     }
@@ -122,16 +127,14 @@ impl World {
     fn describe(&mut self, topic: &str) -> Result<Option<TopicInfo>, Violation> {
         let topic = topic.to_owned();
         let id = self.place_call(NOBODY, Request::DescribeTopic { topic: topic.clone() }, 2 * SECOND);
-        let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
-        self.run_until(10 * SECOND, is_heard, "a description")?;
-        match self.heard.take() {
-            Some((_, Answer::Response(Response::Topic(info)))) => Ok(Some(info)),
-            Some((_, Answer::Failure(failure)))
+        match self.await_answer(id)? {
+            Answer::Response(Response::Topic(info)) => Ok(Some(info)),
+            Answer::Failure(failure)
                 if failure.reason == raftqueue_node::api::Reason::TopicNotFound && topic.starts_with('x') =>
             {
                 Ok(None)
             }
-            Some((_, Answer::Failure(Failure { outcome: Outcome::NotDone, .. }) | Answer::Refused)) => {
+            Answer::Failure(Failure { outcome: Outcome::NotDone, .. }) | Answer::Refused => {
                 self.pass(50 * MS)?;
                 self.describe(&topic)
             }

@@ -14,7 +14,8 @@
 //! back is found out only by it, that judgement alone is asked of the node's code (see `damage`). A disk that rots, is
 //! blank or another's ends in a refusal of its node; nothing heals it yet.
 //!
-//! One seed is one life: run twice, every event is the same ([`Life::hash`]).
+//! One seed is one life: run twice, every event is the same ([`Life::hash`]). A schedule that is worth a name of its own
+//! is told step by step in the same world (`scripted`).
 
 mod calls;
 mod checker;
@@ -40,6 +41,7 @@ mod producers;
 mod queue_model;
 mod random;
 mod schedule;
+pub mod scripted;
 mod shrink;
 mod starting;
 mod summary;
@@ -48,6 +50,7 @@ mod traffic;
 mod view;
 mod world;
 
+pub use calls::Answer;
 pub use coverage::{Coverage, Rare};
 pub use plan::{Fault, LeftOut, Micros, Plan};
 pub use random::Random;

@@ -22,7 +22,7 @@ use raftqueue_wal::{DataDir, Reader, Wal};
 use std::sync::Arc;
 
 /// Where log time begins.
-const EPOCH_MS: u64 = 1_700_000_000_000;
+pub(super) const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// A read of the disk.
 #[derive(Debug)]

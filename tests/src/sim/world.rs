@@ -50,6 +50,8 @@ pub(super) enum Event {
 pub(super) enum Phase {
     /// The cluster forms and the topics are made; no faults yet.
     Beginning,
+    /// A script says what goes wrong, and nothing else does.
+    Scripted,
     /// Faults come and clients work.
     Working,
     /// No faults any more; what is under way ends.
@@ -83,8 +85,8 @@ pub(super) struct World {
     pub(super) slow_disk_until: BTreeMap<usize, Micros>,
     /// The node that each client asks, as long as it answers.
     pub(super) endpoints: BTreeMap<usize, usize>,
-    /// The last answer to a call of the simulator's own.
-    pub(super) heard: Option<(CallId, Answer)>,
+    /// The answers to calls of the simulator's own that nobody has looked at yet.
+    pub(super) heard: BTreeMap<CallId, Answer>,
 }
 
 impl World {
@@ -114,7 +116,7 @@ impl World {
             faults: 0,
             slow_disk_until: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            heard: None,
+            heard: BTreeMap::new(),
             plan,
         }
     }
@@ -153,7 +155,7 @@ impl World {
     }
 
     /// Formats and starts all nodes and forms the cluster.
-    fn begin(&mut self) -> Result<(), Violation> {
+    pub(super) fn begin(&mut self) -> Result<(), Violation> {
         for node in 0..self.nodes.len() {
             self.nodes[node].format();
             self.start(node)?;
@@ -264,6 +266,11 @@ impl World {
     /// Whether faults may come.
     pub(super) fn is_working(&self) -> bool {
         self.phase == Phase::Working
+    }
+
+    /// Whether a script says what goes wrong.
+    pub(super) fn is_scripted(&self) -> bool {
+        self.phase == Phase::Scripted
     }
 
     /// The election timeout.
