@@ -60,9 +60,30 @@ impl World {
         self.phase = Phase::Healing;
         self.trace.note(self.now, &[40], || "all faults stop".into());
         self.stop_faults()?;
+        self.serve_despite_damage()?;
+        (0..self.nodes.len()).try_for_each(|node| self.retire_damaged(node))?;
         self.run_until(World::HEALING_MAX, |world| world.leader().is_some(), "a leader")?;
         self.run_until(30 * SECOND, World::is_quiet, "all calls to end")?;
         self.agree()
+    }
+
+    /// Damage on a minority of the disks stops nobody: while all else is well something new is committed soon, though the
+    /// nodes with damage take part.
+    fn serve_despite_damage(&mut self) -> Result<(), Violation> {
+        if !self.nodes.iter().any(|node| node.is_damaged && node.is_up()) {
+            return Ok(());
+        }
+        let end = self.now + 3 * World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX;
+        while self.now < end {
+            // Whoever names this producer again gets the same session.
+            let request = Request::OpenSession { name: Some("anybody".into()) };
+            let id = self.place_call(NOBODY, request, 2 * SECOND);
+            if let Answer::Response(_) = self.await_answer(id)? {
+                return Ok(());
+            }
+            self.pass(100 * MS)?;
+        }
+        Err(Violation("a node with a damaged disk keeps all others from committing anything".into()))
     }
 
     /// All nodes have applied all that is committed, and hold the same.
