@@ -172,7 +172,8 @@ fn quietly<R>(seed: u64, act: impl FnOnce() -> R) -> R {
         set_hook(Box::new(move |info| {
             let Some(seed) = LIVING.get() else { return loud(info) };
             if cfg!(panic = "abort") {
-                println!("seed {seed}: a node panicked: {info}");
+                // On a line of its own, also where a progress bar stands.
+                println!("\nseed {seed}: a node {info}");
                 println!("a build without --release tells how it came to that: sim --seed {seed}");
                 std::process::exit(1);
             }
