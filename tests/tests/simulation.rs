@@ -185,7 +185,30 @@ fn a_read_that_asks_no_quorum_is_noticed() {
 }
 
 #[test]
-fn a_publish_acknowledged_before_it_is_applied_is_noticed() {
-    let mutant = replica_mutants::Mutant::AcknowledgeBeforeApply;
+fn a_peer_that_is_never_asked_again_is_noticed() {
+    raft_bug(raft_mutants::Mutant::NeverAskAgain);
+}
+
+#[test]
+fn a_peer_that_waits_for_an_old_load_is_noticed() {
+    raft_bug(raft_mutants::Mutant::WaitForOldLoad);
+}
+
+fn replica_bug(mutant: replica_mutants::Mutant) {
     is_noticed(&format!("{mutant:?}"), |active| replica_mutants::activate(active.then_some(mutant)));
+}
+
+#[test]
+fn a_publish_acknowledged_before_it_is_applied_is_noticed() {
+    replica_bug(replica_mutants::Mutant::AcknowledgeBeforeApply);
+}
+
+#[test]
+fn messages_that_are_gone_and_called_unreadable_are_noticed() {
+    replica_bug(replica_mutants::Mutant::GoneIsUnreadable);
+}
+
+#[test]
+fn a_leader_that_leads_on_without_its_log_is_noticed() {
+    replica_bug(replica_mutants::Mutant::UnreadableLeadsOn);
 }

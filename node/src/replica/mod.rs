@@ -498,7 +498,8 @@ impl Replica {
     /// A leader that cannot read what its followers lack feeds nobody and commits nothing, however well it is heard: it
     /// gives way like one whose disk hangs. What it lacks another may have.
     fn judge_disk(&mut self) {
-        let stalled = self.disk_stalled || self.unreadable_ticks > 0;
+        let is_unreadable = self.unreadable_ticks > 0 && !mutants::is(mutants::Mutant::UnreadableLeadsOn);
+        let stalled = self.disk_stalled || is_unreadable;
         self.raft.step(RaftEvent::DiskStalled(stalled));
     }
 

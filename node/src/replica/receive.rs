@@ -7,6 +7,7 @@
 
 use super::calls::{CallId, Stage};
 use super::expiry::Block;
+use super::mutants::{self, Mutant};
 use super::{Lookup, LookupId, Replica};
 use crate::api::{Failure, Reason, Request, Response};
 use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, SubscriptionId, TopicId};
@@ -188,7 +189,7 @@ impl Replica {
                 .subscription(place.0, place.1)
                 .is_some_and(|subscription| offsets.iter().any(|offset| subscription.is_ready(*offset)));
             self.receives.give_back(place, offsets.into_iter());
-            if !still_wanted {
+            if !still_wanted && !mutants::is(Mutant::GoneIsUnreadable) {
                 return self.try_receive(id, false);
             }
             return self.refuse(

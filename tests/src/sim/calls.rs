@@ -39,7 +39,7 @@ pub(super) struct Call {
 
 /// What a client hears.
 #[derive(Clone, Debug)]
-pub(super) enum Answer {
+pub enum Answer {
     /// An answer without bodies.
     Response(Response),
     /// Messages.

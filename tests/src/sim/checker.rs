@@ -164,6 +164,18 @@ impl Checker {
         })
     }
 
+    /// Nobody asks for votes in a term in which it had given up before this turn: a voter has only one to give, and the
+    /// one who asks would not count it. `was` is what the node last said it was.
+    pub(super) fn check_campaign(
+        was: Option<(RoleKind, Term)>,
+        envelope: &Envelope,
+    ) -> Result<(), Violation> {
+        let asks = matches!(envelope.message, Message::Vote { .. });
+        Violation::unless(!asks || was != Some((RoleKind::Follower, envelope.term)), || {
+            format!("{} asks for votes in term {}, which it had given up", envelope.from, envelope.term)
+        })
+    }
+
     /// No promise leaves before what it promises is durable.
     pub(super) fn check_promise(
         &mut self,

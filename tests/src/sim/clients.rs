@@ -171,7 +171,7 @@ impl World {
             self.endpoints.remove(&call.client);
         }
         if call.client == NOBODY {
-            self.heard = Some((id, answer.clone()));
+            self.heard.insert(id, answer.clone());
             return Ok(());
         }
         let client = &mut self.clients[call.client];

@@ -13,6 +13,11 @@ use raftqueue_wal::disk::fake::FakeDisk;
 impl World {
     /// The process of a node dies, or its machine loses power.
     pub(super) fn crash(&mut self, node: usize, power: bool) -> Result<(), Violation> {
+        self.crash_at(node, power, None)
+    }
+
+    /// As [`World::crash`]; a write that is out gets as far as the disk call of this number, or anywhere.
+    pub(super) fn crash_at(&mut self, node: usize, power: bool, call: Option<u64>) -> Result<(), Violation> {
         let Some(mut running) = self.nodes[node].running.take() else { return Ok(()) };
         let was_leader = running.replica.raft().is_leader();
         let at = &mut self.nodes[node];
@@ -20,7 +25,7 @@ impl World {
         if let Some(write) = running.write.take() {
             at.maybe = Some(Self::after_write(&self.disks[&at.id], &running.logged, &write));
             if !at.disk.is_crashed() {
-                at.disk.crash_at_call(self.random.between(1, 6));
+                at.disk.crash_at_call(call.unwrap_or_else(|| self.random.between(1, 6)));
                 let wal = &mut running.wal;
                 // Whether it got through or not, nobody hears of it.
                 let _ = write.persist(|write| wal.append(&Batch::from(write)).map(drop));

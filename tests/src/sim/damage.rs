@@ -248,7 +248,7 @@ impl World {
         Ok(true)
     }
 
-    /// The disk is well from now on, or the node is taken out because it holds damage.
+    /// The disk takes and gives everything from now on; what it holds stays as it is.
     pub(super) fn heal_disk(&mut self, node: usize) -> Result<(), Violation> {
         let at = &mut self.nodes[node];
         if let Some(own) = at.shelf.take() {
@@ -263,11 +263,17 @@ impl World {
             let writes = running.writes;
             self.unhang(node, writes)?;
         }
+        Ok(())
+    }
+
+    /// A node whose disk holds damage is taken out, or goes on if it is whole after all.
+    pub(super) fn retire_damaged(&mut self, node: usize) -> Result<(), Violation> {
         if self.nodes[node].is_damaged && self.nodes[node].out.is_none() {
             let power = self.random.percent(50);
             self.crash(node, power)?;
             if self.is_whole(node) {
                 self.nodes[node].is_damaged = false;
+                self.start(node)?;
             } else {
                 self.coverage.rare(Rare::RefusedDamage);
                 self.take_out(node, "its disk is damaged");

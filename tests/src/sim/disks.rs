@@ -47,8 +47,10 @@ impl World {
         let boot = self.nodes[node].boot;
         if std::mem::take(&mut self.nodes[node].hangs_next) {
             end = Micros::MAX;
-            let back = self.now + SECOND + self.random.waiting(2 * SECOND);
-            self.schedule.add(back, Event::Unhang { node, boot, writes });
+            if !self.is_scripted() {
+                let back = self.now + SECOND + self.random.waiting(2 * SECOND);
+                self.schedule.add(back, Event::Unhang { node, boot, writes });
+            }
             self.coverage.fault(Fault::Hang);
             self.trace.note(self.now, &[13, node as u64], || format!("a write of node {node} hangs"));
         } else {

@@ -12,6 +12,7 @@ use super::world::{Phase, World};
 use raftqueue_node::api::{
     Failure, MessageId, MessageRef, Outcome, Request, Response, TopicInfo, TopicOptions,
 };
+use raftqueue_node::replica::CallId;
 use raftqueue_queue::TopicId;
 
 impl World {
@@ -40,9 +41,7 @@ impl World {
     fn ask(&mut self, request: &Request) -> Result<Answer, Violation> {
         for _ in 0..40 {
             let id = self.place_call(NOBODY, request.clone(), 2 * SECOND);
-            let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
-            self.run_until(10 * SECOND, is_heard, "an answer")?;
-            let (_, answer) = self.heard.take().expect("just heard");
+            let answer = self.await_answer(id)?;
             match &answer {
                 Answer::Failure(Failure { outcome: Outcome::NotDone, .. }) | Answer::Refused => {
                     self.pass(50 * MS)?;
@@ -53,7 +52,13 @@ impl World {
         Err(Violation(format!("asked again and again for {request:?}")))
     }
 
-    fn pass(&mut self, time: u64) -> Result<(), Violation> {
+    /// Waits for the answer to a call of the simulator's own.
+    pub(super) fn await_answer(&mut self, id: CallId) -> Result<Answer, Violation> {
+        self.run_until(10 * SECOND, |world| world.heard.contains_key(&id), "an answer")?;
+        Ok(self.heard.remove(&id).expect("just heard"))
+    }
+
+    pub(super) fn pass(&mut self, time: u64) -> Result<(), Violation> {
         let end = self.now + time;
         self.run_until(time + SECOND, |world| world.now >= end, "time to pass")
     }
@@ -62,7 +67,9 @@ impl World {
     pub(super) fn stop(&mut self) -> Result<(), Violation> {
         self.phase = Phase::Healing;
         self.trace.note(self.now, &[40], || "all faults stop".into());
-        self.stop_faults()
+        self.stop_faults()?;
+        self.serve_despite_damage()?;
+        (0..self.nodes.len()).try_for_each(|node| self.retire_damaged(node))
     }
 
     /// No majority has a good disk: every call ends, nobody leads, nothing is committed, and who asks is refused.
@@ -77,9 +84,7 @@ impl World {
         for node in members {
             self.endpoints.insert(NOBODY, node);
             let id = self.place_call(NOBODY, Request::DescribeTopic { topic: "t0".into() }, SECOND);
-            let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
-            self.run_until(10 * SECOND, is_heard, "a refusal")?;
-            let (_, answer) = self.heard.take().expect("just heard");
+            let answer = self.await_answer(id)?;
             Violation::unless(answer.is_not_done() || answer.is_unknown(), || {
                 format!("no majority has a good disk, and node {node} answers {answer:?}")
             })?;
@@ -96,6 +101,27 @@ impl World {
         self.run_until(World::HEALING_MAX, |world| world.leader().is_some(), "a leader")?;
         self.run_until(30 * SECOND, World::is_quiet, "all calls to end")?;
         self.agree()
+    }
+
+    /// Damage on a minority of the disks stops nobody: while all else is well something new is committed soon, though the
+    /// nodes with damage take part.
+    fn serve_despite_damage(&mut self) -> Result<(), Violation> {
+        let is_bad = |node: &Node| node.is_damaged || node.out.is_some();
+        let is_minority = 2 * self.nodes.iter().filter(|node| is_bad(node)).count() < self.nodes.len();
+        if !is_minority || !self.nodes.iter().any(|node| node.is_damaged && node.is_up()) {
+            return Ok(());
+        }
+        let end = self.now + 3 * World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX;
+        while self.now < end {
+            // Whoever names this producer again gets the same session.
+            let request = Request::OpenSession { name: Some("anybody".into()) };
+            let id = self.place_call(NOBODY, request, 2 * SECOND);
+            if let Answer::Response(_) = self.await_answer(id)? {
+                return Ok(());
+            }
+            self.pass(100 * MS)?;
+        }
+        Err(Violation("a node with a damaged disk keeps all others from committing anything".into()))
     }
 
     /// All nodes have applied all that is committed, and hold the same.
@@ -217,16 +243,14 @@ impl World {
     fn describe(&mut self, topic: &str) -> Result<Option<TopicInfo>, Violation> {
         let topic = topic.to_owned();
         let id = self.place_call(NOBODY, Request::DescribeTopic { topic: topic.clone() }, 2 * SECOND);
-        let is_heard = |world: &World| world.heard.as_ref().is_some_and(|(heard, _)| *heard == id);
-        self.run_until(10 * SECOND, is_heard, "a description")?;
-        match self.heard.take() {
-            Some((_, Answer::Response(Response::Topic(info)))) => Ok(Some(info)),
-            Some((_, Answer::Failure(failure)))
+        match self.await_answer(id)? {
+            Answer::Response(Response::Topic(info)) => Ok(Some(info)),
+            Answer::Failure(failure)
                 if failure.reason == raftqueue_node::api::Reason::TopicNotFound && topic.starts_with('x') =>
             {
                 Ok(None)
             }
-            Some((_, Answer::Failure(Failure { outcome: Outcome::NotDone, .. }) | Answer::Refused)) => {
+            Answer::Failure(Failure { outcome: Outcome::NotDone, .. }) | Answer::Refused => {
                 self.pass(50 * MS)?;
                 self.describe(&topic)
             }

@@ -285,7 +285,7 @@ impl World {
         });
     }
 
-    /// No faults any more: what was cut is joined, who was down comes back. Who has a damaged disk stays away.
+    /// No faults any more: what was cut is joined, who was down comes back.
     pub(super) fn stop_faults(&mut self) -> Result<(), Violation> {
         self.network.heal();
         self.slow_disk_until.clear();

@@ -15,7 +15,8 @@
 //! blank or another's ends in a refusal of its node; nothing heals it yet.
 //!
 //! One seed is one life: run twice, every event is the same ([`Life::hash`]). Beside these lives there are short ones in
-//! which nothing goes wrong but one crash, at each call to a disk in turn: see `enumerate`.
+//! which nothing goes wrong but one crash, at each call to a disk in turn (`enumerate`), and schedules that are worth a
+//! name of their own, told step by step in the same world (`scripted`).
 
 mod calls;
 mod checker;
@@ -42,6 +43,7 @@ mod producers;
 mod queue_model;
 mod random;
 mod schedule;
+pub mod scripted;
 mod shrink;
 mod starting;
 mod summary;
@@ -51,6 +53,7 @@ mod upgrades;
 mod view;
 mod world;
 
+pub use calls::Answer;
 pub use coverage::{Coverage, Rare};
 pub use enumerate::{Enumerated, Extent, History, Loss, Point, Way, crash_at_every_call, live_point, ways};
 pub use plan::{Fault, LeftOut, Micros, Plan};
@@ -153,7 +156,8 @@ pub fn story(seed: u64) -> Vec<String> {
 
 /// Lives a life to its end; a panic of a node is a broken rule.
 fn end(world: &mut World) -> Result<Life, Violation> {
-    quietly(|| catch_unwind(AssertUnwindSafe(|| world.live()))).unwrap_or_else(|panic| {
+    let seed = world.plan.seed;
+    quietly(seed, || catch_unwind(AssertUnwindSafe(|| world.live()))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(Violation(format!("a node panicked: {}", text.unwrap_or_default())))
@@ -161,22 +165,28 @@ fn end(world: &mut World) -> Result<Life, Violation> {
 }
 
 thread_local! {
-    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+    /// The seed of the life that this thread is living.
+    static LIVING: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Keeps panics of this thread off the screen while `act` runs: they are told as a story.
-fn quietly<R>(act: impl FnOnce() -> R) -> R {
+/// Keeps panics of this thread off the screen while `act` lives the life of a seed: they are told as a story. A build that
+/// ends with a panic, as release builds do, can tell no story; it says at least where one is to be had.
+fn quietly<R>(seed: u64, act: impl FnOnce() -> R) -> R {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let loud = take_hook();
         set_hook(Box::new(move |info| {
-            if !IS_QUIET.get() {
-                loud(info);
+            let Some(seed) = LIVING.get() else { return loud(info) };
+            if cfg!(panic = "abort") {
+                // On a line of its own, also where a progress bar stands.
+                println!("\nseed {seed}: a node {info}");
+                println!("a build without --release tells how it came to that: sim --seed {seed}");
+                std::process::exit(1);
             }
         }));
     });
-    IS_QUIET.set(true);
+    LIVING.set(Some(seed));
     let result = act();
-    IS_QUIET.set(false);
+    LIVING.set(None);
     result
 }

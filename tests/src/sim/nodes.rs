@@ -4,7 +4,7 @@
 //! the actions once. `disks` has what it does with its disk, `crashes` how it dies, `starting` how it comes back.
 
 use super::Violation;
-use super::checker::Seen;
+use super::checker::{Checker, Seen};
 use super::coverage::{Coverage, Rare};
 use super::digest::{Durable, Trail};
 use super::network::Packet;
@@ -25,7 +25,7 @@ use raftqueue_wal::{DataDir, Reader, Wal};
 use std::sync::Arc;
 
 /// Where log time begins.
-const EPOCH_MS: u64 = 1_700_000_000_000;
+pub(super) const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// A read of the disk.
 #[derive(Debug)]
@@ -390,6 +390,7 @@ impl World {
         }
         codec::fake_version_max(at.version_max);
         let has_won = role.is_some() && raft.is_leader();
+        let was = running.seen.role;
         if let Some(role) = role {
             if has_won {
                 self.checker.check_complete(raft)?;
@@ -408,6 +409,7 @@ impl World {
         let (is_stalled, is_full) = (running.is_stalled, running.free_bytes < self.plan.reserve_bytes);
         for (envelope, _) in &send {
             self.checker.check_promise(raft, &self.disks[&at.id], envelope)?;
+            Checker::check_campaign(was, envelope)?;
             Self::cover_message(&mut self.coverage, &envelope.message, is_stalled, is_full);
         }
         if has_won {

@@ -10,6 +10,9 @@ use std::fmt;
 const LIVES_MAX: u64 = 200;
 /// The span of faults is not narrowed by less than this.
 const STEP_MIN: Micros = 20 * MS;
+/// What the kinds of clients are, in the order in which [`Plan::clients`] numbers them.
+const CLIENTS: [&str; 6] =
+    ["producers", "producers with sessions", "consumers", "poppers", "lookers", "administrators"];
 
 /// A broken life with all that it does not need left out.
 #[derive(Clone, Debug)]
@@ -25,12 +28,20 @@ impl fmt::Display for Shrunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LeftOut { kinds, faults, strikes, losses, clients, before, from } = &self.left_out;
         let left = self.broken.faults - faults.range(..self.broken.faults).count() as u64;
-        writeln!(f, "after {} lives, at most {left} faults are needed; left out are {kinds:?},", self.lives)?;
-        writeln!(f, "kinds of clients {clients:?}, struck leaders: {strikes}, losses: {losses},")?;
+        let kinds: Vec<_> = Fault::ALL.into_iter().filter(|kind| !kinds.contains(kind)).collect();
+        let clients: Vec<_> =
+            (0..CLIENTS.len()).filter(|kind| !clients.contains(kind)).map(|kind| CLIENTS[kind]).collect();
+        writeln!(f, "after {} lives, at most {left} faults are needed, of the kinds {kinds:?};", self.lives)?;
+        writeln!(f, "the clients that are needed: {}", clients.join(", "))?;
+        writeln!(f, "struck leaders: {}, a lossy network: {}", needed(!strikes), needed(!losses))?;
         let from = from.unwrap_or(self.broken.when);
-        writeln!(f, "and all that goes wrong before {} ms and from {} ms on", before / MS, from / MS)?;
+        writeln!(f, "nothing need go wrong before {} ms and from {} ms on", before / MS, from / MS)?;
         write!(f, "{}", self.broken)
     }
+}
+
+fn needed(is_needed: bool) -> &'static str {
+    if is_needed { "needed" } else { "not needed" }
 }
 
 /// The same rule broken elsewhere, or by other numbers.

@@ -286,6 +286,9 @@ impl World {
     }
 
     pub(super) fn restart_later(&mut self, node: usize) {
+        if self.is_scripted() {
+            return;
+        }
         let at = self.now + 1_000 + self.random.waiting(self.plan.down_for);
         self.schedule.add(at, Event::Restart { node });
     }

@@ -32,11 +32,21 @@ impl World {
     }
 
     pub(super) fn place_call(&mut self, client: usize, request: Request, allowed: Micros) -> CallId {
-        self.last_call += 1;
-        let id = CallId(self.last_call);
         let kept = self.endpoints.get(&client).copied().filter(|_| self.random.percent(95));
         let node = kept.unwrap_or_else(|| self.believed_leader());
         self.endpoints.insert(client, node);
+        self.place_call_at(client, node, request, allowed)
+    }
+
+    pub(super) fn place_call_at(
+        &mut self,
+        client: usize,
+        node: usize,
+        request: Request,
+        allowed: Micros,
+    ) -> CallId {
+        self.last_call += 1;
+        let id = CallId(self.last_call);
         self.summary.calls += 1;
         self.trace.note(self.now, &[20, id.0, node as u64], || {
             let who = if client == NOBODY { "the simulator".into() } else { format!("client {client}") };

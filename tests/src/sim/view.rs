@@ -28,6 +28,13 @@ fn subscription<'s>(state: &'s State, request: &Request) -> Option<&'s Subscript
     state.subscription(state.topic_id(topic_name(request))?, SubscriptionId::DEFAULT)
 }
 
+/// (ready, leased, delayed, dead) messages of a topic.
+pub(super) fn counts(state: &State, topic: &str) -> (u64, u64, u64, u64) {
+    let request = Request::DescribeTopic { topic: topic.to_owned() };
+    let stats = subscription(state, &request).map(Subscription::stats);
+    stats.map_or((0, 0, 0, 0), |stats| (stats.ready, stats.leased, stats.delayed, stats.dead))
+}
+
 /// A receive or pop finds nothing in this state.
 pub(super) fn has_nothing_ready(state: &State, request: &Request) -> bool {
     subscription(state, request).is_some_and(|subscription| !subscription.has_ready())

@@ -54,6 +54,8 @@ pub(super) enum Event {
 pub(super) enum Phase {
     /// The cluster forms and the topics are made; no faults yet.
     Beginning,
+    /// A script says what goes wrong, and nothing else does.
+    Scripted,
     /// Faults come and clients work.
     Working,
     /// No faults any more; what is under way ends.
@@ -87,8 +89,8 @@ pub(super) struct World {
     pub(super) slow_disk_until: BTreeMap<usize, Micros>,
     /// The node that each client asks, as long as it answers.
     pub(super) endpoints: BTreeMap<usize, usize>,
-    /// The last answer to a call of the simulator's own.
-    pub(super) heard: Option<(CallId, Answer)>,
+    /// The answers to calls of the simulator's own that nobody has looked at yet.
+    pub(super) heard: BTreeMap<CallId, Answer>,
     /// Newer binaries, if this life has any.
     pub(super) upgrades: Option<Upgrades>,
     /// The short life that this is, where crashes are enumerated.
@@ -126,7 +128,7 @@ impl World {
             faults: 0,
             slow_disk_until: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            heard: None,
+            heard: BTreeMap::new(),
             upgrades: Upgrades::new(&plan),
             history: None,
             order: None,
@@ -181,11 +183,12 @@ impl World {
     }
 
     /// Formats and starts all nodes and forms the cluster.
-    fn begin(&mut self) -> Result<(), Violation> {
+    pub(super) fn begin(&mut self) -> Result<(), Violation> {
         self.nodes.iter_mut().for_each(Node::format);
         self.disk_calls.0 = self.count_disk_calls();
         self.place_order();
         (0..self.nodes.len()).try_for_each(|node| self.start(node))?;
+        self.form();
         self.run_until(30 * SECOND, |world| world.leader().is_some(), "a leader of the new cluster")?;
         self.make_topics()
     }
@@ -293,6 +296,11 @@ impl World {
     /// Whether faults may come.
     pub(super) fn is_working(&self) -> bool {
         self.phase == Phase::Working
+    }
+
+    /// Whether a script says what goes wrong.
+    pub(super) fn is_scripted(&self) -> bool {
+        self.phase == Phase::Scripted
     }
 
     /// The election timeout.

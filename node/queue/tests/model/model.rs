@@ -1,11 +1,12 @@
 //! The queue as one would explain it: a list of topics, each a list of messages, each with a status.
 //!
-//! Nothing here is fast, bounded or shared with the real thing but the words of commands and replies.
+//! Nothing here is fast, bounded (beyond what callers are told) or shared with the real thing but the words of commands and
+//! replies.
 
 use raftqueue_queue::{
     Candidate, Command, DeadReason, DeadSelection, Delivery, Effects, Extension, Generation, LeaseId, Limit,
-    MessageSize, Outcome, Refused, Reply, Sequenced, SessionId, SubscriptionId, Token, TopicId,
-    TopicSettings,
+    MessageSize, Outcome, Refused, Reply, SESSION_REPLIES_MAX, Sequenced, SessionId, SubscriptionId, Token,
+    TopicId, TopicSettings,
 };
 use std::collections::BTreeSet;
 
@@ -446,6 +447,9 @@ impl Model {
         }
         if given.sequence == 0 || given.sequence > expected {
             return Err(Refused::OutOfSequence { expected, given: given.sequence });
+        }
+        if expected - given.sequence > SESSION_REPLIES_MAX as u64 {
+            return Ok(Some(Reply::AlreadyDone));
         }
         let (_, first_offset, count, held_crc) = batches[given.sequence as usize - 1];
         if held_crc != given.batch_crc {
