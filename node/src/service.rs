@@ -156,21 +156,20 @@ impl NodeService {
         }
         let begun = Instant::now();
         let count = requests.len();
-        let mut id = self.inner.next_call.fetch_add(count as u64, Ordering::Relaxed);
+        let first = self.inner.next_call.fetch_add(count as u64, Ordering::Relaxed);
         let mut calls = Vec::with_capacity(count);
         let mut answers = Vec::with_capacity(count);
-        for request in requests {
+        for (id, request) in (first..).map(CallId).zip(requests) {
             let (reply, answer) = oneshot::channel();
             let method = Method::of(&request);
             answers.push(Begun::Driven(Driven {
                 node: self.clone(),
-                id: CallId(id),
+                id,
                 method,
                 begun,
                 answer: Some(answer),
             }));
-            calls.push(NewCall { id: CallId(id), request, deadline: begun + deadline, reply });
-            id += 1;
+            calls.push(NewCall { id, request, deadline: begun + deadline, reply });
         }
         if self.inner.orders.try_send(Order::Calls(calls)).is_err() {
             return (0..count).map(|_| Begun::Failed(Some(overloaded()))).collect();
