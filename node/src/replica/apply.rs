@@ -157,6 +157,7 @@ impl Replica {
         while let Some(first) = self.proposed.first_entry()
             && first.key().0 <= index
         {
+            self.counters.entries_overtaken += 1;
             for id in first.remove().calls.into_iter().flatten() {
                 let text = "another leader took over before a majority had the call";
                 self.answer(id, Err(Failure::not_done(Reason::NotLeader, text)));
@@ -174,9 +175,14 @@ impl Replica {
                     counters.messages_acknowledged += deliveries.len() as u64;
                 }
             }
-            (Command::Ack { .. }, Reply::Settled { outcomes }) => {
-                let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done).count();
-                counters.messages_acknowledged += done as u64;
+            (command, Reply::Settled { outcomes }) => {
+                let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done).count() as u64;
+                match command {
+                    Command::Ack { .. } => counters.messages_acknowledged += done,
+                    Command::Nack { .. } => counters.messages_nacked += done,
+                    Command::Release { .. } => counters.messages_released += done,
+                    _ => {}
+                }
             }
             _ => {}
         }
