@@ -230,6 +230,13 @@ impl Bodies {
         }
     }
 
+    /// When a message was published, in log time; `None` if it stands nowhere in this log.
+    #[must_use]
+    pub fn published_ms(&self, topic: TopicId, offset: u64) -> Option<u64> {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        map.block(topic, offset).ok().map(|(_, block)| block.published_ms)
+    }
+
     /// Size and deadline of messages; those that cannot be found are left out, and logged. `None` if that would take a
     /// read of the disk and `may_block` is false.
     #[must_use]

@@ -5,6 +5,7 @@
 //! accepted: its client hears at once that there is no room, instead of waiting in a line that nobody serves. One that
 //! has sent nothing for a while after it was opened is closed too, since no protocol here lets the server speak first.
 
+use crate::metrics::{Meter, Open};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -66,6 +67,7 @@ pub struct Acceptor {
     room: Arc<Semaphore>,
     silence_max: Duration,
     told: bool,
+    meter: Meter,
 }
 
 impl Acceptor {
@@ -73,7 +75,13 @@ impl Acceptor {
     #[must_use]
     pub fn new(listener: TcpListener, connections_max: usize, silence_max: Duration) -> Self {
         let room = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { listener, room, silence_max, told: false }
+        Self { listener, room, silence_max, told: false, meter: Meter::default() }
+    }
+
+    /// The same, counted by this meter.
+    #[must_use]
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// The next connection that there is room for. Shortages are waited out. Nothing is lost if it is cancelled.
@@ -89,15 +97,16 @@ impl Acceptor {
             match Arc::clone(&self.room).try_acquire_owned() {
                 Ok(room) => {
                     self.told = false;
-                    return Connection::new(stream, room, self.silence_max);
+                    return Connection::new(stream, (room, self.meter.open()), self.silence_max);
                 }
                 // Said once, until there is room again.
                 Err(_) if !self.told => {
                     self.told = true;
+                    self.meter.refused();
                     let port = self.listener.local_addr().map_or(0, |address| address.port());
                     tracing::warn!(port, "too many connections: further ones are closed at once");
                 }
-                Err(_) => {}
+                Err(_) => self.meter.refused(),
             }
         }
     }
@@ -118,15 +127,15 @@ pub struct Connection {
     stream: TcpStream,
     /// Until when the first byte must be there; `None` once it was.
     silence: Option<Pin<Box<Sleep>>>,
-    _room: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, Open),
 }
 
 impl Connection {
-    fn new(stream: TcpStream, room: OwnedSemaphorePermit, silence_max: Duration) -> Self {
+    fn new(stream: TcpStream, place: (OwnedSemaphorePermit, Open), silence_max: Duration) -> Self {
         // Answers are small and wanted at once: they do not wait for more to fill a packet. Fails only for a connection
         // that is already broken, which the first read will say.
         let _ = stream.set_nodelay(true);
-        Self { stream, silence: Some(Box::pin(tokio::time::sleep(silence_max))), _room: room }
+        Self { stream, silence: Some(Box::pin(tokio::time::sleep(silence_max))), _place: place }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::api::{Failure, Reason, Request, Response};
 use crate::bodies::{Bodies, Located};
 use crate::forming::{Forming, LogStanding};
 use crate::handle::{LocalStatus, Role};
-use crate::metrics::Metrics;
+use crate::metrics::{Census, Metrics, Pace, Progress};
 use crate::operations::Pulse;
 use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
 use crate::storage::Storage;
@@ -31,8 +31,6 @@ const BATCH_MAX: usize = 1_024;
 const APPLY_BYTES_MAX: u64 = 4 << 20;
 /// Pause after the log could not be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_millis(100);
-/// Ticks between two looks at how full the queue is.
-const QUEUE_EVERY_TICKS: u64 = 100;
 /// A node that is so many entries behind is not ready.
 const READY_LAG_MAX: u64 = 10_000;
 /// How long a leader may be unknown before a node is not ready.
@@ -147,7 +145,8 @@ pub(crate) struct Driver {
     /// Answers that were at hand; handled before anything else.
     immediate: Vec<Event>,
     disk_stalled: bool,
-    ticks: u64,
+    pace: Pace,
+    census: Census,
     last_tick: Instant,
     leader_seen: Instant,
     ended: Option<Ended>,
@@ -156,6 +155,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let now = Instant::now();
+        let pace = Pace::new(parts.replica.raft().last_index());
         Self {
             parts,
             start: now,
@@ -163,7 +163,8 @@ impl Driver {
             replies: BTreeMap::new(),
             immediate: Vec::new(),
             disk_stalled: false,
-            ticks: 0,
+            pace,
+            census: Census::default(),
             last_tick: now,
             leader_seen: now,
             ended: None,
@@ -195,8 +196,10 @@ impl Driver {
                 First::Arrival((envelope, vitals)) => self.handle(Event::Receive(envelope, vitals)),
                 First::Order(order) => self.on_order(order),
             }
+            let begun = Instant::now();
             self.drain();
             self.perform();
+            self.parts.metrics.turned(&mut self.pace, Progress::of(&self.parts.replica), begun);
         }
         let ended = self.ended.take().expect("just seen");
         let Driver { parts, replies, .. } = self;
@@ -282,7 +285,6 @@ impl Driver {
         let lag = self.last_tick.elapsed().saturating_sub(TICK);
         self.last_tick = Instant::now();
         self.parts.pulse.beat();
-        self.ticks += 1;
         let stalled = self.parts.storage.busy_ms() > self.parts.election_timeout_ms;
         if stalled != self.disk_stalled {
             self.disk_stalled = stalled;
@@ -295,8 +297,9 @@ impl Driver {
         let view = self.parts.replica.view();
         self.publish(&view);
         self.parts.metrics.observe(&view, stalled, lag);
-        if self.ticks.is_multiple_of(QUEUE_EVERY_TICKS) {
-            self.parts.metrics.observe_queue(self.parts.replica.state());
+        let published_ms = |topic, offset| self.parts.bodies.published_ms(topic, offset);
+        if let Some(found) = self.census.tick(self.parts.replica.state(), published_ms) {
+            self.parts.metrics.counted(found, self.parts.replica.receives_waiting());
         }
     }
 
@@ -375,6 +378,7 @@ impl Driver {
                 leader = role.leader.map(|leader| leader.to_string()),
                 "role changed"
             );
+            self.parts.metrics.role_changed(&role);
             let view = self.parts.replica.view();
             self.publish(&view);
         }

@@ -1,21 +1,29 @@
-//! What a node tells Prometheus. All series begin with `raftqueue_`; labels have few, fixed values.
+//! What a node tells Prometheus: `metrics/series.txt` lists it all.
+//!
+//! All series begin with `raftqueue_`, or with `process_` where every client library has them. Labels have few, fixed
+//! values; only [`census`] names topics, and only so many. What never happened shows as 0 rather than not at all, so that a
+//! rate of it can be taken from the first time on.
 
 mod calls;
+mod census;
+mod pace;
 mod process;
 
 use crate::api::Failure;
 use crate::replica::{Counters, View};
 use calls::Calls;
 pub use calls::Method;
+pub(crate) use census::Census;
+pub(crate) use pace::{Pace, Progress};
 use process::Process;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
-use raftqueue_queue::State;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::time::Duration;
+use raftqueue_raft::{RoleKind, RoleState};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// All series of one node.
 #[derive(Debug)]
@@ -29,31 +37,47 @@ pub struct Metrics {
     last_index: IntGauge,
     durable_index: IntGauge,
     leader_changes: IntCounter,
+    elections: IntCounter,
+    ready: IntGauge,
+    cluster: IntGaugeVec,
     uncommitted_bytes: IntGauge,
     fsync_seconds: Histogram,
     batch_bytes: Histogram,
     batch_entries: Histogram,
     calls: Calls,
     process: Process,
+    pace: pace::Series,
     free_bytes: IntGauge,
     disk_stalled: IntGauge,
     peer_messages: IntCounterVec,
     peer_refusals: IntCounterVec,
+    connections_open: IntGaugeVec,
+    connections_refused: IntCounterVec,
     open_calls: IntGauge,
     queued_bytes: IntGauge,
+    receives_waiting: IntGauge,
     entries_proposed: IntCounter,
+    entries_overtaken: IntCounter,
     commands_applied: IntCounter,
     messages: IntCounterVec,
     bytes_published: IntCounter,
     leases_expired: IntCounter,
     calls_refused: IntCounter,
     calls_expired: IntCounter,
-    topics: IntGauge,
-    sessions: IntGauge,
-    depth: IntGaugeVec,
-    stored_bytes: IntGauge,
-    tick_lag_seconds: Gauge,
-    last: Mutex<(Counters, Option<u64>)>,
+    tick_lag_seconds: Histogram,
+    census: census::Series,
+    found: Mutex<census::Found>,
+    rendering: Mutex<()>,
+    last: Mutex<Last>,
+}
+
+/// What was seen last, to count what has changed since.
+#[derive(Debug, Default)]
+struct Last {
+    counters: Counters,
+    leader: Option<u64>,
+    /// The last term for which this node stood.
+    stood: u64,
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
@@ -68,10 +92,20 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     counter
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
+/// A counter for each value of a label: those that are given are there from the start.
+fn counters(registry: &Registry, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
     let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect("the name is valid");
     registry.register(Box::new(counters.clone())).expect("the name is new");
+    for value in values {
+        counters.with_label_values(&[*value]);
+    }
     counters
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("the name is valid");
+    registry.register(Box::new(gauges.clone())).expect("the name is new");
+    gauges
 }
 
 fn histogram(registry: &Registry, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
@@ -86,19 +120,14 @@ impl Metrics {
     #[must_use]
     pub fn new(node: &str) -> Self {
         let r = Registry::new();
-        let info = IntGaugeVec::new(
-            Opts::new("raftqueue_info", "Always 1; labels say what runs here."),
-            &["node", "version"],
-        )
-        .expect("the name is valid");
-        r.register(Box::new(info.clone())).expect("the name is new");
+        let info = gauges(&r, "raftqueue_info", "Always 1; labels say what runs here.", &["node", "version"]);
         info.with_label_values(&[node, env!("CARGO_PKG_VERSION")]).set(1);
-        let fsync_seconds = Histogram::with_opts(
-            HistogramOpts::new("raftqueue_wal_sync_seconds", "Time to write and sync one batch of the log.")
-                .buckets(prometheus::exponential_buckets(0.000_05, 2.0, 18).expect("valid buckets")),
-        )
-        .expect("the name is valid");
-        r.register(Box::new(fsync_seconds.clone())).expect("the name is new");
+        let fsync_seconds = histogram(
+            &r,
+            "raftqueue_wal_sync_seconds",
+            "Time to write and sync one batch of the log.",
+            prometheus::exponential_buckets(0.000_05, 2.0, 18).expect("valid buckets"),
+        );
         let batch_bytes = histogram(
             &r,
             "raftqueue_wal_batch_bytes",
@@ -111,19 +140,12 @@ impl Metrics {
             "Entries that were written and synced together.",
             prometheus::exponential_buckets(1.0, 2.0, 10).expect("valid buckets"),
         );
-        let depth = IntGaugeVec::new(
-            Opts::new(
-                "raftqueue_messages",
-                "Messages held, by state, over all topics, as of the last applied entry.",
-            ),
-            &["state"],
-        )
-        .expect("the name is valid");
-        r.register(Box::new(depth.clone())).expect("the name is new");
-        let tick_lag_seconds =
-            Gauge::new("raftqueue_loop_lag_seconds", "How late the driver's last tick was.")
-                .expect("the name is valid");
-        r.register(Box::new(tick_lag_seconds.clone())).expect("the name is new");
+        let tick_lag_seconds = histogram(
+            &r,
+            "raftqueue_loop_lag_seconds",
+            "How late the ticks of the driver were, one every 10 ms.",
+            prometheus::exponential_buckets(0.000_5, 2.0, 14).expect("valid buckets"),
+        );
         Self {
             has_leader: gauge(&r, "raftqueue_raft_has_leader", "1 if this node knows a leader."),
             is_leader: gauge(&r, "raftqueue_raft_is_leader", "1 if this node leads."),
@@ -137,6 +159,18 @@ impl Metrics {
                 "raftqueue_raft_leader_changes_total",
                 "Changes of the leader seen here.",
             ),
+            elections: counter(
+                &r,
+                "raftqueue_raft_elections_total",
+                "Terms for which this node stood as a candidate.",
+            ),
+            ready: gauge(&r, "raftqueue_ready", "1 if /readyz says ready."),
+            cluster: gauges(
+                &r,
+                "raftqueue_cluster_info",
+                "Always 1; the cluster that this node belongs to, once it does.",
+                &["cluster_id"],
+            ),
             uncommitted_bytes: gauge(
                 &r,
                 "raftqueue_raft_uncommitted_bytes",
@@ -147,6 +181,7 @@ impl Metrics {
             batch_entries,
             calls: Calls::new(&r),
             process: Process::new(&r),
+            pace: pace::Series::new(&r),
             free_bytes: gauge(&r, "raftqueue_wal_free_bytes", "Bytes free on the data disk."),
             disk_stalled: gauge(
                 &r,
@@ -158,12 +193,27 @@ impl Metrics {
                 "raftqueue_peer_messages_total",
                 "Messages to peers, sent or dropped.",
                 "result",
+                &["sent", "dropped"],
             ),
             peer_refusals: counters(
                 &r,
                 "raftqueue_peer_refusals_total",
                 "Peers refused, by reason.",
                 "reason",
+                &["malformed", "format", "cluster", "generation", "node", "version", "clone", "handshake"],
+            ),
+            connections_open: gauges(
+                &r,
+                "raftqueue_connections_open",
+                "Connections that are open, by the port they came to.",
+                &["port"],
+            ),
+            connections_refused: counters(
+                &r,
+                "raftqueue_connections_refused_total",
+                "Connections that were closed at once because there were too many, by port.",
+                "port",
+                &[],
             ),
             open_calls: gauge(&r, "raftqueue_calls_open", "Calls that wait for something."),
             queued_bytes: gauge(
@@ -171,13 +221,29 @@ impl Metrics {
                 "raftqueue_calls_queued_bytes",
                 "Bytes of calls that wait to be proposed.",
             ),
+            receives_waiting: gauge(
+                &r,
+                "raftqueue_receives_waiting",
+                "Receives, pops and consumers that wait at this leader for messages.",
+            ),
             entries_proposed: counter(
                 &r,
                 "raftqueue_entries_proposed_total",
                 "Entries that this node proposed.",
             ),
+            entries_overtaken: counter(
+                &r,
+                "raftqueue_entries_overtaken_total",
+                "Entries that this node proposed and another leader replaced.",
+            ),
             commands_applied: counter(&r, "raftqueue_commands_applied_total", "Commands applied."),
-            messages: counters(&r, "raftqueue_messages_total", "Messages by what happened to them.", "event"),
+            messages: counters(
+                &r,
+                "raftqueue_messages_total",
+                "Messages by what happened to them, as applied here.",
+                "event",
+                &EVENTS,
+            ),
             bytes_published: counter(&r, "raftqueue_published_bytes_total", "Bytes published."),
             leases_expired: counter(&r, "raftqueue_leases_expired_total", "Leases that ran out."),
             calls_refused: counter(
@@ -186,11 +252,10 @@ impl Metrics {
                 "Calls refused because too much waited.",
             ),
             calls_expired: counter(&r, "raftqueue_calls_expired_total", "Calls whose deadline passed."),
-            topics: gauge(&r, "raftqueue_topics", "Topics."),
-            sessions: gauge(&r, "raftqueue_sessions", "Open producer sessions."),
-            depth,
-            stored_bytes: gauge(&r, "raftqueue_stored_bytes", "Bytes of all messages held."),
             tick_lag_seconds,
+            census: census::Series::new(&r),
+            found: Mutex::default(),
+            rendering: Mutex::default(),
             last: Mutex::default(),
             registry: r,
         }
@@ -199,7 +264,12 @@ impl Metrics {
     /// The text format that Prometheus scrapes.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // One at a time: series of topics are taken away and made anew.
+        let _alone = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         self.process.observe();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.census.show(&found, u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory succeeds");
         text
@@ -222,6 +292,15 @@ impl Metrics {
         self.calls.forwarded();
     }
 
+    /// Counts the connections to this port.
+    #[must_use]
+    pub fn connections(&self, port: &'static str) -> Meter {
+        Meter {
+            open: self.connections_open.with_label_values(&[port]),
+            refused: self.connections_refused.with_label_values(&[port]),
+        }
+    }
+
     /// Bytes free on the data disk.
     pub fn free_bytes(&self, bytes: u64) {
         self.free_bytes.set(as_gauge(bytes));
@@ -240,7 +319,7 @@ impl Metrics {
     /// What the driver sees on a tick.
     pub fn observe(&self, view: &View, disk_stalled: bool, tick_lag: Duration) {
         self.has_leader.set(i64::from(view.raft.role.leader.is_some()));
-        self.is_leader.set(i64::from(view.raft.role.role == raftqueue_raft::RoleKind::Leader));
+        self.is_leader.set(i64::from(view.raft.role.role == RoleKind::Leader));
         self.term.set(as_gauge(view.raft.role.term.0));
         self.commit_index.set(as_gauge(view.raft.commit.0));
         self.applied_index.set(as_gauge(view.applied.0));
@@ -250,53 +329,119 @@ impl Metrics {
         self.disk_stalled.set(i64::from(disk_stalled));
         self.open_calls.set(as_gauge(view.calls as u64));
         self.queued_bytes.set(as_gauge(view.queued_bytes as u64));
-        self.tick_lag_seconds.set(tick_lag.as_secs_f64());
+        self.tick_lag_seconds.observe(tick_lag.as_secs_f64());
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let leader = view.raft.role.leader.map(|leader| leader.0);
-        if leader.is_some() && leader != last.1 {
+        if leader.is_some() && leader != last.leader {
             self.leader_changes.inc();
-            last.1 = leader;
+            last.leader = leader;
         }
-        let (now, then) = (view.counters, last.0);
-        last.0 = now;
+        let (now, then) = (view.counters, last.counters);
+        last.counters = now;
         drop(last);
         self.entries_proposed.inc_by(now.entries_proposed - then.entries_proposed);
+        self.entries_overtaken.inc_by(now.entries_overtaken - then.entries_overtaken);
         self.commands_applied.inc_by(now.commands_applied - then.commands_applied);
         self.bytes_published.inc_by(now.bytes_published - then.bytes_published);
         self.leases_expired.inc_by(now.leases_expired - then.leases_expired);
         self.calls_refused.inc_by(now.calls_refused - then.calls_refused);
         self.calls_expired.inc_by(now.calls_expired - then.calls_expired);
-        for (event, rise) in [
-            ("published", now.messages_published - then.messages_published),
-            ("delivered", now.messages_delivered - then.messages_delivered),
-            ("redelivered", now.messages_redelivered - then.messages_redelivered),
-            ("acknowledged", now.messages_acknowledged - then.messages_acknowledged),
-            ("died", now.messages_died - then.messages_died),
-        ] {
-            self.messages.with_label_values(&[event]).inc_by(rise);
+        for ((event, now), (_, then)) in events(&now).into_iter().zip(events(&then)) {
+            self.messages.with_label_values(&[event]).inc_by(now - then);
         }
     }
 
-    /// How full the queue is. Costs time by topics, so it is called now and then.
-    pub fn observe_queue(&self, state: &State) {
-        let (mut ready, mut leased, mut delayed, mut dead, mut bytes) = (0, 0, 0, 0, 0);
-        for topic in state.topics() {
-            for (_, subscription) in topic.subscriptions() {
-                let stats = subscription.stats();
-                ready += stats.ready;
-                leased += stats.leased;
-                delayed += stats.delayed;
-                dead += stats.dead;
-                bytes += stats.ready_bytes + stats.leased_bytes + stats.delayed_bytes + stats.dead_bytes;
-            }
-        }
-        self.topics.set(as_gauge(state.topic_count() as u64));
-        self.sessions.set(as_gauge(state.session_count() as u64));
-        self.stored_bytes.set(as_gauge(bytes));
-        for (name, count) in [("ready", ready), ("leased", leased), ("delayed", delayed), ("dead", dead)] {
-            self.depth.with_label_values(&[name]).set(as_gauge(count));
+    /// Role, term or leader changed.
+    pub fn role_changed(&self, role: &RoleState) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who is alone leads before anybody sees a candidate.
+        if matches!(role.role, RoleKind::Candidate | RoleKind::Leader) && role.term.0 > last.stood {
+            last.stood = role.term.0;
+            self.elections.inc();
         }
     }
+
+    /// How far the log has come, after a turn of the driver's loop that began at `begun`.
+    pub(crate) fn turned(&self, pace: &mut Pace, now: Progress, begun: Instant) {
+        pace.turned(now, begun, &self.pace);
+    }
+
+    /// How full the queue is, and how many calls wait for it to be less empty.
+    pub(crate) fn counted(&self, found: census::Found, receives_waiting: usize) {
+        self.receives_waiting.set(as_gauge(receives_waiting as u64));
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// What the node is, as of now: a cluster's member, and ready.
+    pub fn standing(&self, cluster_id: &str, is_ready: bool) {
+        self.ready.set(i64::from(is_ready));
+        if !cluster_id.is_empty() {
+            self.cluster.with_label_values(&[cluster_id]).set(1);
+        }
+    }
+
+    /// The data directory is here: from now on the size of its disk is seen.
+    pub fn data_dir(&self, path: &Path) {
+        self.process.data_dir(path);
+    }
+}
+
+/// Counts the connections to one port.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    open: IntGauge,
+    refused: IntCounter,
+}
+
+/// A connection that counts as open until it is dropped.
+#[derive(Debug)]
+pub struct Open(IntGauge);
+
+impl Default for Meter {
+    /// One that nobody reads.
+    fn default() -> Self {
+        let open = IntGauge::new("connections_open", "Unseen.").expect("the name is valid");
+        let refused = IntCounter::new("connections_refused", "Unseen.").expect("the name is valid");
+        Self { open, refused }
+    }
+}
+
+impl Meter {
+    /// A connection was let in.
+    #[must_use]
+    pub fn open(&self) -> Open {
+        self.open.inc();
+        Open(self.open.clone())
+    }
+
+    /// A connection was closed at once.
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What happens to messages.
+const EVENTS: [&str; 7] =
+    ["published", "delivered", "redelivered", "acknowledged", "nacked", "released", "died"];
+
+/// How often it happened.
+fn events(counters: &Counters) -> [(&'static str, u64); 7] {
+    let counts = [
+        counters.messages_published,
+        counters.messages_delivered,
+        counters.messages_redelivered,
+        counters.messages_acknowledged,
+        counters.messages_nacked,
+        counters.messages_released,
+        counters.messages_died,
+    ];
+    std::array::from_fn(|event| (EVENTS[event], counts[event]))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes of batches are far below 2^52")]
@@ -309,41 +454,4 @@ fn as_gauge(number: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::{Reason, Request};
-
-    /// The value of a series in the text that Prometheus reads.
-    fn value(metrics: &Metrics, series: &str) -> f64 {
-        let text = String::from_utf8(metrics.render()).expect("text");
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is not in\n{text}"))
-    }
-
-    #[test]
-    fn calls_are_counted_by_method_and_reason() {
-        let metrics = Metrics::new("node-0");
-        let method = Method::of(&Request::DescribeTopic { topic: "orders".into() });
-        let failure = Failure::not_done(Reason::TopicNotFound, "none");
-        metrics.call_ended(method, Duration::from_millis(3), None);
-        metrics.call_ended(method, Duration::from_millis(3), Some(&failure));
-        metrics.call_forwarded();
-        let series = "raftqueue_call_seconds_count{method=\"describe_topic\"}";
-        assert!((value(&metrics, series) - 2.0).abs() < f64::EPSILON);
-        let series = "raftqueue_call_failures_total{method=\"describe_topic\",reason=\"TOPIC_NOT_FOUND\"}";
-        assert!((value(&metrics, series) - 1.0).abs() < f64::EPSILON);
-        assert!((value(&metrics, "raftqueue_calls_forwarded_total") - 1.0).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn batches_and_the_process_are_seen() {
-        let metrics = Metrics::new("node-0");
-        metrics.wal_synced(Duration::from_millis(1), 3, 5_000);
-        assert!((value(&metrics, "raftqueue_wal_batch_entries_sum") - 3.0).abs() < f64::EPSILON);
-        assert!((value(&metrics, "raftqueue_wal_batch_bytes_sum") - 5_000.0).abs() < f64::EPSILON);
-        for series in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds"] {
-            assert!(value(&metrics, series) > 0.0, "{series}");
-        }
-        assert!(value(&metrics, "process_start_time_seconds") > 1e9);
-    }
-}
+mod tests;

@@ -67,11 +67,11 @@ pub fn router(
             }
         }
     };
+    let standing = Standing { status, stopping };
+    let asked = standing.clone();
     let ready = move || {
-        let status = status.borrow().clone();
-        let stopping = stopping.load(Ordering::Relaxed);
+        let not_ready = asked.not_ready();
         async move {
-            let not_ready = if stopping { Some("shutting down") } else { status.not_ready.as_deref() };
             match not_ready {
                 None => (StatusCode::OK, "ready\n".to_owned()),
                 Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
@@ -79,10 +79,28 @@ pub fn router(
         }
     };
     let metrics = move || async move {
+        metrics.standing(&standing.status.borrow().cluster_id, standing.not_ready().is_none());
         let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
         (content_type, metrics.render()).into_response()
     };
     Router::new().route("/metrics", get(metrics)).route("/livez", get(alive)).route("/readyz", get(ready))
+}
+
+/// What the node is, as it says itself.
+#[derive(Clone)]
+struct Standing {
+    status: watch::Receiver<Arc<LocalStatus>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Standing {
+    /// Why the node is not ready, unless it is.
+    fn not_ready(&self) -> Option<String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Some("shutting down".into());
+        }
+        self.status.borrow().not_ready.clone()
+    }
 }
 
 #[cfg(test)]

@@ -95,16 +95,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let pulse = Arc::new(operations::Pulse::default());
 
     let shares = Shares::of_this_process();
-    let mut servers = Servers::default();
+    let mut servers = Servers::new(Arc::clone(&metrics));
     let client_port = listen(&config.client_listen, "clients").await?;
-    servers.serve(client_port, shares.clients, http::router(&edge));
+    servers.serve("clients", client_port, shares.clients, http::router(&edge));
     let peer_port = listen(&config.peer_listen, "peers").await?;
     let peers = PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader));
     servers.serve_peers(peer_port, shares.peers, peers);
     if let Some(address) = &config.operations_listen {
         let router =
             operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping), Arc::clone(&pulse));
-        servers.serve(listen(address, "operations").await?, shares.operations, router);
+        servers.serve("operations", listen(address, "operations").await?, shares.operations, router);
     }
 
     let mut shutdown = std::pin::pin!(shutdown);
@@ -122,6 +122,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     if let Some(configuration) = form {
         replica.form(configuration);
     }
+    metrics.data_dir(&config.data_dir);
     let reader = wal.reader();
     let bodies = Arc::new(Bodies::new(reader.clone(), CACHE_BYTES_DEFAULT));
     bodies.durable(replica.raft().durable_index());
@@ -381,15 +382,26 @@ async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {
 }
 
 /// Everything that listens.
-#[derive(Default)]
 struct Servers {
+    metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
     stops: Vec<oneshot::Sender<Duration>>,
 }
 
 impl Servers {
-    fn serve(&mut self, listener: TcpListener, connections_max: usize, router: axum::Router) {
-        let acceptor = Acceptor::new(listener, connections_max, http::server::HEAD_TIMEOUT);
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, tasks: JoinSet::new(), stops: Vec::new() }
+    }
+
+    fn serve(
+        &mut self,
+        port: &'static str,
+        listener: TcpListener,
+        connections_max: usize,
+        router: axum::Router,
+    ) {
+        let acceptor = Acceptor::new(listener, connections_max, http::server::HEAD_TIMEOUT)
+            .metered(self.metrics.connections(port));
         let (stop, stopped) = oneshot::channel();
         self.stops.push(stop);
         self.tasks.spawn(async move {
@@ -407,8 +419,9 @@ impl Servers {
         const FRAME_BYTES: u32 = 1 << 20;
         let (stop, stopped) = oneshot::channel::<Duration>();
         self.stops.push(stop);
+        let meter = self.metrics.connections("peers");
         self.tasks.spawn(async move {
-            let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE);
+            let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE).metered(meter);
             // The server takes the first error of a listener for its end, so it is given none.
             let (accepted, incoming) = mpsc::channel(1);
             let accept = async {

@@ -41,6 +41,7 @@ use http::{HeaderMap, Method, StatusCode};
 pub(super) use reply::not_found;
 use reply::{Reply, failure_reply};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
 
 /// The header in which a client says how long a call may take.
@@ -94,12 +95,12 @@ impl<S: Service> Call<S> {
     }
 
     /// The body as JSON of the wanted shape; fields that are not known are passed over.
-    async fn read<T: for<'de> Deserialize<'de>>(&self, body: Body) -> Result<T, Failure> {
+    async fn read<T: DeserializeOwned>(&self, body: Body) -> Result<T, Failure> {
         let reading = body::read(body, self.edge.limits().json_bytes_max());
         let bytes = tokio::time::timeout(self.left(), reading).await.unwrap_or_else(|_| {
             Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
         })?;
-        serde_json::from_slice(&bytes).map_err(|error| invalid(format!("body: {error}")))
+        body::parse(&bytes)
     }
 }
 

@@ -68,6 +68,7 @@ async fn every_row_of_the_contract() {
         PUT /topic {"topic": "größe / 1 %", "unknown": [1, {"x": null}]} => 201 {"success": true}
         PUT /topic {"topic": "a"} => 201 {"success": true}
         GET /topic => 200 {"success": true, "topics": ["orders", "größe / 1 %", "a"]}
+        PUT /message {"topic": "a", "message": "[[[[\"", "x": [[[[[[[[[[[[]]]]]]]]]]]]} => 201 {"success": true}
         GET /message/orders => 404 {"success": false}
         GET /message/none => 404 {"success": false}
         PUT /message {"topic": "none", "message": "m"} => 404 {"success": false}
@@ -150,7 +151,20 @@ async fn what_is_malformed_is_refused_and_never_reaches_the_node() {
     bodies.push(b"{\"topic\": \"\xff\"}".to_vec());
     bodies.push(b"\xef\xbb\xbf{\"topic\": \"t\"}".to_vec());
     bodies.push(format!(r#"{{"topic": "{long}"}}"#).into_bytes());
-    bodies.push([&b"{\"x\": "[..], &[b'['; 100_000]].concat());
+    // Nested deeply, closed or not, in fields that are asked for and in those that are skipped.
+    let nested =
+        |open: &str, count: usize, close: &str| format!("{}{}", open.repeat(count), close.repeat(count));
+    for deep in [
+        nested("[", 1 << 20, ""),
+        nested("[", 65, "]"),
+        nested("[", 1 << 19, "]"),
+        nested("{\"a\":", 100_000, ""),
+        nested("{\"a\":[", 100_000, "]}"),
+    ] {
+        bodies.push(format!(r#"{{"topic": "t", "x": {deep}}}"#).into_bytes());
+        bodies.push(format!(r#"{{"topic": {deep}}}"#).into_bytes());
+        bodies.push(deep.into_bytes());
+    }
     for body in &bodies {
         let got = send(&served, "PUT /topic", "", body).await;
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]);

@@ -1,7 +1,10 @@
-//! What the process uses, under the names that every Prometheus client library gives it. Read when it is asked for.
+//! What the process uses, under the names that every Prometheus client library gives it, and the size of its disk. Read
+//! when it is asked for.
 
 use prometheus::{Counter, Gauge, IntGauge, Registry};
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Ticks of a second in `/proc/PID/stat`: fixed for programs on Linux, whatever the kernel counts in.
@@ -13,6 +16,8 @@ pub(super) struct Process {
     cpu_seconds: Counter,
     resident_bytes: IntGauge,
     open_files: IntGauge,
+    data_dir: OnceLock<PathBuf>,
+    disk_bytes: IntGauge,
 }
 
 impl Process {
@@ -32,7 +37,15 @@ impl Process {
             cpu_seconds,
             resident_bytes: super::gauge(registry, "process_resident_memory_bytes", "Resident memory."),
             open_files: super::gauge(registry, "process_open_fds", "Open files."),
+            data_dir: OnceLock::new(),
+            disk_bytes: super::gauge(registry, "raftqueue_wal_disk_bytes", "Size of the data disk."),
         }
+    }
+
+    /// Says where the data directory is.
+    pub(super) fn data_dir(&self, path: &Path) {
+        // Said once, when the node starts.
+        let _ = self.data_dir.set(path.to_owned());
     }
 
     /// Reads what is used now.
@@ -48,6 +61,9 @@ impl Process {
         if let Ok(files) = fs::read_dir("/proc/self/fd") {
             // The folder itself is open while it is counted.
             self.open_files.set(super::as_gauge((files.count() as u64).saturating_sub(1)));
+        }
+        if let Some(space) = self.data_dir.get().and_then(|path| rustix::fs::statvfs(path).ok()) {
+            self.disk_bytes.set(super::as_gauge(space.f_blocks.saturating_mul(space.f_frsize)));
         }
     }
 }

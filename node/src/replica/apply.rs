@@ -155,9 +155,13 @@ impl Replica {
     /// What this node proposed at an index where something else is committed now did not happen and never will; nor
     /// what it proposed behind that in an earlier term, since terms never fall along a log.
     fn overtake_proposals(&mut self, index: Index, term: Term) {
-        let overtaken = self.proposed.extract_if(.., |(at, of), _| *at <= index || *of < term);
-        let calls: Vec<CallId> = overtaken.flat_map(|(_, proposed)| proposed.calls).flatten().collect();
-        for id in calls {
+        let overtaken: Vec<Proposed> = self
+            .proposed
+            .extract_if(.., |(at, of), _| *at <= index || *of < term)
+            .map(|(_, proposed)| proposed)
+            .collect();
+        self.counters.entries_overtaken += overtaken.len() as u64;
+        for id in overtaken.into_iter().flat_map(|proposed| proposed.calls).flatten() {
             let text = "another leader took over before a majority had the call";
             self.answer(id, Err(Failure::not_done(Reason::NotLeader, text)));
         }
@@ -173,9 +177,14 @@ impl Replica {
                     counters.messages_acknowledged += deliveries.len() as u64;
                 }
             }
-            (Command::Ack { .. }, Reply::Settled { outcomes }) => {
-                let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done).count();
-                counters.messages_acknowledged += done as u64;
+            (command, Reply::Settled { outcomes }) => {
+                let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done).count() as u64;
+                match command {
+                    Command::Ack { .. } => counters.messages_acknowledged += done,
+                    Command::Nack { .. } => counters.messages_nacked += done,
+                    Command::Release { .. } => counters.messages_released += done,
+                    _ => {}
+                }
             }
             _ => {}
         }

@@ -230,12 +230,15 @@ pub struct Actions {
 #[allow(missing_docs, reason = "named after what they count")]
 pub struct Counters {
     pub entries_proposed: u64,
+    pub entries_overtaken: u64,
     pub commands_applied: u64,
     pub messages_published: u64,
     pub bytes_published: u64,
     pub messages_delivered: u64,
     pub messages_redelivered: u64,
     pub messages_acknowledged: u64,
+    pub messages_nacked: u64,
+    pub messages_released: u64,
     pub messages_died: u64,
     pub leases_expired: u64,
     pub calls_refused: u64,
@@ -448,6 +451,12 @@ impl Replica {
     #[must_use]
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// How many receives and pops wait for messages. Costs time by the topics that they wait at.
+    #[must_use]
+    pub fn receives_waiting(&self) -> usize {
+        self.receives.waiting_count()
     }
 
     /// This node's own view of itself.

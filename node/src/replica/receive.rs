@@ -65,6 +65,10 @@ impl Receives {
         self.woken.extend(self.waiting.keys().filter(|place| place.0 == topic));
     }
 
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).sum()
+    }
+
     #[cfg(test)]
     pub(super) fn lines_are_empty(&self) -> bool {
         self.waiting.is_empty()

@@ -213,7 +213,9 @@ async fn call<S: Service, C: Call>(
         // A list would be read as fields without names.
         return Err(invalid("body: must be a JSON object"));
     }
-    let call: C = serde_json::from_slice(json).map_err(|error| invalid(format!("body: {error}")))?;
+    let call: C = body::parse(json)?;
+    // The call may wait for long, and holds the messages in its own words by now.
+    drop(bytes);
     let request = call.into_wire(name)?.read()?;
     let deadline = limits::deadline(asked, wait_ms(&request));
     let answer = edge.call(request, deadline.saturating_sub(begun.elapsed())).await?;

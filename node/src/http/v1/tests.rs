@@ -281,6 +281,27 @@ async fn what_is_malformed_is_refused_and_never_reaches_the_node() {
         assert!(text.contains(expected), "{path} {body}: {text}");
         assert!(head.contains("raftqueue-outcome: not_done"), "{head}");
     }
+    // Whatever is nested deeply is refused, in every call and wherever it stands, closed or not.
+    let open = "[".repeat(1 << 20);
+    let nested = |count: usize| format!("{}{}", "[".repeat(count), "]".repeat(count));
+    let objects = format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+    let mut deep = vec![open.clone(), nested(1 << 19)];
+    for inside in [&open, &nested(65), &nested(100_000), &objects] {
+        deep.extend(
+            ["topic", "messages", "leases", "unknown"].map(|field| format!(r#"{{"{field}": {inside}}}"#)),
+        );
+        deep.push(format!(r#"{{"messages": [{{"body": {inside}}}]}}"#));
+        deep.push(format!(r#"{{"options": {inside}}}"#));
+    }
+    let all = operations().into_iter().filter(|operation| operation.method == "post");
+    let paths: Vec<String> = all.map(|operation| operation.path.replace("{topic}", "orders")).collect();
+    for (number, body) in deep.iter().enumerate() {
+        for path in &paths {
+            let (code, _, refused) = send(&served, "post", path, body).await;
+            let said = (code, &refused["reason"], &refused["outcome"]);
+            assert_eq!(said, (400, &"INVALID_ARGUMENT".into(), &"NOT_DONE".into()), "{path}, body {number}");
+        }
+    }
     for (method, path) in [("get", "/v1/nothing"), ("put", "/v1/topics"), ("get", "/v1/topics/orders/ack")] {
         let (code, _, refused) = send(&served, method, path, "").await;
         assert_eq!(code, 404, "{method} {path}");

@@ -1,0 +1,185 @@
+//! What is counted, and that it is all there.
+//!
+//! `RAFTQUEUE_RECORD=1 cargo test -p raftqueue-node series` writes `series.txt` anew.
+
+use super::*;
+use crate::api::{Reason, Request};
+use raftqueue_queue::State;
+use raftqueue_raft::Term;
+use std::fmt::Write;
+
+/// Every series: its name, labels, kind and help.
+const SERIES: &str = include_str!("series.txt");
+
+/// What the panels and alerts in `reference/operators.md` need of a node. Snapshots, segments and members have series
+/// of their own, later.
+const NEEDED: &[(&str, &[&str])] = &[
+    ("health: members ready, leader, quorum", &["raftqueue_ready", "raftqueue_raft_has_leader"]),
+    ("which node and cluster", &["raftqueue_info", "raftqueue_cluster_info"]),
+    (
+        "throughput, redelivered, dead-lettered",
+        &["raftqueue_messages_total", "raftqueue_published_bytes_total"],
+    ),
+    ("in flight, depth by state", &["raftqueue_messages", "raftqueue_stored_bytes"]),
+    ("latency", &["raftqueue_raft_propose_to_commit_seconds", "raftqueue_raft_commit_to_apply_seconds"]),
+    ("calls by method", &["raftqueue_call_seconds", "raftqueue_call_failures_total"]),
+    ("forwards", &["raftqueue_calls_forwarded_total"]),
+    ("disk", &["raftqueue_wal_sync_seconds", "raftqueue_wal_free_bytes", "raftqueue_wal_disk_bytes"]),
+    ("batches", &["raftqueue_wal_batch_bytes", "raftqueue_wal_batch_entries"]),
+    ("leader over time", &["raftqueue_raft_is_leader", "raftqueue_raft_term"]),
+    ("elections", &["raftqueue_raft_elections_total", "raftqueue_raft_leader_changes_total"]),
+    ("proposals", &["raftqueue_entries_proposed_total", "raftqueue_entries_overtaken_total"]),
+    ("committed and applied", &["raftqueue_raft_commit_index", "raftqueue_raft_applied_index"]),
+    ("uncommitted", &["raftqueue_raft_last_index", "raftqueue_raft_uncommitted_bytes"]),
+    ("follower lag", &["raftqueue_raft_durable_index"]),
+    ("peers", &["raftqueue_peer_messages_total", "raftqueue_peer_refusals_total"]),
+    (
+        "process",
+        &["process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"],
+    ),
+    ("files", &["process_open_fds", "process_max_fds"]),
+    ("connections", &["raftqueue_connections_open", "raftqueue_connections_refused_total"]),
+    ("loop lag", &["raftqueue_loop_lag_seconds"]),
+    ("sessions", &["raftqueue_sessions"]),
+    ("queues: depth and age", &["raftqueue_topic_messages", "raftqueue_topic_oldest_ready_seconds"]),
+    ("queues: rates", &["raftqueue_topic_published_total", "raftqueue_topic_settled_total"]),
+    ("oldest message", &["raftqueue_oldest_ready_seconds"]),
+    ("consumers", &["raftqueue_receives_waiting"]),
+    ("back-pressure", &["raftqueue_calls_refused_total", "raftqueue_calls_queued_bytes"]),
+];
+
+fn text(metrics: &Metrics) -> String {
+    String::from_utf8(metrics.render()).expect("text")
+}
+
+/// The value of a series in the text that Prometheus reads.
+fn value(metrics: &Metrics, series: &str) -> f64 {
+    let text = text(metrics);
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+}
+
+/// Metrics in which everything happened once that adds a label.
+fn busy() -> Metrics {
+    let metrics = Metrics::new("node-0");
+    let failure = Failure::not_done(Reason::TopicNotFound, "none");
+    let method = Method::of(&Request::DescribeTopic { topic: "orders".into() });
+    metrics.call_ended(method, Duration::from_millis(3), Some(&failure));
+    drop(metrics.connections("clients").open());
+    metrics.standing("0a", true);
+    let mut state = State::default();
+    let meta = raftqueue_queue::ApplyMeta { index: 1, now_ms: 1, version: 1 };
+    let settings = raftqueue_queue::TopicSettings::default();
+    let name = "orders".into();
+    let create = raftqueue_queue::Command::CreateTopic { name, settings, topics_max: 1, request_id: None };
+    let _ = state.apply(&meta, &create);
+    let found = Census::default().tick(&state, |_, _| None).expect("one topic is seen at once");
+    metrics.counted(found, 0);
+    metrics
+}
+
+#[test]
+fn the_file_lists_every_series() {
+    let metrics = busy();
+    drop(metrics.render());
+    let mut listed = String::new();
+    for family in metrics.registry.gather() {
+        let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
+        let labels: Vec<&str> = labels.collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+        writeln!(listed, "{}{labels}  {kind}\n    {}", family.name(), family.help()).expect("to memory");
+    }
+    if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics/series.txt");
+        std::fs::write(file, listed).expect("written");
+        return;
+    }
+    assert_eq!(SERIES, listed, "see the header of this file for how it is written anew");
+}
+
+#[test]
+fn every_panel_and_alert_has_its_series() {
+    let names: Vec<&str> = SERIES.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    for (what, needed) in NEEDED {
+        for series in *needed {
+            assert!(names.contains(series), "{what}: {series}");
+        }
+    }
+}
+
+#[test]
+fn what_never_happened_is_there_as_zero() {
+    let metrics = Metrics::new("node-0");
+    for series in [
+        "raftqueue_messages_total{event=\"died\"}",
+        "raftqueue_messages{state=\"dead\"}",
+        "raftqueue_peer_messages_total{result=\"dropped\"}",
+        "raftqueue_peer_refusals_total{reason=\"clone\"}",
+        "raftqueue_call_seconds_count{method=\"publish\"}",
+        "raftqueue_oldest_ready_seconds",
+        "raftqueue_ready",
+    ] {
+        assert!(value(&metrics, series).abs() < f64::EPSILON, "{series}");
+    }
+}
+
+#[test]
+fn calls_are_counted_by_method_and_reason() {
+    let metrics = Metrics::new("node-0");
+    let method = Method::of(&Request::DescribeTopic { topic: "orders".into() });
+    let failure = Failure::not_done(Reason::TopicNotFound, "none");
+    metrics.call_ended(method, Duration::from_millis(3), None);
+    metrics.call_ended(method, Duration::from_millis(3), Some(&failure));
+    metrics.call_forwarded();
+    let series = "raftqueue_call_seconds_count{method=\"describe_topic\"}";
+    assert!((value(&metrics, series) - 2.0).abs() < f64::EPSILON);
+    let series = "raftqueue_call_failures_total{method=\"describe_topic\",reason=\"TOPIC_NOT_FOUND\"}";
+    assert!((value(&metrics, series) - 1.0).abs() < f64::EPSILON);
+    assert!((value(&metrics, "raftqueue_calls_forwarded_total") - 1.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn batches_and_the_process_are_seen() {
+    let metrics = Metrics::new("node-0");
+    metrics.wal_synced(Duration::from_millis(1), 3, 5_000);
+    metrics.data_dir(Path::new("/"));
+    assert!((value(&metrics, "raftqueue_wal_batch_entries_sum") - 3.0).abs() < f64::EPSILON);
+    assert!((value(&metrics, "raftqueue_wal_batch_bytes_sum") - 5_000.0).abs() < f64::EPSILON);
+    for series in
+        ["process_resident_memory_bytes", "process_open_fds", "process_max_fds", "raftqueue_wal_disk_bytes"]
+    {
+        assert!(value(&metrics, series) > 0.0, "{series}");
+    }
+    assert!(value(&metrics, "process_start_time_seconds") > 1e9);
+}
+
+#[test]
+fn a_term_is_stood_for_once() {
+    let metrics = Metrics::new("node-0");
+    for (role, term) in [
+        (RoleKind::Follower, 3),
+        (RoleKind::PreCandidate, 3),
+        (RoleKind::Candidate, 4),
+        (RoleKind::Leader, 4),
+        (RoleKind::Follower, 5),
+        (RoleKind::Leader, 6),
+    ] {
+        metrics.role_changed(&RoleState { role, term: Term(term), leader: None });
+    }
+    assert!((value(&metrics, "raftqueue_raft_elections_total") - 2.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_connection_is_open_until_it_is_dropped() {
+    let metrics = Metrics::new("node-0");
+    let meter = metrics.connections("peers");
+    let held = meter.open();
+    meter.refused();
+    let open = "raftqueue_connections_open{port=\"peers\"}";
+    assert!((value(&metrics, open) - 1.0).abs() < f64::EPSILON);
+    drop(held);
+    assert!(value(&metrics, open).abs() < f64::EPSILON);
+    let refused = "raftqueue_connections_refused_total{port=\"peers\"}";
+    assert!((value(&metrics, refused) - 1.0).abs() < f64::EPSILON);
+}
