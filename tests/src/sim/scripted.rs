@@ -62,6 +62,7 @@ impl Script {
 
     /// Everything that was cut, stopped or filled is well again; what was acknowledged must be there, and nothing else.
     pub fn end(mut self) {
+        self.step(World::stop);
         self.step(World::heal);
         self.step(World::drain);
         self.step(World::finish);

@@ -182,13 +182,12 @@ impl World {
             || self.summary.leader_crashes > 0 && self.summary.lossy_cuts > 0
     }
 
-    /// Formats and starts all nodes and forms the cluster.
+    /// Formats and starts all nodes; the first forms the cluster.
     pub(super) fn begin(&mut self) -> Result<(), Violation> {
         self.nodes.iter_mut().for_each(Node::format);
         self.disk_calls.0 = self.count_disk_calls();
         self.place_order();
         (0..self.nodes.len()).try_for_each(|node| self.start(node))?;
-        self.form();
         self.run_until(30 * SECOND, |world| world.leader().is_some(), "a leader of the new cluster")?;
         self.make_topics()
     }
