@@ -14,6 +14,8 @@ pub(super) struct Checker {
     /// Every entry that ever stood in a log, with the hash of the log up to it.
     entries: BTreeMap<(Index, Term), (u64, Entry)>,
     committed: Trail,
+    /// The last index that was first called committed by a node of this term.
+    committed_in: BTreeMap<Term, Index>,
     /// By term and voter, over all lives of its process.
     votes: BTreeMap<(Term, NodeId), NodeId>,
     pub(super) elections: u64,
@@ -107,6 +109,7 @@ impl Checker {
                 None => {
                     self.check_quorum(raft, index, step, disks)?;
                     self.committed.push(step);
+                    self.committed_in.insert(term, index);
                     news.push(self.entries[&(index, step.term)].1.clone());
                 }
             }
@@ -115,12 +118,11 @@ impl Checker {
         Ok(news)
     }
 
-    /// A leader has every committed entry. Asked when one begins to lead.
+    /// A leader has every entry that was committed in an earlier term. Asked when one begins to lead; that may be long
+    /// after it was elected, and after another has committed more in a later term.
     pub(super) fn check_complete(&mut self, raft: &Raft) -> Result<(), Violation> {
-        let last = self.committed.last();
-        if last == Index(0) {
-            return Ok(());
-        }
+        let earlier = self.committed_in.range(..raft.term());
+        let Some(last) = earlier.map(|(_, last)| *last).max() else { return Ok(()) };
         let own = self.step_at(raft, last)?;
         Violation::unless(Some(own) == self.committed.at(last), || {
             format!("the leader of term {} has something else than the committed entry {last}", raft.term())
