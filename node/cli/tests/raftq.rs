@@ -463,9 +463,79 @@ fn loads_that_make_no_sense_are_named_with_what_would() {
         ("bench consume --batch=-5", "-5"),
         ("bench mixed --consumers 1000000", "1000000 is not in 1..=10000"),
         ("bench disk --size 0", "0 is not in 1..=16777216"),
+        ("bench publish --batch 10000 --size 16777216", "no node takes more than 16777216 at once"),
+        ("bench mixed --batch 2 --size 16777216", "no node takes more than 16777216 at once"),
+        ("bench publish --producers 10000 --window 1024 --batch 64", "GiB under way, 4 GiB is the most"),
+        ("bench consume --seconds 99999999999999999999", "99999999999999999999"),
+        ("bench consume --backlog=-1", "-1"),
+        ("bench publish --size 1e3", "1e3"),
+        ("bench publish --timeout 0s", "timeout"),
     ] {
         let ran = node.run(line);
         assert_eq!(ran.code, 2, "{line}: {ran:?}");
         assert!(ran.error.contains(expected), "{line}: {}", ran.error);
+    }
+}
+
+/// Listens, and says this to whoever connects; `None`: nothing, for ever.
+fn stranger(words: Option<&'static [u8]>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            match words {
+                Some(words) => drop(stream.write_all(words)),
+                None => held.push(stream),
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_load_for_nobody_ends_in_time_and_says_so_in_a_line() {
+    let down = dead_address();
+    let mute = stranger(None);
+    let other = stranger(Some(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"));
+    let garbage = stranger(Some(b"SSH-2.0-OpenSSH_9.9\r\n"));
+    for endpoints in
+        [&down, &mute, &other, &garbage, &format!("{down},{mute}"), &"localhost.invalid:1".to_owned()]
+    {
+        for load in ["publish", "publish --unary", "consume", "consume --backlog 10", "mixed"] {
+            let begun = std::time::Instant::now();
+            let ran = run(endpoints, &format!("--timeout 1s bench {load} --seconds 1"), b"");
+            let took = begun.elapsed();
+            assert!(matches!(ran.code, 1 | 4), "{endpoints} {load}: {ran:?}");
+            let lines: Vec<&str> =
+                ran.error.lines().filter(|line| !line.starts_with("publishing ")).collect();
+            assert!(lines.len() == 1 && lines[0].starts_with("error: "), "{endpoints} {load}: {ran:?}");
+            assert_eq!(ran.out, "", "{endpoints} {load}");
+            assert!(took < std::time::Duration::from_secs(10), "{endpoints} {load} took {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_load_of_which_nothing_gets_through_has_no_speed() {
+    let node = Node::start();
+    // More than this node takes in one publish, and less than another might.
+    for load in ["publish", "publish --unary", "mixed"] {
+        let ran = node.run(&format!("bench {load} --seconds 1 --producers 1 --batch 5 --size 1048576"));
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{load}: {ran:?}");
+        assert!(ran.error.starts_with("error: nothing was published: "), "{load}: {}", ran.error);
+        assert_eq!(ran.error.lines().count(), 1, "{load}: {}", ran.error);
+    }
+}
+
+#[test]
+fn endpoints_of_two_clusters_are_not_measured() {
+    let (one, two) = (Node::start(), Node::start());
+    two.served.node.set_status(LocalStatus { cluster_id: "0b".into(), ..leading() });
+    let endpoints = format!("{},{}", one.served.endpoint(), two.served.endpoint());
+    for load in ["publish", "consume", "mixed"] {
+        let ran = run(&endpoints, &format!("bench {load} --seconds 1"), b"");
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{load}: {ran:?}");
+        assert!(ran.error.contains("give endpoints of one cluster"), "{load}: {}", ran.error);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::measure::Measure;
 use super::publish::Producing;
-use super::{Load, Workers, make_topic, report, show_progress};
+use super::{Load, Workers, make_topic, report, same_cluster, show_progress};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text::counted;
@@ -55,6 +55,7 @@ pub(crate) struct Consume {
 
 impl Consume {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        same_cluster(client).await?;
         make_topic(client, &self.load.topic).await?;
         let backlog = self.fill(client).await?;
         if backlog == 0 {
@@ -86,7 +87,8 @@ impl Consume {
             eprintln!("publishing {} first", counted(self.backlog, "message"));
             let producing = Producing {
                 producers: 8,
-                batch: 256.min(self.backlog),
+                // Batches of a size that every node takes.
+                batch: 256.min(self.backlog).min((1 << 20) / self.size.max(1)).max(1),
                 window: 8,
                 size: self.size,
                 unary: false,

@@ -1,5 +1,6 @@
 //! What a benchmark counts, and how it is told.
 
+use crate::failure::Failure;
 use crate::output::Table;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
@@ -145,6 +146,17 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Refuses to tell the speed of something that failed from the first to the last.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        match &self.last_error {
+            Some(error) if self.acknowledged == 0 => Err(Failure::Failed(format!(
+                "nothing was {}: {} errors, the last: {error}",
+                self.what, self.errors
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// As one row; as JSON with everything that was counted and every condition.
     pub(super) fn table(&self) -> Table {
         let mut table = Table::new(&[

@@ -49,6 +49,8 @@ impl Mixed {
 }
 
 fn report(output: &Output, published: &Report, consumed: &Report) -> Result<(), Failure> {
+    published.check()?;
+    consumed.check()?;
     if output.format == Format::Json {
         return output.say("", &both(published.json(), consumed.json()));
     }

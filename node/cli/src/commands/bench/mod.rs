@@ -21,6 +21,8 @@ use tokio::task::JoinSet;
 const PROGRESS: &str = "{bar:40} {elapsed}/{len}s {msg}";
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// How long an endpoint may take to say which cluster it is of.
+const STATUS_MAX: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand)]
 pub(crate) enum BenchCommand {
@@ -81,6 +83,29 @@ impl Load {
     }
 }
 
+/// Refuses endpoints of different clusters. Those that do not answer are left to those who call them.
+async fn same_cluster(client: &Client) -> Result<(), Failure> {
+    if client.endpoints().len() < 2 {
+        return Ok(());
+    }
+    let mut asking = JoinSet::new();
+    for endpoint in client.endpoints().iter().cloned() {
+        let client = client.clone().with_timeout(client.timeout().min(STATUS_MAX));
+        asking.spawn(async move { (client.status(&endpoint).await, endpoint) });
+    }
+    let mut clusters: Vec<(String, String)> = Vec::new();
+    for (status, endpoint) in asking.join_all().await {
+        clusters.extend(status.ok().map(|s| (s.cluster_id, endpoint)).filter(|known| !known.0.is_empty()));
+    }
+    clusters.sort();
+    match (clusters.first(), clusters.last()) {
+        (Some((id, one)), Some((other_id, other))) if id != other_id => Err(Failure::Usage(format!(
+            "{one} belongs to cluster {id} and {other} to cluster {other_id}: give endpoints of one cluster"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Producers or consumers at work.
 struct Workers(JoinSet<Result<(), Failure>>);
 
@@ -113,8 +138,9 @@ async fn show_progress(measures: &[&Measure], end: Instant) {
     bar.finish_and_clear();
 }
 
-/// Prints what was measured.
+/// Prints what was measured, if anything was.
 fn report(output: &Output, report: &Report) -> Result<(), Failure> {
+    report.check()?;
     output.print(&report.table())
 }
 

@@ -1,7 +1,7 @@
 //! `raftq bench publish`.
 
 use super::measure::Measure;
-use super::{Load, Workers, make_topic, report, show_progress};
+use super::{Load, Workers, make_topic, report, same_cluster, show_progress};
 use crate::failure::Failure;
 use crate::output::Output;
 use bytes::Bytes;
@@ -12,6 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
+
+/// The largest body that a node can be set to take, and so the largest batch.
+const BATCH_BYTES_MAX: u64 = 16 << 20;
+/// What a message costs in memory besides its body, roughly.
+const MESSAGE_BYTES: u64 = 200;
+/// Most bytes that may wait for their acknowledgement.
+const UNDER_WAY_BYTES_MAX: u64 = 4 << 30;
 
 #[derive(Args, Clone)]
 #[command(after_help = "\
@@ -89,8 +96,35 @@ impl Publish {
 }
 
 impl Producing {
+    /// Refuses what no node would take, and what this machine would not have the memory for.
+    fn check(&self) -> Result<(), Failure> {
+        let batch_bytes = self.batch * self.size;
+        if batch_bytes > BATCH_BYTES_MAX {
+            return Err(Failure::Usage(format!(
+                "--batch {} of --size {} are {batch_bytes} bytes: no node takes more than {BATCH_BYTES_MAX} at once",
+                self.batch, self.size
+            )));
+        }
+        let bytes = self.producers * self.window * self.batch * (self.size + MESSAGE_BYTES);
+        if bytes > UNDER_WAY_BYTES_MAX {
+            return Err(Failure::Usage(format!(
+                "--producers {} with a --window {} of --batch {} have {} GiB under way, {} GiB is the most",
+                self.producers,
+                self.window,
+                self.batch,
+                bytes >> 30,
+                UNDER_WAY_BYTES_MAX >> 30
+            )));
+        }
+        Ok(())
+    }
+
     /// Connects all producers, and makes the topics that are not there. None of that is measured.
+    ///
+    /// Endpoints of several clusters are refused: the load would go to one of them, and nobody knew to which.
     pub(super) async fn open(&self, client: &Client, topics: &[String]) -> Result<Producers, Failure> {
+        self.check()?;
+        same_cluster(client).await?;
         let mut opening = JoinSet::new();
         let count = usize::try_from(self.producers).expect("at most 10,000");
         for number in 0..count {
