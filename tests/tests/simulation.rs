@@ -79,6 +79,10 @@ const FOUND: &[(u64, &str)] = &[
         10_004_495,
         "the checker asked a node that had slept through its election for what the next leader had committed",
     ),
+    (
+        20_002_257,
+        "the books of the clients did not know that a pop is forgotten when a majority of clocks jumps by an hour",
+    ),
     (7_000_891, "the simulator waited for a leader to strike where the only copy of an entry had rotted"),
 ];
 

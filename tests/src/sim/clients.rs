@@ -67,11 +67,18 @@ impl Client {
         }
     }
 
-    fn hear(&mut self, request: &Request, answer: &Answer, ledger: &mut Ledger) -> Result<bool, Violation> {
+    /// Returns true if the call will be repeated. `log_ms` is log time.
+    fn hear(
+        &mut self,
+        request: &Request,
+        answer: &Answer,
+        log_ms: u64,
+        ledger: &mut Ledger,
+    ) -> Result<bool, Violation> {
         match &mut self.kind {
             Kind::Producer(producer) => producer.hear(answer, &mut self.random, ledger),
             Kind::Consumer(consumer) => Ok(consumer.hear(request, answer, &mut self.random, ledger)),
-            Kind::Popper(popper) => Ok(popper.hear(request, answer, ledger)),
+            Kind::Popper(popper) => Ok(popper.hear(request, answer, log_ms, ledger)),
             Kind::Looker | Kind::Administrator => Ok(false),
         }
     }
@@ -176,7 +183,8 @@ impl World {
         }
         let client = &mut self.clients[call.client];
         client.open = None;
-        let repeats = client.hear(&call.request, answer, &mut self.ledger)?;
+        let log_ms = self.oracle.state().now_ms();
+        let repeats = client.hear(&call.request, answer, log_ms, &mut self.ledger)?;
         self.summary.retries += u64::from(repeats);
         let mut pause = self.random.waiting(self.plan.think);
         if answer.is_not_done() {

@@ -6,6 +6,7 @@ use super::ledger::{Ledger, place};
 use super::plan::{MS, Plan};
 use super::random::Random;
 use raftqueue_node::api::{Delivery, LeaseId, LeaseResult, Request, Response};
+use raftqueue_queue::POP_REMEMBERED_MS;
 
 /// How often a call of unknown outcome is repeated.
 const REPEATS_MAX: u32 = 4;
@@ -118,6 +119,8 @@ pub(super) struct Popper {
     /// A pop with a request id whose outcome is not known.
     unsettled: Option<Request>,
     repeats: u32,
+    /// Log time when it last knew what had become of its pops.
+    settled_ms: Option<u64>,
 }
 
 impl Popper {
@@ -140,9 +143,16 @@ impl Popper {
         }
     }
 
-    /// Returns true if the call will be repeated.
-    pub(super) fn hear(&mut self, request: &Request, answer: &Answer, ledger: &mut Ledger) -> bool {
+    /// Returns true if the call will be repeated. `log_ms` is log time.
+    pub(super) fn hear(
+        &mut self,
+        request: &Request,
+        answer: &Answer,
+        log_ms: u64,
+        ledger: &mut Ledger,
+    ) -> bool {
         let Request::Pop { topic, messages_max, request_id, .. } = request else { return false };
+        let settled_ms = *self.settled_ms.get_or_insert(log_ms);
         if let Answer::Deliveries(deliveries) = answer {
             deliveries.iter().for_each(|delivery| ledger.take(place(delivery.message.id)));
         }
@@ -153,11 +163,14 @@ impl Popper {
             self.unsettled = Some(request.clone());
             return true;
         }
-        if is_open {
+        // Where a majority of clocks has jumped by an hour, the repeat was taken for another pop.
+        let was_forgotten = was_open && log_ms - settled_ms >= POP_REMEMBERED_MS;
+        if is_open || was_forgotten {
             ledger.allow(topic, *messages_max);
         }
         self.repeats = 0;
         self.unsettled = None;
+        self.settled_ms = Some(log_ms);
         false
     }
 }
