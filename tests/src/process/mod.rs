@@ -44,6 +44,8 @@ pub fn repository() -> &'static Path {
 pub struct Cluster {
     folder: tempfile::TempDir,
     ports: Vec<(u16, u16)>,
+    operations: Vec<u16>,
+    has_operations: bool,
     nodes: Vec<Option<Child>>,
     arguments: Vec<String>,
     files_max: Option<u32>,
@@ -57,7 +59,8 @@ impl Cluster {
     #[must_use]
     pub fn new(count: usize) -> Self {
         let folder = tempfile::tempdir().expect("there is room for temporary files");
-        let ports: Vec<(u16, u16)> = free_ports(2 * count).chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let all = free_ports(3 * count);
+        let ports: Vec<(u16, u16)> = all[..2 * count].chunks(2).map(|pair| (pair[0], pair[1])).collect();
         let addresses: Vec<_> = ports
             .iter()
             .map(|(port, internal)| json!({"ip": "127.0.0.1", "port": port, "internal_port": internal}))
@@ -67,6 +70,8 @@ impl Cluster {
         Self {
             folder,
             ports,
+            operations: all[2 * count..].to_vec(),
+            has_operations: false,
             nodes: (0..count).map(|_| None).collect(),
             arguments: Vec::new(),
             files_max: None,
@@ -83,6 +88,13 @@ impl Cluster {
     /// Nodes that are started from now on get these further arguments instead of those before.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
+    /// Starts every node with its operations port open.
+    #[must_use]
+    pub fn with_operations(mut self) -> Self {
+        self.has_operations = true;
+        self
     }
 
     /// Starts every node with at most so many open files.
@@ -147,6 +159,7 @@ impl Cluster {
             .current_dir(self.folder.path())
             .args(["--config", "config.json", "--index", &node.to_string(), "--log-format", "human"])
             .args(&self.arguments)
+            .args(self.has_operations.then(|| format!("--operations-port={}", self.operations[node])))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -198,6 +211,39 @@ impl Cluster {
     #[must_use]
     pub fn http(&self, node: usize) -> Http {
         Http::new(self.ports[node].0)
+    }
+
+    /// What a node tells Prometheus.
+    ///
+    /// # Panics
+    /// If its operations port is not open.
+    #[must_use]
+    pub fn metrics(&self, node: usize) -> String {
+        let http = Http::new(self.operations[node]).with_timeout(Duration::from_secs(5));
+        http.request("GET", "/metrics", b"").expect("the operations port is open").text
+    }
+
+    /// The value of a series of a node, such as `name` or `name{label="value"}`.
+    ///
+    /// # Panics
+    /// If there is no such series.
+    #[must_use]
+    pub fn metric(&self, node: usize, series: &str) -> f64 {
+        let text = self.metrics(node);
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+    }
+
+    /// The most memory that a node has had at once since it was started.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn peak_bytes(&self, node: usize) -> u64 {
+        let pid = self.nodes[node].as_ref().expect("the node runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the node runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has not ended");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     /// The ports of a node: clients', peers'.

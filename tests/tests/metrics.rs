@@ -1,0 +1,121 @@
+//! What real nodes tell Prometheus while messages go by.
+
+use raftqueue_tests::process::{Cluster, repository};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Calls the full API of a node.
+fn call(cluster: &Cluster, node: usize, path: &str, body: &Value) -> Value {
+    let http = cluster.http(node).with_timeout(Duration::from_secs(5));
+    let answer = http.request("POST", path, body.to_string().as_bytes()).expect("an answer");
+    assert_eq!(answer.code, 200, "{path}: {answer:?}");
+    answer.body
+}
+
+/// Waits until a series has a value that is good.
+fn reaches(cluster: &Cluster, node: usize, series: &str, is_good: impl Fn(f64) -> bool) {
+    let begun = Instant::now();
+    while !is_good(cluster.metric(node, series)) {
+        let seen = cluster.metric(node, series);
+        assert!(begun.elapsed() < Duration::from_secs(20), "node {node}: {series} is {seen}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn every_series_is_there_and_moves_as_messages_go_by() {
+    let mut cluster = Cluster::new(3).with_operations();
+    cluster.start_all();
+    let leader = cluster.leader();
+    let follower = (leader + 1) % 3;
+    // Through a follower, so that calls are passed on.
+    call(&cluster, follower, "/v1/topics", &json!({"topic": "t", "options": {"attempts_max": 1}}));
+    let messages: Vec<Value> = (0..5).map(|n| json!({"body": format!("message {n}")})).collect();
+    call(&cluster, follower, "/v1/topics/t/publish", &json!({"messages": messages}));
+    let received = call(&cluster, leader, "/v1/topics/t/receive", &json!({"messages_max": 3}));
+    let leases: Vec<&Value> =
+        received["deliveries"].as_array().expect("three").iter().map(|delivery| &delivery["lease"]).collect();
+    call(&cluster, leader, "/v1/topics/t/ack", &json!({"leases": [leases[0]]}));
+    call(&cluster, leader, "/v1/topics/t/nack", &json!({"leases": [leases[1]]}));
+    call(&cluster, leader, "/v1/topics/t/release", &json!({"leases": [leases[2]]}));
+    call(&cluster, leader, "/v1/topics/t/receive", &json!({"messages_max": 1}));
+
+    // Every node applies all of it and says the same; totals are counted once a second.
+    for node in 0..3 {
+        for (event, count) in [
+            ("published", 5.0),
+            ("delivered", 4.0),
+            ("acknowledged", 1.0),
+            ("nacked", 1.0),
+            ("released", 1.0),
+            ("died", 1.0),
+            ("redelivered", 0.0),
+        ] {
+            let series = format!("raftqueue_messages_total{{event=\"{event}\"}}");
+            reaches(&cluster, node, &series, |seen| (seen - count).abs() < f64::EPSILON);
+        }
+        for (state, count) in [("ready", 2.0), ("leased", 1.0), ("delayed", 0.0), ("dead", 1.0)] {
+            for series in [
+                format!("raftqueue_messages{{state=\"{state}\"}}"),
+                format!("raftqueue_topic_messages{{state=\"{state}\",topic=\"t\"}}"),
+            ] {
+                reaches(&cluster, node, &series, |seen| (seen - count).abs() < f64::EPSILON);
+            }
+        }
+        for (series, count) in [
+            ("raftqueue_topic_published_total{topic=\"t\"}", 5.0),
+            ("raftqueue_topic_settled_total{topic=\"t\"}", 1.0),
+            ("raftqueue_topics", 1.0),
+            ("raftqueue_ready", 1.0),
+            ("raftqueue_raft_has_leader", 1.0),
+        ] {
+            reaches(&cluster, node, series, |seen| (seen - count).abs() < f64::EPSILON);
+        }
+        for series in [
+            "raftqueue_oldest_ready_seconds",
+            "raftqueue_topic_oldest_ready_seconds{topic=\"t\"}",
+            "raftqueue_raft_commit_to_apply_seconds_count",
+            "raftqueue_wal_sync_seconds_count",
+            "raftqueue_wal_disk_bytes",
+            "raftqueue_wal_free_bytes",
+            "raftqueue_loop_lag_seconds_count",
+            "raftqueue_connections_open{port=\"peers\"}",
+            "raftqueue_peer_messages_total{result=\"sent\"}",
+        ] {
+            reaches(&cluster, node, series, |seen| seen > 0.0);
+        }
+        // Ages are of seconds, not of the epoch.
+        reaches(&cluster, node, "raftqueue_oldest_ready_seconds", |seen| seen < 60.0);
+    }
+    // What only the leader measures: every entry that it has proposed, and none twice.
+    let proposed = cluster.metric(leader, "raftqueue_raft_propose_to_commit_seconds_count");
+    let entries = cluster.metric(leader, "raftqueue_raft_commit_index");
+    assert!(proposed >= 6.0 && proposed <= entries, "{proposed} of {entries}");
+    let others = cluster.metric(follower, "raftqueue_raft_propose_to_commit_seconds_count");
+    assert!(others.abs() < f64::EPSILON, "{others}");
+    assert!(cluster.metric(follower, "raftqueue_calls_forwarded_total") >= 2.0);
+    assert!(cluster.metric(leader, "raftqueue_raft_elections_total") >= 1.0);
+
+    // Nothing is missing on any node, but for what only ever has labels once something failed.
+    let listed = std::fs::read_to_string(repository().join("node/src/metrics/series.txt")).expect("the list");
+    let names =
+        listed.lines().filter(|line| !line.starts_with(' ')).map(|line| line.split(['{', ' ']).next());
+    for node in 0..3 {
+        let text = cluster.metrics(node);
+        for name in names.clone().flatten().filter(|name| *name != "raftqueue_call_failures_total") {
+            assert!(text.contains(&format!("# TYPE {name} ")), "node {node} does not tell {name}");
+        }
+    }
+
+    // Failures are counted where they happen, and a new leader is noticed.
+    let http = cluster.http(leader);
+    assert_eq!(
+        http.request("POST", "/v1/topics/none/publish", br#"{"messages": [{"body": ""}]}"#).unwrap().code,
+        404
+    );
+    let failures = "raftqueue_call_failures_total{method=\"publish\",reason=\"TOPIC_NOT_FOUND\"}";
+    assert!(cluster.metric(leader, failures) >= 1.0);
+    let before = cluster.metric(follower, "raftqueue_raft_leader_changes_total");
+    cluster.kill(leader);
+    reaches(&cluster, follower, "raftqueue_raft_leader_changes_total", |seen| seen > before);
+}
