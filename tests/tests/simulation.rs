@@ -83,6 +83,10 @@ const FOUND: &[(u64, &str)] = &[
         20_002_257,
         "the books of the clients did not know that a pop is forgotten when a majority of clocks jumps by an hour",
     ),
+    (
+        30_004_982,
+        "the places of messages that a kept pop let go stayed in memory until the topic was used again",
+    ),
     (7_000_891, "the simulator waited for a leader to strike where the only copy of an entry had rotted"),
 ];
 

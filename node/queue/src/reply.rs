@@ -317,6 +317,8 @@ pub struct Effects {
     pub ready: Vec<(TopicId, SubscriptionId)>,
     /// Topics that were deleted: answer who waits there, forget their places on disk.
     pub deleted: Vec<TopicId>,
+    /// Topics that keep no longer all that a pop took of them, sorted, each once: look which places can be forgotten.
+    pub released: Vec<TopicId>,
     /// Leases that ran out, for metrics.
     pub leases_expired: u32,
     /// Messages that died, for metrics.

@@ -61,6 +61,8 @@ impl State {
         let reply = self.perform(meta.index, command, &mut budget, &mut effects);
         effects.ready.sort_unstable();
         effects.ready.dedup();
+        effects.released.sort_unstable();
+        effects.released.dedup();
         (reply.unwrap_or_else(Reply::Refused), effects)
     }
 
@@ -290,7 +292,7 @@ impl State {
             let deliveries = deliveries.as_slice().into();
             self.pops.keep(Pop { request_id, popped_ms: now_ms, topic, subscription, deliveries });
             // Whose time is over was ended before, as far as the budget went: here the oldest gives way to this one.
-            self.release_pop(0);
+            self.release_pop(0, effects);
             self.pops.forget(0);
         }
         Ok(Reply::Popped { deliveries, repeated: false })
@@ -450,7 +452,7 @@ impl State {
             effects.sessions_expired += 1;
             *budget -= 1;
         }
-        while *budget > 0 && self.release_pop(self.now_ms) {
+        while *budget > 0 && self.release_pop(self.now_ms, effects) {
             *budget -= 1;
         }
         while *budget > 0 && self.pops.forget(self.now_ms) {
@@ -470,9 +472,10 @@ impl State {
     }
 
     /// Lets go of the messages of the oldest kept pop, if it has to; says whether it did.
-    fn release_pop(&mut self, now_ms: u64) -> bool {
+    fn release_pop(&mut self, now_ms: u64, effects: &mut Effects) -> bool {
         let Some(pop) = self.pops.release(now_ms) else { return false };
         if let Some(topic) = self.topics.get_mut(&pop.topic) {
+            effects.released.push(pop.topic);
             let topic = Arc::make_mut(topic);
             for delivery in pop.deliveries.iter() {
                 topic.kept.remove(&(delivery.offset, pop.request_id));

@@ -89,6 +89,7 @@ impl Replica {
                 self.receives.wake_topic(topic);
                 self.actions.deleted.push(topic);
             }
+            self.shrunk.extend(effects.released);
             self.give_back(&command);
             if let Command::Pop { topic, .. }
             | Command::Ack { topic, .. }

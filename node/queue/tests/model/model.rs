@@ -135,12 +135,18 @@ impl Pop {
 impl Model {
     pub(crate) fn apply(&mut self, index: u64, now_ms: u64, command: &Command) -> (Reply, Effects) {
         let mut happened = Happened::default();
+        let ended = self.pops.iter().filter(|pop| pop.is_kept(self.now_ms) && !pop.is_kept(now_ms));
+        let released: BTreeSet<u64> = ended
+            .map(|pop| pop.topic)
+            .filter(|topic| self.topics.iter().any(|held| held.id == *topic))
+            .collect();
         self.now_ms = now_ms;
         self.pass_time(&mut happened);
         let reply = self.perform(index, command, &mut happened).unwrap_or_else(Reply::Refused);
         let effects = Effects {
             ready: happened.ready.iter().map(|&topic| (TopicId(topic), SubscriptionId::DEFAULT)).collect(),
             deleted: happened.deleted,
+            released: released.into_iter().map(TopicId).collect(),
             leases_expired: happened.leases_expired,
             died: happened.died,
             sessions_expired: happened.sessions_expired,
