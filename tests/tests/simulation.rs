@@ -87,6 +87,7 @@ const FOUND: &[(u64, &str)] = &[
         30_004_982,
         "the places of messages that a kept pop let go stayed in memory until the topic was used again",
     ),
+    (40_004_096, "a disk went on stalling for seconds after all faults had stopped"),
     (7_000_891, "the simulator waited for a leader to strike where the only copy of an entry had rotted"),
 ];
 

@@ -259,8 +259,12 @@ impl World {
         at.disk.rot_reads(0);
         at.disk.set_capacity(u64::MAX);
         (at.stalls_next, at.hangs_next) = (false, false);
-        if let Some(running) = &at.running {
+        if let Some(running) = &mut at.running {
             let writes = running.writes;
+            if running.write_ends > self.now + World::ELECTION {
+                // What stalls is back as well, not only what hangs.
+                running.write_ends = u64::MAX;
+            }
             self.unhang(node, writes)?;
         }
         Ok(())
