@@ -12,6 +12,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The folder of the product's programs, built the way users get them: without any test-only feature.
@@ -308,13 +309,26 @@ impl Drop for Cluster {
     }
 }
 
-/// Ports that nobody uses now.
+/// Ports that nobody uses now. They lie below those that the system gives to whoever connects to something: a node that is
+/// started later, or again, finds its own still free.
 ///
 /// # Panics
 /// If the machine has none left.
 #[must_use]
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Several test processes may look at once, each from a place of its own.
+    let place = std::process::id().wrapping_mul(7_919);
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..COUNT {
+        let number = place.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + number).expect("below 65,536");
+        listeners.extend(TcpListener::bind(("127.0.0.1", port)));
+        if listeners.len() == count {
+            return listeners.iter().map(|l| l.local_addr().expect("it is bound").port()).collect();
+        }
+    }
+    panic!("no {count} ports are free");
 }
