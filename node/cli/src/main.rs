@@ -50,7 +50,7 @@ struct Arguments {
     )]
     endpoints: Vec<String>,
     /// How long a call may take, repeats included
-    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = text::parse_duration)]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = text::parse_positive_duration)]
     timeout: Duration,
     /// How results look [default: table on a terminal, plain otherwise]
     #[arg(long, short, global = true, value_enum)]

@@ -19,7 +19,15 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "is too long".into())
 }
 
-/// The same in milliseconds.
+/// The same, where none at all makes no sense.
+pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("must be more than nothing, as 500ms or 30s".into()),
+        duration => Ok(duration),
+    }
+}
+
+/// A duration as typed, in milliseconds.
 pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
     u64::try_from(parse_duration(text)?.as_millis()).map_err(|error| error.to_string())
 }

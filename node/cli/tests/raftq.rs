@@ -499,21 +499,28 @@ fn a_load_for_nobody_ends_in_time_and_says_so_in_a_line() {
     let mute = stranger(None);
     let other = stranger(Some(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"));
     let garbage = stranger(Some(b"SSH-2.0-OpenSSH_9.9\r\n"));
-    for endpoints in
-        [&down, &mute, &other, &garbage, &format!("{down},{mute}"), &"localhost.invalid:1".to_owned()]
-    {
-        for load in ["publish", "publish --unary", "consume", "consume --backlog 10", "mixed"] {
-            let begun = std::time::Instant::now();
-            let ran = run(endpoints, &format!("--timeout 1s bench {load} --seconds 1"), b"");
-            let took = begun.elapsed();
-            assert!(matches!(ran.code, 1 | 4), "{endpoints} {load}: {ran:?}");
-            let lines: Vec<&str> =
-                ran.error.lines().filter(|line| !line.starts_with("publishing ")).collect();
-            assert!(lines.len() == 1 && lines[0].starts_with("error: "), "{endpoints} {load}: {ran:?}");
-            assert_eq!(ran.out, "", "{endpoints} {load}");
-            assert!(took < std::time::Duration::from_secs(10), "{endpoints} {load} took {took:?}");
+    let endpoints =
+        [&down, &mute, &other, &garbage, &format!("{down},{mute}"), &"localhost.invalid:1".to_owned()];
+    std::thread::scope(|scope| {
+        for endpoints in endpoints {
+            scope.spawn(move || {
+                for load in ["publish", "publish --unary", "consume", "consume --backlog 10", "mixed"] {
+                    is_told_in_time(endpoints, load);
+                }
+            });
         }
-    }
+    });
+}
+
+fn is_told_in_time(endpoints: &str, load: &str) {
+    let begun = std::time::Instant::now();
+    let ran = run(endpoints, &format!("--timeout 1s bench {load} --seconds 1"), b"");
+    let took = begun.elapsed();
+    assert!(matches!(ran.code, 1 | 4), "{endpoints} {load}: {ran:?}");
+    let lines: Vec<&str> = ran.error.lines().filter(|line| !line.starts_with("publishing ")).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("error: "), "{endpoints} {load}: {ran:?}");
+    assert_eq!(ran.out, "", "{endpoints} {load}");
+    assert!(took < std::time::Duration::from_secs(20), "{endpoints} {load} took {took:?}");
 }
 
 #[test]
