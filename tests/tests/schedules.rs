@@ -570,6 +570,28 @@ fn rule_7_4_a_call_whose_client_has_gone_is_dropped_before_it_is_proposed() {
 }
 
 #[test]
+fn rule_6_2_what_was_leased_for_a_client_that_has_gone_goes_back_at_once() {
+    let mut script = Script::new(3);
+    let (leader, one, other) = three(&mut script);
+    script.publish(&[1, 2]);
+    script.settle();
+    script.say(
+        "a consumer goes while its receive is under way: neither it nor anybody else knows of the lease",
+    );
+    script.hang_disk(one);
+    script.hang_disk(other);
+    let gone = script.call_at(leader, receiving(1, 3_600_000));
+    script.cancel(gone);
+    script.unhang_disk(one);
+    script.unhang_disk(other);
+    script.settle();
+    script.pass_ms(100);
+    assert_eq!(script.counts(), (2, 0, 0, 0), "it is not away for an hour");
+    assert_eq!(script.pop(10), [1, 2]);
+    script.end();
+}
+
+#[test]
 fn rule_7_4_calls_that_wait_to_be_proposed_keep_their_order() {
     let mut script = Script::with(3, |plan| {
         plan.entries_in_flight = 1;

@@ -6,7 +6,7 @@ use super::{AppliedEntry, LoadedEntry, Placement, Replica, reply};
 use crate::api::{Failure, Reason};
 use crate::codec::{self, EntryMeta};
 use bytes::Bytes;
-use raftqueue_queue::{ApplyMeta, Command, Outcome, Reply};
+use raftqueue_queue::{ApplyMeta, Command, Delivery, LeaseId, Outcome, Reply};
 use raftqueue_raft::{Index, Payload, Term};
 
 impl Replica {
@@ -135,7 +135,7 @@ impl Replica {
 
     fn answer_applied(&mut self, id: CallId, command: &Command, reply: Reply) {
         if !self.calls.contains_key(&id) {
-            return;
+            return self.give_back_unheard(command, &reply);
         }
         let nothing_left = match &reply {
             Reply::Received { deliveries, .. } => deliveries.is_empty(),
@@ -151,6 +151,26 @@ impl Replica {
         } else {
             self.refuse(id, Reason::NotLeader, "this node no longer leads");
         }
+    }
+
+    /// A receive was given up before it was applied: nobody has heard of what it leased, so that goes back at once instead
+    /// of staying away for the length of a lease.
+    fn give_back_unheard(&mut self, command: &Command, reply: &Reply) {
+        let (Command::Receive { topic, subscription, .. }, Reply::Received { token, deliveries, .. }) =
+            (command, reply)
+        else {
+            return;
+        };
+        if deliveries.is_empty() || !self.raft.is_leader() {
+            return;
+        }
+        let lease = |delivery: &Delivery| LeaseId {
+            generation: delivery.generation,
+            offset: delivery.offset,
+            token: *token,
+        };
+        let leases = deliveries.iter().map(lease).collect();
+        self.enqueue(None, Command::Release { topic: *topic, subscription: *subscription, leases });
     }
 
     /// What this node proposed at an index where something else is committed now did not happen and never will; nor

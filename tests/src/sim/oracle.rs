@@ -208,6 +208,14 @@ impl Oracle {
             (Command::CreateTopic { name, .. }, Reply::Created { topic, .. }) => {
                 self.names.insert(*topic, name.clone());
             }
+            // A leader whose client has gone gives back what it leased for it, once.
+            (Command::Receive { topic, .. }, Reply::Received { token, deliveries, .. })
+                if !deliveries.is_empty() =>
+            {
+                let leases = deliveries.iter().map(|delivery| (delivery.offset, token.0)).collect();
+                let given_back = Content::Settle("release", topic.0, leases, String::new());
+                self.contents.entry(given_back).or_default().1 += 1;
+            }
             (Command::Publish { messages, .. }, reply) => {
                 let first = match reply {
                     Reply::Published { topic, first_offset, repeated: false, .. } => {
