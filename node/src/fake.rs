@@ -11,7 +11,8 @@ mod topic;
 use crate::api::{
     ClusterInfo, Delivery, Failure, MemberInfo, Reason, Request, Response, SessionId, SessionStep, TopicInfo,
 };
-use crate::handle::{Answer, LocalStatus, Role, Service};
+use crate::handle::{Answer, Begun, LocalStatus, Role, Service};
+use futures_util::FutureExt;
 pub use served::Served;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,8 @@ pub struct FakeNode {
     state: Arc<Mutex<State>>,
     /// Counts calls that make messages ready: what a long poll waits for.
     published: watch::Sender<u64>,
+    /// Calls that reach the node wait.
+    is_held: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -55,7 +58,11 @@ struct Session {
 impl Default for FakeNode {
     fn default() -> Self {
         let state = State { status: Arc::new(leading()), ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), published: watch::Sender::new(0) }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            published: watch::Sender::new(0),
+            is_held: watch::Sender::new(false),
+        }
     }
 }
 
@@ -70,10 +77,20 @@ impl FakeNode {
         self.lock().failures.push_back(failure);
     }
 
+    /// Takes back what [`Self::fail_next`] has said and no call has used up.
+    pub fn stop_failing(&self) {
+        self.lock().failures.clear();
+    }
+
     /// Lets the next call be carried out and its answer be lost: the caller gets `failure` instead. Several are used up
     /// one by one.
     pub fn lose_next_answer(&self, failure: Failure) {
         self.lock().lost_answers.push_back(failure);
+    }
+
+    /// Lets the calls that reach the node from now on wait before they do anything, until it is told otherwise.
+    pub fn hold(&self, is_held: bool) {
+        self.is_held.send_replace(is_held);
     }
 
     /// Lets every lease of a topic end: its messages are ready again, with an attempt more.
@@ -106,6 +123,7 @@ impl Service for FakeNode {
                 return Err(failure);
             }
         }
+        self.is_held.subscribe().wait_for(|is_held| !is_held).await.expect("the node holds the sender");
         let wait_ms = match &request {
             Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } => *wait_ms,
             _ => 0,
@@ -128,6 +146,19 @@ impl Service for FakeNode {
                 changed = published.changed() => changed.expect("the node holds the sender"),
             }
         }
+    }
+
+    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+        // As a driver does it: in order, and before anybody asks how far it has come.
+        let begin = |request| {
+            let own = self.clone();
+            let mut call = async move { own.call(request, deadline, true).await }.boxed();
+            Begun::Alone(match (&mut call).now_or_never() {
+                Some(result) => std::future::ready(result).boxed(),
+                None => call,
+            })
+        };
+        requests.into_iter().map(begin).collect()
     }
 
     fn local_status(&self) -> Arc<LocalStatus> {

@@ -2,12 +2,13 @@
 //!
 //! On the leader many batches are under way at once: each is handed to the driver before the next is read, and entries
 //! take them in that order. If this node stops leading, none of them is passed on, since they could overtake one another
-//! on the way; the stream ends and the client goes on at the leader. On another node one batch at a time is passed on.
+//! on the way; the stream ends and the client goes on at the leader. On another node one batch at a time is passed on, and
+//! nothing is begun beside it, also when that node is the next to lead.
 
 use super::super::answers;
 use super::super::convert::Read;
 use super::refuse;
-use crate::api::{Failure, Request};
+use crate::api::{Failure, Reason, Request, SessionId};
 use crate::edge::{Edge, overdue, overdue_after};
 use crate::handle::{Answer, Begun, Role, Service};
 use crate::limits::invalid;
@@ -25,16 +26,20 @@ use tonic::{Status, Streaming};
 const CALLS_MAX: usize = 1_024;
 /// Bytes of them, after which no more are read: flow control then holds the client back.
 const BYTES_MAX: usize = 8 << 20;
+/// What a message takes beside its body.
+const MESSAGE_BYTES: usize = 128;
 /// How long one batch may take. A client that is in a greater hurry closes the stream.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// One batch that is under way.
 struct Call {
     begun: Begun,
-    /// Of its bodies.
+    /// What its messages take.
     bytes: usize,
     /// When the edge gives it up.
     until: Instant,
+    /// This node did not lead when it was begun.
+    is_passed_on: bool,
 }
 
 /// The answers to a stream of batches.
@@ -49,6 +54,10 @@ pub(in super::super) struct Publishing<S> {
     alarm: Pin<Box<Sleep>>,
     /// What ends the stream once everything is answered.
     last_word: Option<Status>,
+    /// Session and topic of the first batch.
+    of: Option<(SessionId, String)>,
+    /// This node led when it was last given batches.
+    led: bool,
     ended: bool,
 }
 
@@ -61,6 +70,8 @@ impl<S: Service> Publishing<S> {
             bytes: 0,
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             last_word: None,
+            of: None,
+            led: false,
             ended: false,
         }
     }
@@ -68,7 +79,14 @@ impl<S: Service> Publishing<S> {
     /// Reads batches, as far as there is room, and begins their calls. True if it began one.
     fn begin_calls(&mut self, context: &mut Context<'_>) -> bool {
         let leads = self.edge.local_status().role == Role::Leader;
-        let calls_max = if leads { CALLS_MAX } else { 1 };
+        // What is passed on may come back to be asked here: nothing overtakes it.
+        let is_passing_on = self.calls.iter().any(|call| call.is_passed_on);
+        let calls_max = if leads && !is_passing_on { CALLS_MAX } else { 1 };
+        if self.led && !leads && self.calls.is_empty() && self.requests.is_some() {
+            let text = "this node no longer leads: go on at the leader";
+            self.stop_reading(Some(refuse(&self.edge, &Failure::not_done(Reason::NotLeader, text))));
+            return false;
+        }
         let (mut read, mut sizes) = (Vec::new(), Vec::new());
         while self.calls.len() + read.len() < calls_max
             && self.bytes < BYTES_MAX
@@ -91,14 +109,16 @@ impl<S: Service> Publishing<S> {
         if read.is_empty() {
             return false;
         }
+        self.led = leads;
         let until = Instant::now() + overdue_after(DEADLINE);
         let begun = if leads { self.edge.begin(read, DEADLINE) } else { self.pass_on(read) };
-        self.calls.extend(begun.into_iter().zip(sizes).map(|(begun, bytes)| Call { begun, bytes, until }));
+        let call = |(begun, bytes)| Call { begun, bytes, until, is_passed_on: !leads };
+        self.calls.extend(begun.into_iter().zip(sizes).map(call));
         true
     }
 
-    /// A batch as a call, and the bytes of its bodies.
-    fn check(&self, request: v1::PublishRequest) -> Result<(Request, usize), Failure> {
+    /// A batch as a call, and the bytes it takes.
+    fn check(&mut self, request: v1::PublishRequest) -> Result<(Request, usize), Failure> {
         let request = request.read()?;
         self.edge.limits().check(&request)?;
         match &request {
@@ -106,8 +126,15 @@ impl<S: Service> Publishing<S> {
             Request::Publish { session: None, .. } => Err(invalid(
                 "a batch on a stream must be a step of a session: open one with OpenSession, or use Publish",
             )),
-            Request::Publish { messages, .. } => {
-                let bytes = messages.iter().map(|message| message.body.len()).sum();
+            Request::Publish { topic, session: Some(step), messages } => {
+                let (session, first_topic) = self.of.get_or_insert_with(|| (step.session, topic.clone()));
+                if *session != step.session || first_topic != topic {
+                    // A failure could not fail those, since they do not follow from it.
+                    return Err(invalid(
+                        "all batches of a stream must be of one session and one topic: open a stream for each",
+                    ));
+                }
+                let bytes = messages.iter().map(|message| message.body.len() + MESSAGE_BYTES).sum();
                 Ok((request, bytes))
             }
             _ => unreachable!("a batch is a publish"),

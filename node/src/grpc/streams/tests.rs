@@ -1,9 +1,15 @@
 //! Both streams over a real socket, with the clients that the contract generates.
 
+use super::publish::Publishing;
 use crate::api::{Failure, Reason, Request};
+use crate::edge::Edge;
 use crate::fake::{FakeNode, Served, leading};
 use crate::handle::{LocalStatus, Role};
+use crate::limits::Limits;
 use bytes::Bytes;
+use futures_util::{StreamExt, poll};
+use http_body_util::Full;
+use prost::Message;
 use raftqueue_proto::v1::consume_request::Step;
 use raftqueue_proto::v1::consume_response::Event;
 use raftqueue_proto::v1::queue_client::QueueClient;
@@ -14,7 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::codec::Codec;
 use tonic::transport::Channel;
+use tonic_prost::ProstCodec;
 
 const TOPIC: &str = "orders";
 
@@ -106,6 +114,89 @@ async fn a_node_that_does_not_lead_passes_on_one_batch_at_a_time() {
     }
 }
 
+/// Publishes on a stream, by hand.
+struct Stream {
+    requests: mpsc::Sender<v1::PublishRequest>,
+    answers: Streaming<v1::PublishResponse>,
+}
+
+impl Stream {
+    async fn start(queue: &mut QueueClient<Channel>) -> Self {
+        let (requests, outgoing) = mpsc::channel(8);
+        let answers = queue.publish_stream(ReceiverStream::new(outgoing)).await.expect("a stream");
+        Self { requests, answers: answers.into_inner() }
+    }
+
+    async fn refused(&mut self) -> v1::Reason {
+        let refused = self.answers.message().await.expect_err("it is refused");
+        status::detail(&refused).expect("ours").reason()
+    }
+}
+
+fn publishes(served: &Served) -> usize {
+    served.node.calls().iter().filter(|call| matches!(call, Request::Publish { .. })).count()
+}
+
+/// What a client has sent, as it is read from the wire.
+fn sent(batches: &[v1::PublishRequest]) -> Streaming<v1::PublishRequest> {
+    let mut frames = Vec::new();
+    for batch in batches {
+        let message = batch.encode_to_vec();
+        frames.push(0); // It is not compressed.
+        frames.extend((message.len() as u32).to_be_bytes());
+        frames.extend(message);
+    }
+    let decoder = ProstCodec::<(), v1::PublishRequest>::default().decoder();
+    Streaming::new_request(decoder, Full::new(Bytes::from(frames)), None, None)
+}
+
+#[tokio::test]
+async fn nothing_overtakes_a_batch_that_is_passed_on_when_this_node_comes_to_lead() {
+    let (served, mut queue) = with_topic().await;
+    let session = session(&mut queue).await;
+    served.node.set_status(LocalStatus { role: Role::Follower, ..leading() });
+    served.node.hold(true);
+    let batches: Vec<_> = (1..=3).map(|sequence| step(&session, sequence)).collect();
+    let edge = Edge::new(served.node.clone(), Limits::default());
+    let mut answers = Publishing::new(edge, sent(&batches));
+    assert!(poll!(answers.next()).is_pending());
+    assert_eq!(publishes(&served), 1, "it is passed on");
+    served.node.set_status(leading());
+    assert!(poll!(answers.next()).is_pending());
+    assert_eq!(publishes(&served), 1, "the first may still be on its way to this very node");
+    served.node.hold(false);
+    for offset in 0..3 {
+        assert_eq!(answers.next().await.expect("answered").expect("published").first_offset, offset);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_to_a_node_that_no_longer_leads_ends_and_takes_nothing_more() {
+    let (served, mut queue) = with_topic().await;
+    let session = session(&mut queue).await;
+    let mut stream = Stream::start(&mut queue).await;
+    stream.requests.send(step(&session, 1)).await.unwrap();
+    stream.answers.message().await.expect("published").expect("answered");
+    served.node.set_status(LocalStatus { role: Role::Follower, ..leading() });
+    stream.requests.send(step(&session, 2)).await.unwrap();
+    assert_eq!(stream.refused().await, v1::Reason::NotLeader);
+    assert_eq!(publishes(&served), 1);
+}
+
+#[tokio::test]
+async fn a_stream_is_of_one_session_and_one_topic() {
+    let (_served, mut queue) = with_topic().await;
+    let (one, two) = (session(&mut queue).await, session(&mut queue).await);
+    for second in [step(&two, 1), v1::PublishRequest { topic: "invoices".into(), ..step(&one, 2) }] {
+        let mut stream = Stream::start(&mut queue).await;
+        stream.requests.send(step(&one, 1)).await.unwrap();
+        stream.answers.message().await.expect("published").expect("answered");
+        stream.requests.send(second).await.unwrap();
+        assert_eq!(stream.refused().await, v1::Reason::InvalidArgument);
+    }
+    assert_eq!(ready(&mut queue).await, 1);
+}
+
 /// A consumer, by hand.
 struct Consumer {
     requests: Option<mpsc::Sender<v1::ConsumeRequest>>,
@@ -114,8 +205,12 @@ struct Consumer {
 
 impl Consumer {
     async fn start(queue: &mut QueueClient<Channel>) -> Self {
+        Self::start_for(queue, None).await
+    }
+
+    async fn start_for(queue: &mut QueueClient<Channel>, lease_ms: Option<u64>) -> Self {
         let (requests, outgoing) = mpsc::channel(8);
-        let start = v1::ConsumeStart { topic: TOPIC.into(), ..Default::default() };
+        let start = v1::ConsumeStart { topic: TOPIC.into(), lease_ms, ..Default::default() };
         requests.send(v1::ConsumeRequest { step: Some(Step::Start(start)) }).await.unwrap();
         let answers = queue.consume(ReceiverStream::new(outgoing)).await.expect("a stream").into_inner();
         Self { requests: Some(requests), answers }
@@ -128,6 +223,12 @@ impl Consumer {
 
     async fn grant(&self, messages: u64) {
         self.say(Step::Credit(v1::Credit { messages, bytes: 1_000_000 })).await;
+    }
+
+    /// Closes its side and waits for the end of the other.
+    async fn close(mut self) {
+        self.requests = None;
+        assert!(self.answers.message().await.expect("a clean end").is_none());
     }
 
     async fn settle(&self, kind: Kind, deliveries: &[v1::Delivery]) {
