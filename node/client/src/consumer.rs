@@ -28,6 +28,10 @@ use worker::Worker;
 const DROPPED_DELAY_MS: u64 = 1_000;
 /// Said of such a message when it was its last attempt.
 const DROPPED_REASON: &str = "dropped by its consumer";
+/// Longest reason that a node keeps of a nack, in bytes.
+const REASON_BYTES_MAX: usize = 256;
+/// Longest delay that a node takes: ten years.
+const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 /// Messages that a node lets one consumer hold.
 const CREDIT_MESSAGES_MAX: usize = 10_000;
 /// Shortest and longest lease that a node grants.
@@ -249,10 +253,13 @@ impl Delivery {
     }
 
     /// The attempt failed: the message is ready again after `delay`, or dead if this was its last attempt, and then kept
-    /// with `reason` (at most 256 bytes).
+    /// with `reason`. Of a reason the first 256 bytes are kept, and a delay is ten years at most: the text of an error
+    /// can be passed on as it is.
     pub fn nack(mut self, delay: Duration, reason: impl Into<String>) -> Settlement {
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        self.settle(Kind::Nack { delay_ms, reason: reason.into() })
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).min(DELAY_MS_MAX);
+        let mut reason = reason.into();
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        self.settle(Kind::Nack { delay_ms, reason })
     }
 
     /// Gives the message back: no work was started, and no attempt is counted.

@@ -250,6 +250,38 @@ async fn closing_gives_back_what_an_earlier_stream_brought() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_taken_out_keeps_its_lease_when_the_consumer_closes() {
+    let (_served, client) = with_messages(3).await;
+    let mut consumer = client.consumer_with(TOPIC, small(3)).expect("good settings");
+    let mine = consumer.receive().await.expect("received").into_inner();
+    consumer.close().await.expect("closed");
+    assert_eq!(depth(&client).await, (2, 1, 0));
+    let ack = v1::AckRequest { topic: TOPIC.into(), leases: vec![mine.lease], ..Default::default() };
+    let done = client.ack(ack).await.expect("answered").results;
+    assert_eq!(done, [i32::from(v1::LeaseResult::Done)]);
+}
+
+#[tokio::test]
+async fn the_text_of_any_error_can_be_the_reason_of_a_nack() {
+    let (served, client) = with_messages(1).await;
+    let mut consumer = client.consumer(TOPIC);
+    let failed = consumer.receive().await.expect("received");
+    // 255 bytes are followed by the two of an umlaut.
+    let text = format!("{}{}", "x".repeat(255), "ä".repeat(100));
+    assert_eq!(failed.nack(Duration::MAX, text).await, Ok(DONE));
+    let reasons: Vec<_> = served
+        .node
+        .calls()
+        .into_iter()
+        .filter_map(|call| match call {
+            Request::Nack { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reasons, ["x".repeat(255)]);
+}
+
+#[tokio::test]
 async fn dropping_a_consumer_gives_back_too() {
     let (_served, client) = with_messages(50).await;
     let mut consumer = client.consumer(TOPIC);

@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Extend {
         lease_ms: u64,
     },
-    /// Only to be held no longer: the node is told nothing.
+    /// Only to be held no longer: the node keeps the lease as it is.
     Forget,
 }
 
@@ -111,7 +111,8 @@ impl Settlements {
         while !leases.is_empty() {
             let rest = leases.split_off(leases.len().min(LEASES_MAX));
             let count = leases.len();
-            let goes_on = !rest.is_empty();
+            // Extensions are nobody's: each part is answered for itself.
+            let goes_on = !rest.is_empty() && reply.is_some();
             // Whoever waits hears when the last part is done.
             let caller = Caller { reply: if goes_on { None } else { reply.take() }, count, goes_on };
             let is_waiting = self.queue.len() > self.on_stream;
@@ -177,13 +178,18 @@ impl Settlements {
 
     /// Fails everything: what was sent may have been done. Returns the leases.
     pub(super) fn give_up(&mut self, error: &Error) -> Vec<Bytes> {
-        (self.on_stream, self.so_far) = (0, None);
+        self.on_stream = 0;
         let mut leases = Vec::new();
+        // Whether an earlier part of the order at hand was sent, or answered.
+        let mut is_begun = self.so_far.take().is_some();
         for sent in self.queue.drain(..) {
-            let outcome = if sent.times > 0 { Outcome::Unknown } else { Outcome::NotDone };
-            let error = Error { outcome, ..error.clone() };
-            for reply in sent.callers.into_iter().filter_map(|caller| caller.reply) {
-                let _ = reply.send(Err(error.clone()));
+            for caller in sent.callers {
+                let may_be_done = sent.times > 0 || is_begun;
+                is_begun = may_be_done && caller.goes_on;
+                if let Some(reply) = caller.reply {
+                    let outcome = if may_be_done { Outcome::Unknown } else { Outcome::NotDone };
+                    let _ = reply.send(Err(Error { outcome, ..error.clone() }));
+                }
             }
             leases.extend(sent.leases);
         }
@@ -219,7 +225,7 @@ fn write(kind: &Kind, leases: Vec<Bytes>) -> v1::Settlement {
         }
         Kind::Release => settlement(Wire::Release),
         Kind::Extend { lease_ms } => v1::Settlement { lease_ms: Some(*lease_ms), ..settlement(Wire::Extend) },
-        Kind::Forget => unreachable!("it is done without a node"),
+        Kind::Forget => settlement(Wire::Forget),
     };
     v1::Settlement { leases, ..settlement }
 }
@@ -282,6 +288,40 @@ mod tests {
             settlements.answer(&answer(&vec![v1::LeaseResult::Done; count])).expect("an answer");
         }
         assert_eq!(settled.try_recv().expect("answered"), Ok(Settled { done: 2_500, stale: 0 }));
+    }
+
+    #[test]
+    fn an_order_of_which_a_part_was_sent_is_of_unknown_outcome_when_it_is_given_up() {
+        for (sent, answered) in [(0, 0), (1, 0), (1, 1), (2, 2)] {
+            let mut settlements = Settlements::default();
+            let (large, mut settled) = order(Kind::Ack, 0..2_500);
+            let (other, mut other_settled) = order(Kind::Ack, 3_000..3_001);
+            settlements.push(large);
+            settlements.push(other);
+            (0..sent).for_each(|_| drop(settlements.send_next().expect("a part")));
+            for _ in 0..answered {
+                settlements.answer(&answer(&vec![v1::LeaseResult::Done; 1_000])).expect("an answer");
+            }
+            assert_eq!(settlements.give_up(&Error::unheard("gone")).len(), 2_501 - 1_000 * answered);
+            let expected = if sent > 0 { Outcome::Unknown } else { Outcome::NotDone };
+            assert_eq!(settled.try_recv().unwrap().unwrap_err().outcome, expected, "{sent} {answered}");
+            assert_eq!(other_settled.try_recv().unwrap().unwrap_err().outcome, Outcome::NotDone);
+        }
+    }
+
+    #[test]
+    fn extensions_of_many_leases_are_added_to_nobodys_answer() {
+        let mut settlements = Settlements::default();
+        let leases = (0..1_500u16).map(|lease| lease.to_be_bytes().to_vec().into()).collect();
+        settlements.push(Order { kind: Kind::Extend { lease_ms: 1 }, leases, reply: None });
+        settlements.send_next().expect("a part");
+        settlements.answer(&answer(&[v1::LeaseResult::Stale; 1_000])).expect("an answer");
+        settlements.start_over();
+        let (own, mut settled) = order(Kind::Ack, 2_000..2_001);
+        settlements.push(own);
+        settlements.send_next().expect("the ack");
+        settlements.answer(&answer(&[v1::LeaseResult::Done])).expect("an answer");
+        assert_eq!(settled.try_recv().unwrap(), Ok(Settled { done: 1, stale: 0 }));
     }
 
     #[test]

@@ -210,10 +210,6 @@ impl Worker {
     }
 
     fn take(&mut self, order: Order) {
-        if order.kind == Kind::Forget {
-            order.leases.iter().for_each(|lease| self.held.forget(lease));
-            return;
-        }
         order.leases.iter().for_each(|lease| self.held.finish(lease));
         self.settlements.push(order);
     }

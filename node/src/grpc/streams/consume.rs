@@ -6,7 +6,7 @@
 
 use super::super::{answers, ids};
 use super::refuse;
-use crate::api::{Failure, LeaseId, Request};
+use crate::api::{Failure, LeaseId, LeaseResult, Request, Response};
 use crate::edge::Edge;
 use crate::handle::{Answer, Service};
 use crate::limits::{RECEIVE_BYTES_MAX, invalid};
@@ -18,9 +18,11 @@ use raftqueue_proto::v1;
 use raftqueue_proto::v1::consume_request::Step;
 use raftqueue_proto::v1::consume_response::Event;
 use raftqueue_proto::v1::settlement::Kind;
-use std::collections::BTreeSet;
+use raftqueue_queue::{LEASE_MS_DEFAULT, LEASE_MS_MAX};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -70,8 +72,9 @@ struct Consumer<'a, S> {
     lease_ms: Option<u64>,
     credit_messages: u64,
     credit_bytes: u64,
-    /// Leases that are out, as they are spelled on the wire.
-    out: BTreeSet<Bytes>,
+    /// Leases that are out, as they are spelled on the wire, and when they have ended if nobody extends them. Those that
+    /// end otherwise than on this stream stay here until then.
+    out: BTreeMap<Bytes, Instant>,
 }
 
 type Call = BoxFuture<'static, Result<Answer, Failure>>;
@@ -86,7 +89,7 @@ impl<'a, S: Service> Consumer<'a, S> {
             lease_ms: None,
             credit_messages: 0,
             credit_bytes: 0,
-            out: BTreeSet::new(),
+            out: BTreeMap::new(),
         }
     }
 
@@ -106,6 +109,7 @@ impl<'a, S: Service> Consumer<'a, S> {
                 receive = self.receive();
             }
             let has_room = settlements.len() < SETTLEMENTS_MAX;
+            let full_until = self.full_until();
             tokio::select! {
                 Some(settled) = settlements.next() => self.settled(settled).await?,
                 request = requests.message(), if has_room => match request?.map(|request| request.step) {
@@ -123,9 +127,14 @@ impl<'a, S: Service> Consumer<'a, S> {
                     receive = None;
                     self.received(received).await?;
                 }
+                () = async { sleep_until(full_until.expect("checked")).await }, if full_until.is_some() => {
+                    let now = Instant::now();
+                    self.out.retain(|_, end| *end > now);
+                }
             }
         }
-        // The consumer has closed its side: no more messages, and what it holds goes back.
+        // The consumer has closed its side: no more messages, and what it holds goes back. What a receive that is dropped
+        // leases all the same is given back by the leader.
         drop(receive);
         while let Some(settled) = settlements.next().await {
             self.settled(settled).await?;
@@ -136,6 +145,18 @@ impl<'a, S: Service> Consumer<'a, S> {
     fn grant(&mut self, credit: &v1::Credit) {
         self.credit_messages = self.credit_messages.saturating_add(credit.messages);
         self.credit_bytes = self.credit_bytes.saturating_add(credit.bytes);
+    }
+
+    /// When there will be room for more, where there is none now.
+    fn full_until(&self) -> Option<Instant> {
+        if self.out.len() < OUT_MAX { None } else { self.out.values().min().copied() }
+    }
+
+    /// When a lease that is granted or extended now has ended. It may live longer by log time: then it is not given back
+    /// when the consumer closes its side, and ends by itself.
+    fn lease_end(lease_ms: Option<u64>) -> Instant {
+        let ms = lease_ms.unwrap_or(LEASE_MS_DEFAULT).min(LEASE_MS_MAX);
+        Instant::now() + Duration::from_millis(ms)
     }
 
     /// The next receive, if there is credit for one.
@@ -168,7 +189,8 @@ impl<'a, S: Service> Consumer<'a, S> {
         let bytes: usize = received.deliveries.iter().map(size).sum();
         self.credit_messages = self.credit_messages.saturating_sub(received.deliveries.len() as u64);
         self.credit_bytes = self.credit_bytes.saturating_sub(bytes as u64);
-        self.out.extend(received.deliveries.iter().map(|delivery| delivery.lease.clone()));
+        let end = Self::lease_end(self.lease_ms);
+        self.out.extend(received.deliveries.iter().map(|delivery| (delivery.lease.clone(), end)));
         self.answer(Event::Received(received)).await
     }
 
@@ -189,11 +211,25 @@ impl<'a, S: Service> Consumer<'a, S> {
             }
             Kind::Extend => Request::Extend { topic, subscription, leases, lease_ms: settlement.lease_ms },
             Kind::Release => Request::Release { topic, subscription, leases },
+            Kind::Forget => {
+                if !(1..=RECEIVE_MAX).contains(&leases.len()) {
+                    let text =
+                        format!("1 to {RECEIVE_MAX} leases can be forgotten at once, not {}", leases.len());
+                    return Err(self.refuse(&invalid(text)));
+                }
+                for lease in &settlement.leases {
+                    self.out.remove(lease);
+                }
+                let done = Response::Leases(vec![LeaseResult::Done; leases.len()]);
+                return Ok(Box::pin(std::future::ready(Ok(Answer::Response(done)))));
+            }
             Kind::Unspecified => return Err(self.refuse(&invalid("a settlement must say its `kind`"))),
         };
-        if kind != Kind::Extend {
-            for lease in &settlement.leases {
+        for lease in &settlement.leases {
+            if kind != Kind::Extend {
                 self.out.remove(lease);
+            } else if let Some(end) = self.out.get_mut(lease) {
+                *end = Self::lease_end(settlement.lease_ms);
             }
         }
         let edge = self.edge.clone();
@@ -207,7 +243,7 @@ impl<'a, S: Service> Consumer<'a, S> {
 
     async fn give_back(&mut self) -> Result<(), Status> {
         let leases: Vec<LeaseId> =
-            self.out.iter().filter_map(|lease| ids::decode_lease(lease).ok()).collect();
+            self.out.keys().filter_map(|lease| ids::decode_lease(lease).ok()).collect();
         for leases in leases.chunks(RECEIVE_MAX) {
             let (topic, subscription) = (self.topic.clone(), self.subscription.clone());
             let request = Request::Release { topic, subscription, leases: leases.to_vec() };

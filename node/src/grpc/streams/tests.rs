@@ -347,6 +347,38 @@ async fn no_more_than_can_be_given_back_is_out_at_once() {
 }
 
 #[tokio::test]
+async fn a_lease_that_is_forgotten_is_not_given_back() {
+    let (_served, mut queue) = with_topic().await;
+    publish(&mut queue, 3).await;
+    let mut consumer = Consumer::start(&mut queue).await;
+    consumer.grant(3).await;
+    let held = consumer.received().await;
+    consumer.settle(Kind::Forget, &held[..2]).await;
+    assert_eq!(consumer.settled().await, [i32::from(v1::LeaseResult::Done); 2]);
+    consumer.close().await;
+    assert_eq!(ready(&mut queue).await, 1, "two are held on, without the stream");
+}
+
+#[tokio::test]
+async fn leases_that_ended_elsewhere_do_not_hold_a_consumer_back_for_ever() {
+    let (served, mut queue) = with_topic().await;
+    for _ in 0..10 {
+        publish(&mut queue, 1_000).await;
+    }
+    let lease_ms = 1_000;
+    let mut consumer = Consumer::start_for(&mut queue, Some(lease_ms)).await;
+    consumer.say(Step::Credit(v1::Credit { messages: u64::MAX, bytes: u64::MAX })).await;
+    let mut held = Vec::new();
+    while held.len() < 10_000 {
+        held.append(&mut consumer.received().await);
+    }
+    // It never says a word of them.
+    served.node.end_leases(TOPIC);
+    let again = tokio::time::timeout(Duration::from_secs(30), consumer.received()).await.expect("it goes on");
+    assert_eq!((again[0].offset, again[0].attempts), (0, 1));
+}
+
+#[tokio::test]
 async fn a_consumer_that_is_wrong_is_told_how_it_would_be_right() {
     let (_served, mut queue) = with_topic().await;
     for (steps, part) in [
