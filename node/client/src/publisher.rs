@@ -123,7 +123,8 @@ impl Publisher {
         let buffer_bytes = settings.buffer_bytes;
         let (orders, taken) = mpsc::channel(ORDERS_AT_ONCE);
         let pending = Pending::new(topic, session);
-        let worker = Worker { client, settings, pending, waiting: VecDeque::new(), orders: taken };
+        let waiting = VecDeque::new();
+        let worker = Worker { client, settings, pending, waiting, orders: taken, needs_session: false };
         let task = Arc::new(Task(Some(tokio::spawn(worker.run()))));
         Ok(Self { orders, room, buffer_bytes, task })
     }
@@ -222,6 +223,8 @@ struct Worker {
     /// What no batch has been made of yet.
     waiting: VecDeque<Order>,
     orders: mpsc::Receiver<Order>,
+    /// The session cannot be continued: nothing is sent before there is another.
+    needs_session: bool,
 }
 
 /// Why a stream is left.
@@ -240,6 +243,13 @@ impl Worker {
             if self.pending.is_empty() && self.waiting.is_empty() && !self.take_orders().await {
                 return self.close_session().await;
             }
+            if self.needs_session
+                && let Err(error) = self.renew_session().await
+            {
+                self.fail_overdue(Instant::now(), &error);
+                rest_after(&error, &mut pause).await;
+                continue;
+            }
             let answered = self.pending.answered();
             let error = match self.stream().await {
                 Left::Dropped => return self.close_session().await,
@@ -248,10 +258,8 @@ impl Worker {
             if self.pending.answered() > answered {
                 pause = PAUSE_MIN;
             }
-            if self.settle_failure(error.clone()).await {
-                let rest = pause.max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
-                tokio::time::sleep(rest).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+            if self.settle_failure(&error) {
+                rest_after(&error, &mut pause).await;
             }
         }
     }
@@ -298,7 +306,7 @@ impl Worker {
                     return self.broken(&connection, Error::unheard("the stream broke"));
                 }
             }
-            let linger = self.linger_left();
+            let linger = self.linger_left(in_flight < self.settings.window);
             let alarm = if in_flight > 0 { SILENCE_MAX.saturating_sub(heard.elapsed()) } else { SILENCE_MAX };
             tokio::select! {
                 answer = answers.message() => match answer {
@@ -348,11 +356,13 @@ impl Worker {
         }
     }
 
-    /// How long the next batch may still wait for more messages; `None`: nothing waits.
-    fn linger_left(&self) -> Option<Duration> {
+    /// How long the next batch may still wait for more messages; `None`: nothing waits, or there is no room for it.
+    fn linger_left(&self, has_room: bool) -> Option<Duration> {
         let first = self.waiting.front()?;
         let handed_over = first.deadline.checked_sub(self.settings.timeout)?;
-        Some(self.settings.linger.saturating_sub(handed_over.elapsed())).filter(|left| !left.is_zero())
+        let left = self.settings.linger.saturating_sub(handed_over.elapsed());
+        // What lingers may have become due since it was looked at: then it is looked at again at once.
+        Some(left).filter(|left| !left.is_zero() || has_room)
     }
 
     /// Makes a batch of what waits, if it need not wait longer.
@@ -389,22 +399,23 @@ impl Worker {
     }
 
     /// What a failure means for what is pending. True if it is worth trying again after a pause.
-    async fn settle_failure(&mut self, error: Error) -> bool {
+    fn settle_failure(&mut self, error: &Error) -> bool {
         let now = Instant::now();
         if self.pending.is_overdue(now) {
-            self.pending.give_up(&error);
-            self.fail_overdue(now, &error);
-            return self.renew_session().await;
+            self.pending.give_up(error);
+            self.fail_overdue(now, error);
+            self.needs_session = true;
+            return false;
         }
-        self.fail_overdue(now, &error);
+        self.fail_overdue(now, error);
         if error.is_passing {
             return true;
         }
-        let is_clear = self.pending.refuse(&error);
+        self.needs_session |= !self.pending.refuse(error);
         for order in self.waiting.drain(..) {
-            let _ = order.reply.send(Err(behind(&error)));
+            let _ = order.reply.send(Err(behind(error)));
         }
-        if is_clear { false } else { self.renew_session().await }
+        false
     }
 
     fn fail_overdue(&mut self, now: Instant, error: &Error) {
@@ -421,15 +432,19 @@ impl Worker {
     }
 
     /// A new session, since the old one cannot be continued. Until there is one, nothing can be published.
-    async fn renew_session(&mut self) -> bool {
-        match self.client.open_session(v1::OpenSessionRequest { name: None }).await {
-            Ok(opened) => {
-                self.pending.start_over(opened.session);
-                false
-            }
-            Err(_) => true,
-        }
+    async fn renew_session(&mut self) -> Result<(), Error> {
+        let opened = self.client.open_session(v1::OpenSessionRequest { name: None }).await?;
+        self.pending.start_over(opened.session);
+        self.needs_session = false;
+        Ok(())
     }
+}
+
+/// Waits before the next attempt: longer each time, and at least for as long as the node asks for.
+async fn rest_after(error: &Error, pause: &mut Duration) {
+    let rest = (*pause).max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
+    tokio::time::sleep(rest).await;
+    *pause = (*pause * 2).min(PAUSE_MAX);
 }
 
 type Opened = (Connection, mpsc::Sender<v1::PublishRequest>, Streaming<v1::PublishResponse>);

@@ -125,6 +125,43 @@ async fn a_message_that_is_not_acknowledged_in_time_is_of_unknown_outcome() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_in_a_session_that_was_given_up() {
+    let (served, client) = with_topic().await;
+    let settings = PublisherSettings { timeout: Duration::from_secs(2), ..PublisherSettings::default() };
+    let publisher = client.publisher_with(TOPIC, settings).await.expect("a session");
+    publisher.publish(message(0)).await.expect("published");
+    for _ in 0..1_000 {
+        served.node.fail_next(no_leader());
+    }
+    publisher.publish(message(1)).await.expect_err("no leader all the time");
+    // The first message may be stored yet: what follows must not take its number, nor wait behind it.
+    let next = publisher.send(message(2)).await.expect("handed over");
+    let opened =
+        || served.node.calls().iter().filter(|call| matches!(call, Request::OpenSession { .. })).count();
+    let asked = async {
+        while opened() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), asked).await.expect("it asks for another session");
+    let sent = served.node.calls().len();
+    served.node.stop_failing();
+    next.await.expect("in a session of its own");
+    let session_of = |call: &Request| match call {
+        Request::Publish { session, .. } => session.map(|step| (step.session.number, step.sequence)),
+        _ => None,
+    };
+    let calls = served.node.calls();
+    let first = calls.iter().find_map(session_of).expect("the first message");
+    let after: Vec<_> = calls[sent..].iter().filter_map(session_of).collect();
+    assert!(
+        !after.is_empty() && after.iter().all(|(number, step)| *number != first.0 && *step == 1),
+        "{after:?}"
+    );
+    assert_eq!(bodies(&client).await, [0, 2]);
+}
+
+#[tokio::test]
 async fn while_no_node_is_there_messages_wait_within_bounds() {
     let (served, client) = with_topic().await;
     let settings = PublisherSettings { buffer_bytes: 1_000, ..PublisherSettings::default() };
