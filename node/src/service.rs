@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Channel;
 
@@ -305,7 +306,10 @@ impl Future for Driven {
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        if self.answer.is_some() {
+        // An answer that only waits to be taken leaves nothing to cancel.
+        let is_open =
+            |answer: &mut oneshot::Receiver<_>| matches!(answer.try_recv(), Err(TryRecvError::Empty));
+        if self.answer.as_mut().is_some_and(is_open) {
             // As for a call that is cancelled.
             let _ = self.node.inner.orders.try_send(Order::Cancel(self.id));
         }

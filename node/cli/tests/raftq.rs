@@ -417,10 +417,11 @@ fn is_measured(object: &serde_json::Value) {
 fn a_cluster_is_measured_with_every_kind_of_load() {
     let node = Node::start();
     let publish = "-o json bench publish --seconds 1 --producers 2 --batch 4 --window 2 --size 10";
-    for line in [publish.to_owned(), format!("{publish} --unary")] {
-        let measured = node.run(&line).json();
+    for (more, connections) in [("", 2), (" --unary", 2), (" --connections 1", 1)] {
+        let measured = node.run(&format!("{publish}{more}")).json();
         assert_eq!(measured.len(), 1, "one object");
         is_measured(&measured[0]);
+        assert_eq!(measured[0]["connections"], connections);
         assert_eq!((&measured[0]["batch"], &measured[0]["window"]), (&4.into(), &2.into()));
     }
     let ran = node.run(
@@ -455,6 +456,7 @@ fn loads_that_make_no_sense_are_named_with_what_would() {
     for (line, expected) in [
         ("bench publish --seconds 0", "0 is not in 1..=86400"),
         ("bench publish --producers 0", "0 is not in 1..=10000"),
+        ("bench publish --producers 2 --connections 3", "a producer has one"),
         ("bench publish --batch 10001", "10001 is not in 1..=10000"),
         ("bench publish --window 0", "0 is not in 1..=1024"),
         ("bench publish --size=-1", "-1"),

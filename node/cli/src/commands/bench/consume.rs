@@ -87,6 +87,7 @@ impl Consume {
             eprintln!("publishing {} first", counted(self.backlog, "message"));
             let producing = Producing {
                 producers: 8,
+                connections: None,
                 // Batches of a size that every node takes.
                 batch: 256.min(self.backlog).min((1 << 20) / self.size.max(1)).max(1),
                 window: 8,

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// What a message costs in memory besides its body, roughly.
 const MESSAGE_BYTES: u64 = 200;
+/// Connections of many producers: as in services, where many tasks call through one client.
+const CONNECTIONS_DEFAULT: u64 = 8;
 /// Most bytes that may wait for their acknowledgement.
 const UNDER_WAY_BYTES_MAX: u64 = 4 << 30;
 
@@ -26,6 +28,7 @@ Examples:
   raftq bench publish
   raftq bench publish --producers 8 --batch 64 --window 8 --size 1024 --seconds 30
   raftq bench publish --producers 32 --batch 1 --window 1 --unary
+  raftq bench publish --producers 32 --batch 1 --window 1 --unary --connections 32
   raftq bench publish --topics 1000
   raftq --output json bench publish | jq .messages_per_second
 
@@ -43,9 +46,12 @@ pub(crate) struct Publish {
 /// How a load publishes.
 #[derive(Args, Clone)]
 pub(super) struct Producing {
-    /// Producers, each with a connection and a session of its own
+    /// Producers, each with a session of its own
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(super) producers: u64,
+    /// Connections that the producers share [default: 8, or one each where there are fewer producers]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(super) connections: Option<u64>,
     /// Messages in a batch
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(super) batch: u64,
@@ -98,6 +104,13 @@ impl Publish {
 impl Producing {
     /// Refuses what no node would take, and what this machine would not have the memory for.
     fn check(&self) -> Result<(), Failure> {
+        if self.connections() > self.producers {
+            return Err(Failure::Usage(format!(
+                "--connections {} is more than --producers {}: a producer has one",
+                self.connections(),
+                self.producers
+            )));
+        }
         let batch_bytes = self.batch * self.size;
         if batch_bytes > BATCH_BYTES_MAX {
             return Err(Failure::Usage(format!(
@@ -125,6 +138,7 @@ impl Producing {
     pub(super) async fn open(&self, client: &Client, topics: &[String]) -> Result<Producers, Failure> {
         self.check()?;
         same_cluster(client).await?;
+        let connected: Vec<Client> = (0..self.connections()).map(|_| client.independent()).collect();
         let mut opening = JoinSet::new();
         let count = usize::try_from(self.producers).expect("at most 10,000");
         for number in 0..count {
@@ -133,7 +147,7 @@ impl Producing {
             if own.is_empty() {
                 own.push(topics[number % topics.len()].clone());
             }
-            let (how, client) = (self.clone(), client.independent());
+            let (how, client) = (self.clone(), connected[number % connected.len()].clone());
             opening.spawn(async move { how.open_one(client, own).await });
         }
         let mut all = Vec::with_capacity(count);
@@ -159,6 +173,10 @@ impl Producing {
         Ok(Producer { client, topics, publishers })
     }
 
+    fn connections(&self) -> u64 {
+        self.connections.unwrap_or(self.producers.min(CONNECTIONS_DEFAULT))
+    }
+
     fn window(&self) -> usize {
         usize::try_from(self.window).expect("at most 1,024")
     }
@@ -166,7 +184,7 @@ impl Producing {
     pub(super) fn conditions(&self) -> Value {
         json!({
             "producers": self.producers, "batch": self.batch, "window": self.window, "size": self.size,
-            "unary": self.unary,
+            "unary": self.unary, "connections": self.connections(),
         })
     }
 
