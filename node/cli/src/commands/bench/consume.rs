@@ -2,7 +2,7 @@
 
 use super::measure::Measure;
 use super::publish::Producing;
-use super::{Load, Workers, make_topic, report, same_cluster, show_progress};
+use super::{Load, Workers, make_topic, report, same_cluster, show_progress, whole};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text::counted;
@@ -40,16 +40,16 @@ pub(crate) struct Consume {
     #[command(flatten)]
     load: Load,
     /// Consumers, each with a connection of its own
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     consumers: u64,
     /// Messages that are acknowledged together
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     batch: u64,
     /// Messages to publish first, which is not measured
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=1_000_000_000), allow_negative_numbers = true)]
     backlog: u64,
     /// Bytes of their bodies
-    #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(0..=16_777_216))]
+    #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = whole(0..=16_777_216), allow_negative_numbers = true)]
     size: u64,
 }
 

@@ -1,7 +1,7 @@
 //! `raftq bench disk`.
 
 use super::measure::Measure;
-use super::report;
+use super::{report, whole};
 use crate::failure::Failure;
 use crate::output::Output;
 use clap::Args;
@@ -27,10 +27,10 @@ pub(crate) struct Disk {
     #[arg(long, value_name = "DIR", default_value = ".")]
     data_dir: PathBuf,
     /// Bytes of one write
-    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..=16_777_216))]
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = whole(1..=16_777_216), allow_negative_numbers = true)]
     size: u64,
     /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = whole(1..=3_600), allow_negative_numbers = true)]
     seconds: u64,
 }
 

@@ -2,7 +2,7 @@
 
 use super::measure::{Measure, Report};
 use super::publish::Producing;
-use super::{Load, consume, show_progress};
+use super::{Load, consume, show_progress, whole};
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 use clap::Args;
@@ -26,7 +26,7 @@ pub(crate) struct Mixed {
     #[command(flatten)]
     producing: Producing,
     /// Consumers, each with a connection of its own
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     consumers: u64,
 }
 

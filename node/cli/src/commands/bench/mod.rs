@@ -14,6 +14,7 @@ use measure::{Measure, Report};
 use raftqueue_client::{Client, v1};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -43,8 +44,16 @@ struct Load {
     #[arg(long, value_name = "NAME", default_value = "bench")]
     topic: String,
     /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = whole(1..=86_400), allow_negative_numbers = true)]
     seconds: u64,
+}
+
+/// Takes a whole number of `range`, and says of anything else what would be right.
+fn whole(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("{text} is not in {}..={}", range.start(), range.end()))
+    }
 }
 
 impl BenchCommand {

@@ -1,7 +1,7 @@
 //! `raftq bench publish`.
 
 use super::measure::Measure;
-use super::{Load, Workers, make_topic, report, same_cluster, show_progress};
+use super::{Load, Workers, make_topic, report, same_cluster, show_progress, whole};
 use crate::failure::Failure;
 use crate::output::Output;
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub(crate) struct Publish {
     #[command(flatten)]
     load: Load,
     /// Topics to publish to in turn; where there are more than one, each has a number behind its name
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     topics: u64,
     #[command(flatten)]
     producing: Producing,
@@ -47,19 +47,19 @@ pub(crate) struct Publish {
 #[derive(Args, Clone)]
 pub(super) struct Producing {
     /// Producers, each with a session of its own
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     pub(super) producers: u64,
     /// Connections that the producers share [default: 8, or one each where there are fewer producers]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     pub(super) connections: Option<u64>,
     /// Messages in a batch
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     pub(super) batch: u64,
     /// Batches that each producer has under way
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole(1..=1_024), allow_negative_numbers = true)]
     pub(super) window: u64,
     /// Bytes of a body
-    #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(0..=16_777_216))]
+    #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = whole(0..=16_777_216), allow_negative_numbers = true)]
     pub(super) size: u64,
     /// One call for each batch instead of a stream, without sessions
     #[arg(long)]
