@@ -124,12 +124,17 @@ impl World {
         Err(Violation("a node with a damaged disk keeps all others from committing anything".into()))
     }
 
-    /// All nodes have applied all that is committed, and hold the same.
+    /// All nodes have applied all that is committed and have their logs on disk, and hold the same. What a node has not
+    /// written yet is nothing that it can confirm: with another node out, everything would wait for it.
     fn agree(&mut self) -> Result<(), Violation> {
         let is_even = |world: &World| {
             let committed = world.oracle.committed();
             world.leader().is_some()
-                && world.members().all(|node| node.replica().is_some_and(|r| r.applied() == committed))
+                && world.members().all(|node| {
+                    node.replica().is_some_and(|r| {
+                        r.applied() == committed && r.raft().durable_index() == r.raft().last_index()
+                    })
+                })
         };
         let limit = World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX;
         self.run_until(limit, is_even, "all nodes to apply the same")?;
@@ -194,11 +199,11 @@ impl World {
         Ok(())
     }
 
-    /// How many entries the node that is furthest behind has to take from the leader.
+    /// How many entries the node that is furthest behind has to take from the leader, or to write.
     fn entries_behind(&self) -> u64 {
-        let lasts = || self.members().filter_map(|node| Some(node.replica()?.raft().last_index().0));
-        let committed = self.oracle.committed().0;
-        lasts().min().map_or(0, |least| lasts().max().unwrap_or(0).max(committed).saturating_sub(least))
+        let logs = || self.members().filter_map(|node| Some(node.replica()?.raft()));
+        let newest = logs().map(|log| log.last_index().0).max().unwrap_or(0).max(self.oracle.committed().0);
+        logs().map(|log| log.durable_index().0).min().map_or(0, |least| newest.saturating_sub(least))
     }
 
     /// The nodes whose disks are good.
