@@ -88,6 +88,7 @@ const FOUND: &[(u64, &str)] = &[
         "the places of messages that a kept pop let go stayed in memory until the topic was used again",
     ),
     (40_004_096, "a disk went on stalling for seconds after all faults had stopped"),
+    (61_015_415, "the simulator expected haste of a node that still had a hundred entries to write"),
     (7_000_891, "the simulator waited for a leader to strike where the only copy of an entry had rotted"),
 ];
 
