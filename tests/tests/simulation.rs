@@ -89,6 +89,12 @@ const FOUND: &[(u64, &str)] = &[
     ),
     (40_004_096, "a disk went on stalling for seconds after all faults had stopped"),
     (61_015_415, "the simulator expected haste of a node that still had a hundred entries to write"),
+    (
+        70_024_040,
+        "a life that loses its quorum forgot the receive that its client gave up and nobody answered",
+    ),
+    (70_024_295, "a life that loses its quorum forgot the pop that its client gave up and nobody answered"),
+    (70_025_991, "the simulator let a process live whose disk had crashed in the call for free space"),
     (7_000_891, "the simulator waited for a leader to strike where the only copy of an entry had rotted"),
 ];
 

@@ -46,6 +46,17 @@ impl World {
         Ok(())
     }
 
+    /// A call to a disk may fail without anybody looking at once, as the one for free space does: the process is dead all
+    /// the same.
+    pub(super) fn notice_crashes(&mut self) -> Result<(), Violation> {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].is_up() && self.nodes[node].disk.is_crashed() {
+                self.crash_inside(node)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The disk after a crash, and what it holds for certain from now on.
     pub(super) fn lose(&mut self, node: usize, power: bool) -> Result<(), Violation> {
         let disk = self.nodes[node].disk.clone();

@@ -93,7 +93,7 @@ impl World {
         Violation::unless(self.leader().is_none() && self.oracle.committed() == committed, || {
             format!("no majority has a good disk, and {:?} leads", self.leader())
         })?;
-        self.oracle.finish()
+        self.close_books()
     }
 
     /// Soon all agree and every call has ended.
@@ -294,6 +294,11 @@ impl World {
     pub(super) fn finish(&mut self) -> Result<(), Violation> {
         self.agree()?;
         self.rest()?;
+        self.close_books()
+    }
+
+    /// However a life ends: who gave up and was never answered does not know what became of the call.
+    fn close_books(&mut self) -> Result<(), Violation> {
         for call in std::mem::take(&mut self.calls).into_values() {
             self.oracle.unanswered(&call);
         }

@@ -284,17 +284,6 @@ impl World {
         }
     }
 
-    /// A call may fail without anybody looking at once: the process is dead all the same.
-    pub(super) fn look_for_ordered_crash(&mut self) -> Result<(), Violation> {
-        if let Some(Order { point, .. }) = self.order
-            && self.nodes[point.node].is_up()
-            && self.nodes[point.node].disk.is_crashed()
-        {
-            return self.crash_inside(point.node);
-        }
-        Ok(())
-    }
-
     /// The node has died inside its call; others may die with it.
     pub(super) fn follow_order(&mut self, node: usize) -> Result<(), Violation> {
         let Some(order) = &mut self.order else { return Ok(()) };

@@ -289,7 +289,7 @@ impl World {
             Event::Upgrade => self.upgrade()?,
             Event::Staged(staged) => self.staged(staged),
         }
-        self.look_for_ordered_crash()
+        self.notice_crashes()
     }
 
     /// Whether faults may come.
