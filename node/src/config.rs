@@ -208,10 +208,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// How long to wait for another process that holds the data directory.
     pub lock_wait_ms: u64,
-    /// Limits that the edges check.
+    /// Limits that the edges check, and the default lease.
     pub limits: Limits,
-    /// Default lease.
-    pub lease_ms: u64,
     /// Default attempts.
     pub attempts_max: u32,
     /// Free bytes to leave alone.
@@ -266,7 +264,7 @@ impl NodeArgs {
         let body_bytes_max = usize::try_from(self.body_bytes_max).expect("at most 16 MiB");
         let message_bytes_max = body_bytes_max + MESSAGE_ATTRIBUTES_BYTES_MAX;
         let publish_bytes_max = Limits::default().publish_bytes_max.max(message_bytes_max);
-        let limits = Limits { body_bytes_max, publish_bytes_max };
+        let limits = Limits { body_bytes_max, publish_bytes_max, lease_ms_default: self.lease_ms };
         Ok(Config {
             name,
             members,
@@ -281,7 +279,6 @@ impl NodeArgs {
             drain_ms: self.drain_ms,
             lock_wait_ms: self.lock_wait_ms,
             limits,
-            lease_ms: self.lease_ms,
             attempts_max: self.attempts_max,
             reserve_bytes: self.reserve_bytes,
             segment_bytes: self.segment_bytes.next_multiple_of(4096),

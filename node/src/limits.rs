@@ -34,13 +34,15 @@ pub const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 /// ten thousand messages with their headers.
 const FRAME_SLACK_BYTES: usize = 2 << 20;
 
-/// The limits that can be set, in force on this node.
+/// The limits and defaults that can be set, in force on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Greatest body of one message, in bytes; at most 16 MiB.
     pub body_bytes_max: usize,
     /// Greatest sum of bodies, keys and headers of one publish, in bytes. Never less than one message can have.
     pub publish_bytes_max: usize,
+    /// Length of a lease in milliseconds where the caller names none.
+    pub lease_ms_default: u64,
 }
 
 impl Default for Limits {
@@ -49,6 +51,7 @@ impl Default for Limits {
             body_bytes_max: queue::BODY_BYTES_MAX_DEFAULT as usize,
             publish_bytes_max: usize::try_from(queue::PUBLISH_BYTES_MAX_DEFAULT)
                 .expect("4 MiB fit every usize"),
+            lease_ms_default: queue::LEASE_MS_DEFAULT,
         }
     }
 }

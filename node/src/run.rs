@@ -357,7 +357,7 @@ fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
     };
     Settings {
         reserve_bytes: config.reserve_bytes,
-        lease_ms_default: config.lease_ms,
+        lease_ms_default: config.limits.lease_ms_default,
         attempts_max_default: config.attempts_max,
         ..Settings::new(raft)
     }

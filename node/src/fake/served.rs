@@ -31,7 +31,16 @@ impl Served {
     ///
     /// There is no free port.
     pub async fn start(node: FakeNode) -> Self {
-        Self::start_at(node, SocketAddr::from(([127, 0, 0, 1], 0))).await
+        Self::start_within(node, Limits::default()).await
+    }
+
+    /// The same with these limits.
+    ///
+    /// # Panics
+    ///
+    /// There is no free port.
+    pub async fn start_within(node: FakeNode, limits: Limits) -> Self {
+        Self::serve(node, SocketAddr::from(([127, 0, 0, 1], 0)), limits).await
     }
 
     /// The same at an address, such as that of a node which was stopped.
@@ -40,10 +49,14 @@ impl Served {
     ///
     /// The address is taken.
     pub async fn start_at(node: FakeNode, address: SocketAddr) -> Self {
+        Self::serve(node, address, Limits::default()).await
+    }
+
+    async fn serve(node: FakeNode, address: SocketAddr, limits: Limits) -> Self {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let acceptor = Acceptor::new(listener, CONNECTIONS_MAX, server::HEAD_TIMEOUT);
-        let router = router(&Edge::new(node.clone(), Limits::default()));
+        let router = router(&Edge::new(node.clone(), limits));
         let (shutdown, asked) = oneshot::channel();
         let asked = async move {
             // Asked, or dropped without asking: both mean the end.

@@ -18,7 +18,7 @@ use raftqueue_proto::v1;
 use raftqueue_proto::v1::consume_request::Step;
 use raftqueue_proto::v1::consume_response::Event;
 use raftqueue_proto::v1::settlement::Kind;
-use raftqueue_queue::{LEASE_MS_DEFAULT, LEASE_MS_MAX};
+use raftqueue_queue::LEASE_MS_MAX;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -69,7 +69,7 @@ struct Consumer<'a, S> {
     answers: &'a mpsc::Sender<Result<v1::ConsumeResponse, Status>>,
     topic: String,
     subscription: String,
-    lease_ms: Option<u64>,
+    lease_ms: u64,
     credit_messages: u64,
     credit_bytes: u64,
     /// Leases that are out, as they are spelled on the wire, and when they have ended if nobody extends them. Those that
@@ -86,7 +86,7 @@ impl<'a, S: Service> Consumer<'a, S> {
             answers,
             topic: String::new(),
             subscription: String::new(),
-            lease_ms: None,
+            lease_ms: edge.limits().lease_ms_default,
             credit_messages: 0,
             credit_bytes: 0,
             out: BTreeMap::new(),
@@ -96,8 +96,8 @@ impl<'a, S: Service> Consumer<'a, S> {
     async fn run(&mut self, mut requests: Streaming<v1::ConsumeRequest>) -> Result<(), Status> {
         match requests.message().await?.and_then(|request| request.step) {
             Some(Step::Start(start)) => {
-                (self.topic, self.subscription, self.lease_ms) =
-                    (start.topic, start.subscription, start.lease_ms);
+                (self.topic, self.subscription) = (start.topic, start.subscription);
+                self.lease_ms = start.lease_ms.unwrap_or(self.lease_ms);
             }
             Some(_) => return Err(self.refuse(&invalid("the first request of a consumer must be `start`"))),
             None => return Ok(()),
@@ -154,9 +154,8 @@ impl<'a, S: Service> Consumer<'a, S> {
 
     /// When a lease that is granted or extended now has ended. It may live longer by log time: then it is not given back
     /// when the consumer closes its side, and ends by itself.
-    fn lease_end(lease_ms: Option<u64>) -> Instant {
-        let ms = lease_ms.unwrap_or(LEASE_MS_DEFAULT).min(LEASE_MS_MAX);
-        Instant::now() + Duration::from_millis(ms)
+    fn lease_end(lease_ms: u64) -> Instant {
+        Instant::now() + Duration::from_millis(lease_ms.min(LEASE_MS_MAX))
     }
 
     /// The next receive, if there is credit for one.
@@ -173,7 +172,7 @@ impl<'a, S: Service> Consumer<'a, S> {
             subscription: self.subscription.clone(),
             messages_max,
             bytes_max: bytes_max.min(RECEIVE_BYTES).min(RECEIVE_BYTES_MAX),
-            lease_ms: self.lease_ms,
+            lease_ms: Some(self.lease_ms),
             wait_ms: u64::try_from(WAIT.as_millis()).expect("a wait is short"),
         };
         let edge = self.edge.clone();
@@ -202,6 +201,8 @@ impl<'a, S: Service> Consumer<'a, S> {
             .collect::<Result<Vec<LeaseId>, _>>();
         let leases = leases.map_err(|failure| self.refuse(&failure))?;
         let kind = settlement.kind();
+        // Said in full, so that the leader and this stream mean the same: it counts on the lease's end.
+        let extended_ms = settlement.lease_ms.unwrap_or(self.edge.limits().lease_ms_default);
         let (topic, subscription) = (self.topic.clone(), self.subscription.clone());
         let request = match kind {
             Kind::Ack => Request::Ack { topic, subscription, leases },
@@ -209,7 +210,7 @@ impl<'a, S: Service> Consumer<'a, S> {
                 let (delay_ms, reason) = (settlement.delay_ms, settlement.reason);
                 Request::Nack { topic, subscription, leases, delay_ms, reason }
             }
-            Kind::Extend => Request::Extend { topic, subscription, leases, lease_ms: settlement.lease_ms },
+            Kind::Extend => Request::Extend { topic, subscription, leases, lease_ms: Some(extended_ms) },
             Kind::Release => Request::Release { topic, subscription, leases },
             Kind::Forget => {
                 if !(1..=RECEIVE_MAX).contains(&leases.len()) {
@@ -229,7 +230,7 @@ impl<'a, S: Service> Consumer<'a, S> {
             if kind != Kind::Extend {
                 self.out.remove(lease);
             } else if let Some(end) = self.out.get_mut(lease) {
-                *end = Self::lease_end(settlement.lease_ms);
+                *end = Self::lease_end(extended_ms);
             }
         }
         let edge = self.edge.clone();

@@ -27,7 +27,11 @@ use tonic_prost::ProstCodec;
 const TOPIC: &str = "orders";
 
 async fn with_topic() -> (Served, QueueClient<Channel>) {
-    let served = Served::start(FakeNode::default()).await;
+    with_topic_within(Limits::default()).await
+}
+
+async fn with_topic_within(limits: Limits) -> (Served, QueueClient<Channel>) {
+    let served = Served::start_within(FakeNode::default(), limits).await;
     let mut queue = QueueClient::connect(format!("http://{}", served.address)).await.expect("it listens");
     let create = v1::CreateTopicRequest { topic: TOPIC.into(), ..Default::default() };
     queue.create_topic(create).await.expect("created");
@@ -344,6 +348,28 @@ async fn no_more_than_can_be_given_back_is_out_at_once() {
     assert_eq!(received, Some(500));
     let receives = served.node.calls().into_iter().filter(|call| matches!(call, Request::Receive { .. }));
     assert_eq!(receives.count(), 11);
+}
+
+#[tokio::test]
+async fn a_consumer_that_names_no_lease_has_the_default_of_its_node() {
+    let (served, mut queue) =
+        with_topic_within(Limits { lease_ms_default: 7_000, ..Limits::default() }).await;
+    publish(&mut queue, 1).await;
+    let mut consumer = Consumer::start(&mut queue).await;
+    consumer.grant(1).await;
+    let held = consumer.received().await;
+    consumer.settle(Kind::Extend, &held).await;
+    consumer.settled().await;
+    let leases: Vec<_> = served.node.calls().iter().filter_map(lease_ms).collect();
+    assert_eq!(leases, [Some(7_000); 2]);
+}
+
+/// The length of the lease that a call asks for, if it is one that asks for a lease.
+fn lease_ms(call: &Request) -> Option<Option<u64>> {
+    match call {
+        Request::Receive { lease_ms, .. } | Request::Extend { lease_ms, .. } => Some(*lease_ms),
+        _ => None,
+    }
 }
 
 #[tokio::test]
