@@ -2,7 +2,7 @@
 
 use crate::api::{Failure, Reason, Request};
 use crate::handle::{Answer, Begun, LocalStatus, Service};
-use crate::limits::{Limits, less_margin};
+use crate::limits::{self, Limits, less_margin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,13 +43,14 @@ impl<S: Service> Edge<S> {
         self.call_as(request, deadline, false).await
     }
 
-    /// The same for a call that a peer passed on: the node answers it itself or not at all.
+    /// The same for a call that a peer passed on: the node answers it itself or not at all. A deadline beyond all that a
+    /// client can have is cut, whatever made the peer name it.
     ///
     /// # Errors
     ///
     /// As [`Edge::call`].
     pub async fn call_forwarded(&self, request: Request, deadline: Duration) -> Result<Answer, Failure> {
-        self.call_as(request, deadline, true).await
+        self.call_as(request, limits::deadline(Some(deadline), 0), true).await
     }
 
     /// Begins calls that were [checked](Limits::check), at this node or not at all, in this order. Each is answered by its
@@ -134,6 +135,15 @@ mod tests {
         };
         for (asked, given) in [(0, 0), (700, 700), (u64::MAX, 810)] {
             let answer = edge().call(pop(asked), Duration::from_millis(900)).await;
+            assert_eq!(answer, Ok(Answer::Response(Response::Count(given))));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_deadline_of_a_peer_is_cut_as_that_of_a_client() {
+        let listing = Request::ListTopics { after: None, topics_max: 1 };
+        for (asked, given) in [(900, 900), (u64::MAX, limits::DEADLINE_MS_MAX)] {
+            let answer = edge().call_forwarded(listing.clone(), Duration::from_millis(asked)).await;
             assert_eq!(answer, Ok(Answer::Response(Response::Count(given))));
         }
     }
