@@ -10,10 +10,14 @@ use std::sync::Arc;
 #[must_use]
 pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
     let Envelope { from, to, group, term, message } = envelope;
-    let mut disk_is_stalled = None;
+    let (mut disk_is_stalled, mut is_replaying) = (None, false);
     let message = match message {
-        Message::PreVote { last_index, last_term } => {
-            pb::envelope::Message::PreVote(pb::PreVote { last_index: last_index.0, last_term: last_term.0 })
+        Message::PreVote { last_index, last_term, replaying } => {
+            pb::envelope::Message::PreVote(pb::PreVote {
+                last_index: last_index.0,
+                last_term: last_term.0,
+                replaying,
+            })
         }
         Message::PreVoteReply { granted } => {
             pb::envelope::Message::PreVoteReply(pb::PreVoteReply { granted })
@@ -54,8 +58,8 @@ pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
         Message::Heartbeat { commit, round } => {
             pb::envelope::Message::Heartbeat(pb::Heartbeat { commit: commit.0, round })
         }
-        Message::HeartbeatReply { round, received, disk_stalled } => {
-            disk_is_stalled = Some(disk_stalled);
+        Message::HeartbeatReply { round, received, disk_stalled, replaying } => {
+            (disk_is_stalled, is_replaying) = (Some(disk_stalled), replaying);
             pb::envelope::Message::HeartbeatReply(pb::HeartbeatReply { round, received: received.0 })
         }
         Message::TimeoutNow => pb::envelope::Message::TimeoutNow(pb::TimeoutNow {}),
@@ -69,6 +73,7 @@ pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
             wall_clock_ms: vitals.wall_ms,
             free_bytes: vitals.free_bytes,
             disk_stalled,
+            replaying: is_replaying,
         }),
         message: Some(message),
     }
@@ -78,9 +83,10 @@ pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
 #[must_use]
 pub fn read_envelope(envelope: pb::Envelope) -> Option<(Envelope, Option<Vitals>)> {
     let disk_stalled = envelope.vitals.is_some_and(|vitals| vitals.disk_stalled);
+    let replaying = envelope.vitals.is_some_and(|vitals| vitals.replaying);
     let message = match envelope.message? {
-        pb::envelope::Message::PreVote(pb::PreVote { last_index, last_term }) => {
-            Message::PreVote { last_index: Index(last_index), last_term: Term(last_term) }
+        pb::envelope::Message::PreVote(pb::PreVote { last_index, last_term, replaying }) => {
+            Message::PreVote { last_index: Index(last_index), last_term: Term(last_term), replaying }
         }
         pb::envelope::Message::PreVoteReply(pb::PreVoteReply { granted }) => {
             Message::PreVoteReply { granted }
@@ -114,7 +120,7 @@ pub fn read_envelope(envelope: pb::Envelope) -> Option<(Envelope, Option<Vitals>
             Message::Heartbeat { commit: Index(commit), round }
         }
         pb::envelope::Message::HeartbeatReply(pb::HeartbeatReply { round, received }) => {
-            Message::HeartbeatReply { round, received: Index(received), disk_stalled }
+            Message::HeartbeatReply { round, received: Index(received), disk_stalled, replaying }
         }
         pb::envelope::Message::TimeoutNow(pb::TimeoutNow {}) => Message::TimeoutNow,
     };
@@ -156,4 +162,25 @@ fn read_entry(entry: pb::Entry) -> Option<Entry> {
         pb::EntryKind::Unspecified => return None,
     };
     Some(Entry { index: Index(entry.index), term: Term(entry.term), payload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_10_4_peers_tell_each_other_whether_they_replay() {
+        let vitals = Vitals { wall_ms: 5, free_bytes: 6 };
+        for replaying in [false, true] {
+            for message in [
+                Message::PreVote { last_index: Index(3), last_term: Term(2), replaying },
+                Message::HeartbeatReply { round: 4, received: Index(3), disk_stalled: !replaying, replaying },
+            ] {
+                let (from, to) = (NodeId(1), NodeId(2));
+                let sent = Envelope { from, to, group: GroupId(0), term: Term(7), message };
+                let (read, _) = read_envelope(write_envelope(sent.clone(), vitals)).expect("it can be read");
+                assert_eq!(read, sent);
+            }
+        }
+    }
 }

@@ -50,10 +50,12 @@ impl Raft {
     fn become_pre_candidate(&mut self) {
         self.leader = None;
         self.leader_gone = false;
+        self.has_tried = true;
         self.wait_for_next_attempt();
         let id = self.settings.id;
         self.role = Role::PreCandidate { answers: BTreeMap::from([(id, true)]) };
-        let message = Message::PreVote { last_index: self.log.last(), last_term: self.log.last_term() };
+        let (last_index, last_term) = (self.log.last(), self.log.last_term());
+        let message = Message::PreVote { last_index, last_term, replaying: self.is_replaying() };
         // Sent past `send_to`: it names a term that was not entered, so there is nothing to be durable.
         let term = self.term().next();
         for to in self.other_voters() {
@@ -88,12 +90,18 @@ impl Raft {
     }
 
     /// "Would you vote for me in `term`?" The answer changes nothing here: no term, no vote, no contact with a leader.
-    pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last_index: Index, last_term: Term) {
+    pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: (Term, Index), replaying: bool) {
+        let (last_term, last_index) = last;
         // With a disk that hangs no vote could follow, and a campaign would only raise the term.
-        let granted = term > self.term()
+        let mut granted = term > self.term()
             && !self.is_leader_fresh()
             && !self.disk_stalled
             && self.log.is_up_to_date(last_index, last_term);
+        if granted && replaying && self.could_lead_instead_of(last) {
+            granted = false;
+            let soon = self.random.between(0, self.settings.election_ticks / 4 + 1);
+            self.campaign_in_ticks = self.campaign_in_ticks.min(soon);
+        }
         if !granted {
             return self.send_to(from, Message::PreVoteReply { granted });
         }
@@ -112,6 +120,16 @@ impl Raft {
         }
         let message = Message::PreVoteReply { granted };
         self.send.push(Envelope { from: self.settings.id, to: from, group: GroupId(0), term, message });
+    }
+
+    /// Under a leader that still replays everybody waits. This node does not, could have that one's vote, and has had no
+    /// turn yet: it takes one, and if it fails the other has its own. So nobody is refused for ever.
+    fn could_lead_instead_of(&self, last: (Term, Index)) -> bool {
+        !self.is_replaying()
+            && !self.has_tried
+            && (self.log.last_term(), self.log.last()) >= last
+            && self.may_be_needed_to_lead()
+            && !mutants::is(Mutant::YieldToReplaying)
     }
 
     pub(crate) fn on_pre_vote_granted(&mut self, from: NodeId, term: Term) {

@@ -227,6 +227,8 @@ pub struct PeerStatus {
     pub active: bool,
     /// Its disk does not answer.
     pub disk_stalled: bool,
+    /// It has yet to apply what was committed when it started; so it counts until it has said otherwise.
+    pub replaying: bool,
     /// How it is fed.
     pub state: ProgressState,
 }
@@ -248,6 +250,12 @@ pub struct Status {
     pub uncommitted_bytes: usize,
     /// A hand-over is under way.
     pub transferring: bool,
+    /// The greatest commit index that the leader has told of, here or not; the own one on a leader.
+    pub leader_commit: Index,
+    /// What was committed when this process started is not applied yet.
+    pub replaying: bool,
+    /// Up to here it must be applied, as soon as that is known.
+    pub replay_until: Option<Index>,
     /// The peers (leader only).
     pub peers: Vec<PeerStatus>,
 }

@@ -16,8 +16,15 @@ impl Raft {
         self.leader = Some(from);
         self.leader_silent_ticks = 0;
         self.leader_gone = false;
+        self.has_tried = false;
         self.wait_for_leader();
         true
+    }
+
+    /// What this node says of itself to a heartbeat of that round.
+    pub(crate) fn heartbeat_reply(&self, round: u64, received: Index) -> Message {
+        let (disk_stalled, replaying) = (self.disk_stalled, self.is_replaying());
+        Message::HeartbeatReply { round, received, disk_stalled, replaying }
     }
 
     pub(crate) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) {
@@ -25,8 +32,8 @@ impl Raft {
             return;
         }
         self.commit_up_to(commit);
-        let disk_stalled = self.disk_stalled;
-        self.send_to(from, Message::HeartbeatReply { round, received: self.verified, disk_stalled });
+        let reply = self.heartbeat_reply(round, self.verified);
+        self.send_to(from, reply);
     }
 
     pub(crate) fn on_append(
@@ -90,6 +97,7 @@ impl Raft {
 
     /// Believes a leader's commit index only as far as this log is known to agree with the leader's.
     fn commit_up_to(&mut self, commit: Index) {
+        self.leader_commit = self.leader_commit.max(commit);
         let known = if mutants::is(Mutant::CommitUnverified) { self.log.last() } else { self.verified };
         self.commit = self.commit.max(commit.min(known));
     }

@@ -261,11 +261,13 @@ impl Raft {
         round: u64,
         received: Index,
         disk_stalled: bool,
+        replaying: bool,
     ) {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.silent_ticks = 0;
         progress.disk_stalled = disk_stalled;
+        progress.replaying = replaying;
         progress.read_round = progress.read_round.max(round);
         progress.heard(received);
     }
@@ -317,9 +319,17 @@ impl Raft {
         Ok(())
     }
 
-    /// The peer to hand over to when the caller does not mind which: the active voter that has most of the log.
+    /// The peer to hand over to when the caller does not mind which: the active voter that has most of the log, and one
+    /// that still replays only where there is no other.
     #[must_use]
     pub fn best_successor(&self) -> Option<NodeId> {
+        self.best_successor_among(|_| true)
+    }
+
+    /// The same among those that the caller accepts.
+    #[must_use]
+    pub fn best_successor_among(&self, accepts: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let is_replaying = |p: &Progress| p.replaying && !mutants::is(Mutant::HandOverToReplaying);
         let Role::Leader(leader) = &self.role else { return None };
         let members = &self.log.configuration().members;
         leader
@@ -329,8 +339,9 @@ impl Raft {
                 p.silent_ticks < self.settings.election_ticks
                     && !p.disk_stalled
                     && members.get(id).is_some_and(|m| m.kind == MemberKind::Voter)
+                    && accepts(**id)
             })
-            .max_by_key(|(_, p)| p.matched)
+            .max_by_key(|(_, p)| (!is_replaying(p), p.matched))
             .map(|(id, _)| *id)
     }
 

@@ -31,6 +31,7 @@ mod progress;
 mod raft;
 mod random;
 mod reads;
+mod replay;
 mod types;
 mod write;
 

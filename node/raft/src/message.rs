@@ -27,6 +27,8 @@ pub enum Message {
         last_index: Index,
         /// The term of the entry there.
         last_term: Term,
+        /// The sender has yet to apply what was committed when it started: whoever has may lead instead.
+        replaying: bool,
     },
     /// The answer to a `PreVote`.
     PreVoteReply {
@@ -81,6 +83,8 @@ pub enum Message {
         received: Index,
         /// The sender's disk does not answer at the moment.
         disk_stalled: bool,
+        /// The sender has yet to apply what was committed when it started.
+        replaying: bool,
     },
     /// "Campaign now": the last step of a leadership transfer.
     TimeoutNow,

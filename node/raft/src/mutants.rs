@@ -48,11 +48,15 @@ pub enum Mutant {
     WaitForOldLoad,
     /// A voter that is being removed does not campaign, though nobody else can win.
     RemovedNeverLeads,
+    /// A voter that could lead yields to one that still replays its log.
+    YieldToReplaying,
+    /// A leader hands over to whoever has most of the log, replayed or not.
+    HandOverToReplaying,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 24] = [
         Mutant::SkipVoteSync,
         Mutant::SkipEntrySync,
         Mutant::CountSelfEarly,
@@ -75,6 +79,8 @@ impl Mutant {
         Mutant::NeverAskAgain,
         Mutant::WaitForOldLoad,
         Mutant::RemovedNeverLeads,
+        Mutant::YieldToReplaying,
+        Mutant::HandOverToReplaying,
     ];
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Progress {
     pub(crate) silent_ticks: u32,
     /// Its disk does not answer, it says.
     pub(crate) disk_stalled: bool,
+    /// It has yet to apply what was committed when it started; so it counts until it says otherwise.
+    pub(crate) replaying: bool,
     /// The greatest read round that it confirmed.
     pub(crate) read_round: u64,
     /// In `Probe`: a probe is out; another leaves after the next answer to a beat.
@@ -59,6 +61,7 @@ impl Progress {
             next,
             silent_ticks: 0,
             disk_stalled: false,
+            replaying: true,
             read_round: 0,
             probe_sent: false,
             probed: false,

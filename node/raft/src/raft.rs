@@ -11,6 +11,7 @@ use crate::event::{
 use crate::leader::Leader;
 use crate::log::Log;
 use crate::random::Random;
+use crate::replay::Replay;
 use crate::{Configuration, Entry, Envelope, GroupId, HardState, Index, Message, NodeId, Payload, Term};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,8 +34,14 @@ pub struct Raft {
     pub(crate) leader_silent_ticks: u32,
     /// The leader's process is gone, the shell says: it protects nobody from a vote either.
     pub(crate) leader_gone: bool,
+    /// The greatest commit index that the leader of this term has told of, however much of its log is here.
+    pub(crate) leader_commit: Index,
+    /// What was committed when the process started is applied, or not yet.
+    pub(crate) replay: Replay,
     /// Ticks until this node campaigns.
     pub(crate) campaign_in_ticks: u32,
+    /// It has asked for pre-votes since it last heard a leader.
+    pub(crate) has_tried: bool,
     /// Up to here the log is known to agree with that of the current term's leader.
     pub(crate) verified: Index,
     /// The leader waits for the receipt of entries that are not durable yet.
@@ -98,7 +105,10 @@ impl Raft {
             leader: None,
             leader_silent_ticks: 0,
             leader_gone: false,
+            leader_commit: Index(0),
+            replay: Replay::default(),
             campaign_in_ticks: 0,
+            has_tried: false,
             verified: Index(0),
             reply_due: false,
             disk_stalled: false,
@@ -146,7 +156,10 @@ impl Raft {
                 self.on_persisted();
             }
             Event::Loaded(slice) => self.on_loaded(slice),
-            Event::Applied(index) => self.applied = self.applied.max(index),
+            Event::Applied(index) => {
+                self.applied = self.applied.max(index);
+                self.look_at_replay();
+            }
             Event::DiskStalled(stalled) => self.on_disk_stalled(stalled),
             Event::PeerGone(id) => self.on_peer_gone(id),
         }
@@ -288,6 +301,7 @@ impl Raft {
                         matched: p.matched,
                         active: p.silent_ticks < self.settings.election_ticks,
                         disk_stalled: p.disk_stalled,
+                        replaying: p.replaying,
                         state: p.state,
                     })
                     .collect(),
@@ -304,6 +318,9 @@ impl Raft {
             window_bytes: self.log.window_bytes(),
             uncommitted_bytes,
             transferring,
+            leader_commit: self.leader_commit.max(self.commit),
+            replaying: self.is_replaying(),
+            replay_until: self.replay.until(),
             peers,
         }
     }
@@ -345,8 +362,8 @@ impl Raft {
         }
         match message {
             // Neither changes a term here: a pre-vote only asks.
-            Message::PreVote { last_index, last_term } => {
-                return self.on_pre_vote(from, term, last_index, last_term);
+            Message::PreVote { last_index, last_term, replaying } => {
+                return self.on_pre_vote(from, term, (last_term, last_index), replaying);
             }
             Message::PreVoteReply { granted: true } => return self.on_pre_vote_granted(from, term),
             _ => {}
@@ -374,8 +391,8 @@ impl Raft {
                 self.on_append_reply(from, outcome, disk_stalled);
             }
             Message::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
-            Message::HeartbeatReply { round, received, disk_stalled } => {
-                self.on_heartbeat_reply(from, round, received, disk_stalled);
+            Message::HeartbeatReply { round, received, disk_stalled, replaying } => {
+                self.on_heartbeat_reply(from, round, received, disk_stalled, replaying);
             }
             Message::TimeoutNow => self.on_timeout_now(from),
         }
@@ -385,8 +402,7 @@ impl Raft {
     fn on_old_term(&mut self, from: NodeId, message: &Message) {
         match message {
             Message::Append { .. } | Message::Heartbeat { .. } => {
-                let reply =
-                    Message::HeartbeatReply { round: 0, received: Index(0), disk_stalled: self.disk_stalled };
+                let reply = self.heartbeat_reply(0, Index(0));
                 self.send_to(from, reply);
             }
             Message::Vote { .. } => self.send_to(from, Message::VoteReply { granted: false }),
@@ -417,6 +433,7 @@ impl Raft {
         if term > self.term() {
             self.log.set_hard_state(HardState { term, vote: None });
             self.verified = Index(0);
+            self.leader_commit = Index(0);
             self.reply_due = false;
             self.held.clear();
         }

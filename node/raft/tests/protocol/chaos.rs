@@ -58,6 +58,7 @@ struct Faults {
     hints: bool,
     transfers: bool,
     changes: bool,
+    slow_applying: bool,
 }
 
 /// A cluster, its faults, and the dice that decide.
@@ -98,6 +99,7 @@ impl Chaos {
             hints: dice.chance(400),
             transfers: dice.chance(400),
             changes: dice.chance(400),
+            slow_applying: dice.chance(400),
         };
         let mut chaos = Self { cluster, dice, faults, proposals: 0 };
         for id in chaos.cluster.live() {
@@ -111,6 +113,7 @@ impl Chaos {
         let node = self.cluster.nodes.get_mut(&id).expect("it exists");
         node.disk_held = slow;
         node.loads_held = slow;
+        node.applying_held = self.faults.slow_applying;
     }
 
     /// `steps` random events.
@@ -166,7 +169,9 @@ impl Chaos {
 
     fn use_disks(&mut self) {
         let id = self.any_node();
-        if self.dice.chance(700) {
+        if self.faults.slow_applying && self.dice.chance(100) {
+            self.cluster.release_applying(id);
+        } else if self.dice.chance(700) {
             self.cluster.persist_held(id);
         } else {
             let fail = self.dice.chance(200);
@@ -281,6 +286,7 @@ impl Chaos {
             node.loads_held = false;
             while self.cluster.serve_load(*id, false) {}
             self.cluster.release_disk(*id);
+            self.cluster.release_applying(*id);
             self.cluster.step(*id, Event::DiskStalled(false));
         }
         self.settle("after the faults");
@@ -317,12 +323,14 @@ impl Chaos {
             status.transferring || status.uncommitted_bytes > 0 || self.cluster.checker.open_reads() > 0;
         let members = raft.configuration().peers();
         let agrees = |id: &NodeId| {
-            self.cluster.raft(*id).is_some_and(|raft| raft.commit() == last && raft.durable_index() == last)
+            self.cluster.raft(*id).is_some_and(|raft| {
+                raft.commit() == last && raft.durable_index() == last && !raft.is_replaying()
+            })
         };
         !waits
             && !raft.configuration().is_joint()
             && members.iter().all(agrees)
-            && status.peers.iter().all(|peer| peer.matched == last)
+            && status.peers.iter().all(|peer| peer.matched == last && !peer.replaying)
     }
 
     /// Every member's disk holds what was ever committed.

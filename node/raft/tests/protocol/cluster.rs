@@ -42,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) loads: Vec<LoadRequest>,
     pub(crate) loads_held: bool,
     pub(crate) applied: Index,
+    /// What it commits is not applied.
+    pub(crate) applying_held: bool,
     starts: u64,
 }
 
@@ -100,6 +102,7 @@ impl Cluster {
             loads: Vec::new(),
             loads_held: false,
             applied: Index(0),
+            applying_held: false,
             starts: 0,
         };
         self.nodes.insert(id, node);
@@ -187,10 +190,7 @@ impl Cluster {
         let mut stepped = false;
         if let Some(commit) = output.committed {
             self.tell(|| format!("n{id} commits {commit}"));
-            let node = self.nodes.get_mut(&id).expect("a node that was added");
-            node.applied = commit;
-            node.raft.as_mut().expect("it is up").step(Event::Applied(commit));
-            stepped = true;
+            stepped = self.apply(id);
         }
         let node = self.nodes.get_mut(&id).expect("a node that was added");
         node.loads.extend(output.load);
@@ -210,6 +210,22 @@ impl Cluster {
             stepped |= self.serve_loads(id);
         }
         stepped
+    }
+
+    /// Applies what is committed, unless that is held; the caller drains.
+    fn apply(&mut self, id: NodeId) -> bool {
+        let node = self.nodes.get_mut(&id).expect("a node that was added");
+        let Some(raft) = node.raft.as_mut().filter(|_| !node.applying_held) else { return false };
+        node.applied = raft.commit();
+        raft.step(Event::Applied(node.applied));
+        true
+    }
+
+    /// Applying goes on.
+    pub(crate) fn release_applying(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).expect("a node that was added").applying_held = false;
+        self.apply(id);
+        self.drain(id);
     }
 
     /// Completes the write that is out; the caller drains. Returns false if there is none.
@@ -325,6 +341,7 @@ impl Cluster {
         node.starts += 1;
         node.disk_held = false;
         node.loads_held = false;
+        node.applying_held = false;
         node.applied = Index(0);
         let seed = self.template.seed ^ (id.0 << 32) ^ (node.starts << 16);
         let settings = Settings { id, seed, ..self.template.clone() };

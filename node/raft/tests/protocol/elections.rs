@@ -111,7 +111,7 @@ fn a_vote_goes_only_to_a_log_that_holds_at_least_as_much() {
             let mut raft = node(3, 2, 2, 7);
             let (last_index, last_term) = (Index(last_index), Term(last_term));
             let question = if pre_vote {
-                Message::PreVote { last_index, last_term }
+                Message::PreVote { last_index, last_term, replaying: false }
             } else {
                 Message::Vote { last_index, last_term, transfer: false }
             };

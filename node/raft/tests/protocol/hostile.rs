@@ -45,7 +45,7 @@ fn some_message(dice: &mut Dice, raft: &Raft) -> Message {
     let index = |dice: &mut Dice| Index(some_number(dice, raft.last_index().0));
     let term = |dice: &mut Dice| Term(some_number(dice, raft.term().0));
     match dice.below(9) {
-        0 => Message::PreVote { last_index: index(dice), last_term: term(dice) },
+        0 => Message::PreVote { last_index: index(dice), last_term: term(dice), replaying: dice.chance(500) },
         1 => Message::PreVoteReply { granted: dice.chance(500) },
         2 => Message::Vote { last_index: index(dice), last_term: term(dice), transfer: dice.chance(500) },
         3 => Message::VoteReply { granted: dice.chance(500) },
@@ -73,6 +73,7 @@ fn some_message(dice: &mut Dice, raft: &Raft) -> Message {
             round: some_number(dice, 3),
             received: index(dice),
             disk_stalled: dice.chance(200),
+            replaying: dice.chance(200),
         },
         _ => Message::TimeoutNow,
     }

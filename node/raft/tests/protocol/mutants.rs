@@ -27,6 +27,8 @@ fn seen_by(mutant: Mutant) -> SeenBy {
         Mutant::TakeOverUnflushed => {
             Script("a_request_to_take_over_is_ignored_by_who_has_not_flushed_its_log")
         }
+        Mutant::YieldToReplaying => Script("a_ready_voter_takes_its_turn_before_one_that_replays"),
+        Mutant::HandOverToReplaying => Script("a_leader_that_leaves_avoids_those_that_replay"),
         _ => RandomSchedules,
     }
 }

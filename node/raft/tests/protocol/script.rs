@@ -132,6 +132,12 @@ impl Script {
                     cluster.nodes.get_mut(&id).expect("known").loads_held = true;
                 })?;
             }
+            "hold-applying" => {
+                self.for_nodes(args, |cluster, id| {
+                    cluster.nodes.get_mut(&id).expect("known").applying_held = true;
+                })?;
+            }
+            "apply" => self.for_nodes(args, Cluster::release_applying)?,
             "load" => {
                 let fail = args.take_key("fail").is_some();
                 let id = node(args)?;
@@ -176,6 +182,14 @@ impl Script {
                         None => return Err("that node is down".into()),
                     }
                 }
+            }
+            // As a node that is about to stop does.
+            "leave" => {
+                let id = node(args)?;
+                let to = self.cluster.raft(id).and_then(raftqueue_raft::Raft::best_successor);
+                let to = to.ok_or("it leads nobody")?;
+                let answer = self.cluster.call(id, |raft| raft.transfer_leadership(to));
+                self.refusal(id, answer.and_then(Result::err).map(|refused| refused.to_string()));
             }
             "transfer" => {
                 let (id, to) = (node(args)?, node(args)?);
@@ -464,7 +478,9 @@ impl Script {
             };
             let active = if peer.active { "" } else { ", silent" };
             let stalled = if peer.disk_stalled { ", disk stalled" } else { "" };
-            self.cluster.tell(|| format!("n{} matched {}, {state}{active}{stalled}", peer.id, peer.matched));
+            let replaying = if peer.replaying { ", replaying" } else { "" };
+            let condition = format!("{state}{active}{stalled}{replaying}");
+            self.cluster.tell(|| format!("n{} matched {}, {condition}", peer.id, peer.matched));
         }
         Ok(())
     }

@@ -56,6 +56,7 @@ scripts! {
     a_leader_that_cannot_speak_is_replaced
     a_leader_that_hears_no_quorum_stops_and_the_others_elect
     a_leader_that_is_removed_finishes_the_change_and_goes
+    a_leader_that_leaves_avoids_those_that_replay
     a_leader_told_that_a_follower_is_gone_does_not_count_it
     a_leader_whose_disk_hangs_avoids_those_whose_disks_hang_too
     a_leader_whose_disk_hangs_hands_over
@@ -70,6 +71,7 @@ scripts! {
     a_log_that_is_behind_wins_no_pre_vote
     a_member_is_added_as_a_learner_and_promoted
     a_new_voter_is_not_taken_for_a_silent_one
+    a_node_replays_until_it_has_applied_what_was_committed_when_it_started
     a_node_that_was_cut_off_returns_without_disturbing_anybody
     a_node_whose_disk_hangs_grants_no_pre_vote
     a_node_that_was_demoted_in_vain_is_a_voter_again
@@ -77,6 +79,7 @@ scripts! {
     a_paused_leader_answers_no_stale_read
     a_pre_vote_changes_nothing_at_those_who_grant_it
     a_read_waits_for_the_first_commit_of_the_term
+    a_ready_voter_takes_its_turn_before_one_that_replays
     a_receipt_for_overwritten_entries_counts_for_nothing
     a_refused_pre_vote_brings_the_greater_term
     a_removed_node_disturbs_nobody
@@ -98,6 +101,7 @@ scripts! {
     forming_is_repeated_after_a_crash
     late_answers_to_a_pre_vote_start_nothing
     one_that_granted_another_waits_for_it
+    one_that_replays_leads_where_the_ready_cannot
     reads_are_refused_where_nobody_could_answer_them
     six_divergent_followers_take_the_log_of_their_leader
     the_active_version_rises_by_an_entry

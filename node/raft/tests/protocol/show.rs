@@ -25,7 +25,9 @@ pub(crate) fn kind(message: &Message) -> &'static str {
 fn message(message: &Message) -> String {
     let kind = kind(message);
     match message {
-        Message::PreVote { last_index, last_term } => format!("{kind}, log ends at {last_index}@{last_term}"),
+        Message::PreVote { last_index, last_term, replaying: is_replaying } => {
+            format!("{kind}, log ends at {last_index}@{last_term}{}", replaying(*is_replaying))
+        }
         Message::Vote { last_index, last_term, transfer } => {
             let transfer = if *transfer { ", for a transfer" } else { "" };
             format!("{kind}, log ends at {last_index}@{last_term}{transfer}")
@@ -46,8 +48,9 @@ fn message(message: &Message) -> String {
             format!("{kind}, no {prev_index}, try {hint_index}@{hint_term}{}", stalled(*disk_stalled))
         }
         Message::Heartbeat { commit, round } => format!("{kind}, commit {commit}, round {round}"),
-        Message::HeartbeatReply { round, received, disk_stalled } => {
-            format!("{kind}, round {round}, received {received}{}", stalled(*disk_stalled))
+        Message::HeartbeatReply { round, received, disk_stalled, replaying: is_replaying } => {
+            let (stalled, replaying) = (stalled(*disk_stalled), replaying(*is_replaying));
+            format!("{kind}, round {round}, received {received}{stalled}{replaying}")
         }
         Message::TimeoutNow => kind.to_owned(),
     }
@@ -55,6 +58,10 @@ fn message(message: &Message) -> String {
 
 fn stalled(disk_stalled: bool) -> &'static str {
     if disk_stalled { ", disk stalled" } else { "" }
+}
+
+fn replaying(replaying: bool) -> &'static str {
+    if replaying { ", replaying" } else { "" }
 }
 
 fn range(entries: &[Entry]) -> String {
