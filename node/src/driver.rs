@@ -14,7 +14,9 @@ use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
 use crate::storage::Storage;
 use crate::transport::{Acknowledged, Arrival, Arrivals, Own, Transport};
 use bytes::Bytes;
-use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind};
+use raftqueue_raft::{
+    self as raft, Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind,
+};
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -298,7 +300,10 @@ impl Driver {
         self.publish(&view);
         self.parts.metrics.observe(&view, stalled, lag);
         let published_ms = |topic, offset| self.parts.bodies.published_ms(topic, offset);
-        if let Some(found) = self.census.tick(self.parts.replica.state(), published_ms) {
+        // Before, there are only states of the past to show.
+        if !view.raft.replaying
+            && let Some(found) = self.census.tick(self.parts.replica.state(), published_ms)
+        {
             self.parts.metrics.counted(found, self.parts.replica.receives_waiting());
         }
     }
@@ -551,12 +556,22 @@ impl Driver {
         if self.leader_seen.elapsed() > LEADERLESS_MAX {
             return Some(format!("no leader known for {} s", self.leader_seen.elapsed().as_secs()));
         }
-        if view.raft.commit == Index(0) {
-            return Some("nothing is known to be committed yet".into());
-        }
-        let lag = view.raft.commit.0.saturating_sub(view.applied.0);
-        (lag > READY_LAG_MAX).then(|| format!("{lag} committed entries are still to be applied"))
+        not_applied(&view.raft, view.applied)
     }
+}
+
+/// What is missing in the queue of a node: what was committed when it started, or too much of what has been since.
+fn not_applied(raft: &raft::Status, applied: Index) -> Option<String> {
+    if raft.replaying {
+        return Some(match raft.replay_until {
+            Some(until) => format!(
+                "replaying: {applied} of the {until} entries that were committed when this node started are applied"
+            ),
+            None => "replaying: no leader has said yet what is committed".into(),
+        });
+    }
+    let lag = raft.leader_commit.0.saturating_sub(applied.0);
+    (lag > READY_LAG_MAX).then(|| format!("{lag} committed entries are still to be applied"))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -131,7 +131,8 @@ pub struct LocalStatus {
     pub last: u64,
     /// Members as in its newest configuration.
     pub members: Vec<MemberInfo>,
-    /// Why it is not fit to serve; `None` when it is: a member, with a leader known recently, and little lag.
+    /// Why it is not fit to serve; `None` when it is: a member, with a leader known recently, all applied that was committed
+    /// when it started, and little lag.
     pub not_ready: Option<String>,
 }
 

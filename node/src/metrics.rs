@@ -2,7 +2,8 @@
 //!
 //! All series begin with `raftqueue_`, or with `process_` where every client library has them. Labels have few, fixed
 //! values; only [`census`] names topics, and only so many. What never happened shows as 0 rather than not at all, so that a
-//! rate of it can be taken from the first time on.
+//! rate of it can be taken from the first time on; but what the queue holds is not shown before this node knows it. Counters
+//! count what this process did: what it only applies again when it starts is no part of them.
 
 mod calls;
 mod census;
@@ -66,7 +67,7 @@ pub struct Metrics {
     calls_expired: IntCounter,
     tick_lag_seconds: Histogram,
     census: census::Series,
-    found: Mutex<census::Found>,
+    found: Mutex<Option<census::Found>>,
     rendering: Mutex<()>,
     last: Mutex<Last>,
 }
@@ -236,11 +237,15 @@ impl Metrics {
                 "raftqueue_entries_overtaken_total",
                 "Entries that this node proposed and another leader replaced.",
             ),
-            commands_applied: counter(&r, "raftqueue_commands_applied_total", "Commands applied."),
+            commands_applied: counter(
+                &r,
+                "raftqueue_commands_applied_total",
+                "Commands applied since this node has replayed its log.",
+            ),
             messages: counters(
                 &r,
                 "raftqueue_messages_total",
-                "Messages by what happened to them, as applied here.",
+                "Messages by what happened to them, as applied here since this node has replayed its log.",
                 "event",
                 &EVENTS,
             ),
@@ -269,7 +274,9 @@ impl Metrics {
         let _alone = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         self.process.observe();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.census.show(&found, u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+        if let Some(found) = found {
+            self.census.show(&found, u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+        }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory succeeds");
         text
@@ -369,7 +376,7 @@ impl Metrics {
     /// How full the queue is, and how many calls wait for it to be less empty.
     pub(crate) fn counted(&self, found: census::Found, receives_waiting: usize) {
         self.receives_waiting.set(as_gauge(receives_waiting as u64));
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
     }
 
     /// What the node is, as of now: a cluster's member, and ready.

@@ -27,6 +27,8 @@ fn every_series_is_there_and_moves_as_messages_go_by() {
     let mut cluster = Cluster::new(3).with_operations();
     cluster.start_all();
     let leader = cluster.leader();
+    // A node counts what comes after it has caught up.
+    (0..3).for_each(|node| cluster.wait_ready(node));
     let follower = (leader + 1) % 3;
     // Through a follower, so that calls are passed on.
     call(&cluster, follower, "/v1/topics", &json!({"topic": "t", "options": {"attempts_max": 1}}));
@@ -118,4 +120,50 @@ fn every_series_is_there_and_moves_as_messages_go_by() {
     let before = cluster.metric(follower, "raftqueue_raft_leader_changes_total");
     cluster.kill(leader);
     reaches(&cluster, follower, "raftqueue_raft_leader_changes_total", |seen| seen > before);
+}
+
+#[test]
+fn rule_10_4_a_node_that_restarts_is_ready_and_shows_depths_once_it_has_replayed() {
+    const BATCHES: u64 = 8;
+    const MESSAGES: u64 = 1_000;
+    let mut cluster = Cluster::new(3).with_operations();
+    cluster.start_all();
+    let leader = cluster.leader();
+    call(&cluster, leader, "/v1/topics", &json!({"topic": "t"}));
+    let messages: Vec<Value> = (0..MESSAGES).map(|n| json!({"body": format!("message {n}")})).collect();
+    for _ in 0..BATCHES {
+        call(&cluster, leader, "/v1/topics/t/publish", &json!({"messages": messages}));
+    }
+    let committed = cluster.metric(leader, "raftqueue_raft_commit_index");
+    let is_close = |seen: f64, expected: f64| (seen - expected).abs() < f64::EPSILON;
+
+    // A follower alone, and then all of them at once.
+    let follower = (leader + 1) % 3;
+    for restarted in [vec![follower], vec![0, 1, 2]] {
+        restarted.iter().for_each(|node| cluster.kill(*node));
+        restarted.iter().for_each(|node| cluster.start(*node));
+        for node in restarted {
+            let begun = Instant::now();
+            loop {
+                let is_ready = cluster.is_ready(node);
+                let Some(text) = cluster.try_metrics(node) else { continue };
+                let value = |series: &str| {
+                    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+                    line.map(|value| value.parse::<f64>().expect("a number"))
+                };
+                let applied = value("raftqueue_raft_applied_index").expect("always there");
+                assert!(!is_ready || applied >= committed, "ready with {applied} of {committed} applied");
+                let published = value("raftqueue_messages_total{event=\"published\"}").expect("always there");
+                assert!(is_close(published, 0.0), "this process has seen nobody publish, not {published}");
+                let depth = value("raftqueue_messages{state=\"ready\"}");
+                let all = (BATCHES * MESSAGES) as f64;
+                assert!(depth.is_none_or(|depth| is_close(depth, all)), "a depth of the past: {depth:?}");
+                assert_eq!(depth.is_some(), value("raftqueue_oldest_ready_seconds").is_some());
+                if is_ready && depth.is_some() {
+                    break;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(60), "node {node} does not get ready");
+            }
+        }
+    }
 }

@@ -645,3 +645,51 @@ fn rule_8_2_a_creation_can_be_repeated_at_the_next_leader() {
     }
     script.end();
 }
+
+#[test]
+fn rule_10_4_a_node_counts_what_happens_after_its_replay() {
+    let mut script = Script::new(3);
+    let (_, one, other) = three(&mut script);
+    script.publish(&[1, 2, 3]);
+    script.settle();
+    assert_eq!(script.counters(one).messages_published, 3);
+    script.kill(one);
+    script.publish(&[4]);
+    script.start(one);
+    assert!(script.is_replaying(one));
+    script.settle();
+    assert!(!script.is_replaying(one));
+    assert_eq!(script.counters(one).commands_applied, 0, "four were published, none of them since");
+    script.publish(&[5]);
+    script.settle();
+    assert_eq!(script.counters(one).messages_published, 1);
+    script.say("nor does a leader count what its predecessors have done");
+    (0..3).for_each(|node| script.kill(node));
+    script.start(one);
+    script.start(other);
+    script.publish(&[6, 7]);
+    script.settle();
+    for node in [one, other] {
+        assert_eq!(script.counters(node).messages_published, 2);
+    }
+    script.end();
+}
+
+#[test]
+fn rule_10_4_a_node_that_replays_does_not_lead_while_another_is_ready() {
+    let mut script = Script::new(3);
+    let (leader, one, other) = three(&mut script);
+    script.publish(&[1]);
+    for round in 0..10 {
+        script.settle();
+        script.say("one of the others has just started when the leader dies, and has heard of nobody yet");
+        let (ready, late) = if round % 2 == 0 { (one, other) } else { (other, one) };
+        script.kill(late);
+        script.kill(leader);
+        script.start(late);
+        assert_eq!(script.leader_after(leader), ready);
+        script.start(leader);
+        script.make_leader(leader);
+    }
+    script.end();
+}

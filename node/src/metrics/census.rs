@@ -4,8 +4,11 @@
 //! through, so totals are of the last second or, with more topics, of the last seconds. Topics have series of their own
 //! only if they are among the [`TOPICS_SHOWN_MAX`] that hold the most messages: a label for each of 100,000 topics would
 //! cost whoever scrapes more than the queue costs here.
+//!
+//! Before the first census there is no series at all: a node that has only begun to apply its log would show depths of the
+//! past.
 
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use raftqueue_queue::{State, Stats, Topic, TopicId};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -141,11 +144,11 @@ impl Found {
 /// The series that show the last census.
 #[derive(Debug)]
 pub(super) struct Series {
-    topics: IntGauge,
-    sessions: IntGauge,
+    topics: IntGaugeVec,
+    sessions: IntGaugeVec,
     depth: IntGaugeVec,
-    bytes: IntGauge,
-    oldest_seconds: Gauge,
+    bytes: IntGaugeVec,
+    oldest_seconds: GaugeVec,
     topic_depth: IntGaugeVec,
     topic_bytes: IntGaugeVec,
     topic_oldest_seconds: GaugeVec,
@@ -155,57 +158,61 @@ pub(super) struct Series {
 
 impl Series {
     pub(super) fn new(registry: &Registry) -> Self {
-        let opts = |name: &str, help: &str| {
+        let of_topics = |name: &str, help: &str| {
             Opts::new(name, format!("{help} Of the {TOPICS_SHOWN_MAX} topics that hold the most messages."))
         };
-        let topic_depth = opts("raftqueue_topic_messages", "Messages held, by topic and state.");
-        let topic_depth = IntGaugeVec::new(topic_depth, &["topic", "state"]).expect("the name is valid");
-        let topic_bytes = opts("raftqueue_topic_bytes", "Bytes of messages held, by topic.");
-        let topic_bytes = IntGaugeVec::new(topic_bytes, &["topic"]).expect("the name is valid");
-        let topic_oldest = opts(
-            "raftqueue_topic_oldest_ready_seconds",
-            "Time since the oldest ready message was published, by this node's clock; 0 if none is ready.",
-        );
-        let topic_oldest_seconds = GaugeVec::new(topic_oldest, &["topic"]).expect("the name is valid");
-        let published = opts("raftqueue_topic_published_total", "Messages ever published, by topic.");
-        let topic_published = IntCounterVec::new(published, &["topic"]).expect("the name is valid");
-        let settled =
-            opts("raftqueue_topic_settled_total", "Messages acknowledged, popped or purged, by topic.");
-        let topic_settled = IntCounterVec::new(settled, &["topic"]).expect("the name is valid");
-        let oldest_seconds = Gauge::new(
-            "raftqueue_oldest_ready_seconds",
-            "Time since the oldest ready message of any topic was published, by this node's clock; 0 if none is ready.",
-        )
-        .expect("the name is valid");
-        let text = "Messages held, by state, over all topics, as applied here.";
-        let depth = IntGaugeVec::new(Opts::new("raftqueue_messages", text), &["state"]);
-        let depth = depth.expect("the name is valid");
-        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
-            Box::new(depth.clone()),
-            Box::new(oldest_seconds.clone()),
-            Box::new(topic_depth.clone()),
-            Box::new(topic_bytes.clone()),
-            Box::new(topic_oldest_seconds.clone()),
-            Box::new(topic_published.clone()),
-            Box::new(topic_settled.clone()),
-        ];
-        for collector in collectors {
-            registry.register(collector).expect("the name is new");
-        }
-        for (state, _) in Depth::default().by_state() {
-            depth.with_label_values(&[state]);
-        }
+        let seconds = |opts: Opts, labels: &[&str]| {
+            let gauges = GaugeVec::new(opts, labels).expect("the name is valid");
+            registry.register(Box::new(gauges.clone())).expect("the name is new");
+            gauges
+        };
+        let counts = |opts: Opts, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(opts, labels).expect("the name is valid");
+            registry.register(Box::new(gauges.clone())).expect("the name is new");
+            gauges
+        };
+        let totals = |opts: Opts, labels: &[&str]| {
+            let counters = IntCounterVec::new(opts, labels).expect("the name is valid");
+            registry.register(Box::new(counters.clone())).expect("the name is new");
+            counters
+        };
+        let since = "Time since the oldest ready message";
+        let clock = "was published, by this node's clock; 0 if none is ready.";
         Self {
-            topics: super::gauge(registry, "raftqueue_topics", "Topics."),
-            sessions: super::gauge(registry, "raftqueue_sessions", "Open producer sessions."),
-            depth,
-            bytes: super::gauge(registry, "raftqueue_stored_bytes", "Bytes of all messages held."),
-            oldest_seconds,
-            topic_depth,
-            topic_bytes,
-            topic_oldest_seconds,
-            topic_published,
-            topic_settled,
+            topics: counts(Opts::new("raftqueue_topics", "Topics."), &[]),
+            sessions: counts(Opts::new("raftqueue_sessions", "Open producer sessions."), &[]),
+            depth: counts(
+                Opts::new("raftqueue_messages", "Messages held, by state, over all topics, as applied here."),
+                &["state"],
+            ),
+            bytes: counts(Opts::new("raftqueue_stored_bytes", "Bytes of all messages held."), &[]),
+            oldest_seconds: seconds(
+                Opts::new("raftqueue_oldest_ready_seconds", format!("{since} of any topic {clock}")),
+                &[],
+            ),
+            topic_depth: counts(
+                of_topics("raftqueue_topic_messages", "Messages held, by topic and state."),
+                &["topic", "state"],
+            ),
+            topic_bytes: counts(
+                of_topics("raftqueue_topic_bytes", "Bytes of messages held, by topic."),
+                &["topic"],
+            ),
+            topic_oldest_seconds: seconds(
+                of_topics("raftqueue_topic_oldest_ready_seconds", &format!("{since} {clock}")),
+                &["topic"],
+            ),
+            topic_published: totals(
+                of_topics("raftqueue_topic_published_total", "Messages ever published, by topic."),
+                &["topic"],
+            ),
+            topic_settled: totals(
+                of_topics(
+                    "raftqueue_topic_settled_total",
+                    "Messages acknowledged, popped or purged, by topic.",
+                ),
+                &["topic"],
+            ),
         }
     }
 
@@ -213,10 +220,11 @@ impl Series {
     pub(super) fn show(&self, found: &Found, wall_ms: u64) {
         let now_ms = wall_ms.max(found.now_ms);
         let age = |depth: &Depth| depth.oldest_ms.map_or(0.0, |at| seconds(now_ms.saturating_sub(at)));
-        self.topics.set(super::as_gauge(found.topics));
-        self.sessions.set(super::as_gauge(found.sessions));
-        self.bytes.set(super::as_gauge(found.total.bytes));
-        self.oldest_seconds.set(age(&found.total));
+        let all: [&str; 0] = [];
+        self.topics.with_label_values(&all).set(super::as_gauge(found.topics));
+        self.sessions.with_label_values(&all).set(super::as_gauge(found.sessions));
+        self.bytes.with_label_values(&all).set(super::as_gauge(found.total.bytes));
+        self.oldest_seconds.with_label_values(&all).set(age(&found.total));
         for (state, count) in found.total.by_state() {
             self.depth.with_label_values(&[state]).set(super::as_gauge(count));
         }
@@ -337,7 +345,11 @@ mod tests {
         let (_, _, found) = ticks(&mut Census::default(), &state(3));
         series.show(&found, NOW_MS + 3_000);
         let oldest = found.total.oldest_ms.expect("some are ready");
-        assert!((series.oldest_seconds.get() - seconds(NOW_MS + 3_000 - oldest)).abs() < 1e-9);
+        assert!(
+            (series.oldest_seconds.with_label_values(&[""; 0]).get() - seconds(NOW_MS + 3_000 - oldest))
+                .abs()
+                < 1e-9
+        );
         let published = |topic: &str| series.topic_published.with_label_values(&[topic]).get();
         assert_eq!((published("t2"), published("t1")), (2, 1));
         series.show(&Found::default(), NOW_MS);

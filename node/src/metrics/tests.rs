@@ -113,15 +113,35 @@ fn what_never_happened_is_there_as_zero() {
     let metrics = Metrics::new("node-0");
     for series in [
         "raftqueue_messages_total{event=\"died\"}",
-        "raftqueue_messages{state=\"dead\"}",
         "raftqueue_peer_messages_total{result=\"dropped\"}",
         "raftqueue_peer_refusals_total{reason=\"clone\"}",
         "raftqueue_call_seconds_count{method=\"publish\"}",
-        "raftqueue_oldest_ready_seconds",
         "raftqueue_ready",
     ] {
         assert!(value(&metrics, series).abs() < f64::EPSILON, "{series}");
     }
+}
+
+#[test]
+fn rule_10_4_what_the_queue_holds_is_not_shown_before_it_is_known() {
+    let shown = |metrics: &Metrics| -> Vec<String> {
+        let families = metrics.registry.gather().into_iter().map(|family| family.name().to_owned());
+        let of_queue = |name: &String| {
+            name.contains("_topic")
+                || ["messages", "sessions", "bytes", "ready_seconds"].iter().any(|end| {
+                    *name == format!("raftqueue_{end}")
+                        || *name == format!("raftqueue_stored_{end}")
+                        || *name == format!("raftqueue_oldest_{end}")
+                })
+        };
+        families.filter(of_queue).collect()
+    };
+    let metrics = Metrics::new("node-0");
+    drop(metrics.render());
+    assert_eq!(shown(&metrics), [""; 0]);
+    let metrics = busy();
+    drop(metrics.render());
+    assert_eq!(shown(&metrics).len(), 10, "{:?}", shown(&metrics));
 }
 
 #[test]

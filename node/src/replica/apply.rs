@@ -6,8 +6,8 @@ use super::{AppliedEntry, LoadedEntry, Placement, Replica, reply};
 use crate::api::{Failure, Reason};
 use crate::codec::{self, EntryMeta};
 use bytes::Bytes;
-use raftqueue_queue::{ApplyMeta, Command, Delivery, LeaseId, Outcome, Reply};
-use raftqueue_raft::{Index, Payload, Term};
+use raftqueue_queue::{ApplyMeta, Command, Delivery, Effects, LeaseId, Outcome, Reply};
+use raftqueue_raft::{Event as RaftEvent, Index, Payload, Term};
 
 impl Replica {
     /// Applies what is committed and at hand; asks for the rest to be read back.
@@ -52,6 +52,10 @@ impl Replica {
             }
         }
         self.applied = index;
+        if self.raft.is_replaying() {
+            // Told of each entry, so that exactly those behind the last one of the past are counted.
+            self.raft.step(RaftEvent::Applied(index));
+        }
         self.overtake_proposals(index, term);
     }
 
@@ -80,9 +84,9 @@ impl Replica {
         let mut calls = proposed.calls.into_iter();
         for (mut command, ordinal) in proposed.commands.into_iter().zip(0..) {
             let (reply, effects) = self.state.apply(&apply_meta, &command);
-            self.counters.commands_applied += 1;
-            self.counters.leases_expired += u64::from(effects.leases_expired);
-            self.counters.messages_died += u64::from(effects.died);
+            if !self.raft.is_replaying() {
+                self.count(&command, &reply, &effects);
+            }
             self.receives.wake(effects.ready);
             for topic in effects.deleted {
                 self.deadlines.forget(topic);
@@ -102,8 +106,6 @@ impl Replica {
             if let Command::Publish { messages, .. } = &mut command {
                 let bytes = messages.iter().map(|message| u64::from(message.size)).sum::<u64>();
                 if let Reply::Published { topic, first_offset, repeated: false, .. } = reply {
-                    self.counters.messages_published += messages.len() as u64;
-                    self.counters.bytes_published += bytes;
                     let published_ms = self.state.now_ms();
                     self.deadlines.published(topic, first_offset, published_ms, messages);
                     let messages = std::mem::take(messages).into();
@@ -119,7 +121,6 @@ impl Replica {
                 }
                 position += bytes;
             }
-            self.count(&command, &reply);
             if let Some(id) = calls.next().flatten() {
                 self.answer_applied(id, &command, reply);
             } else if matches!(command, Command::Time { .. }) {
@@ -188,9 +189,19 @@ impl Replica {
         }
     }
 
-    fn count(&mut self, command: &Command, reply: &Reply) {
+    /// Counts what happened to messages. What is only applied again after a start happened to an earlier process, or
+    /// elsewhere.
+    fn count(&mut self, command: &Command, reply: &Reply, effects: &Effects) {
         let counters = &mut self.counters;
+        counters.commands_applied += 1;
+        counters.leases_expired += u64::from(effects.leases_expired);
+        counters.messages_died += u64::from(effects.died);
         match (command, reply) {
+            (Command::Publish { messages, .. }, Reply::Published { repeated: false, .. }) => {
+                counters.messages_published += messages.len() as u64;
+                counters.bytes_published +=
+                    messages.iter().map(|message| u64::from(message.size)).sum::<u64>();
+            }
             (_, Reply::Received { deliveries, .. } | Reply::Popped { deliveries, repeated: false }) => {
                 counters.messages_delivered += deliveries.len() as u64;
                 counters.messages_redelivered += deliveries.iter().filter(|d| d.attempts > 0).count() as u64;

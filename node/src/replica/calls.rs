@@ -2,6 +2,7 @@
 
 use super::{Actions, Replica};
 use crate::api::{Failure, Reason, Request, Response};
+use raftqueue_raft::NodeId;
 
 /// Names one call of one client, for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,8 +33,19 @@ pub(super) enum Stage {
     Waiting,
     /// Its candidates are being looked up.
     LookingUp,
+    /// Waits for the node that is to lead to be through with its log.
+    TransferHeld,
     /// Waits for another node to lead.
     Transferring,
+}
+
+/// A transfer of leadership to a node that has not said yet that it is through with its log.
+#[derive(Debug)]
+pub(super) struct HeldTransfer {
+    call: CallId,
+    target: NodeId,
+    /// Until it is refused.
+    ticks_left: u32,
 }
 
 impl Replica {
@@ -106,7 +118,7 @@ impl Replica {
         match stage {
             Stage::Queued => self.unqueue(id),
             Stage::LookingUp | Stage::Waiting => self.stop_receiving(),
-            Stage::Reading | Stage::Transferring | Stage::Proposed => {}
+            Stage::Reading | Stage::TransferHeld | Stage::Transferring | Stage::Proposed => {}
         }
     }
 
@@ -125,6 +137,9 @@ impl Replica {
                 ),
                 Stage::Transferring => {
                     Failure::unknown(Reason::DeadlineExceeded, "no other node has taken over in time")
+                }
+                Stage::TransferHeld => {
+                    Failure::not_done(Reason::FailedPrecondition, "the other node still replays its log")
                 }
                 Stage::Queued | Stage::Reading | Stage::Waiting | Stage::LookingUp => Failure::not_done(
                     Reason::NoLeader,
@@ -159,6 +174,39 @@ impl Replica {
         if target == self.raft.id() {
             return self.answer(id, Ok(Response::Transferred { leader: target.0 }));
         }
+        if self.is_peer_replaying(target) {
+            self.call_mut(id).stage = Stage::TransferHeld;
+            let ticks_left = self.settings.raft.election_ticks;
+            return self.held_transfers.push(HeldTransfer { call: id, target, ticks_left });
+        }
+        self.begin_transfer(id, target);
+    }
+
+    /// On a tick: a new leader has yet to hear from its peers how far they are, so a target that seems to replay is given
+    /// an election timeout to say that it does not.
+    pub(super) fn begin_held_transfers(&mut self) {
+        for mut held in std::mem::take(&mut self.held_transfers) {
+            held.ticks_left = held.ticks_left.saturating_sub(1);
+            if !self.calls.contains_key(&held.call) {
+                continue;
+            }
+            if !self.is_peer_replaying(held.target) {
+                self.begin_transfer(held.call, held.target);
+            } else if held.ticks_left == 0 {
+                let member = self.raft.configuration().members.get(&held.target);
+                let name = member.map_or_else(|| held.target.to_string(), |member| member.name.clone());
+                let text = format!(
+                    "`{name}` has yet to apply what was committed when it started, and every call would wait for that: \
+                     ask again when it is ready"
+                );
+                self.refuse(held.call, Reason::FailedPrecondition, &text);
+            } else {
+                self.held_transfers.push(held);
+            }
+        }
+    }
+
+    fn begin_transfer(&mut self, id: CallId, target: NodeId) {
         match self.raft.transfer_leadership(target) {
             Ok(()) => {
                 self.call_mut(id).stage = Stage::Transferring;

@@ -26,7 +26,7 @@ pub use calls::CallId;
 pub use clock::Now;
 
 use crate::api::{ClusterInfo, Failure, MemberInfo, Reason, Request, Response};
-use calls::{Call, Stage};
+use calls::{Call, HeldTransfer, Stage};
 use clock::Clock;
 use expiry::Deadlines;
 use propose::{Proposed, Queue};
@@ -319,6 +319,8 @@ pub struct Replica {
     unreadable_ticks: u32,
     /// Calls that asked for a transfer of leadership.
     transfers: Vec<CallId>,
+    /// Those whose target is not known to be through with its log.
+    held_transfers: Vec<HeldTransfer>,
     /// The term in which this node led when it last looked.
     led: Option<Term>,
 }
@@ -351,6 +353,7 @@ impl Replica {
             disk_stalled: false,
             unreadable_ticks: 0,
             transfers: Vec::new(),
+            held_transfers: Vec::new(),
             led: None,
         }
     }
@@ -477,7 +480,7 @@ impl Replica {
     pub fn outstanding(&self) -> Outstanding {
         let (lookups, set_aside, in_line) = self.receives.outstanding();
         Outstanding {
-            calls: self.calls.len() + self.transfers.len(),
+            calls: self.calls.len() + self.transfers.len() + self.held_transfers.len(),
             queued_bytes: self.queue.bytes(),
             entries: self.proposed.len(),
             in_flight: self.in_flight,
@@ -500,6 +503,7 @@ impl Replica {
         self.end_waits();
         self.propose_time();
         self.leave_full_disk();
+        self.begin_held_transfers();
         self.answer_transfers();
         self.report_settled();
     }
@@ -631,13 +635,20 @@ impl Replica {
         let full =
             self.free_bytes.get(&self.raft.id()).is_some_and(|free| *free < self.settings.reserve_bytes);
         if full && self.raft.is_leader() && self.has_quorum_room() {
-            let roomy =
-                |id: &NodeId| self.free_bytes.get(id).is_none_or(|free| *free >= self.settings.reserve_bytes);
-            if let Some(to) = self.raft.best_successor().filter(roomy) {
+            let has_room =
+                |id: NodeId| self.free_bytes.get(&id).is_none_or(|free| *free >= self.settings.reserve_bytes);
+            // Acknowledging goes on here, so one that still replays is waited for.
+            let fits = |id: NodeId| has_room(id) && !self.is_peer_replaying(id);
+            if let Some(to) = self.raft.best_successor_among(fits) {
                 // Refused only while a hand-over is under way.
                 let _ = self.raft.transfer_leadership(to);
             }
         }
+    }
+
+    /// True if this leader's peer has not said yet that it has applied what was committed when it started.
+    fn is_peer_replaying(&self, peer: NodeId) -> bool {
+        self.raft.status().peers.iter().any(|status| status.id == peer && status.replaying)
     }
 }
 

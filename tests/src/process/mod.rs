@@ -224,6 +224,13 @@ impl Cluster {
         http.request("GET", "/metrics", b"").expect("the operations port is open").text
     }
 
+    /// The same of a node whose operations port may not be open yet.
+    #[must_use]
+    pub fn try_metrics(&self, node: usize) -> Option<String> {
+        let http = Http::new(self.operations[node]).with_timeout(Duration::from_secs(5));
+        http.request("GET", "/metrics", b"").ok().map(|answer| answer.text)
+    }
+
     /// The value of a series of a node, such as `name` or `name{label="value"}`.
     ///
     /// # Panics
@@ -266,6 +273,25 @@ impl Cluster {
             assert!(begun.elapsed() < Duration::from_secs(20), "no leader for 20 s:\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits until a node says that it is ready.
+    ///
+    /// # Panics
+    /// If it does not within twenty seconds, or its operations port is not open.
+    pub fn wait_ready(&self, node: usize) {
+        let begun = Instant::now();
+        while !self.is_ready(node) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "node {node} is not ready:\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether a node says that it is ready; one that cannot be asked is not.
+    #[must_use]
+    pub fn is_ready(&self, node: usize) -> bool {
+        let http = Http::new(self.operations[node]).with_timeout(Duration::from_secs(5));
+        http.request("GET", "/readyz", b"").is_ok_and(|answer| answer.code == 200)
     }
 
     fn says_it_leads(&self, node: usize) -> bool {

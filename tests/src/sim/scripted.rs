@@ -17,7 +17,7 @@ use super::{Violation, view};
 use raftqueue_node::api::{
     LeaseId, LeaseResult, NewMessage, Outcome, Reason, Request, Response, SessionId, SessionStep, TopicInfo,
 };
-use raftqueue_node::replica::{self, CallId};
+use raftqueue_node::replica::{self, CallId, Counters};
 use std::collections::BTreeMap;
 
 /// The one topic of a script.
@@ -159,6 +159,18 @@ impl Script {
             let mut running = world.nodes.iter().filter_map(|node| node.replica());
             running.all(|replica| replica.applied() == committed)
         });
+    }
+
+    /// Whether a node that runs has yet to apply what was committed when it started.
+    #[must_use]
+    pub fn is_replaying(&self, node: usize) -> bool {
+        self.world.nodes[node].raft().is_none_or(raftqueue_raft::Raft::is_replaying)
+    }
+
+    /// What a node that runs has counted since it was started.
+    #[must_use]
+    pub fn counters(&self, node: usize) -> Counters {
+        self.world.nodes[node].replica().map(|replica| replica.view().counters).unwrap_or_default()
     }
 
     /// The last index of a node's log, as it knows it.
