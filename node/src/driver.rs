@@ -35,6 +35,8 @@ const APPLY_BYTES_MAX: u64 = 4 << 20;
 const UNREADABLE_PAUSE: Duration = Duration::from_millis(100);
 /// A node that is so many entries behind is not ready.
 const READY_LAG_MAX: u64 = 10_000;
+/// Log time that is so far ahead of the clocks is spoken of: two leaders may differ by as much whose clocks are well enough.
+const AHEAD_TOLD_MS: u64 = 1_000;
 /// How long a leader may be unknown before a node is not ready.
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 
@@ -149,6 +151,8 @@ pub(crate) struct Driver {
     disk_stalled: bool,
     pace: Pace,
     census: Census,
+    /// It was said in the log that log time is ahead of the clocks.
+    is_ahead_told: bool,
     last_tick: Instant,
     leader_seen: Instant,
     ended: Option<Ended>,
@@ -167,6 +171,7 @@ impl Driver {
             disk_stalled: false,
             pace,
             census: Census::default(),
+            is_ahead_told: false,
             last_tick: now,
             leader_seen: now,
             ended: None,
@@ -299,6 +304,7 @@ impl Driver {
         let view = self.parts.replica.view();
         self.publish(&view);
         self.parts.metrics.observe(&view, stalled, lag);
+        self.tell_of_clocks(view.log_time_ahead_ms);
         let published_ms = |topic, offset| self.parts.bodies.published_ms(topic, offset);
         // Before, there are only states of the past to show.
         if !view.raft.replaying
@@ -306,6 +312,18 @@ impl Driver {
         {
             self.parts.metrics.counted(found, self.parts.replica.receives_waiting());
         }
+    }
+
+    /// Says once, each time that it happens, that log time does not follow the clocks.
+    fn tell_of_clocks(&mut self, ahead_ms: u64) {
+        if ahead_ms > AHEAD_TOLD_MS && !self.is_ahead_told {
+            tracing::warn!(
+                ahead_ms,
+                "the clocks were set back, or had been ahead: until they have caught up, log time runs at nine tenths of \
+                 their rate, so leases, delays and times to live last a ninth longer"
+            );
+        }
+        self.is_ahead_told = ahead_ms > 0 && (self.is_ahead_told || ahead_ms > AHEAD_TOLD_MS);
     }
 
     fn perform(&mut self) {

@@ -18,8 +18,8 @@ pub(crate) use census::Census;
 pub(crate) use pace::{Pace, Progress};
 use process::Process;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use raftqueue_raft::{RoleKind, RoleState};
 use std::path::Path;
@@ -60,6 +60,7 @@ pub struct Metrics {
     entries_proposed: IntCounter,
     entries_overtaken: IntCounter,
     commands_applied: IntCounter,
+    log_time_ahead_seconds: Gauge,
     messages: IntCounterVec,
     bytes_published: IntCounter,
     leases_expired: IntCounter,
@@ -147,6 +148,13 @@ impl Metrics {
             "How late the ticks of the driver were, one every 10 ms.",
             prometheus::exponential_buckets(0.000_5, 2.0, 14).expect("valid buckets"),
         );
+        let log_time_ahead_seconds = Gauge::new(
+            "raftqueue_log_time_ahead_seconds",
+            "How far log time is ahead of the voters' clocks, on the leader. Until they have caught up it runs at nine tenths \
+             of their rate.",
+        )
+        .expect("the name is valid");
+        r.register(Box::new(log_time_ahead_seconds.clone())).expect("the name is new");
         Self {
             has_leader: gauge(&r, "raftqueue_raft_has_leader", "1 if this node knows a leader."),
             is_leader: gauge(&r, "raftqueue_raft_is_leader", "1 if this node leads."),
@@ -242,6 +250,7 @@ impl Metrics {
                 "raftqueue_commands_applied_total",
                 "Commands applied since this node has replayed its log.",
             ),
+            log_time_ahead_seconds,
             messages: counters(
                 &r,
                 "raftqueue_messages_total",
@@ -336,6 +345,7 @@ impl Metrics {
         self.disk_stalled.set(i64::from(disk_stalled));
         self.open_calls.set(as_gauge(view.calls as u64));
         self.queued_bytes.set(as_gauge(view.queued_bytes as u64));
+        self.log_time_ahead_seconds.set(Duration::from_millis(view.log_time_ahead_ms).as_secs_f64());
         self.tick_lag_seconds.observe(tick_lag.as_secs_f64());
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let leader = view.raft.role.leader.map(|leader| leader.0);

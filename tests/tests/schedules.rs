@@ -338,6 +338,21 @@ fn rule_5_1_a_new_leader_whose_clock_is_an_hour_ahead_knows_better_ones() {
 }
 
 #[test]
+fn rule_5_1_clocks_that_were_all_set_back_make_a_lease_at_most_a_ninth_longer() {
+    for nodes in [1, 3] {
+        let mut script = Script::new(nodes);
+        script.publish(&[1]);
+        script.lease(10_000);
+        (0..nodes).for_each(|node| script.jump_clock(node, -HOUR_MS));
+        script.pass_ms(9_500);
+        assert_eq!(script.counts().1, 1, "it never ends early");
+        script.pass_ms(1_700);
+        assert_eq!((script.counts().0, script.counts().1), (1, 0), "{nodes} nodes");
+        script.end();
+    }
+}
+
+#[test]
 fn rule_5_2_leases_and_messages_expire_while_nobody_asks_for_anything() {
     let mut script = Script::new(3);
     script.publish(&[1]);

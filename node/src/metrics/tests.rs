@@ -45,6 +45,7 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("queues: rates", &["raftqueue_topic_published_total", "raftqueue_topic_settled_total"]),
     ("oldest message", &["raftqueue_oldest_ready_seconds"]),
     ("consumers", &["raftqueue_receives_waiting"]),
+    ("clocks", &["raftqueue_log_time_ahead_seconds"]),
     ("back-pressure", &["raftqueue_calls_refused_total", "raftqueue_calls_queued_bytes"]),
 ];
 

@@ -2,8 +2,8 @@
 //!
 //! All time in the queue comes from these stamps, so one wrong clock must not end every lease or keep one for ever. A
 //! leader knows the wall clocks of the other voters from their replies, and keeps its own within half a second of the
-//! median. A stamp never goes back; where the clocks were set back, or there is only one, log time runs on at half speed
-//! until they have caught up: it never stands still.
+//! median. A stamp never goes back; where the clocks were set back, log time runs on at nine tenths of the monotonic rate
+//! until they have caught up: it never stands still, and what lasts by it lasts at most a ninth longer.
 
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ pub(super) struct Clock {
     offsets: BTreeMap<NodeId, i128>,
     /// The last stamp that came from the clocks, and when that was. Log time runs on from here.
     base: (u64, u64),
+    /// By how much the last stamp made here was ahead of the clocks.
+    ahead_ms: u64,
 }
 
 impl Clock {
@@ -60,13 +62,20 @@ impl Clock {
         if wall > running {
             self.base = (wall, now.mono_ms);
         }
+        self.ahead_ms = running.saturating_sub(wall);
         wall.max(running)
     }
 
-    /// Log time at half speed since the last stamp that came from a clock.
+    /// By how much log time was ahead of the clocks when this node last made a stamp.
+    pub(super) fn ahead_ms(&self) -> u64 {
+        self.ahead_ms
+    }
+
+    /// Log time at nine tenths of the speed since the last stamp that came from a clock.
     fn running(&self, now: Now) -> u64 {
         let (stamp_ms, mono_ms) = self.base;
-        stamp_ms.saturating_add(now.mono_ms.saturating_sub(mono_ms) / 2)
+        let passed_ms = now.mono_ms.saturating_sub(mono_ms);
+        stamp_ms.saturating_add(passed_ms - passed_ms / 10)
     }
 }
 
@@ -112,13 +121,33 @@ mod tests {
     }
 
     #[test]
+    fn rule_5_1_where_clocks_were_set_back_what_lasts_ten_seconds_lasts_at_most_a_ninth_more() {
+        for clocks in [&NODES[..1], &NODES[..]] {
+            let mut clock = Clock::default();
+            let mut at = |mono_ms, wall_ms| {
+                let now = now(mono_ms, wall_ms);
+                clocks[1..].iter().for_each(|node| clock.heard(*node, wall_ms, now));
+                (clock.stamp(NODES[0], clocks.iter().copied(), now), clock.ahead_ms())
+            };
+            assert_eq!(at(0, 9_000_000), (9_000_000, 0));
+            // All of them at once, by an hour.
+            assert_eq!(at(10_000, 5_410_000), (9_009_000, 3_599_000), "{} clocks", clocks.len());
+            assert_eq!(at(11_112, 5_411_112), (9_010_001, 3_598_889));
+            // The gap closes at a tenth of the rate, and then the clocks are followed again.
+            assert_eq!(at(35_990_000, 41_390_000), (41_391_000, 1_000));
+            assert_eq!(at(36_001_000, 41_401_000), (41_401_000, 0));
+            assert_eq!(at(36_002_000, 41_402_000), (41_402_000, 0));
+        }
+    }
+
+    #[test]
     fn rule_5_1_a_clock_set_back_slows_time_but_never_stops_it() {
         let mut clock = Clock::default();
         let alone = |clock: &mut Clock, at| clock.stamp(NODES[0], NODES[..1].iter().copied(), at);
         assert_eq!(alone(&mut clock, now(100, 50_000)), 50_000);
         let stamps: Vec<u64> = (1..=1_000).map(|ms| alone(&mut clock, now(100 + ms, 10_000 + ms))).collect();
         assert!(
-            stamps.is_sorted() && stamps[999] == 50_500,
+            stamps.is_sorted() && stamps[999] == 50_900,
             "a second of stamps every millisecond: {}",
             stamps[999]
         );
@@ -130,6 +159,6 @@ mod tests {
     fn rule_5_1_a_new_leader_goes_on_from_the_last_stamp_in_the_log() {
         let mut clock = Clock::default();
         clock.passed(80_000, now(10, 0));
-        assert_eq!(stamp(&mut clock, now(30, 70_000)), 80_010);
+        assert_eq!(stamp(&mut clock, now(30, 70_000)), 80_018);
     }
 }

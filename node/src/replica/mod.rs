@@ -258,6 +258,8 @@ pub struct View {
     pub calls: usize,
     /// Bytes of calls that wait to be proposed.
     pub queued_bytes: usize,
+    /// By how much log time is ahead of the voters' clocks, on a leader: while it is, it runs at nine tenths of their rate.
+    pub log_time_ahead_ms: u64,
     /// Numbers that only rise.
     pub counters: Counters,
 }
@@ -471,6 +473,7 @@ impl Replica {
             configuration: self.raft.configuration().clone(),
             calls: self.calls.len(),
             queued_bytes: self.queue.bytes(),
+            log_time_ahead_ms: if self.raft.is_leader() { self.clock.ahead_ms() } else { 0 },
             counters: self.counters,
         }
     }

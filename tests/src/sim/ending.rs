@@ -224,7 +224,7 @@ impl World {
     }
 
     fn drain_topic(&mut self, topic: &str) -> Result<(), Violation> {
-        // Leases and delays end within seconds of log time; that may run at half speed behind clocks that were ahead.
+        // Leases and delays end within seconds of log time; that may run a tenth slower behind clocks that were ahead.
         for _ in 0..200 {
             let Some(info) = self.describe(topic)? else { return Ok(()) };
             let counts = &info.subscriptions[0];
