@@ -203,6 +203,25 @@ fn rule_2_7_a_leader_whose_disk_alone_is_full_hands_over() {
 }
 
 #[test]
+fn rule_2_7_a_leader_whose_disk_is_full_hands_over_to_one_that_has_room() {
+    for full_too in 0..4 {
+        let mut script = Script::new(5);
+        let leader = script.leader();
+        let full_too = script.others(leader)[full_too];
+        script.publish(&[1]);
+        script.fill_disk(full_too, 20_000);
+        script.fill_disk(leader, 20_000);
+        assert!(!script.thinks_it_leads(leader), "three others have room");
+        assert_ne!(script.leader(), full_too);
+        script.publish(&[2]);
+        script.make_room(full_too);
+        script.make_room(leader);
+        assert_eq!(script.pop(10), [1, 2]);
+        script.end();
+    }
+}
+
+#[test]
 fn rule_2_8_a_leader_whose_disk_hangs_hands_over_to_one_whose_disk_does_not() {
     let mut script = Script::new(5);
     let leader = script.leader();

@@ -43,6 +43,10 @@ use std::sync::Arc;
 /// Election timeouts for which a node that could not read its log neither leads, if others can, nor campaigns.
 const UNREADABLE_ELECTIONS: u32 = 4;
 
+/// Election timeouts from one hand-over because of a full disk to the next: while one is under way nothing is proposed, and
+/// a peer that never takes over must not keep the cluster from acknowledging.
+const FULL_DISK_ELECTIONS: u32 = 10;
+
 /// Settings of one replica. Those that decide the outcome of a command are written into the command by the leader.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -319,6 +323,8 @@ pub struct Replica {
     disk_stalled: bool,
     /// For so many ticks this node leaves leading to others, as its log could not be read.
     unreadable_ticks: u32,
+    /// Ticks until a full disk may cause a hand-over again.
+    full_disk_pause_ticks: u32,
     /// Calls that asked for a transfer of leadership.
     transfers: Vec<CallId>,
     /// Those whose target is not known to be through with its log.
@@ -354,6 +360,7 @@ impl Replica {
             counters: Counters::default(),
             disk_stalled: false,
             unreadable_ticks: 0,
+            full_disk_pause_ticks: 0,
             transfers: Vec::new(),
             held_transfers: Vec::new(),
             led: None,
@@ -559,6 +566,8 @@ impl Replica {
         if self.led.is_some() && self.led != leads {
             self.in_flight = 0;
             self.queue.clear();
+            // A `Time` that was queued or proposed may never be applied.
+            self.deadlines.time_applied();
             self.reads.clear();
             self.receives.clear();
             let dropped: Vec<CallId> = self
@@ -635,14 +644,16 @@ impl Replica {
 
     /// A leader whose own disk is full, alone, lets another lead.
     fn leave_full_disk(&mut self) {
+        self.full_disk_pause_ticks = self.full_disk_pause_ticks.saturating_sub(1);
         let full =
             self.free_bytes.get(&self.raft.id()).is_some_and(|free| *free < self.settings.reserve_bytes);
-        if full && self.raft.is_leader() && self.has_quorum_room() {
+        if full && self.raft.is_leader() && self.full_disk_pause_ticks == 0 && self.has_quorum_room() {
             let has_room =
                 |id: NodeId| self.free_bytes.get(&id).is_none_or(|free| *free >= self.settings.reserve_bytes);
             // Acknowledging goes on here, so one that still replays is waited for.
             let fits = |id: NodeId| has_room(id) && !self.is_peer_replaying(id);
             if let Some(to) = self.raft.best_successor_among(fits) {
+                self.full_disk_pause_ticks = FULL_DISK_ELECTIONS * self.settings.raft.election_ticks;
                 // Refused only while a hand-over is under way.
                 let _ = self.raft.transfer_leadership(to);
             }

@@ -202,12 +202,10 @@ impl Replica {
                 "the oldest messages of this topic cannot be read here",
             );
         }
-        let plan = match self.plan(id) {
-            Ok(plan) => plan,
-            Err(failure) => {
-                self.receives.give_back(place, offsets.into_iter());
-                return self.answer(id, Err(failure));
-            }
+        let Ok(plan) = self.plan(id) else {
+            self.receives.give_back(place, offsets.into_iter());
+            // The topic has gone meanwhile, as far as is known here: said only once a read confirms it.
+            return self.try_receive(id, false);
         };
         let mut bytes = 0;
         let fitting = found

@@ -1,8 +1,11 @@
 //! What only a whole replica shows. Everything else about it is the simulator's.
 
-use super::{Actions, CallId, Event, Now, Replica, Settings, Stage};
-use crate::api::{Failure, Reason, Request, Response, TopicOptions};
-use raftqueue_raft::{self as raft, Configuration, Index, Member, MemberKind, NodeId};
+use super::{Actions, CallId, Event, LookupId, Now, Replica, Settings, Stage};
+use crate::api::{Failure, NewMessage, Reason, Request, Response, TopicOptions};
+use raftqueue_queue::Candidate;
+use raftqueue_raft::{
+    self as raft, Configuration, Envelope, GroupId, Index, Member, MemberKind, Message, NodeId, Term,
+};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -59,13 +62,86 @@ impl Alone {
     }
 }
 
+impl Alone {
+    /// Another node says this, of a term so much later.
+    fn hear(&mut self, terms_later: u64, message: Message) {
+        let raft = self.replica.raft();
+        let term = Term(raft.term().0 + terms_later);
+        let envelope = Envelope { from: NodeId(9), to: raft.id(), group: GroupId(0), term, message };
+        self.handle(Event::Receive(envelope, None));
+    }
+
+    /// Asks, and has the answer at once.
+    fn ask(&mut self, id: u64, request: Request) -> Response {
+        self.call(id, request, 1_000);
+        self.perform();
+        self.answers.remove(&CallId(id)).expect("answered").expect("without a failure")
+    }
+}
+
+fn create() -> Request {
+    Request::CreateTopic { topic: "t".into(), options: TopicOptions::default(), request_id: None }
+}
+
+fn publish() -> Request {
+    let message = NewMessage { body: "x".into(), ..NewMessage::default() };
+    Request::Publish { topic: "t".into(), session: None, messages: vec![message] }
+}
+
+const FOUND: Candidate = Candidate { offset: 0, size: 1, deadline_ms: None };
+
+#[test]
+fn rule_5_2_a_time_command_that_was_lost_with_the_lead_is_proposed_again() {
+    let mut alone = Alone::leading();
+    alone.ask(0, create());
+    alone.ask(1, publish());
+    alone.call(2, receive(0, Some(1_000)), 1_000);
+    alone.perform();
+    alone.handle(Event::LookedUp(LookupId(1), vec![FOUND]));
+    alone.perform();
+    assert!(alone.answers.remove(&CallId(2)).expect("leased").is_ok());
+    while alone.replica.log_time_ms() < alone.replica.state().earliest_deadline_ms().expect("leased") {
+        alone.mono_ms += 1;
+        alone.handle(Event::Tick);
+    }
+    // The lease is over, and the command that says so waits when the lead goes and comes back between two ticks.
+    let led = alone.replica.raft().term();
+    alone.hear(1, Message::Heartbeat { commit: Index(0), round: 1 });
+    alone.perform();
+    alone.hear(0, Message::TimeoutNow);
+    alone.perform();
+    assert!(alone.replica.raft().is_leader() && alone.replica.raft().term() > led);
+    (0..3).for_each(|_| alone.tick());
+    assert_eq!(alone.replica.view().counters.leases_expired, 1);
+}
+
+#[test]
+fn a_topic_that_goes_while_a_receive_looks_up_is_missed_only_at_a_read_index() {
+    let mut alone = Alone::leading();
+    alone.ask(0, create());
+    alone.ask(1, publish());
+    alone.call(2, long_poll(0), 1_000);
+    alone.perform();
+    alone.ask(3, Request::DeleteTopic { topic: "t".into() });
+    alone.handle(Event::LookedUp(LookupId(1), vec![FOUND]));
+    // Another leader may have made the topic again.
+    assert_eq!(alone.replica.calls[&CallId(2)].stage, Stage::Reading);
+    alone.perform();
+    let failure = alone.answers.remove(&CallId(2)).expect("answered").expect_err("it is gone");
+    assert_eq!(failure.reason, Reason::TopicNotFound);
+}
+
 fn long_poll(wait_ms: u64) -> Request {
+    receive(wait_ms, None)
+}
+
+fn receive(wait_ms: u64, lease_ms: Option<u64>) -> Request {
     Request::Receive {
         topic: "t".into(),
         subscription: String::new(),
         messages_max: 1,
         bytes_max: 1,
-        lease_ms: None,
+        lease_ms,
         wait_ms,
     }
 }
