@@ -3,7 +3,7 @@
 //! A pass is `observe, validate, plan, build, apply, status`, in [`pass`]; here is what calls it: the watches, how many passes run
 //! at once, how long to wait after one that failed. An object that cannot be read does not hold up the others.
 
-use crate::apply::{apply, take};
+use crate::apply::{apply, own_claims, take};
 use crate::build::build;
 use crate::crd::{RaftQueue, RaftQueueStatus, Reason};
 use crate::events;
@@ -11,7 +11,7 @@ use crate::health::Health;
 use crate::metrics::PassResult;
 use crate::names::{INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
 use crate::observe::observe;
-use crate::plan::{Pace, Step, plan};
+use crate::plan::{Correction, Pace, Step, plan};
 use crate::status::{self, answer, answer_unseen};
 use crate::validate::{asked, validate};
 use futures_util::{StreamExt, future::BoxFuture};
@@ -310,6 +310,11 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     let mut failure = None;
     if let Some(shape) = &plan.shape {
         failure = apply(client, &asked, &seen, &build(&asked, shape)).await.err();
+        if failure.is_none() {
+            let corrected = |correction: &Correction| events::event_of_correction(&asked.name, *correction);
+            told.extend(plan.corrections.iter().map(corrected));
+            failure = own_claims(client, &asked, &plan.claims).await.err();
+        }
     }
     if let (None, Some(step)) = (&failure, &plan.step) {
         match take(client, &asked, step).await {

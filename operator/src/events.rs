@@ -3,7 +3,7 @@
 //! They follow from the conditions before and after a pass, so that an operator that was restarted tells nothing twice.
 
 use crate::crd::{ConditionType, RaftQueueStatus, Reason, condition};
-use crate::plan::Step;
+use crate::plan::{Correction, Step};
 use kube::runtime::events::{Event, EventType};
 
 /// Most bytes of a note that the API server takes.
@@ -74,6 +74,31 @@ pub fn event_of(step: &Step) -> Event {
             "DeletePod",
             &format!(
                 "{pod} did not run and was made from an older template: deleted, so that it is made anew"
+            ),
+        ),
+    }
+}
+
+/// The event of a correction that was made.
+#[must_use]
+pub fn event_of_correction(name: &str, correction: Correction) -> Event {
+    match correction {
+        Correction::Scaled { by_hand, to } => event(
+            EventType::Warning,
+            "ScaledByHand",
+            "SetReplicas",
+            &format!(
+                "StatefulSet {name} was scaled to {by_hand} by hand: set back to {to}. Its claims are kept. How many nodes \
+                 there are is for spec.replicas of the RaftQueue to say"
+            ),
+        ),
+        Correction::Retention => event(
+            EventType::Warning,
+            "RetentionCorrected",
+            "KeepClaims",
+            &format!(
+                "StatefulSet {name} would have deleted disks when scaled or deleted: it keeps them now. What becomes of the \
+                 disks is for spec.storage.retention of the RaftQueue to say"
             ),
         ),
     }

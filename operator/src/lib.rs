@@ -10,6 +10,8 @@ pub mod config;
 pub mod controller;
 pub mod crd;
 pub mod events;
+#[cfg(test)]
+mod fake;
 pub mod health;
 pub mod lease;
 pub mod metrics;

@@ -18,6 +18,8 @@ pub const CONTAINER: &str = "node";
 pub const DATA_VOLUME: &str = "data";
 /// The file with a node's settings, in the ConfigMap.
 pub const SETTINGS_FILE: &str = "settings.json";
+/// What a StatefulSet says to keep its claims.
+pub const RETAIN: &str = "Retain";
 /// User and group of the node's image.
 pub const USER: i64 = 65532;
 
@@ -58,6 +60,14 @@ pub fn claim(node: &str) -> String {
     format!("{DATA_VOLUME}-{node}")
 }
 
+/// The node whose claim this is; absent where it is no claim of a node of this cluster.
+#[must_use]
+pub fn node_of_claim<'a>(name: &str, claim: &'a str) -> Option<&'a str> {
+    let node = claim.strip_prefix(DATA_VOLUME)?.strip_prefix('-')?;
+    let ordinal = node.strip_prefix(name)?.strip_prefix('-')?;
+    (!ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit())).then_some(node)
+}
+
 /// The nodes of a cluster of this size, in order of their ordinals.
 #[must_use]
 pub fn nodes(name: &str, replicas: i32) -> Vec<String> {
@@ -86,4 +96,19 @@ pub fn as_text(labels: &BTreeMap<String, String>) -> String {
 
 fn labels_of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| (format!("app.kubernetes.io/{key}"), (*value).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_names_its_node() {
+        assert_eq!(node_of_claim("demo", &claim("demo-12")), Some("demo-12"));
+        for other in
+            ["data-demo-1-copy", "data-demo-", "data-demo", "data-demo-a-1", "old-demo-1", "data-shop-1"]
+        {
+            assert_eq!(node_of_claim("demo", other), None, "{other}");
+        }
+    }
 }

@@ -81,6 +81,8 @@ pub struct SetSeen {
     pub size: Option<String>,
     /// Storage class in its claim template.
     pub class: Option<String>,
+    /// It deletes no claim, neither when it is scaled nor when it is deleted.
+    pub keeps_disks: bool,
     /// Revision of its newest template; absent while Kubernetes has not looked at that template yet.
     pub revision: Option<String>,
     /// Why Kubernetes makes no pods, in its own words.
@@ -133,12 +135,31 @@ pub enum TroubleKind {
 /// A disk's claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimSeen {
+    /// Which claim, among all that ever have this name.
+    pub uid: String,
+    /// The version that was seen.
+    pub version: String,
+    /// It is being deleted, and goes once no pod uses it.
+    pub deleting: bool,
+    /// With whom it is deleted.
+    pub owners: Vec<OwnerSeen>,
     /// It has a volume.
     pub bound: bool,
     /// The size it asks for.
     pub size: Option<String>,
     /// Its storage class.
     pub class: Option<String>,
+}
+
+/// An owner of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerSeen {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Which one, among all that ever have this name.
+    pub uid: String,
 }
 
 /// What a node said when it was asked.

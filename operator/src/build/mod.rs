@@ -1,7 +1,7 @@
 //! From a shape to the children: typed objects, whole, as they are to be. PURE: nothing here can reach the API server.
 //!
 //! Every child carries the labels of [`crate::names`] and an owner reference to its RaftQueue, so that Kubernetes deletes it
-//! with that; claims carry none, since what becomes of the disks is for `spec.storage.retention` to say.
+//! with that. Claims are made by the StatefulSet, without one: what becomes of the disks is for `spec.storage.retention` to say.
 //!
 //! How to add a child: a function in a file of its own, a field in [`Resources`], and [`crate::apply`] stops compiling until
 //! it applies that.
@@ -55,17 +55,23 @@ pub fn build(asked: &Asked, shape: &Shape) -> Resources {
     }
 }
 
-/// Metadata of a child of this name.
-fn child(asked: &Asked, name: String) -> ObjectMeta {
-    let owner = OwnerReference {
+/// The RaftQueue as the owner of a claim: deleted with it, and controlled by nobody.
+#[must_use]
+pub fn owner_of_disks(asked: &Asked) -> OwnerReference {
+    OwnerReference {
         api_version: RaftQueue::api_version(&()).into_owned(),
         kind: RaftQueue::kind(&()).into_owned(),
         name: asked.name.clone(),
         uid: asked.uid.clone(),
-        controller: Some(true),
-        // Deleting the RaftQueue in the foreground waits until its pods are gone.
-        block_owner_deletion: Some(true),
-    };
+        ..OwnerReference::default()
+    }
+}
+
+/// Metadata of a child of this name.
+fn child(asked: &Asked, name: String) -> ObjectMeta {
+    // Deleting the RaftQueue in the foreground waits until its pods are gone.
+    let owner =
+        OwnerReference { controller: Some(true), block_owner_deletion: Some(true), ..owner_of_disks(asked) };
     ObjectMeta {
         name: Some(name),
         namespace: Some(asked.namespace.clone()),

@@ -3,6 +3,9 @@
 //! `Parallel`, since no node becomes ready before a majority runs; `OnDelete`, since only the operator may know when a pod can be
 //! spared. Whatever changes the template here changes it for every cluster in the world at the next upgrade of the operator: it
 //! restarts nothing, but each of them says then that its pods are older.
+//!
+//! It never deletes a claim, neither when scaled nor when deleted: scaled by a tired hand, it would take the disks of a majority.
+//! What becomes of the disks is said by owner references of the claims ([`crate::plan::ClaimChange`]).
 
 use super::child;
 use super::settings::DRAIN_MS_DEFAULT;
@@ -37,7 +40,6 @@ pub(super) fn build_stateful_set(asked: &Asked, shape: &Shape) -> StatefulSet {
     let mut metadata = child(asked, asked.name.clone());
     metadata.annotations =
         Some(BTreeMap::from([(names::MADE_FOR_ANNOTATION.to_owned(), shape.replicas.to_string())]));
-    let retention = asked.spec.storage.retention;
     StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {
@@ -50,8 +52,8 @@ pub(super) fn build_stateful_set(asked: &Asked, shape: &Shape) -> StatefulSet {
             }),
             selector: select(asked),
             persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
-                when_deleted: Some(format!("{:?}", retention.when_deleted)),
-                when_scaled: Some(format!("{:?}", retention.when_scaled)),
+                when_deleted: Some(names::RETAIN.into()),
+                when_scaled: Some(names::RETAIN.into()),
             }),
             volume_claim_templates: Some(vec![build_claim(asked, shape)]),
             template: build_template(asked, shape),

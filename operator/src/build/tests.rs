@@ -83,6 +83,19 @@ fn one_node_with_everything_said_that_joined() {
     golden(&asked, &shape(&asked, Bootstrap::Join(Some(cluster()))), "one-joined");
 }
 
+/// Scaled by a tired hand, a set that said anything else would take the disks of a majority.
+#[test]
+fn rule_10_7_the_set_keeps_its_claims_whatever_is_asked() {
+    for policy in ["Retain", "Delete"] {
+        let asked = of(json!({"storage": {"retention": {"whenDeleted": policy, "whenScaled": policy}}}));
+        let set = build(&asked, &shape(&asked, Bootstrap::Form)).stateful_set;
+        let retention = set.spec.unwrap().persistent_volume_claim_retention_policy.unwrap();
+        let kept = |policy: Option<String>| assert_eq!(policy.as_deref(), Some("Retain"));
+        kept(retention.when_deleted);
+        kept(retention.when_scaled);
+    }
+}
+
 /// A fresh cluster becomes ready without one restart: what changes when it has formed is not in the template.
 #[test]
 fn rule_1_7_forming_and_joining_have_one_template() {

@@ -54,12 +54,14 @@ impl Default for Storage {
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// When the RaftQueue is deleted. Delete throws all messages away with it; a kept disk is found again by a RaftQueue
-    /// of the same name.
+    /// When the RaftQueue is deleted. A kept disk is found again by a RaftQueue of the same name. Delete throws all
+    /// messages away with it: the RaftQueue becomes an owner of each claim. Deleting or scaling only the StatefulSet
+    /// never deletes a disk.
     #[serde(default)]
     pub when_deleted: Disposal,
-    /// When the cluster gets smaller. The removed member's disk is of no more use, as a removed member never comes back
-    /// under its old id; Delete is safe, since a member is removed only once the others hold everything.
+    /// When the cluster gets smaller. In this version clusters do not get smaller, so nothing is deleted for it, whatever
+    /// stands here. It will be the operator's own act, after the other members have confirmed that the node was removed;
+    /// the StatefulSet always keeps its claims.
     #[serde(default)]
     pub when_scaled: Disposal,
 }

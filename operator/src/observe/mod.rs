@@ -8,13 +8,13 @@ mod pods;
 
 use crate::crd::RaftQueue;
 use crate::names;
-use crate::observation::{Child, ClaimSeen, Observation, Ownership, SetSeen};
+use crate::observation::{Child, ClaimSeen, Observation, OwnerSeen, Ownership, SetSeen};
 use crate::validate::Asked;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -62,7 +62,7 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     child(Child::ServiceAccount, account.as_ref());
     child(Child::Budget, budget.as_ref());
     child(Child::StatefulSet, set.as_ref().map(|set| &set.metadata));
-    seen.claims = claims.items.iter().filter_map(see_claim).collect();
+    seen.claims = claims.items.iter().filter_map(|claim| see_claim(asked, claim)).collect();
     let Some(set) = set.filter(|set| is_ours(ownership(asked, &set.metadata))) else { return Ok(seen) };
     let uid = set.uid().unwrap_or_default();
     let own: Vec<Pod> = pods.items.into_iter().filter(|pod| is_owned_by(&pod.metadata, &uid)).collect();
@@ -119,6 +119,8 @@ fn see_set(set: &StatefulSet) -> SetSeen {
         .as_ref()
         .and_then(|claims| claims.first())
         .and_then(|claim| claim.spec.clone());
+    let keeps = |policy: &Option<String>| policy.as_deref().is_none_or(|policy| policy == names::RETAIN);
+    let retention = spec.persistent_volume_claim_retention_policy.as_ref();
     let container = spec.template.spec.as_ref().and_then(|pod| pod.containers.first());
     SetSeen {
         replicas: spec.replicas.unwrap_or(1),
@@ -127,16 +129,27 @@ fn see_set(set: &StatefulSet) -> SetSeen {
         image: container.and_then(|container| container.image.clone()),
         size: claim.as_ref().and_then(|claim| storage_of(claim.resources.as_ref()?.requests.as_ref()?)),
         class: claim.and_then(|claim| claim.storage_class_name),
+        keeps_disks: retention
+            .is_none_or(|retention| keeps(&retention.when_deleted) && keeps(&retention.when_scaled)),
         revision: status.update_revision.filter(|_| status.observed_generation >= set.metadata.generation),
         complaint: None,
     }
 }
 
-fn see_claim(claim: &PersistentVolumeClaim) -> Option<(String, ClaimSeen)> {
-    let name = claim.metadata.name.as_ref()?;
-    let node = name.strip_prefix(names::DATA_VOLUME)?.strip_prefix('-')?.to_owned();
+/// A claim of a node, which its name says; others with the same labels are none of ours.
+fn see_claim(asked: &Asked, claim: &PersistentVolumeClaim) -> Option<(String, ClaimSeen)> {
+    let node = names::node_of_claim(&asked.name, claim.metadata.name.as_ref()?)?.to_owned();
+    let owner = |owner: &OwnerReference| OwnerSeen {
+        kind: owner.kind.clone(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+    };
     let spec = claim.spec.as_ref();
     let seen = ClaimSeen {
+        uid: claim.uid().unwrap_or_default(),
+        version: claim.resource_version().unwrap_or_default(),
+        deleting: claim.metadata.deletion_timestamp.is_some(),
+        owners: claim.metadata.owner_references.iter().flatten().map(owner).collect(),
         bound: claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound"),
         size: spec.and_then(|spec| storage_of(spec.resources.as_ref()?.requests.as_ref()?)),
         class: spec.and_then(|spec| spec.storage_class_name.clone()),

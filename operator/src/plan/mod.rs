@@ -9,12 +9,14 @@
 //! cluster; ask for another number of nodes than the cluster has members; touch anything while disks of different clusters
 //! are about; delete a pod whose node runs.
 
+mod disks;
 mod findings;
 mod identity;
 #[cfg(test)]
 mod tests;
 mod trouble;
 
+pub use disks::ClaimChange;
 pub use identity::Identity;
 
 use crate::crd::{Finding, Phase};
@@ -26,6 +28,10 @@ use crate::validate::{Asked, Refusal};
 pub struct Plan {
     /// What the children are to be like; absent: they are left alone.
     pub shape: Option<Shape>,
+    /// What becomes of the disks when the object is deleted: changes to the owners of their claims.
+    pub claims: Vec<ClaimChange>,
+    /// What bringing the children in line undoes of others' doing, as far as people should know.
+    pub corrections: Vec<Correction>,
     /// The one step that touches a running pod, if any is due.
     pub step: Option<Step>,
     /// The cluster that the nodes belong to, once enough of them say so: the status keeps it.
@@ -68,6 +74,20 @@ pub enum Bootstrap {
     Join(Option<ClusterId>),
 }
 
+/// Something about the StatefulSet that is put right and told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Correction {
+    /// It was scaled by hand.
+    Scaled {
+        /// To this many pods.
+        by_hand: i32,
+        /// What it is set back to.
+        to: i32,
+    },
+    /// It would have deleted disks when scaled or deleted.
+    Retention,
+}
+
 /// A step that touches a running pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -104,6 +124,8 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
         cluster_id: identity.settled(),
         image: shape.image.clone(),
         nodes: asked.nodes(shape.replicas),
+        claims: if is_free { disks::changes(asked, seen) } else { Vec::new() },
+        corrections: if is_free { corrections(&shape, seen) } else { Vec::new() },
         step: if is_free { step(seen) } else { None },
         findings: verdict.findings,
         phase: verdict.phase,
@@ -145,6 +167,15 @@ fn replicas(asked: &Asked, members: Option<i32>, set: Option<&SetSeen>) -> i32 {
         (Some(_), Some(members)) if members == asked.spec.replicas => members,
         (Some(set), members) => set.made_for.or(members).unwrap_or(set.replicas),
     }
+}
+
+/// What of the StatefulSet is not as this operator made it.
+fn corrections(shape: &Shape, seen: &Observation) -> Vec<Correction> {
+    let Some(set) = &seen.set else { return Vec::new() };
+    // Where the operator itself changes the number, nobody else did.
+    let is_scaled = set.made_for == Some(shape.replicas) && set.replicas != shape.replicas;
+    let scaled = is_scaled.then_some(Correction::Scaled { by_hand: set.replicas, to: shape.replicas });
+    scaled.into_iter().chain((!set.keeps_disks).then_some(Correction::Retention)).collect()
 }
 
 /// A pod that Kubernetes would leave stuck with an older template for ever (kubernetes#67250), lowest name first. Its node

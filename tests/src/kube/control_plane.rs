@@ -132,6 +132,8 @@ fn api_server_arguments(state: &State) -> Vec<String> {
         format!("--service-cluster-ip-range={SERVICE_RANGE}"),
         "--allow-privileged=true".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
+        // As on OpenShift: what the operator may do there is shown here too.
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
         format!("--bind-address={ADDRESS}"),
         format!("--advertise-address={ADDRESS}"),
         "--secure-port=6443".to_owned(),

@@ -164,8 +164,7 @@ impl World {
                 address: None,
                 node,
             };
-            let claim = ClaimSeen { bound: true, size: Some("10Gi".into()), class: None };
-            seen.claims.insert(names::node("demo", *ordinal), claim);
+            seen.claims.insert(names::node("demo", *ordinal), disk(*ordinal));
             seen.pods.insert(names::node("demo", *ordinal), one);
         }
         seen.cluster = leading.map(|log| ClusterSeen {

@@ -3,13 +3,13 @@
 mod lives;
 mod situations;
 
-use super::{Bootstrap, Plan, Step, plan};
+use super::{Bootstrap, ClaimChange, Correction, Plan, Step, plan};
 use crate::crd::{ConditionType, Truth};
 use crate::crd::{Finding, RaftQueue, RaftQueueSpec, condition};
 use crate::names;
 use crate::observation::{
-    Child, ClaimSeen, ClusterId, ClusterSeen, MemberSeen, NodeAnswer, NodeSeen, Observation, Ownership,
-    PodSeen, SetSeen, Trouble, TroubleKind,
+    Child, ClaimSeen, ClusterId, ClusterSeen, MemberSeen, NodeAnswer, NodeSeen, Observation, OwnerSeen,
+    Ownership, PodSeen, SetSeen, Trouble, TroubleKind,
 };
 use crate::validate::{Asked, asked, validate};
 
@@ -68,8 +68,7 @@ fn fresh(count: i32) -> Observation {
     let mut seen = made(count);
     for ordinal in 0..count {
         let name = names::node("demo", ordinal);
-        let claim = ClaimSeen { bound: true, size: Some("10Gi".into()), class: None };
-        seen.claims.insert(name.clone(), claim);
+        seen.claims.insert(name.clone(), disk(ordinal));
         let answer =
             NodeAnswer { id: node_id(ordinal), not_ready_reason: "forming".into(), ..NodeAnswer::default() };
         let pod = PodSeen {
@@ -84,6 +83,19 @@ fn fresh(count: i32) -> Observation {
         seen.pods.insert(name, pod);
     }
     seen
+}
+
+/// The claim of a node's disk.
+fn disk(ordinal: i32) -> ClaimSeen {
+    ClaimSeen {
+        uid: format!("claim-{ordinal}"),
+        version: "1".into(),
+        deleting: false,
+        owners: Vec::new(),
+        bound: true,
+        size: Some("10Gi".into()),
+        class: None,
+    }
 }
 
 /// Children without pods.
@@ -105,6 +117,7 @@ fn made(count: i32) -> Observation {
             image: Some("node:1".into()),
             size: Some("10Gi".into()),
             class: None,
+            keeps_disks: true,
             revision: Some("demo-new".into()),
             complaint: None,
         }),

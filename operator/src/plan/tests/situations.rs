@@ -1,7 +1,7 @@
 //! Situations, each with what is to be done and said.
 
 use super::*;
-use crate::crd::{Phase, Reason};
+use crate::crd::{Disposal, Phase, Reason};
 
 /// `ConditionType=Truth/Reason` of a plan, for comparing.
 fn said(plan: &Plan, about: ConditionType) -> (Truth, Reason) {
@@ -165,6 +165,80 @@ fn a_stateful_set_scaled_by_hand_is_put_right() {
 }
 
 #[test]
+fn a_hand_on_the_stateful_set_is_told_of_and_a_change_of_our_own_is_not() {
+    let id = cluster(7);
+    let mut seen = well(3, id);
+    assert_eq!(planned(&latched(3, id), &seen).corrections, []);
+    seen.set.as_mut().unwrap().replicas = 1;
+    seen.set.as_mut().unwrap().keeps_disks = false;
+    let scaled = Correction::Scaled { by_hand: 1, to: 3 };
+    assert_eq!(planned(&latched(3, id), &seen).corrections, [scaled, Correction::Retention]);
+    let mut paused = latched(3, id);
+    paused.spec.paused = true;
+    assert_eq!(planned(&paused, &seen).corrections, [], "nothing is corrected");
+    // Made for one before the kept disks could be seen: the operator's own number.
+    seen.set.as_mut().unwrap().made_for = Some(1);
+    assert_eq!(planned(&latched(3, id), &seen).corrections, [Correction::Retention]);
+}
+
+fn owner(kind: &str, name: &str, uid: &str) -> OwnerSeen {
+    OwnerSeen { kind: kind.into(), name: name.into(), uid: uid.into() }
+}
+
+/// The changes for a cluster whose first disk has these owners.
+fn changes(when_deleted: Disposal, owners: &[OwnerSeen]) -> Vec<ClaimChange> {
+    let id = cluster(7);
+    let mut seen = well(1, id);
+    seen.claims.get_mut("demo-0").unwrap().owners = owners.to_vec();
+    let mut asked = latched(1, id);
+    asked.spec.storage.retention.when_deleted = when_deleted;
+    planned(&asked, &seen).claims
+}
+
+#[test]
+fn rule_10_7_disks_go_with_the_object_only_where_it_says_so() {
+    let ours = owner("RaftQueue", "demo", "uid-1");
+    let change = |own, disown: &[&str]| ClaimChange {
+        claim: "data-demo-0".into(),
+        uid: "claim-0".into(),
+        version: "1".into(),
+        own,
+        disown: disown.iter().map(|uid| (*uid).to_owned()).collect(),
+    };
+    assert_eq!(changes(Disposal::Retain, &[]), []);
+    assert_eq!(changes(Disposal::Delete, &[]), [change(true, &[])]);
+    assert_eq!(changes(Disposal::Delete, std::slice::from_ref(&ours)), []);
+    assert_eq!(changes(Disposal::Retain, &[ours]), [change(false, &["uid-1"])], "the policy has turned");
+}
+
+#[test]
+fn rule_10_7_a_claim_never_goes_with_its_set_or_its_pod() {
+    let (set, pod) = (owner("StatefulSet", "demo", "set"), owner("Pod", "demo-0", "pod"));
+    let other = owner("Backup", "demo", "other");
+    for policy in [Disposal::Retain, Disposal::Delete] {
+        let changes = changes(policy, &[set.clone(), pod.clone(), other.clone()]);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].disown, ["set", "pod"], "{policy:?}: others are left alone");
+        assert_eq!(changes[0].own, policy == Disposal::Delete);
+    }
+}
+
+#[test]
+fn a_disk_that_goes_with_an_earlier_object_is_not_taken_over() {
+    let earlier = owner("RaftQueue", "demo", "uid-0");
+    assert_eq!(changes(Disposal::Retain, std::slice::from_ref(&earlier)), []);
+    assert_eq!(changes(Disposal::Delete, &[earlier]), []);
+    let mut seen = well(1, cluster(7));
+    seen.claims.get_mut("demo-0").unwrap().deleting = true;
+    let mut asked = latched(1, cluster(7));
+    asked.spec.storage.retention.when_deleted = Disposal::Delete;
+    assert_eq!(planned(&asked, &seen).claims, []);
+    seen.claims.get_mut("demo-0").unwrap().deleting = false;
+    asked.spec.paused = true;
+    assert_eq!(planned(&asked, &seen).claims, [], "paused");
+}
+
+#[test]
 fn a_stateful_set_deleted_by_hand_comes_back_with_the_members_it_had() {
     let id = cluster(7);
     let asked = Asked { members_kept: 3, ..Asked { latched: Some(id), ..demo(5) } };
@@ -320,7 +394,7 @@ fn disks_that_are_to_be_larger_are_told_and_kept() {
     asked.spec.storage.size = k8s_openapi::apimachinery::pkg::api::resource::Quantity("20Gi".into());
     let plan = planned(&asked, &well(3, id));
     assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::False, Reason::DisksCannotGrow));
-    assert_eq!(plan.shape.unwrap().disk_size, "10Gi", "a claim template cannot change");
+    assert_eq!(plan.shape.as_ref().unwrap().disk_size, "10Gi", "a claim template cannot change");
     asked.spec.storage.size.0 = "10240Mi".into();
     let plan = planned(&asked, &well(3, id));
     assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::True, Reason::AsAsked));

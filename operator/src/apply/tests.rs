@@ -1,0 +1,84 @@
+//! The calls that are made, against an API server that answers as each test says.
+
+use super::*;
+use crate::crd::{RaftQueue as Queue, RaftQueueSpec};
+use crate::fake::{Call, client, refusal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn demo() -> Asked {
+    let mut object = Queue::new("demo", RaftQueueSpec::default());
+    object.metadata.namespace = Some("shop".into());
+    object.metadata.uid = Some("uid-1".into());
+    crate::validate::asked(&object, "node:1")
+}
+
+const OBJECT: &str = "GET /apis/raftqueue.io/v1alpha1/namespaces/shop/raftqueues/demo";
+const CLAIM: &str = "PATCH /api/v1/namespaces/shop/persistentvolumeclaims/data-demo-0";
+
+fn change(own: bool, disown: &[&str]) -> ClaimChange {
+    ClaimChange {
+        claim: "data-demo-0".into(),
+        uid: "claim-0".into(),
+        version: "7".into(),
+        own,
+        disown: disown.iter().map(|uid| (*uid).to_owned()).collect(),
+    }
+}
+
+/// Answers with an object that is there for so many looks, and takes every patch.
+fn there_for(looks: usize) -> impl Fn(&Call) -> (u16, Value) + Clone + Send + Sync + 'static {
+    let left = Arc::new(AtomicUsize::new(looks));
+    move |call| {
+        if call.what != OBJECT {
+            return (200, json!({"metadata": {"name": "data-demo-0"}}));
+        }
+        let is_there =
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        match is_there {
+            true => (200, json!({"metadata": {"name": "demo", "uid": "uid-1"}})),
+            false => refusal(404, "NotFound"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_claim_is_given_to_an_object_that_is_there() {
+    let (client, calls) = client(there_for(2));
+    own_claims(&client, &demo(), &[change(true, &["set"])]).await.unwrap();
+    assert_eq!(calls.what(), [OBJECT, CLAIM, OBJECT]);
+    let patch = &calls.all()[1];
+    assert_eq!(patch.content_type, "application/strategic-merge-patch+json");
+    let owner =
+        json!({"apiVersion": "raftqueue.io/v1alpha1", "kind": "RaftQueue", "name": "demo", "uid": "uid-1"});
+    assert_eq!(
+        patch.body,
+        json!({"metadata": {"uid": "claim-0", "resourceVersion": "7",
+               "ownerReferences": [{"$patch": "delete", "uid": "set"}, owner]}})
+    );
+}
+
+/// Kubernetes deletes what belongs to an owner that is gone: `kubectl delete --cascade=orphan` in the middle of a pass.
+#[tokio::test]
+async fn no_claim_is_given_to_an_object_that_is_gone() {
+    let (client, calls) = client(there_for(0));
+    own_claims(&client, &demo(), &[change(true, &[])]).await.unwrap();
+    assert_eq!(calls.what(), [OBJECT]);
+}
+
+#[tokio::test]
+async fn a_claim_comes_back_from_an_object_that_went_meanwhile() {
+    let (client, calls) = client(there_for(1));
+    own_claims(&client, &demo(), &[change(true, &[])]).await.unwrap();
+    assert_eq!(calls.what(), [OBJECT, CLAIM, OBJECT, CLAIM]);
+    let given_back = json!({"metadata": {"uid": "claim-0",
+                            "ownerReferences": [{"$patch": "delete", "uid": "uid-1"}]}});
+    assert_eq!(calls.all()[3].body, given_back);
+}
+
+#[tokio::test]
+async fn a_claim_that_was_changed_meanwhile_is_left_for_the_next_pass() {
+    let (client, calls) = client(|_: &Call| refusal(409, "Conflict"));
+    own_claims(&client, &demo(), &[change(false, &["uid-1"])]).await.unwrap();
+    assert_eq!(calls.what(), [CLAIM], "taking off needs no look at the object");
+}
