@@ -2,6 +2,7 @@
 //!
 //! [`crate::observe`] makes it from the API server's objects and from the nodes' answers; tests make it by hand.
 
+use crate::crd::thousandths;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -262,6 +263,16 @@ impl PodSeen {
 }
 
 impl Observation {
+    /// The size of the smallest disk; absent where there is none.
+    #[must_use]
+    pub fn disk_size(&self) -> Option<String> {
+        self.claims
+            .values()
+            .filter_map(|claim| claim.size.as_ref())
+            .min_by_key(|size| thousandths(size))
+            .cloned()
+    }
+
     /// The views of all nodes that answered, by their names.
     pub fn answers(&self) -> impl Iterator<Item = (&str, &NodeAnswer)> {
         self.pods.iter().filter_map(|(name, pod)| pod.answer().map(|answer| (name.as_str(), answer)))

@@ -63,6 +63,7 @@ pub fn answer(
         // Once written it stays, until a person takes it out.
         cluster_id: asked.latched.or(plan.cluster_id).map(|id| id.to_string()),
         image: Some(plan.image.clone()),
+        disk_size: seen.disk_size(),
         members: members(plan, seen),
     }
 }

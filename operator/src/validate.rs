@@ -78,8 +78,9 @@ pub fn validate(asked: &Asked) -> Vec<Refusal> {
     for refused in crd::check_config(&asked.spec.config) {
         refuse(Reason::ConfigRefused, format!("spec.{refused}"));
     }
-    let size = &asked.spec.storage.size.0;
-    if crd::thousandths(size) < crd::thousandths(crd::SIZE_MIN) {
+    if let Some(size) = asked.disk_size()
+        && crd::thousandths(size) < crd::thousandths(crd::SIZE_MIN)
+    {
         refuse(
             Reason::ConfigRefused,
             format!("spec.storage.size is {size}, but must be a quantity of at least {}", crd::SIZE_MIN),
@@ -100,6 +101,12 @@ pub fn validate(asked: &Asked) -> Vec<Refusal> {
 }
 
 impl Asked {
+    /// The size that the disks are to have, where the spec says one.
+    #[must_use]
+    pub fn disk_size(&self) -> Option<&str> {
+        self.spec.storage.size.as_ref().map(|size| size.0.as_str())
+    }
+
     /// The nodes of a cluster of this size, in order of their ordinals.
     #[must_use]
     pub fn nodes(&self, replicas: i32) -> Vec<String> {
@@ -148,11 +155,15 @@ mod tests {
                 "spec.config threads is 0, but must be a whole number",
             ),
             (
-                Box::new(|o| o.spec.storage.size = Quantity("100Mi".into())),
+                Box::new(|o| o.spec.storage.size = Some(Quantity("100Mi".into()))),
                 Reason::ConfigRefused,
                 "at least 1Gi",
             ),
-            (Box::new(|o| o.spec.storage.size = Quantity("big".into())), Reason::ConfigRefused, "is big"),
+            (
+                Box::new(|o| o.spec.storage.size = Some(Quantity("big".into()))),
+                Reason::ConfigRefused,
+                "is big",
+            ),
             (Box::new(|o| o.metadata.name = Some("a.b".into())), Reason::NotReadable, "the name a.b has"),
             (Box::new(|o| o.metadata.name = Some("a".repeat(41))), Reason::NotReadable, "more than 40"),
         ];

@@ -22,7 +22,7 @@ fn shape(asked: &Asked, bootstrap: Bootstrap) -> Shape {
         replicas: asked.spec.replicas,
         bootstrap,
         image: asked.spec.image.clone().unwrap_or_else(|| asked.image_default.clone()),
-        disk_size: asked.spec.storage.size.0.clone(),
+        disk_size: asked.disk_size().unwrap_or("10Gi").to_owned(),
         disk_class: asked.spec.storage.storage_class_name.clone(),
     }
 }

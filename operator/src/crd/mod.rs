@@ -52,6 +52,14 @@ pub const REPLICAS_DEFAULT: i32 = 3;
 /// Greatest length of an image reference, in characters.
 pub const IMAGE_LENGTH_MAX: usize = 512;
 
+/// Where the disks are made, a size that is new is theirs or none. An unchanged one is not looked at again: it may be older than
+/// this rule, and must not hold up a change of something else.
+const SIZE_RULE: &str = "!has(self.spec.storage) || !has(self.spec.storage.size) || !has(self.status) || \
+    !has(self.status.diskSize) || (has(oldSelf.spec.storage) && has(oldSelf.spec.storage.size) && \
+    self.spec.storage.size == oldSelf.spec.storage.size) || !isQuantity(self.spec.storage.size) || \
+    !isQuantity(self.status.diskSize) || \
+    quantity(self.spec.storage.size).compareTo(quantity(self.status.diskSize)) == 0";
+
 /// What a user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -104,6 +112,10 @@ pub const IMAGE_LENGTH_MAX: usize = 512;
     ).as_str()),
     validation = Rule::new("!self.metadata.name.contains('.')").message(
         "metadata.name must not contain dots: it becomes part of the nodes' DNS names, where a dot separates names"
+    ),
+    validation = Rule::new(SIZE_RULE).message(
+        "storage.size must be that of the disks (status.diskSize tells it), or be left out: in this version disks neither grow \
+         nor shrink. Make a second RaftQueue with other disks and move the messages"
     ),
     validation = Rule::new("self.metadata.name.matches('^[a-z]')").message(
         "metadata.name must begin with a letter: the services of the cluster are named after it, and a service's name does"

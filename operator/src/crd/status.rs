@@ -63,6 +63,11 @@ pub struct RaftQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 
+    /// Size of the disks, of the smallest one where they differ; absent before there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = super::storage::QUANTITY_LENGTH_MAX))]
+    pub disk_size: Option<String>,
+
     /// The members of the cluster and the nodes that wait to become one, in order of their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

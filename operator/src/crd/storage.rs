@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-/// Size of a disk where none is given.
+/// Size of a disk that is made where none is given.
 pub const SIZE_DEFAULT: &str = "10Gi";
 /// Smallest disk: what a node leaves free (192Mi), and room for its log of 64Mi segments beside it.
 pub const SIZE_MIN: &str = "1Gi";
@@ -16,7 +16,7 @@ pub(super) const QUANTITY_LENGTH_MAX: usize = 32;
 const CLASS_LENGTH_MAX: usize = 253;
 
 /// The disks that hold the log, one a node.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::without_null)]
 #[x_kube(validation = Rule::new(
@@ -27,11 +27,12 @@ const CLASS_LENGTH_MAX: usize = 253;
      the other class and move the messages"
 ).reason(Reason::FieldValueForbidden))]
 pub struct Storage {
-    /// Size of each node's disk, such as 10Gi; at least 1Gi. It can never shrink. In this version disks that
-    /// exist do not grow either: the condition StorageReady says so.
-    #[serde(default = "size_default")]
+    /// Size of each node's disk, such as 10Gi; at least 1Gi. Where it is left out disks that exist stay as they are, and
+    /// new ones get 10Gi. In this version disks neither grow nor shrink: once they are made this is their size, which
+    /// `status.diskSize` tells, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "size_schema")]
-    pub size: Quantity,
+    pub size: Option<Quantity>,
 
     /// Storage class of the disks. Default: that of the Kubernetes cluster. It cannot be changed, added or removed
     /// later.
@@ -42,12 +43,6 @@ pub struct Storage {
     /// What becomes of the disks of nodes that are gone.
     #[serde(default)]
     pub retention: Retention,
-}
-
-impl Default for Storage {
-    fn default() -> Self {
-        Self { size: size_default(), storage_class_name: None, retention: Retention::default() }
-    }
 }
 
 /// What becomes of the disks of nodes that are gone; the names are those of a StatefulSet.
@@ -82,10 +77,6 @@ pub enum Disposal {
     Delete,
 }
 
-fn size_default() -> Quantity {
-    Quantity(SIZE_DEFAULT.into())
-}
-
 /// A quantity that must be written as text, so that rules can compare it.
 fn size_schema(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({
@@ -99,11 +90,6 @@ fn size_schema(_: &mut SchemaGenerator) -> Schema {
                     "storage.size must be at least {SIZE_MIN}: a node leaves 192Mi free so that consumers can go on \
                      acknowledging when its disk is full, and its log is written in segments of 64Mi"
                 ),
-            ),
-            schema::rule(
-                "!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0",
-                "storage.size cannot shrink: Kubernetes can only grow a disk. Make a second RaftQueue with smaller disks \
-                 and move the messages",
             ),
         ],
     })

@@ -530,15 +530,15 @@ impl Case<'_> {
             let message = format!("{} has no volume yet", unbound.join(", "));
             return Some((Reason::DisksMissing, message));
         }
-        let wanted = &self.asked.spec.storage.size.0;
+        let wanted = self.asked.disk_size()?;
         let smaller = claims().find_map(|(node, claim)| {
             let size = claim?.size.as_ref()?;
             (thousandths(size) < thousandths(wanted)).then_some((node, size))
         });
         let (node, size) = smaller?;
         let message = format!(
-            "spec.storage.size is {wanted}, but {} has {size}, and this version does not grow disks that exist. Set it back, or \
-             make a second RaftQueue with larger disks and move the messages",
+            "spec.storage.size is {wanted}, but {} has {size}, and this version does not grow disks that exist. Set it to {size} \
+             or leave it out; for larger disks make a second RaftQueue and move the messages",
             names::claim(node)
         );
         Some((Reason::DisksCannotGrow, message))

@@ -19,7 +19,7 @@ mod trouble;
 pub use disks::ClaimChange;
 pub use identity::Identity;
 
-use crate::crd::{Finding, Phase};
+use crate::crd::{self, Finding, Phase};
 use crate::observation::{ClusterId, Observation, Ownership, SetSeen};
 use crate::validate::{Asked, Refusal};
 
@@ -152,8 +152,13 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
             .or_else(|| asked.image_kept.clone())
             .or_else(|| set.and_then(|set| set.image.clone()))
             .unwrap_or_else(|| asked.image_default.clone()),
-        // A claim template can never change: what it says is kept, and the findings tell where the spec wants more.
-        disk_size: set.and_then(|set| set.size.clone()).unwrap_or_else(|| storage.size.0.clone()),
+        // A claim template can never change: what it says is kept, and the findings tell where the spec wants more. What is left
+        // out enlarges nothing that exists.
+        disk_size: set
+            .and_then(|set| set.size.clone())
+            .or_else(|| asked.disk_size().map(str::to_owned))
+            .or_else(|| seen.disk_size())
+            .unwrap_or_else(|| crd::SIZE_DEFAULT.to_owned()),
         disk_class: set.map_or_else(|| storage.storage_class_name.clone(), |set| set.class.clone()),
     }
 }

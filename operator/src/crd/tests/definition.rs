@@ -101,7 +101,7 @@ fn an_empty_spec_means_the_defaults_of_the_type() {
     assert_eq!(
         serde_json::to_value(&admitted.spec).unwrap(),
         json!({"replicas": 3, "paused": false,
-               "storage": {"size": "10Gi", "retention": {"whenDeleted": "Retain", "whenScaled": "Retain"}},
+               "storage": {"retention": {"whenDeleted": "Retain", "whenScaled": "Retain"}},
                "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}}})
     );
 }
@@ -111,10 +111,7 @@ fn half_given_storage_is_filled_up() {
     let object = json!({"apiVersion": "raftqueue.io/v1alpha1", "kind": "RaftQueue", "metadata": {"name": "demo"},
                         "spec": {"storage": {"retention": {"whenScaled": "Delete"}}}});
     let storage = serde_json::to_value(admission::create(&object).unwrap().spec.storage).unwrap();
-    assert_eq!(
-        storage,
-        json!({"size": "10Gi", "retention": {"whenDeleted": "Retain", "whenScaled": "Delete"}})
-    );
+    assert_eq!(storage, json!({"retention": {"whenDeleted": "Retain", "whenScaled": "Delete"}}));
 }
 
 #[test]

@@ -19,6 +19,13 @@ fn with_cluster_id(id: Option<&str>) -> Value {
     object
 }
 
+/// An object whose disks have 10Gi, and that asks for this.
+fn sized(size: Option<&str>) -> Value {
+    let mut object = demo(&size.map_or(json!({}), |size| json!({"storage": {"size": size}})));
+    object["status"] = json!({"diskSize": "10Gi"});
+    object
+}
+
 /// Objects that one thing is wrong with, and what they are told.
 fn refused_at_creation() -> Vec<(Value, &'static str)> {
     let spec = |spec: Value| demo(&spec);
@@ -55,11 +62,11 @@ fn refused_at_creation() -> Vec<(Value, &'static str)> {
 
 /// Pairs of good objects of which the second must not replace the first, and what is said.
 fn refused_at_change() -> Vec<(Value, Value, &'static str)> {
-    let size = |size: &str| demo(&json!({"storage": {"size": size}}));
     let class = |class: &str| demo(&json!({"storage": {"storageClassName": class}}));
     vec![
-        (size("10Gi"), size("9Gi"), "cannot shrink"),
-        (size("2Gi"), size("2047Mi"), "cannot shrink"),
+        (sized(Some("10Gi")), sized(Some("9Gi")), "must be that of the disks"),
+        (sized(Some("10Gi")), sized(Some("10241Mi")), "must be that of the disks"),
+        (sized(None), sized(Some("11Gi")), "must be that of the disks"),
         (class("fast"), class("slow"), "storageClassName cannot change"),
         (class("fast"), demo(&json!({})), "storageClassName cannot change"),
         (demo(&json!({})), class("fast"), "storageClassName cannot change"),
@@ -158,16 +165,30 @@ fn images_are_what_registries_serve() {
 }
 
 #[test]
-fn disks_may_grow_and_sizes_be_written_otherwise() {
+fn a_size_may_be_left_out_and_return_to_that_of_the_disks() {
+    for (old, new) in [
+        (Some("10Gi"), Some("10240Mi")),
+        (Some("10Gi"), None),
+        (None, None),
+        (None, Some("10Gi")),
+        // Stored before there was this rule: it may stay, and return.
+        (Some("20Gi"), Some("20Gi")),
+        (Some("20Gi"), Some("10Gi")),
+        (Some("20Gi"), None),
+        (Some("5Gi"), Some("10Gi")),
+    ] {
+        update(&sized(old), &sized(new)).unwrap_or_else(|wrong| panic!("{old:?} to {new:?}: {wrong:?}"));
+    }
+    // Something else may change beside a size that was stored before, in the spec and in the status.
+    let mut other = sized(Some("20Gi"));
+    other["spec"]["replicas"] = json!(5);
+    other["status"]["diskSize"] = json!("11Gi");
+    update(&sized(Some("20Gi")), &other).unwrap();
+    // Before there are disks any size may be asked for.
     let size = |size: &str| demo(&json!({"storage": {"size": size}}));
-    for (old, new) in [("10Gi", "11Gi"), ("1Gi", "1024Mi"), ("2Gi", "2.5Gi"), ("1Gi", "2G"), ("999Gi", "1Ti")]
-    {
+    for (old, new) in [("10Gi", "11Gi"), ("2Gi", "1Gi")] {
         update(&size(old), &size(new)).unwrap_or_else(|wrong| panic!("{old} to {new}: {wrong:?}"));
     }
-    // A size that is left out is the default, so leaving it out is a change too.
-    update(&size("5Gi"), &demo(&json!({}))).unwrap();
-    let wrong = update(&size("20Gi"), &demo(&json!({}))).unwrap_err();
-    assert!(wrong[0].contains("cannot shrink"), "{wrong:?}");
 }
 
 #[test]

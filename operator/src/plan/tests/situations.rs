@@ -391,13 +391,40 @@ fn older_pods_are_named_with_the_leader_last() {
 fn disks_that_are_to_be_larger_are_told_and_kept() {
     let id = cluster(7);
     let mut asked = latched(3, id);
-    asked.spec.storage.size = k8s_openapi::apimachinery::pkg::api::resource::Quantity("20Gi".into());
+    let size = |size: &str| Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(size.into()));
+    asked.spec.storage.size = size("20Gi");
     let plan = planned(&asked, &well(3, id));
     assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::False, Reason::DisksCannotGrow));
     assert_eq!(plan.shape.as_ref().unwrap().disk_size, "10Gi", "a claim template cannot change");
-    asked.spec.storage.size.0 = "10240Mi".into();
-    let plan = planned(&asked, &well(3, id));
+    let message = &found(&plan, ConditionType::StorageReady).message;
+    assert!(message.contains("Set it to 10Gi or leave it out"), "{message}");
+    for same in ["10Gi", "10240Mi"] {
+        asked.spec.storage.size = size(same);
+        let plan = planned(&asked, &well(3, id));
+        assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::True, Reason::AsAsked));
+    }
+}
+
+/// A manifest without `storage` over disks that exist: nothing is to grow to a default.
+#[test]
+fn a_size_that_is_left_out_leaves_the_disks_as_they_are() {
+    let id = cluster(7);
+    let asked = latched(3, id);
+    assert_eq!(asked.spec.storage.size, None);
+    let small = |seen: &mut Observation| {
+        seen.claims.values_mut().for_each(|claim| claim.size = Some("1Gi".into()));
+        seen.claims.get_mut("demo-1").unwrap().size = Some("1200Mi".into());
+    };
+    let mut seen = well(3, id);
+    small(&mut seen);
+    seen.set.as_mut().unwrap().size = Some("1Gi".into());
+    let plan = planned(&asked, &seen);
     assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::True, Reason::AsAsked));
+    assert_eq!((plan.shape.unwrap().disk_size.as_str(), plan.phase), ("1Gi", Phase::Ready));
+    // The set was deleted by hand, and is made anew for the disks that are there.
+    seen.set = None;
+    assert_eq!(planned(&asked, &seen).shape.unwrap().disk_size, "1Gi");
+    assert_eq!(planned(&demo(3), &Observation::default()).shape.unwrap().disk_size, "10Gi");
 }
 
 #[test]
