@@ -1,18 +1,21 @@
 //! The hands of the operator: applies children whole, and takes the one step of a plan.
 //!
-//! Every child is applied server-side, whole, by one field manager: what somebody changed by hand is put back, fields of others
-//! are left alone, and an unchanged child is not written. Deletes name the uid, so that nothing made meanwhile is hit.
+//! A child that was not seen is created, so that what somebody else made meanwhile under its name is never touched: two passes
+//! over different objects may want one name at the same moment, and an apply with force would give it to the later one. A child
+//! that was seen is applied server-side, whole, by one field manager, and by its uid: what somebody changed by hand is put back,
+//! fields of others are left alone, and an unchanged child is not written. Deletes name the uid too.
 
 use crate::build::{Resources, owner_of_disks};
 use crate::crd::RaftQueue;
 use crate::names::MANAGER;
-use crate::observation::{Child, Observation, Ownership};
+use crate::observation::{Child, Observation};
 use crate::plan::{ClaimChange, Step};
 use crate::validate::Asked;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -21,6 +24,8 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 
 /// A call to the API server that failed. Another pass repeats it.
+///
+/// NB: what was seen may have changed meanwhile, which is nobody's fault: [`ApplyError::is_race`].
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {object}: {error}")]
 pub struct ApplyError {
@@ -46,18 +51,19 @@ pub async fn apply(
     let Resources { service_account, config_map, headless_service, client_service, budget, stateful_set } =
         children;
     let namespace = asked.namespace.as_str();
-    apply_one(client, namespace, service_account).await?;
-    apply_one(client, namespace, config_map).await?;
-    apply_one(client, namespace, headless_service).await?;
-    apply_one(client, namespace, client_service).await?;
-    match budget {
-        Some(budget) => apply_one(client, namespace, budget).await?,
-        None if matches!(seen.children.get(&Child::Budget), Some(Ownership::Ours | Ownership::Orphan)) => {
-            delete::<PodDisruptionBudget>(client, namespace, &asked.name, None).await?;
+    let uid = |child| seen.own_child(child);
+    bring_in_line(client, namespace, service_account, uid(Child::ServiceAccount)).await?;
+    bring_in_line(client, namespace, config_map, uid(Child::ConfigMap)).await?;
+    bring_in_line(client, namespace, headless_service, uid(Child::HeadlessService)).await?;
+    bring_in_line(client, namespace, client_service, uid(Child::ClientService)).await?;
+    match (budget, uid(Child::Budget)) {
+        (Some(budget), uid) => bring_in_line(client, namespace, budget, uid).await?,
+        (None, Some(uid)) => {
+            delete::<PodDisruptionBudget>(client, namespace, &asked.name, Some(uid.to_owned())).await?;
         }
-        None => {}
+        (None, None) => {}
     }
-    apply_one(client, namespace, stateful_set).await
+    bring_in_line(client, namespace, stateful_set, uid(Child::StatefulSet)).await
 }
 
 /// Takes the step. True: it was taken; false: what it was about is gone already.
@@ -132,7 +138,13 @@ async fn change_owners(
     }
 }
 
-async fn apply_one<K>(client: &Client, namespace: &str, object: &K) -> Result<(), ApplyError>
+/// Makes the child, or brings the one with this uid in line.
+async fn bring_in_line<K>(
+    client: &Client,
+    namespace: &str,
+    object: &K,
+    uid: Option<&str>,
+) -> Result<(), ApplyError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -142,11 +154,40 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let name = object.name_any();
+    let Some(uid) = uid else {
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let created = api.create(&params, object).await;
+        return created.map(drop).map_err(|error| failed::<K>("make", &name, error));
+    };
+    let mut object = object.clone();
+    object.meta_mut().uid = Some(uid.to_owned());
     let params = PatchParams::apply(MANAGER).force();
-    match api.patch(&name, &params, &Patch::Apply(object)).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(failed::<K>("apply", &name, error)),
+    let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
+    let applied = applied.map_err(|error| failed::<K>("apply", &name, error))?;
+    match without_creation(applied.meta()) {
+        None => Ok(()),
+        Some(patch) => {
+            let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            patched.map(drop).map_err(|error| failed::<K>("take over the fields of", &name, error))
+        }
     }
+}
+
+/// Gives up the fields that belong to us by the creation, since by now all of them belong to us by an apply: as long as both hold
+/// them, an apply that leaves one out would not take it away. Absent: there is nothing to give up.
+fn without_creation(metadata: &ObjectMeta) -> Option<Value> {
+    let entries = metadata.managed_fields.as_ref()?;
+    let is_creation = |entry: &&ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(MANAGER)
+            && entry.operation.as_deref() == Some("Update")
+            && entry.subresource.as_deref().unwrap_or_default().is_empty()
+    };
+    let kept: Vec<&ManagedFieldsEntry> = entries.iter().filter(|entry| !is_creation(entry)).collect();
+    if kept.len() == entries.len() {
+        return None;
+    }
+    let version = &metadata.resource_version;
+    Some(json!({"metadata": {"uid": metadata.uid, "resourceVersion": version, "managedFields": kept}}))
 }
 
 async fn delete<K>(
@@ -166,6 +207,17 @@ where
         // Gone, or another object has its name by now: what was to be deleted is no more.
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         Err(error) => Err(failed::<K>("delete", name, error)),
+    }
+}
+
+impl ApplyError {
+    /// Whether something was made, changed or deleted meanwhile, so that another look is all that is needed.
+    #[must_use]
+    pub fn is_race(&self) -> bool {
+        match &*self.error {
+            kube::Error::Api(status) => status.is_conflict() || status.is_already_exists(),
+            _ => false,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A pass is `observe, validate, plan, build, apply, status`, in [`pass`]; here is what calls it: the watches, how many passes run
 //! at once, how long to wait after one that failed. An object that cannot be read does not hold up the others.
 
-use crate::apply::{apply, own_claims, take};
+use crate::apply::{ApplyError, apply, own_claims, take};
 use crate::build::build;
 use crate::crd::{RaftQueue, RaftQueueStatus, Reason};
 use crate::events;
@@ -326,13 +326,16 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
             Err(error) => failure = Some(error),
         }
     }
-    let why = failure.map(|failure| failure.to_string());
+    // Something came in between: what there is shows the next look, and nothing has failed.
+    let is_race = failure.as_ref().is_some_and(ApplyError::is_race);
+    let why = failure.filter(|_| !is_race).map(|failure| failure.to_string());
     let after = answer(&asked, &before, generation, &plan, &seen, why.as_deref(), &now);
     write(context, &object.metadata, &after).await?;
     told.extend(events::events(&before, &after));
     context.tell(&object, &told).await;
     match (why, plan.pace) {
         (Some(why), _) => Err(PassError::Call(why)),
+        (None, _) if is_race => Ok((PassResult::Done, Action::requeue(SPACING))),
         (None, Pace::Soon) => Ok((PassResult::Done, Action::requeue(SOON))),
         (None, Pace::Steady) => Ok((PassResult::Done, Action::requeue(STEADY))),
     }

@@ -10,7 +10,7 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
     /// Objects that have the name of a child. What is absent does not exist.
-    pub children: BTreeMap<Child, Ownership>,
+    pub children: BTreeMap<Child, ChildSeen>,
     /// The StatefulSet, if it is there and ours.
     pub set: Option<SetSeen>,
     /// The pods of that StatefulSet by their names.
@@ -52,6 +52,15 @@ impl Child {
             Self::Budget => format!("PodDisruptionBudget {name}"),
         }
     }
+}
+
+/// An object that has the name of a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildSeen {
+    /// Whose it is.
+    pub owner: Ownership,
+    /// Which one, among all that ever have this name.
+    pub uid: String,
 }
 
 /// Whose an object is that has the name of a child.
@@ -263,6 +272,13 @@ impl PodSeen {
 }
 
 impl Observation {
+    /// Which child of this kind there is that is this object's to change: its own, or an orphan to be taken over.
+    #[must_use]
+    pub fn own_child(&self, child: Child) -> Option<&str> {
+        let seen = self.children.get(&child)?;
+        matches!(seen.owner, Ownership::Ours | Ownership::Orphan).then_some(seen.uid.as_str())
+    }
+
     /// The size of the smallest disk; absent where there is none.
     #[must_use]
     pub fn disk_size(&self) -> Option<String> {

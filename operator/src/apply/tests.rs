@@ -1,8 +1,11 @@
 //! The calls that are made, against an API server that answers as each test says.
 
 use super::*;
+use crate::build::build;
 use crate::crd::{RaftQueue as Queue, RaftQueueSpec};
 use crate::fake::{Call, client, refusal};
+use crate::plan::plan;
+use k8s_openapi::api::core::v1::Service;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,6 +14,71 @@ fn demo() -> Asked {
     object.metadata.namespace = Some("shop".into());
     object.metadata.uid = Some("uid-1".into());
     crate::validate::asked(&object, "node:1")
+}
+
+fn headless() -> Service {
+    let shape = plan(&demo(), &[], &Observation::default()).shape.unwrap();
+    build(&demo(), &shape).headless_service
+}
+
+const SERVICES: &str = "/api/v1/namespaces/shop/services";
+
+/// Seen: two objects whose children wanted one name, and an apply with force gave it to the later one, 7 of 7 times.
+#[tokio::test]
+async fn a_child_that_was_not_seen_is_created_and_nothing_of_others_is_touched() {
+    let (client, calls) = client(|_: &Call| refusal(409, "AlreadyExists"));
+    let error = bring_in_line(&client, "shop", &headless(), None).await.unwrap_err();
+    assert!(error.is_race(), "{error}");
+    assert_eq!(calls.what(), [format!("POST {SERVICES}")]);
+}
+
+#[tokio::test]
+async fn a_child_that_was_seen_is_applied_by_its_uid() {
+    let (client, calls) = client(|_: &Call| refusal(409, "Conflict"));
+    let error = bring_in_line(&client, "shop", &headless(), Some("seen")).await.unwrap_err();
+    assert!(error.is_race(), "another has its name by now: {error}");
+    let [call] = &calls.all()[..] else { panic!("{:?}", calls.what()) };
+    assert_eq!(call.what, format!("PATCH {SERVICES}/demo-headless"));
+    assert_eq!(call.body["metadata"]["uid"], "seen");
+    assert!(call.query.contains("force=true"), "{}", call.query);
+}
+
+#[tokio::test]
+async fn what_is_refused_for_other_reasons_is_a_failure() {
+    let (client, _) = client(|_: &Call| refusal(403, "Forbidden"));
+    for uid in [None, Some("seen")] {
+        let error = bring_in_line(&client, "shop", &headless(), uid).await.unwrap_err();
+        assert!(!error.is_race(), "{error}");
+    }
+}
+
+/// As long as the creation holds a field too, an apply that leaves it out does not take it away.
+#[tokio::test]
+async fn the_first_apply_takes_over_the_fields_of_the_creation() {
+    let entry = |manager: &str, operation: &str, subresource: Option<&str>| json!({"manager": manager, "operation": operation, "apiVersion": "v1", "subresource": subresource});
+    let others = [
+        entry("raftqueue-operator", "Apply", None),
+        entry("kubectl-edit", "Update", None),
+        entry("raftqueue-operator", "Update", Some("status")),
+    ];
+    for is_created in [true, false] {
+        let created = is_created.then(|| entry("raftqueue-operator", "Update", None));
+        let entries: Vec<Value> = created.into_iter().chain(others.clone()).collect();
+        let (client, calls) = client(move |_: &Call| {
+            let metadata = json!({"name": "demo-headless", "uid": "seen", "resourceVersion": "9",
+                                  "managedFields": entries});
+            (200, json!({"metadata": metadata}))
+        });
+        bring_in_line(&client, "shop", &headless(), Some("seen")).await.unwrap();
+        assert_eq!(calls.all().len(), 1 + usize::from(is_created));
+        if is_created {
+            let metadata = calls.all()[1].body["metadata"].clone();
+            let kept = metadata["managedFields"].as_array().unwrap();
+            let managers: Vec<_> = kept.iter().map(|entry| &entry["manager"]).collect();
+            assert_eq!(managers, ["raftqueue-operator", "kubectl-edit", "raftqueue-operator"]);
+            assert_eq!((&metadata["uid"], &metadata["resourceVersion"]), (&json!("seen"), &json!("9")));
+        }
+    }
 }
 
 const OBJECT: &str = "GET /apis/raftqueue.io/v1alpha1/namespaces/shop/raftqueues/demo";

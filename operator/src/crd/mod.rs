@@ -113,6 +113,10 @@ const SIZE_RULE: &str = "!has(self.spec.storage) || !has(self.spec.storage.size)
     validation = Rule::new("!self.metadata.name.contains('.')").message(
         "metadata.name must not contain dots: it becomes part of the nodes' DNS names, where a dot separates names"
     ),
+    validation = Rule::new("has(self.status) || !self.metadata.name.endsWith('-headless')").message(
+        "metadata.name must not end in -headless: the service by which the nodes of another RaftQueue find each other may \
+         have that name"
+    ),
     validation = Rule::new(SIZE_RULE).message(
         "storage.size must be that of the disks (status.diskSize tells it), or be left out: in this version disks neither grow \
          nor shrink. Make a second RaftQueue with other disks and move the messages"

@@ -8,7 +8,7 @@ mod pods;
 
 use crate::crd::RaftQueue;
 use crate::names;
-use crate::observation::{Child, ClaimSeen, Observation, OwnerSeen, Ownership, SetSeen};
+use crate::observation::{Child, ChildSeen, ClaimSeen, Observation, OwnerSeen, Ownership, SetSeen};
 use crate::validate::Asked;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -53,7 +53,8 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     let mut seen = Observation::default();
     let mut child = |child, found: Option<&ObjectMeta>| {
         if let Some(found) = found {
-            seen.children.insert(child, ownership(asked, found));
+            let uid = found.uid.clone().unwrap_or_default();
+            seen.children.insert(child, ChildSeen { owner: ownership(asked, found), uid });
         }
     };
     child(Child::HeadlessService, headless.as_ref());

@@ -290,7 +290,7 @@ impl Case<'_> {
     }
 
     fn children(&self, owner: Ownership) -> Vec<String> {
-        let of_that = self.seen.children.iter().filter(|(_, seen)| **seen == owner);
+        let of_that = self.seen.children.iter().filter(|(_, seen)| seen.owner == owner);
         of_that.map(|(child, _)| child.describe(&self.asked.name)).collect()
     }
 

@@ -119,7 +119,7 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
     let is_free = refusals.is_empty()
         && !asked.spec.paused
         && !identity.is_mixed()
-        && seen.children.values().all(|owner| matches!(owner, Ownership::Ours | Ownership::Orphan));
+        && seen.children.values().all(|child| matches!(child.owner, Ownership::Ours | Ownership::Orphan));
     Plan {
         cluster_id: identity.settled(),
         image: shape.image.clone(),

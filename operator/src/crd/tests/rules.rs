@@ -33,6 +33,7 @@ fn refused_at_creation() -> Vec<(Value, &'static str)> {
         (named(&"a".repeat(41), &json!({})), "at most 40 characters"),
         (named("a.b", &json!({})), "must not contain dots"),
         (named("1a", &json!({})), "must begin with a letter"),
+        (named("demo-headless", &json!({})), "must not end in -headless"),
         (spec(json!({"replicas": 2})), "replicas must be odd"),
         (spec(json!({"image": "https://example.com/node"})), "image must be a reference"),
         (spec(json!({"storage": {"size": "many"}})), "must be a quantity"),
@@ -141,6 +142,17 @@ fn names_up_to_the_limit_are_good() {
     for name in ["a", "demo-2", &"a".repeat(40)] {
         create(&named(name, &json!({}))).unwrap();
     }
+}
+
+/// One that is there already, and so has a status, goes on: refused, it could not even be given another.
+#[test]
+fn a_rule_about_names_that_came_later_is_for_new_objects() {
+    let mut old = named("demo-headless", &json!({}));
+    assert!(create(&old).is_err());
+    old["status"] = json!({"phase": "Ready"});
+    let mut new = old.clone();
+    new["spec"]["replicas"] = json!(5);
+    update(&old, &new).unwrap();
 }
 
 #[test]

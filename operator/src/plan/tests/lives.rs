@@ -125,7 +125,7 @@ impl World {
         let Some(uid) = self.object.as_ref().map(|object| object.uid) else { return Observation::default() };
         let mut seen = Observation::default();
         let silent = self.silent.take();
-        let owned = |owner: u32| if owner == uid { Ownership::Ours } else { Ownership::Leaving };
+        let owned = |owner: u32| child(if owner == uid { Ownership::Ours } else { Ownership::Leaving });
         if let Some((owner, _)) = self.config {
             seen.children.insert(Child::ConfigMap, owned(owner));
         }

@@ -8,8 +8,8 @@ use crate::crd::{ConditionType, Truth};
 use crate::crd::{Finding, RaftQueue, RaftQueueSpec, condition};
 use crate::names;
 use crate::observation::{
-    Child, ClaimSeen, ClusterId, ClusterSeen, MemberSeen, NodeAnswer, NodeSeen, Observation, OwnerSeen,
-    Ownership, PodSeen, SetSeen, Trouble, TroubleKind,
+    Child, ChildSeen, ClaimSeen, ClusterId, ClusterSeen, MemberSeen, NodeAnswer, NodeSeen, Observation,
+    OwnerSeen, Ownership, PodSeen, SetSeen, Trouble, TroubleKind,
 };
 use crate::validate::{Asked, asked, validate};
 
@@ -85,6 +85,11 @@ fn fresh(count: i32) -> Observation {
     seen
 }
 
+/// A child that is whose it is.
+fn child(owner: Ownership) -> ChildSeen {
+    ChildSeen { owner, uid: "child-1".into() }
+}
+
 /// The claim of a node's disk.
 fn disk(ordinal: i32) -> ClaimSeen {
     ClaimSeen {
@@ -109,7 +114,7 @@ fn made(count: i32) -> Observation {
         Child::Budget,
     ];
     Observation {
-        children: children.into_iter().map(|child| (child, Ownership::Ours)).collect(),
+        children: children.into_iter().map(|each| (each, child(Ownership::Ours))).collect(),
         set: Some(SetSeen {
             replicas: count,
             made_for: Some(count),

@@ -430,7 +430,7 @@ fn a_size_that_is_left_out_leaves_the_disks_as_they_are() {
 #[test]
 fn a_child_of_something_else_is_not_touched() {
     let mut seen = Observation::default();
-    seen.children.insert(Child::ClientService, Ownership::Foreign);
+    seen.children.insert(Child::ClientService, child(Ownership::Foreign));
     let plan = planned(&demo(3), &seen);
     assert_eq!(plan.shape, None);
     assert_eq!(said(&plan, ConditionType::SpecAccepted), (Truth::False, Reason::NameTaken));
@@ -444,11 +444,11 @@ fn a_child_of_something_else_is_not_touched() {
 #[test]
 fn children_of_an_earlier_object_are_waited_for() {
     let mut seen = Observation::default();
-    seen.children.insert(Child::StatefulSet, Ownership::Leaving);
+    seen.children.insert(Child::StatefulSet, child(Ownership::Leaving));
     let plan = planned(&demo(3), &seen);
     assert_eq!((plan.shape.clone(), plan.pace), (None, super::super::Pace::Soon));
     assert_eq!(said(&plan, ConditionType::Progressing), (Truth::True, Reason::WaitingForDeletion));
-    seen.children.insert(Child::StatefulSet, Ownership::Orphan);
+    seen.children.insert(Child::StatefulSet, child(Ownership::Orphan));
     assert!(planned(&demo(3), &seen).shape.is_some(), "an orphan is taken over");
 }
 
