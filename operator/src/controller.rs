@@ -12,7 +12,7 @@ use crate::metrics::PassResult;
 use crate::names::{INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
 use crate::observe::observe;
 use crate::plan::{Correction, Pace, Step, plan};
-use crate::status::{self, answer, answer_unseen};
+use crate::status::{self, Written, answer, answer_unseen, under_older_definition};
 use crate::validate::{asked, validate};
 use futures_util::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -28,7 +28,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -88,6 +88,8 @@ pub struct Context {
     node_image: String,
     /// What is remembered of each object between passes; nothing depends on it.
     objects: Mutex<BTreeMap<String, Remembered>>,
+    /// Fields of a status that the definition of the custom resource turned out not to know.
+    lacking: Mutex<BTreeSet<String>>,
     jitter: RandomState,
 }
 
@@ -106,6 +108,12 @@ pub enum PassError {
     /// The API server refused a call, or could not be reached.
     #[error("{0}")]
     Call(String),
+    /// The status was refused: what the object says of itself is old.
+    #[error(
+        "cannot write the status: {0}. What the object says of itself is out of date until that is put right; if its definition \
+         is older than this operator, by kubectl apply -k deploy"
+    )]
+    StatusNotWritten(String),
     /// It took longer than it may.
     #[error("took longer than {} s", PASS_TIMEOUT.as_secs())]
     TimedOut,
@@ -122,6 +130,7 @@ impl Context {
             health,
             node_image,
             objects: Mutex::default(),
+            lacking: Mutex::default(),
             jitter: RandomState::new(),
         }
     }
@@ -154,6 +163,26 @@ impl Context {
             remembered.began = Some(Instant::now());
         }
         early
+    }
+
+    /// Whether the last pass over this object went well.
+    fn is_first_failure(&self, object: &str) -> bool {
+        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.get(object).is_none_or(|remembered| remembered.failures == 0)
+    }
+
+    /// Fields that the definition does not know, as far as was seen.
+    fn lacking(&self) -> BTreeSet<String> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Learns from what was made of a status. True: something was learnt.
+    fn learn(&self, written: &Written) -> bool {
+        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = lacking.clone();
+        lacking.retain(|field| !written.kept.contains(field));
+        lacking.extend(written.lost.iter().cloned());
+        *lacking != before
     }
 
     fn forgive(&self, object: &str) {
@@ -287,7 +316,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
             let why = format!("the object cannot be read: {}. Correct it with kubectl edit", invalid.error);
             let before = known_status(client, &invalid.metadata).await;
             let after = answer_unseen(&before, invalid.metadata.generation, Reason::NotReadable, &why, &now);
-            write(context, &invalid.metadata, &after).await?;
+            write(context, &invalid.metadata, &before, after, &now).await?;
             return Ok((PassResult::NotReadable, Action::await_change()));
         }
     };
@@ -301,7 +330,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
             let why = format!("cannot look at the cluster: {error}. It is tried again by itself");
             let after = answer_unseen(&before, generation, Reason::CallFailed, &why, &now);
             // The first failure is the one to tell, not that it could not be written down either.
-            let _ = write(context, &object.metadata, &after).await;
+            let _ = write(context, &object.metadata, &before, after, &now).await;
             return Err(PassError::Call(why));
         }
     };
@@ -330,7 +359,17 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     let is_race = failure.as_ref().is_some_and(ApplyError::is_race);
     let why = failure.filter(|_| !is_race).map(|failure| failure.to_string());
     let after = answer(&asked, &before, generation, &plan, &seen, why.as_deref(), &now);
-    write(context, &object.metadata, &after).await?;
+    let after = match write(context, &object.metadata, &before, after, &now).await {
+        Ok(after) => after,
+        Err(error) => {
+            // The object cannot tell it itself.
+            if context.is_first_failure(&key(metadata)) {
+                told.push(events::event_of_unwritten_status(&error.to_string()));
+            }
+            context.tell(&object, &told).await;
+            return Err(error);
+        }
+    };
     told.extend(events::events(&before, &after));
     context.tell(&object, &told).await;
     match (why, plan.pace) {
@@ -341,15 +380,43 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     }
 }
 
-async fn write(context: &Context, metadata: &ObjectMeta, after: &RaftQueueStatus) -> Result<(), PassError> {
+/// Writes the status, says in it what the definition does not know of it, and returns it as it was written.
+async fn write(
+    context: &Context,
+    metadata: &ObjectMeta,
+    before: &RaftQueueStatus,
+    after: RaftQueueStatus,
+    now: &Time,
+) -> Result<RaftQueueStatus, PassError> {
+    let told = write_once(context, metadata, before, &after, now).await?;
+    // What was just learnt from the write goes into the status too.
+    match context.learn(&told.1) {
+        true => Ok(write_once(context, metadata, before, &after, now).await?.0),
+        false => Ok(told.0),
+    }
+}
+
+async fn write_once(
+    context: &Context,
+    metadata: &ObjectMeta,
+    before: &RaftQueueStatus,
+    after: &RaftQueueStatus,
+    now: &Time,
+) -> Result<(RaftQueueStatus, Written), PassError> {
+    let lacking = context.lacking();
+    let told = match lacking.is_empty() {
+        true => after.clone(),
+        false => under_older_definition(after.clone(), before, &lacking, now),
+    };
     context.health.metrics.show(
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default(),
-        after,
+        &told,
     );
-    status::write(&context.client, metadata, after)
-        .await
-        .map_err(|error| PassError::Call(format!("cannot write the status: {error}")))
+    match status::write(&context.client, metadata, &told).await {
+        Ok(written) => Ok((told, written)),
+        Err(error) => Err(PassError::StatusNotWritten(error.to_string())),
+    }
 }
 
 /// The status of an object that cannot be read as a whole, as far as that can.

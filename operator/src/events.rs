@@ -79,6 +79,12 @@ pub fn event_of(step: &Step) -> Event {
     }
 }
 
+/// The event of a status that could not be written: what the object says of itself is old, and only an event can tell.
+#[must_use]
+pub fn event_of_unwritten_status(why: &str) -> Event {
+    event(EventType::Warning, "StatusNotWritten", "WriteStatus", why)
+}
+
 /// The event of a correction that was made.
 #[must_use]
 pub fn event_of_correction(name: &str, correction: Correction) -> Event {

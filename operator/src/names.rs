@@ -32,6 +32,9 @@ pub const REVISION_LABEL: &str = "controller-revision-hash";
 /// Annotation of the StatefulSet: how many nodes it was made for. Its own count may be edited by hand; this one tells what
 /// it has to be.
 pub const MADE_FOR_ANNOTATION: &str = "raftqueue.io/made-for-replicas";
+/// Annotation of the StatefulSet and the ConfigMap: the cluster that the disks belong to, as the status has it too. A status can
+/// be lost: an older definition of the custom resource does not keep it, a backup leaves it out.
+pub const CLUSTER_ID_ANNOTATION: &str = "raftqueue.io/cluster-id";
 /// Annotation of the pods: the settings of `spec.config` that they were made for. It makes a change of these a change of the
 /// template, and the form or join that stands beside them is deliberately not in it.
 pub const CONFIG_ANNOTATION: &str = "raftqueue.io/config";

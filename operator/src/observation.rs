@@ -61,6 +61,8 @@ pub struct ChildSeen {
     pub owner: Ownership,
     /// Which one, among all that ever have this name.
     pub uid: String,
+    /// The cluster that was written down on it.
+    pub cluster_id: Option<ClusterId>,
 }
 
 /// Whose an object is that has the name of a child.
@@ -272,6 +274,13 @@ impl PodSeen {
 }
 
 impl Observation {
+    /// The cluster that was written down on the children.
+    #[must_use]
+    pub fn cluster_id_kept(&self) -> Option<ClusterId> {
+        let is_ours = |child: &&ChildSeen| matches!(child.owner, Ownership::Ours | Ownership::Orphan);
+        self.children.values().filter(is_ours).find_map(|child| child.cluster_id)
+    }
+
     /// Which child of this kind there is that is this object's to change: its own, or an orphan to be taken over.
     #[must_use]
     pub fn own_child(&self, child: Child) -> Option<&str> {

@@ -9,8 +9,8 @@ use crate::plan::Plan;
 use crate::validate::Asked;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::{Api, Client, Resource};
-use serde_json::json;
+use kube::{Api, Client};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The status after a pass that saw the cluster. `failure` is what kept the children from being brought in line.
@@ -112,7 +112,78 @@ fn reconciled(holds: bool, reason: Reason, message: &str) -> Finding {
     Finding { about: ConditionType::Reconciled, holds: holds.into(), reason, message: message.to_owned() }
 }
 
-/// Writes the whole status; an unchanged one changes nothing.
+/// The same status, saying that the definition of the custom resource does not know some of its fields.
+///
+/// `before` is the status before this pass: the time of a condition is kept from it.
+#[must_use]
+pub fn under_older_definition(
+    mut status: RaftQueueStatus,
+    before: &RaftQueueStatus,
+    lacking: &BTreeSet<String>,
+    now: &Time,
+) -> RaftQueueStatus {
+    let is_well = |condition: &&mut Condition| {
+        condition.type_ == ConditionType::Reconciled.to_string() && condition.status == "True"
+    };
+    let Some(reconciled) = status.conditions.iter_mut().find(is_well) else { return status };
+    let fields: Vec<&str> = lacking.iter().map(String::as_str).collect();
+    let message = format!(
+        "the custom resource definition is older than this operator and does not keep {}: install the one that goes with it \
+         by kubectl apply -k deploy",
+        fields.join(", ")
+    );
+    let finding = self::reconciled(false, Reason::OlderDefinition, &message);
+    let generation = reconciled.observed_generation;
+    if let Some(condition) = conclude(&before.conditions, vec![finding], generation, now).pop() {
+        *reconciled = condition;
+    }
+    if status.phase == Some(Phase::Ready) {
+        status.message = Some(message);
+    }
+    status
+}
+
+/// What the API server made of a status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Fields that were kept, as `status.field`.
+    pub kept: BTreeSet<String>,
+    /// Fields that are not there afterwards: the definition does not know them.
+    pub lost: BTreeSet<String>,
+}
+
+impl Written {
+    /// Compares what was sent with what is there.
+    fn compare(sent: &Value, there: &Value) -> Self {
+        let mut written = Self::default();
+        written.walk("status", sent, there);
+        written
+    }
+
+    fn walk(&mut self, path: &str, sent: &Value, there: &Value) {
+        match (sent, there) {
+            (Value::Object(fields), there) => {
+                for (name, field) in fields {
+                    let path = format!("{path}.{name}");
+                    match there.get(name) {
+                        Some(found) => {
+                            self.walk(&path, field, found);
+                            self.kept.insert(path);
+                        }
+                        None => drop(self.lost.insert(path)),
+                    }
+                }
+            }
+            (Value::Array(items), Value::Array(found)) => {
+                items.iter().zip(found).for_each(|(item, found)| self.walk(path, item, found));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes the whole status; an unchanged one changes nothing. Fields that the definition does not know are dropped by the API
+/// server, and told: a server-side apply would fail for them, and then nothing at all could be said.
 ///
 /// # Errors
 /// What the API server refused. The object that the status was made for is named by uid, so an object that was made anew
@@ -121,20 +192,21 @@ pub async fn write(
     client: &Client,
     metadata: &ObjectMeta,
     status: &RaftQueueStatus,
-) -> Result<(), kube::Error> {
+) -> Result<Written, kube::Error> {
     let name = metadata.name.as_deref().unwrap_or_default();
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     // An object that cannot be read gets its status too, so the reply is not read as one.
     let api: Api<DynamicObject> =
         Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<RaftQueue>(&()));
-    let body = json!({
-        "apiVersion": RaftQueue::api_version(&()),
-        "kind": RaftQueue::kind(&()),
-        "metadata": {"name": name, "namespace": namespace, "uid": metadata.uid},
-        "status": status,
-    });
-    api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&body)).await?;
-    Ok(())
+    let sent = json!(status);
+    let patch = json!([
+        {"op": "test", "path": "/metadata/uid", "value": metadata.uid},
+        {"op": "add", "path": "/status", "value": sent},
+    ]);
+    let patch = serde_json::from_value(patch).expect("two well-formed operations");
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let there = api.patch_status(name, &params, &Patch::Json::<()>(patch)).await?;
+    Ok(Written::compare(&sent, there.data.get("status").unwrap_or(&Value::Null)))
 }
 
 /// The leader and its term, as the cluster itself says.
@@ -173,3 +245,6 @@ fn members(plan: &Plan, seen: &Observation) -> Vec<MemberStatus> {
     };
     names.into_iter().map(one).collect()
 }
+
+#[cfg(test)]
+mod tests;

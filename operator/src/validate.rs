@@ -19,7 +19,7 @@ pub struct Asked {
     pub uid: String,
     /// What the user wants.
     pub spec: RaftQueueSpec,
-    /// The cluster that the status names.
+    /// The cluster that the status names, or else the children.
     pub latched: Option<ClusterId>,
     /// The image that the status names.
     pub image_kept: Option<String>,
@@ -101,6 +101,12 @@ pub fn validate(asked: &Asked) -> Vec<Refusal> {
 }
 
 impl Asked {
+    /// With the cluster that was written down on the children, where the status names none.
+    #[must_use]
+    pub fn recalling(&self, kept: Option<ClusterId>) -> Self {
+        Self { latched: self.latched.or(kept), ..self.clone() }
+    }
+
     /// The size that the disks are to have, where the spec says one.
     #[must_use]
     pub fn disk_size(&self) -> Option<&str> {

@@ -80,3 +80,12 @@ fn child(asked: &Asked, name: String) -> ObjectMeta {
         ..ObjectMeta::default()
     }
 }
+
+/// The same with the cluster written down on it, once that is known.
+fn with_cluster_id(mut metadata: ObjectMeta, shape: &Shape) -> ObjectMeta {
+    if let Some(id) = shape.cluster_id {
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(names::CLUSTER_ID_ANNOTATION.to_owned(), id.to_string());
+    }
+    metadata
+}

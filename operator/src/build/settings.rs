@@ -3,7 +3,7 @@
 //! Forming or joining stands here and not in the pods' template: a node reads it when it starts, and a cluster that has formed
 //! changes to joining without a restart.
 
-use super::child;
+use super::{child, with_cluster_id};
 use crate::names;
 use crate::plan::{Bootstrap, Shape};
 use crate::validate::Asked;
@@ -21,7 +21,7 @@ pub(super) fn build_config_map(asked: &Asked, shape: &Shape) -> ConfigMap {
     let text = serde_json::to_string_pretty(&Value::Object(settings(asked, shape)))
         .expect("a map of texts and numbers can be written");
     ConfigMap {
-        metadata: child(asked, names::config_map(&asked.name)),
+        metadata: with_cluster_id(child(asked, names::config_map(&asked.name)), shape),
         data: Some(BTreeMap::from([(names::SETTINGS_FILE.to_owned(), text + "\n")])),
         ..ConfigMap::default()
     }

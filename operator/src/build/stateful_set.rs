@@ -7,8 +7,8 @@
 //! It never deletes a claim, neither when scaled nor when deleted: scaled by a tired hand, it would take the disks of a majority.
 //! What becomes of the disks is said by owner references of the claims ([`crate::plan::ClaimChange`]).
 
-use super::child;
 use super::settings::DRAIN_MS_DEFAULT;
+use super::{child, with_cluster_id};
 use crate::names;
 use crate::plan::Shape;
 use crate::validate::Asked;
@@ -37,9 +37,9 @@ const DATA_PATH: &str = "/data";
 const CONFIG_MODE: i32 = 0o444;
 
 pub(super) fn build_stateful_set(asked: &Asked, shape: &Shape) -> StatefulSet {
-    let mut metadata = child(asked, asked.name.clone());
-    metadata.annotations =
-        Some(BTreeMap::from([(names::MADE_FOR_ANNOTATION.to_owned(), shape.replicas.to_string())]));
+    let mut metadata = with_cluster_id(child(asked, asked.name.clone()), shape);
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(names::MADE_FOR_ANNOTATION.to_owned(), shape.replicas.to_string());
     StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {

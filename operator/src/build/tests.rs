@@ -21,6 +21,7 @@ fn shape(asked: &Asked, bootstrap: Bootstrap) -> Shape {
     Shape {
         replicas: asked.spec.replicas,
         bootstrap,
+        cluster_id: if let Bootstrap::Join(id) = bootstrap { id } else { None },
         image: asked.spec.image.clone().unwrap_or_else(|| asked.image_default.clone()),
         disk_size: asked.disk_size().unwrap_or("10Gi").to_owned(),
         disk_class: asked.spec.storage.storage_class_name.clone(),
@@ -100,11 +101,11 @@ fn rule_10_7_the_set_keeps_its_claims_whatever_is_asked() {
 #[test]
 fn rule_1_7_forming_and_joining_have_one_template() {
     let asked = of(json!({}));
-    let sets: Vec<_> = [Bootstrap::Form, Bootstrap::Join(None), Bootstrap::Join(Some(cluster()))]
+    let made: Vec<_> = [Bootstrap::Form, Bootstrap::Join(None), Bootstrap::Join(Some(cluster()))]
         .map(|bootstrap| build(&asked, &shape(&asked, bootstrap)))
         .into();
-    assert!(sets.windows(2).all(|pair| pair[0].stateful_set == pair[1].stateful_set));
-    assert!(sets.windows(2).all(|pair| pair[0].config_map != pair[1].config_map));
+    assert!(made.windows(2).all(|pair| pair[0].stateful_set.spec == pair[1].stateful_set.spec));
+    assert!(made.windows(2).all(|pair| pair[0].config_map != pair[1].config_map));
 }
 
 #[test]

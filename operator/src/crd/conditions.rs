@@ -116,6 +116,8 @@ pub enum Reason {
     CallFailed,
     /// The nodes could not be asked.
     NotObserved,
+    /// The definition of the custom resource is older than the operator.
+    OlderDefinition,
 }
 
 impl fmt::Display for ConditionType {

@@ -8,7 +8,9 @@ mod pods;
 
 use crate::crd::RaftQueue;
 use crate::names;
-use crate::observation::{Child, ChildSeen, ClaimSeen, Observation, OwnerSeen, Ownership, SetSeen};
+use crate::observation::{
+    Child, ChildSeen, ClaimSeen, ClusterId, Observation, OwnerSeen, Ownership, SetSeen,
+};
 use crate::validate::Asked;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -54,7 +56,9 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     let mut child = |child, found: Option<&ObjectMeta>| {
         if let Some(found) = found {
             let uid = found.uid.clone().unwrap_or_default();
-            seen.children.insert(child, ChildSeen { owner: ownership(asked, found), uid });
+            let kept = found.annotations.as_ref().and_then(|all| all.get(names::CLUSTER_ID_ANNOTATION));
+            let cluster_id = kept.and_then(|text| ClusterId::parse(text));
+            seen.children.insert(child, ChildSeen { owner: ownership(asked, found), uid, cluster_id });
         }
     };
     child(Child::HeadlessService, headless.as_ref());

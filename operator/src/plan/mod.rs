@@ -57,6 +57,8 @@ pub struct Shape {
     pub replicas: i32,
     /// What a blank disk does.
     pub bootstrap: Bootstrap,
+    /// The cluster, once it is certain: it is written down on children.
+    pub cluster_id: Option<ClusterId>,
     /// Image of the nodes.
     pub image: String,
     /// Size of the disks that are made.
@@ -113,6 +115,7 @@ pub enum Pace {
 /// Decides what to do.
 #[must_use]
 pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
+    let asked = &asked.recalling(seen.cluster_id_kept());
     let identity = Identity::of(asked, seen);
     let shape = shape(asked, &identity, seen);
     let verdict = findings::judge(asked, refusals, seen, &identity, &shape);
@@ -145,6 +148,7 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
             Identity::Settled(id) => Bootstrap::Join(Some(*id).filter(|_| asked.latched.is_some())),
             Identity::Found { .. } | Identity::Mixed { .. } => Bootstrap::Join(None),
         },
+        cluster_id: identity.settled(),
         image: asked
             .spec
             .image

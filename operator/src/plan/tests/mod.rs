@@ -87,7 +87,7 @@ fn fresh(count: i32) -> Observation {
 
 /// A child that is whose it is.
 fn child(owner: Ownership) -> ChildSeen {
-    ChildSeen { owner, uid: "child-1".into() }
+    ChildSeen { owner, uid: "child-1".into(), cluster_id: None }
 }
 
 /// The claim of a node's disk.

@@ -30,6 +30,7 @@ fn rule_1_7_nodes_form_until_the_cluster_is_latched_and_join_from_then_on() {
     // Formed: the id is kept, and until the status has it nobody forms any more.
     let formed = planned(&demo(3), &well(3, id));
     assert_eq!((formed.cluster_id, bootstrap(&formed)), (Some(id), Some(Bootstrap::Join(None))));
+    assert_eq!(formed.shape.as_ref().unwrap().cluster_id, Some(id), "children keep it too");
     let kept = planned(&latched(3, id), &well(3, id));
     assert_eq!((kept.cluster_id, bootstrap(&kept)), (Some(id), Some(Bootstrap::Join(Some(id)))));
     assert_eq!((kept.phase, kept.message.as_str()), (Phase::Ready, "all 3 nodes serve"));
@@ -132,6 +133,25 @@ fn nobody_answers_and_the_latched_cluster_is_never_formed_again() {
     let plan = planned(&latched(3, id), &fresh(3));
     assert_eq!(said(&plan, ConditionType::Ready).1, Reason::DiskLost);
     assert!(plan.message.contains("delete the RaftQueue and apply it again"), "{}", plan.message);
+}
+
+/// The status came without it: an older definition does not keep it. Nodes that are away for a moment must not be asked to form.
+#[test]
+fn rule_1_7_a_cluster_that_only_the_children_name_is_never_formed_again() {
+    let id = cluster(7);
+    for kept_on in [Child::StatefulSet, Child::ConfigMap] {
+        let mut seen = made(3);
+        seen.children.get_mut(&kept_on).unwrap().cluster_id = Some(id);
+        let plan = planned(&demo(3), &seen);
+        assert_eq!((bootstrap(&plan), plan.cluster_id), (Some(Bootstrap::Join(Some(id))), Some(id)));
+        assert_eq!(plan.shape.unwrap().cluster_id, Some(id), "it stays written down");
+        // That of an earlier object is none of this one's.
+        seen.children.get_mut(&kept_on).unwrap().owner = Ownership::Leaving;
+        assert_eq!(planned(&demo(3), &seen).cluster_id, None);
+        // The status goes before.
+        seen.children.get_mut(&kept_on).unwrap().owner = Ownership::Orphan;
+        assert_eq!(planned(&latched(3, cluster(8)), &seen).cluster_id, Some(cluster(8)));
+    }
 }
 
 #[test]
