@@ -55,8 +55,8 @@ pub struct Config {
 const DEFAULT_IMAGE: &str = concat!("raftqueue-node:", env!("CARGO_PKG_VERSION"));
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 after SIGTERM or SIGINT; 1 when the lease was lost, and where it cannot start: Kubernetes starts it again;
-2 for a wrong command line.
+Exit codes: 0 after SIGTERM or SIGINT; 1 where it cannot start; 2 for a wrong command line. One that loses the lease, as in
+an outage of the API server, changes nothing until it holds it again.
 
 See what it does: kubectl get raftqueues -A, kubectl describe raftqueue NAME, and the conditions in its status.";
 

@@ -19,8 +19,12 @@ use tokio::time::Instant;
 pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(15);
 /// How long a holder goes on without a renewal that succeeded.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
-/// Pause between two looks at the Lease.
-pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Pause between two renewals. Each is one call: the version that the last one left is known.
+pub const RENEW_EVERY: Duration = Duration::from_secs(4);
+/// Pause between two looks of one who waits.
+pub const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Pause after a call that failed: an API server that is back must not wait for its operator.
+pub const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -59,6 +63,8 @@ pub struct Holder {
     identity: String,
     /// The version that was seen last, and since when.
     seen: Option<(String, Instant)>,
+    /// The Lease as this contender wrote it last; absent where somebody else may have written it since.
+    held: Option<Lease>,
 }
 
 impl Holder {
@@ -66,7 +72,7 @@ impl Holder {
     #[must_use]
     pub fn new(client: Client, namespace: &str, identity: String) -> Self {
         let api = Api::namespaced(client, namespace);
-        Self { api, name: MANAGER.to_owned(), identity, seen: None }
+        Self { api, name: MANAGER.to_owned(), identity, seen: None, held: None }
     }
 
     /// Returns once this contender holds the Lease. Cancelling it is safe.
@@ -75,14 +81,18 @@ impl Holder {
         loop {
             match self.look().await {
                 Ok(true) => return,
-                Ok(false) if is_told => {}
                 Ok(false) => {
-                    tracing::info!("another operator holds the lease; waiting for it");
+                    if !is_told {
+                        tracing::info!("another operator holds the lease; waiting for it");
+                    }
                     is_told = true;
+                    tokio::time::sleep(LOOK_EVERY).await;
                 }
-                Err(error) => tracing::warn!(%error, "cannot look at the lease; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look at the lease; trying again");
+                    tokio::time::sleep(RETRY_EVERY).await;
+                }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -90,10 +100,13 @@ impl Holder {
     /// is safe.
     pub async fn keep(&mut self) -> String {
         let mut renewed = Instant::now();
+        let mut pause = RENEW_EVERY;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(pause).await;
+            // Others count from when they see the renewal, which may be long before its answer is here.
+            let asked = Instant::now();
             match self.look().await {
-                Ok(true) => renewed = Instant::now(),
+                Ok(true) => (renewed, pause) = (asked, RENEW_EVERY),
                 Ok(false) => return "another operator holds the lease".to_owned(),
                 Err(error) if renewed.elapsed() + CALL_TIMEOUT >= GIVE_UP_AFTER => {
                     return format!(
@@ -101,7 +114,10 @@ impl Holder {
                         renewed.elapsed().as_secs()
                     );
                 }
-                Err(error) => tracing::warn!(%error, "cannot renew the lease; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot renew the lease; trying again");
+                    pause = RETRY_EVERY;
+                }
             }
         }
     }
@@ -138,6 +154,12 @@ impl Holder {
     }
 
     async fn look_once(&mut self) -> Result<bool, kube::Error> {
+        // Whatever becomes of the call, also if it is given up: until it has succeeded others may have written.
+        if let Some(mut lease) = self.held.take() {
+            lease.spec.get_or_insert_default().renew_time = Some(MicroTime(Timestamp::now()));
+            self.held = Some(self.api.replace(&self.name, &post(), &lease).await?);
+            return Ok(true);
+        }
         let found = self.api.get_opt(&self.name).await?;
         let version =
             found.as_ref().and_then(|lease| lease.metadata.resource_version.clone()).unwrap_or_default();
@@ -168,12 +190,12 @@ impl Holder {
                 spec.acquire_time = Some(now);
             }
         }
-        if judgement == Judgement::Create {
-            self.api.create(&post(), &lease).await?;
+        self.held = Some(if judgement == Judgement::Create {
+            self.api.create(&post(), &lease).await?
         } else {
             // The version that was read goes with it: a Lease that was written meanwhile is refused.
-            self.api.replace(&self.name, &post(), &lease).await?;
-        }
+            self.api.replace(&self.name, &post(), &lease).await?
+        });
         Ok(true)
     }
 }
@@ -216,7 +238,60 @@ mod tests {
     /// A holder stops acting before anybody else may begin, with every call taking as long as it may.
     #[test]
     fn a_holder_gives_up_before_another_may_take_over() {
-        assert!(GIVE_UP_AFTER + LOOK_EVERY < TAKE_OVER_AFTER);
-        assert!(LOOK_EVERY + CALL_TIMEOUT < GIVE_UP_AFTER);
+        assert!(GIVE_UP_AFTER + RETRY_EVERY < TAKE_OVER_AFTER);
+        assert!(RENEW_EVERY + CALL_TIMEOUT < GIVE_UP_AFTER);
+    }
+
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases/raftqueue-operator";
+
+    /// An API server with one Lease, which refuses writes of an older version.
+    fn with_lease(
+        holder: &str,
+    ) -> (Holder, crate::fake::Calls, std::sync::Arc<std::sync::Mutex<serde_json::Value>>) {
+        let lease = serde_json::json!({"metadata": {"name": "raftqueue-operator", "resourceVersion": "1"},
+                                       "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15}});
+        let stored = std::sync::Arc::new(std::sync::Mutex::new(lease));
+        let kept = std::sync::Arc::clone(&stored);
+        let (client, calls) = crate::fake::client(move |call: &crate::fake::Call| {
+            let mut stored = stored.lock().unwrap();
+            let version = stored["metadata"]["resourceVersion"].clone();
+            if call.what.starts_with("PUT") {
+                if call.body["metadata"]["resourceVersion"] != version {
+                    return crate::fake::refusal(409, "Conflict");
+                }
+                *stored = call.body.clone();
+                let next = version.as_str().unwrap().parse::<u64>().unwrap() + 1;
+                stored["metadata"]["resourceVersion"] = next.to_string().into();
+            }
+            (200, stored.clone())
+        });
+        (Holder::new(client, "system", "me".into()), calls, kept)
+    }
+
+    #[tokio::test]
+    async fn a_renewal_is_one_call() {
+        let (mut holder, calls, _) = with_lease("me");
+        for _ in 0..3 {
+            assert_eq!(holder.look().await, Ok(true));
+        }
+        let (get, put) = (format!("GET {LEASE}"), format!("PUT {LEASE}"));
+        assert_eq!(calls.what(), [get, put.clone(), put.clone(), put]);
+    }
+
+    /// The version that was written last is no proof: a renewal is refused where another has written, and then looked at anew.
+    #[tokio::test]
+    async fn a_lease_that_another_took_is_not_renewed() {
+        let (mut holder, calls, stored) = with_lease("me");
+        assert_eq!(holder.look().await, Ok(true));
+        {
+            let mut stored = stored.lock().unwrap();
+            stored["metadata"]["resourceVersion"] = "99".into();
+            stored["spec"]["holderIdentity"] = "you".into();
+        }
+        assert!(holder.look().await.is_err());
+        assert_eq!(holder.look().await, Ok(false));
+        assert_eq!(stored.lock().unwrap()["spec"]["holderIdentity"], "you");
+        let (get, put) = (format!("GET {LEASE}"), format!("PUT {LEASE}"));
+        assert_eq!(calls.what(), [get.clone(), put.clone(), put, get]);
     }
 }

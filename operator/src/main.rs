@@ -15,7 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// Pause between two tries to reach the API server at the start.
-const TRY_EVERY: Duration = Duration::from_secs(2);
+const TRY_EVERY: Duration = Duration::from_secs(1);
+/// How long connecting to the API server may take. The library's 30 s would outlast an outage by as much.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let config = Config::parse();
@@ -82,17 +84,51 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 async fn lead(config: &Config, health: &Arc<Health>, stopping: watch::Receiver<bool>) -> Result<(), String> {
     let identity = config.identity();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, node_image = config.node_image, "starting");
-    let client = kube::Client::try_default().await.map_err(|error| {
-        format!("no API server is known ({error}): run in a pod, or name one by KUBECONFIG")
-    })?;
+    let api_server = api_server().await?;
     tokio::select! {
-        () = reach(&client, config.watch_namespace.as_deref()) => health.ready.store(true, Ordering::Relaxed),
+        reached = reach(&api_server, config.watch_namespace.as_deref()) => reached?,
         () = stopped(stopping.clone()) => return Ok(()),
     }
+    health.ready.store(true, Ordering::Relaxed);
+    // An operator whose lease is lost begins anew at once. Ending instead would cost whatever Kubernetes makes containers wait
+    // that end again and again, just when the API server is back.
+    loop {
+        let term = lead_once(config, health, stopping.clone(), identity.clone(), &api_server);
+        let Err(why) = Box::pin(term).await? else { return Ok(()) };
+        tracing::warn!("{why}; acts again once it holds the lease again");
+    }
+}
+
+/// How to reach the API server.
+async fn api_server() -> Result<kube::Config, String> {
+    let mut api_server = kube::Config::infer().await.map_err(|error| {
+        format!("no API server is known ({error}): run in a pod, or name one by KUBECONFIG")
+    })?;
+    api_server.connect_timeout = Some(CONNECT_TIMEOUT);
+    // Whatever fails is tried again by those who know how soon. The library's own pauses double within a call, and grow to minutes.
+    api_server.default_retry = false;
+    Ok(api_server)
+}
+
+/// A client with connections of its own: those of another may hang on an API server that is no more.
+fn client(api_server: &kube::Config) -> Result<kube::Client, String> {
+    kube::Client::try_from(api_server.clone()).map_err(|error| format!("cannot make a client: {error}"))
+}
+
+/// Waits for the lease, and acts while it is held: until this process is asked to stop, or for as long as the lease can be renewed.
+/// Then the inner error says why it could not.
+async fn lead_once(
+    config: &Config,
+    health: &Arc<Health>,
+    stopping: watch::Receiver<bool>,
+    identity: String,
+    api_server: &kube::Config,
+) -> Result<Result<(), String>, String> {
+    let client = client(api_server)?;
     let mut holder = Holder::new(client.clone(), &config.namespace, identity.clone());
     tokio::select! {
         () = holder.acquire() => {}
-        () = stopped(stopping.clone()) => return Ok(()),
+        () = stopped(stopping.clone()) => return Ok(Ok(())),
     }
     tracing::info!("holds the lease");
     health.metrics.set_leads(true);
@@ -108,25 +144,27 @@ async fn lead(config: &Config, health: &Arc<Health>, stopping: watch::Receiver<b
         tokio::select! {
             () = &mut passes => Ok(()),
             // Passes under way are dropped where they are: another operator may act from now on.
-            why = holder.keep() => Err(format!("{why}; ends, to begin anew")),
+            why = holder.keep() => Err(why),
         }
     };
     health.metrics.set_leads(false);
     if ended.is_ok() {
         holder.release().await;
     }
-    ended
+    Ok(ended)
 }
 
 /// Returns once RaftQueues can be listed.
-async fn reach(client: &kube::Client, namespace: Option<&str>) {
+async fn reach(api_server: &kube::Config, namespace: Option<&str>) -> Result<(), String> {
+    let client = client(api_server)?;
     let api: kube::Api<kube::core::PartialObjectMeta<RaftQueue>> = match namespace {
-        Some(namespace) => kube::Api::namespaced(client.clone(), namespace),
-        None => kube::Api::all(client.clone()),
+        Some(namespace) => kube::Api::namespaced(client, namespace),
+        None => kube::Api::all(client),
     };
     let one = kube::api::ListParams::default().limit(1);
     while let Err(error) = api.list(&one).await {
         tracing::warn!(%error, "cannot list RaftQueues; trying again. Is the custom resource installed (deploy/crd.yaml)?");
         tokio::time::sleep(TRY_EVERY).await;
     }
+    Ok(())
 }
