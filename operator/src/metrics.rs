@@ -122,13 +122,17 @@ impl Metrics {
         }
     }
 
-    /// An object is gone.
-    pub fn forget(&self, namespace: &str, name: &str) {
+    /// Shows these objects only, given by namespace and name: the others are gone.
+    pub fn keep_only(&self, there: &BTreeSet<(String, String)>) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        if objects.remove(&(namespace.to_owned(), name.to_owned())) {
+        for (namespace, name) in objects.extract_if(.., |object| !there.contains(object)) {
             for about in ConditionType::ALL {
                 // Absent already is as good as removed.
-                let _ = self.condition.remove_label_values(&[namespace, name, &about.to_string()]);
+                let _ = self.condition.remove_label_values(&[
+                    namespace.as_str(),
+                    name.as_str(),
+                    about.to_string().as_str(),
+                ]);
             }
         }
     }
@@ -179,8 +183,10 @@ mod tests {
             text.contains(r#"raftqueue_operator_reconcile_duration_seconds_bucket{le="0.025"} 1"#),
             "{text}"
         );
-        metrics.forget("shop", "demo");
-        assert!(!metrics.render().contains("demo"));
+        metrics.show("shop", "other", &RaftQueueStatus::default());
+        metrics.keep_only(&BTreeSet::from([("shop".to_owned(), "other".to_owned())]));
+        let text = metrics.render();
+        assert!(!text.contains("demo") && text.contains("other"), "{text}");
     }
 
     #[test]
@@ -191,5 +197,9 @@ mod tests {
         }
         let shown = metrics.render().matches(r#"type="Ready""#).count();
         assert_eq!(shown, OBJECTS_MAX);
+        // Those that went make room for those that came.
+        metrics.keep_only(&BTreeSet::new());
+        metrics.show("shop", "late", &RaftQueueStatus::default());
+        assert!(metrics.render().contains("late"));
     }
 }

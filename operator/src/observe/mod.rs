@@ -6,6 +6,8 @@
 mod nodes;
 mod pods;
 
+pub use nodes::ask_all;
+
 use crate::crd::RaftQueue;
 use crate::names;
 use crate::observation::{
@@ -77,7 +79,7 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     }
     seen.set = Some(set_seen);
     seen.pods = pods::look(client, namespace, own, Timestamp::now()).await?;
-    seen.cluster = nodes::ask_all(&mut seen.pods).await;
+    seen.cluster = ask_all(&mut seen.pods).await;
     Ok(seen)
 }
 

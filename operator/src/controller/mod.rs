@@ -1,8 +1,12 @@
 //! The loop: a pass over an object whenever something about it changed, and now and then without a cause.
 //!
 //! A pass is `observe, validate, plan, build, apply, status`, in [`pass`]; here is what calls it: the watches, how many passes run
-//! at once, how long to wait after one that failed. An object that cannot be read does not hold up the others.
+//! at once, how long to wait after one that failed. A pass over a cluster of which nothing was heard, and whose nodes say what they
+//! said before, ends there. An object that cannot be read does not hold up the others.
 
+mod memory;
+
+use self::memory::{Key, Memory, Quiet, SPACING};
 use crate::apply::{ApplyError, apply, own_claims, take};
 use crate::build::build;
 use crate::crd::{RaftQueue, RaftQueueStatus, Reason};
@@ -10,7 +14,7 @@ use crate::events;
 use crate::health::Health;
 use crate::metrics::PassResult;
 use crate::names::{INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
-use crate::observe::observe;
+use crate::observe::{ask_all, observe};
 use crate::plan::{Correction, Pace, Step, plan};
 use crate::status::{self, Written, answer, answer_unseen, under_older_definition};
 use crate::validate::{asked, validate};
@@ -23,14 +27,12 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config as LoopConfig, Controller};
 use kube::runtime::events::{Event, Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// An object as it comes from the API server, readable or not.
@@ -42,20 +44,16 @@ const STEADY: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(2);
 /// How long changes that come together are gathered.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Least time between the beginnings of two passes over an object. What a node says may change with every look, and each change of
-/// a status calls the next pass.
-const SPACING: Duration = Duration::from_millis(500);
 /// How long a pass may take.
 const PASS_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pause after the first pass over an object that failed; each further one doubles it.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest pause after a pass that failed.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Pause after a watch broke; each further break doubles it.
 const WATCH_PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause after a watch broke.
-const WATCH_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Longest pause after a watch broke. All eight share it and break one after the other: each may have failed once more just before
+/// the API server was back.
+const WATCH_PAUSE_MAX: Duration = Duration::from_millis(250);
+/// How often those that are gone are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 /// Pauses between attempts to watch. All watches share them, and with an API server that restarts all of them break at once, and
 /// again while it is not ready yet: with the library's own pauses, of up to 30 s, nothing would be seen for minutes.
@@ -86,20 +84,7 @@ pub struct Context {
     recorder: Recorder,
     health: Arc<Health>,
     node_image: String,
-    /// What is remembered of each object between passes; nothing depends on it.
-    objects: Mutex<BTreeMap<String, Remembered>>,
-    /// Fields of a status that the definition of the custom resource turned out not to know.
-    lacking: Mutex<BTreeSet<String>>,
-    jitter: RandomState,
-}
-
-/// What is remembered of an object between passes.
-#[derive(Default)]
-struct Remembered {
-    /// Passes that failed in a row.
-    failures: u32,
-    /// When the last one began.
-    began: Option<Instant>,
+    memory: Memory,
 }
 
 /// Why a pass failed. The loop tries again, later and later.
@@ -129,9 +114,7 @@ impl Context {
             client,
             health,
             node_image,
-            objects: Mutex::default(),
-            lacking: Mutex::default(),
-            jitter: RandomState::new(),
+            memory: Memory::default(),
         }
     }
 
@@ -146,66 +129,31 @@ impl Context {
         }
     }
 
-    /// How long to wait after another failure of this object.
-    fn pause(&self, object: &str) -> Duration {
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let remembered = objects.entry(object.to_owned()).or_default();
-        remembered.failures = remembered.failures.saturating_add(1);
-        pause(remembered.failures, self.jitter.hash_one((object, remembered.failures)))
+    /// Forgets every object that is not in the store: one that left it causes no pass that could.
+    fn forget_gone(&self, store: &Store<Guarded>) {
+        let there = store.state().iter().map(|object| key(object.meta())).collect();
+        self.health.metrics.keep_only(&there);
+        self.memory.keep_only(&there);
     }
 
-    /// A pass over this object is to begin. Absent: it may; else how long it has to wait.
-    fn begin(&self, object: &str) -> Option<Duration> {
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let remembered = objects.entry(object.to_owned()).or_default();
-        let early = remembered.began.and_then(|began| SPACING.checked_sub(began.elapsed()));
-        if early.is_none() {
-            remembered.began = Some(Instant::now());
-        }
-        early
-    }
-
-    /// Whether the last pass over this object went well.
-    fn is_first_failure(&self, object: &str) -> bool {
-        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        objects.get(object).is_none_or(|remembered| remembered.failures == 0)
-    }
-
-    /// Fields that the definition does not know, as far as was seen.
-    fn lacking(&self) -> BTreeSet<String> {
-        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Learns from what was made of a status. True: something was learnt.
-    fn learn(&self, written: &Written) -> bool {
-        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = lacking.clone();
-        lacking.retain(|field| !written.kept.contains(field));
-        lacking.extend(written.lost.iter().cloned());
-        *lacking != before
-    }
-
-    fn forgive(&self, object: &str) {
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(remembered) = objects.get_mut(object) {
-            remembered.failures = 0;
-        }
-    }
-
-    fn forget(&self, object: &str) {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+    /// Whom this child belongs to, which is thereby heard of.
+    fn heard(&self, owner: Option<ObjectRef<Guarded>>) -> Option<ObjectRef<Guarded>> {
+        let owner = owner?;
+        self.memory.touch((owner.namespace.clone().unwrap_or_default(), owner.name.clone()));
+        Some(owner)
     }
 }
 
-/// The pause after this many failures in a row: from half to all of a time that doubles, up to [`PAUSE_MAX`].
-fn pause(failures: u32, random: u64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let whole = PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX);
-    let share = u32::try_from(random % 1_000).unwrap_or(0);
-    whole / 2 + whole / 2 * share / 1_000
+/// A task that ends with whoever started it, also where that is dropped.
+struct Aborted(tokio::task::JoinHandle<()>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
-/// Runs the loop until `stop` is done; passes that are under way are finished first.
+/// Runs the loop until `stop` is done; passes that are under way are finished first. Dropped, it drops them where they are.
 pub async fn run(
     context: Arc<Context>,
     namespace: Option<&str>,
@@ -214,38 +162,75 @@ pub async fn run(
 ) {
     // What a BoxFuture lacks: Sync. Only its end is of interest.
     let (stopped, mut stopping) = tokio::sync::watch::channel(false);
-    let stopper = tokio::spawn(async move {
+    let _stopper = Aborted(tokio::spawn(async move {
         stop.await;
         stopped.send_replace(true);
-    });
+    }));
     let client = context.client.clone();
     let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGER}"));
     let controller = Controller::new(api::<Guarded>(&client, namespace), watcher::Config::default());
+    let store = controller.store();
     let passes = controller
         .with_config(LoopConfig::default().concurrency(concurrency).debounce(DEBOUNCE))
-        .owns(api::<PartialObjectMeta<Service>>(&client, namespace), ours.clone())
-        .owns(api::<PartialObjectMeta<ConfigMap>>(&client, namespace), ours.clone())
-        .owns(api::<PartialObjectMeta<ServiceAccount>>(&client, namespace), ours.clone())
-        .owns(api::<PartialObjectMeta<PodDisruptionBudget>>(&client, namespace), ours.clone())
-        .owns(api::<PartialObjectMeta<StatefulSet>>(&client, namespace), ours.clone())
-        .watches(api::<PartialObjectMeta<Pod>>(&client, namespace), ours.clone(), |pod| whose(&pod.metadata))
-        .watches(api::<PartialObjectMeta<PersistentVolumeClaim>>(&client, namespace), ours, |claim| {
-            whose(&claim.metadata)
-        })
+        .watches(
+            api::<PartialObjectMeta<Service>>(&client, namespace),
+            ours.clone(),
+            children(&context, owner_of),
+        )
+        .watches(
+            api::<PartialObjectMeta<ConfigMap>>(&client, namespace),
+            ours.clone(),
+            children(&context, owner_of),
+        )
+        .watches(
+            api::<PartialObjectMeta<ServiceAccount>>(&client, namespace),
+            ours.clone(),
+            children(&context, owner_of),
+        )
+        .watches(
+            api::<PartialObjectMeta<PodDisruptionBudget>>(&client, namespace),
+            ours.clone(),
+            children(&context, owner_of),
+        )
+        .watches(
+            api::<PartialObjectMeta<StatefulSet>>(&client, namespace),
+            ours.clone(),
+            children(&context, owner_of),
+        )
+        .watches(api::<PartialObjectMeta<Pod>>(&client, namespace), ours.clone(), children(&context, whose))
+        .watches(
+            api::<PartialObjectMeta<PersistentVolumeClaim>>(&client, namespace),
+            ours,
+            children(&context, whose),
+        )
         .trigger_backoff(WatchPause::default())
         .graceful_shutdown_on(async move {
             // An error means that the sender is gone, which is the end as well.
             let _ = stopping.wait_for(|stopped| *stopped).await;
         })
-        .run(reconcile, |object, error, context| failed(object.meta(), error, &context), context);
-    passes
-        .for_each(|ended| async move {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a pass or a watch failed");
+        .run(
+            reconcile,
+            |object, error, context| failed(object.meta(), error, &context),
+            Arc::clone(&context),
+        );
+    let passes = passes.for_each(|ended| async move {
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a pass or a watch failed");
+        }
+    });
+    let forgetting = async {
+        // Before the first list everything would seem to be gone. An error means that the loop has ended.
+        if store.wait_until_ready().await.is_ok() {
+            loop {
+                tokio::time::sleep(FORGET_EVERY).await;
+                context.forget_gone(&store);
             }
-        })
-        .await;
-    stopper.abort();
+        }
+    };
+    tokio::select! {
+        () = passes => {}
+        () = async { forgetting.await; std::future::pending::<()>().await } => {}
+    }
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -258,6 +243,25 @@ where
     }
 }
 
+/// Finds out for each change of a child whom it concerns.
+fn children<K>(
+    context: &Arc<Context>,
+    owner: fn(&ObjectMeta) -> Option<ObjectRef<Guarded>>,
+) -> impl Fn(PartialObjectMeta<K>) -> Option<ObjectRef<Guarded>> + Send + Sync + 'static
+where
+    K: 'static,
+{
+    let context = Arc::clone(context);
+    move |child| context.heard(owner(&child.metadata))
+}
+
+/// The object that controls a child.
+fn owner_of(metadata: &ObjectMeta) -> Option<ObjectRef<Guarded>> {
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let is_queue = owner.kind == RaftQueue::kind(&()) && owner.api_version == RaftQueue::api_version(&());
+    is_queue.then(|| ObjectRef::new(&owner.name).within(metadata.namespace.as_deref().unwrap_or_default()))
+}
+
 /// The object that a pod or a claim belongs to, by its labels: its owner is a StatefulSet, or nobody.
 fn whose(metadata: &ObjectMeta) -> Option<ObjectRef<Guarded>> {
     let name = metadata.labels.as_ref()?.get(INSTANCE_LABEL)?;
@@ -265,22 +269,29 @@ fn whose(metadata: &ObjectMeta) -> Option<ObjectRef<Guarded>> {
 }
 
 fn failed(object: &ObjectMeta, error: &PassError, context: &Context) -> Action {
-    let pause = context.pause(&key(object));
+    let pause = context.memory.pause(&key(object));
     tracing::warn!(%error, seconds = pause.as_secs_f32(), "a pass failed; trying again");
     Action::requeue(pause)
 }
 
-fn key(metadata: &ObjectMeta) -> String {
-    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-    format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default())
+fn key(metadata: &ObjectMeta) -> Key {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    (text(&metadata.namespace), text(&metadata.name))
 }
 
 async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
     let key = key(object.meta());
-    if let Some(early) = context.begin(&key) {
+    if let Some(early) = context.memory.begin(&key) {
         return Ok(Action::requeue(early));
     }
     let started = Instant::now();
+    let version = object.meta().resource_version.as_deref();
+    if let Some(quiet) = context.memory.quiet(&key, version, started)
+        && Box::pin(nodes_say_the_same(&quiet)).await
+    {
+        context.health.metrics.count_pass(PassResult::Done, started.elapsed());
+        return Ok(Action::requeue(STEADY));
+    }
     let ended = tokio::time::timeout(PASS_TIMEOUT, Box::pin(pass(object.meta(), &context))).await;
     let (result, action) = match ended {
         Ok(Ok((result, action))) => (result, Ok(action)),
@@ -289,9 +300,17 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     };
     context.health.metrics.count_pass(result, started.elapsed());
     if action.is_ok() {
-        context.forgive(&key);
+        context.memory.forgive(&key);
     }
     action
+}
+
+/// Whether the nodes say what they said in the last whole look. Their own state is all of a quiet cluster that no watch tells of, and
+/// to ask them costs the API server nothing.
+async fn nodes_say_the_same(quiet: &Quiet) -> bool {
+    let mut pods = quiet.pods.clone();
+    let cluster = ask_all(&mut pods).await;
+    pods == quiet.pods && cluster == quiet.cluster
 }
 
 /// One pass over the object of this name. Cancelled or killed anywhere, the next one goes on from what it sees then.
@@ -299,14 +318,13 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
     let client = &context.client;
+    let began = (Instant::now(), context.memory.touches(&key(metadata)));
     // The watch may be behind what the last pass wrote.
     let objects: Api<Guarded> = Api::namespaced(client.clone(), namespace);
     let found = objects.get_opt(name).await.map_err(|error| PassError::Call(error.to_string()))?;
     let Some(DeserializeGuard(object)) = found.filter(|found| found.meta().deletion_timestamp.is_none())
     else {
         // Kubernetes deletes the children by itself.
-        context.health.metrics.forget(namespace, name);
-        context.forget(&key(metadata));
         return Ok((PassResult::Done, Action::await_change()));
     };
     let now = Time(Timestamp::now());
@@ -363,7 +381,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
         Ok(after) => after,
         Err(error) => {
             // The object cannot tell it itself.
-            if context.is_first_failure(&key(metadata)) {
+            if context.memory.is_first_failure(&key(metadata)) {
                 told.push(events::event_of_unwritten_status(&error.to_string()));
             }
             context.tell(&object, &told).await;
@@ -372,6 +390,16 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     };
     told.extend(events::events(&before, &after));
     context.tell(&object, &told).await;
+    // What changed something is looked at once more.
+    let is_quiet = why.is_none() && !is_race && plan.pace == Pace::Steady && before == after;
+    let quiet = is_quiet.then(|| Quiet {
+        at: began.0,
+        touches: began.1,
+        version: object.metadata.resource_version.clone(),
+        pods: seen.pods,
+        cluster: seen.cluster,
+    });
+    context.memory.looked(&key(metadata), quiet);
     match (why, plan.pace) {
         (Some(why), _) => Err(PassError::Call(why)),
         (None, _) if is_race => Ok((PassResult::Done, Action::requeue(SPACING))),
@@ -388,12 +416,24 @@ async fn write(
     after: RaftQueueStatus,
     now: &Time,
 ) -> Result<RaftQueueStatus, PassError> {
+    if *before == after && context.memory.lacking().is_empty() {
+        show(context, metadata, &after);
+        return Ok(after);
+    }
     let told = write_once(context, metadata, before, &after, now).await?;
     // What was just learnt from the write goes into the status too.
-    match context.learn(&told.1) {
+    match context.memory.learn(&told.1) {
         true => Ok(write_once(context, metadata, before, &after, now).await?.0),
         false => Ok(told.0),
     }
+}
+
+fn show(context: &Context, metadata: &ObjectMeta, status: &RaftQueueStatus) {
+    context.health.metrics.show(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+        status,
+    );
 }
 
 async fn write_once(
@@ -403,16 +443,12 @@ async fn write_once(
     after: &RaftQueueStatus,
     now: &Time,
 ) -> Result<(RaftQueueStatus, Written), PassError> {
-    let lacking = context.lacking();
+    let lacking = context.memory.lacking();
     let told = match lacking.is_empty() {
         true => after.clone(),
         false => under_older_definition(after.clone(), before, &lacking, now),
     };
-    context.health.metrics.show(
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default(),
-        &told,
-    );
+    show(context, metadata, &told);
     match status::write(&context.client, metadata, &told).await {
         Ok(written) => Ok((told, written)),
         Err(error) => Err(PassError::StatusNotWritten(error.to_string())),
@@ -438,18 +474,7 @@ fn label(step: &Step) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_double_to_a_limit_and_differ() {
-        for (failures, most) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (100, 60), (u32::MAX, 60)] {
-            for random in [0, 1, 499, 999, u64::MAX] {
-                let pause = pause(failures, random);
-                let most = Duration::from_secs(most);
-                assert!(pause >= most / 2 && pause <= most, "{failures} {random}: {pause:?}");
-            }
-        }
-        assert_ne!(pause(3, 0), pause(3, 500));
-    }
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_pod_belongs_to_whom_its_label_names() {

@@ -1,0 +1,242 @@
+//! What is remembered between passes. Nothing that the operator decides depends on it: only when it looks again, how thoroughly,
+//! and what it says of the definition of the custom resource.
+
+use crate::observation::{ClusterSeen, PodSeen};
+use crate::status::Written;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Least time between the beginnings of two passes over an object. What a node says may change with every look, and each change of
+/// a status calls the next pass.
+pub(super) const SPACING: Duration = Duration::from_millis(500);
+/// Pause after the first pass over an object that failed; each further one doubles it.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause after a pass that failed.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long the API server need not be asked about an object of which nothing was heard: should a watch have gone deaf, it is
+/// found out then.
+const QUIET_FOR: Duration = Duration::from_secs(300);
+
+/// Everything that is remembered.
+#[derive(Default)]
+pub(super) struct Memory {
+    objects: Mutex<BTreeMap<Key, Remembered>>,
+    /// Fields of a status that the definition of the custom resource turned out not to know.
+    lacking: Mutex<BTreeSet<String>>,
+    jitter: RandomState,
+}
+
+/// An object: its namespace and its name.
+pub(super) type Key = (String, String);
+
+/// What is remembered of one object.
+#[derive(Default)]
+struct Remembered {
+    /// Passes that failed in a row.
+    failures: u32,
+    /// When the last one began.
+    began: Option<Instant>,
+    /// How often something that belongs to it was heard to change.
+    touches: u64,
+    /// The last look, if it found everything as asked.
+    quiet: Option<Quiet>,
+}
+
+/// A whole look that found everything as asked and changed nothing: what the nodes said is all that can change unheard.
+#[derive(Clone)]
+pub(super) struct Quiet {
+    /// When it was.
+    pub(super) at: Instant,
+    /// Touches when it began.
+    pub(super) touches: u64,
+    /// Version of the object.
+    pub(super) version: Option<String>,
+    /// The pods, with what their nodes said.
+    pub(super) pods: BTreeMap<String, PodSeen>,
+    /// What the leader said.
+    pub(super) cluster: Option<ClusterSeen>,
+}
+
+impl Memory {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Remembered>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long to wait after another failure of this object.
+    pub(super) fn pause(&self, object: &Key) -> Duration {
+        let mut objects = self.objects();
+        let remembered = objects.entry(object.clone()).or_default();
+        remembered.failures = remembered.failures.saturating_add(1);
+        remembered.quiet = None;
+        pause(remembered.failures, self.jitter.hash_one((object, remembered.failures)))
+    }
+
+    /// A pass over this object is to begin. Absent: it may; else how long it has to wait.
+    pub(super) fn begin(&self, object: &Key) -> Option<Duration> {
+        let mut objects = self.objects();
+        let remembered = objects.entry(object.clone()).or_default();
+        let early = remembered.began.and_then(|began| SPACING.checked_sub(began.elapsed()));
+        if early.is_none() {
+            remembered.began = Some(Instant::now());
+        }
+        early
+    }
+
+    /// A pass over this object went well.
+    pub(super) fn forgive(&self, object: &Key) {
+        if let Some(remembered) = self.objects().get_mut(object) {
+            remembered.failures = 0;
+        }
+    }
+
+    /// Whether the last pass over this object went well.
+    pub(super) fn is_first_failure(&self, object: &Key) -> bool {
+        self.objects().get(object).is_none_or(|remembered| remembered.failures == 0)
+    }
+
+    /// Something that belongs to this object was heard to change.
+    pub(super) fn touch(&self, object: Key) {
+        let mut objects = self.objects();
+        let remembered = objects.entry(object).or_default();
+        remembered.touches = remembered.touches.wrapping_add(1);
+    }
+
+    /// Touches of this object so far.
+    pub(super) fn touches(&self, object: &Key) -> u64 {
+        self.objects().get(object).map_or(0, |remembered| remembered.touches)
+    }
+
+    /// A whole look has ended: quiet, or not.
+    pub(super) fn looked(&self, object: &Key, quiet: Option<Quiet>) {
+        if let Some(remembered) = self.objects().get_mut(object) {
+            remembered.quiet = quiet;
+        }
+    }
+
+    /// The last look, if nothing of this object was heard since, and it was not too long ago.
+    pub(super) fn quiet(&self, object: &Key, version: Option<&str>, now: Instant) -> Option<Quiet> {
+        let objects = self.objects();
+        let remembered = objects.get(object)?;
+        let quiet = remembered.quiet.as_ref()?;
+        let is_unheard = quiet.touches == remembered.touches && quiet.version.as_deref() == version;
+        (is_unheard && now.duration_since(quiet.at) < QUIET_FOR).then(|| quiet.clone())
+    }
+
+    /// Forgets all objects but these. Those that are gone cause no pass that could.
+    pub(super) fn keep_only(&self, there: &BTreeSet<Key>) {
+        self.objects().retain(|object, _| there.contains(object));
+    }
+
+    /// Fields that the definition does not know, as far as was seen.
+    pub(super) fn lacking(&self) -> BTreeSet<String> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Learns from what was made of a status. True: something was learnt.
+    pub(super) fn learn(&self, written: &Written) -> bool {
+        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = lacking.clone();
+        lacking.retain(|field| !written.kept.contains(field));
+        lacking.extend(written.lost.iter().cloned());
+        *lacking != before
+    }
+}
+
+/// The pause after this many failures in a row: from half to all of a time that doubles, up to [`PAUSE_MAX`].
+fn pause(failures: u32, random: u64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let whole = PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX);
+    let share = u32::try_from(random % 1_000).unwrap_or(0);
+    whole / 2 + whole / 2 * share / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demo() -> Key {
+        ("shop".to_owned(), "demo".to_owned())
+    }
+
+    fn quiet(memory: &Memory) -> Option<Quiet> {
+        let touches = memory.touches(&demo());
+        Some(Quiet {
+            at: Instant::now(),
+            touches,
+            version: Some("7".into()),
+            pods: BTreeMap::new(),
+            cluster: None,
+        })
+    }
+
+    #[test]
+    fn pauses_double_to_a_limit_and_differ() {
+        for (failures, most) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (100, 60), (u32::MAX, 60)] {
+            for random in [0, 1, 499, 999, u64::MAX] {
+                let pause = pause(failures, random);
+                let most = Duration::from_secs(most);
+                assert!(pause >= most / 2 && pause <= most, "{failures} {random}: {pause:?}");
+            }
+        }
+        assert_ne!(pause(3, 0), pause(3, 500));
+    }
+
+    #[test]
+    fn an_object_is_quiet_until_something_of_it_is_heard() {
+        let memory = Memory::default();
+        assert_eq!(memory.begin(&demo()), None);
+        let is_quiet = |version: &str| memory.quiet(&demo(), Some(version), Instant::now()).is_some();
+        assert!(!is_quiet("7"), "never looked at");
+        memory.looked(&demo(), quiet(&memory));
+        assert!(is_quiet("7"));
+        assert!(!is_quiet("8"), "the object itself has changed");
+        memory.touch(("shop".into(), "other".into()));
+        assert!(is_quiet("7"));
+        memory.touch(demo());
+        assert!(!is_quiet("7"), "a child has changed");
+        // What was heard while the look went on counts too.
+        let before = quiet(&memory);
+        memory.touch(demo());
+        memory.looked(&demo(), before);
+        assert!(!is_quiet("7"));
+    }
+
+    #[test]
+    fn a_quiet_object_is_looked_at_whole_now_and_then_and_after_a_failure() {
+        let memory = Memory::default();
+        memory.begin(&demo());
+        memory.looked(&demo(), quiet(&memory));
+        let is_quiet = |now| memory.quiet(&demo(), Some("7"), now).is_some();
+        assert!(is_quiet(Instant::now()) && !is_quiet(Instant::now() + QUIET_FOR));
+        memory.pause(&demo());
+        assert!(!is_quiet(Instant::now()));
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let memory = Memory::default();
+        let other: Key = ("shop".into(), "other".into());
+        for object in [demo(), other.clone()] {
+            memory.pause(&object);
+        }
+        memory.keep_only(&BTreeSet::from([other.clone()]));
+        assert!(memory.is_first_failure(&demo()) && !memory.is_first_failure(&other));
+        assert_eq!(memory.objects().len(), 1);
+    }
+
+    #[test]
+    fn a_field_that_was_lost_is_lacking_until_it_is_kept() {
+        let memory = Memory::default();
+        let fields = |all: &[&str]| all.iter().map(|field| (*field).to_owned()).collect();
+        let written = |kept: &[&str], lost: &[&str]| Written { kept: fields(kept), lost: fields(lost) };
+        assert!(!memory.learn(&written(&["status.phase"], &[])));
+        assert!(memory.learn(&written(&["status.phase"], &["status.diskSize"])));
+        // A status without the field teaches nothing about it.
+        assert!(!memory.learn(&written(&["status.phase"], &[])));
+        assert_eq!(memory.lacking(), fields(&["status.diskSize"]));
+        assert!(memory.learn(&written(&["status.diskSize"], &[])));
+        assert_eq!(memory.lacking(), fields(&[]));
+    }
+}
