@@ -51,7 +51,8 @@ pub(super) fn build_client_service(asked: &Asked) -> Service {
     }
 }
 
-/// Lets drains take one node at a time.
+/// Lets drains take one node at a time, and none while more than one is not ready: those that are not ready may be about to be, and
+/// without them there is no majority. A single one that is not ready may go, for the others serve.
 pub(super) fn build_budget(asked: &Asked) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata: child(asked, asked.name.clone()),
@@ -61,8 +62,7 @@ pub(super) fn build_budget(asked: &Asked) -> PodDisruptionBudget {
                 match_labels: Some(names::selector(&asked.name)),
                 ..LabelSelector::default()
             }),
-            // A pod that is not ready anyway must not hold up a drain of its machine.
-            unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
+            unhealthy_pod_eviction_policy: Some("IfHealthyBudget".into()),
             ..PodDisruptionBudgetSpec::default()
         }),
         status: None,
