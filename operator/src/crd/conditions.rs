@@ -74,6 +74,8 @@ pub enum Reason {
     QuorumLost,
     /// A node of the cluster has lost its disk, or got an empty one.
     DiskLost,
+    /// A disk's claim is being deleted.
+    DiskLeaving,
     /// Pods run that were made before the last change of the spec.
     OlderPods,
     /// Disks are smaller than the spec asks for, and do not grow in this version.

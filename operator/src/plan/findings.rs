@@ -128,6 +128,9 @@ impl Case<'_> {
         if let Some(message) = self.lost() {
             tell(Reason::DiskLost, phase, Weight::Wrong, message);
         }
+        if let Some(message) = self.disks_leaving() {
+            tell(Reason::DiskLeaving, phase, Weight::Wrong, message);
+        }
         if let Some(message) = self.silent() {
             tell(Reason::NodeSilent, phase, Weight::Wrong, message);
         }
@@ -143,7 +146,9 @@ impl Case<'_> {
         if let Some(message) = self.older_pods() {
             tell(Reason::OlderPods, Phase::Outdated, Weight::NotAsAsked, message);
         }
-        if let Some((reason, message)) = self.disks() {
+        if let Some((reason, message)) = self.disks()
+            && reason != Reason::DiskLeaving
+        {
             tell(reason, Phase::Ready, Weight::NotAsAsked, message);
         }
         problems
@@ -176,7 +181,7 @@ impl Case<'_> {
                 Some(problem) => of(About::UpToDate, problem, false),
                 None => fine(About::UpToDate, true, "every pod was made from what the spec asks for"),
             },
-            match self.disks() {
+            match self.lost().map(|message| (Reason::DiskLost, message)).or_else(|| self.disks()) {
                 Some((reason, message)) => finding(About::StorageReady, false, reason, message),
                 None => fine(About::StorageReady, true, "every node has its disk"),
             },
@@ -230,8 +235,13 @@ impl Case<'_> {
             }
             _ => {
                 let message = "no node leads with a majority behind it: nothing can be published or received until a majority \
-                               of the nodes runs again. What was acknowledged is on their disks";
-                finding(about, false, Reason::NoLeader, message)
+                               of the nodes runs again";
+                let disks = match self.lost() {
+                    Some(_) => "with its disk; some disks are lost, as the condition StorageReady tells",
+                    None => "What was acknowledged is on their disks",
+                };
+                let joint = if self.lost().is_some() { " " } else { ". " };
+                finding(about, false, Reason::NoLeader, format!("{message}{joint}{disks}"))
             }
         }
     }
@@ -321,7 +331,7 @@ impl Case<'_> {
         let members = super::identity::members_of(self.seen, id);
         let blank =
             self.seen.answers().filter(|(_, answer)| answer.cluster_id.is_none() && !answer.id.is_empty());
-        let lost: Vec<&str> = blank
+        let lost: BTreeSet<&str> = blank
             .filter(|(name, answer)| {
                 let own = members.iter().find(|member| member.name == *name);
                 own.map_or(self.asked.latched.is_some() || !members.is_empty(), |member| {
@@ -333,19 +343,42 @@ impl Case<'_> {
         if lost.is_empty() {
             return None;
         }
-        let names = lost.join(", ");
+        let names = lost.iter().copied().collect::<Vec<_>>().join(", ");
+        let put_back = self.put_back(lost.first()?);
+        let voters = members.iter().filter(|member| member.voter);
+        let (all, left) =
+            (voters.clone().count(), voters.filter(|member| !lost.contains(member.name.as_str())).count());
         let all_blank = self.seen.answers().all(|(_, answer)| answer.cluster_id.is_none());
-        Some(if all_blank {
-            format!(
-                "{names}: the disk is empty, and no node has the log of cluster {id}: its messages are gone. Put its volumes \
-                 back; or, to begin anew without them, delete the RaftQueue and apply it again"
-            )
-        } else {
-            format!(
-                "{names}: the disk is empty, though cluster {id} goes on with the others. The node waits to be added, which \
-                 this version does not do: put its volume back"
-            )
+        Some(match () {
+            () if all_blank => format!(
+                "{names}: the disk is empty, and no node has the log of cluster {id}: its messages are gone unless its volumes \
+                 are put back. {put_back}. To begin anew without them, delete the RaftQueue and apply it again"
+            ),
+            () if left <= all / 2 => format!(
+                "{names}: the disk is empty. {left} of {all} members of cluster {id} have their disks, and a majority is needed: \
+                 nothing can be published or received, and the newest acknowledged messages may be on the lost disks alone. \
+                 {put_back}"
+            ),
+            () if self.seen.cluster.is_some() => format!(
+                "{names}: the disk is empty. Cluster {id} goes on with the {left} of {all} members that have their disks. The \
+                 node waits to be added, which this version does not do. {put_back}"
+            ),
+            () => format!(
+                "{names}: the disk is empty. {left} of {all} members of cluster {id} have their disks, enough for a majority \
+                 once they run. {put_back}"
+            ),
         })
+    }
+
+    /// How the volume of a node comes back that has got an empty one.
+    fn put_back(&self, node: &str) -> String {
+        let (namespace, claim) = (&self.asked.namespace, names::claim(node));
+        format!(
+            "To put the volume of {node} back (kubectl get pv shows it): kubectl patch pv VOLUME -p \
+             '{{\"spec\":{{\"claimRef\":{{\"namespace\":\"{namespace}\",\"name\":\"{claim}\",\"uid\":null,\
+             \"resourceVersion\":null}}}}}}'; kubectl delete pvc -n {namespace} {claim} --wait=false; \
+             kubectl delete pod -n {namespace} {node}"
+        )
     }
 
     /// Nodes that Kubernetes calls ready and that do not answer here.
@@ -520,7 +553,27 @@ impl Case<'_> {
         ))
     }
 
+    /// Claims that somebody has deleted, and that are there only as long as their pods are.
+    fn disks_leaving(&self) -> Option<String> {
+        let leaving: Vec<&str> = self
+            .seen
+            .claims
+            .iter()
+            .filter(|(_, claim)| claim.deleting)
+            .map(|(node, _)| node.as_str())
+            .collect();
+        let first = leaving.first()?;
+        let claims = leaving.iter().map(|node| names::claim(node)).collect::<Vec<_>>().join(", ");
+        Some(format!(
+            "{claims}: somebody has deleted the claim, and it goes with its disk when the pod {first} ends, which Kubernetes \
+             cannot take back. If that was not meant, set persistentVolumeReclaimPolicy of its volume to Retain before"
+        ))
+    }
+
     fn disks(&self) -> Option<(Reason, String)> {
+        if let Some(message) = self.disks_leaving() {
+            return Some((Reason::DiskLeaving, message));
+        }
         let claims = || self.nodes.iter().map(|node| (node, self.seen.claims.get(node)));
         let unbound: Vec<String> = claims()
             .filter(|(_, claim)| claim.is_none_or(|claim| !claim.bound))

@@ -62,8 +62,74 @@ fn rule_1_7_a_single_kept_disk_of_three_is_neither_adopted_nor_formed_over() {
     assert_eq!((plan.cluster_id, bootstrap(&plan)), (None, Some(Bootstrap::Join(None))));
     assert_eq!(said(&plan, ConditionType::Ready).1, Reason::DiskLost);
     assert_eq!(said(&plan, ConditionType::QuorumHealthy), (Truth::False, Reason::QuorumLost));
+    assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::False, Reason::DiskLost));
     let message = &found(&plan, ConditionType::Degraded).message;
-    assert!(message.starts_with("demo-0, demo-2: the disk is empty"), "{message}");
+    assert!(message.starts_with("demo-0, demo-2: the disk is empty. 1 of 3 members"), "{message}");
+}
+
+/// What is said where disks are lost is so: how many are left, whether the cluster goes on, and how one comes back.
+#[test]
+fn lost_disks_are_told_by_what_is_left() {
+    let id = cluster(7);
+    let goes_on = "goes on with the 2 of 3 members that have their disks";
+    let stopped = "1 of 3 members of cluster 00000000000000000000000000000007 have their disks, and a majority is needed";
+    let waits =
+        "2 of 3 members of cluster 00000000000000000000000000000007 have their disks, enough for a majority";
+    for (lost, leads, words) in [
+        (&["demo-2"][..], true, goes_on),
+        (&["demo-1", "demo-2"], false, stopped),
+        (&["demo-2"], false, waits),
+        (&["demo-0", "demo-1", "demo-2"], false, "its messages are gone unless"),
+    ] {
+        let mut seen = well(3, id);
+        for name in lost {
+            let pod = seen.pods.get_mut(*name).unwrap();
+            pod.ready = false;
+            pod.node = NodeSeen::Answered(NodeAnswer { id: format!("new {name}"), ..NodeAnswer::default() });
+        }
+        if !leads {
+            seen.cluster = None;
+        }
+        let plan = planned(&latched(3, id), &seen);
+        assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::False, Reason::DiskLost), "{lost:?}");
+        assert_eq!(said(&plan, ConditionType::Available).0, leads.into(), "{lost:?}");
+        let available = &found(&plan, ConditionType::Available).message;
+        assert!(!available.contains("is on their disks"), "{available}");
+        let message = &found(&plan, ConditionType::Degraded).message;
+        assert!(message.contains(words), "{message}");
+        assert_eq!(message.contains("goes on with"), leads, "{message}");
+        let first = lost[0];
+        for command in [
+            format!(
+                r#"kubectl patch pv VOLUME -p '{{"spec":{{"claimRef":{{"namespace":"shop","name":"data-{first}","uid":null,"resourceVersion":null}}}}}}'"#
+            ),
+            format!("kubectl delete pvc -n shop data-{first} --wait=false"),
+            format!("kubectl delete pod -n shop {first}"),
+        ] {
+            assert!(message.contains(&command), "{command}: {message}");
+        }
+    }
+    // Nodes that are only away have their disks.
+    let mut away = well(3, id);
+    away.cluster = None;
+    for name in ["demo-1", "demo-2"] {
+        away.pods.remove(name);
+    }
+    let plan = planned(&latched(3, id), &away);
+    assert_eq!(said(&plan, ConditionType::StorageReady).0, Truth::True);
+    let available = &found(&plan, ConditionType::Available).message;
+    assert!(available.ends_with("What was acknowledged is on their disks"), "{available}");
+}
+
+#[test]
+fn a_claim_that_somebody_deleted_is_told_while_its_pod_still_keeps_it() {
+    let id = cluster(7);
+    let mut seen = well(3, id);
+    seen.claims.get_mut("demo-1").unwrap().deleting = true;
+    let plan = planned(&latched(3, id), &seen);
+    assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::False, Reason::DiskLeaving));
+    assert_eq!(said(&plan, ConditionType::Degraded), (Truth::True, Reason::DiskLeaving));
+    assert!(plan.message.starts_with("data-demo-1: somebody has deleted the claim"), "{}", plan.message);
 }
 
 /// The seed has written the first entry, and the others are bound to it: nothing is wrong.
