@@ -21,6 +21,9 @@ use std::time::Duration;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Where nodes are looked for if nobody says where they are: as `raftq up` starts them. Not all of them need to be there.
+const ENDPOINTS_DEFAULT: [&str; 3] = ["127.0.0.1:7420", "127.0.0.1:7430", "127.0.0.1:7440"];
+
 /// Said below the help of every command.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -39,15 +42,9 @@ Output:
 #[derive(Parser)]
 #[command(name = "raftq", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 110)]
 struct Arguments {
-    /// Nodes to talk to, any of the cluster, separated by commas; the default is where `raftq up` starts them
-    #[arg(
-        long,
-        global = true,
-        env = "RAFTQ_ENDPOINTS",
-        value_delimiter = ',',
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:7420,127.0.0.1:7430,127.0.0.1:7440"
-    )]
+    /// Nodes to talk to, any of the cluster, separated by commas; the default is where `raftq up` starts them, which in a
+    /// pod of a cluster is its own node [default: 127.0.0.1:7420,127.0.0.1:7430,127.0.0.1:7440]
+    #[arg(long, global = true, env = "RAFTQ_ENDPOINTS", value_delimiter = ',', value_name = "HOST:PORT")]
     endpoints: Vec<String>,
     /// How long a call may take, repeats included
     #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = text::parse_positive_duration)]
@@ -71,12 +68,14 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(arguments: Arguments) -> ExitCode {
     let output = Output::new(arguments.output);
+    let are_told = !arguments.endpoints.is_empty();
+    let endpoints =
+        if are_told { arguments.endpoints } else { ENDPOINTS_DEFAULT.map(str::to_owned).to_vec() };
     let connect = || {
-        let client =
-            Client::connect(arguments.endpoints).map_err(|error| Failure::Usage(error.to_string()))?;
+        let client = Client::connect(endpoints).map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(client.with_timeout(arguments.timeout))
     };
-    let done = commands::run(arguments.command, connect, &output).await;
+    let done = commands::run(arguments.command, connect, are_told, &output).await;
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

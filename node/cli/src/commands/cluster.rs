@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::output::{Format, Output, Table};
 use clap::Args;
-use raftqueue_client::{Client, Error, v1};
+use raftqueue_client::{Client, v1};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::task::JoinSet;
@@ -16,8 +16,9 @@ Examples:
   raftq status --leader
   watch raftq status
 
-Each endpoint says what it knows, which may be out of date; LAG is what the leader knows. Exit code 0 says that the
-cluster has a leader with a quorum, whatever single nodes say.")]
+Each endpoint says what it knows, which may be out of date; LAG is what the leader knows. Without --endpoints those are
+the members of the cluster that is found. Exit code 0 says that the cluster has a leader with a quorum, whatever single
+nodes say.")]
 pub(crate) struct Status {
     /// Print nothing but the leader's name
     #[arg(long)]
@@ -35,25 +36,33 @@ pub(crate) struct Transfer {
 }
 
 impl Status {
-    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(self, client: &Client, are_told: bool, output: &Output) -> Result<(), Failure> {
         if self.leader {
             let cluster = client.cluster_status(v1::ClusterStatusRequest {}).await?;
             let leader = leader_name(&cluster);
             return output.say(leader, &json!({"leader": cluster.leader, "node": leader}));
         }
-        let own = own_views(client).await;
+        let asked = ask(client, client.endpoints().to_vec()).await;
+        let own = if are_told { asked } else { of_members(client, asked).await };
         let cluster = client.cluster_status(v1::ClusterStatusRequest {}).await;
         let lags = cluster.as_ref().map(lags).unwrap_or_default();
         let mut table =
             Table::new(&["ENDPOINT", "NODE", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "READY", "NOTE"]);
-        for (position, endpoint) in client.endpoints().iter().enumerate() {
-            match &own[&position] {
+        for View { endpoint, node, status } in &own {
+            match status {
                 Ok(status) => table.add(row(endpoint, status, &lags), own_json(endpoint, status)),
                 Err(error) => {
                     let mut cells = vec![String::from("-"); 9];
-                    cells[0].clone_from(endpoint);
-                    cells[8].clone_from(&error.text);
-                    table.add(cells, json!({"view": "own", "endpoint": endpoint, "error": error.text}));
+                    let mut object = json!({"view": "own", "endpoint": endpoint, "error": error});
+                    if !endpoint.is_empty() {
+                        cells[0].clone_from(endpoint);
+                    }
+                    if let Some(node) = node {
+                        cells[1].clone_from(node);
+                        object["node"] = json!(node);
+                    }
+                    cells[8].clone_from(error);
+                    table.add(cells, object);
                 }
             }
         }
@@ -74,14 +83,68 @@ impl Transfer {
     }
 }
 
-/// Asks every endpoint at once, so that one that is down delays nothing.
-async fn own_views(client: &Client) -> BTreeMap<usize, Result<v1::StatusResponse, Error>> {
+/// What a node says of itself, or why it does not.
+struct View {
+    /// Where it was asked; empty where nobody knows where it is.
+    endpoint: String,
+    /// Its name, where that is known although it does not answer.
+    node: Option<String>,
+    status: Result<v1::StatusResponse, String>,
+}
+
+/// Asks every endpoint at once, so that one that is down delays nothing; in the order given.
+async fn ask(client: &Client, endpoints: Vec<String>) -> Vec<View> {
     let mut asking = JoinSet::new();
-    for (position, endpoint) in client.endpoints().iter().cloned().enumerate() {
+    for (position, endpoint) in endpoints.into_iter().enumerate() {
         let client = client.clone();
-        asking.spawn(async move { (position, client.status(&endpoint).await) });
+        asking.spawn(async move {
+            let status = client.status(&endpoint).await.map_err(|error| error.text);
+            (position, View { endpoint, node: None, status })
+        });
     }
-    asking.join_all().await.into_iter().collect()
+    let mut views = asking.join_all().await;
+    views.sort_by_key(|(position, _)| *position);
+    views.into_iter().map(|(_, view)| view).collect()
+}
+
+/// The members of the cluster that was found, each by what it says itself; where none was found, what was asked. Ports at which a
+/// node might have been are of no interest once there is one, as in a pod, which has a single node.
+async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
+    let answers = || asked.iter().filter_map(|view| view.status.as_ref().ok());
+    let Some(newest) = answers().max_by_key(|status| status.term) else { return asked };
+    let mut members = newest.members.clone();
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    // Any of those that answer may know where a member is.
+    let known = |id: &str| {
+        let all = answers().flat_map(|status| &status.members);
+        all.filter(|member| member.id == id)
+            .map(|member| &member.client_address)
+            .find(|known| !known.is_empty())
+    };
+    let places: BTreeMap<String, String> =
+        members.iter().filter_map(|member| Some((member.id.clone(), known(&member.id)?.clone()))).collect();
+    let is_asked = |id: &str| answers().any(|status| status.node_id == id);
+    let others = members.iter().filter(|member| !is_asked(&member.id));
+    let others: Vec<String> = others.filter_map(|member| places.get(&member.id)).cloned().collect();
+    let mut views: Vec<View> = asked.into_iter().filter(|view| view.status.is_ok()).collect();
+    views.extend(ask(client, others).await);
+    let mut rows = Vec::new();
+    for v1::Member { id, name, .. } in members {
+        let place = places.get(&id).cloned().unwrap_or_default();
+        let is_of_it = |view: &View| match &view.status {
+            Ok(status) => status.node_id == id,
+            Err(_) => view.endpoint == place,
+        };
+        let view = views.iter().position(is_of_it).map(|position| views.swap_remove(position));
+        let unheard = "no node that answers knows where it is";
+        rows.push(match view {
+            Some(view) => View { node: Some(name), ..view },
+            None => View { endpoint: place, node: Some(name), status: Err(unheard.to_owned()) },
+        });
+    }
+    // A node that is no member, perhaps not yet; and one that answers in a member's place.
+    rows.extend(views.into_iter().filter(|view| view.status.is_ok()));
+    rows
 }
 
 /// How far each node is behind, as the leader sees it, by node id.
@@ -171,4 +234,94 @@ fn cluster_json(cluster: &v1::ClusterStatusResponse) -> Value {
         "applied": cluster.applied,
         "members": cluster.members.iter().map(member).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftqueue_node::api::MemberInfo;
+    use raftqueue_node::fake::{FakeNode, Served, leading};
+    use raftqueue_node::handle::LocalStatus;
+
+    async fn serve() -> Served {
+        Served::start(FakeNode::default()).await
+    }
+
+    fn member(id: u64, name: &str, client_address: &str) -> MemberInfo {
+        MemberInfo {
+            id,
+            name: name.to_owned(),
+            client_address: client_address.to_owned(),
+            role: "follower".to_owned(),
+            voter: true,
+            active: true,
+            matched: 0,
+            lag: 0,
+        }
+    }
+
+    fn node(id: u64, name: &str, members: &[MemberInfo]) -> LocalStatus {
+        LocalStatus { node_id: Some(id), name: name.to_owned(), members: members.to_vec(), ..leading() }
+    }
+
+    /// Endpoint, name and whether it answered, of each row.
+    fn seen(views: &[View]) -> Vec<(&str, &str, bool)> {
+        views
+            .iter()
+            .map(|view| {
+                let name = match &view.status {
+                    Ok(status) => status.name.as_str(),
+                    Err(_) => view.node.as_deref().unwrap_or_default(),
+                };
+                (view.endpoint.as_str(), name, view.status.is_ok())
+            })
+            .collect()
+    }
+
+    fn dead_address() -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("an address").to_string()
+    }
+
+    /// In a pod: its own node answers where `raftq up` would have its first, and nothing is where the others would be.
+    #[tokio::test]
+    async fn members_are_looked_for_where_they_are_and_not_where_they_might_be() {
+        let (own, other) = (serve().await, serve().await);
+        let (nowhere, away) = (dead_address(), dead_address());
+        let members = [
+            member(3, "demo-2", &away),
+            member(2, "demo-1", &other.endpoint()),
+            member(1, "demo-0", &own.endpoint()),
+            member(4, "demo-3", ""),
+        ];
+        own.node.set_status(node(1, "demo-0", &members));
+        other.node.set_status(node(2, "demo-1", &members));
+        let client = Client::connect([own.endpoint(), nowhere.clone()]).expect("endpoints");
+        let asked = ask(&client, client.endpoints().to_vec()).await;
+        assert_eq!(seen(&asked), [(own.endpoint().as_str(), "demo-0", true), (nowhere.as_str(), "", false)]);
+        let found = of_members(&client, asked).await;
+        assert_eq!(
+            seen(&found),
+            [
+                (own.endpoint().as_str(), "demo-0", true),
+                (other.endpoint().as_str(), "demo-1", true),
+                (away.as_str(), "demo-2", false),
+                ("", "demo-3", false),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_cluster_what_was_asked_is_shown() {
+        let nowhere = dead_address();
+        let client = Client::connect([nowhere.clone()]).expect("endpoints");
+        let found = of_members(&client, ask(&client, vec![nowhere.clone()]).await).await;
+        assert_eq!(seen(&found), [(nowhere.as_str(), "", false)]);
+        // One that has not formed yet has no members.
+        let own = serve().await;
+        own.node.set_status(node(1, "demo-0", &[]));
+        let client = Client::connect([own.endpoint(), nowhere]).expect("endpoints");
+        let found = of_members(&client, ask(&client, client.endpoints().to_vec()).await).await;
+        assert_eq!(seen(&found), [(own.endpoint().as_str(), "demo-0", true)]);
+    }
 }

@@ -81,10 +81,12 @@ pub(crate) struct Place {
 
 /// Does what the command says.
 ///
-/// `connect` gives a client of the cluster; only commands that talk to one call it.
+/// `connect` gives a client of the cluster; only commands that talk to one call it. `are_told` says whether somebody named its
+/// endpoints.
 pub(crate) async fn run(
     command: Command,
     connect: impl FnOnce() -> Result<Client, Failure>,
+    are_told: bool,
     output: &Output,
 ) -> Result<(), Failure> {
     match command {
@@ -102,7 +104,7 @@ pub(crate) async fn run(
         Command::Peek(command) => command.run(&connect()?, output).await,
         Command::Dead(command) => command.run(&connect()?, output).await,
         Command::Purge(command) => command.run(&connect()?, output).await,
-        Command::Status(command) => command.run(&connect()?, output).await,
+        Command::Status(command) => command.run(&connect()?, are_told, output).await,
         Command::Transfer(command) => command.run(&connect()?, output).await,
         Command::Bench(command) => command.run(connect, output).await,
         Command::Wal(command) => command.run(),
