@@ -81,12 +81,13 @@ impl ControlPlane {
         })
     }
 
-    /// Kills the API server and starts it again, and returns once it answers.
+    /// Kills the API server, starts it again after this time, and returns once it answers.
     ///
     /// # Errors
     /// As [`ControlPlane::start`].
-    pub fn restart_api_server(&mut self, kubectl: &Kubectl) -> Result<(), Error> {
+    pub fn restart_api_server(&mut self, kubectl: &Kubectl, after: Duration) -> Result<(), Error> {
         self.api_server.kill()?;
+        std::thread::sleep(after);
         self.api_server.start_again()?;
         wait_for("the API server", READY_WITHIN, || {
             self.check()?;

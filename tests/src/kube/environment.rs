@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Whether the tests on a real Kubernetes run, as `RAFTQUEUE_KUBE` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,19 @@ pub fn named_program(name: &str) -> Option<PathBuf> {
     }
     let program = PathBuf::from(variable("KUBEBUILDER_ASSETS")?).join(name);
     program.is_file().then_some(program)
+}
+
+/// How long the API server is away in the test of that (`RAFTQUEUE_OUTAGE_SECONDS`): by default a little longer than an operator
+/// goes on without its lease.
+///
+/// # Errors
+/// [`Error::Setting`] if it is no number.
+pub fn outage() -> Result<Duration, Error> {
+    let name = "RAFTQUEUE_OUTAGE_SECONDS";
+    let value = variable(name).unwrap_or_else(|| "12".to_owned());
+    let expected = "a number of seconds, such as 180";
+    let seconds = value.parse().map_err(|_| Error::Setting { variable: name, value, expected })?;
+    Ok(Duration::from_secs(seconds))
 }
 
 /// The folder that outlives repositories and builds: `$XDG_CACHE_HOME/raftqueue`, else `~/.cache/raftqueue`.

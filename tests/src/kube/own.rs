@@ -147,17 +147,25 @@ impl Own {
         node::import(&self.state, &self.entrance, &self.programs, image)
     }
 
-    /// Kills the API server and starts it again; returns once it is ready.
+    /// Kills the API server and starts it again after an outage of this length; returns once it is ready.
     ///
     /// # Errors
     /// [`Error::Ended`], [`Error::TimedOut`].
-    pub fn restart_api_server(&self) -> Result<(), Error> {
+    pub fn restart_api_server(&self, after: Duration) -> Result<(), Error> {
         let mut parts = self.parts();
         let control_plane = parts.control_plane.as_mut().expect("it is there until the end");
-        control_plane.restart_api_server(&self.kubectl)?;
+        control_plane.restart_api_server(&self.kubectl, after)?;
         // Until it is ready it knows no roles, and refuses whoever it already listens to.
         parts.calls_judged_from = self.calls()?.len();
         Ok(())
+    }
+
+    /// How many calls the operator has made so far.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no record of calls.
+    pub fn count_calls(&self) -> Result<usize, Error> {
+        Ok(self.calls()?.lines().count())
     }
 
     /// The record of calls.

@@ -240,7 +240,7 @@ fn the_api_server_comes_back_and_pods_stay(room: &Room<'_>) -> Outcome {
     room.apply(&probe_pod("stays", PROBE_IMAGE))?;
     let before = room.wait_for_pod("stays")?;
     let begun = Instant::now();
-    room.own().restart_api_server()?;
+    room.own().restart_api_server(Duration::ZERO)?;
     eprintln!("the API server was back after {:.1?}", begun.elapsed());
     let after = room.wait_for_pod("stays")?;
     assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);

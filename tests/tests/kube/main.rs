@@ -20,11 +20,12 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 6] = [
+    let modules: [(&str, &[Case]); 7] = [
         ("harness", &harness::CASES),
         ("readme", product::readme::CASES),
         ("faults", product::faults::CASES),
         ("operator", product::operator::CASES),
+        ("disks", product::disks::CASES),
         ("lives", product::lives::CASES),
         ("refusals", product::refusals::CASES),
     ];

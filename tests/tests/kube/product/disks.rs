@@ -1,8 +1,11 @@
 //! No hand on a child takes the disks: scaled, deleted or orphaned, with the operator there and away, under both policies, the
 //! claims stay who they are and every message is there.
 
-use super::{BoxError, Queue, TOLD_WITHIN, bring_operator_back, manifest, soon, take_operator_away};
+use super::{
+    BoxError, Queue, TOLD_WITHIN, bring_operator_back, condition_of, manifest, soon, take_operator_away,
+};
 use crate::case::{Case, Needs, Outcome, Room};
+use raftqueue_tests::kube::kubectl::condition;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -42,7 +45,10 @@ impl<'a> Kept<'a> {
             let metadata = &claim["metadata"];
             assert!(metadata["deletionTimestamp"].is_null(), "a claim is being deleted: {metadata}");
             let owners = metadata["ownerReferences"].as_array().into_iter().flatten();
-            (text(&metadata["name"]), (text(&metadata["uid"]), owners.map(|owner| text(&owner["kind"])).collect()))
+            (
+                text(&metadata["name"]),
+                (text(&metadata["uid"]), owners.map(|owner| text(&owner["kind"])).collect()),
+            )
         };
         Ok(claims["items"].as_array().into_iter().flatten().map(one).collect())
     }
@@ -99,6 +105,9 @@ fn spec(when_deleted: &str) -> Value {
     json!({"storage": {"size": "1Gi", "retention": {"whenDeleted": when_deleted, "whenScaled": "Delete"}}})
 }
 
+/// What a hand does.
+type Act = fn(&Kept<'_>) -> Outcome;
+
 fn rule_10_7_no_hand_takes_the_disks(room: &Room<'_>) -> Outcome {
     let mut all = [Kept::applied(room, "keeps", "Retain")?, Kept::applied(room, "throws", "Delete")?];
     for kept in &mut all {
@@ -111,7 +120,7 @@ fn rule_10_7_no_hand_takes_the_disks(room: &Room<'_>) -> Outcome {
     all[1].wait_owners(&["RaftQueue"])?;
 
     // The operator is there: it puts right what was done, and tells of it.
-    let acts: [(&str, fn(&Kept<'_>) -> Outcome); 4] = [
+    let acts: [(&str, Act); 4] = [
         ("a scale to one", |kept| kept.scale("1")),
         ("a scale to none", |kept| kept.scale("0")),
         ("the set's deletion", |kept| kept.delete("statefulset", "background")),
@@ -146,6 +155,9 @@ fn rule_10_7_no_hand_takes_the_disks(room: &Room<'_>) -> Outcome {
         assert_eq!(kept.queue.receive("orders", kept.messages.len())?, kept.messages, "{}", kept.queue.name);
     }
 
+    two_disks_of_three_are_lost(&all[0])?;
+    all[0].claims = all[0].look()?.into_iter().map(|(name, (uid, _))| (name, uid)).collect();
+
     // The policy turns, and turns back; then the object goes, and only where it says so its disks with it.
     let throws = &all[1];
     throws.wait_owners(&["RaftQueue"])?;
@@ -161,4 +173,56 @@ fn rule_10_7_no_hand_takes_the_disks(room: &Room<'_>) -> Outcome {
     })?;
     all[0].wait_pods(0)?;
     all[0].check_claims("the object's deletion")
+}
+
+/// Two nodes get other, empty volumes. What is said of it is so, and the commands that are named bring them back.
+fn two_disks_of_three_are_lost(kept: &Kept<'_>) -> Outcome {
+    let (queue, room) = (&kept.queue, kept.queue.room);
+    queue.raftq("keeps-0", &["publish", "orders", "on two disks of three"])?;
+    let lost = ["keeps-1", "keeps-2"];
+    let volume = |node: &str| -> Result<String, BoxError> {
+        let claim = room.get("pvc", &format!("data-{node}"))?;
+        Ok(claim["spec"]["volumeName"].as_str().ok_or("a volume")?.to_owned())
+    };
+    let volumes = [volume(lost[0])?, volume(lost[1])?];
+    room.kubectl(&["delete", "pvc", "data-keeps-1", "data-keeps-2", "--wait=false"])?;
+    queue.wait_condition("StorageReady", "False", Some("DiskLeaving"), TOLD_WITHIN)?;
+    room.kubectl(&["delete", "pods", lost[0], lost[1]])?;
+
+    let told = |words: &str| {
+        let what = format!("the condition to say `{words}`");
+        let get = ["raftqueue", queue.name.as_str(), "-n", &room.namespace];
+        room.cluster().wait_until(&what, TOLD_WITHIN, &get, |object| {
+            let found = condition_of(object, "StorageReady");
+            let message = found["message"].as_str().unwrap_or_default();
+            let is_so = found["reason"] == "DiskLost" && message.contains(words);
+            is_so.then(|| (object.clone(), message.to_owned())).ok_or_else(|| object["status"].to_string())
+        })
+    };
+    let (object, message) = told("keeps-1, keeps-2: the disk is empty. 1 of 3 members")?;
+    assert_eq!(condition(&object, "Available").as_deref(), Some("False"), "{object}");
+    for lie in ["goes on", "is on their disks"] {
+        assert!(!object["status"]["conditions"].to_string().contains(lie), "{object}");
+    }
+    put_back(room, &message, &volumes[0])?;
+    let (object, message) = told("keeps-2: the disk is empty. Cluster")?;
+    assert_eq!(condition(&object, "Available").as_deref(), Some("True"), "{object}");
+    put_back(room, &message, &volumes[1])?;
+    queue.wait_ready()?;
+    assert_eq!(queue.receive("orders", 1)?, ["on two disks of three"]);
+    Ok(())
+}
+
+/// Types the three commands of a message.
+fn put_back(room: &Room<'_>, message: &str, volume: &str) -> Outcome {
+    let (_, commands) = message.split_once("shows it): ").ok_or("commands")?;
+    let commands: Vec<&str> = commands.split("; ").collect();
+    assert_eq!(commands.len(), 3, "{message}");
+    for command in commands {
+        let command = command.replace("VOLUME", volume).replace('\'', "");
+        let words: Vec<&str> = command.split(' ').collect();
+        assert_eq!(words[0], "kubectl", "{message}");
+        room.cluster().run(&words[1..])?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Whole lives of clusters: one node alone, two of one name beside each other, and one whose object goes and comes back.
 
-use super::{Queue, TOLD_WITHIN, condition_of, manifest, soon};
+use super::{Queue, TOLD_WITHIN, condition_of, manifest, soon, wait_for_no_series};
 use crate::case::{Case, Needs, Outcome, Room};
 use raftqueue_tests::kube::kubectl::condition;
 use serde_json::json;
@@ -13,7 +13,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "a_drain_takes_one_node_at_a_time",
-        needs: Needs::Cluster,
+        needs: Needs::OwnCluster,
         run: a_drain_takes_one_node_at_a_time,
     },
     Case {
@@ -73,6 +73,27 @@ fn a_drain_takes_one_node_at_a_time(room: &Room<'_>) -> Outcome {
     // Once the first is back the next may go.
     soon("the next eviction", TOLD_WITHIN, || evict("demo-1").map_err(|error| error.to_string()))?;
     queue.wait_ready()?;
+
+    // Unready are not spare: none goes while a majority is not ready, for it may be about to be.
+    let pods = queue.pods(3);
+    let signal_all = |signal: &str| {
+        pods.iter().try_for_each(|pod| room.kube().kill_in_pod(&room.namespace, pod, "node", signal))
+    };
+    signal_all("STOP")?;
+    let outcome = (|| -> Outcome {
+        room.cluster().wait_until("the budget to see none ready", TOLD_WITHIN, &get, |budget| {
+            let status = &budget["status"];
+            (status["currentHealthy"] == 0).then_some(()).ok_or_else(|| status.to_string())
+        })?;
+        for pod in &pods {
+            let refused = evict(pod).expect_err("all are unready").to_string();
+            assert!(refused.contains("disruption budget"), "{refused}");
+        }
+        Ok(())
+    })();
+    signal_all("CONT")?;
+    outcome?;
+    queue.wait_ready()?;
     Ok(())
 }
 
@@ -125,6 +146,7 @@ fn rule_1_7_an_object_that_comes_back_finds_its_messages(room: &Room<'_>) -> Out
     })?;
     let claims = room.kubectl(&["get", "pvc", "-l", &selector, "-o", "name"])?;
     assert_eq!(claims.lines().count(), 3, "the claims are kept: {claims}");
+    wait_for_no_series(room)?;
 
     room.apply(&manifest("demo", 3, &json!({})))?;
     let object = queue.wait_ready()?;

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`readme`] | the commands of the README, typed |
 //! | [`faults`] | what was acknowledged under load survives pods and processes |
+//! | [`disks`] | no hand on a child takes the disks |
 //! | [`operator`] | the operator dies at the wrong moment; children are put right |
 //! | [`lives`] | one node, two clusters, an object deleted and applied again |
 //! | [`refusals`] | what cannot be is refused in words, or told until its cause goes |
 
+pub(crate) mod disks;
 pub(crate) mod faults;
 pub(crate) mod lives;
 pub(crate) mod operator;
@@ -56,6 +58,35 @@ pub(crate) fn kill_operator(room: &Room<'_>) -> Result<(), Error> {
     room.kube().kill_in_pod(SYSTEM, &pod, "operator", "KILL")?;
     let delete = ["delete", "pod", &pod, "-n", SYSTEM, "--grace-period=0", "--force", "--wait=false"];
     room.cluster().run(&delete).map(drop)
+}
+
+/// Takes the operator away, as an administrator does, and returns once it is gone.
+pub(crate) fn take_operator_away(room: &Room<'_>) -> Result<(), Error> {
+    let scale = ["scale", "deployment/raftqueue-operator", "-n", SYSTEM, "--replicas=0"];
+    room.cluster().run(&scale)?;
+    let gone = ["wait", "pods", "-l", OPERATOR, "-n", SYSTEM, "--for=delete", "--timeout=60s"];
+    room.cluster().run(&gone).map(drop)
+}
+
+/// Brings it back.
+pub(crate) fn bring_operator_back(room: &Room<'_>) -> Result<(), Error> {
+    let scale = ["scale", "deployment/raftqueue-operator", "-n", SYSTEM, "--replicas=1"];
+    room.cluster().run(&scale)?;
+    wait_for_operator(room.cluster())
+}
+
+/// Waits until the operator shows no series of the case's namespace any more: its objects are gone.
+pub(crate) fn wait_for_no_series(room: &Room<'_>) -> Result<(), Error> {
+    let name = ["get", "pods", "-l", OPERATOR, "-n", SYSTEM, "-o", "jsonpath={.items[0].metadata.name}"];
+    let own = format!("namespace=\"{}\"", room.namespace);
+    soon("the operator to forget", TOLD_WITHIN, || {
+        let pod = room.cluster().run(&name).map_err(|error| error.to_string())?;
+        let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}:8080/proxy/metrics");
+        let text = room.cluster().run(&["get", "--raw", &path]).map_err(|error| error.to_string())?;
+        assert!(text.contains("raftqueue_operator_leads"), "these are its metrics: {text}");
+        let left: Vec<&str> = text.lines().filter(|line| line.contains(&own)).collect();
+        left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
+    })
 }
 
 /// One `RaftQueue` of a case.

@@ -90,6 +90,11 @@ fn its_commands_do_what_it_says(room: &Room<'_>) -> Outcome {
         let status = queue.raftq(&pod, &["--endpoints", "localhost:7420", "status", "--leader"])?;
         assert_eq!(status.trim(), leader, "{table}");
     }
+    // In a pod all members are looked at, and nothing where a laptop would have its nodes.
+    let status = queue.raftq("demo-0", &["status"])?;
+    let names: Vec<&str> = status.lines().filter_map(|line| line.split('\t').nth(1)).collect();
+    assert_eq!(names, queue.pods(3), "{status}");
+    assert!(!status.contains("7430"), "{status}");
 
     let script = match room.kube().own("its commands") {
         Ok(_) => blocks[3].replace("\nraftq ", "\ninside raftq "),

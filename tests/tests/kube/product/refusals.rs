@@ -1,10 +1,12 @@
 //! What cannot be: refused at once in words that teach, or told in a condition and an event, and healed by itself when the
 //! cause goes.
 
-use super::{Queue, TOLD_WITHIN, condition_of, install, manifest};
+use super::{BoxError, Queue, TOLD_WITHIN, condition_of, install, manifest, soon};
 use crate::case::{Case, Needs, Outcome, Room};
+use raftqueue_tests::kube::environment::outage;
 use raftqueue_tests::kube::kubectl::condition;
-use serde_json::json;
+use raftqueue_tests::process::repository;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 pub(crate) const CASES: &[Case] = &[
@@ -29,6 +31,16 @@ pub(crate) const CASES: &[Case] = &[
         run: a_volume_that_is_not_there_is_told,
     },
     Case {
+        name: "a_name_that_is_taken_is_told_and_left_alone",
+        needs: Needs::Cluster,
+        run: a_name_that_is_taken_is_told_and_left_alone,
+    },
+    Case {
+        name: "an_older_definition_is_told_and_forgets_no_cluster",
+        needs: Needs::OwnClusterAlone,
+        run: an_older_definition_is_told_and_forgets_no_cluster,
+    },
+    Case {
         name: "without_names_for_a_minute_clusters_form_late_and_serve_on",
         needs: Needs::OwnClusterAlone,
         run: without_names_for_a_minute_clusters_form_late_and_serve_on,
@@ -51,6 +63,7 @@ fn specs_that_cannot_be_are_refused_in_words(room: &Room<'_>) -> Outcome {
         ("demo", 11, nothing.clone(), "less than or equal to 9"),
         (&long, 3, nothing.clone(), "at most 40 characters"),
         ("a.b", 3, nothing.clone(), "must not contain dots"),
+        ("demo-headless", 3, nothing.clone(), "must not end in -headless"),
         ("3demo", 3, nothing, "must begin with a letter"),
         (
             "demo",
@@ -73,12 +86,111 @@ fn specs_that_cannot_be_are_refused_in_words(room: &Room<'_>) -> Outcome {
 
     // What only a change makes wrong.
     let queue = Queue::ready(room, "demo", 1)?;
-    let smaller = manifest("demo", 1, &json!({"storage": {"size": "1Gi"}}));
-    room.apply(&manifest("demo", 1, &json!({"storage": {"size": "2Gi"}})))?;
-    let text = room.apply(&smaller).expect_err("a disk does not shrink").to_string();
-    assert!(text.contains("storage.size cannot shrink"), "{text}");
-    queue.wait_condition("StorageReady", "False", Some("DisksCannotGrow"), TOLD_WITHIN)?;
-    queue.wait_event("DisksCannotGrow", "does not grow disks")?;
+    assert_eq!(queue.object()?["status"]["diskSize"], "1Gi");
+    let sized = |size: &str| manifest("demo", 1, &json!({"storage": {"size": size}}));
+    for size in ["2Gi", "1025Mi"] {
+        let text = room.apply(&sized(size)).expect_err("disks do not grow").to_string();
+        assert!(text.contains("storage.size must be that of the disks"), "{text}");
+    }
+    // What is left out enlarges nothing, and comes back as it was.
+    for same in [manifest("demo", 1, &json!({"storage": {}})), sized("1Gi"), sized("1024Mi")] {
+        room.apply(&same)?;
+        let object = queue.wait_ready()?;
+        assert_eq!(condition(&object, "StorageReady").as_deref(), Some("True"), "{object}");
+    }
+    Ok(())
+}
+
+fn a_name_that_is_taken_is_told_and_left_alone(room: &Room<'_>) -> Outcome {
+    install(room)?;
+    let port = json!([{"name": "http", "port": 80}]);
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "demo-headless"},
+                         "spec": {"selector": {"app": "shop"}, "ports": port}});
+    room.apply(&service.to_string())?;
+    let before = room.get("service", "demo-headless")?;
+    let queue = Queue::applied(room, "demo", 1)?;
+    let object = queue.wait_condition("SpecAccepted", "False", Some("NameTaken"), TOLD_WITHIN)?;
+    let message = condition_of(&object, "SpecAccepted")["message"].to_string();
+    assert!(message.contains("Service demo-headless exists and belongs to something else"), "{message}");
+    assert_eq!(room.get("service", "demo-headless")?, before, "it is not touched");
+    room.kubectl(&["delete", "service", "demo-headless"])?;
+    queue.wait_ready()?;
+    Ok(())
+}
+
+/// The definition as it was before the newest fields of the status and the newest rules.
+fn older(definition: &str) -> Result<String, BoxError> {
+    let mut definition: Value = serde_json::from_str(definition)?;
+    definition["metadata"]["managedFields"] = Value::Null;
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let fields = schema["properties"]["status"]["properties"].as_object_mut().ok_or("a status")?;
+    for field in ["diskSize", "clusterId"] {
+        fields.remove(field).ok_or(field)?;
+    }
+    let rules = schema["x-kubernetes-validations"].as_array_mut().ok_or("rules")?;
+    let before = rules.len();
+    rules
+        .retain(|rule| !["diskSize", "-headless"].iter().any(|word| rule["rule"].to_string().contains(word)));
+    assert_eq!(rules.len(), before - 2);
+    Ok(definition.to_string())
+}
+
+/// A definition that is older than the operator: the object is still told how it is, and its cluster is not forgotten. Without the
+/// rule on names, two objects want one service.
+fn an_older_definition_is_told_and_forgets_no_cluster(room: &Room<'_>) -> Outcome {
+    let queue = Queue::ready(room, "demo", 3)?;
+    queue.publish("orders", &["one"])?;
+    let id = queue.object()?["status"]["clusterId"].clone();
+    let settings = room.get("configmap", "demo-config")?["data"].clone();
+    let definition = ["get", "crd", "raftqueues.raftqueue.io", "-o", "json"];
+    let definition = room.cluster().run(&definition)?;
+    room.cluster().with_manifest(&["replace", "-f", "-"], &older(&definition)?)?;
+    let outcome = (|| -> Outcome {
+        // A reason to look: the pods go, all at once.
+        room.kubectl(&["delete", "pods", "-l", &queue.selector(), "--wait=false"])?;
+        let object = queue.wait_condition("Reconciled", "False", Some("OlderDefinition"), TOLD_WITHIN)?;
+        let message = condition_of(&object, "Reconciled")["message"].to_string();
+        for words in ["status.clusterId, status.diskSize", "kubectl apply -k deploy"] {
+            assert!(message.contains(words), "{message}");
+        }
+        queue.wait_event("OlderDefinition", "kubectl apply -k deploy")?;
+        queue.wait_ready()?;
+        assert_eq!(queue.object()?["status"].get("clusterId"), None, "the definition does not keep it");
+        assert_eq!(room.get("configmap", "demo-config")?["data"], settings, "nothing is formed again");
+        assert_eq!(queue.receive("orders", 1)?, ["one"]);
+        two_that_want_one_service(room)
+    })();
+    let deploy = repository().join("deploy");
+    room.cluster().run(&["apply", "-k", &deploy.display().to_string()])?;
+    outcome?;
+    room.kubectl(&["annotate", "raftqueue", "demo", "touched=yes"])?;
+    let object = queue.wait_condition("Reconciled", "True", None, TOLD_WITHIN)?;
+    assert_eq!(object["status"]["clusterId"], id);
+    Ok(())
+}
+
+/// `c` and `c-headless`, applied at once: the first to make the service keeps it, and the other says so.
+fn two_that_want_one_service(room: &Room<'_>) -> Outcome {
+    let both: Vec<Value> = ["c", "c-headless"]
+        .iter()
+        .map(|name| serde_json::from_str(&manifest(name, 1, &json!({}))))
+        .collect::<Result<_, _>>()?;
+    room.apply(&json!({"apiVersion": "v1", "kind": "List", "items": both}).to_string())?;
+    let of = |name: &str| Queue { room, name: name.to_owned() };
+    let owner = soon("one to have the service", TOLD_WITHIN, || {
+        let service = room.get("service", "c-headless").map_err(|error| error.to_string())?;
+        let owner = &service["metadata"]["ownerReferences"][0]["name"];
+        owner.as_str().map(str::to_owned).ok_or_else(|| service.to_string())
+    })?;
+    let (has, lacks) = if owner == "c" { ("c", "c-headless") } else { ("c-headless", "c") };
+    of(lacks).wait_condition("SpecAccepted", "False", Some("NameTaken"), TOLD_WITHIN)?;
+    of(has).wait_ready()?;
+    let service = room.get("service", "c-headless")?;
+    assert_eq!(service["metadata"]["ownerReferences"][0]["name"], has, "{service}");
+    assert_eq!(service["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(1), "{service}");
+    room.kubectl(&["delete", "raftqueue", has])?;
+    of(lacks).wait_ready()?;
+    room.kubectl(&["delete", "raftqueue", lacks])?;
     Ok(())
 }
 
@@ -162,18 +274,27 @@ fn the_api_server_restarts_in_the_middle(room: &Room<'_>) -> Outcome {
     let formed = Queue::ready(room, "formed", 3)?;
     formed.publish("orders", &["one"])?;
     let queue = Queue::applied(room, "demo", 3)?;
-    room.own().restart_api_server()?;
+    room.own().restart_api_server(Duration::ZERO)?;
     queue.wait_ready()?;
     formed.wait_ready()?;
     assert_eq!((queue.restarts()?, formed.restarts()?), (0, 0));
     assert_eq!(formed.receive("orders", 1)?, ["one"]);
+    // What comes later is seen as soon as before: the watches are back too. And again when the operator had to give up its lease.
+    let later = Queue::ready(room, "later", 1)?;
+    for lasting in [Duration::ZERO, outage()?] {
+        room.own().restart_api_server(lasting)?;
+        let back = Instant::now();
+        room.kubectl(&["delete", "service", &later.name])?;
+        let get = ["service", &later.name, "-n", &room.namespace];
+        room.cluster().wait_until("the service again", TOLD_WITHIN, &get, |_| Ok(()))?;
+        eprintln!(
+            "{}: after {lasting:.0?} without API server seen after {:.1?}",
+            room.namespace,
+            back.elapsed()
+        );
+    }
     let pods = room.cluster().json(&["get", "pods", "-n", super::SYSTEM, "-l", super::OPERATOR])?;
     let restarts = &pods["items"][0]["status"]["containerStatuses"][0]["restartCount"];
     assert_eq!(*restarts, 0, "an operator without its API server waits for it");
-    // What comes later is seen as soon as before: the watches are back too.
-    let later = Queue::ready(room, "later", 1)?;
-    room.kubectl(&["delete", "service", &later.name])?;
-    let get = ["service", &later.name, "-n", &room.namespace];
-    room.cluster().wait_until("the service again", TOLD_WITHIN, &get, |_| Ok(()))?;
     Ok(())
 }
