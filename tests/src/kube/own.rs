@@ -160,14 +160,6 @@ impl Own {
         Ok(())
     }
 
-    /// How many calls the operator has made so far.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if there is no record of calls.
-    pub fn count_calls(&self) -> Result<usize, Error> {
-        Ok(self.calls()?.lines().count())
-    }
-
     /// The record of calls.
     fn calls(&self) -> Result<String, Error> {
         let log = self.state.log("audit");

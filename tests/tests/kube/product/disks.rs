@@ -5,6 +5,7 @@ use super::{
     BoxError, Queue, TOLD_WITHIN, bring_operator_back, condition_of, manifest, soon, take_operator_away,
 };
 use crate::case::{Case, Needs, Outcome, Room};
+use raftqueue_tests::kube::Error;
 use raftqueue_tests::kube::kubectl::condition;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -72,11 +73,32 @@ impl<'a> Kept<'a> {
 
     /// It serves, and the claims are those that they were; another message goes in.
     fn goes_on(&mut self, after: &str) -> Outcome {
+        self.wait_settled()?;
         self.queue.wait_ready()?;
         self.check_claims(after)?;
         let message = format!("after {after}");
         self.queue.raftq(&format!("{}-0", self.queue.name), &["publish", "orders", &message])?;
         self.messages.push(message);
+        Ok(())
+    }
+
+    /// The set is as it should be, Kubernetes has looked at it since, and none of its pods is about to go: until then everything may
+    /// look well as it was before.
+    fn wait_settled(&self) -> Outcome {
+        let room = self.queue.room;
+        let selector = self.queue.selector();
+        soon("three pods that stay", TOLD_WITHIN, || {
+            let text = |error: Error| error.to_string();
+            let set = room.get("statefulset", &self.queue.name).map_err(text)?;
+            let pods = room.cluster().json(&["get", "pods", "-n", &room.namespace, "-l", &selector]);
+            let pods = pods.map_err(text)?;
+            let is_seen = set["status"]["observedGeneration"] == set["metadata"]["generation"];
+            let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+            let staying = pods["items"].as_array().into_iter().flatten().filter(stays).count();
+            let all = pods["items"].as_array().map_or(0, Vec::len);
+            let is_so = is_seen && set["spec"]["replicas"] == 3 && (staying, all) == (3, 3);
+            is_so.then_some(()).ok_or_else(|| format!("{staying} of {all} pods stay: {}", set["status"]))
+        })?;
         Ok(())
     }
 
@@ -96,7 +118,8 @@ impl<'a> Kept<'a> {
     }
 
     fn delete(&self, kind: &str, cascade: &str) -> Outcome {
-        self.queue.room.kubectl(&["delete", kind, &self.queue.name, "--cascade", cascade])?;
+        let cascade = format!("--cascade={cascade}");
+        self.queue.room.kubectl(&["delete", kind, &self.queue.name, &cascade])?;
         Ok(())
     }
 }

@@ -118,10 +118,8 @@ fn a_name_that_is_taken_is_told_and_left_alone(room: &Room<'_>) -> Outcome {
     Ok(())
 }
 
-/// The definition as it was before the newest fields of the status and the newest rules.
-fn older(definition: &str) -> Result<String, BoxError> {
-    let mut definition: Value = serde_json::from_str(definition)?;
-    definition["metadata"]["managedFields"] = Value::Null;
+/// A patch that makes the definition what it was before the newest fields of the status and the newest rules.
+fn older(mut definition: Value) -> Result<String, BoxError> {
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     let fields = schema["properties"]["status"]["properties"].as_object_mut().ok_or("a status")?;
     for field in ["diskSize", "clusterId"] {
@@ -132,7 +130,8 @@ fn older(definition: &str) -> Result<String, BoxError> {
     rules
         .retain(|rule| !["diskSize", "-headless"].iter().any(|word| rule["rule"].to_string().contains(word)));
     assert_eq!(rules.len(), before - 2);
-    Ok(definition.to_string())
+    let path = "/spec/versions/0/schema/openAPIV3Schema";
+    Ok(json!([{"op": "replace", "path": path, "value": schema}]).to_string())
 }
 
 /// A definition that is older than the operator: the object is still told how it is, and its cluster is not forgotten. Without the
@@ -142,9 +141,9 @@ fn an_older_definition_is_told_and_forgets_no_cluster(room: &Room<'_>) -> Outcom
     queue.publish("orders", &["one"])?;
     let id = queue.object()?["status"]["clusterId"].clone();
     let settings = room.get("configmap", "demo-config")?["data"].clone();
-    let definition = ["get", "crd", "raftqueues.raftqueue.io", "-o", "json"];
-    let definition = room.cluster().run(&definition)?;
-    room.cluster().with_manifest(&["replace", "-f", "-"], &older(&definition)?)?;
+    let definition = room.cluster().json(&["get", "crd", "raftqueues.raftqueue.io"])?;
+    let patch = older(definition)?;
+    room.cluster().run(&["patch", "crd", "raftqueues.raftqueue.io", "--type=json", "-p", &patch])?;
     let outcome = (|| -> Outcome {
         // A reason to look: the pods go, all at once.
         room.kubectl(&["delete", "pods", "-l", &queue.selector(), "--wait=false"])?;
