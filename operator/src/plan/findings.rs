@@ -2,9 +2,11 @@
 //!
 //! A message names who is concerned, what is wrong, and what to do, or that nothing needs to be done.
 
+mod disks;
+
 use super::trouble::{self, shorten};
 use super::{Identity, Pace, Shape};
-use crate::crd::{ConditionType, Finding, Phase, Reason, Truth, thousandths};
+use crate::crd::{ConditionType, Finding, Phase, Reason, Truth};
 use crate::names;
 use crate::observation::{NodeSeen, Observation, Ownership};
 use crate::validate::{Asked, Refusal};
@@ -322,65 +324,6 @@ impl Case<'_> {
         ))
     }
 
-    /// Nodes whose disk is blank although the cluster has a member of their name.
-    fn lost(&self) -> Option<String> {
-        let id = match self.identity {
-            Identity::Settled(id) | Identity::Found { id, .. } => *id,
-            Identity::Blank | Identity::Mixed(_) => return None,
-        };
-        let members = super::identity::members_of(self.seen, id);
-        let blank =
-            self.seen.answers().filter(|(_, answer)| answer.cluster_id.is_none() && !answer.id.is_empty());
-        let lost: BTreeSet<&str> = blank
-            .filter(|(name, answer)| {
-                let own = members.iter().find(|member| member.name == *name);
-                own.map_or(self.asked.latched.is_some() || !members.is_empty(), |member| {
-                    member.id != answer.id
-                })
-            })
-            .map(|(name, _)| name)
-            .collect();
-        if lost.is_empty() {
-            return None;
-        }
-        let names = lost.iter().copied().collect::<Vec<_>>().join(", ");
-        let put_back = self.put_back(lost.first()?);
-        let voters = members.iter().filter(|member| member.voter);
-        let (all, left) =
-            (voters.clone().count(), voters.filter(|member| !lost.contains(member.name.as_str())).count());
-        let all_blank = self.seen.answers().all(|(_, answer)| answer.cluster_id.is_none());
-        Some(match () {
-            () if all_blank => format!(
-                "{names}: the disk is empty, and no node has the log of cluster {id}: its messages are gone unless its volumes \
-                 are put back. {put_back}. To begin anew without them, delete the RaftQueue and apply it again"
-            ),
-            () if left <= all / 2 => format!(
-                "{names}: the disk is empty. {left} of {all} members of cluster {id} have their disks, and a majority is needed: \
-                 nothing can be published or received, and the newest acknowledged messages may be on the lost disks alone. \
-                 {put_back}"
-            ),
-            () if self.seen.cluster.is_some() => format!(
-                "{names}: the disk is empty. Cluster {id} goes on with the {left} of {all} members that have their disks. The \
-                 node waits to be added, which this version does not do. {put_back}"
-            ),
-            () => format!(
-                "{names}: the disk is empty. {left} of {all} members of cluster {id} have their disks, enough for a majority \
-                 once they run. {put_back}"
-            ),
-        })
-    }
-
-    /// How the volume of a node comes back that has got an empty one.
-    fn put_back(&self, node: &str) -> String {
-        let (namespace, claim) = (&self.asked.namespace, names::claim(node));
-        format!(
-            "To put the volume of {node} back (kubectl get pv shows it): kubectl patch pv VOLUME -p \
-             '{{\"spec\":{{\"claimRef\":{{\"namespace\":\"{namespace}\",\"name\":\"{claim}\",\"uid\":null,\
-             \"resourceVersion\":null}}}}}}'; kubectl delete pvc -n {namespace} {claim} --wait=false; \
-             kubectl delete pod -n {namespace} {node}"
-        )
-    }
-
     /// Nodes that Kubernetes calls ready and that do not answer here.
     fn silent(&self) -> Option<String> {
         let mut why = None;
@@ -551,49 +494,5 @@ impl Case<'_> {
             if older.len() == 1 { format!("{first} was") } else { format!("{} were", older.join(", ")) },
             self.asked.namespace,
         ))
-    }
-
-    /// Claims that somebody has deleted, and that are there only as long as their pods are.
-    fn disks_leaving(&self) -> Option<String> {
-        let leaving: Vec<&str> = self
-            .seen
-            .claims
-            .iter()
-            .filter(|(_, claim)| claim.deleting)
-            .map(|(node, _)| node.as_str())
-            .collect();
-        let first = leaving.first()?;
-        let claims = leaving.iter().map(|node| names::claim(node)).collect::<Vec<_>>().join(", ");
-        Some(format!(
-            "{claims}: somebody has deleted the claim, and it goes with its disk when the pod {first} ends, which Kubernetes \
-             cannot take back. If that was not meant, set persistentVolumeReclaimPolicy of its volume to Retain before"
-        ))
-    }
-
-    fn disks(&self) -> Option<(Reason, String)> {
-        if let Some(message) = self.disks_leaving() {
-            return Some((Reason::DiskLeaving, message));
-        }
-        let claims = || self.nodes.iter().map(|node| (node, self.seen.claims.get(node)));
-        let unbound: Vec<String> = claims()
-            .filter(|(_, claim)| claim.is_none_or(|claim| !claim.bound))
-            .map(|(node, _)| names::claim(node))
-            .collect();
-        if !unbound.is_empty() {
-            let message = format!("{} has no volume yet", unbound.join(", "));
-            return Some((Reason::DisksMissing, message));
-        }
-        let wanted = self.asked.disk_size()?;
-        let smaller = claims().find_map(|(node, claim)| {
-            let size = claim?.size.as_ref()?;
-            (thousandths(size) < thousandths(wanted)).then_some((node, size))
-        });
-        let (node, size) = smaller?;
-        let message = format!(
-            "spec.storage.size is {wanted}, but {} has {size}, and this version does not grow disks that exist. Set it to {size} \
-             or leave it out; for larger disks make a second RaftQueue and move the messages",
-            names::claim(node)
-        );
-        Some((Reason::DisksCannotGrow, message))
     }
 }

@@ -109,6 +109,11 @@ fn lost_disks_are_told_by_what_is_left() {
             assert!(message.contains(&command), "{command}: {message}");
         }
     }
+    // One that does not answer may have the only log there is: nothing is said to be gone.
+    let mut seen = fresh(3);
+    seen.pods.get_mut("demo-0").unwrap().node = NodeSeen::Silent("no answer within 2 s".into());
+    let message = planned(&latched(3, id), &seen).message;
+    assert!(message.contains("1 of 3 members") && !message.contains("are gone"), "{message}");
     // Nodes that are only away have their disks.
     let mut away = well(3, id);
     away.cluster = None;
