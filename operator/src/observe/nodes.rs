@@ -20,7 +20,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const MEMBERS_MAX: usize = 64;
 
 /// Asks every node that can be asked, all at once, and writes down what they say. Gives the truth of the newest term that one
-/// of them could give; absent where none had a quorum. Takes at most twice [`ANSWER_TIMEOUT`].
+/// of them could give; absent where none had a quorum. Takes at most 4 s.
 pub async fn ask_all(pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen> {
     let asked = pods.iter_mut().filter_map(|(_, pod)| pod.address.clone().map(|address| (pod, address)));
     let clients = join_all(asked.map(|(pod, address)| async move {
