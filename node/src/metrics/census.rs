@@ -1,9 +1,10 @@
 //! How full the queue is: counted a part at a time, so that the driver is not held up however many topics there are.
 //!
 //! One [`Census`] after another goes through all topics, [`TOPICS_AT_ONCE`] in a tick. What it found is shown when it is
-//! through, so totals are of the last second or, with more topics, of the last seconds. Topics have series of their own
-//! only if they are among the [`TOPICS_SHOWN_MAX`] that hold the most messages: a label for each of 100,000 topics would
-//! cost whoever scrapes more than the queue costs here.
+//! through, so totals are of the last second or, with more topics, of the last seconds. A label for each of 100,000 topics
+//! would cost whoever scrapes more than the queue costs here, so only some have series of their own: those that hold the
+//! most messages, those that moved the most of them lately, and, so that no series comes and goes with every scrape, those
+//! that were among either within [`SHOWN_TICKS`].
 //!
 //! Before the first census there is no series at all: a node that has only begun to apply its log would show depths of the
 //! past.
@@ -11,14 +12,22 @@
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use raftqueue_queue::{State, Stats, Topic, TopicId};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Topics looked at in one tick.
 const TOPICS_AT_ONCE: usize = 500;
 /// Ticks from the beginning of a census to the beginning of the next.
 const EVERY_TICKS: u64 = 100;
-/// Topics that have series of their own.
-const TOPICS_SHOWN_MAX: usize = 100;
+/// Topics that are shown because they hold the most, and as many because they moved the most.
+const LEADING_MAX: usize = 100;
+/// Topics that are shown at all. Where more would be, those that were leading last stay.
+const SHOWN_MAX: usize = 400;
+/// Ticks for which a topic is shown after it was among the leading: five minutes.
+const SHOWN_TICKS: u64 = 30_000;
+/// What a message that was published or settled adds to its topic's pace.
+const PACE_UNIT: u64 = 1 << 16;
+/// A pace loses this part of itself from one census to the next: half of it in about a minute.
+const PACE_LOSS: u64 = 90;
 
 /// Where messages are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +42,22 @@ struct Depth {
 }
 
 impl Depth {
+    fn of(topic: &Topic, published_ms: impl Fn(TopicId, u64) -> Option<u64>) -> Self {
+        let mut depth = Depth::default();
+        for (_, subscription) in topic.subscriptions() {
+            let stats: Stats = subscription.stats();
+            depth.add(&Depth {
+                ready: stats.ready,
+                leased: stats.leased,
+                delayed: stats.delayed,
+                dead: stats.dead,
+                bytes: stats.ready_bytes + stats.leased_bytes + stats.delayed_bytes + stats.dead_bytes,
+                oldest_ms: stats.oldest_ready_offset.and_then(|offset| published_ms(topic.id(), offset)),
+            });
+        }
+        depth
+    }
+
     fn count(&self) -> u64 {
         self.ready + self.leased + self.delayed + self.dead
     }
@@ -59,6 +84,12 @@ struct Shown {
     depth: Depth,
 }
 
+impl Shown {
+    fn new(topic: &Topic, depth: Depth) -> Self {
+        Self { name: topic.name().to_owned(), published: topic.next_offset(), depth }
+    }
+}
+
 /// What a census found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -67,18 +98,78 @@ pub(crate) struct Found {
     topics: u64,
     sessions: u64,
     total: Depth,
-    /// By messages held, fewest first; of two alike the older topic last.
-    shown: BTreeMap<(u64, Reverse<TopicId>), Shown>,
+    shown: BTreeMap<TopicId, Shown>,
+}
+
+/// The topics with the greatest values, at most [`LEADING_MAX`]; of two alike the older one.
+#[derive(Debug, Default)]
+struct Leading(BTreeSet<(u64, Reverse<TopicId>)>);
+
+impl Leading {
+    /// True if the topic is among them, so far; whoever it replaces is not any more.
+    fn enter(&mut self, value: u64, topic: TopicId) -> bool {
+        let place = (value, Reverse(topic));
+        if self.0.len() == LEADING_MAX {
+            if self.0.first().is_some_and(|least| *least > place) {
+                return false;
+            }
+            self.0.pop_first();
+        }
+        self.0.insert(place)
+    }
+
+    fn topics(&self) -> impl Iterator<Item = TopicId> {
+        self.0.iter().map(|(_, Reverse(topic))| *topic)
+    }
+}
+
+/// How fast messages come to a topic and leave it.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    topic: TopicId,
+    /// Messages published and settled so far, together.
+    moved: u64,
+    /// How much of that was lately.
+    pace: u64,
+}
+
+impl Pace {
+    /// The pace of a topic that has moved so much now. `before`: as of the last census; `None` if that did not see it.
+    fn next(topic: TopicId, moved: u64, before: Option<Pace>) -> Self {
+        let Some(before) = before else { return Self { topic, moved, pace: 0 } };
+        let more = moved.abs_diff(before.moved).saturating_mul(PACE_UNIT);
+        let rest = before.pace - before.pace.div_ceil(PACE_LOSS);
+        Self { topic, moved, pace: rest.saturating_add(more) }
+    }
+}
+
+/// A census that is under way.
+#[derive(Debug, Default)]
+struct Counting {
+    total: Depth,
+    paces: Vec<Pace>,
+    fullest: Leading,
+    fastest: Leading,
+    /// Everything that may be shown in the end.
+    candidates: BTreeMap<TopicId, Shown>,
 }
 
 /// See the module's header.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
+    /// Ticks since the first census.
+    now: u64,
     /// Ticks since this census began.
     ticks: u64,
     /// The topic to go on from; `None` once all were seen.
     next: Option<TopicId>,
-    found: Found,
+    counting: Counting,
+    /// Of every topic as of the last census, in order; `None` before the first.
+    paces: Option<Vec<Pace>>,
+    /// Where in `paces` this census has come to.
+    paces_seen: usize,
+    /// The topics that are shown, and when they were last among the leading.
+    shown: BTreeMap<TopicId, u64>,
 }
 
 impl Census {
@@ -89,6 +180,7 @@ impl Census {
         state: &State,
         published_ms: impl Fn(TopicId, u64) -> Option<u64>,
     ) -> Option<Found> {
+        self.now += 1;
         if self.next.is_none() && self.ticks.is_multiple_of(EVERY_TICKS) {
             self.ticks = 0;
             self.next = Some(TopicId(0));
@@ -96,7 +188,7 @@ impl Census {
         self.ticks += 1;
         let mut topics = state.topics_from(self.next?);
         for topic in topics.by_ref().take(TOPICS_AT_ONCE) {
-            self.found.add(topic, &published_ms);
+            self.count(topic, &published_ms);
         }
         self.next = topics.next().map(Topic::id);
         if self.next.is_some() {
@@ -104,40 +196,49 @@ impl Census {
         }
         // A census that took longer than its time is followed by the next at once.
         self.ticks = self.ticks.min(EVERY_TICKS);
-        let found = std::mem::take(&mut self.found);
-        Some(Found {
-            now_ms: state.now_ms(),
-            topics: state.topic_count() as u64,
-            sessions: state.session_count() as u64,
-            ..found
-        })
+        let (total, shown) = self.end();
+        let (topics, sessions) = (state.topic_count() as u64, state.session_count() as u64);
+        Some(Found { now_ms: state.now_ms(), topics, sessions, total, shown })
     }
-}
 
-impl Found {
-    fn add(&mut self, topic: &Topic, published_ms: impl Fn(TopicId, u64) -> Option<u64>) {
-        let mut depth = Depth::default();
-        for (_, subscription) in topic.subscriptions() {
-            let stats: Stats = subscription.stats();
-            depth.add(&Depth {
-                ready: stats.ready,
-                leased: stats.leased,
-                delayed: stats.delayed,
-                dead: stats.dead,
-                bytes: stats.ready_bytes + stats.leased_bytes + stats.delayed_bytes + stats.dead_bytes,
-                oldest_ms: stats.oldest_ready_offset.and_then(|offset| published_ms(topic.id(), offset)),
-            });
+    fn count(&mut self, topic: &Topic, published_ms: impl Fn(TopicId, u64) -> Option<u64>) {
+        let (id, depth) = (topic.id(), Depth::of(topic, published_ms));
+        // A message that dies has moved too; it is settled only when it is redriven and acknowledged, or purged.
+        let settled = topic.next_offset().saturating_sub(depth.count());
+        let pace = self.pace(id, topic.next_offset() + settled + depth.dead);
+        let counting = &mut self.counting;
+        counting.total.add(&depth);
+        counting.paces.push(pace);
+        let is_full = counting.fullest.enter(depth.count(), id);
+        let is_fast = pace.pace > 0 && counting.fastest.enter(pace.pace, id);
+        if is_full || is_fast || self.shown.contains_key(&id) {
+            counting.candidates.insert(id, Shown::new(topic, depth));
         }
-        self.total.add(&depth);
-        let place = (depth.count(), Reverse(topic.id()));
-        if self.shown.len() == TOPICS_SHOWN_MAX {
-            if self.shown.first_key_value().is_some_and(|(least, _)| *least > place) {
-                return;
-            }
-            self.shown.pop_first();
+    }
+
+    fn pace(&mut self, topic: TopicId, moved: u64) -> Pace {
+        let Some(paces) = &self.paces else { return Pace::next(topic, moved, None) };
+        self.paces_seen += paces[self.paces_seen..].iter().take_while(|pace| pace.topic < topic).count();
+        let before = paces.get(self.paces_seen).filter(|pace| pace.topic == topic).copied();
+        // A topic that is new has moved all that it ever has.
+        Pace::next(topic, moved, before.or(Some(Pace { topic, moved: 0, pace: 0 })))
+    }
+
+    /// Everything was counted: chooses what is shown.
+    fn end(&mut self) -> (Depth, BTreeMap<TopicId, Shown>) {
+        let Counting { total, paces, fullest, fastest, mut candidates } = std::mem::take(&mut self.counting);
+        (self.paces, self.paces_seen) = (Some(paces), 0);
+        for topic in fullest.topics().chain(fastest.topics()) {
+            self.shown.insert(topic, self.now);
         }
-        let (name, published) = (topic.name().to_owned(), topic.next_offset());
-        self.shown.insert(place, Shown { name, published, depth });
+        // A topic that was deleted is gone at once.
+        self.shown.retain(|topic, at| self.now - *at < SHOWN_TICKS && candidates.contains_key(topic));
+        while self.shown.len() > SHOWN_MAX {
+            let oldest = self.shown.iter().min_by_key(|(_, at)| **at).map(|(topic, _)| *topic);
+            oldest.and_then(|topic| self.shown.remove(&topic));
+        }
+        candidates.retain(|topic, _| self.shown.contains_key(topic));
+        (total, candidates)
     }
 }
 
@@ -158,9 +259,11 @@ pub(super) struct Series {
 
 impl Series {
     pub(super) fn new(registry: &Registry) -> Self {
-        let of_topics = |name: &str, help: &str| {
-            Opts::new(name, format!("{help} Of the {TOPICS_SHOWN_MAX} topics that hold the most messages."))
-        };
+        let which = format!(
+            "Of the {LEADING_MAX} topics that hold the most messages, the {LEADING_MAX} that moved the most lately, and \
+             those that were among them in the last five minutes, {SHOWN_MAX} at most."
+        );
+        let of_topics = |name: &str, help: &str| Opts::new(name, format!("{help} {which}"));
         let seconds = |opts: Opts, labels: &[&str]| {
             let gauges = GaugeVec::new(opts, labels).expect("the name is valid");
             registry.register(Box::new(gauges.clone())).expect("the name is new");
@@ -316,10 +419,10 @@ mod tests {
         let mut census = Census::default();
         let (count, _, found) = ticks(&mut census, &state);
         assert_eq!((count, found.topics, found.total.ready), (10, 5_000, 3));
-        assert_eq!(found.shown.len(), TOPICS_SHOWN_MAX);
-        let fullest: Vec<&str> =
-            found.shown.values().rev().map(|shown| shown.name.as_str()).take(3).collect();
-        assert_eq!(fullest, ["t4999", "t4998", "t0"]);
+        assert_eq!(found.shown.len(), LEADING_MAX);
+        // Those that hold something, and of the others the oldest.
+        let names: Vec<&str> = found.shown.values().map(|shown| shown.name.as_str()).collect();
+        assert_eq!((names[0], &names[97..]), ("t0", &["t97", "t4998", "t4999"][..]));
         let (again, ..) = ticks(&mut census, &state);
         assert_eq!(again, EVERY_TICKS, "the next begins a second after this one began");
     }
@@ -336,6 +439,90 @@ mod tests {
             longest = longest.max(begun.elapsed());
         }
         println!("the longest tick took {longest:?}");
+    }
+
+    /// Topics of which the first hundred hold messages and the others have been drained, and a census of them.
+    struct Busy {
+        state: State,
+        index: u64,
+        census: Census,
+    }
+
+    impl Busy {
+        fn new(topics: u64) -> Self {
+            let mut busy = Self { state: state(topics), index: 2 * topics, census: Census::default() };
+            (0..LEADING_MAX as u64).for_each(|topic| busy.publish(topic, 3));
+            (topics - 2..topics).for_each(|topic| busy.purge(topic));
+            busy.look();
+            busy
+        }
+
+        fn apply(&mut self, command: &Command) {
+            self.index += 1;
+            apply(&mut self.state, self.index, command);
+        }
+
+        fn publish(&mut self, topic: u64, count: usize) {
+            let messages = vec![MessageMeta { size: 100, ..MessageMeta::default() }; count];
+            self.apply(&Command::Publish { topic: format!("t{topic}"), session: None, messages });
+        }
+
+        fn purge(&mut self, topic: u64) {
+            let subscription = raftqueue_queue::SubscriptionId::DEFAULT;
+            self.apply(&Command::Purge { topic: format!("t{topic}"), subscription });
+        }
+
+        /// So many messages come and go.
+        fn pass_through(&mut self, topic: u64, count: usize) {
+            self.publish(topic, count);
+            self.purge(topic);
+        }
+
+        /// The topics that the next census shows.
+        fn look(&mut self) -> Vec<String> {
+            let (_, _, found) = ticks(&mut self.census, &self.state);
+            found.shown.into_values().map(|shown| shown.name).collect()
+        }
+
+        fn shows(&mut self, topic: u64) -> bool {
+            self.look().contains(&format!("t{topic}"))
+        }
+    }
+
+    #[test]
+    fn the_busiest_topic_is_shown_although_it_holds_nothing() {
+        let mut busy = Busy::new(300);
+        assert!(!busy.shows(299), "it is one of many that hold nothing");
+        busy.pass_through(299, 5);
+        assert_eq!(busy.look().len(), LEADING_MAX + 1);
+        assert!(busy.shows(299));
+        let delete = Command::DeleteTopic { name: "t299".into() };
+        busy.apply(&delete);
+        assert!(!busy.shows(299), "what is deleted goes at once");
+    }
+
+    #[test]
+    fn a_topic_that_was_shown_stays_for_five_minutes() {
+        let mut busy = Busy::new(300);
+        busy.pass_through(299, 1);
+        assert!(busy.shows(299));
+        (150..150 + LEADING_MAX as u64).for_each(|topic| busy.pass_through(topic, 9));
+        // From now on there are a hundred that hold more and a hundred that are faster.
+        for _ in 1..SHOWN_TICKS / EVERY_TICKS {
+            assert_eq!(busy.look().len(), 2 * LEADING_MAX + 1);
+        }
+        assert_eq!(busy.look().len(), 2 * LEADING_MAX);
+    }
+
+    #[test]
+    fn however_many_topics_take_turns_few_are_shown() {
+        let mut busy = Busy::new(1_000);
+        for turn in 1..9 {
+            (0..LEADING_MAX as u64).for_each(|n| busy.pass_through(turn * LEADING_MAX as u64 + n, 1 << turn));
+            let shown = busy.look();
+            assert_eq!(shown.len(), (LEADING_MAX * (1 + turn as usize)).min(SHOWN_MAX));
+            assert!(shown.contains(&format!("t{}", turn * LEADING_MAX as u64)), "the newest is among them");
+        }
     }
 
     #[test]
