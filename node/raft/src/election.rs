@@ -1,6 +1,7 @@
 //! Timeouts, pre-votes and votes (Ongaro's dissertation, sections 3.4, 4.2.3 and 9.6).
 
 use crate::configuration::VoteResult;
+use crate::event::Cause;
 use crate::mutants::{self, Mutant};
 use crate::raft::{Raft, Role};
 use crate::{Envelope, GroupId, HardState, Index, Message, NodeId, Term};
@@ -13,10 +14,22 @@ impl Raft {
         self.campaign_in_ticks = self.random.between(timeout, 2 * timeout);
     }
 
-    /// A shorter one, after an attempt that failed: nobody leads, so there is nobody to disturb.
-    fn wait_for_next_attempt(&mut self) {
+    /// A shorter one, after an attempt that failed: nobody leads, so there is nobody to disturb. Where the leader's process
+    /// was seen to end the others see it within moments, so that the next attempt may come at once.
+    fn ticks_to_next_attempt(&mut self) -> u32 {
         let timeout = self.settings.election_ticks;
-        self.campaign_in_ticks = self.random.between(timeout / 4, timeout);
+        if self.hinted_ticks > 0 {
+            return self.random.between(1, timeout / 4 + 1);
+        }
+        self.random.between(timeout / 4, timeout)
+    }
+
+    /// As long as the one that goes first may need: it asks for votes, and two disks must hold them.
+    fn let_another_go_first(&mut self) {
+        let timeout = self.settings.election_ticks;
+        self.role = Role::Follower;
+        let longest = if self.hinted_ticks > 0 { timeout / 2 } else { timeout };
+        self.campaign_in_ticks = self.random.between(timeout / 4, longest);
     }
 
     /// True while the current leader was heard within the shortest election timeout: as long, no other may win.
@@ -29,6 +42,7 @@ impl Raft {
     }
 
     pub(crate) fn tick_election(&mut self) {
+        self.hinted_ticks = self.hinted_ticks.saturating_sub(1);
         self.campaign_in_ticks = self.campaign_in_ticks.saturating_sub(1);
         let forming = self.log.durable() == Index(0);
         if self.campaign_in_ticks == 0 && !self.disk_stalled && !forming && self.may_be_needed_to_lead() {
@@ -51,7 +65,8 @@ impl Raft {
         self.leader = None;
         self.leader_gone = false;
         self.has_tried = true;
-        self.wait_for_next_attempt();
+        self.cause = if self.hinted_ticks > 0 { Cause::Hint } else { Cause::Timeout };
+        self.campaign_in_ticks = self.ticks_to_next_attempt();
         let id = self.settings.id;
         self.role = Role::PreCandidate { answers: BTreeMap::from([(id, true)]) };
         let (last_index, last_term) = (self.log.last(), self.log.last_term());
@@ -68,6 +83,9 @@ impl Raft {
     pub(crate) fn become_candidate(&mut self, transfer: bool) {
         let id = self.settings.id;
         let term = self.term().next();
+        if transfer {
+            self.cause = Cause::HandOver;
+        }
         self.become_follower(term, None);
         self.log.set_hard_state(HardState { term, vote: Some(id) });
         self.role = Role::Candidate { answers: BTreeMap::new() };
@@ -116,7 +134,7 @@ impl Raft {
         if self.leader_gone || races {
             self.leader_gone = false;
             self.leader = None;
-            self.attempt_failed();
+            self.let_another_go_first();
         }
         let message = Message::PreVoteReply { granted };
         self.send.push(Envelope { from: self.settings.id, to: from, group: GroupId(0), term, message });
@@ -177,16 +195,13 @@ impl Raft {
     }
 
     pub(crate) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
-        if let Role::Candidate { answers } = &mut self.role {
-            answers.insert(from, granted);
-            if !granted {
-                // A split vote, most likely. With the old leader dead nobody may be left to say that it is lost.
-                let soon =
-                    self.random.between(self.settings.election_ticks / 4, self.settings.election_ticks);
-                self.campaign_in_ticks = self.campaign_in_ticks.min(soon);
-            }
-            self.count_votes();
+        let Role::Candidate { answers } = &mut self.role else { return };
+        answers.insert(from, granted);
+        if !granted {
+            // A split vote, most likely. With the old leader dead nobody may be left to say that it is lost.
+            self.campaign_in_ticks = self.ticks_to_next_attempt().min(self.campaign_in_ticks);
         }
+        self.count_votes();
     }
 
     /// A candidate's own vote counts once it is durable, like everybody else's.
@@ -214,16 +229,20 @@ impl Raft {
 
     fn attempt_failed(&mut self) {
         self.role = Role::Follower;
-        self.wait_for_next_attempt();
+        self.campaign_in_ticks = self.ticks_to_next_attempt();
     }
 
     /// The leader's process died. Its followers need not wait out their timeouts; pre-votes keep a wrong hint harmless.
+    ///
+    /// They wait for a random eighth of one, so that the others have most likely seen it too and few ask at once. For an
+    /// election timeout from now, or until a leader is heard, what fails is tried again soon.
     pub(crate) fn on_peer_gone(&mut self, id: NodeId) {
         if let Role::Leader(leader) = &mut self.role {
             leader.peer_gone(id);
         } else if self.leader == Some(id) {
             self.leader_gone = true;
-            let soon = self.random.between(0, self.settings.election_ticks / 4 + 1);
+            self.hinted_ticks = self.settings.election_ticks;
+            let soon = self.random.between(0, self.settings.election_ticks / 8 + 1);
             self.campaign_in_ticks = self.campaign_in_ticks.min(soon);
         }
     }

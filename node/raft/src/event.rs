@@ -159,6 +159,17 @@ pub enum RoleKind {
     Leader,
 }
 
+/// Why a node campaigns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was told that the leader's process is gone ([`Event::PeerGone`]).
+    Hint,
+    /// It heard no leader for an election timeout.
+    Timeout,
+    /// The leader handed over to it.
+    HandOver,
+}
+
 /// Role, term and leader as of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleState {

@@ -17,6 +17,7 @@ impl Raft {
         self.leader_silent_ticks = 0;
         self.leader_gone = false;
         self.has_tried = false;
+        self.hinted_ticks = 0;
         self.wait_for_leader();
         true
     }

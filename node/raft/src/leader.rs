@@ -70,6 +70,7 @@ impl Raft {
         }));
         self.leader = Some(self.settings.id);
         self.leader_gone = false;
+        self.hinted_ticks = 0;
         self.append_as_leader(Payload::Noop);
         self.track_peers();
         self.send_heartbeats();

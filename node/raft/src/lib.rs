@@ -37,8 +37,8 @@ mod write;
 
 pub use configuration::{Configuration, Member, MemberKind, VoteResult};
 pub use event::{
-    Alarm, Event, LoadRequest, LogSlice, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind, RoleState,
-    Settings, Status,
+    Alarm, Cause, Event, LoadRequest, LogSlice, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind,
+    RoleState, Settings, Status,
 };
 pub use membership::MemberChange;
 pub use message::{AppendOutcome, Envelope, Message};

@@ -5,8 +5,8 @@
 //! what is durable, `progress` what each peer has.
 
 use crate::event::{
-    Alarm, Event, LoadRequest, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind, RoleState, Settings,
-    Status,
+    Alarm, Cause, Event, LoadRequest, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind, RoleState,
+    Settings, Status,
 };
 use crate::leader::Leader;
 use crate::log::Log;
@@ -38,6 +38,10 @@ pub struct Raft {
     pub(crate) leader_commit: Index,
     /// What was committed when the process started is applied, or not yet.
     pub(crate) replay: Replay,
+    /// For so many ticks it is believed that nobody leads because the leader's process is gone. No leader is judged by it.
+    pub(crate) hinted_ticks: u32,
+    /// Why this node campaigned last.
+    pub(crate) cause: Cause,
     /// Ticks until this node campaigns.
     pub(crate) campaign_in_ticks: u32,
     /// It has asked for pre-votes since it last heard a leader.
@@ -107,6 +111,8 @@ impl Raft {
             leader_gone: false,
             leader_commit: Index(0),
             replay: Replay::default(),
+            hinted_ticks: 0,
+            cause: Cause::Timeout,
             campaign_in_ticks: 0,
             has_tried: false,
             verified: Index(0),
@@ -262,6 +268,12 @@ impl Raft {
             Role::Leader(_) => RoleKind::Leader,
         };
         RoleState { role, term: self.term(), leader: self.leader }
+    }
+
+    /// Why this node campaigned last; says nothing of one that never did.
+    #[must_use]
+    pub fn campaign_cause(&self) -> Cause {
+        self.cause
     }
 
     /// The configuration in force: the newest in the log, committed or not. Empty on a blank node.
