@@ -15,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -28,6 +29,11 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one name server may take before it is asked again.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(700);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How soon whoever still listens after its connections broke is asked again for the first time; each time it is twice as
+/// long.
+const ASK_AGAIN_MIN: Duration = Duration::from_millis(5);
+/// How soon one that ends the connection by which it is asked is asked by another one.
+const ASK_AGAIN_AFTER_RESET: Duration = Duration::from_millis(1);
 
 /// Finds and connects to hosts. One of them serves a whole process.
 #[derive(Default)]
@@ -88,9 +94,10 @@ impl Discovery {
         Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no addresses")))
     }
 
-    /// True if nobody listens where `address` was found last: the process there is gone. DNS is not asked, since what it
-    /// knows is of no use for that.
-    pub async fn is_refused(&self, address: &str) -> bool {
+    /// True once nobody listens where `address` was found last: the process there has ended. Asked again and again for
+    /// `within`, since a process that dies listens for some moments after its connections broke: what it accepts then says
+    /// nothing, and is reset. DNS is not asked, since what it knows is of no use for that.
+    pub async fn is_gone(&self, address: &str, within: Duration) -> bool {
         let places = match address.parse() {
             Ok(place) => vec![place],
             Err(_) => self.found_last(address),
@@ -98,10 +105,22 @@ impl Discovery {
         let Some(place) = places.first() else {
             return false;
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await {
-            Ok(Err(error)) => error.kind() == io::ErrorKind::ConnectionRefused,
-            _ => false,
-        }
+        let asking = async {
+            let mut pause = ASK_AGAIN_MIN;
+            loop {
+                match TcpStream::connect(place).await {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return,
+                    Err(_) => tokio::time::sleep(pause).await,
+                    Ok(mut stream) => {
+                        // The end of this connection may be the end of whoever listens.
+                        let _ = tokio::time::timeout(pause, stream.read(&mut [0])).await;
+                        tokio::time::sleep(ASK_AGAIN_AFTER_RESET).await;
+                    }
+                }
+                pause *= 2;
+            }
+        };
+        tokio::time::timeout(within, asking).await.is_ok()
     }
 
     async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
@@ -160,7 +179,7 @@ impl Discovery {
 }
 
 /// An error with its causes: tonic's own text is only "transport error".
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -269,10 +288,29 @@ mod tests {
             dns.answer.send_replace(silence);
             discovery.connect(&address).await.unwrap();
         }
-        assert!(!discovery.is_refused(&address).await);
+        let within = Duration::from_millis(20);
+        assert!(!discovery.is_gone(&address, within).await);
         drop(listener);
-        assert!(discovery.is_refused(&address).await, "nobody listens there any more");
-        assert!(!discovery.is_refused("other.service:80").await, "nothing is known of it");
+        assert!(discovery.is_gone(&address, within).await, "nobody listens there any more");
+        assert!(!discovery.is_gone("other.service:80", within).await, "nothing is known of it");
+    }
+
+    /// So ends a process that is killed: its connections break first, then nobody listens any more, and what it had not
+    /// accepted is reset.
+    #[tokio::test]
+    async fn one_that_listens_for_a_moment_after_its_connections_broke_is_found_gone() {
+        let discovery = Arc::new(Discovery::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asking = {
+            let (discovery, address) = (Arc::clone(&discovery), address.clone());
+            tokio::spawn(async move { discovery.is_gone(&address, Duration::from_secs(60)).await })
+        };
+        // It was asked while it listened, and has not accepted yet.
+        let mut asked = listener.accept().await.unwrap().0;
+        drop(listener);
+        assert_eq!(asked.read(&mut [0]).await.unwrap_or(0), 0, "that connection is given up for another one");
+        assert!(asking.await.unwrap());
     }
 
     #[tokio::test]

@@ -357,6 +357,18 @@ impl Driver {
         if let Some(write) = write {
             self.parts.storage.write(write);
         }
+        // Before any message leaves: a call that a peer passes on because of it is to find it so.
+        if let Some(role) = role {
+            tracing::info!(
+                role = ?role.role,
+                term = role.term.0,
+                leader = role.leader.map(|leader| leader.to_string()),
+                "role changed"
+            );
+            self.parts.metrics.role_changed(&role, self.parts.replica.raft().campaign_cause());
+            let view = self.parts.replica.view();
+            self.publish(&view);
+        }
         for (envelope, vitals) in send {
             self.parts.transport.send(envelope, vitals);
         }
@@ -393,17 +405,6 @@ impl Driver {
                     });
                 }
             }
-        }
-        if let Some(role) = role {
-            tracing::info!(
-                role = ?role.role,
-                term = role.term.0,
-                leader = role.leader.map(|leader| leader.to_string()),
-                "role changed"
-            );
-            self.parts.metrics.role_changed(&role);
-            let view = self.parts.replica.view();
-            self.publish(&view);
         }
         for alarm in alarms {
             match alarm {

@@ -21,7 +21,7 @@ use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
-use raftqueue_raft::{RoleKind, RoleState};
+use raftqueue_raft::{Cause, RoleKind, RoleState};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -39,6 +39,8 @@ pub struct Metrics {
     durable_index: IntGauge,
     leader_changes: IntCounter,
     elections: IntCounter,
+    elections_won: IntCounterVec,
+    peers_ended: IntCounterVec,
     ready: IntGauge,
     cluster: IntGaugeVec,
     uncommitted_bytes: IntGauge,
@@ -80,6 +82,8 @@ struct Last {
     leader: Option<u64>,
     /// The last term for which this node stood.
     stood: u64,
+    /// The last term that this node came to lead.
+    won: u64,
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
@@ -172,6 +176,21 @@ impl Metrics {
                 &r,
                 "raftqueue_raft_elections_total",
                 "Terms for which this node stood as a candidate.",
+            ),
+            elections_won: counters(
+                &r,
+                "raftqueue_raft_elections_won_total",
+                "Terms that this node came to lead: on the hint that the leader's process was gone, after an election \
+                 timeout without a word of it, or by a hand-over.",
+                "cause",
+                &["hint", "timeout", "hand_over"],
+            ),
+            peers_ended: counters(
+                &r,
+                "raftqueue_peer_connections_ended_total",
+                "Connections to peers that ended, by whether the peer's process was found to be gone.",
+                "process",
+                &["gone", "unknown"],
             ),
             ready: gauge(&r, "raftqueue_ready", "1 if /readyz says ready."),
             cluster: gauges(
@@ -332,6 +351,11 @@ impl Metrics {
         self.peer_refusals.with_label_values(&[reason]).inc();
     }
 
+    /// The connections to a peer ended; its process was found to be gone, or not.
+    pub fn peer_ended(&self, is_gone: bool) {
+        self.peers_ended.with_label_values(&[if is_gone { "gone" } else { "unknown" }]).inc();
+    }
+
     /// What the driver sees on a tick.
     pub fn observe(&self, view: &View, disk_stalled: bool, tick_lag: Duration) {
         self.has_leader.set(i64::from(view.raft.role.leader.is_some()));
@@ -368,13 +392,22 @@ impl Metrics {
         }
     }
 
-    /// Role, term or leader changed.
-    pub fn role_changed(&self, role: &RoleState) {
+    /// Role, term or leader changed; `cause` is why this node campaigned last.
+    pub fn role_changed(&self, role: &RoleState, cause: Cause) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // Who is alone leads before anybody sees a candidate.
         if matches!(role.role, RoleKind::Candidate | RoleKind::Leader) && role.term.0 > last.stood {
             last.stood = role.term.0;
             self.elections.inc();
+        }
+        if role.role == RoleKind::Leader && role.term.0 > last.won {
+            last.won = role.term.0;
+            let cause = match cause {
+                Cause::Hint => "hint",
+                Cause::Timeout => "timeout",
+                Cause::HandOver => "hand_over",
+            };
+            self.elections_won.with_label_values(&[cause]).inc();
         }
     }
 

@@ -69,8 +69,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let own = Arc::new(Own::new(config.name.clone(), config.client_address.clone(), entropy::random()));
     let (notify, notices) = mpsc::unbounded_channel();
     let discovery = Arc::new(Discovery::new());
-    let (transport, arrivals) =
-        Transport::new(Arc::clone(&own), Arc::clone(&discovery), Arc::clone(&metrics), notify.clone());
+    let (transport, arrivals) = Transport::new(
+        Arc::clone(&own),
+        Arc::clone(&discovery),
+        Arc::clone(&metrics),
+        notify.clone(),
+        Duration::from_millis(config.election_timeout_ms),
+    );
     let (orders, orders_taken) = mpsc::channel(ORDERS);
     let starting = LocalStatus {
         name: config.name.clone(),

@@ -28,6 +28,10 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("batches", &["raftqueue_wal_batch_bytes", "raftqueue_wal_batch_entries"]),
     ("leader over time", &["raftqueue_raft_is_leader", "raftqueue_raft_term"]),
     ("elections", &["raftqueue_raft_elections_total", "raftqueue_raft_leader_changes_total"]),
+    (
+        "fail-over: hint or timeout",
+        &["raftqueue_raft_elections_won_total", "raftqueue_peer_connections_ended_total"],
+    ),
     ("proposals", &["raftqueue_entries_proposed_total", "raftqueue_entries_overtaken_total"]),
     ("committed and applied", &["raftqueue_raft_commit_index", "raftqueue_raft_applied_index"]),
     ("uncommitted", &["raftqueue_raft_last_index", "raftqueue_raft_uncommitted_bytes"]),
@@ -186,8 +190,11 @@ fn a_term_is_stood_for_once() {
         (RoleKind::Follower, 5),
         (RoleKind::Leader, 6),
     ] {
-        metrics.role_changed(&RoleState { role, term: Term(term), leader: None });
+        metrics.role_changed(&RoleState { role, term: Term(term), leader: None }, Cause::Hint);
     }
+    let won =
+        |cause: &str| value(&metrics, &format!("raftqueue_raft_elections_won_total{{cause=\"{cause}\"}}"));
+    assert_eq!([won("hint"), won("timeout"), won("hand_over")].map(|won| won as u64), [2, 0, 0]);
     assert!((value(&metrics, "raftqueue_raft_elections_total") - 2.0).abs() < f64::EPSILON);
 }
 

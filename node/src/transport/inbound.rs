@@ -180,5 +180,6 @@ async fn accept(
         refuse(shared, &refusal)
     })?;
     shared.learn(&first, "");
+    shared.came.send_modify(|times| *times += 1);
     Ok(from)
 }

@@ -15,14 +15,15 @@ use crate::config::Member;
 use crate::discovery::Discovery;
 use crate::driver::Notice;
 use crate::metrics::Metrics;
-use crate::replica::Vitals;
+use crate::replica::{Event, Vitals};
 use crate::wire;
 use hello::Boots;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_raft::{Envelope, NodeId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
@@ -82,6 +83,12 @@ pub(crate) struct Shared {
     boots: Mutex<Boots>,
     /// The newest connection of each peer and kind; an older one is not listened to.
     connections: Mutex<BTreeMap<(NodeId, StreamKind), u64>>,
+    /// How long after its connections broke a peer is asked whether its process has ended.
+    ask_within: Duration,
+    /// Counts peers that connected to this node.
+    came: watch::Sender<u64>,
+    /// Counts peers that this node connected to.
+    reached: watch::Sender<u64>,
 }
 
 /// A peer that can be sent to.
@@ -109,13 +116,14 @@ impl Transport {
         self.shared.discovery.dial(address).await
     }
 
-    /// Ways to nobody yet.
+    /// Ways to nobody yet. `election_timeout` is that of the protocol.
     #[must_use]
     pub fn new(
         own: Arc<Own>,
         discovery: Arc<Discovery>,
         metrics: Arc<Metrics>,
         notices: mpsc::UnboundedSender<Notice>,
+        election_timeout: Duration,
     ) -> (Self, Arrivals) {
         let (control, control_arrivals) = mpsc::channel(4_096);
         let (bulk, bulk_arrivals) = mpsc::channel(32);
@@ -130,6 +138,9 @@ impl Transport {
             peers: RwLock::default(),
             boots: Mutex::default(),
             connections: Mutex::default(),
+            ask_within: election_timeout / 4,
+            came: watch::Sender::new(0),
+            reached: watch::Sender::new(0),
         };
         (Self { shared: Arc::new(shared) }, Arrivals { control: control_arrivals, bulk: bulk_arrivals })
     }
@@ -180,6 +191,12 @@ impl Shared {
             info.peer_address = peer_address.to_owned();
         }
         info.client_address.clone_from(&hello.client_address);
+    }
+
+    /// Tells the replica that a peer's process has ended.
+    fn is_gone(&self, peer: NodeId) {
+        tracing::info!(node = %peer, "its process has ended");
+        let _ = self.notices.send(Notice::Event(Event::PeerGone(peer)));
     }
 
     /// Numbers a new connection of a peer; from now on older ones are not listened to.

@@ -3,7 +3,6 @@
 use super::{BULK_QUEUE, CONTROL_QUEUE, PEER_MESSAGE_BYTES_MAX, Refusal, Route, Shared, StreamKind};
 use crate::config::Member;
 use crate::driver::Notice;
-use crate::replica::Event;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_proto::peer::v1::peer_frame::Frame;
@@ -11,6 +10,7 @@ use raftqueue_raft::NodeId;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -26,20 +26,39 @@ pub(super) const REFUSAL_METADATA: &str = "raftqueue-refusal";
 pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
     let mut pause = PAUSE_MIN;
     let mut told = String::new();
+    let mut last = None;
+    // Asks whether the process that was connected has ended; nobody asks once it is connected again.
+    let mut asking = JoinSet::new();
+    let mut came = shared.came.subscribe();
     loop {
         // A node that belongs to no cluster yet has nothing to say.
         let mut identity = shared.own.identity.subscribe();
         if identity.wait_for(|own| own.is_some_and(|own| own.cluster_id.is_some())).await.is_err() {
             return;
         }
-        match session(&shared, &member).await {
-            Ok(peer) => {
+        came.mark_unchanged();
+        match open_both(&shared, &member).await {
+            Ok(session) => {
+                asking.abort_all();
                 pause = PAUSE_MIN;
                 told.clear();
-                tracing::info!(peer = member.name, node = %peer, "connection ended");
-                if shared.discovery.is_refused(&member.peer_address).await {
-                    let _ = shared.notices.send(Notice::Event(Event::PeerGone(peer)));
+                let life = (session.peer, session.boot_id);
+                if last.replace(life).is_some_and(|(peer, boot_id)| peer == life.0 && boot_id != life.1) {
+                    // It ended and began again before it could be found missing.
+                    shared.is_gone(session.peer);
                 }
+                let peer = session.peer;
+                tracing::info!(peer = member.name, node = %peer, "connected");
+                session.run(&shared).await;
+                tracing::info!(peer = member.name, node = %peer, "connection ended");
+                let (shared, address) = (Arc::clone(&shared), member.peer_address.clone());
+                asking.spawn(async move {
+                    let gone = shared.discovery.is_gone(&address, shared.ask_within).await;
+                    shared.metrics.peer_ended(gone);
+                    if gone {
+                        shared.is_gone(peer);
+                    }
+                });
             }
             Err(why) if why != told => {
                 // Said once, not at every attempt.
@@ -53,33 +72,50 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
             }
             Err(_) => {}
         }
-        tokio::time::sleep(pause).await;
-        pause = (2 * pause).min(PAUSE_MAX);
+        // A peer that has just connected is there again, most likely.
+        if let Ok(Ok(())) = tokio::time::timeout(pause, came.changed()).await {
+            pause = PAUSE_MIN;
+        } else {
+            pause = (2 * pause).min(PAUSE_MAX);
+        }
     }
 }
 
-/// Opens both streams, lets messages flow, and returns the peer's id when either ends.
-async fn session(shared: &Arc<Shared>, member: &Member) -> Result<NodeId, String> {
-    let (control, mut control_answers, hello) =
-        open(shared, member, StreamKind::Control, CONTROL_QUEUE).await?;
-    let (bulk, mut bulk_answers, other) = open(shared, member, StreamKind::Bulk, BULK_QUEUE).await?;
+/// Both streams to a peer, open.
+struct Session {
+    peer: NodeId,
+    boot_id: u64,
+    route: Route,
+    control_answers: Streaming<pb::PeerFrame>,
+    bulk_answers: Streaming<pb::PeerFrame>,
+}
+
+async fn open_both(shared: &Arc<Shared>, member: &Member) -> Result<Session, String> {
+    let (control, control_answers, hello) = open(shared, member, StreamKind::Control, CONTROL_QUEUE).await?;
+    let (bulk, bulk_answers, other) = open(shared, member, StreamKind::Bulk, BULK_QUEUE).await?;
     if hello.from != other.from {
         return Err("two nodes answer at this address".into());
     }
-    let peer = NodeId(hello.from);
     shared.learn(&hello, &member.peer_address);
-    tracing::info!(peer = member.name, node = %peer, "connected");
-    shared.routes.write().unwrap_or_else(PoisonError::into_inner).insert(peer, Route { control, bulk });
-    // The acceptor says nothing after its hello: whatever comes is the end.
-    let status = tokio::select! {
-        end = control_answers.next() => end,
-        end = bulk_answers.next() => end,
-    };
-    shared.routes.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
-    if let Some(Err(status)) = status {
-        stop_if_cloned(shared, &status);
+    let (peer, boot_id) = (NodeId(hello.from), hello.boot_id);
+    Ok(Session { peer, boot_id, route: Route { control, bulk }, control_answers, bulk_answers })
+}
+
+impl Session {
+    /// Lets messages flow until either stream ends.
+    async fn run(mut self, shared: &Shared) {
+        shared.routes.write().unwrap_or_else(PoisonError::into_inner).insert(self.peer, self.route);
+        shared.reached.send_modify(|times| *times += 1);
+        // The acceptor says nothing after its hello: whatever comes is the end.
+        let status = tokio::select! {
+            end = self.control_answers.next() => end,
+            end = self.bulk_answers.next() => end,
+        };
+        shared.routes.write().unwrap_or_else(PoisonError::into_inner).remove(&self.peer);
+        if let Some(Err(status)) = status {
+            stop_if_cloned(shared, &status);
+        }
     }
-    Ok(peer)
 }
 
 type Opened = (mpsc::Sender<pb::PeerFrame>, Streaming<pb::PeerFrame>, pb::Hello);
