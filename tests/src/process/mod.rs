@@ -1,11 +1,13 @@
 //! Real node processes on loopback, killed, paused and restarted; and a client that shares no code with the product.
 
 mod http;
+mod links;
 mod load;
 
 pub use http::{Answer, Http, Unanswered};
 pub use load::{Load, Outcome};
 
+use links::Links;
 use serde_json::json;
 use std::fs::File;
 use std::net::TcpListener;
@@ -23,15 +25,18 @@ pub fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let root = repository();
+        // .../target/PROFILE/deps/this-test -> .../target/PROFILE
+        let own = std::env::current_exe().expect("a test knows its own path");
+        let folder = own.ancestors().nth(2).expect("tests are in target/PROFILE/deps");
+        let is_release = folder.file_name().is_some_and(|profile| profile == "release");
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "raftqueue-node", "-p", "raftq", "--bins"])
+            .args(is_release.then_some("--release"))
             .current_dir(root)
             .status()
             .expect("cargo can be started");
         assert!(status.success(), "the programs do not build");
-        // .../target/debug/deps/this-test -> .../target/debug
-        let own = std::env::current_exe().expect("a test knows its own path");
-        own.ancestors().nth(2).expect("tests are in target/PROFILE/deps").to_owned()
+        folder.to_owned()
     })
 }
 
@@ -50,6 +55,7 @@ pub struct Cluster {
     nodes: Vec<Option<Child>>,
     arguments: Vec<String>,
     files_max: Option<u32>,
+    links: Option<Links>,
 }
 
 impl Cluster {
@@ -76,7 +82,24 @@ impl Cluster {
             nodes: (0..count).map(|_| None).collect(),
             arguments: Vec::new(),
             files_max: None,
+            links: None,
         }
+    }
+
+    /// Nodes reach each other through places where [`Cluster::isolate`] can cut them off.
+    #[must_use]
+    pub fn with_links(mut self) -> Self {
+        let peer_ports: Vec<u16> = self.ports.iter().map(|(_, peers)| *peers).collect();
+        self.links = Some(Links::new(&peer_ports));
+        self
+    }
+
+    /// Cuts a node off from all others, or lets it reach them again. Its clients reach it all the while.
+    ///
+    /// # Panics
+    /// If the cluster was not made [with links](Cluster::with_links).
+    pub fn isolate(&self, node: usize, is_cut_off: bool) {
+        self.links.as_ref().expect("the cluster has links").isolate(node, is_cut_off);
     }
 
     /// Starts every node with these further arguments.
@@ -158,13 +181,33 @@ impl Cluster {
         };
         command
             .current_dir(self.folder.path())
-            .args(["--config", "config.json", "--index", &node.to_string(), "--log-format", "human"])
+            .args(self.place(node))
+            .args(["--log-format", "human"])
             .args(&self.arguments)
             .args(self.has_operations.then(|| format!("--operations-port={}", self.operations[node])))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
         command
+    }
+
+    /// Which node it is and where the others are, as arguments.
+    fn place(&self, node: usize) -> Vec<String> {
+        let Some(links) = &self.links else {
+            return ["--config", "config.json", "--index", &node.to_string()].map(String::from).into();
+        };
+        let members = (0..self.count()).map(|to| {
+            let port = if to == node { self.ports[to].1 } else { links.port(node, to) };
+            format!("n{to}=127.0.0.1:{port}")
+        });
+        [
+            format!("--name=n{node}"),
+            format!("--members={}", members.collect::<Vec<_>>().join(",")),
+            format!("--peer-listen=127.0.0.1:{}", self.ports[node].1),
+            format!("--client-listen=127.0.0.1:{}", self.ports[node].0),
+            format!("--data-dir={}", self.data_dir(node).display()),
+        ]
+        .into()
     }
 
     /// Kills a node with SIGKILL and waits for its end.
@@ -292,6 +335,13 @@ impl Cluster {
     pub fn is_ready(&self, node: usize) -> bool {
         let http = Http::new(self.operations[node]).with_timeout(Duration::from_secs(5));
         http.request("GET", "/readyz", b"").is_ok_and(|answer| answer.code == 200)
+    }
+
+    /// What a node says of itself: its role and its term; `None` while it does not answer.
+    #[must_use]
+    pub fn standing(&self, node: usize) -> Option<(String, u64)> {
+        let status = self.http(node).status().ok()?.body;
+        Some((status["role"].as_str()?.to_owned(), status["term"].as_u64()?))
     }
 
     fn says_it_leads(&self, node: usize) -> bool {
