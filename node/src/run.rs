@@ -91,6 +91,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         transport.clone(),
         Arc::clone(&own),
         Arc::clone(&metrics),
+        Duration::from_millis(config.election_timeout_ms),
     );
     let edge = Edge::new(service.clone(), config.limits);
     let forming =
@@ -438,6 +439,10 @@ impl Servers {
                 .initial_stream_window_size(WINDOW_BYTES)
                 .initial_connection_window_size(WINDOW_BYTES)
                 .max_frame_size(FRAME_BYTES)
+                // Calls of many clients share a connection. Nodes of this build reset none of them, others may; what the
+                // library resets for itself is counted for as long as a connection lives.
+                .http2_max_pending_accept_reset_streams(Some(usize::MAX))
+                .http2_max_local_error_reset_streams(None)
                 .http2_keepalive_interval(Some(PEER_SILENCE))
                 .http2_keepalive_timeout(Some(PEER_SILENCE))
                 .add_service(PeerServer::new(peers).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX))

@@ -1,13 +1,18 @@
 //! The way of a call through this node: to its own driver while it leads, else to the leader, once.
 
+mod passing;
+
 use crate::api::{Failure, Outcome, Reason, Request, Response};
 use crate::bodies::{Bodies, Located};
+use crate::discovery::describe;
 use crate::driver::{Leadership, NewCall, Order, Replied};
+use crate::entropy;
 use crate::grpc::forward;
 use crate::handle::{Answer, Begun, LocalStatus, Service};
 use crate::metrics::{Method, Metrics};
 use crate::replica::CallId;
 use crate::transport::{Own, PEER_MESSAGE_BYTES_MAX, Transport};
+use passing::Passed;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
@@ -19,14 +24,24 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tonic::transport::Channel;
 
-/// Pause before a call tries again after a node that should lead said that it does not.
-const TRY_AGAIN: Duration = Duration::from_millis(10);
+/// Pause before a call tries again to reach a leader to which there is no connection although its streams are open.
+const DIAL_AGAIN: Duration = Duration::from_millis(50);
+/// Pause before a call is passed again to a node that should lead and said that it does not, should news of the leader not
+/// come before: it costs the whole call each time.
+const PASS_AGAIN: Duration = Duration::from_millis(300);
 /// What is kept of a deadline for the way back, when a call is passed on.
 const WAY_BACK: Duration = Duration::from_millis(20);
+/// With less time than this, a call that found no leader is not tried again: it would end as one of unknown outcome.
+const LAST_TRY: Duration = Duration::from_millis(40);
 
+/// How long a call waits for a leader at most, whatever its deadline: other nodes may know one that this one cannot reach.
+/// It is longer where elections take longer.
+const LEADER_WAIT: Duration = Duration::from_secs(2);
+/// The same in election timeouts.
+const LEADER_WAIT_ELECTIONS: u32 = 4;
 /// How long connecting to a leader may hold up a call before it looks for the leader again.
 const CONNECT_MAX: Duration = Duration::from_millis(200);
 /// How long a leader that was replaced may take to answer the calls that it had.
@@ -47,9 +62,25 @@ struct Inner {
     own: Arc<Own>,
     metrics: Arc<Metrics>,
     next_call: AtomicU64,
-    /// Connections for calls that are passed on, by peer.
-    channels: Mutex<BTreeMap<NodeId, PeerClient<Channel>>>,
+    /// Connections for calls that are passed on, by peer. However many calls want one, one of them makes it.
+    channels: Mutex<BTreeMap<NodeId, Way>>,
     stopping: AtomicBool,
+    /// How long a call waits for a leader before it is told that there is none.
+    leader_wait: Duration,
+}
+
+/// A connection for calls that are passed on, once it is made.
+type Way = Arc<OnceCell<PeerClient<Channel>>>;
+
+/// What became of a call that was to be passed on.
+enum Forwarded {
+    /// It was answered, or nobody knows what became of it.
+    Ended(Result<Answer, Failure>),
+    /// There is no way to the leader; nothing was done.
+    NoWay {
+        /// News of the leader, or a connection to it, are worth waiting for; else it just did not accept one.
+        is_cut_off: bool,
+    },
 }
 
 /// Tells the driver when a caller goes away before its call is answered.
@@ -76,6 +107,7 @@ impl NodeService {
         transport: Transport,
         own: Arc<Own>,
         metrics: Arc<Metrics>,
+        election_timeout: Duration,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -86,9 +118,11 @@ impl NodeService {
                 transport,
                 own,
                 metrics,
-                next_call: AtomicU64::new(1),
+                // Other nodes know calls by these numbers, too, and must not take this process for an earlier one.
+                next_call: AtomicU64::new((entropy::random() >> 1).max(1)),
                 channels: Mutex::default(),
                 stopping: AtomicBool::new(false),
+                leader_wait: LEADER_WAIT.max(LEADER_WAIT_ELECTIONS * election_timeout),
             }),
         }
     }
@@ -197,50 +231,55 @@ impl NodeService {
         })
     }
 
-    /// Passes a call on to the leader. `None`: it did not get there, and nothing was done.
-    async fn forward(
-        &self,
-        leader: NodeId,
-        request: &Request,
-        deadline: Instant,
-    ) -> Option<Result<Answer, Failure>> {
-        let own = (*self.inner.own.identity.borrow())?;
+    /// Passes a call on to the leader.
+    async fn forward(&self, leader: NodeId, request: &Request, deadline: Instant) -> Forwarded {
+        let own = *self.inner.own.identity.borrow();
+        let Some((own, cluster_id)) = own.and_then(|own| Some((own, own.cluster_id?))) else {
+            return Forwarded::NoWay { is_cut_off: true };
+        };
+        if !self.inner.transport.is_connected(leader) {
+            return Forwarded::NoWay { is_cut_off: true };
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         // A leader that cannot be connected to may be replaced before the deadline: it has only a part of it.
-        let mut client = tokio::time::timeout(left.min(CONNECT_MAX), self.client(leader)).await.ok()??;
+        let connecting = tokio::time::timeout(left.min(CONNECT_MAX), self.way(leader));
+        let Ok(Some((way, client))) = connecting.await else {
+            return Forwarded::NoWay { is_cut_off: false };
+        };
         let left = deadline.saturating_duration_since(Instant::now());
         let call = pb::ForwardRequest {
-            cluster_id: own.cluster_id?.to_be_bytes().to_vec().into(),
+            cluster_id: cluster_id.to_be_bytes().to_vec().into(),
             generation: own.generation,
             from: own.node_id.0,
             to: leader.0,
             deadline_ms: u64::try_from(left.saturating_sub(WAY_BACK).as_millis()).unwrap_or(u64::MAX),
+            call_id: self.inner.next_call.fetch_add(1, Ordering::Relaxed),
             call: Some(forward::write_call(request.clone())),
         };
         let expected = forward::Expected::of(request);
         self.inner.metrics.call_forwarded();
         let replaced = replaced(self.inner.leadership.clone(), leader);
-        let reply = tokio::select! {
+        let passed = Passed::new(client, call, deadline);
+        let failure = tokio::select! {
             biased;
-            reply = tokio::time::timeout(left, client.forward(call)) => reply,
+            reply = tokio::time::timeout(left, passed) => match reply {
+                Ok(Ok(reply)) => return Forwarded::Ended(expected.read_reply(reply.into_inner().reply)),
+                Ok(Err(status)) => {
+                    self.forget(leader, &way);
+                    let text = format!("the connection to the leader broke: {}", describe(&status));
+                    self.broken(request, Reason::ForwardingBroken, text)
+                }
+                Err(_) => {
+                    let text = "the leader did not answer before the deadline";
+                    self.broken(request, Reason::DeadlineExceeded, text.into())
+                }
+            },
             () = replaced => {
                 let text = "another node leads now, and the one that had the call does not answer";
-                return Some(Err(self.broken(request, Reason::ForwardingBroken, text.into())));
+                self.broken(request, Reason::ForwardingBroken, text.into())
             }
         };
-        match reply {
-            Ok(Ok(reply)) => Some(expected.read_reply(reply.into_inner().reply)),
-            Ok(Err(status)) => {
-                self.forget(leader);
-                let text = format!("the connection to the leader broke: {}", status.message());
-                Some(Err(self.broken(request, Reason::ForwardingBroken, text)))
-            }
-            Err(_) => Some(Err(self.broken(
-                request,
-                Reason::DeadlineExceeded,
-                "the leader did not answer before the deadline".into(),
-            ))),
-        }
+        Forwarded::Ended(Err(failure))
     }
 
     /// A call that only looks has no outcome to be unsure of.
@@ -250,29 +289,29 @@ impl NodeService {
     }
 
     /// A connection to a peer, made now if there is none; `None` if that fails.
-    async fn client(&self, peer: NodeId) -> Option<PeerClient<Channel>> {
-        if !self.inner.transport.is_connected(peer) {
-            self.forget(peer);
-            return None;
-        }
-        let known = self.channels().get(&peer).cloned();
-        if known.is_some() {
-            return known;
-        }
-        let address = self.inner.transport.peer(peer)?.peer_address;
-        let channel = self.inner.transport.dial(&address).await.ok()?;
-        let client = PeerClient::new(channel)
-            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(usize::MAX);
-        self.channels().insert(peer, client.clone());
-        Some(client)
+    async fn way(&self, peer: NodeId) -> Option<(Way, PeerClient<Channel>)> {
+        let way = Arc::clone(self.channels().entry(peer).or_default());
+        let dial = async || {
+            let address = self.inner.transport.peer(peer).ok_or(())?.peer_address;
+            let channel = self.inner.transport.dial(&address).await.map_err(drop)?;
+            let client = PeerClient::new(channel)
+                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(usize::MAX);
+            Ok::<_, ()>(client)
+        };
+        let client = way.get_or_try_init(dial).await.ok()?.clone();
+        Some((way, client))
     }
 
-    fn forget(&self, peer: NodeId) {
-        self.channels().remove(&peer);
+    /// The connection broke: the next call makes another, unless one was made already.
+    fn forget(&self, peer: NodeId, broken: &Way) {
+        let mut channels = self.channels();
+        if channels.get(&peer).is_some_and(|way| Arc::ptr_eq(way, broken)) {
+            channels.remove(&peer);
+        }
     }
 
-    fn channels(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, PeerClient<Channel>>> {
+    fn channels(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Way>> {
         self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -332,33 +371,52 @@ impl NodeService {
     /// Answers a call here, or has the leader answer it, before the deadline.
     async fn answer(&self, request: Request, deadline: Instant, forwarded: bool) -> Result<Answer, Failure> {
         let mut leadership = self.inner.leadership.clone();
+        let mut reached = self.inner.transport.reached();
+        let mut seeking: Option<Instant> = None;
         loop {
             if self.inner.stopping.load(Ordering::Relaxed) {
                 return Err(shutting_down());
             }
             let now = *leadership.borrow_and_update();
+            reached.mark_unchanged();
+            let begun = Instant::now();
             let attempt = match now.leader {
-                Some(_) if now.is_own => Some(self.ask_driver(request.clone(), deadline).await),
+                Some(_) if now.is_own => Forwarded::Ended(self.ask_driver(request.clone(), deadline).await),
                 _ if forwarded => {
                     return Err(Failure::not_done(Reason::NotLeader, "this node does not lead (any more)"));
                 }
                 Some(leader) => self.forward(leader, &request, deadline).await,
-                None => None,
+                None => Forwarded::NoWay { is_cut_off: true },
             };
-            match attempt {
+            let longest = match attempt {
                 // Not done, and somebody else may lead by now: the caller need not know.
-                Some(Err(failure)) if failure.reason == Reason::NotLeader && !forwarded => {}
-                Some(result) => return result,
-                None => {}
+                Forwarded::Ended(Err(failure)) if failure.reason == Reason::NotLeader && !forwarded => {
+                    PASS_AGAIN
+                }
+                Forwarded::Ended(result) => return result,
+                Forwarded::NoWay { is_cut_off: true } => Duration::MAX,
+                Forwarded::NoWay { is_cut_off: false } => DIAL_AGAIN,
+            };
+            if begun.elapsed() >= self.inner.leader_wait {
+                // There was a leader for long, and now it is another's turn.
+                seeking = None;
             }
-            // Wait for news of the leader; a node that only seemed to lead is asked again after a moment.
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let text = "no leader could be reached before the deadline; nothing was done";
+            let since = *seeking.get_or_insert_with(Instant::now);
+            let until = deadline.min(since + self.inner.leader_wait);
+            let left = until.saturating_duration_since(Instant::now()).saturating_sub(LAST_TRY);
+            let news = async {
+                tokio::select! {
+                    _ = leadership.changed() => {}
+                    _ = reached.changed() => {}
+                }
+            };
+            let waited = tokio::time::timeout(longest.min(left), news).await;
+            if waited.is_err() && left <= longest {
+                let waited_ms = since.elapsed().as_millis();
+                let text =
+                    format!("no leader could be reached from this node for {waited_ms} ms; nothing was done");
                 return Err(Failure::not_done(Reason::NoLeader, text).retry_after_ms(100));
             }
-            let pause = if now.leader.is_some() { TRY_AGAIN.min(left) } else { left };
-            let _ = tokio::time::timeout(pause, leadership.changed()).await;
         }
     }
 }

@@ -19,6 +19,11 @@ const WINDOW_BYTES: u32 = 8 << 20;
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// Most calls at once on one HTTP/2 connection; more wait at the client.
 const STREAMS_MAX: u32 = 4_096;
+/// Calls that may be reset before the server got to look at them, at once: as many as may be open. Beyond, the library ends
+/// the connection with all other calls on it. It allows 20, which a dozen impatient callers exceed on a busy machine. Those
+/// that it resets by itself, such as the rest of a body that was refused, it counts for as long as the connection lives,
+/// which is no sign of an attack: what calls may hold is bounded in bytes, elsewhere.
+const RESETS_MAX: usize = STREAMS_MAX as usize;
 /// Greatest size of all headers of a request, in bytes.
 const HEADERS_BYTES_MAX: u32 = 64 << 10;
 /// How long a client may take to send the head of an HTTP/1.1 request, and the first byte of anything.
@@ -73,6 +78,8 @@ fn builder() -> Builder<TokioExecutor> {
         .initial_connection_window_size(WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(None)
         .max_header_list_size(HEADERS_BYTES_MAX)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);

@@ -1,8 +1,10 @@
 //! What peers ask of this node: to listen to their streams, to answer forwarded calls, to form a cluster, to repair.
 
 use super::hello::Refusal;
+use super::open_calls::OpenCalls;
 use super::outbound::REFUSAL_METADATA;
 use super::{Arrival, Shared, StreamKind, Transport};
+use crate::api::{Failure, Reason};
 use crate::edge::Edge;
 use crate::forming::Forming;
 use crate::grpc::forward;
@@ -29,6 +31,7 @@ pub struct PeerService<S> {
     edge: Edge<S>,
     forming: Arc<Forming>,
     reader: Arc<OnceLock<Reader>>,
+    open_calls: Arc<OpenCalls>,
 }
 
 impl<S: Service> PeerService<S> {
@@ -39,7 +42,7 @@ impl<S: Service> PeerService<S> {
         forming: Arc<Forming>,
         reader: Arc<OnceLock<Reader>>,
     ) -> Self {
-        Self { shared: Arc::clone(&transport.shared), edge, forming, reader }
+        Self { shared: Arc::clone(&transport.shared), edge, forming, reader, open_calls: Arc::default() }
     }
 
     fn listen(&self, frames: Streaming<pb::PeerFrame>, kind: StreamKind) -> Response<Answers> {
@@ -83,11 +86,32 @@ impl<S: Service> Peer for PeerService<S> {
     async fn forward(&self, call: Request<pb::ForwardRequest>) -> Result<Response<pb::ForwardReply>, Status> {
         let call = call.into_inner();
         self.check_cluster(&call.cluster_id)?;
+        let mut open = (call.call_id != 0).then(|| self.open_calls.begin((call.from, call.call_id)));
+        let given_up = async {
+            match &mut open {
+                Some(open) => open.given_up().await,
+                None => std::future::pending().await,
+            }
+        };
         let result = match forward::read_call(call.call) {
-            Ok(request) => self.edge.call_forwarded(request, Duration::from_millis(call.deadline_ms)).await,
+            // Given up first: a call that nobody waits for is not begun.
+            Ok(request) => tokio::select! {
+                biased;
+                () = given_up => {
+                    Err(Failure::unknown(Reason::DeadlineExceeded, "the client gave the call up"))
+                }
+                result = self.edge.call_forwarded(request, Duration::from_millis(call.deadline_ms)) => result,
+            },
             Err(failure) => Err(failure),
         };
         Ok(Response::new(pb::ForwardReply { reply: Some(forward::write_reply(result)) }))
+    }
+
+    async fn give_up(&self, call: Request<pb::GiveUpRequest>) -> Result<Response<pb::GiveUpReply>, Status> {
+        let pb::GiveUpRequest { cluster_id, from, call_id } = call.into_inner();
+        self.check_cluster(&cluster_id)?;
+        self.open_calls.give_up((from, call_id));
+        Ok(Response::new(pb::GiveUpReply {}))
     }
 
     async fn form(&self, call: Request<pb::FormRequest>) -> Result<Response<pb::FormReply>, Status> {

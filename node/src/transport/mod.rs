@@ -6,6 +6,7 @@
 
 mod hello;
 mod inbound;
+mod open_calls;
 mod outbound;
 
 pub use hello::{Acknowledged, Own, OwnIdentity, Refusal};
@@ -171,6 +172,11 @@ impl Transport {
     #[must_use]
     pub fn peer(&self, id: NodeId) -> Option<PeerInfo> {
         self.shared.peers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Changes whenever this node has connected to a peer.
+    pub(crate) fn reached(&self) -> watch::Receiver<u64> {
+        self.shared.reached.subscribe()
     }
 
     /// True if messages to this peer can leave now.

@@ -1,0 +1,108 @@
+//! A call on its way to the leader, over the connection that all calls to it share.
+//!
+//! HTTP/2 would tell the leader that a client gave its call up by resetting the call's stream. But a server takes many
+//! resets for an attack, and the library on this side counts what it must reset once more when an answer was already under
+//! way: both then end the connection, and with it the calls of patient clients. So a call is never reset: the leader is
+//! told in words ([`pb::GiveUpRequest`]), and its answer is waited for and thrown away.
+
+use raftqueue_proto::peer::v1 as pb;
+use raftqueue_proto::peer::v1::forward_reply::Reply;
+use raftqueue_proto::peer::v1::forward_request::Call;
+use raftqueue_proto::peer::v1::peer_client::PeerClient;
+use raftqueue_proto::v1;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+/// How long past its deadline the answer to a call that was given up is waited for. A leader that works answers by then.
+const LINGER: Duration = Duration::from_secs(5);
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<pb::ForwardReply>, Status>> + Send>>;
+
+/// Resolves to the leader's answer. Dropping it before gives the call up.
+pub(super) struct Passed {
+    /// `None` once it was answered.
+    open: Option<Open>,
+}
+
+struct Open {
+    answer: Answer,
+    client: PeerClient<Channel>,
+    /// The call without its content: whose it is, and of which number.
+    frame: pb::ForwardRequest,
+    /// What gives back messages that come for nobody; its leases are still to be named.
+    release: Option<v1::ReleaseRequest>,
+    deadline: Instant,
+}
+
+impl Passed {
+    /// Sends the call once it is polled. It is answered by `deadline` if the leader works.
+    pub(super) fn new(client: PeerClient<Channel>, call: pb::ForwardRequest, deadline: Instant) -> Self {
+        let frame = pb::ForwardRequest { call: None, cluster_id: call.cluster_id.clone(), ..call };
+        let release = match &call.call {
+            Some(Call::Receive(receive)) => Some(v1::ReleaseRequest {
+                topic: receive.topic.clone(),
+                subscription: receive.subscription.clone(),
+                leases: Vec::new(),
+            }),
+            _ => None,
+        };
+        let mut own = client.clone();
+        let answer = Box::pin(async move { own.forward(call).await });
+        Self { open: Some(Open { answer, client, frame, release, deadline }) }
+    }
+}
+
+impl Future for Passed {
+    type Output = Result<Response<pb::ForwardReply>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let open = self.open.as_mut().expect("polled again after its answer");
+        let answer = ready!(open.answer.as_mut().poll(context));
+        self.open = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // It ends with the answer, with the connection, or when both are too late.
+            runtime.spawn(open.give_up());
+        }
+    }
+}
+
+impl Open {
+    async fn give_up(self) {
+        let Self { answer, mut client, frame, release, deadline } = self;
+        let given_up = pb::GiveUpRequest {
+            cluster_id: frame.cluster_id.clone(),
+            from: frame.from,
+            call_id: frame.call_id,
+        };
+        let mut teller = client.clone();
+        let both = async { tokio::join!(teller.give_up(given_up), answer).1 };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(Ok(reply)) = timeout(left + LINGER, both).await else { return };
+        if let (Some(Reply::Deliveries(received)), Some(mut release)) = (reply.into_inner().reply, release)
+            && !received.deliveries.is_empty()
+        {
+            release.leases = received.deliveries.into_iter().map(|delivery| delivery.lease).collect();
+            let deadline_ms = u64::try_from(LINGER.as_millis()).expect("seconds");
+            let call = Some(Call::Release(release));
+            // If it fails the leases end by themselves.
+            let _ = timeout(
+                LINGER,
+                client.forward(pb::ForwardRequest { call, call_id: 0, deadline_ms, ..frame }),
+            )
+            .await;
+        }
+    }
+}

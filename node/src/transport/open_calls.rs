@@ -1,0 +1,111 @@
+//! The forwarded calls that are open here, by the node that passed them on and the number that it gave them, so that it
+//! can give one up.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// Calls that were given up before they arrived, or just after they were answered, which are remembered.
+const GIVEN_UP_MAX: usize = 4_096;
+
+/// The node that passed the call on, and its number there.
+pub(super) type Key = (u64, u64);
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub(super) struct OpenCalls(Mutex<Calls>);
+
+#[derive(Debug, Default)]
+struct Calls {
+    open: BTreeMap<Key, oneshot::Sender<()>>,
+    /// Not open when they were given up: a small message may overtake a large call.
+    given_up: VecDeque<Key>,
+}
+
+/// A call that is open; it is forgotten when this is dropped.
+#[derive(Debug)]
+pub(super) struct OpenCall {
+    calls: Arc<OpenCalls>,
+    key: Key,
+    given_up: oneshot::Receiver<()>,
+}
+
+impl OpenCalls {
+    /// A call begins.
+    pub(super) fn begin(self: &Arc<Self>, key: Key) -> OpenCall {
+        let (give_up, given_up) = oneshot::channel();
+        let mut calls = self.lock();
+        if let Some(at) = calls.given_up.iter().position(|early| *early == key) {
+            calls.given_up.remove(at);
+            let _ = give_up.send(());
+        } else {
+            calls.open.insert(key, give_up);
+        }
+        drop(calls);
+        OpenCall { calls: Arc::clone(self), key, given_up }
+    }
+
+    /// A call is given up by the node that passed it on.
+    pub(super) fn give_up(&self, key: Key) {
+        let mut calls = self.lock();
+        if let Some(call) = calls.open.remove(&key) {
+            // Fails where it was just answered.
+            let _ = call.send(());
+            return;
+        }
+        calls.given_up.push_back(key);
+        if calls.given_up.len() > GIVEN_UP_MAX {
+            calls.given_up.pop_front();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenCall {
+    /// Resolves when the call is given up, and never otherwise.
+    pub(super) async fn given_up(&mut self) {
+        if (&mut self.given_up).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.calls.lock().open.remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn a_call_is_given_up_before_it_came_while_it_is_open_and_not_after() {
+        let calls = Arc::new(OpenCalls::default());
+        let mut open = calls.begin((1, 1));
+        let mut other = calls.begin((2, 1));
+        assert_eq!(open.given_up().now_or_never(), None);
+        calls.give_up((1, 1));
+        assert_eq!(open.given_up().now_or_never(), Some(()));
+        assert_eq!(other.given_up().now_or_never(), None, "it is another node's");
+        calls.give_up((1, 2));
+        assert_eq!(calls.begin((1, 2)).given_up().now_or_never(), Some(()), "it was overtaken");
+        drop((open, other));
+        assert!(calls.lock().open.is_empty());
+    }
+
+    #[test]
+    fn what_is_given_up_too_late_does_not_pile_up() {
+        let calls = Arc::new(OpenCalls::default());
+        for call in 0..2 * GIVEN_UP_MAX as u64 {
+            drop(calls.begin((1, call)));
+            calls.give_up((1, call));
+        }
+        assert_eq!(calls.lock().given_up.len(), GIVEN_UP_MAX);
+    }
+}

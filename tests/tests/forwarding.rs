@@ -1,0 +1,163 @@
+//! Calls that a node passes on to the leader.
+//!
+//! Clients that give their calls up, by the thousand: it is their affair alone, at whichever node they are.
+//!
+//! HTTP/2 carries many calls on one connection, and its library ends a connection on which too many calls are reset. The
+//! calls that a follower passes on to the leader share one, whoever made them.
+
+use raftqueue_proto::v1::{self, queue_client::QueueClient};
+use raftqueue_tests::process::Cluster;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+
+const AT_ONCE: usize = 200;
+/// Calls of each impatient caller, unless `RAFTQUEUE_IMPATIENT_CALLS` says how many there are in all.
+const CALLS_EACH: usize = 15;
+/// How long a calm call may take: far longer than it does, so that only an error can end it.
+const CALM: Duration = Duration::from_secs(60);
+
+async fn client(cluster: &Cluster, node: usize) -> QueueClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", cluster.ports(node).0));
+    let endpoint = endpoint.expect("an address");
+    QueueClient::new(endpoint.connect().await.expect("the node listens"))
+}
+
+fn publish(topic: &str) -> Request<v1::PublishRequest> {
+    let message = v1::NewMessage { body: vec![b'x'; 1_000].into(), ..Default::default() };
+    let mut request =
+        Request::new(v1::PublishRequest { topic: topic.into(), session: None, messages: vec![message] });
+    request.set_timeout(CALM);
+    request
+}
+
+fn receive(topic: &str, wait_ms: u64) -> Request<v1::ReceiveRequest> {
+    let mut request = Request::new(v1::ReceiveRequest {
+        topic: topic.into(),
+        messages_max: 1,
+        wait_ms,
+        ..Default::default()
+    });
+    request.set_timeout(CALM);
+    request
+}
+
+/// Publishes and long polls, one after the other, none of which may fail. Returns how many there were.
+async fn stay_calm(mut client: QueueClient<Channel>, stop: Arc<AtomicBool>) -> usize {
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        client.publish(publish("calm")).await.expect("a calm publish");
+        client.receive(receive("empty", 20)).await.expect("a calm long poll");
+        count += 1;
+    }
+    count
+}
+
+/// Gives up call after call, at once or after some milliseconds. Its own connection may end over it, which it is told in
+/// words; then it makes another one.
+async fn lose_patience(
+    mut client: QueueClient<Channel>,
+    number: usize,
+    calls: usize,
+    lost: Arc<AtomicUsize>,
+) {
+    for call in 0..calls {
+        let patience = Duration::from_millis(1 + (number + call) as u64 % 20);
+        let ended = if call % 4 == 3 {
+            let answer = tokio::time::timeout(patience, client.receive(receive("empty", 5_000))).await;
+            answer.map(|answer| answer.err())
+        } else {
+            let answer = tokio::time::timeout(patience, client.publish(publish("impatient"))).await;
+            answer.map(|answer| answer.err())
+        };
+        if ended.is_err() {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn impatience_at(node_of: impl Fn(usize) -> usize) {
+    let calls = env_number("RAFTQUEUE_IMPATIENT_CALLS").map_or(CALLS_EACH, |all| all.div_ceil(AT_ONCE));
+    // So much at once on a machine with other work must not be taken for a leader that is silent.
+    let mut cluster = Cluster::new(3).with_arguments(&["--election-timeout-ms", "10000"]);
+    cluster.start_all();
+    let node = node_of(cluster.leader());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (calm, lost) = runtime.block_on(async {
+        let mut first = client(&cluster, node).await;
+        for topic in ["calm", "impatient", "empty"] {
+            let create = v1::CreateTopicRequest { topic: topic.into(), ..Default::default() };
+            first.create_topic(create).await.expect("created");
+        }
+        let stop = Arc::<AtomicBool>::default();
+        let lost = Arc::<AtomicUsize>::default();
+        let mut calm = JoinSet::new();
+        for _ in 0..8 {
+            calm.spawn(stay_calm(first.clone(), Arc::clone(&stop)));
+        }
+        let mut impatient = JoinSet::new();
+        for number in 0..AT_ONCE {
+            // Twenty callers a connection, which is not that of the calm ones.
+            if number % 20 == 0 {
+                first = client(&cluster, node).await;
+            }
+            impatient.spawn(lose_patience(first.clone(), number, calls, Arc::clone(&lost)));
+        }
+        while let Some(ended) = impatient.join_next().await {
+            ended.expect("it does not panic");
+        }
+        stop.store(true, Ordering::Relaxed);
+        let mut count = 0;
+        while let Some(ended) = calm.join_next().await {
+            count += ended.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
+        }
+        (count, lost.load(Ordering::Relaxed))
+    });
+    assert!(calm > 0 && lost > 0);
+    println!("{calm} calm calls of each kind, {lost} of {} given up", AT_ONCE * calls);
+}
+
+#[test]
+fn calls_given_up_at_a_follower_break_nobody_elses() {
+    impatience_at(|leader| (leader + 1) % 3);
+}
+
+#[test]
+fn calls_given_up_at_the_leader_break_nobody_elses() {
+    impatience_at(|leader| leader);
+}
+
+/// A leader that has lost its majority stops leading some time before its last followers stop believing in it. A call that
+/// waits at one of those meanwhile is not passed on, whole, again and again.
+#[test]
+fn a_call_that_waits_for_an_election_is_not_passed_on_all_the_while() {
+    let mut cluster = Cluster::new(5).with_operations().with_arguments(&["--election-timeout-ms", "1500"]);
+    cluster.start_all();
+    let leader = cluster.leader();
+    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    let follower = (leader + 1) % 5;
+    assert_eq!(cluster.http(follower).with_timeout(CALM).publish("t", "x").unwrap().code, 201);
+    let before = forwarded(&cluster, follower);
+    for node in (0..5).filter(|node| ![leader, follower].contains(node)) {
+        cluster.kill(node);
+    }
+    while cluster.standing(leader).is_none_or(|(role, _)| role == "Leader") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let answer = cluster.http(follower).publish("t", &"y".repeat(100_000)).unwrap();
+    assert_eq!(answer.code, 503, "{answer:?}");
+    let times = forwarded(&cluster, follower) - before;
+    assert!(times < 8.0, "it was passed on {times} times");
+}
+
+fn forwarded(cluster: &Cluster, node: usize) -> f64 {
+    cluster.metric(node, "raftqueue_calls_forwarded_total")
+}
+
+fn env_number(name: &str) -> Option<usize> {
+    #[expect(clippy::disallowed_methods, reason = "tests take their budgets from the environment")]
+    std::env::var(name).ok()?.parse().ok()
+}
