@@ -14,8 +14,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// How long a call may take in all, repeats included, unless the client is told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-/// How long one attempt may take where a repeat is harmless, so that a node that hangs is left in time for another.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before the first repeat; it doubles each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between repeats, unless the node asks for a longer one.
@@ -331,14 +329,13 @@ impl Client {
         wait_ms: u64,
         attempt: impl Fn(Channel, Request<Q>) -> Attempt<R>,
     ) -> Result<R, Error> {
-        let wait = Duration::from_millis(wait_ms);
-        let deadline = Instant::now() + self.timeout + wait;
+        let deadline = Instant::now() + self.timeout + Duration::from_millis(wait_ms);
         let mut pause = PAUSE_MIN;
         let mut was_unknown = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let patience = if repeat == Repeat::Harmless { left.min(ATTEMPT_TIMEOUT + wait) } else { left };
-            let error = match self.attempt(request.clone(), patience, &attempt).await {
+            // All that is left: a call that takes long is not sent again beside itself. What hangs ends its connection.
+            let error = match self.attempt(request.clone(), left, &attempt).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };

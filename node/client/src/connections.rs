@@ -20,8 +20,11 @@ const HINT_PAUSE: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// HTTP/2 flow control window of a stream and of a connection, in bytes.
 const WINDOW_BYTES: u32 = 8 << 20;
-/// How often an idle connection is asked whether it still lives, and how long it has to answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long a connection with calls under way may be silent before its node is asked whether it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long it has to answer that. Then the node hangs, or cannot be reached: the connection ends, and every call on it.
+/// How long the calls themselves take says nothing of that.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection and where it leads.
 #[derive(Clone, Debug)]
@@ -182,7 +185,7 @@ fn endpoint(address: &str) -> Result<Endpoint, Error> {
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE))
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT))
 }
 
 /// The innermost cause: "connection refused" rather than "transport error".

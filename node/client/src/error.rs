@@ -78,7 +78,7 @@ impl From<&Status> for Error {
                 is_passing: is_passing(detail.reason()),
             };
         }
-        let text = format!("{:?}: {}", status.code(), status.message());
+        let text = format!("{:?}: {}", status.code(), with_causes(status));
         match status.code() {
             _ if never_left(status) => Self::unreachable(text),
             Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted => Self::unheard(text),
@@ -101,6 +101,21 @@ fn is_passing(reason: v1::Reason) -> bool {
             | R::ForwardingBroken
             | R::ShuttingDown
     )
+}
+
+/// What a library says, and what it says of the causes: its own words for a connection that ended are "h2 protocol error",
+/// and that the other side found too many calls reset stands further down.
+fn with_causes(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// True if the connection could not even be made.
@@ -131,6 +146,14 @@ mod tests {
                 "{status:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_connection_that_ended_says_why() {
+        let cause = std::io::Error::other("too_many_resets");
+        let error = Error::from(&Status::from_error(Box::new(cause)));
+        assert!(error.text.contains("too_many_resets"), "{error}");
+        assert_eq!(error.text.matches("too_many_resets").count(), 1, "{error}");
     }
 
     #[test]

@@ -138,6 +138,11 @@ impl Pending {
         sent.batch.succeed(answer);
     }
 
+    /// Until when the oldest batch may wait.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.batches.front().map(|sent| sent.batch.deadline)
+    }
+
     /// The oldest batch has waited for too long.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.batches.front().is_some_and(|sent| sent.batch.deadline <= now)

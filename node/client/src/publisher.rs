@@ -22,8 +22,9 @@ use tonic::Streaming;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between attempts, unless a node asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// How long the oldest batch may go unanswered before another node is asked: the one that has it may hang.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How long opening a stream may take before another node is asked. How long a batch then goes unanswered says nothing of
+/// the node, whose disk may be slow: a node that hangs ends its connection, since nobody answers the pings.
+const OPEN_MAX: Duration = Duration::from_secs(2);
 /// Batches that a session remembers, and so the most that may be under way.
 const WINDOW_MAX: usize = 1_024;
 /// What a message costs in memory beside its bytes, roughly.
@@ -280,7 +281,7 @@ impl Worker {
 
     /// Opens a stream, sends what is pending and then what comes, until it breaks.
     async fn stream(&mut self) -> Left {
-        let opened = tokio::time::timeout(SILENCE_MAX, self.open()).await;
+        let opened = tokio::time::timeout(OPEN_MAX, self.open()).await;
         let opened = opened.unwrap_or_else(|_| Err(Error::unreachable("no stream in time")));
         let (connection, requests, mut answers) = match opened {
             Ok(opened) => opened,
@@ -294,24 +295,21 @@ impl Worker {
             }
         }
         let mut orders = Vec::new();
-        let mut heard = Instant::now();
         loop {
             while in_flight < self.settings.window {
                 let Some(request) = self.pending.unsent().or_else(|| self.next_batch()) else { break };
-                if in_flight == 0 {
-                    heard = Instant::now();
-                }
                 in_flight += 1;
                 if requests.try_send(request).is_err() {
                     return self.broken(&connection, Error::unheard("the stream broke"));
                 }
             }
             let linger = self.linger_left(in_flight < self.settings.window);
-            let alarm = if in_flight > 0 { SILENCE_MAX.saturating_sub(heard.elapsed()) } else { SILENCE_MAX };
+            let alarm =
+                self.pending.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let nap = [linger, alarm].into_iter().flatten().min().unwrap_or(Duration::MAX);
             tokio::select! {
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => {
-                        heard = Instant::now();
                         in_flight -= 1;
                         self.pending.acknowledge(&answer);
                     }
@@ -327,10 +325,9 @@ impl Worker {
                     let orders = std::mem::take(&mut orders);
                     self.take(orders);
                 }
-                () = tokio::time::sleep(linger.unwrap_or(alarm).min(alarm)) => {
-                    if in_flight > 0 && heard.elapsed() >= SILENCE_MAX {
-                        let error = Error::unheard("the node does not answer");
-                        return self.broken(&connection, error);
+                () = tokio::time::sleep(nap) => {
+                    if self.pending.is_overdue(Instant::now()) {
+                        return self.broken(&connection, Error::unheard("no acknowledgement in time"));
                     }
                 }
             }

@@ -188,6 +188,55 @@ async fn while_no_node_is_there_messages_wait_within_bounds() {
     drop(served);
 }
 
+/// Its disk is slow, or a thousand others were there before: sending all of it again would make that worse.
+#[tokio::test]
+async fn a_node_that_takes_long_is_not_sent_the_same_again() {
+    let (served, client) = with_topic().await;
+    let publisher = client.publisher(TOPIC).await.expect("a session");
+    let mut producer = client.producer(TOPIC).await.expect("a session");
+    served.node.hold(true);
+    let streamed = publisher.send(message(0)).await.expect("handed over");
+    let called = tokio::spawn(async move { producer.publish(vec![message(1)]).await });
+    // What is shown is that nothing happens, for longer than either waited before it sent everything again.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    served.node.hold(false);
+    streamed.await.expect("acknowledged");
+    called.await.expect("it does not panic").expect("acknowledged");
+    let publishes = served.node.calls().into_iter().filter(|call| matches!(call, Request::Publish { .. }));
+    assert_eq!(publishes.count(), 2);
+}
+
+/// The node's process is paused, or its machine is gone without a word.
+#[tokio::test]
+async fn a_node_that_hangs_is_left_for_another() {
+    let (served, _) = with_topic().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let between = listener.local_addr().expect("bound").to_string();
+    let (hang, hangs) = tokio::sync::watch::channel(false);
+    let behind = served.address;
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut hangs = hangs.clone();
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(behind).await.expect("it listens");
+                tokio::select! {
+                    () = async { drop(hangs.wait_for(|hangs| *hangs).await) } => std::future::pending().await,
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                }
+            });
+        }
+    });
+    let client = Client::connect([between, served.endpoint()]).expect("addresses");
+    let client = client.with_timeout(Duration::from_secs(60));
+    let publisher = client.publisher(TOPIC).await.expect("a session");
+    publisher.publish(message(0)).await.expect("published");
+    let mut producer = client.independent().producer(TOPIC).await.expect("a session");
+    hang.send_replace(true);
+    publisher.publish(message(1)).await.expect("at the other endpoint");
+    producer.publish(vec![message(2)]).await.expect("at the other endpoint");
+    assert_eq!(bodies(&client).await, [0, 1, 2]);
+}
+
 #[tokio::test]
 async fn closing_ends_the_session_with_the_last_clone() {
     let (served, client) = with_topic().await;

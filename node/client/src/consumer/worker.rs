@@ -18,8 +18,11 @@ use tonic::Streaming;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between attempts, unless a node asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// How long the oldest settlement may go unanswered before another node is asked: the one that has it may hang.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How long opening a stream, or ending one, may take. How long a settlement goes unanswered says nothing of the node,
+/// whose disk may be slow: a node that hangs ends its connection, since nobody answers the pings.
+const OPEN_MAX: Duration = Duration::from_secs(2);
+/// A stream that lasted so long was no trouble, though it brought nothing.
+const LASTING: Duration = Duration::from_secs(10);
 /// How long closing may take.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// Settlements under way at once. What waits meanwhile goes out together, so that a fast consumer makes few requests.
@@ -87,7 +90,7 @@ impl Worker {
                 self.troubled = None;
             }
             // An idle stream that lasted was no trouble either.
-            if begun.elapsed() > SILENCE_MAX * 5 {
+            if begun.elapsed() > LASTING {
                 self.troubled = None;
             }
             if !error.is_passing || self.closing.is_some_and(|end| end <= Instant::now()) {
@@ -115,7 +118,7 @@ impl Worker {
     async fn stream(&mut self, close: &mut oneshot::Receiver<()>, is_good: &mut bool) -> Left {
         self.held.start_over();
         self.settlements.start_over();
-        let opened = timeout(SILENCE_MAX, self.open()).await;
+        let opened = timeout(OPEN_MAX, self.open()).await;
         let opened = opened.unwrap_or_else(|_| Err(Error::unreachable("no stream in time")));
         let (connection, requests, mut events) = match opened {
             Ok(opened) => opened,
@@ -135,7 +138,7 @@ impl Worker {
             }
             let mut alarm = self.closing.unwrap_or_else(|| self.swept + self.sweep_every());
             if self.settlements.on_stream() > 0 {
-                alarm = alarm.min(heard + SILENCE_MAX);
+                alarm = alarm.min(heard + self.settings.timeout);
             }
             tokio::select! {
                 event = events.message() => match event {
@@ -158,7 +161,7 @@ impl Worker {
                 }
                 _ = &mut *close, if self.closing.is_none() => self.begin_closing(),
                 () = sleep_until(alarm) => {
-                    if self.settlements.on_stream() > 0 && heard.elapsed() >= SILENCE_MAX {
+                    if self.settlements.on_stream() > 0 && heard.elapsed() >= self.settings.timeout {
                         return self.broken(&connection, Error::unheard("the node does not answer"));
                     }
                     if self.closing.is_some_and(|end| end <= Instant::now()) {
@@ -275,7 +278,7 @@ impl Worker {
 
     /// Everything is settled and the stream closed on this side: what still comes is given back by the node.
     async fn finish(&mut self, events: &mut Streaming<v1::ConsumeResponse>) -> Left {
-        let ended = timeout(SILENCE_MAX, async { while let Ok(Some(_)) = events.message().await {} });
+        let ended = timeout(OPEN_MAX, async { while let Ok(Some(_)) = events.message().await {} });
         // If it takes longer the leases end by themselves.
         let _ = ended.await;
         Left::Closed
