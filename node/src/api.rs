@@ -352,7 +352,7 @@ pub enum Reason {
     NoLeader,
     /// The node that was asked is not the leader (only between nodes).
     NotLeader,
-    /// The deadline passed after the call was proposed.
+    /// The deadline passed. Where the call was not done, the text says what it waited for: the leader was busy.
     DeadlineExceeded,
     /// The connection to the leader broke after the call was sent there.
     ForwardingBroken,

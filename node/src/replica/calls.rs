@@ -141,14 +141,33 @@ impl Replica {
                 Stage::TransferHeld => {
                     Failure::not_done(Reason::FailedPrecondition, "the other node still replays its log")
                 }
-                Stage::Queued | Stage::Reading | Stage::Waiting | Stage::LookingUp => Failure::not_done(
-                    Reason::NoLeader,
-                    "the deadline passed before this leader could act; it may have lost its majority",
-                ),
+                Stage::Queued | Stage::Reading | Stage::Waiting | Stage::LookingUp => self.too_late(stage),
             };
             self.answer(id, Err(failure));
             self.abandon(id, stage);
         }
+    }
+
+    /// A call that was not proposed in time. A leader that a majority answers was too busy for it, and says with what.
+    fn too_late(&self, stage: Stage) -> Failure {
+        let status = self.raft.status();
+        let answers =
+            |id: NodeId| id == self.raft.id() || status.peers.iter().any(|peer| peer.id == id && peer.active);
+        if !self.raft.configuration().is_quorum(answers) {
+            let text = "the deadline passed, and no majority answers this leader any more; nothing was done";
+            return Failure::not_done(Reason::NoLeader, text);
+        }
+        let text = match stage {
+            Stage::Waiting => {
+                "every message that was ready was on its way to a caller before this one; none was taken"
+            }
+            Stage::LookingUp => "the disk did not find the messages before the deadline; none was taken",
+            Stage::Reading => {
+                "the deadline passed before all that was committed had been applied; nothing was done"
+            }
+            _ => "the deadline passed while the call waited to be written; nothing was done",
+        };
+        Failure::not_done(Reason::DeadlineExceeded, text).retry_after_ms(100)
     }
 
     fn transfer(&mut self, id: CallId, to: Option<&str>) {

@@ -1,7 +1,7 @@
 //! What only a whole replica shows. Everything else about it is the simulator's.
 
 use super::{Actions, CallId, Event, LookupId, Now, Replica, Settings, Stage};
-use crate::api::{Failure, NewMessage, Reason, Request, Response, TopicOptions};
+use crate::api::{Failure, NewMessage, Outcome, Reason, Request, Response, TopicOptions};
 use raftqueue_queue::Candidate;
 use raftqueue_raft::{
     self as raft, Configuration, Envelope, GroupId, Index, Member, MemberKind, Message, NodeId, Term,
@@ -200,8 +200,31 @@ fn a_call_that_waits_past_its_deadline_leaves_its_line() {
     alone.mono_ms += 60_000;
     alone.tick();
     let failed = |answer: &Result<Response, Failure>| {
-        answer.as_ref().is_err_and(|failure| failure.reason == Reason::NoLeader)
+        answer.as_ref().is_err_and(|failure| failure.reason == Reason::DeadlineExceeded)
     };
     assert!(alone.answers.len() == 2 && alone.answers.values().all(failed), "{:?}", alone.answers);
     assert!(alone.replica.receives.lines_are_empty());
+}
+
+/// It was called a missing leader, which sent clients from a leader that is busy to nodes that are not one.
+#[test]
+fn a_busy_leader_says_what_a_call_waited_for() {
+    let mut alone = crowded(0, 0);
+    let body = bytes::Bytes::from_static(b"x");
+    let message = NewMessage { body_crc: crc32c::crc32c(&body), body, ..NewMessage::default() };
+    alone.call(1, Request::Publish { topic: "t".into(), session: None, messages: vec![message] }, 1_000);
+    alone.perform();
+    assert!(alone.answers.remove(&CallId(1)).expect("published").is_ok());
+    for id in [2, 3] {
+        alone.call(id, long_poll(0), 900);
+    }
+    alone.perform();
+    // The disk does not say where the message is, so the second call has nothing to hope for but its return.
+    alone.mono_ms += 900;
+    alone.tick();
+    for (id, words) in [(2, "the disk did not find"), (3, "on its way to a caller before")] {
+        let failure = alone.answers.remove(&CallId(id)).expect("answered").expect_err("too late");
+        assert_eq!((failure.reason, failure.outcome), (Reason::DeadlineExceeded, Outcome::NotDone));
+        assert!(failure.text.contains(words), "{failure}");
+    }
 }

@@ -405,7 +405,9 @@ impl Oracle {
             },
             Err(failure) if failure.outcome == api::Outcome::Unknown => Ok(Verdict::Unknown),
             Err(failure) => match failure.reason {
-                Reason::NotLeader | Reason::NoLeader | Reason::Overloaded => Ok(Verdict::NotDone),
+                Reason::NotLeader | Reason::NoLeader | Reason::DeadlineExceeded | Reason::Overloaded => {
+                    Ok(Verdict::NotDone)
+                }
                 Reason::FailedPrecondition | Reason::NodeNotFound
                     if matches!(call.request, Request::TransferLeadership { .. }) =>
                 {

@@ -9,7 +9,7 @@ use super::nodes::fingerprint;
 use super::oracle::{Excuse, Verdict};
 use super::plan::{MS, Micros};
 use super::world::{Event, World};
-use raftqueue_node::api::{Delivery, Failure, MessageId, MessageRef, Reason, Request, Response};
+use raftqueue_node::api::{Delivery, Failure, MessageId, MessageRef, Outcome, Reason, Request, Response};
 use raftqueue_node::codec::Unreadable;
 use raftqueue_node::replica::{self, CallId};
 use std::ops::RangeInclusive;
@@ -127,6 +127,9 @@ impl World {
             match failure.reason {
                 Reason::NotLeader => self.coverage.rare(Rare::NotLeader),
                 Reason::NoLeader => self.coverage.rare(Rare::CallOverdue),
+                Reason::DeadlineExceeded if failure.outcome == Outcome::NotDone => {
+                    self.coverage.rare(Rare::CallOverdue);
+                }
                 Reason::DiskFull => self.coverage.rare(Rare::PublishDiskFull),
                 Reason::DataUnreadable => self.coverage.rare(Rare::ReadFailure),
                 _ => {}
