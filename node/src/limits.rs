@@ -30,9 +30,25 @@ pub const LIST_TOPICS_MAX: usize = 10_000;
 pub const LIST_TOPICS_DEFAULT: usize = 1_000;
 /// Longest delay and longest time to live, in milliseconds: ten years.
 pub const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
-/// Bytes that a frame may have beyond the messages of the largest publish: field tags, the topic, and what surrounds
-/// ten thousand messages with their headers.
-const FRAME_SLACK_BYTES: usize = 2 << 20;
+/// What one message of a publish takes on the wire beside its body, key and headers, in bytes: tags, lengths, CRC, delay
+/// and time to live.
+const MESSAGE_FRAMING_BYTES: usize = 64;
+/// What one header takes on the wire beside its name and value, in bytes: three tags and three lengths. Lengths over 127
+/// take more, which [`LENGTHS_SHARE`] has room for.
+const HEADER_FRAMING_BYTES: usize = 6;
+/// Lengths that take more than one byte are of contents that are at least so many times as long as what they add.
+const LENGTHS_SHARE: usize = 32;
+/// The same for JSON, compact or with a space behind each colon and comma.
+const JSON_MESSAGE_FRAMING_BYTES: usize = 256;
+/// The same for a header: `{"name": "", "value_base64": ""}, ` has 34.
+const JSON_HEADER_FRAMING_BYTES: usize = 40;
+/// What a call may have beside its messages, in bytes: names, a session.
+const CALL_FRAMING_BYTES: usize = 4 << 10;
+/// Most bytes that one byte of text takes in JSON: as `\u00XX`.
+const JSON_ESCAPE_BYTES: usize = 6;
+/// Greatest JSON body of a call that brings no messages, in bytes. The longest that there is, an acknowledgement of
+/// 10,000 leases, takes less than half of it.
+pub const JSON_CALL_BYTES_MAX: usize = 2 << 20;
 
 /// The limits and defaults that can be set, in force on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,22 +73,27 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Greatest gRPC message that is decoded, in bytes. A larger one is refused by its length alone.
+    /// Greatest gRPC message that is decoded, in bytes. A larger one is refused by its length alone; a publish that is
+    /// inside every other limit is never larger, however many headers it has and however short they are.
     #[must_use]
     pub fn frame_bytes_max(&self) -> usize {
-        self.publish_bytes_max + FRAME_SLACK_BYTES
+        let lengths = self.publish_bytes_max / LENGTHS_SHARE;
+        let framing = batch_framing_bytes(MESSAGE_FRAMING_BYTES, HEADER_FRAMING_BYTES);
+        self.publish_bytes_max + lengths + framing + CALL_FRAMING_BYTES
     }
 
     /// Greatest JSON body of a publish of one message, in bytes: every byte of it may be escaped as `\u00XX`.
     #[must_use]
     pub fn json_bytes_max(&self) -> usize {
-        6 * (self.body_bytes_max + queue::NAME_BYTES_MAX) + 1_024
+        JSON_ESCAPE_BYTES * (self.body_bytes_max + queue::NAME_BYTES_MAX) + 1_024
     }
 
-    /// Greatest JSON body of any call, in bytes: a full batch of which every byte is escaped.
+    /// Greatest JSON body of a publish, in bytes: a full batch with as many headers as there can be, of which every byte
+    /// is escaped.
     #[must_use]
     pub fn json_batch_bytes_max(&self) -> usize {
-        6 * self.frame_bytes_max()
+        let framing = batch_framing_bytes(JSON_MESSAGE_FRAMING_BYTES, JSON_HEADER_FRAMING_BYTES);
+        JSON_ESCAPE_BYTES * self.publish_bytes_max + framing + CALL_FRAMING_BYTES
     }
 
     /// Checks everything about a call that can be judged without the state of the queue.
@@ -165,6 +186,11 @@ impl Limits {
         check_range("delay_ms", message.delay_ms, 0, DELAY_MS_MAX)?;
         message.ttl_ms.map_or(Ok(()), |ttl_ms| check_range("ttl_ms", ttl_ms, 1, DELAY_MS_MAX))
     }
+}
+
+/// What surrounds the messages of the largest publish, given what surrounds one message and one header.
+const fn batch_framing_bytes(message_framing_bytes: usize, header_framing_bytes: usize) -> usize {
+    queue::PUBLISH_MESSAGES_MAX * (message_framing_bytes + queue::HEADERS_MAX as usize * header_framing_bytes)
 }
 
 /// Bytes of a message that count in limits: body, key, header names and values.

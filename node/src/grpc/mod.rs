@@ -12,7 +12,7 @@ pub mod forward;
 mod health;
 pub mod ids;
 mod queue;
-mod refusals;
+pub(crate) mod refusals;
 mod streams;
 
 use crate::api::Request;
@@ -43,12 +43,13 @@ pub fn router<S: Service>(edge: &Edge<S>) -> Router {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("both descriptor sets were compiled with this program");
-    let typed = Routes::from(Router::new())
+    Routes::from(Router::new())
         .add_service(queue)
         .add_service(admin)
+        .add_service(health::server(edge.clone()))
+        .add_service(reflection)
         .into_axum_router()
-        .layer(axum::middleware::map_response(refusals::explain));
-    Routes::from(typed).add_service(health::server(edge.clone())).add_service(reflection).into_axum_router()
+        .layer(axum::middleware::map_response(refusals::explain))
 }
 
 /// Serves one call: read, call, write; the leader's address goes with the answer where this node does not lead.

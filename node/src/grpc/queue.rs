@@ -1,5 +1,6 @@
 //! `raftqueue.v1.Queue`: one line for each call.
 
+use super::refusals::Explained;
 use super::{hinted, serve, streams};
 use crate::edge::Edge;
 use crate::handle::Service;
@@ -46,22 +47,22 @@ impl<S: Service> queue_server::Queue for Queue<S> {
         serve(&self.0, call).await
     }
 
-    type PublishStreamStream = streams::Publishing<S>;
+    type PublishStreamStream = Explained<streams::Publishing<S>>;
 
     async fn publish_stream(
         &self,
         call: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        Ok(hinted(&self.0, streams::Publishing::new(self.0.clone(), call.into_inner())))
+        Ok(hinted(&self.0, Explained(streams::Publishing::new(self.0.clone(), call.into_inner()))))
     }
 
-    type ConsumeStream = streams::Consuming;
+    type ConsumeStream = Explained<streams::Consuming>;
 
     async fn consume(
         &self,
         call: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        Ok(hinted(&self.0, streams::consume(self.0.clone(), call.into_inner())))
+        Ok(hinted(&self.0, Explained(streams::consume(self.0.clone(), call.into_inner()))))
     }
 
     async fn receive(

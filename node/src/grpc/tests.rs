@@ -4,9 +4,7 @@ use super::*;
 use crate::api::{Failure, Outcome, Reason};
 use crate::fake::{FakeNode, Served, leading};
 use crate::handle::{LocalStatus, Role};
-use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use prost::Message;
+use bytes::Bytes;
 use raftqueue_proto::v1::admin_client::AdminClient;
 use raftqueue_proto::v1::queue_client::QueueClient;
 use raftqueue_proto::{status, v1};
@@ -16,7 +14,6 @@ use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use tower::ServiceExt;
 
 const TOPIC: &str = "orders";
 
@@ -246,68 +243,6 @@ async fn rule_2_9_a_body_that_is_not_what_its_crc_says_is_refused() {
     queue.publish(with_crc(crc32c::crc32c(b"a"))).await.expect("the right body");
 }
 
-/// Sends a call as raw bytes, straight to the routes.
-async fn raw(node: &FakeNode, path: &str, frame: Bytes) -> Status {
-    let edge = Edge::new(node.clone(), crate::limits::Limits::default());
-    let request = http::Request::post(path).header("content-type", "application/grpc");
-    let request = request.body(axum::body::Body::new(Full::new(frame))).expect("a request");
-    let response = crate::http::router(&edge).oneshot(request).await.expect("it cannot fail");
-    let in_head = Status::from_header_map(response.headers());
-    let trailers =
-        response.into_body().collect().await.expect("a body").trailers().cloned().unwrap_or_default();
-    in_head.or_else(|| Status::from_header_map(&trailers)).expect("every answer has a status")
-}
-
-fn frame(claimed_bytes: u32, content: &[u8]) -> Bytes {
-    let mut frame = BytesMut::new();
-    frame.put_u8(0);
-    frame.put_u32(claimed_bytes);
-    frame.put_slice(content);
-    frame.freeze()
-}
-
-#[tokio::test]
-async fn a_frame_of_a_gibibyte_is_refused_by_its_length_alone() {
-    let node = FakeNode::default();
-    let status = raw(&node, "/raftqueue.v1.Queue/Publish", frame(1 << 30, b"only the beginning")).await;
-    assert_eq!(refused(&status), (Code::OutOfRange, v1::Reason::TooLarge));
-    assert!(status.message().contains("1073741824"), "names what was given: {}", status.message());
-    assert!(status.message().contains("6291456"), "names the limit: {}", status.message());
-    assert_eq!(node.calls(), vec![]);
-}
-
-#[tokio::test]
-async fn bytes_that_are_no_message_are_refused_with_a_detail() {
-    let node = FakeNode::default();
-    let bad_utf8 = [0x0a, 2, 0xff, 0xfe];
-    let cut = [0x0a, 200, b'x'];
-    for content in [&bad_utf8[..], &cut, &[0xff; 64]] {
-        let status =
-            raw(&node, "/raftqueue.v1.Queue/CreateTopic", frame(content.len() as u32, content)).await;
-        assert_eq!(refused(&status), (Code::InvalidArgument, v1::Reason::InvalidArgument), "{content:?}");
-    }
-    let empty = raw(&node, "/raftqueue.v1.Queue/CreateTopic", Bytes::new()).await;
-    assert_eq!(refused(&empty).1, v1::Reason::InvalidArgument, "no frame at all");
-    assert_eq!(node.calls(), vec![]);
-}
-
-#[tokio::test]
-async fn fields_of_a_newer_contract_are_passed_over() {
-    let node = FakeNode::default();
-    let mut content = v1::CreateTopicRequest { topic: TOPIC.into(), ..Default::default() }.encode_to_vec();
-    content.extend([0xf8, 0xff, 0x03, 1]);
-    let length = u32::try_from(content.len()).expect("short");
-    assert_eq!(raw(&node, "/raftqueue.v1.Queue/CreateTopic", frame(length, &content)).await.code(), Code::Ok);
-}
-
-#[tokio::test]
-async fn unknown_methods_and_services_are_unimplemented() {
-    let node = FakeNode::default();
-    for path in ["/raftqueue.v1.Queue/Enqueue", "/raftqueue.v2.Queue/Publish", "/nothing"] {
-        assert_eq!(raw(&node, path, frame(0, b"")).await.code(), Code::Unimplemented, "{path}");
-    }
-}
-
 #[tokio::test]
 async fn rule_8_1_every_failure_carries_its_detail_and_the_leader() {
     let (served, mut queue) = with_topic().await;
@@ -371,7 +306,8 @@ async fn health_follows_what_the_node_says_of_itself() {
         let answer = health.check(ask(service)).await.expect("known").into_inner();
         assert_eq!(answer.status(), ServingStatus::NotServing, "{service}");
     }
-    assert_eq!(health.check(ask("other")).await.expect_err("unknown").code(), Code::NotFound);
+    let unknown = health.check(ask("other")).await.expect_err("unknown");
+    assert_eq!(refused(&unknown), (Code::NotFound, v1::Reason::InvalidArgument));
 
     let mut watched = health.watch(ask("")).await.expect("watched").into_inner();
     let first = watched.next().await.expect("at once").expect("no error");

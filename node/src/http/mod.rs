@@ -15,7 +15,6 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
-use tonic::Status;
 
 /// Everything that the client port serves.
 pub fn router<S: Service>(edge: &Edge<S>) -> Router {
@@ -27,7 +26,7 @@ async fn unknown(request: Request) -> Response {
     let content_type =
         request.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
     if content_type.starts_with(b"application/grpc") {
-        Status::unimplemented(format!("{}: no such service", request.uri().path())).into_http()
+        grpc::refusals::no_such_service(request.uri().path()).into_http()
     } else if request.uri().path().starts_with("/v1/") {
         v1::not_found().await
     } else {
@@ -35,5 +34,7 @@ async fn unknown(request: Request) -> Response {
     }
 }
 
+#[cfg(test)]
+mod at_the_limits;
 #[cfg(test)]
 mod tests;

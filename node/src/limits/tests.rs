@@ -2,7 +2,13 @@
 
 use super::*;
 use crate::api::{MessageId, SessionId};
+use crate::grpc::forward::{Call, write_call};
+use crate::grpc::ids::encode_lease;
+use crate::transport::PEER_MESSAGE_BYTES_MAX;
 use bytes::Bytes;
+use prost::Message;
+use raftqueue_proto::text::hex;
+use serde_json::json;
 
 /// What became of a check: nothing, or the reason and the text.
 fn check(request: &Request) -> Option<(Reason, String)> {
@@ -164,4 +170,83 @@ fn a_deadline_is_cut_to_the_maximum_and_answered_a_little_early() {
     assert_eq!(deadline(Some(Duration::MAX), 0), Duration::from_millis(DEADLINE_MS_MAX));
     assert_eq!(less_margin(Duration::from_millis(500)), Duration::from_millis(450));
     assert_eq!(less_margin(Duration::from_secs(60)), Duration::from_millis(59_900));
+}
+
+/// The largest publishes that every limit allows, in the shapes that take the most room around their bytes.
+fn largest(limits: &Limits) -> Vec<(NewMessage, usize)> {
+    let timed =
+        |message: NewMessage| NewMessage { delay_ms: DELAY_MS_MAX, ttl_ms: Some(DELAY_MS_MAX), ..message };
+    let shapes = [
+        vec![header(1, 0); 64],
+        vec![header(3, 3); 64],
+        vec![header(1, 5); 64],
+        vec![header(128, 128); 64],
+        vec![header(1, 16_383)],
+        vec![],
+    ];
+    let mut largest = Vec::new();
+    for headers in shapes {
+        for key_bytes in [0, 1, 128, 1_024] {
+            for body_bytes in [0, 1, 128, limits.body_bytes_max] {
+                let message = timed(message(body_bytes, key_bytes, headers.clone()));
+                let count = (limits.publish_bytes_max / message_bytes(&message).max(1)).min(10_000);
+                largest.extend((count > 0).then_some((message, count)));
+            }
+        }
+    }
+    assert!(largest.len() > 60, "{}", largest.len());
+    largest
+}
+
+fn default_and_greatest_limits() -> [Limits; 2] {
+    let (body_bytes_max, publish_bytes_max) = (16 << 20, (16 << 20) + (17 << 10));
+    [Limits::default(), Limits { body_bytes_max, publish_bytes_max, ..Limits::default() }]
+}
+
+#[test]
+fn a_frame_holds_every_publish_that_the_other_limits_allow() {
+    for limits in default_and_greatest_limits() {
+        for (message, count) in largest(&limits) {
+            let session = SessionId { generation: u32::MAX, number: u64::MAX, epoch: u64::MAX };
+            let step = SessionStep { session, sequence: u64::MAX };
+            let batch = |count: usize| {
+                let messages = vec![message.clone(); count];
+                let request = Request::Publish { topic: "t".repeat(255), session: Some(step), messages };
+                let Call::Publish(publish) = write_call(request) else { unreachable!("a publish stays one") };
+                publish.encoded_len()
+            };
+            // The messages are all the same, so they need not all be there.
+            let (one, two) = (batch(1), batch(2));
+            let (bytes, bytes_max) = (one + (count - 1) * (two - one), limits.frame_bytes_max());
+            assert!(bytes <= bytes_max, "{bytes} of {bytes_max}: {count} times {message:?}");
+            assert!(bytes_max < PEER_MESSAGE_BYTES_MAX, "it can be passed on to the leader");
+        }
+    }
+}
+
+#[test]
+fn a_json_body_holds_every_publish_that_the_other_limits_allow() {
+    for limits in default_and_greatest_limits() {
+        for (message, count) in largest(&limits) {
+            let headers = vec![json!({"name": "", "value_base64": ""}); message.headers.len()];
+            let json = json!({
+                "body": "", "body_crc32c": u32::MAX, "key_base64": "", "headers": headers,
+                "delay_ms": message.delay_ms, "ttl_ms": message.ttl_ms,
+            })
+            .to_string();
+            // As programs write it that put a space behind each colon and comma; each byte of text as one that JSON writes
+            // with six.
+            let spaces = json.matches([':', ',']).count();
+            let bytes = count * (json.len() + spaces + 6 * message_bytes(&message) + 2);
+            let bytes_max = limits.json_batch_bytes_max();
+            assert!(bytes <= bytes_max, "{bytes} of {bytes_max}: {count} times {message:?}");
+        }
+    }
+    let lease = hex(&encode_lease(LeaseId {
+        message: MessageId { generation: u32::MAX, topic: u64::MAX, offset: u64::MAX },
+        token: u64::MAX,
+    }));
+    let escaped = |bytes: usize| "\u{1}".repeat(bytes);
+    let ack = json!({"subscription": escaped(255), "reason": escaped(256), "leases": vec![lease; 10_000]});
+    assert!(2 * ack.to_string().len() <= JSON_CALL_BYTES_MAX);
 }

@@ -21,7 +21,7 @@ use crate::grpc::answers::{Write, write};
 use crate::grpc::convert::{Read, write_status};
 use crate::grpc::{errors, wait_ms};
 use crate::handle::Service;
-use crate::limits::{self, invalid};
+use crate::limits::{self, Limits, invalid};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -42,6 +42,11 @@ trait Call: DeserializeOwned + Described {
     type Answer: Write + Into<Self::Json>;
     /// The answer as JSON.
     type Json: Serialize + Described;
+
+    /// The greatest body that it may have, in bytes.
+    fn bytes_max(_limits: &Limits) -> usize {
+        limits::JSON_CALL_BYTES_MAX
+    }
 
     /// The contract's request; `name` is what stands in the path, where anything does.
     ///
@@ -204,7 +209,7 @@ async fn call<S: Service, C: Call>(
 ) -> Result<C::Json, Failure> {
     let begun = Instant::now();
     let asked = read_deadline(headers)?;
-    let reading = body::read(body, edge.limits().json_batch_bytes_max());
+    let reading = body::read(body, C::bytes_max(edge.limits()));
     let bytes = tokio::time::timeout(limits::deadline(asked, 0), reading).await.unwrap_or_else(|_| {
         Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
     })?;

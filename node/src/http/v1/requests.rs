@@ -5,7 +5,7 @@
 
 use super::Call;
 use crate::api::Failure;
-use crate::limits::invalid;
+use crate::limits::{Limits, invalid};
 use bytes::Bytes;
 use raftqueue_proto::text::{unbase64, unhex};
 use raftqueue_proto::v1;
@@ -277,11 +277,19 @@ request! {
 
 /// How a request becomes the contract's: `name` is what stands in the path, where anything does.
 macro_rules! call {
-    ($request:ident => $wire:ident, $answer:ident as $json:ident: |$self:ident, $name:ident| $value:expr) => {
+    (
+        $request:ident => $wire:ident, $answer:ident as $json:ident: |$self:ident, $name:ident| $value:expr
+        $(; $bytes_max:path)?
+    ) => {
         impl Call for $request {
             type Wire = v1::$wire;
             type Answer = v1::$answer;
             type Json = json::$json;
+            $(
+                fn bytes_max(limits: &Limits) -> usize {
+                    $bytes_max(limits)
+                }
+            )?
 
             fn into_wire($self, $name: String) -> Result<v1::$wire, Failure> {
                 Ok($value)
@@ -314,7 +322,7 @@ call!(Publish => PublishRequest, PublishResponse as Published: |self, topic| v1:
         None => None,
     },
     messages: self.messages.into_iter().map(read_message).collect::<Result<_, _>>()?,
-});
+}; Limits::json_batch_bytes_max);
 call!(Receive => ReceiveRequest, ReceiveResponse as Deliveries: |self, topic| v1::ReceiveRequest {
     topic,
     subscription: self.subscription,
