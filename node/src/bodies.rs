@@ -315,7 +315,7 @@ impl Bodies {
                 }
             };
             let found = cursor.find(offset);
-            bytes += found.message.size as usize;
+            bytes += codec::content_bytes(found.message.size);
             if bytes > bytes_max && !deliveries.is_empty() {
                 break;
             }

@@ -180,6 +180,13 @@ pub fn write_record(out: &mut BytesMut, message: &NewMessage) -> (u32, u32) {
     (u32::try_from(out.len() - start).expect("messages are limited"), crc)
 }
 
+/// What a record of this size counts where a caller limits the bytes of a reply: body, key and headers, and the lengths
+/// that stand before each of the latter two. Without key and headers exactly the body.
+#[must_use]
+pub fn content_bytes(record_size: u32) -> usize {
+    (record_size as usize).saturating_sub(RECORD_TRAILER_BYTES)
+}
+
 /// Upper bound of the bytes that [`write_record`] appends for a message.
 #[must_use]
 pub fn record_size_max(message: &NewMessage) -> usize {

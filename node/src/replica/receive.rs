@@ -10,6 +10,7 @@ use super::expiry::Block;
 use super::mutants::{self, Mutant};
 use super::{Lookup, LookupId, Replica};
 use crate::api::{Failure, Reason, Request, Response};
+use crate::codec;
 use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, SubscriptionId, TopicId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -211,7 +212,7 @@ impl Replica {
         let fitting = found
             .iter()
             .take_while(|candidate| {
-                bytes += candidate.size as usize;
+                bytes += codec::content_bytes(candidate.size);
                 bytes <= plan.bytes_max
             })
             .count();

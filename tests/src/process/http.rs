@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub struct Http {
     address: SocketAddr,
     timeout: Duration,
+    /// Whether the node is told of the timeout.
+    says_timeout: bool,
 }
 
 /// What came back.
@@ -44,13 +46,19 @@ impl Http {
     /// A client with a timeout of one second.
     #[must_use]
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, timeout: Duration::from_secs(1) }
+        Self { address, timeout: Duration::from_secs(1), says_timeout: false }
     }
 
     /// Another timeout.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// Another timeout, which the node is told of too: it takes so long, and not 900 ms.
+    #[must_use]
+    pub fn with_deadline(self, timeout: Duration) -> Self {
+        Self { timeout, says_timeout: true, ..self }
     }
 
     /// Sends a request as it is and reads one answer.
@@ -64,8 +72,12 @@ impl Http {
                 ErrorKind::ConnectionRefused => Unanswered::Refused,
                 _ => Unanswered::Unknown,
             })?;
+        let deadline_header = match self.says_timeout {
+            true => format!("raftqueue-deadline-ms: {}\r\n", self.timeout.as_millis()),
+            false => String::new(),
+        };
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n{deadline_header}connection: close\r\n\r\n",
             body.len()
         );
         let exchange = |stream: &mut TcpStream| -> std::io::Result<Vec<u8>> {
