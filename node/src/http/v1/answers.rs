@@ -79,7 +79,7 @@ answer! {
         options: TopicOptions,
         /// The offset that the next message gets.
         next_offset: u64,
-        /// Bytes held in all states.
+        /// Bytes held in all states, as they are stored.
         bytes: u64,
         /// Every subscription with its counts.
         subscriptions: Vec<Subscription>,
@@ -112,7 +112,7 @@ answer! {
 
 answer! {
     /// One header of a message.
-    Header {
+    DeliveryHeader {
         /// Its name.
         name: String,
         /// Its value, where it is text.
@@ -156,7 +156,7 @@ answer! {
         #[serde(skip_serializing_if = "Option::is_none")]
         key_base64: Option<String>,
         /// In the order given.
-        headers: Vec<Header>,
+        headers: Vec<DeliveryHeader>,
         /// Why it is dead; absent for one that is not.
         #[serde(skip_serializing_if = "Option::is_none")]
         dead_reason: Option<String>,
@@ -180,7 +180,8 @@ pub(super) enum LeaseResult {
     Done,
     /// The message is no more. For an acknowledgement this is success.
     Gone,
-    /// The lease is not the current one.
+    /// The lease is not the current one: the message is dead, was returned, or is leased to another. One that ended by its
+    /// time is `STALE` for all but an acknowledgement, which counts until the message is leased again or dead.
     Stale,
     /// No such message was ever published.
     Invalid,
@@ -395,7 +396,7 @@ from! {
         matched: member.matched,
         lag: member.lag,
     };
-    Header => Header: |header| {
+    Header => DeliveryHeader: |header| {
         let (value, value_base64) = text_or_base64(&header.value);
         Self { name: header.name, value, value_base64 }
     };

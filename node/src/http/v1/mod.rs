@@ -2,13 +2,15 @@
 //!
 //! [`requests`] and [`answers`] spell the contract's own messages in JSON; from there on a call goes the way of a gRPC
 //! call, with the same defaults, checks and answers, so that the two cannot drift apart. `proto/raftqueue/v1/openapi.json`
-//! describes it, and is served as `/v1/openapi.json`; a test makes it from the routes and types in here.
+//! describes it, and is served as `/v1/openapi.json`; a test (`openapi`) makes it from the routes and types in here.
 //!
 //! Success is 200. A refusal has the codes and headers of the [simple API](super::simple) and a body that says why:
 //! `{"reason", "outcome", "text", "retry_after_ms"}`. Request headers are those of the simple API, but for the request
 //! id, which stands in the body. An empty request body counts as `{}`.
 
 mod answers;
+#[cfg(test)]
+mod openapi;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -70,39 +72,42 @@ impl<T> Described for T {}
 pub(super) fn router<S: Service>(edge: Edge<S>) -> Router {
     let mut routes = Routes::default();
     add_all(&mut routes);
-    routes.router.method_not_allowed_fallback(not_found).with_state(edge)
+    routes.router.method_not_allowed_fallback(not_this_method).with_state(edge)
 }
 
 /// Every route of this API.
 fn add_all<S: Service>(routes: &mut Routes<S>) {
     use requests as r;
-    routes.post::<r::CreateTopic>("/v1/topics", "Make a topic");
-    routes.add(
-        "get",
-        "/v1/topics",
-        "List topics in order of creation",
-        get(list::<S>),
-        described::<r::ListTopics>,
-    );
-    routes.get::<r::DescribeTopic>("/v1/topics/{topic}", "One topic with its counts");
-    routes.delete::<r::DeleteTopic>("/v1/topics/{topic}", "Delete a topic with all its messages");
-    routes.post::<r::Publish>("/v1/topics/{topic}/publish", "Publish a batch: all of its messages or none");
-    routes.post::<r::Receive>("/v1/topics/{topic}/receive", "Lease messages");
-    routes.post::<r::Pop>("/v1/topics/{topic}/pop", "Take messages: receive and acknowledge in one step");
-    routes.post::<r::Ack>("/v1/topics/{topic}/ack", "Acknowledge leased messages: they are removed");
-    routes.post::<r::Nack>("/v1/topics/{topic}/nack", "Return leased messages as failed attempts");
-    routes.post::<r::Extend>("/v1/topics/{topic}/extend", "Set the end of leases anew");
-    routes.post::<r::Release>("/v1/topics/{topic}/release", "Give back leased messages without an attempt");
-    routes.post::<r::Peek>("/v1/topics/{topic}/peek", "Look at messages without taking them");
-    routes.post::<r::RedriveDead>("/v1/topics/{topic}/redrive-dead", "Make dead messages ready again");
-    routes.post::<r::PurgeDead>("/v1/topics/{topic}/purge-dead", "Drop dead messages");
-    routes.post::<r::Purge>("/v1/topics/{topic}/purge", "Drop every message that waits");
-    routes.post::<r::OpenSession>("/v1/sessions", "Open a producer session");
-    routes.delete::<r::CloseSession>("/v1/sessions/{session}", "End a producer session");
-    routes.get::<r::ClusterStatus>("/v1/cluster", "The cluster as its leader sees it");
-    routes.post::<r::TransferLeadership>("/v1/cluster/transfer", "Hand leadership to another node");
+    routes.post::<r::CreateTopic>("/v1/topics", "createTopic", "Make a topic");
+    let page = ("listTopics", "List topics in order of creation");
+    routes.add("get", "/v1/topics", page, get(list::<S>), described::<r::ListTopics>);
+    routes.get::<r::DescribeTopic>("/v1/topics/{topic}", "describeTopic", "One topic with its counts");
+    let about = "Delete a topic with all its messages";
+    routes.delete::<r::DeleteTopic>("/v1/topics/{topic}", "deleteTopic", about);
+    let about = "Publish a batch: all of its messages or none";
+    routes.post::<r::Publish>("/v1/topics/{topic}/publish", "publish", about);
+    routes.post::<r::Receive>("/v1/topics/{topic}/receive", "receive", "Lease messages");
+    let about = "Take messages: receive and acknowledge in one step";
+    routes.post::<r::Pop>("/v1/topics/{topic}/pop", "pop", about);
+    let about = "Acknowledge leased messages: they are removed";
+    routes.post::<r::Ack>("/v1/topics/{topic}/ack", "ack", about);
+    routes.post::<r::Nack>("/v1/topics/{topic}/nack", "nack", "Return leased messages as failed attempts");
+    routes.post::<r::Extend>("/v1/topics/{topic}/extend", "extend", "Move the end of leases away");
+    let about = "Give back leased messages without an attempt";
+    routes.post::<r::Release>("/v1/topics/{topic}/release", "release", about);
+    routes.post::<r::Peek>("/v1/topics/{topic}/peek", "peek", "Look at messages without taking them");
+    let about = "Make dead messages ready again";
+    routes.post::<r::RedriveDead>("/v1/topics/{topic}/redrive-dead", "redriveDead", about);
+    routes.post::<r::PurgeDead>("/v1/topics/{topic}/purge-dead", "purgeDead", "Drop dead messages");
+    routes.post::<r::Purge>("/v1/topics/{topic}/purge", "purge", "Drop every message that waits");
+    routes.post::<r::OpenSession>("/v1/sessions", "openSession", "Open a producer session");
+    routes.delete::<r::CloseSession>("/v1/sessions/{session}", "closeSession", "End a producer session");
+    routes.get::<r::ClusterStatus>("/v1/cluster", "clusterStatus", "The cluster as its leader sees it");
+    let about = "Hand leadership to another node";
+    routes.post::<r::TransferLeadership>("/v1/cluster/transfer", "transferLeadership", about);
     let status = described_as::<r::Nothing, answers::Status>;
-    routes.add("get", "/v1/status", "What the asked node says of itself", get(own_status::<S>), status);
+    let about = ("nodeStatus", "What the asked node says of itself");
+    routes.add("get", "/v1/status", about, get(own_status::<S>), status);
     routes.router = std::mem::take(&mut routes.router)
         .route("/v1/openapi.json", get(async || Reply::new(StatusCode::OK, raftqueue_proto::OPENAPI)));
 }
@@ -111,7 +116,7 @@ fn add_all<S: Service>(routes: &mut Routes<S>) {
 struct Routes<S> {
     router: Router<Edge<S>>,
     #[cfg(test)]
-    operations: Vec<tests::Operation>,
+    operations: Vec<openapi::Operation>,
 }
 
 impl<S: Service> Default for Routes<S> {
@@ -125,31 +130,36 @@ impl<S: Service> Default for Routes<S> {
 }
 
 impl<S: Service> Routes<S> {
-    fn post<C: Call + Send + 'static>(&mut self, path: &'static str, about: &'static str) {
-        self.add("post", path, about, post(serve::<S, C>), described::<C>);
+    fn post<C: Call + Send + 'static>(&mut self, path: &'static str, id: &'static str, about: &'static str) {
+        self.add("post", path, (id, about), post(serve::<S, C>), described::<C>);
     }
 
-    fn get<C: Call + Send + 'static>(&mut self, path: &'static str, about: &'static str) {
-        self.add("get", path, about, get(serve::<S, C>), described::<C>);
+    fn get<C: Call + Send + 'static>(&mut self, path: &'static str, id: &'static str, about: &'static str) {
+        self.add("get", path, (id, about), get(serve::<S, C>), described::<C>);
     }
 
-    fn delete<C: Call + Send + 'static>(&mut self, path: &'static str, about: &'static str) {
-        self.add("delete", path, about, delete(serve::<S, C>), described::<C>);
+    fn delete<C: Call + Send + 'static>(
+        &mut self,
+        path: &'static str,
+        id: &'static str,
+        about: &'static str,
+    ) {
+        self.add("delete", path, (id, about), delete(serve::<S, C>), described::<C>);
     }
 
     fn add(
         &mut self,
         method: &'static str,
         path: &'static str,
-        about: &'static str,
+        (id, about): (&'static str, &'static str),
         route: MethodRouter<Edge<S>>,
         describe: Describe,
     ) {
         self.router = std::mem::take(&mut self.router).route(path, route);
         #[cfg(test)]
-        self.operations.push(tests::Operation { method, path, about, describe });
+        self.operations.push(openapi::Operation { method, path, id, about, describe });
         #[cfg(not(test))]
-        let _ = (method, about, describe);
+        let _ = (method, id, about, describe);
     }
 }
 
@@ -270,10 +280,19 @@ fn reply(result: Result<impl Serialize, Failure>) -> Reply {
     }
 }
 
-/// Nothing is at this address, or not with this method.
+/// Nothing is at this address.
 pub(super) async fn not_found() -> Response {
-    let text = "no such call: /v1/openapi.json lists them all";
+    refused(StatusCode::NOT_FOUND, "no such call: /v1/openapi.json lists them all")
+}
+
+/// Something is at this address, but not with this method. The router adds the header `allow`, which says with which.
+async fn not_this_method() -> Response {
+    refused(StatusCode::METHOD_NOT_ALLOWED, "not with this method: the header `allow` says with which ones")
+}
+
+/// A refusal with a code of HTTP's own.
+pub(super) fn refused(code: StatusCode, text: &str) -> Response {
     let mut response = reply(Err::<answers::Done, _>(invalid(text))).into_response();
-    *response.status_mut() = StatusCode::NOT_FOUND;
+    *response.status_mut() = code;
     response
 }

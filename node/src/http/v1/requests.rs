@@ -1,7 +1,7 @@
 //! What the full JSON API takes: the contract's own requests, spelled in JSON.
 //!
 //! Fields that are not known are refused: a misspelled `lease_ms` would otherwise lease for another time than was asked
-//! for, and nobody would know. Everything that is left out has the contract's default.
+//! for, and nobody would know. Everything that is left out, or `null`, has the contract's default.
 
 use super::Call;
 use crate::api::Failure;
@@ -9,7 +9,7 @@ use crate::limits::{Limits, invalid};
 use bytes::Bytes;
 use raftqueue_proto::text::{unbase64, unhex};
 use raftqueue_proto::v1;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::answers as json;
 
@@ -21,21 +21,27 @@ macro_rules! request {
         #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(default, deny_unknown_fields)]
         pub(super) struct $name {
-            $($(#[$field_doc])* pub(super) $field: $type,)*
+            $($(#[$field_doc])* #[serde(deserialize_with = "null_is_absent")] pub(super) $field: $type,)*
         }
     };
 }
 
+/// What is `null` is as if it were left out: generated clients write it so.
+fn null_is_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(field: D) -> Result<T, D::Error> {
+    Option::deserialize(field).map(Option::unwrap_or_default)
+}
+
 request! {
     /// Settings of a topic, fixed when it is created.
-    NewTopicOptions {
+    CreateTopicOptions {
         /// Failed attempts after which a message is dead (kept, not dropped). Default: the node's, 16. At least 1.
         attempts_max: Option<u32>,
         /// Most messages held, dead ones included. Default: no limit.
         messages_max: Option<u64>,
         /// Most bytes held, dead messages included. Default: no limit.
         bytes_max: Option<u64>,
-        /// Time to live of messages that bring none, in milliseconds. Default: they live for ever.
+        /// Time to live of messages that bring none, in milliseconds; 1 to 316,224,000,000 (ten years). Default: they
+        /// live for ever.
         ttl_ms: Option<u64>,
     }
 }
@@ -46,7 +52,7 @@ request! {
         /// Its name: 1 to 255 bytes of UTF-8 without control characters.
         topic: String,
         /// Settings; all have defaults.
-        options: NewTopicOptions,
+        options: CreateTopicOptions,
         /// 32 hexadecimal digits, random: a repeat of this very call succeeds.
         request_id: String,
     }
@@ -69,7 +75,7 @@ request! {
 
 request! {
     /// The place of a publish in a session: what makes its repeat harmless.
-    Step {
+    SessionStep {
         /// The session, as it was opened.
         session: String,
         /// 1 for the first publish of this session to this topic, then one more each time.
@@ -79,7 +85,7 @@ request! {
 
 request! {
     /// One header of a message.
-    NewHeader {
+    PublishHeader {
         /// Its name, not empty. Names may repeat.
         name: String,
         /// Its value, as text.
@@ -91,7 +97,7 @@ request! {
 
 request! {
     /// A message to be published.
-    NewMessage {
+    PublishMessage {
         /// The content, as text.
         body: Option<String>,
         /// The content where it is no text, in base64. One of the two must be given.
@@ -103,10 +109,12 @@ request! {
         /// Ordering key where it is no text, in base64.
         key_base64: Option<String>,
         /// At most 64, and 16 KiB in all.
-        headers: Vec<NewHeader>,
-        /// Not delivered before this much time has passed, in milliseconds.
+        headers: Vec<PublishHeader>,
+        /// Not delivered before this much time has passed, in milliseconds; at most 316,224,000,000 (ten years).
+        /// Default: at once.
         delay_ms: u64,
-        /// Dead when still waiting after this much time, in milliseconds. Default: the topic's.
+        /// Dead when still waiting after this much time, in milliseconds, from the publish or the end of its delay on; 1
+        /// to 316,224,000,000 (ten years). Default: the topic's.
         ttl_ms: Option<u64>,
     }
 }
@@ -115,9 +123,9 @@ request! {
     /// A batch: all of its messages are stored or none.
     Publish {
         /// Absent: the repeat of this call may store the messages twice.
-        session: Option<Step>,
+        session: Option<SessionStep>,
         /// 1 to 10,000 messages, at most 4 MiB in all.
-        messages: Vec<NewMessage>,
+        messages: Vec<PublishMessage>,
     }
 }
 
@@ -128,7 +136,8 @@ request! {
         subscription: String,
         /// Most messages in the reply, 1 to 1,000. Default: 1.
         messages_max: u32,
-        /// Most bytes in the reply; at least one message is given whatever its size. Default: 2 MiB.
+        /// Most bytes of bodies, keys and headers in the reply, at most 16 MiB; at least one message is given whatever its
+        /// size. Default: 2 MiB.
         bytes_max: u64,
         /// How long the lease lasts, in milliseconds: 1,000 to 43,200,000. Default: the cluster's, 30 seconds.
         lease_ms: Option<u64>,
@@ -170,7 +179,8 @@ request! {
         subscription: String,
         /// 1 to 10,000 leases, as they were received.
         leases: Vec<String>,
-        /// Not delivered again before this much time has passed, in milliseconds. Default: at once.
+        /// Not delivered again before this much time has passed, in milliseconds; at most 316,224,000,000 (ten years).
+        /// Default: at once.
         delay_ms: u64,
         /// Kept with a message whose last attempt this was; at most 256 bytes.
         reason: String,
@@ -184,7 +194,8 @@ request! {
         subscription: String,
         /// 1 to 10,000 leases, as they were received.
         leases: Vec<String>,
-        /// The lease ends this long from now, in milliseconds. Default: the cluster's, 30 seconds.
+        /// The lease ends this long from now, in milliseconds: 1,000 to 43,200,000; never more than 12 hours after it was
+        /// granted, and never earlier than it did. Default: the cluster's, 30 seconds.
         lease_ms: Option<u64>,
     }
 }
@@ -450,7 +461,7 @@ fn read_bytes(name: &str, text: Option<String>, base64: Option<String>) -> Resul
     }
 }
 
-fn read_message(message: NewMessage) -> Result<v1::NewMessage, Failure> {
+fn read_message(message: PublishMessage) -> Result<v1::NewMessage, Failure> {
     let body = read_bytes("body", message.body, message.body_base64)?;
     Ok(v1::NewMessage {
         body: body.ok_or_else(|| invalid("body: give it as text (body) or in base64 (body_base64)"))?,
@@ -462,7 +473,7 @@ fn read_message(message: NewMessage) -> Result<v1::NewMessage, Failure> {
     })
 }
 
-fn read_header(header: NewHeader) -> Result<v1::Header, Failure> {
+fn read_header(header: PublishHeader) -> Result<v1::Header, Failure> {
     let value = read_bytes("value", header.value, header.value_base64)?.unwrap_or_default();
     Ok(v1::Header { name: header.name, value })
 }

@@ -1,94 +1,13 @@
-//! The full JSON API over a real socket, and its description, which is made from the routes and types that serve it.
-//!
-//! `RAFTQUEUE_RECORD=1 cargo test -p raftqueue-node openapi` writes `proto/raftqueue/v1/openapi.json` anew.
+//! The full JSON API over a real socket, held against its description.
 
-use super::{Describe, Routes, add_all, answers};
+use super::openapi::operations;
 use crate::api::{Failure, Reason};
 use crate::fake::{FakeNode, Served};
 use crate::grpc::errors;
-use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// One route, as it is described.
-pub(super) struct Operation {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) about: &'static str,
-    pub(super) describe: Describe,
-}
-
-fn operations() -> Vec<Operation> {
-    let mut routes = Routes::<FakeNode>::default();
-    add_all(&mut routes);
-    routes.operations
-}
-
-/// The description that the routes and types make.
-fn described() -> Value {
-    let mut settings = SchemaSettings::draft2020_12();
-    settings.definitions_path = "/components/schemas".into();
-    let mut generator = settings.into_generator();
-    let mut paths = Map::new();
-    let failure = generator.subschema_for::<answers::Failure>();
-    for Operation { method, path, about, describe } in operations() {
-        let (request, answer) = describe(&mut generator);
-        let content = |schema: &schemars::Schema| json!({"application/json": {"schema": schema}});
-        let mut operation = json!({
-            "summary": about,
-            "responses": {
-                "200": {"description": "Done", "content": content(&answer)},
-                "default": {"description": "Refused, or of unknown outcome", "content": content(&failure)},
-            },
-        });
-        let mut parameters: Vec<Value> = Vec::new();
-        if let Some((_, name)) = path.split_once('{') {
-            let name = name.split('}').next().expect("a name ends");
-            let schema = json!({"type": "string"});
-            parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
-        }
-        if method == "post" {
-            operation["requestBody"] = json!({"content": content(&request)});
-        } else if path == "/v1/topics" {
-            for name in ["after", "topics_max"] {
-                let schema = json!({"type": "integer", "minimum": 0});
-                parameters.push(json!({"name": name, "in": "query", "schema": schema}));
-            }
-        }
-        if !parameters.is_empty() {
-            operation["parameters"] = parameters.into();
-        }
-        let methods = paths.entry(path).or_insert_with(|| json!({}));
-        methods[method] = operation;
-    }
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "RaftQueue",
-            "version": "v1",
-            "description": "Every call may be sent to any node. Request headers: raftqueue-deadline-ms says how long a \
-                call may take (900 unless given). A call whose outcome is UNKNOWN may have happened.",
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        },
-        "paths": paths,
-        "components": {"schemas": generator.take_definitions(true)},
-    })
-}
-
-#[test]
-fn the_openapi_file_says_what_is_served() {
-    let described = format!("{:#}\n", described());
-    if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/raftqueue/v1/openapi.json");
-        std::fs::write(file, described).expect("written");
-        return;
-    }
-    let served: Value = serde_json::from_str(raftqueue_proto::OPENAPI).expect("the file is JSON");
-    assert_eq!(format!("{served:#}\n"), described, "see the header of this file for how it is written anew");
-}
 
 /// Sends a request and returns the code, the head and the body.
 async fn send(served: &Served, method: &str, path: &str, body: &str) -> (u16, String, Value) {
@@ -165,7 +84,29 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
                 let (code, _, refusal) = send(&served, method, &place, r#"{"no_such_field": 1}"#).await;
                 assert_eq!((code, &refusal["reason"]), (400, &"INVALID_ARGUMENT".into()), "{method} {path}");
                 let request = &operation["requestBody"]["content"]["application/json"]["schema"];
-                for field in fields(&file, request).0 {
+                let (known, required) = fields(&file, request);
+                for field in &required {
+                    let mut body: Value = serde_json::from_str(&body).expect("an object");
+                    for nothing in [Some(Value::Null), None] {
+                        body.as_object_mut().expect("an object").remove(field);
+                        body.as_object_mut()
+                            .expect("an object")
+                            .extend(nothing.map(|null| (field.clone(), null)));
+                        let (code, ..) = send(&served, method, &place, &body.to_string()).await;
+                        assert_eq!(code, 400, "{method} {path} without {field}");
+                    }
+                }
+                // What may be left out may be null.
+                let mut with_nulls: Value = serde_json::from_str(&body).expect("an object");
+                let nulls = known.difference(&required).map(|field| (field.clone(), Value::Null));
+                with_nulls.as_object_mut().expect("an object").extend(nulls);
+                let (code, _, answer) = send(&served, method, &place, &with_nulls.to_string()).await;
+                let exists = (409, &"TOPIC_EXISTS".into());
+                assert!(
+                    code == 200 || (code, &answer["reason"]) == exists,
+                    "{method} {path} {with_nulls}: {answer}"
+                );
+                for field in known {
                     let body = json!({&field: {"of": "no type that any field has"}}).to_string();
                     let (code, _, refusal) = send(&served, method, &place, &body).await;
                     let text = refusal["text"].as_str().expect("a text");
@@ -302,12 +243,49 @@ async fn what_is_malformed_is_refused_and_never_reaches_the_node() {
             assert_eq!(said, (400, &"INVALID_ARGUMENT".into(), &"NOT_DONE".into()), "{path}, body {number}");
         }
     }
-    for (method, path) in [("get", "/v1/nothing"), ("put", "/v1/topics"), ("get", "/v1/topics/orders/ack")] {
-        let (code, _, refused) = send(&served, method, path, "").await;
-        assert_eq!(code, 404, "{method} {path}");
-        assert!(refused["text"].as_str().expect("a text").contains("/v1/openapi.json"));
-    }
+    let (code, _, refused) = send(&served, "get", "/v1/nothing", "").await;
+    assert_eq!(code, 404);
+    assert!(refused["text"].as_str().expect("a text").contains("/v1/openapi.json"));
     assert_eq!(served.node.calls().len(), before, "nobody was asked");
     let (code, _, file) = send(&served, "get", "/v1/openapi.json", "").await;
-    assert_eq!((code, &file["openapi"]), (200, &"3.1.0".into()));
+    assert_eq!((code, &file["openapi"]), (200, &"3.0.3".into()));
+}
+
+#[tokio::test]
+async fn a_method_that_an_address_does_not_have_is_told_those_that_it_has() {
+    let served = with_topic().await;
+    let before = served.node.calls().len();
+    for (method, path, allowed) in [
+        ("put", "/v1/topics", "GET,HEAD,POST"),
+        ("get", "/v1/topics/orders/ack", "POST"),
+        ("post", "/v1/topics/orders", "DELETE,GET,HEAD"),
+        ("delete", "/v1/status", "GET,HEAD"),
+    ] {
+        let (code, head, refused) = send(&served, method, path, "").await;
+        assert_eq!((code, &refused["reason"]), (405, &"INVALID_ARGUMENT".into()), "{method} {path}");
+        let allow = head.lines().find_map(|line| line.strip_prefix("allow: ")).expect("it says which");
+        let mut methods: Vec<String> = allow.split(',').map(|method| method.trim().to_uppercase()).collect();
+        methods.sort();
+        assert_eq!(methods.join(","), allowed, "{method} {path}");
+    }
+    assert_eq!(served.node.calls().len(), before, "nobody was asked");
+}
+
+#[tokio::test]
+async fn what_is_null_is_left_out_wherever_it_may_be() {
+    let served = with_topic().await;
+    let create = r#"{"topic": "other", "options": null, "request_id": null}"#;
+    assert_eq!(send(&served, "post", "/v1/topics", create).await.0, 200);
+    let options = r#"{"attempts_max": null, "messages_max": null, "bytes_max": null, "ttl_ms": null}"#;
+    let create = format!(r#"{{"topic": "third", "options": {options}}}"#);
+    assert_eq!(send(&served, "post", "/v1/topics", &create).await.0, 200);
+    let header = r#"{"name": "h", "value": null, "value_base64": "/w=="}"#;
+    let message = format!(
+        r#"{{"body": "x", "body_base64": null, "body_crc32c": null, "key": null, "key_base64": null,
+            "headers": [{header}], "delay_ms": null, "ttl_ms": null}}"#
+    );
+    let bare = r#"{"body": "y", "headers": null}"#;
+    let publish = format!(r#"{{"session": null, "messages": [{message}, {bare}]}}"#);
+    let (code, _, answer) = send(&served, "post", "/v1/topics/orders/publish", &publish).await;
+    assert_eq!((code, &answer["count"]), (200, &2.into()), "{answer}");
 }
