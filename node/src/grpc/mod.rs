@@ -38,18 +38,22 @@ pub fn router<S: Service>(edge: &Edge<S>) -> Router {
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
     let admin = AdminServer::new(admin::Admin(edge.clone())).max_decoding_message_size(bytes_max);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(CLIENT_DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("both descriptor sets were compiled with this program");
+    const COMPILED: &str = "both descriptor sets were compiled with this program";
     Routes::from(Router::new())
         .add_service(queue)
         .add_service(admin)
         .add_service(health::server(edge.clone()))
-        .add_service(reflection)
+        .add_service(reflection().build_v1().expect(COMPILED))
+        // What older tools ask for.
+        .add_service(reflection().build_v1alpha().expect(COMPILED))
         .into_axum_router()
         .layer(axum::middleware::map_response(refusals::explain))
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(CLIENT_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// Serves one call: read, call, write; the leader's address goes with the answer where this node does not lead.

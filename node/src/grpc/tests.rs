@@ -334,3 +334,37 @@ fn a_timeout_is_read_as_the_protocol_writes_it() {
     }
     assert_eq!(grpc_timeout(&MetadataMap::new()), None);
 }
+
+#[tokio::test]
+async fn reflection_answers_old_and_new_tools() {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let served = Served::start(FakeNode::default()).await;
+    let channel = channel(&served).await;
+    let wanted = ["grpc.health.v1.Health", "raftqueue.v1.Admin", "raftqueue.v1.Queue"];
+
+    let mut new = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
+    let ask = v1::ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    let answers = new.server_reflection_info(tokio_stream::iter([ask])).await.expect("it is there");
+    let answer = answers.into_inner().message().await.expect("no failure").expect("an answer");
+    let services = match answer.message_response {
+        Some(v1::server_reflection_response::MessageResponse::ListServicesResponse(list)) => list.service,
+        other => panic!("a list was due: {other:?}"),
+    };
+    let names: Vec<String> = services.into_iter().map(|service| service.name).collect();
+    assert!(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)), "{names:?}");
+
+    let mut old = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let list = v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
+    let ask = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    let answers = old.server_reflection_info(tokio_stream::iter([ask])).await.expect("it is there too");
+    let answer = answers.into_inner().message().await.expect("no failure").expect("an answer");
+    let services = match answer.message_response {
+        Some(v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list)) => {
+            list.service
+        }
+        other => panic!("a list was due: {other:?}"),
+    };
+    let names: Vec<String> = services.into_iter().map(|service| service.name).collect();
+    assert!(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)), "{names:?}");
+}

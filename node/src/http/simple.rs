@@ -23,7 +23,7 @@
 //! hexadecimal digits or a UUID, which makes the repeat of a `GET /message` return the same message, and that of a
 //! `PUT /topic` succeed. Without it a `GET /message` of unknown outcome may have taken a message that nobody will see.
 //!
-//! The content type of a request is not looked at.
+//! The content type of a request is not looked at. One with a content encoding is refused with 415.
 
 pub(super) mod body;
 pub(super) mod reply;
@@ -36,6 +36,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::response::IntoResponse;
 use axum::routing::any;
 use http::{HeaderMap, Method, StatusCode};
 pub(super) use reply::not_found;
@@ -58,6 +59,13 @@ pub(super) fn router<S: Service>(edge: Edge<S>) -> Router {
         .route("/message/{topic}", any(take::<S>))
         .route("/status", any(status::<S>))
         .with_state(edge)
+}
+
+/// A refusal with a code of HTTP's own.
+pub(super) fn refused(code: StatusCode, text: &str) -> axum::response::Response {
+    let mut response = failure_reply(&invalid(text)).into_response();
+    *response.status_mut() = code;
+    response
 }
 
 #[derive(Deserialize)]

@@ -407,3 +407,22 @@ async fn stopping_closes_idle_connections_and_the_port() {
     let failure = node.call(ack, Duration::from_secs(1), false).await.expect_err("there is no such topic");
     assert_eq!(failure.outcome, Outcome::NotDone, "the node itself lives on");
 }
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_and_told_how_bodies_are_taken() {
+    let served = started().await;
+    let gzip = "content-encoding: gzip\r\n";
+    for line in ["PUT /topic", "PUT /message", "POST /v1/topics", "POST /v1/topics/orders/publish"] {
+        let got = send(&served, line, gzip, b"\x1f\x8b").await;
+        assert_eq!((got.code, got.header("accept-encoding")), (415, Some("identity")), "{line}");
+        assert_eq!(got.header("raftqueue-outcome"), Some("not_done"), "{line}");
+        let is_v1 = line.contains("/v1/");
+        assert!(
+            if is_v1 { got.body.contains("NOT_DONE") } else { got.body == r#"{"success": false}"# },
+            "{line}"
+        );
+    }
+    let plain = "content-encoding: identity\r\n";
+    assert_eq!(send(&served, "PUT /topic", plain, br#"{"topic": "orders"}"#).await.code, 201);
+    assert_eq!(served.node.calls().len(), 1, "nobody was asked but for the last one");
+}
