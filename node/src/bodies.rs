@@ -6,11 +6,11 @@
 //! there, because they exist nowhere else here.
 //!
 //! Every message that leaves has been checked: its CRC covers body, key and headers, and stands in the entry's meta, which
-//! has a CRC of its own.
+//! has a CRC of its own. One that cannot be read costs nobody but itself: its neighbours are read, and it is named.
 
 use crate::api::{Delivery, MessageRef};
 use crate::codec::{self, Unreadable};
-use crate::replica::{AppliedEntry, Lookup};
+use crate::replica::{AppliedEntry, LookedUp, Lookup};
 use bytes::Bytes;
 use raftqueue_queue::{Candidate, Command, MessageMeta, TopicId};
 use raftqueue_raft::Index;
@@ -116,7 +116,8 @@ struct Cursor {
     topic: TopicId,
     first_offset: u64,
     block: Block,
-    messages: Arc<[MessageMeta]>,
+    /// What is known of its messages, or why nothing is.
+    messages: Result<Arc<[MessageMeta]>, Unreadable>,
     bodies: Option<Bytes>,
     /// The next message and the bytes before it.
     next: (usize, u64),
@@ -135,13 +136,14 @@ impl Cursor {
     }
 
     /// A message of this block. Cheapest in rising order.
-    fn find(&mut self, offset: u64) -> Found {
+    fn find(&mut self, offset: u64) -> Result<Found, Unreadable> {
+        let messages = self.messages.as_ref().map_err(Clone::clone)?;
         let at = usize::try_from(offset - self.first_offset).expect("within the block");
         let (from, mut position) = if at >= self.next.0 { self.next } else { (0, self.block.position) };
-        position += self.messages[from..at].iter().map(|message| u64::from(message.size)).sum::<u64>();
-        let message = self.messages[at];
+        position += messages[from..at].iter().map(|message| u64::from(message.size)).sum::<u64>();
+        let message = messages[at];
         self.next = (at + 1, position + u64::from(message.size));
-        Found { message, position }
+        Ok(Found { message, position })
     }
 }
 
@@ -151,14 +153,34 @@ pub struct Located {
     messages: Vec<MessageRef>,
     /// The blocks that the messages are in, in the order in which they are met.
     blocks: Vec<(TopicId, u64, Block)>,
+    /// Those that stand nowhere.
+    nowhere: Vec<Lost>,
 }
 
 impl Located {
-    /// The messages, in the order asked for.
+    /// The messages that stand somewhere, in the order asked for.
     #[must_use]
     pub fn messages(&self) -> &[MessageRef] {
         &self.messages
     }
+}
+
+/// A message that cannot be read here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The message.
+    pub message: MessageRef,
+    /// Why.
+    pub why: Unreadable,
+}
+
+/// What was read of the messages that were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Those that could be read, in the order asked for.
+    pub deliveries: Vec<Delivery>,
+    /// Those that could not.
+    pub lost: Vec<Lost>,
 }
 
 impl Bodies {
@@ -237,68 +259,89 @@ impl Bodies {
         map.block(topic, offset).ok().map(|(_, block)| block.published_ms)
     }
 
-    /// Size and deadline of messages; those that cannot be found are left out, and logged. `None` if that would take a
-    /// read of the disk and `may_block` is false.
+    /// Size and deadline of messages, and which could not be found; what is lost is logged, a block at a time. `None` if
+    /// that would take a read of the disk and `may_block` is false.
     #[must_use]
-    pub fn look_up(&self, lookup: &Lookup, may_block: bool) -> Option<Vec<Candidate>> {
-        let mut candidates = Vec::with_capacity(lookup.offsets.len());
+    pub fn look_up(&self, lookup: &Lookup, may_block: bool) -> Option<LookedUp> {
+        let mut looked_up = LookedUp { found: Vec::with_capacity(lookup.offsets.len()), missing: Vec::new() };
         let mut cursor: Option<Cursor> = None;
+        let mut bytes = 0;
         for &offset in &lookup.offsets {
             if !cursor.as_ref().is_some_and(|cursor| cursor.holds(lookup.topic, offset)) {
                 let found = {
                     let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
                     map.block(lookup.topic, offset)
                 };
-                let opened = match found {
-                    Ok((first, block)) => self.open(lookup.topic, first, block, may_block)?,
-                    Err(unreadable) => Err(unreadable),
-                };
-                cursor = match opened {
-                    Ok(opened) => Some(opened),
+                cursor = match found {
+                    Ok((first, block)) => Some(self.open(lookup.topic, first, block, may_block)?),
                     Err(unreadable) => {
                         tracing::error!(topic = lookup.topic.0, offset, %unreadable, "message not found");
+                        looked_up.missing.push(offset);
                         continue;
                     }
                 };
+                if let Some(Err(unreadable)) = cursor.as_ref().map(|cursor| cursor.messages.as_ref()) {
+                    tracing::error!(topic = lookup.topic.0, offset, %unreadable, "messages not found");
+                }
             }
             let cursor = cursor.as_mut().expect("just opened");
-            let Found { message, .. } = cursor.find(offset);
+            let Ok(found) = cursor.find(offset) else {
+                looked_up.missing.push(offset);
+                continue;
+            };
+            let Found { message, .. } = found;
+            if let Some(bytes_max) = lookup.takes_bytes_max {
+                // No more than the answer holds: the others stay, whatever is wrong with them.
+                let size = codec::content_bytes(message.size);
+                if bytes + size > bytes_max && !looked_up.found.is_empty() {
+                    break;
+                }
+                if cursor.bodies.is_none() && !may_block {
+                    return None;
+                }
+                if let Err(unreadable) = self.record(cursor, &found) {
+                    tracing::error!(topic = lookup.topic.0, offset, %unreadable, "message not taken");
+                    looked_up.missing.push(offset);
+                    continue;
+                }
+                bytes += size;
+            }
             let deadline_ms = message.deadline_ms(cursor.block.published_ms);
-            candidates.push(Candidate { offset, size: message.size, deadline_ms });
+            looked_up.found.push(Candidate { offset, size: message.size, deadline_ms });
         }
-        Some(candidates)
+        Some(looked_up)
     }
 
     /// Notes where messages stand, so that they can be read although they are forgotten in between: a popped message is
     /// gone from the queue before its reader has it. Called on the driver, with the reply that names them.
-    ///
-    /// # Errors
-    /// [`Unreadable`] if one stands nowhere in this log.
-    pub fn locate(&self, messages: Vec<MessageRef>) -> Result<Located, Unreadable> {
+    #[must_use]
+    pub fn locate(&self, messages: Vec<MessageRef>) -> Located {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        let mut blocks: Vec<(TopicId, u64, Block)> = Vec::new();
-        for message in &messages {
+        let mut located = Located { messages, blocks: Vec::new(), nowhere: Vec::new() };
+        let Located { messages, blocks, nowhere } = &mut located;
+        messages.retain(|message| {
             let (topic, offset) = (TopicId(message.id.topic), message.id.offset);
-            if !blocks.last().is_some_and(|(t, first, block)| *t == topic && block.holds(*first, offset)) {
-                let (first, block) = map.block(topic, offset)?;
-                blocks.push((topic, first, block));
+            if blocks.last().is_some_and(|(t, first, block)| *t == topic && block.holds(*first, offset)) {
+                return true;
             }
-        }
-        Ok(Located { messages, blocks })
+            match map.block(topic, offset) {
+                Ok((first, block)) => blocks.push((topic, first, block)),
+                Err(why) => {
+                    nowhere.push(Lost { message: message.clone(), why });
+                    return false;
+                }
+            }
+            true
+        });
+        located
     }
 
-    /// The located messages, in the order asked for, up to `bytes_max` but at least one. `None` if that would take a read
-    /// of the disk and `may_block` is false.
-    ///
-    /// # Errors
-    /// [`Unreadable`] if one is not in the log or fails its CRC: none is returned then.
-    pub fn read(
-        &self,
-        located: &Located,
-        bytes_max: usize,
-        may_block: bool,
-    ) -> Option<Result<Vec<Delivery>, Unreadable>> {
-        let mut deliveries = Vec::with_capacity(located.messages.len());
+    /// The located messages, in the order asked for, up to `bytes_max` but at least one, and those before them that could
+    /// not be read. `None` if that would take a read of the disk and `may_block` is false.
+    #[must_use]
+    pub fn read(&self, located: &Located, bytes_max: usize, may_block: bool) -> Option<Readings> {
+        let deliveries = Vec::with_capacity(located.messages.len());
+        let mut readings = Readings { deliveries, lost: located.nowhere.clone() };
         let mut blocks = located.blocks.iter();
         let mut cursor: Option<Cursor> = None;
         let mut bytes = 0;
@@ -308,24 +351,25 @@ impl Bodies {
                 Some(same) => cursor.insert(same),
                 None => {
                     let (topic, first, block) = *blocks.next().expect("every message was located");
-                    match self.open(topic, first, block, may_block)? {
-                        Ok(opened) => cursor.insert(opened),
-                        Err(unreadable) => return Some(Err(unreadable)),
-                    }
+                    cursor.insert(self.open(topic, first, block, may_block)?)
                 }
             };
-            let found = cursor.find(offset);
-            bytes += codec::content_bytes(found.message.size);
-            if bytes > bytes_max && !deliveries.is_empty() {
-                break;
-            }
-            if cursor.bodies.is_none() && !may_block {
-                return None;
-            }
-            let record =
-                self.record(cursor, &found).and_then(|record| codec::read_record(&record, found.message.crc));
+            let record = match cursor.find(offset) {
+                Ok(found) => {
+                    let size = codec::content_bytes(found.message.size);
+                    if bytes + size > bytes_max && !readings.deliveries.is_empty() {
+                        break;
+                    }
+                    if cursor.bodies.is_none() && !may_block {
+                        return None;
+                    }
+                    bytes += size;
+                    self.record(cursor, &found).inspect_err(|_| bytes -= size)
+                }
+                Err(why) => Err(why),
+            };
             match record {
-                Ok(codec::Record { body, body_crc, key, headers }) => deliveries.push(Delivery {
+                Ok(codec::Record { body, body_crc, key, headers }) => readings.deliveries.push(Delivery {
                     message: message.clone(),
                     published_ms: cursor.block.published_ms,
                     body,
@@ -333,20 +377,14 @@ impl Bodies {
                     key,
                     headers,
                 }),
-                Err(unreadable) => return Some(Err(unreadable)),
+                Err(why) => readings.lost.push(Lost { message: message.clone(), why }),
             }
         }
-        Some(Ok(deliveries))
+        Some(readings)
     }
 
     /// Opens a block: its messages and, if they are in memory, its bodies.
-    fn open(
-        &self,
-        topic: TopicId,
-        first_offset: u64,
-        block: Block,
-        may_block: bool,
-    ) -> Option<Result<Cursor, Unreadable>> {
+    fn open(&self, topic: TopicId, first_offset: u64, block: Block, may_block: bool) -> Option<Cursor> {
         let (known, bodies) = {
             let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
             let recent = map.recent.get(&block.index);
@@ -359,21 +397,15 @@ impl Bodies {
             None if !may_block => return None,
             None => self.load(block.index),
         };
-        Some(entry.and_then(|entry| {
+        let messages = entry.and_then(|entry| {
             let messages =
                 entry.iter().find(|(command, _)| *command == block.command).map(|(_, messages)| messages);
             match messages {
-                Some(messages) if messages.len() == block.count as usize => Ok(Cursor {
-                    topic,
-                    first_offset,
-                    block,
-                    messages: Arc::clone(messages),
-                    bodies,
-                    next: (0, block.position),
-                }),
+                Some(messages) if messages.len() == block.count as usize => Ok(Arc::clone(messages)),
                 _ => Err(Unreadable(format!("entry {} is not the one that was applied", block.index))),
             }
-        }))
+        });
+        Some(Cursor { topic, first_offset, block, messages, bodies, next: (0, block.position) })
     }
 
     /// Reads an entry's meta back.
@@ -401,20 +433,24 @@ impl Bodies {
         Ok(messages)
     }
 
-    fn record(&self, cursor: &Cursor, found: &Found) -> Result<Bytes, Unreadable> {
+    /// A message's record, checked.
+    fn record(&self, cursor: &Cursor, found: &Found) -> Result<codec::Record, Unreadable> {
         let (position, size) = (found.position, found.message.size as usize);
         let index = cursor.block.index;
-        match &cursor.bodies {
+        let record = match &cursor.bodies {
             Some(bodies) => {
                 let start = usize::try_from(position).expect("bodies are limited");
                 let end = start + size;
                 if end > bodies.len() {
                     return Err(Unreadable(format!("entry {index} has {} bytes, not {end}", bodies.len())));
                 }
-                Ok(bodies.slice(start..end))
+                bodies.slice(start..end)
             }
-            None => self.reader.0.bodies(index, position, size).map_err(|error| unreadable(index, &error)),
-        }
+            None => {
+                self.reader.0.bodies(index, position, size).map_err(|error| unreadable(index, &error))?
+            }
+        };
+        codec::read_record(&record, found.message.crc)
     }
 }
 

@@ -4,7 +4,7 @@
 //! What it performs: writes go to the log's thread ([`crate::storage`]), messages to the transport, reads of the disk to
 //! blocking threads whose answers come back as events, replies to the callers. All of it leaves without waiting.
 
-use crate::api::{Failure, Reason, Request, Response};
+use crate::api::{Failure, MessageRef, Reason, Request, Response};
 use crate::bodies::{Bodies, Located};
 use crate::forming::{Forming, LogStanding};
 use crate::handle::{LocalStatus, Role};
@@ -81,6 +81,8 @@ pub(crate) enum Order {
     Calls(Vec<NewCall>),
     /// The caller has gone.
     Cancel(CallId),
+    /// Messages of an answer cannot be read here; those that were leased are heard of by nobody.
+    Unreadable { messages: Vec<MessageRef>, are_leased: bool },
     /// Give leadership away, if this node has it.
     HandOver,
     /// End.
@@ -276,6 +278,9 @@ impl Driver {
                 self.replies.remove(&id);
                 self.handle(Event::Cancel(id));
             }
+            Order::Unreadable { messages, are_leased } => {
+                self.handle(Event::MessagesUnreadable { messages, are_leased });
+            }
             Order::HandOver => self.handle(Event::HandOver),
             Order::Stop => self.ended = Some(Ended::Stopped),
         }
@@ -384,7 +389,7 @@ impl Driver {
         }
         for (id, result) in replies {
             if let Some(reply) = self.replies.remove(&id) {
-                let result = result.and_then(|response| self.locate(response));
+                let result = result.map(|response| self.locate(response));
                 // The caller may have gone.
                 let _ = reply.send(result);
             }
@@ -419,12 +424,11 @@ impl Driver {
         }
     }
 
-    fn locate(&self, response: Response) -> Result<Replied, Failure> {
-        let Response::Messages(messages) = response else { return Ok(Replied::Response(response)) };
-        self.parts.bodies.locate(messages).map(Replied::Messages).map_err(|unreadable| {
-            tracing::error!(%unreadable, "a message is in the queue but not in the log");
-            Failure::unknown(Reason::DataUnreadable, unreadable.to_string())
-        })
+    fn locate(&self, response: Response) -> Replied {
+        match response {
+            Response::Messages(messages) => Replied::Messages(self.parts.bodies.locate(messages)),
+            response => Replied::Response(response),
+        }
     }
 
     /// Reads the disk on another thread; the answer comes back as an event.

@@ -3,7 +3,7 @@
 mod passing;
 
 use crate::api::{Failure, Outcome, Reason, Request, Response};
-use crate::bodies::{Bodies, Located};
+use crate::bodies::{Bodies, Located, Lost, Readings};
 use crate::discovery::describe;
 use crate::driver::{Leadership, NewCall, Order, Replied};
 use crate::entropy;
@@ -16,7 +16,7 @@ use passing::Passed;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,6 +47,11 @@ const CONNECT_MAX: Duration = Duration::from_millis(200);
 /// How long a leader that was replaced may take to answer the calls that it had.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
+/// How often a receive is begun again because nothing of what it got can be read.
+const UNREADABLE_ROUNDS_MAX: usize = 10;
+/// Pops whose failure is remembered.
+const FAILED_POPS_MAX: usize = 1_024;
+
 /// A node, as its edges use it.
 #[derive(Clone)]
 pub struct NodeService {
@@ -64,6 +69,8 @@ struct Inner {
     next_call: AtomicU64,
     /// Connections for calls that are passed on, by peer. However many calls want one, one of them makes it.
     channels: Mutex<BTreeMap<NodeId, Way>>,
+    /// Request ids of pops that were not answered because a part of them could not be read.
+    failed_pops: Mutex<VecDeque<u128>>,
     stopping: AtomicBool,
     /// How long a call waits for a leader before it is told that there is none.
     leader_wait: Duration,
@@ -121,6 +128,7 @@ impl NodeService {
                 // Other nodes know calls by these numbers, too, and must not take this process for an earlier one.
                 next_call: AtomicU64::new((entropy::random() >> 1).max(1)),
                 channels: Mutex::default(),
+                failed_pops: Mutex::default(),
                 stopping: AtomicBool::new(false),
                 leader_wait: LEADER_WAIT.max(LEADER_WAIT_ELECTIONS * election_timeout),
             }),
@@ -154,11 +162,35 @@ impl NodeService {
     }
 
     /// Asks this node's own driver.
-    async fn ask_driver(&self, request: Request, deadline: Instant) -> Result<Answer, Failure> {
-        let bytes_max = match &request {
+    async fn ask_driver(&self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
+        let bytes_max = match request {
             Request::Peek { bytes_max, .. } => *bytes_max,
             _ => usize::MAX,
         };
+        for _ in 0..UNREADABLE_ROUNDS_MAX {
+            match self.ask_once(request.clone(), deadline).await? {
+                Replied::Messages(located) => {
+                    if let Some(answer) = self.read(request, located, bytes_max).await {
+                        return answer;
+                    }
+                }
+                Replied::Response(Response::Cluster(mut cluster)) => {
+                    let local = self.inner.status.borrow().clone();
+                    cluster.cluster_id.clone_from(&local.cluster_id);
+                    for member in &mut cluster.members {
+                        if let Some(known) = local.members.iter().find(|known| known.id == member.id) {
+                            member.client_address.clone_from(&known.client_address);
+                        }
+                    }
+                    return Ok(Answer::Response(Response::Cluster(cluster)));
+                }
+                Replied::Response(response) => return Ok(Answer::Response(response)),
+            }
+        }
+        Err(unreadable(Outcome::NotDone, "the messages that were to be received cannot be read here"))
+    }
+
+    async fn ask_once(&self, request: Request, deadline: Instant) -> Result<Replied, Failure> {
         let id = CallId(self.inner.next_call.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
         let order = Order::Call(NewCall { id, request, deadline, reply });
@@ -168,20 +200,7 @@ impl NodeService {
         let mut guard = CancelOnDrop { id, orders: &self.inner.orders, armed: true };
         let result = answer.await;
         guard.armed = false;
-        match result.unwrap_or_else(|_| Err(stopped()))? {
-            Replied::Messages(located) => self.read(located, bytes_max).await,
-            Replied::Response(Response::Cluster(mut cluster)) => {
-                let local = self.inner.status.borrow().clone();
-                cluster.cluster_id.clone_from(&local.cluster_id);
-                for member in &mut cluster.members {
-                    if let Some(known) = local.members.iter().find(|known| known.id == member.id) {
-                        member.client_address.clone_from(&known.client_address);
-                    }
-                }
-                Ok(Answer::Response(Response::Cluster(cluster)))
-            }
-            Replied::Response(response) => Ok(Answer::Response(response)),
-        }
+        result.unwrap_or_else(|_| Err(stopped()))
     }
 
     /// Hands calls to this node's own driver.
@@ -212,23 +231,71 @@ impl NodeService {
         answers
     }
 
-    async fn read(&self, located: Located, bytes_max: usize) -> Result<Answer, Failure> {
+    /// The messages of an answer, as far as they can be read: what is wrong with one takes no other with it. `None` if
+    /// nothing could be, and the call is to begin again: what it leased goes back, and others may be behind.
+    async fn read(
+        &self,
+        request: &Request,
+        located: Located,
+        bytes_max: usize,
+    ) -> Option<Result<Answer, Failure>> {
         let bodies = self.inner.bodies.get().expect("a driver that answers has its bodies");
-        let deliveries = match bodies.read(&located, bytes_max, false) {
-            Some(deliveries) => deliveries,
+        let readings = match bodies.read(&located, bytes_max, false) {
+            Some(readings) => readings,
             None => {
                 let bodies = Arc::clone(bodies);
-                tokio::task::spawn_blocking(move || {
+                let reading = tokio::task::spawn_blocking(move || {
                     bodies.read(&located, bytes_max, true).expect("it may block")
-                })
-                .await
-                .map_err(|_| Failure::unknown(Reason::ShuttingDown, "the node stopped while reading"))?
+                });
+                match reading.await {
+                    Ok(readings) => readings,
+                    Err(_) => {
+                        let text = "the node stopped while reading";
+                        return Some(Err(Failure::unknown(Reason::ShuttingDown, text)));
+                    }
+                }
             }
         };
-        deliveries.map(Answer::Deliveries).map_err(|unreadable| {
-            tracing::error!(%unreadable, "a message cannot be read");
-            Failure::unknown(Reason::DataUnreadable, format!("a message cannot be read here: {unreadable}"))
-        })
+        let Readings { deliveries, lost } = readings;
+        if lost.is_empty() {
+            return Some(Ok(Answer::Deliveries(deliveries)));
+        }
+        let text = self.tell_unreadable(request, lost);
+        match request {
+            Request::Receive { .. } if deliveries.is_empty() => None,
+            // Its repeat may find a leader that reads all of it; one that fails again is given what there is.
+            Request::Pop { request_id: Some(request_id), .. } if self.is_first_failure(*request_id) => {
+                Some(Err(unreadable(Outcome::Unknown, &text)))
+            }
+            Request::Pop { .. } if deliveries.is_empty() => Some(Err(unreadable(Outcome::Unknown, &text))),
+            _ if deliveries.is_empty() => Some(Err(unreadable(Outcome::NotDone, &text))),
+            _ => Some(Ok(Answer::Deliveries(deliveries))),
+        }
+    }
+
+    /// Tells the driver, and the log, of messages that could not be read; returns what can be said of them.
+    fn tell_unreadable(&self, request: &Request, lost: Vec<Lost>) -> String {
+        let (count, first) = (lost.len(), &lost[0]);
+        let text = format!("{count} messages cannot be read here; of the first: {}", first.why);
+        tracing::error!(topic = first.message.id.topic, offset = first.message.id.offset, "{text}");
+        let messages = lost.into_iter().map(|lost| lost.message).collect();
+        let are_leased = matches!(request, Request::Receive { .. });
+        // A driver that is too busy to take it: the leases end by themselves.
+        let _ = self.inner.orders.try_send(Order::Unreadable { messages, are_leased });
+        text
+    }
+
+    /// True the first time that a pop of this id could not be answered in full.
+    fn is_first_failure(&self, request_id: u128) -> bool {
+        let mut failed = self.inner.failed_pops.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.contains(&request_id) {
+            return false;
+        }
+        if failed.len() >= FAILED_POPS_MAX {
+            failed.pop_front();
+        }
+        failed.push_back(request_id);
+        true
     }
 
     /// Passes a call on to the leader.
@@ -355,6 +422,10 @@ impl Drop for Driven {
     }
 }
 
+fn unreadable(outcome: Outcome, text: &str) -> Failure {
+    Failure { outcome, ..Failure::not_done(Reason::DataUnreadable, text).retry_after_ms(1_000) }
+}
+
 fn stopped() -> Failure {
     Failure::unknown(Reason::ShuttingDown, "the node stopped before the call was done")
 }
@@ -381,7 +452,7 @@ impl NodeService {
             reached.mark_unchanged();
             let begun = Instant::now();
             let attempt = match now.leader {
-                Some(_) if now.is_own => Forwarded::Ended(self.ask_driver(request.clone(), deadline).await),
+                Some(_) if now.is_own => Forwarded::Ended(self.ask_driver(&request, deadline).await),
                 _ if forwarded => {
                     return Err(Failure::not_done(Reason::NotLeader, "this node does not lead (any more)"));
                 }

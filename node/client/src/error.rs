@@ -100,6 +100,8 @@ fn is_passing(reason: v1::Reason) -> bool {
             | R::DeadlineExceeded
             | R::ForwardingBroken
             | R::ShuttingDown
+            // Another node may read it, and takes the lead where it can.
+            | R::DataUnreadable
     )
 }
 

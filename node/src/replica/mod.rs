@@ -21,11 +21,12 @@ mod propose;
 mod reads;
 mod receive;
 mod reply;
+mod unread;
 
 pub use calls::CallId;
 pub use clock::Now;
 
-use crate::api::{ClusterInfo, Failure, MemberInfo, Reason, Request, Response};
+use crate::api::{ClusterInfo, Failure, MemberInfo, MessageRef, Reason, Request, Response};
 use calls::{Call, HeldTransfer, Stage};
 use clock::Clock;
 use expiry::Deadlines;
@@ -39,6 +40,7 @@ use reads::Reads;
 use receive::Receives;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use unread::Unread;
 
 /// Election timeouts for which a node that could not read its log neither leads, if others can, nor campaigns.
 const UNREADABLE_ELECTIONS: u32 = 4;
@@ -138,8 +140,15 @@ pub enum Event {
     },
     /// The client of a call has gone; it needs no reply, and is dropped if it was not proposed.
     Cancel(CallId),
-    /// Answer to a [`Lookup`]: those of its messages that could be found, in the order asked for.
-    LookedUp(LookupId, Vec<raftqueue_queue::Candidate>),
+    /// Answer to a [`Lookup`].
+    LookedUp(LookupId, LookedUp),
+    /// Messages of an answer could not be read here.
+    MessagesUnreadable {
+        /// The messages.
+        messages: Vec<MessageRef>,
+        /// The call has leased them, and nobody hears of that: they go back.
+        are_leased: bool,
+    },
     /// The process is about to stop: hand leadership over, if this node leads.
     HandOver,
 }
@@ -168,6 +177,18 @@ pub struct Lookup {
     pub topic: TopicId,
     /// The messages.
     pub offsets: Vec<u64>,
+    /// They are to be taken for good, so many bytes of them at most but at least one: what cannot be read counts as not
+    /// found. Else only their places are looked at, not their bodies.
+    pub takes_bytes_max: Option<usize>,
+}
+
+/// What a [`Lookup`] has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LookedUp {
+    /// Those of its messages that could be found, in the order asked for.
+    pub found: Vec<raftqueue_queue::Candidate>,
+    /// Those that could not.
+    pub missing: Vec<u64>,
 }
 
 /// Where the messages of one publish stand in the log. Local to a node.
@@ -310,6 +331,7 @@ pub struct Replica {
     in_flight: usize,
     reads: Reads,
     receives: Receives,
+    unread: Unread,
     deadlines: Deadlines,
     /// Topics that messages left since the last look.
     shrunk: BTreeSet<TopicId>,
@@ -351,6 +373,7 @@ impl Replica {
             in_flight: 0,
             reads: Reads::default(),
             receives: Receives::default(),
+            unread: Unread::default(),
             deadlines: Deadlines::default(),
             shrunk: BTreeSet::new(),
             loaded: VecDeque::new(),
@@ -414,7 +437,10 @@ impl Replica {
             Event::PeerGone(id) => self.raft.step(RaftEvent::PeerGone(id)),
             Event::Call { id, request, deadline_ms } => self.on_call(id, request, deadline_ms),
             Event::Cancel(id) => self.cancel(id),
-            Event::LookedUp(id, found) => self.on_looked_up(id, found),
+            Event::LookedUp(id, looked_up) => self.on_looked_up(id, looked_up),
+            Event::MessagesUnreadable { messages, are_leased } => {
+                self.on_messages_unreadable(&messages, are_leased);
+            }
             Event::HandOver => {
                 if let Some(to) = self.raft.best_successor() {
                     // Refused only while another hand-over is under way, which is as good.
@@ -496,7 +522,8 @@ impl Replica {
             in_flight: self.in_flight,
             reads: self.reads.outstanding(),
             lookups,
-            set_aside,
+            // What cannot be read rests; nothing is under way with it.
+            set_aside: set_aside.saturating_sub(self.unread.count()),
             in_line,
             loaded: self.loaded.len() + usize::from(self.loading_to_apply),
             uncommitted_bytes: self.raft.status().uncommitted_bytes,
@@ -510,6 +537,7 @@ impl Replica {
         }
         self.raft.step(RaftEvent::Tick);
         self.expire_calls();
+        self.try_unread_again();
         self.end_waits();
         self.propose_time();
         self.leave_full_disk();
@@ -570,6 +598,7 @@ impl Replica {
             self.deadlines.time_applied();
             self.reads.clear();
             self.receives.clear();
+            self.unread.leave();
             let dropped: Vec<CallId> = self
                 .calls
                 .iter()

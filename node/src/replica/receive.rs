@@ -8,7 +8,8 @@
 use super::calls::{CallId, Stage};
 use super::expiry::Block;
 use super::mutants::{self, Mutant};
-use super::{Lookup, LookupId, Replica};
+use super::unread;
+use super::{LookedUp, Lookup, LookupId, Replica};
 use crate::api::{Failure, Reason, Request, Response};
 use crate::codec;
 use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, SubscriptionId, TopicId};
@@ -83,7 +84,12 @@ impl Receives {
         });
     }
 
-    fn give_back(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
+    /// Keeps messages out of what is offered, until they are given back.
+    pub(super) fn keep_aside(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
+        self.aside.entry(place).or_default().extend(offsets);
+    }
+
+    pub(super) fn give_back(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
         let Some(aside) = self.aside.get_mut(&place) else { return };
         for offset in offsets {
             aside.remove(&offset);
@@ -111,12 +117,14 @@ impl Replica {
             self.receives.aside.entry(plan.place).or_default().extend(&offsets);
             self.call_mut(id).stage = Stage::LookingUp;
             let purpose = Purpose::Receive { call: id, place: plan.place, offsets: offsets.clone() };
-            return self.look_up(plan.place.0, offsets, purpose);
+            let takes = matches!(self.calls[&id].request, Some(Request::Pop { .. })).then_some(plan.bytes_max);
+            return self.look_up_for(plan.place.0, offsets, purpose, takes);
         }
-        let something_aside = self.receives.aside.contains_key(&plan.place);
-        if something_aside || self.now.mono_ms < self.call_mut(id).wait_until_ms {
+        if self.is_something_offered(plan.place) || self.now.mono_ms < self.call_mut(id).wait_until_ms {
             self.call_mut(id).stage = Stage::Waiting;
             self.receives.waiting.entry(plan.place).or_default().push_back(id);
+        } else if confirmed && self.unread.is_any_at(plan.place) {
+            self.answer(id, Err(unread::failure()));
         } else if confirmed {
             self.answer(id, Ok(Response::Messages(Vec::new())));
         } else {
@@ -160,11 +168,27 @@ impl Replica {
         }
     }
 
+    /// True if a call is offered messages there that may come back.
+    fn is_something_offered(&self, place: Place) -> bool {
+        let aside = self.receives.aside.get(&place).map_or(0, BTreeSet::len);
+        aside > self.unread.count_at(place)
+    }
+
     fn look_up(&mut self, topic: TopicId, offsets: Vec<u64>, purpose: Purpose) {
+        self.look_up_for(topic, offsets, purpose, None);
+    }
+
+    fn look_up_for(
+        &mut self,
+        topic: TopicId,
+        offsets: Vec<u64>,
+        purpose: Purpose,
+        takes_bytes_max: Option<usize>,
+    ) {
         self.receives.last_lookup += 1;
         let id = LookupId(self.receives.last_lookup);
         self.receives.lookups.insert(id, purpose);
-        self.actions.lookups.push(Lookup { id, topic, offsets });
+        self.actions.lookups.push(Lookup { id, topic, offsets, takes_bytes_max });
     }
 
     /// Looks up messages whose time may be over.
@@ -172,10 +196,11 @@ impl Replica {
         self.look_up(block.1, offsets, Purpose::Overdue { block });
     }
 
-    pub(super) fn on_looked_up(&mut self, id: LookupId, found: Vec<Candidate>) {
+    pub(super) fn on_looked_up(&mut self, id: LookupId, looked_up: LookedUp) {
+        let LookedUp { found, missing } = looked_up;
         match self.receives.lookups.remove(&id) {
             Some(Purpose::Receive { call, place, offsets }) => {
-                self.on_candidates(call, place, offsets, found);
+                self.on_candidates(call, place, offsets, found, &missing);
             }
             Some(Purpose::Dead { call }) => self.on_dead(call, &found),
             Some(Purpose::Overdue { block }) => self.on_overdue(block, found),
@@ -183,28 +208,32 @@ impl Replica {
         }
     }
 
-    fn on_candidates(&mut self, id: CallId, place: Place, offsets: Vec<u64>, mut found: Vec<Candidate>) {
+    fn on_candidates(
+        &mut self,
+        id: CallId,
+        place: Place,
+        offsets: Vec<u64>,
+        mut found: Vec<Candidate>,
+        missing: &[u64],
+    ) {
+        // What was purged or has died since it was chosen cannot be found, and is not missed.
+        let subscription = self.state.subscription(place.0, place.1);
+        let is_wanted = |offset: &u64| {
+            subscription.is_some_and(|subscription| subscription.is_ready(*offset))
+                || mutants::is(Mutant::GoneIsUnreadable)
+        };
+        let missing: Vec<u64> = missing.iter().copied().filter(is_wanted).collect();
+        self.keep_unread(place, missing);
         if !self.calls.get(&id).is_some_and(|call| call.stage == Stage::LookingUp) {
-            return self.receives.give_back(place, offsets.into_iter());
+            return self.give_back_offered(place, offsets.into_iter());
         }
         if found.is_empty() {
-            // What was purged or has died since it was chosen cannot be found, and is not missed.
-            let still_wanted = self
-                .state
-                .subscription(place.0, place.1)
-                .is_some_and(|subscription| offsets.iter().any(|offset| subscription.is_ready(*offset)));
-            self.receives.give_back(place, offsets.into_iter());
-            if !still_wanted && !mutants::is(Mutant::GoneIsUnreadable) {
-                return self.try_receive(id, false);
-            }
-            return self.refuse(
-                id,
-                Reason::DataUnreadable,
-                "the oldest messages of this topic cannot be read here",
-            );
+            // Others may be behind those.
+            self.give_back_offered(place, offsets.into_iter());
+            return self.try_receive(id, false);
         }
         let Ok(plan) = self.plan(id) else {
-            self.receives.give_back(place, offsets.into_iter());
+            self.give_back_offered(place, offsets.into_iter());
             // The topic has gone meanwhile, as far as is known here: said only once a read confirms it.
             return self.try_receive(id, false);
         };
@@ -218,7 +247,7 @@ impl Replica {
             .count();
         found.truncate(fitting.max(1));
         let taken: BTreeSet<u64> = found.iter().map(|candidate| candidate.offset).collect();
-        self.receives.give_back(place, offsets.into_iter().filter(|offset| !taken.contains(offset)));
+        self.give_back_offered(place, offsets.into_iter().filter(|offset| !taken.contains(offset)));
         let (topic, subscription) = place;
         match self.calls[&id].request {
             Some(Request::Receive { lease_ms, .. }) => {
@@ -248,9 +277,15 @@ impl Replica {
         | Command::Pop { topic, subscription, candidates, .. } = command
             && self.receives.aside.contains_key(&(*topic, *subscription))
         {
-            self.receives
-                .give_back((*topic, *subscription), candidates.iter().map(|candidate| candidate.offset));
+            let offsets = candidates.iter().map(|candidate| candidate.offset);
+            self.give_back_offered((*topic, *subscription), offsets);
         }
+    }
+
+    /// The same for offsets; what cannot be read here stays aside.
+    fn give_back_offered(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
+        let unread = &self.unread;
+        self.receives.give_back(place, offsets.filter(|offset| !unread.is_kept(place, *offset)));
     }
 
     /// Lets calls that wait try again where something changed.
@@ -286,7 +321,7 @@ impl Replica {
             .flatten()
             .filter(|id| self.calls.get(id).is_some_and(|call| call.wait_until_ms <= now_ms))
             .filter(|id| {
-                let offered = self.plan(**id).is_ok_and(|plan| self.receives.aside.contains_key(&plan.place));
+                let offered = self.plan(**id).is_ok_and(|plan| self.is_something_offered(plan.place));
                 !offered
             })
             .copied()

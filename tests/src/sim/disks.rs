@@ -200,7 +200,7 @@ impl World {
     pub(super) fn look_up(&mut self, node: usize, lookup: Lookup) {
         let running = self.nodes[node].running();
         match running.bodies.look_up(&lookup, false) {
-            Some(found) => running.at_once.push(replica::Event::LookedUp(lookup.id, found)),
+            Some(looked_up) => running.at_once.push(replica::Event::LookedUp(lookup.id, looked_up)),
             None => {
                 self.coverage.rare(Rare::LookUpFromDisk);
                 self.read_later(node, Job::LookUp(lookup));
@@ -216,15 +216,10 @@ impl World {
         bytes_max: usize,
     ) -> Result<(), Violation> {
         let bodies = &self.nodes[node].running().bodies;
-        let first = messages[0].id;
         // Located at once, as the driver does: a popped message may be forgotten before it is read.
-        let located = match bodies.locate(messages) {
-            Ok(located) => located,
-            Err(unreadable) => return self.bodies_unreadable(node, call, first.topic, &unreadable),
-        };
+        let located = bodies.locate(messages);
         match bodies.read(&located, bytes_max, false) {
-            Some(Ok(deliveries)) => self.bodies_read(call, located.messages(), deliveries),
-            Some(Err(unreadable)) => self.bodies_unreadable(node, call, first.topic, &unreadable),
+            Some(readings) => self.bodies_read(node, call, located.messages(), readings),
             None => {
                 self.coverage.rare(Rare::BodiesFromDisk);
                 self.read_later(node, Job::Bodies { call, located, bytes_max });
@@ -277,15 +272,13 @@ impl World {
                 self.hand(node, replica::Event::LoadedToApply(entries));
             }
             Job::LookUp(lookup) => {
-                let found = running.bodies.look_up(&lookup, true).expect("it may block");
-                self.hand(node, replica::Event::LookedUp(lookup.id, found));
+                let looked_up = running.bodies.look_up(&lookup, true).expect("it may block");
+                self.hand(node, replica::Event::LookedUp(lookup.id, looked_up));
             }
             Job::Bodies { call, located, bytes_max } => {
-                let topic = located.messages()[0].id.topic;
-                match running.bodies.read(&located, bytes_max, true).expect("it may block") {
-                    Ok(deliveries) => self.bodies_read(call, located.messages(), deliveries)?,
-                    Err(_) if self.nodes[node].disk.is_crashed() => {}
-                    Err(unreadable) => self.bodies_unreadable(node, call, topic, &unreadable)?,
+                let readings = running.bodies.read(&located, bytes_max, true).expect("it may block");
+                if readings.lost.is_empty() || !self.nodes[node].disk.is_crashed() {
+                    self.bodies_read(node, call, located.messages(), readings)?;
                 }
             }
         }

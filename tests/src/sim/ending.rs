@@ -182,15 +182,14 @@ impl World {
         }
         for asked in live {
             let bodies = &self.nodes[node].running().bodies;
-            let read = bodies
-                .locate(vec![asked.clone()])
-                .and_then(|located| bodies.read(&located, usize::MAX, true).expect("it may block"));
-            match read.as_deref() {
-                Ok([delivery]) => self.check_delivery(delivery, &asked)?,
-                other => {
+            let located = bodies.locate(vec![asked.clone()]);
+            let readings = bodies.read(&located, usize::MAX, true).expect("it may block");
+            match &readings.deliveries[..] {
+                [delivery] => self.check_delivery(delivery, &asked)?,
+                _ => {
                     return Err(Violation(format!(
-                        "node {node} cannot read the live {:?}: {other:?}",
-                        asked.id
+                        "node {node} cannot read the live {:?}: {:?}",
+                        asked.id, readings.lost
                     )));
                 }
             }

@@ -10,7 +10,7 @@ use super::message::Origin;
 use super::queue_model::{Model, Status};
 use super::view;
 use bytes::Bytes;
-use raftqueue_node::api::{self, Failure, Reason, Request, Response};
+use raftqueue_node::api::{self, Failure, MessageRef, Reason, Request, Response};
 use raftqueue_node::codec;
 use raftqueue_node::replica::CallId;
 use raftqueue_queue::{
@@ -362,6 +362,13 @@ impl Oracle {
             let is_pop = matches!(request, Request::Pop { .. });
             *self.open_takes.entry((is_pop, topic.clone())).or_default() += 1;
         }
+    }
+
+    /// A leader gives these back by itself, as a receive has leased them and they cannot be read.
+    pub(super) fn may_give_back(&mut self, messages: &[MessageRef]) {
+        let leases = messages.iter().map(|message| (message.id.offset, message.token)).collect();
+        let given_back = Content::Settle("release", messages[0].id.topic, leases, String::new());
+        self.contents.entry(given_back).or_default().1 += 1;
     }
 
     fn count_possible(&mut self, request: &Request) {

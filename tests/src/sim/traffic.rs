@@ -10,7 +10,7 @@ use super::oracle::{Excuse, Verdict};
 use super::plan::{MS, Micros};
 use super::world::{Event, World};
 use raftqueue_node::api::{Delivery, Failure, MessageId, MessageRef, Outcome, Reason, Request, Response};
-use raftqueue_node::codec::Unreadable;
+use raftqueue_node::bodies::Readings;
 use raftqueue_node::replica::{self, CallId};
 use std::ops::RangeInclusive;
 
@@ -160,46 +160,49 @@ impl World {
         Ok(())
     }
 
-    /// The bodies of an answer were read.
+    /// The bodies of an answer were read, as far as they can be. They were located when it was given, so only a disk that
+    /// fails or rots excuses that one cannot; the replica is told, and what a receive leased of them goes back.
     pub(super) fn bodies_read(
-        &mut self,
-        id: CallId,
-        messages: &[MessageRef],
-        deliveries: Vec<Delivery>,
-    ) -> Result<(), Violation> {
-        let Some(call) = self.calls.get(&id) else { return Ok(()) };
-        let is_peek = matches!(call.request, Request::Peek { .. });
-        Violation::unless(is_peek || deliveries.len() == messages.len(), || {
-            format!("{} messages were read for {}", deliveries.len(), messages.len())
-        })?;
-        for (delivery, asked) in deliveries.iter().zip(messages) {
-            self.check_delivery(delivery, asked)?;
-        }
-        self.summary.deliveries += deliveries.len() as u64;
-        self.answer(id, Answer::Deliveries(deliveries));
-        Ok(())
-    }
-
-    /// The bodies of an answer could not be read. They were located when it was given, so only a disk that fails or rots
-    /// excuses that; the call has happened, and its client does not know what it got.
-    pub(super) fn bodies_unreadable(
         &mut self,
         node: usize,
         id: CallId,
-        topic: u64,
-        unreadable: &Unreadable,
+        messages: &[MessageRef],
+        readings: Readings,
     ) -> Result<(), Violation> {
-        if self.nodes[node].is_failing || self.nodes[node].is_damaged {
-            self.coverage.rare(Rare::ReadFailure);
-            let failure = Failure::unknown(Reason::DataUnreadable, unreadable.to_string());
-            self.answer(id, Answer::Failure(failure));
-            return Ok(());
-        }
+        let Readings { deliveries, lost } = readings;
         let request = self.calls.get(&id).map(|call| &call.request);
-        Err(Violation(format!(
-            "node {node} cannot read the messages of topic {topic} for call {} ({request:?}): {unreadable}",
-            id.0
-        )))
+        if let Some(first) = lost.first() {
+            Violation::unless(self.nodes[node].is_failing || self.nodes[node].is_damaged, || {
+                format!("node {node} cannot read {first:?} for call {} ({request:?})", id.0)
+            })?;
+            self.coverage.rare(Rare::ReadFailure);
+            let are_leased = matches!(request, Some(Request::Receive { .. }));
+            let messages: Vec<MessageRef> = lost.iter().map(|lost| lost.message.clone()).collect();
+            if are_leased {
+                self.oracle.may_give_back(&messages);
+            }
+            self.hand(node, replica::Event::MessagesUnreadable { messages, are_leased });
+        }
+        let Some(call) = self.calls.get(&id) else { return Ok(()) };
+        let is_peek = matches!(call.request, Request::Peek { .. });
+        Violation::unless(is_peek || deliveries.len() + lost.len() == messages.len(), || {
+            format!("{} messages were read for {}", deliveries.len(), messages.len())
+        })?;
+        let mut wanted = messages.iter();
+        for delivery in &deliveries {
+            let asked = wanted.find(|asked| **asked == delivery.message);
+            let asked = asked.ok_or_else(|| Violation(format!("{delivery:?} was not asked for, or before")))?;
+            self.check_delivery(delivery, asked)?;
+        }
+        self.summary.deliveries += deliveries.len() as u64;
+        let answer = match lost.first() {
+            Some(first) if deliveries.is_empty() => {
+                Answer::Failure(Failure::unknown(Reason::DataUnreadable, first.why.to_string()))
+            }
+            _ => Answer::Deliveries(deliveries),
+        };
+        self.answer(id, answer);
+        Ok(())
     }
 
     pub(super) fn check_delivery(&self, delivery: &Delivery, asked: &MessageRef) -> Result<(), Violation> {

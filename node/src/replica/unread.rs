@@ -1,0 +1,226 @@
+//! Messages that this node cannot read: kept out of everybody's way here, while another node may read them.
+//!
+//! A leader that meets one sets it aside for a while, so that it takes no answer with it and is not leased again and again
+//! for nobody, and gives back what was leased of it. Another node may hold the same bytes unharmed, so the leader hands
+//! over, if there is somebody to take over and everything else goes on meanwhile. It does so once for each message, and
+//! ever more rarely: one that nobody can read, or a disk full of them, must not send the lead around in circles.
+
+use super::Replica;
+use super::receive::Place;
+use crate::api::{Failure, MessageRef, Reason};
+use raftqueue_queue::{self as queue, Command, Generation, SubscriptionId, Token, TopicId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// How long such a message is not offered by this leader, in milliseconds; then it is tried again.
+const REST_MS: u64 = 10_000;
+/// Most messages that rest; beyond, the oldest are tried again at once.
+const RESTING_MAX: usize = 16_384;
+/// Ticks between such a message and the hand-over: what is given back is in an entry by then.
+const HAND_OVER_TICKS: u32 = 10;
+/// Pause between two hand-overs because of such messages, in milliseconds; it doubles each time.
+const PAUSE_MS_MIN: u64 = 60_000;
+/// The longest such pause.
+const PAUSE_MS_MAX: u64 = 64 * PAUSE_MS_MIN;
+/// Messages for which a hand-over was tried already; with so many of them it does not help.
+const TRIED_MAX: usize = 1_024;
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    /// Until when each rests, oldest first.
+    resting: VecDeque<(u64, Place, u64)>,
+    /// The same by place.
+    kept: BTreeMap<Place, BTreeSet<u64>>,
+    /// A hand-over was tried for these.
+    tried: BTreeSet<(TopicId, u64)>,
+    /// Ticks until one is tried.
+    hands_over_in: Option<u32>,
+    /// No hand-over before this moment, on the monotonic clock.
+    not_before_ms: u64,
+    pause_ms: u64,
+}
+
+impl Unread {
+    /// Messages that rest.
+    pub(super) fn count(&self) -> usize {
+        self.resting.len()
+    }
+
+    /// Messages that rest there.
+    pub(super) fn count_at(&self, place: Place) -> usize {
+        self.kept.get(&place).map_or(0, BTreeSet::len)
+    }
+
+    pub(super) fn is_any_at(&self, place: Place) -> bool {
+        self.kept.contains_key(&place)
+    }
+
+    pub(super) fn is_kept(&self, place: Place, offset: u64) -> bool {
+        self.kept.get(&place).is_some_and(|kept| kept.contains(&offset))
+    }
+
+    /// This node leads no longer: everything is tried again when it does. What was tried stays known.
+    pub(super) fn leave(&mut self) {
+        self.resting.clear();
+        self.kept.clear();
+        self.hands_over_in = None;
+    }
+
+    fn keep(&mut self, until_ms: u64, place: Place, offset: u64) {
+        if self.kept.entry(place).or_default().insert(offset) {
+            self.resting.push_back((until_ms, place, offset));
+        }
+    }
+
+    /// The next that has rested for long enough, or that there is no room for.
+    fn pop_rested(&mut self, now_ms: u64) -> Option<(Place, u64)> {
+        let (until_ms, place, offset) = *self.resting.front()?;
+        if until_ms > now_ms && self.resting.len() <= RESTING_MAX {
+            return None;
+        }
+        self.resting.pop_front();
+        if let Some(kept) = self.kept.get_mut(&place) {
+            kept.remove(&offset);
+            if kept.is_empty() {
+                self.kept.remove(&place);
+            }
+        }
+        Some((place, offset))
+    }
+
+    /// Notes that a hand-over is due, if it may help.
+    fn consider_hand_over(&mut self, now_ms: u64, place: Place, offsets: &[u64]) {
+        let room = TRIED_MAX.saturating_sub(self.tried.len());
+        let before = self.tried.len();
+        self.tried.extend(offsets.iter().take(room).map(|offset| (place.0, *offset)));
+        if self.tried.len() > before && now_ms >= self.not_before_ms && self.hands_over_in.is_none() {
+            self.hands_over_in = Some(HAND_OVER_TICKS);
+        }
+    }
+
+    /// True on the tick on which a hand-over is due.
+    fn is_hand_over_due(&mut self, now_ms: u64) -> bool {
+        let Some(ticks) = &mut self.hands_over_in else { return false };
+        *ticks -= 1;
+        if *ticks > 0 {
+            return false;
+        }
+        self.hands_over_in = None;
+        self.pause_ms = (2 * self.pause_ms).clamp(PAUSE_MS_MIN, PAUSE_MS_MAX);
+        self.not_before_ms = now_ms + self.pause_ms;
+        true
+    }
+}
+
+/// What is said where only such messages are left.
+pub(super) fn failure() -> Failure {
+    let text = format!(
+        "the messages that are left in this topic cannot be read at this node at the moment; they are kept, and tried \
+         again after {} s",
+        REST_MS / 1_000
+    );
+    Failure::not_done(Reason::DataUnreadable, text).retry_after_ms(1_000)
+}
+
+impl Replica {
+    /// Messages of an answer could not be read. Those that a call has leased go back without an attempt.
+    pub(super) fn on_messages_unreadable(&mut self, messages: &[MessageRef], are_leased: bool) {
+        if !self.raft.is_leader() {
+            return;
+        }
+        let mut places: BTreeMap<Place, Vec<&MessageRef>> = BTreeMap::new();
+        for message in messages {
+            let place = (TopicId(message.id.topic), SubscriptionId::DEFAULT);
+            places.entry(place).or_default().push(message);
+        }
+        for (place, messages) in places {
+            self.keep_unread(place, messages.iter().map(|message| message.id.offset).collect());
+            if are_leased {
+                let lease = |message: &&MessageRef| queue::LeaseId {
+                    generation: Generation(message.id.generation),
+                    offset: message.id.offset,
+                    token: Token(message.token),
+                };
+                let leases = messages.iter().map(lease).collect();
+                let (topic, subscription) = place;
+                self.enqueue(None, Command::Release { topic, subscription, leases });
+            }
+        }
+    }
+
+    /// Does not offer these for a while.
+    pub(super) fn keep_unread(&mut self, place: Place, offsets: Vec<u64>) {
+        if offsets.is_empty() {
+            return;
+        }
+        let now_ms = self.now.mono_ms;
+        self.unread.consider_hand_over(now_ms, place, &offsets);
+        for offset in &offsets {
+            self.unread.keep(now_ms + REST_MS, place, *offset);
+        }
+        self.receives.keep_aside(place, offsets.into_iter());
+        while self.unread.resting.len() > RESTING_MAX
+            && let Some((place, offset)) = self.unread.pop_rested(now_ms)
+        {
+            self.receives.give_back(place, std::iter::once(offset));
+        }
+    }
+
+    /// On a tick: offers again what has rested, and hands over where that may help.
+    pub(super) fn try_unread_again(&mut self) {
+        let now_ms = self.now.mono_ms;
+        while let Some((place, offset)) = self.unread.pop_rested(now_ms) {
+            self.receives.give_back(place, std::iter::once(offset));
+        }
+        if self.unread.is_hand_over_due(now_ms)
+            && let Some(to) = self.raft.best_successor()
+        {
+            // Refused while another hand-over is under way, which is as good; if it fails, this node leads on.
+            let _ = self.raft.transfer_leadership(to);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place = (TopicId(1), SubscriptionId::DEFAULT);
+
+    /// The minutes at which a leader hands over that meets this message at every tick for so many minutes.
+    fn hand_overs(minutes: u64, message: impl Fn(u64) -> u64) -> Vec<u64> {
+        let mut unread = Unread::default();
+        let moments = (0..minutes * 60_000).step_by(10);
+        let is_due = |now_ms: &u64| {
+            unread.consider_hand_over(*now_ms, PLACE, &[message(*now_ms)]);
+            unread.is_hand_over_due(*now_ms)
+        };
+        moments.filter(is_due).map(|now_ms| now_ms / 60_000).collect()
+    }
+
+    #[test]
+    fn a_message_that_nobody_can_read_does_not_send_the_lead_around() {
+        assert_eq!(hand_overs(60, |_| 7), [0]);
+    }
+
+    #[test]
+    fn a_disk_full_of_such_messages_is_left_ever_more_rarely() {
+        assert_eq!(hand_overs(16, |now_ms| now_ms / 1_000), [0, 1, 3, 7, 15]);
+    }
+
+    #[test]
+    fn what_rests_comes_back_and_is_bounded() {
+        let mut unread = Unread::default();
+        unread.keep(10, PLACE, 1);
+        unread.keep(20, PLACE, 2);
+        unread.keep(30, PLACE, 2);
+        assert_eq!((unread.count_at(PLACE), unread.count()), (2, 2));
+        assert_eq!(unread.pop_rested(9), None);
+        assert_eq!(unread.pop_rested(10), Some((PLACE, 1)));
+        assert!(!unread.is_kept(PLACE, 1) && unread.is_kept(PLACE, 2));
+        for offset in 0..=RESTING_MAX as u64 {
+            unread.keep(1_000, PLACE, 10 + offset);
+        }
+        assert_eq!(unread.pop_rested(11), Some((PLACE, 2)));
+    }
+}
