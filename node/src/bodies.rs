@@ -23,6 +23,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
 /// Entries read back whose messages stay known, for the next call on the same part of the log.
 const LOADED_ENTRIES_MAX: usize = 256;
+/// Bytes of bodies that are checked for a lookup where it may not block.
+const CHECKED_BYTES_MAX: usize = 64 << 10;
 /// What an entry costs in memory besides its bodies: a bound for the cache, not an exact number.
 const ENTRY_BYTES: usize = 256;
 
@@ -163,6 +165,20 @@ impl Located {
     pub fn messages(&self) -> &[MessageRef] {
         &self.messages
     }
+
+    /// Messages that stand nowhere.
+    #[cfg(test)]
+    pub(crate) fn nowhere(messages: Vec<MessageRef>) -> Self {
+        let lost = |message| Lost { message, why: Unreadable("nowhere".into()) };
+        Self { messages: Vec::new(), blocks: Vec::new(), nowhere: messages.into_iter().map(lost).collect() }
+    }
+
+    /// All messages that were asked for.
+    #[must_use]
+    pub fn into_messages(self) -> Vec<MessageRef> {
+        let nowhere = self.nowhere.into_iter().map(|lost| lost.message);
+        self.messages.into_iter().chain(nowhere).collect()
+    }
 }
 
 /// A message that cannot be read here.
@@ -260,7 +276,7 @@ impl Bodies {
     }
 
     /// Size and deadline of messages, and which could not be found; what is lost is logged, a block at a time. `None` if
-    /// that would take a read of the disk and `may_block` is false.
+    /// that would take a read of the disk, or long, and `may_block` is false.
     #[must_use]
     pub fn look_up(&self, lookup: &Lookup, may_block: bool) -> Option<LookedUp> {
         let mut looked_up = LookedUp { found: Vec::with_capacity(lookup.offsets.len()), missing: Vec::new() };
@@ -296,7 +312,8 @@ impl Bodies {
                 if bytes + size > bytes_max && !looked_up.found.is_empty() {
                     break;
                 }
-                if cursor.bodies.is_none() && !may_block {
+                let is_long = cursor.bodies.is_none() || bytes + size > CHECKED_BYTES_MAX;
+                if is_long && !may_block {
                     return None;
                 }
                 if let Err(unreadable) = self.record(cursor, &found) {
@@ -446,9 +463,7 @@ impl Bodies {
                 }
                 bodies.slice(start..end)
             }
-            None => {
-                self.reader.0.bodies(index, position, size).map_err(|error| unreadable(index, &error))?
-            }
+            None => self.reader.0.bodies(index, position, size).map_err(|error| unreadable(index, &error))?,
         };
         codec::read_record(&record, found.message.crc)
     }

@@ -81,6 +81,8 @@ pub(crate) enum Order {
     Calls(Vec<NewCall>),
     /// The caller has gone.
     Cancel(CallId),
+    /// A receive was answered with these, and its caller has gone.
+    Unheard(Vec<MessageRef>),
     /// Messages of an answer cannot be read here; those that were leased are heard of by nobody.
     Unreadable { messages: Vec<MessageRef>, are_leased: bool },
     /// Give leadership away, if this node has it.
@@ -147,7 +149,8 @@ pub(crate) struct Driver {
     start: Instant,
     /// As of the beginning of this turn.
     now: Now,
-    replies: BTreeMap<CallId, Reply>,
+    /// Where each answer goes, and whether its messages are leased.
+    replies: BTreeMap<CallId, (Reply, bool)>,
     /// Answers that were at hand; handled before anything else.
     immediate: Vec<Event>,
     disk_stalled: bool,
@@ -212,7 +215,7 @@ impl Driver {
         }
         let ended = self.ended.take().expect("just seen");
         let Driver { parts, replies, .. } = self;
-        for (_, reply) in replies {
+        for (_, (reply, _)) in replies {
             let _ = reply.send(Err(Failure::unknown(
                 Reason::ShuttingDown,
                 "the node stopped before the call was done",
@@ -278,6 +281,7 @@ impl Driver {
                 self.replies.remove(&id);
                 self.handle(Event::Cancel(id));
             }
+            Order::Unheard(messages) => self.handle(Event::AnswerUnheard(messages)),
             Order::Unreadable { messages, are_leased } => {
                 self.handle(Event::MessagesUnreadable { messages, are_leased });
             }
@@ -288,7 +292,8 @@ impl Driver {
 
     fn on_call(&mut self, call: NewCall) {
         let NewCall { id, request, deadline, reply } = call;
-        self.replies.insert(id, reply);
+        let leases = matches!(request, Request::Receive { .. });
+        self.replies.insert(id, (reply, leases));
         let deadline_ms = millis(deadline.saturating_duration_since(self.start));
         self.handle(Event::Call { id, request, deadline_ms });
     }
@@ -388,10 +393,14 @@ impl Driver {
             self.parts.bodies.applied(entry, durable);
         }
         for (id, result) in replies {
-            if let Some(reply) = self.replies.remove(&id) {
+            if let Some((reply, leases)) = self.replies.remove(&id) {
                 let result = result.map(|response| self.locate(response));
-                // The caller may have gone.
-                let _ = reply.send(result);
+                // The caller may have gone; then nobody hears of what was leased for it.
+                if let Err(Ok(Replied::Messages(located))) = reply.send(result)
+                    && leases
+                {
+                    self.immediate.push(Event::AnswerUnheard(located.into_messages()));
+                }
             }
         }
         for topic in deleted {

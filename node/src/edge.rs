@@ -1,14 +1,25 @@
 //! The way of a decoded call from an edge to the node: checked, with a deadline, and answered in any case.
 
-use crate::api::{Failure, Reason, Request};
+use crate::api::{Failure, LeaseId, Reason, Request};
 use crate::handle::{Answer, Begun, LocalStatus, Service};
 use crate::limits::{self, Limits, less_margin};
+use crate::sent::{self, Outgoing};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How much longer than its deadline a call may take before the edge answers in the node's place. The node answers in
 /// time by itself; this is for a node that does not.
 const GRACE: Duration = Duration::from_millis(50);
+
+/// How long it may take to give back what was leased for nobody.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+
+/// For whom a receive leases messages.
+pub(crate) struct Leasing {
+    topic: String,
+    subscription: String,
+    lease: Duration,
+}
 
 /// A node with the limits that its edges check.
 #[derive(Clone, Debug)]
@@ -57,6 +68,37 @@ impl<S: Service> Edge<S> {
     /// deadline, if the node works; whoever waits looks at [`overdue_after`] for one that does not.
     pub fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
         self.service.begin(requests, deadline)
+    }
+
+    /// What is needed to give back what a receive leases; `None` for any other call.
+    pub(crate) fn leasing(&self, request: &Request) -> Option<Leasing> {
+        let Request::Receive { topic, subscription, lease_ms, .. } = request else { return None };
+        let lease = self.limits.lease(*lease_ms);
+        Some(Leasing { topic: topic.clone(), subscription: subscription.clone(), lease })
+    }
+
+    /// What goes with the answer to a receive, so that its messages go back if it does not get through.
+    pub(crate) fn outgoing(&self, leasing: Option<Leasing>, answer: &Answer) -> Option<Outgoing> {
+        let (Some(Leasing { topic, subscription, lease }), Answer::Deliveries(deliveries)) =
+            (leasing, answer)
+        else {
+            return None;
+        };
+        if deliveries.is_empty() {
+            return None;
+        }
+        let leases: Vec<LeaseId> = deliveries
+            .iter()
+            .map(|delivery| LeaseId { message: delivery.message.id, token: delivery.message.token })
+            .collect();
+        let edge = self.clone();
+        Some(Outgoing::or_else(sent::patience(lease), leases.len(), move || {
+            let release = Request::Release { topic, subscription, leases };
+            // Where the process ends, the leases end by themselves; and so they do if this fails.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move { edge.call(release, GIVE_BACK).await });
+            }
+        }))
     }
 
     async fn call_as(

@@ -82,6 +82,12 @@ impl Limits {
         self.publish_bytes_max + lengths + framing + CALL_FRAMING_BYTES
     }
 
+    /// How long a lease is that is asked for so.
+    #[must_use]
+    pub fn lease(&self, lease_ms: Option<u64>) -> Duration {
+        Duration::from_millis(lease_ms.unwrap_or(self.lease_ms_default).min(queue::LEASE_MS_MAX))
+    }
+
     /// Greatest JSON body of a publish of one message, in bytes: every byte of it may be escaped as `\u00XX`.
     #[must_use]
     pub fn json_bytes_max(&self) -> usize {

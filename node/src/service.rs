@@ -2,7 +2,7 @@
 
 mod passing;
 
-use crate::api::{Failure, Outcome, Reason, Request, Response};
+use crate::api::{Failure, MessageRef, Outcome, Reason, Request, Response};
 use crate::bodies::{Bodies, Located, Lost, Readings};
 use crate::discovery::describe;
 use crate::driver::{Leadership, NewCall, Order, Replied};
@@ -90,18 +90,54 @@ enum Forwarded {
     },
 }
 
-/// Tells the driver when a caller goes away before its call is answered.
-struct CancelOnDrop<'a> {
+/// A call that the driver has. Tells it when the caller goes away.
+struct Asked<'a> {
     id: CallId,
     orders: &'a mpsc::Sender<Order>,
-    armed: bool,
+    /// Its messages are leased.
+    leases: bool,
+    answer: oneshot::Receiver<Result<Replied, Failure>>,
+    is_taken: bool,
 }
 
-impl Drop for CancelOnDrop<'_> {
+impl Future for Asked<'_> {
+    type Output = Result<Replied, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.answer).poll(context));
+        self.is_taken = true;
+        Poll::Ready(answer.unwrap_or_else(|_| Err(stopped())))
+    }
+}
+
+impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        if self.armed {
-            // A driver that is too busy to take it answers a call that nobody hears: no harm.
-            let _ = self.orders.try_send(Order::Cancel(self.id));
+        if self.is_taken {
+            return;
+        }
+        self.answer.close();
+        let order = match self.answer.try_recv() {
+            Ok(Ok(Replied::Messages(located))) if self.leases => Order::Unheard(located.into_messages()),
+            Ok(_) => return,
+            Err(_) => Order::Cancel(self.id),
+        };
+        // A driver that is too busy to take it answers a call that nobody hears, and what it leased ends by itself.
+        let _ = self.orders.try_send(order);
+    }
+}
+
+/// Messages that were leased, until their reader has them.
+struct Leased<'a> {
+    orders: &'a mpsc::Sender<Order>,
+    messages: Vec<MessageRef>,
+}
+
+impl Drop for Leased<'_> {
+    fn drop(&mut self) {
+        let messages = std::mem::take(&mut self.messages);
+        if !messages.is_empty() {
+            // As for a call that is cancelled.
+            let _ = self.orders.try_send(Order::Unheard(messages));
         }
     }
 }
@@ -193,14 +229,12 @@ impl NodeService {
     async fn ask_once(&self, request: Request, deadline: Instant) -> Result<Replied, Failure> {
         let id = CallId(self.inner.next_call.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
+        let leases = matches!(request, Request::Receive { .. });
         let order = Order::Call(NewCall { id, request, deadline, reply });
         if self.inner.orders.try_send(order).is_err() {
             return Err(overloaded());
         }
-        let mut guard = CancelOnDrop { id, orders: &self.inner.orders, armed: true };
-        let result = answer.await;
-        guard.armed = false;
-        result.unwrap_or_else(|_| Err(stopped()))
+        Asked { id, orders: &self.inner.orders, leases, answer, is_taken: false }.await
     }
 
     /// Hands calls to this node's own driver.
@@ -243,12 +277,18 @@ impl NodeService {
         let readings = match bodies.read(&located, bytes_max, false) {
             Some(readings) => readings,
             None => {
+                let leases = matches!(request, Request::Receive { .. });
+                let messages = if leases { located.clone().into_messages() } else { Vec::new() };
+                let mut leased = Leased { orders: &self.inner.orders, messages };
                 let bodies = Arc::clone(bodies);
                 let reading = tokio::task::spawn_blocking(move || {
                     bodies.read(&located, bytes_max, true).expect("it may block")
                 });
                 match reading.await {
-                    Ok(readings) => readings,
+                    Ok(readings) => {
+                        leased.messages.clear();
+                        readings
+                    }
                     Err(_) => {
                         let text = "the node stopped while reading";
                         return Some(Err(Failure::unknown(Reason::ShuttingDown, text)));
@@ -527,4 +567,36 @@ fn is_read(request: &Request) -> bool {
             | Request::Peek { .. }
             | Request::ClusterStatus
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::MessageId;
+
+    #[test]
+    fn rule_7_4_an_answer_that_its_caller_does_not_take_is_told_to_the_driver() {
+        let (orders, mut taken) = mpsc::channel(1);
+        let id = MessageId { generation: 0, topic: 1, offset: 2 };
+        let message = MessageRef { id, token: 3, attempts: 0, deadline_ms: 4, reason: String::new() };
+        let asked = |leases| {
+            let (reply, answer) = oneshot::channel();
+            (reply, Asked { id: CallId(5), orders: &orders, leases, answer, is_taken: false })
+        };
+        let answer = || Ok(Replied::Messages(Located::nowhere(vec![message.clone()])));
+        let (reply, receive) = asked(true);
+        assert!(reply.send(answer()).is_ok());
+        drop(receive);
+        assert!(matches!(taken.try_recv(), Ok(Order::Unheard(messages)) if messages == [message.clone()]));
+        // What a peek shows is leased to others.
+        let (reply, peek) = asked(false);
+        assert!(reply.send(answer()).is_ok());
+        drop(peek);
+        assert!(taken.try_recv().is_err());
+        // A driver that answers later hears that nobody is there.
+        let (reply, receive) = asked(true);
+        drop(receive);
+        assert!(matches!(taken.try_recv(), Ok(Order::Cancel(CallId(5)))));
+        assert!(reply.send(answer()).is_err());
+    }
 }

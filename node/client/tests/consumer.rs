@@ -1,9 +1,10 @@
 //! The consumer against nodes in memory, over real sockets: nothing is lost, and nothing kept, whatever breaks.
 
+use bytes::Bytes;
 use raftqueue_client::{Client, Consumer, ConsumerSettings, Delivery, Outcome, Settled, v1};
-use raftqueue_node::api::{Failure, Outcome as NodeOutcome, Reason, Request};
+use raftqueue_node::api::{Failure, NewMessage, Outcome as NodeOutcome, Reason, Request};
 use raftqueue_node::fake::{FakeNode, Served, leading};
-use raftqueue_node::handle::{LocalStatus, Role};
+use raftqueue_node::handle::{LocalStatus, Role, Service};
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -484,4 +485,28 @@ async fn settings_out_of_range_are_named() {
         let error = client.consumer_with(TOPIC, settings).expect_err("out of range");
         assert_eq!(error.text, expected);
     }
+}
+
+#[tokio::test]
+async fn a_damaged_message_takes_no_other_with_it() {
+    let (served, client) = with_messages(0).await;
+    let message = |number: usize, damage: u32| {
+        let body = Bytes::from(number.to_string());
+        NewMessage { body_crc: crc32c::crc32c(&body) ^ damage, body, ..Default::default() }
+    };
+    let messages = vec![message(0, 0), message(1, 1), message(2, 0)];
+    let publish = Request::Publish { topic: TOPIC.into(), session: None, messages };
+    served.node.call(publish, AT_MOST, false).await.expect("published");
+    let mut consumer = client.consumer(TOPIC);
+    for expected in [0, 2] {
+        let delivery = timeout(AT_MOST, consumer.receive()).await.expect("in time").expect("received");
+        assert_eq!(number(&delivery), expected);
+        delivery.ack().await.expect("answered");
+    }
+    // This node knows no delays, so it has used up its attempts soon.
+    until("only what is damaged is left", async || depth(&client).await == (0, 0, 1)).await;
+    let dead =
+        v1::PeekRequest { topic: TOPIC.into(), state: v1::MessageState::Dead.into(), ..Default::default() };
+    let dead = client.peek(dead).await.expect("peeked").deliveries;
+    assert_eq!(dead[0].dead_reason, "damaged on the way to its consumer");
 }

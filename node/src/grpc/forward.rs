@@ -306,8 +306,12 @@ fn read_answer(reply: Reply) -> Option<Answer> {
             Response::Published { topic, generation, first_offset, count: reply.count }
         }
         Reply::Deliveries(reply) => {
-            let deliveries = reply.deliveries.into_iter().map(read_delivery).collect::<Option<_>>()?;
-            return Some(Answer::Deliveries(deliveries));
+            // One that was damaged on the way takes no other with it; if it was leased, that ends by itself.
+            let is_none_sent = reply.deliveries.is_empty();
+            let whole = reply.deliveries.into_iter().filter(is_whole);
+            let deliveries = whole.map(read_delivery).collect::<Option<Vec<_>>>()?;
+            let is_any_whole = is_none_sent || !deliveries.is_empty();
+            return is_any_whole.then_some(Answer::Deliveries(deliveries));
         }
         Reply::Leases(reply) => {
             Response::Leases(reply.results.into_iter().map(read_lease_result).collect::<Option<_>>()?)
@@ -340,13 +344,18 @@ fn read_subscription(subscription: v1::SubscriptionInfo) -> SubscriptionInfo {
     SubscriptionInfo { name, ready, leased, delayed, dead }
 }
 
+fn is_whole(delivery: &v1::Delivery) -> bool {
+    let is_whole = crc32c::crc32c(&delivery.body) == delivery.body_crc32c;
+    if !is_whole {
+        tracing::error!(offset = delivery.offset, "a message of the leader's answer was damaged on the way");
+    }
+    is_whole
+}
+
 fn read_delivery(delivery: v1::Delivery) -> Option<Delivery> {
     let id = ids::decode_message_id(&delivery.id).ok()?;
     let token = if delivery.lease.is_empty() { 0 } else { ids::decode_lease(&delivery.lease).ok()?.token };
     let (attempts, deadline_ms, reason) = (delivery.attempts, delivery.deadline_ms, delivery.dead_reason);
-    if crc32c::crc32c(&delivery.body) != delivery.body_crc32c {
-        return None;
-    }
     Some(Delivery {
         message: MessageRef { id, token, attempts, deadline_ms, reason },
         published_ms: delivery.published_ms,

@@ -31,6 +31,9 @@ use tonic::{Response, Status};
 /// The metadata in which a node that does not lead names the leader's client address.
 pub const LEADER_METADATA: &str = "raftqueue-leader";
 
+/// Where consumers come to.
+pub(crate) const CONSUME_PATH: &str = "/raftqueue.v1.Queue/Consume";
+
 /// The routes of all gRPC services, to be merged into the router of the client port.
 pub fn router<S: Service>(edge: &Edge<S>) -> Router {
     let bytes_max = edge.limits().frame_bytes_max();
@@ -64,8 +67,10 @@ where
     R: answers::Write,
 {
     let asked = grpc_timeout(call.metadata());
+    let mut leasing = None;
     let result = match call.into_inner().read() {
         Ok(request) => {
+            leasing = edge.leasing(&request);
             let wait_ms = wait_ms(&request);
             let deadline = deadline(asked, wait_ms);
             edge.call(request, if asked.is_some() { less_margin(deadline) } else { deadline }).await
@@ -76,7 +81,11 @@ where
     let hint = local.leader_hint();
     match result {
         Ok(answer) => {
+            let outgoing = edge.outgoing(leasing, &answer);
             let mut response = Response::new(answers::write(answer));
+            if let Some(outgoing) = outgoing {
+                response.extensions_mut().insert(outgoing);
+            }
             add_leader(response.metadata_mut(), hint);
             Ok(response)
         }
@@ -89,8 +98,7 @@ where
 }
 
 /// A stream of answers, with the leader's address where this node does not lead.
-fn hinted<S: Service, T>(edge: &Edge<S>, stream: T) -> Response<T> {
-    let mut response = Response::new(stream);
+fn hinted<S: Service, T>(edge: &Edge<S>, mut response: Response<T>) -> Response<T> {
     add_leader(response.metadata_mut(), edge.local_status().leader_hint());
     response
 }

@@ -53,7 +53,8 @@ impl<S: Service> queue_server::Queue for Queue<S> {
         &self,
         call: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        Ok(hinted(&self.0, Explained(streams::Publishing::new(self.0.clone(), call.into_inner()))))
+        let answers = streams::Publishing::new(self.0.clone(), call.into_inner());
+        Ok(hinted(&self.0, Response::new(Explained(answers))))
     }
 
     type ConsumeStream = Explained<streams::Consuming>;
@@ -62,7 +63,7 @@ impl<S: Service> queue_server::Queue for Queue<S> {
         &self,
         call: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        Ok(hinted(&self.0, Explained(streams::consume(self.0.clone(), call.into_inner()))))
+        Ok(hinted(&self.0, streams::consume(self.0.clone(), call).map(Explained)))
     }
 
     async fn receive(

@@ -4,14 +4,17 @@
 //! message bodies is never held up by flow control, and frames large enough that they are handed on in few pieces.
 
 use crate::connections::Acceptor;
+use crate::{heard, sent};
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
+use tower::ServiceBuilder;
 
 /// HTTP/2 flow control window of a stream and of a connection, in bytes.
 const WINDOW_BYTES: u32 = 8 << 20;
@@ -52,12 +55,16 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(_) = tasks.join_next() => {}
             stream = acceptor.accept() => {
-                let service = TowerToHyperService::new(router.clone());
+                let service = ServiceBuilder::new()
+                    .map_request(heard::listened)
+                    .map_response(sent::counted)
+                    .service(router.clone());
+                let service = TowerToHyperService::new(service);
                 let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
                 let connection = connections.watch(connection);
                 tasks.spawn(async move {
                     // A connection that breaks concerns its client, who sees it too.
-                    let _ = connection.await;
+                    sent::carry(connection).await;
                 });
             }
         }
@@ -68,8 +75,18 @@ pub async fn serve(
     tasks.shutdown().await;
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// Runs the streams of HTTP/2 connections, each on a task.
+#[derive(Clone)]
+struct Streams;
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        tokio::spawn(sent::carry(stream));
+    }
+}
+
+fn builder() -> Builder<Streams> {
+    let mut builder = Builder::new(Streams);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder
         .http2()

@@ -142,6 +142,8 @@ pub enum Event {
     Cancel(CallId),
     /// Answer to a [`Lookup`].
     LookedUp(LookupId, LookedUp),
+    /// A receive was answered with these, and its client has gone: they go back.
+    AnswerUnheard(Vec<MessageRef>),
     /// Messages of an answer could not be read here.
     MessagesUnreadable {
         /// The messages.
@@ -438,6 +440,7 @@ impl Replica {
             Event::Call { id, request, deadline_ms } => self.on_call(id, request, deadline_ms),
             Event::Cancel(id) => self.cancel(id),
             Event::LookedUp(id, looked_up) => self.on_looked_up(id, looked_up),
+            Event::AnswerUnheard(messages) => self.release(&messages),
             Event::MessagesUnreadable { messages, are_leased } => {
                 self.on_messages_unreadable(&messages, are_leased);
             }

@@ -117,7 +117,8 @@ impl Replica {
             self.receives.aside.entry(plan.place).or_default().extend(&offsets);
             self.call_mut(id).stage = Stage::LookingUp;
             let purpose = Purpose::Receive { call: id, place: plan.place, offsets: offsets.clone() };
-            let takes = matches!(self.calls[&id].request, Some(Request::Pop { .. })).then_some(plan.bytes_max);
+            let takes =
+                matches!(self.calls[&id].request, Some(Request::Pop { .. })).then_some(plan.bytes_max);
             return self.look_up_for(plan.place.0, offsets, purpose, takes);
         }
         if self.is_something_offered(plan.place) || self.now.mono_ms < self.call_mut(id).wait_until_ms {

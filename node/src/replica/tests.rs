@@ -1,7 +1,9 @@
 //! What only a whole replica shows. Everything else about it is the simulator's.
 
-use super::{Actions, CallId, Event, LookupId, Now, Replica, Settings, Stage};
+use super::{Actions, CallId, Event, LookedUp, LookupId, Now, Replica, Settings, Stage};
 use crate::api::{Failure, NewMessage, Outcome, Reason, Request, Response, TopicOptions};
+use crate::codec;
+use bytes::BytesMut;
 use raftqueue_queue::Candidate;
 use raftqueue_raft::{
     self as raft, Configuration, Envelope, GroupId, Index, Member, MemberKind, Message, NodeId, Term,
@@ -14,6 +16,8 @@ struct Alone {
     replica: Replica,
     mono_ms: u64,
     answers: BTreeMap<CallId, Result<Response, Failure>>,
+    /// Lookups are answered at once.
+    looks_up: bool,
 }
 
 impl Alone {
@@ -29,7 +33,7 @@ impl Alone {
         let member = Member { name: "a".into(), kind: MemberKind::Voter };
         let members = BTreeMap::from([(own, member)]);
         replica.form(Configuration { members, version: 1, ..Configuration::default() });
-        let mut alone = Self { replica, mono_ms: 0, answers: BTreeMap::new() };
+        let mut alone = Self { replica, mono_ms: 0, answers: BTreeMap::new(), looks_up: false };
         while !alone.replica.raft().is_leader() {
             alone.tick();
         }
@@ -48,11 +52,24 @@ impl Alone {
 
     fn perform(&mut self) {
         loop {
-            let Actions { write, replies, .. } = self.replica.take_actions();
+            let Actions { write, replies, lookups, .. } = self.replica.take_actions();
             self.answers.extend(replies);
-            let Some(write) = write else { break };
-            let persisted = write.persist(|_| Ok::<(), ()>(())).expect("this disk takes everything");
-            self.handle(Event::Persisted(persisted));
+            let lookups = if self.looks_up { lookups } else { Vec::new() };
+            if write.is_none() && lookups.is_empty() {
+                break;
+            }
+            for lookup in lookups {
+                // Every body here is of one byte.
+                let message = NewMessage { body: "x".into(), ..NewMessage::default() };
+                let (size, _) = codec::write_record(&mut BytesMut::new(), &message);
+                let candidate = |offset| Candidate { offset, size, deadline_ms: None };
+                let found = lookup.offsets.into_iter().map(candidate).collect();
+                self.handle(Event::LookedUp(lookup.id, LookedUp { found, missing: Vec::new() }));
+            }
+            if let Some(write) = write {
+                let persisted = write.persist(|_| Ok::<(), ()>(())).expect("this disk takes everything");
+                self.handle(Event::Persisted(persisted));
+            }
         }
     }
 
@@ -97,7 +114,7 @@ fn rule_5_2_a_time_command_that_was_lost_with_the_lead_is_proposed_again() {
     alone.ask(1, publish());
     alone.call(2, receive(0, Some(1_000)), 1_000);
     alone.perform();
-    alone.handle(Event::LookedUp(LookupId(1), vec![FOUND]));
+    alone.handle(Event::LookedUp(LookupId(1), LookedUp { found: vec![FOUND], missing: Vec::new() }));
     alone.perform();
     assert!(alone.answers.remove(&CallId(2)).expect("leased").is_ok());
     while alone.replica.log_time_ms() < alone.replica.state().earliest_deadline_ms().expect("leased") {
@@ -123,7 +140,7 @@ fn a_topic_that_goes_while_a_receive_looks_up_is_missed_only_at_a_read_index() {
     alone.call(2, long_poll(0), 1_000);
     alone.perform();
     alone.ask(3, Request::DeleteTopic { topic: "t".into() });
-    alone.handle(Event::LookedUp(LookupId(1), vec![FOUND]));
+    alone.handle(Event::LookedUp(LookupId(1), LookedUp { found: vec![FOUND], missing: Vec::new() }));
     // Another leader may have made the topic again.
     assert_eq!(alone.replica.calls[&CallId(2)].stage, Stage::Reading);
     alone.perform();
@@ -227,4 +244,68 @@ fn a_busy_leader_says_what_a_call_waited_for() {
         assert_eq!((failure.reason, failure.outcome), (Reason::DeadlineExceeded, Outcome::NotDone));
         assert!(failure.text.contains(words), "{failure}");
     }
+}
+
+#[test]
+fn rule_7_4_what_was_answered_to_nobody_is_ready_again_at_once() {
+    let mut alone = crowded(0, 0);
+    alone.looks_up = true;
+    let message = NewMessage { body: "x".into(), body_crc: crc32c::crc32c(b"x"), ..NewMessage::default() };
+    alone.call(1, Request::Publish { topic: "t".into(), session: None, messages: vec![message] }, 1_000);
+    alone.perform();
+    let receive = |alone: &mut Alone, id| {
+        alone.call(id, long_poll(0), 1_000);
+        alone.perform();
+        match alone.answers.remove(&CallId(id)) {
+            Some(Ok(Response::Messages(messages))) => messages,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = receive(&mut alone, 2);
+    assert_eq!((first.len(), first[0].attempts), (1, 0));
+    alone.handle(Event::AnswerUnheard(first.clone()));
+    alone.perform();
+    let second = receive(&mut alone, 3);
+    assert_eq!((second.len(), second[0].attempts), (1, 0));
+    // The same said again, of a lease that is another's by now, changes nothing.
+    alone.handle(Event::AnswerUnheard(first));
+    alone.perform();
+    assert!(receive(&mut alone, 4).is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_is_given_back_and_not_offered_and_does_not_count_as_empty() {
+    let mut alone = crowded(0, 0);
+    alone.looks_up = true;
+    let message = |body: &'static str| NewMessage {
+        body: body.into(),
+        body_crc: crc32c::crc32c(body.as_bytes()),
+        ..NewMessage::default()
+    };
+    let messages = vec![message("a"), message("b")];
+    alone.call(1, Request::Publish { topic: "t".into(), session: None, messages }, 1_000);
+    alone.perform();
+    let receive = |alone: &mut Alone, id| {
+        alone.call(id, long_poll(0), 1_000);
+        alone.perform();
+        alone.answers.remove(&CallId(id)).expect("an answer")
+    };
+    let offset = |answer: &Result<Response, Failure>| match answer {
+        Ok(Response::Messages(messages)) => messages[0].id.offset,
+        other => panic!("{other:?}"),
+    };
+    let first = receive(&mut alone, 2);
+    assert_eq!(offset(&first), 0);
+    let Ok(Response::Messages(messages)) = first else { unreachable!("just seen") };
+    alone.handle(Event::MessagesUnreadable { messages, are_leased: true });
+    alone.perform();
+    assert_eq!(offset(&receive(&mut alone, 3)), 1, "the next is offered in its place");
+    let left = receive(&mut alone, 4).expect_err("something is left");
+    assert_eq!((left.reason, left.outcome), (Reason::DataUnreadable, Outcome::NotDone));
+    alone.mono_ms += 1_000;
+    alone.tick();
+    let again = receive(&mut alone, 5);
+    assert_eq!(offset(&again), 0);
+    let Ok(Response::Messages(messages)) = again else { unreachable!("just seen") };
+    assert_eq!(messages[0].attempts, 0);
 }

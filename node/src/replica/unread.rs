@@ -1,6 +1,6 @@
 //! Messages that this node cannot read: kept out of everybody's way here, while another node may read them.
 //!
-//! A leader that meets one sets it aside for a while, so that it takes no answer with it and is not leased again and again
+//! A leader that meets one sets it aside for a moment, so that it takes no answer with it and is not leased all the time
 //! for nobody, and gives back what was leased of it. Another node may hold the same bytes unharmed, so the leader hands
 //! over, if there is somebody to take over and everything else goes on meanwhile. It does so once for each message, and
 //! ever more rarely: one that nobody can read, or a disk full of them, must not send the lead around in circles.
@@ -12,7 +12,7 @@ use raftqueue_queue::{self as queue, Command, Generation, SubscriptionId, Token,
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long such a message is not offered by this leader, in milliseconds; then it is tried again.
-const REST_MS: u64 = 10_000;
+const REST_MS: u64 = 1_000;
 /// Most messages that rest; beyond, the oldest are tried again at once.
 const RESTING_MAX: usize = 16_384;
 /// Ticks between such a message and the hand-over: what is given back is in an entry by then.
@@ -122,29 +122,42 @@ pub(super) fn failure() -> Failure {
     Failure::not_done(Reason::DataUnreadable, text).retry_after_ms(1_000)
 }
 
+fn by_place(messages: &[MessageRef]) -> BTreeMap<Place, Vec<&MessageRef>> {
+    let mut places: BTreeMap<Place, Vec<&MessageRef>> = BTreeMap::new();
+    for message in messages {
+        let place = (TopicId(message.id.topic), SubscriptionId::DEFAULT);
+        places.entry(place).or_default().push(message);
+    }
+    places
+}
+
 impl Replica {
     /// Messages of an answer could not be read. Those that a call has leased go back without an attempt.
     pub(super) fn on_messages_unreadable(&mut self, messages: &[MessageRef], are_leased: bool) {
         if !self.raft.is_leader() {
             return;
         }
-        let mut places: BTreeMap<Place, Vec<&MessageRef>> = BTreeMap::new();
-        for message in messages {
-            let place = (TopicId(message.id.topic), SubscriptionId::DEFAULT);
-            places.entry(place).or_default().push(message);
-        }
-        for (place, messages) in places {
+        for (place, messages) in by_place(messages) {
             self.keep_unread(place, messages.iter().map(|message| message.id.offset).collect());
-            if are_leased {
-                let lease = |message: &&MessageRef| queue::LeaseId {
-                    generation: Generation(message.id.generation),
-                    offset: message.id.offset,
-                    token: Token(message.token),
-                };
-                let leases = messages.iter().map(lease).collect();
-                let (topic, subscription) = place;
-                self.enqueue(None, Command::Release { topic, subscription, leases });
-            }
+        }
+        if are_leased {
+            self.release(messages);
+        }
+    }
+
+    /// What a call has leased for nobody goes back without an attempt.
+    pub(super) fn release(&mut self, messages: &[MessageRef]) {
+        if !self.raft.is_leader() {
+            return;
+        }
+        for ((topic, subscription), messages) in by_place(messages) {
+            let lease = |message: &&MessageRef| queue::LeaseId {
+                generation: Generation(message.id.generation),
+                offset: message.id.offset,
+                token: Token(message.token),
+            };
+            let leases = messages.iter().map(lease).collect();
+            self.enqueue(None, Command::Release { topic, subscription, leases });
         }
     }
 

@@ -191,7 +191,8 @@ impl World {
         let mut wanted = messages.iter();
         for delivery in &deliveries {
             let asked = wanted.find(|asked| **asked == delivery.message);
-            let asked = asked.ok_or_else(|| Violation(format!("{delivery:?} was not asked for, or before")))?;
+            let asked =
+                asked.ok_or_else(|| Violation(format!("{delivery:?} was not asked for, or before")))?;
             self.check_delivery(delivery, asked)?;
         }
         self.summary.deliveries += deliveries.len() as u64;

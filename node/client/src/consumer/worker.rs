@@ -2,7 +2,7 @@
 
 use super::held::{Credit, Held};
 use super::settlements::{Kind, Order, Settlements};
-use super::{ConsumerSettings, Shared};
+use super::{Buffer, ConsumerSettings, DROPPED_DELAY_MS, Shared};
 use crate::connections::Connection;
 use crate::{Client, Error};
 use raftqueue_proto::v1;
@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Streaming;
 
+/// Said of a message whose bytes were not those that were published.
+const DAMAGED_REASON: &str = "damaged on the way to its consumer";
 /// Pause before the first attempt to connect again; it doubles each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between attempts, unless a node asks for a longer one.
@@ -130,6 +132,7 @@ impl Worker {
         let mut orders = Vec::new();
         loop {
             if let Err(error) = self.say(&requests, &mut heard) {
+                let error = self.last_words(&mut events).await.unwrap_or(error);
                 return self.broken(&connection, error);
             }
             if self.closing.is_some() && self.settlements.is_empty() {
@@ -170,6 +173,20 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// The node takes no more requests: why, if it says so, after what it has sent before.
+    async fn last_words(&mut self, events: &mut Streaming<v1::ConsumeResponse>) -> Option<Error> {
+        let reading = async {
+            loop {
+                match events.message().await {
+                    Ok(Some(event)) => self.on_event(event.event, Instant::now())?,
+                    Ok(None) => return Ok(()),
+                    Err(status) => return Err(Error::from(&status)),
+                }
+            }
+        };
+        timeout(OPEN_MAX, reading).await.ok().and_then(Result::err)
     }
 
     /// Sends what there is to say.
@@ -220,19 +237,22 @@ impl Worker {
     fn on_event(&mut self, event: Option<Event>, now: Instant) -> Result<(), Error> {
         match event {
             Some(Event::Received(received)) => {
+                self.held.receive(&received.deliveries, now);
+                let leases = |deliveries: Vec<v1::Delivery>| {
+                    deliveries.into_iter().map(|delivery| delivery.lease).collect::<Vec<_>>()
+                };
+                if self.closing.is_some() {
+                    let leases = leases(received.deliveries);
+                    self.take(Order { kind: Kind::Release, leases, reply: None });
+                    return Ok(());
+                }
+                // One that was damaged on the way takes no other with it. It is read anew, after a while.
                 let is_whole =
                     |delivery: &v1::Delivery| crc32c::crc32c(&delivery.body) == delivery.body_crc32c;
-                if !received.deliveries.iter().all(is_whole) {
-                    // Its lease ends by itself, and the message is read anew.
-                    return Err(Error::unheard("a message was damaged on the way"));
-                }
-                self.held.receive(&received.deliveries, now);
-                if self.closing.is_some() {
-                    let leases = received.deliveries.into_iter().map(|delivery| delivery.lease).collect();
-                    self.take(Order { kind: Kind::Release, leases, reply: None });
-                } else {
-                    self.shared.change(|buffer| buffer.waiting.extend(received.deliveries));
-                }
+                let (whole, damaged) = received.deliveries.into_iter().partition(is_whole);
+                self.shared.change(|buffer: &mut Buffer| buffer.waiting.extend::<Vec<_>>(whole));
+                let kind = Kind::Nack { delay_ms: DROPPED_DELAY_MS, reason: DAMAGED_REASON.into() };
+                self.take(Order { kind, leases: leases(damaged), reply: None });
                 Ok(())
             }
             Some(Event::Settled(answer)) => self.on_settled(&answer),

@@ -307,10 +307,17 @@ fn rule_2_9_a_body_that_was_damaged_on_the_way_is_never_delivered() {
     let id = MessageId { generation: 0, topic: 1, offset: 0 };
     let message = MessageRef { id, token: 0, attempts: 0, deadline_ms: 0, reason: String::new() };
     let body_crc = crc32c::crc32c(&body) ^ 1;
-    let delivery = Delivery { message, published_ms: 0, body, body_crc, key: Bytes::new(), headers: vec![] };
-    let reply = v1::ReceiveResponse { deliveries: vec![super::super::convert::write_delivery(delivery)] };
+    let damaged = Delivery { message, published_ms: 0, body, body_crc, key: Bytes::new(), headers: vec![] };
+    let whole = Delivery { body_crc: body_crc ^ 1, ..damaged.clone() };
+    let reply = |deliveries: &[&Delivery]| {
+        let deliveries = deliveries.iter().copied().cloned().map(super::super::convert::write_delivery);
+        Some(Reply::Deliveries(v1::ReceiveResponse { deliveries: deliveries.collect() }))
+    };
     let (topic, subscription) = ("t".into(), String::new());
     let pop =
         Request::Pop { topic, subscription, messages_max: 1, bytes_max: 1, wait_ms: 0, request_id: None };
-    assert!(Expected::of(&pop).read_reply(Some(Reply::Deliveries(reply))).is_err());
+    assert!(Expected::of(&pop).read_reply(reply(&[&damaged])).is_err());
+    // And it takes no other with it.
+    let answer = Expected::of(&pop).read_reply(reply(&[&whole, &damaged, &whole]));
+    assert_eq!(answer, Ok(Answer::Deliveries(vec![whole.clone(), whole])));
 }

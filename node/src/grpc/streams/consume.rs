@@ -3,23 +3,31 @@
 //! One task for each stream. It has one receive under way while there is credit, and the settlements in the order in
 //! which they came; both are ordinary calls, so they reach the leader from any node. What is leased and not settled is
 //! remembered, bounded, so that a consumer that closes its side gives it back.
+//!
+//! It also remembers what was handed to the connection and is not on the wire yet ([`crate::sent`]). Little of that is
+//! leased ahead, and however the stream ends, it goes back when the stream has: nobody has seen it. What was delivered
+//! stays leased when the stream breaks, as its consumer may be at work on it.
 
 use super::super::{answers, ids};
 use super::refuse;
-use crate::api::{Failure, LeaseId, LeaseResult, Request, Response};
+use crate::api::{Failure, LeaseId, LeaseResult, Reason, Request, Response};
 use crate::edge::Edge;
 use crate::handle::{Answer, Service};
+use crate::heard::Heard;
 use crate::limits::{RECEIVE_BYTES_MAX, invalid};
+use crate::sent::{self, Outgoing, Sent};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use prost::Message;
 use raftqueue_proto::v1;
 use raftqueue_proto::v1::consume_request::Step;
 use raftqueue_proto::v1::consume_response::Event;
 use raftqueue_proto::v1::settlement::Kind;
-use raftqueue_queue::LEASE_MS_MAX;
-use std::collections::BTreeMap;
+use raftqueue_queue::{LEASE_MS_MAX, SubscriptionId};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -30,16 +38,27 @@ use tonic::{Status, Streaming};
 const OUT_MAX: usize = 10_000;
 /// Messages of one receive: the most that a receive may ask for.
 const RECEIVE_MAX: usize = 1_000;
-/// Bytes of one receive: with what surrounds the messages it stays below what gRPC libraries take unless told otherwise.
+/// Bytes of one receive.
 const RECEIVE_BYTES: usize = 2 << 20;
+/// Bytes of the messages in one answer, unless a single one is larger: below what any client takes, and little enough
+/// that few share the fate of one that does not get through.
+const ANSWER_BYTES: usize = 256 << 10;
+/// No more messages are received while so many bytes wait to be put on the wire.
+const UNSENT_BYTES_MAX: u64 = 256 << 10;
+/// A message of more bytes may be too large for its client, which then breaks the stream and takes with it what is behind.
+const LARGE_BYTES: u64 = RECEIVE_BYTES as u64;
+/// So nothing is leased behind it for so long, unless the client settles it.
+const LARGE_PAUSE: Duration = Duration::from_secs(1);
+/// What stands before each answer on the wire.
+const ANSWER_HEAD_BYTES: u64 = 5;
 /// Settlements that may be under way; no more are read until one is done.
 const SETTLEMENTS_MAX: usize = 64;
 /// How long a receive waits for a first message before it is asked anew.
 const WAIT: Duration = Duration::from_secs(20);
 /// How long a settlement, or what a receive needs beyond its wait, may take.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Answers that wait for a client that reads slowly.
-const ANSWERS_MAX: usize = 4;
+/// Answers on the way to the connection.
+const ANSWERS_MAX: usize = 16;
 
 /// The answers to a consumer.
 pub(in super::super) type Consuming = ReceiverStream<Result<v1::ConsumeResponse, Status>>;
@@ -47,85 +66,181 @@ pub(in super::super) type Consuming = ReceiverStream<Result<v1::ConsumeResponse,
 /// Serves a consumer until it closes its side, something fails, or it is gone.
 pub(in super::super) fn consume<S: Service>(
     edge: Edge<S>,
-    requests: Streaming<v1::ConsumeRequest>,
-) -> Consuming {
+    start: tonic::Request<Streaming<v1::ConsumeRequest>>,
+) -> tonic::Response<Consuming> {
     let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
+    let (sent, outgoing) = Outgoing::stream();
+    let heard = start.extensions().get::<Heard>().cloned().unwrap_or_default();
+    let requests = start.into_inner();
     tokio::spawn(async move {
-        let mut consumer = Consumer::new(&edge, &answers);
+        let mut consumer = Consumer::new(&edge, answers, Arc::clone(&sent));
         let ended = tokio::select! {
-            ended = consumer.run(requests) => ended,
-            () = answers.closed() => return,
+            ended = consumer.run(requests, &heard) => ended,
+            () = sent.ended() => Ok(Ended::Broken),
         };
-        if let Err(status) = ended {
-            // Fails only if the client has gone.
-            let _ = answers.send(Err(status)).await;
-        }
+        let ended = match ended {
+            Ok(Ended::Closed) => consumer.close().await,
+            Ok(Ended::Broken) => Ok(()),
+            Err(status) => Err(status),
+        };
+        consumer.end(ended).await;
     });
-    ReceiverStream::new(receiver)
+    let mut response = tonic::Response::new(ReceiverStream::new(receiver));
+    response.extensions_mut().insert(outgoing);
+    response
+}
+
+/// How a stream has ended.
+enum Ended {
+    /// The consumer closed its side.
+    Closed,
+    /// It was reset, or its connection is gone.
+    Broken,
 }
 
 struct Consumer<'a, S> {
     edge: &'a Edge<S>,
-    answers: &'a mpsc::Sender<Result<v1::ConsumeResponse, Status>>,
+    answers: mpsc::Sender<Result<v1::ConsumeResponse, Status>>,
+    sent: Arc<Sent>,
     topic: String,
     subscription: String,
     lease_ms: u64,
-    credit_messages: u64,
-    credit_bytes: u64,
+    credit: Credit,
     /// Leases that are out, as they are spelled on the wire, and when they have ended if nobody extends them. Those that
     /// end otherwise than on this stream stay here until then.
     out: BTreeMap<Bytes, Instant>,
+    /// Messages that are not on the wire yet, oldest first.
+    unsent: VecDeque<Unsent>,
+    /// Where the last answer ends, in bytes of the body.
+    end: u64,
+    large: Option<Large>,
+    settlements: FuturesOrdered<Call>,
+}
+
+/// An answer with messages.
+struct Unsent {
+    /// Where it begins and ends, in bytes of the body.
+    begin: u64,
+    end: u64,
+    leases: Vec<Bytes>,
+}
+
+/// A large message that the client may not have taken.
+struct Large {
+    lease: Bytes,
+    /// Set once it is on the wire: then the client has.
+    until: Option<Instant>,
+}
+
+/// What the consumer has room for. Of what it never grants it is not short.
+#[derive(Default)]
+struct Credit {
+    messages: Option<u64>,
+    bytes: Option<u64>,
+}
+
+impl Credit {
+    fn add(&mut self, credit: &v1::Credit) -> Result<(), Failure> {
+        if credit.messages == 0 && credit.bytes == 0 {
+            return Err(invalid("a credit must grant `messages`, `bytes` or both"));
+        }
+        for (held, granted) in [(&mut self.messages, credit.messages), (&mut self.bytes, credit.bytes)] {
+            if granted > 0 {
+                *held = Some(held.unwrap_or(0).saturating_add(granted));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, messages: u64, bytes: u64) {
+        for (held, taken) in [(&mut self.messages, messages), (&mut self.bytes, bytes)] {
+            *held = held.map(|held| held.saturating_sub(taken));
+        }
+    }
+
+    /// Messages and bytes that may be sent; nothing before anything was granted.
+    fn room(&self) -> (usize, usize) {
+        if self.messages.is_none() && self.bytes.is_none() {
+            return (0, 0);
+        }
+        let room =
+            |held: Option<u64>| held.map_or(usize::MAX, |held| usize::try_from(held).unwrap_or(usize::MAX));
+        (room(self.messages), room(self.bytes))
+    }
 }
 
 type Call = BoxFuture<'static, Result<Answer, Failure>>;
 
 impl<'a, S: Service> Consumer<'a, S> {
-    fn new(edge: &'a Edge<S>, answers: &'a mpsc::Sender<Result<v1::ConsumeResponse, Status>>) -> Self {
+    fn new(
+        edge: &'a Edge<S>,
+        answers: mpsc::Sender<Result<v1::ConsumeResponse, Status>>,
+        sent: Arc<Sent>,
+    ) -> Self {
         Self {
             edge,
             answers,
+            sent,
             topic: String::new(),
             subscription: String::new(),
             lease_ms: edge.limits().lease_ms_default,
-            credit_messages: 0,
-            credit_bytes: 0,
+            credit: Credit::default(),
             out: BTreeMap::new(),
+            unsent: VecDeque::new(),
+            end: 0,
+            large: None,
+            settlements: FuturesOrdered::new(),
         }
     }
 
-    async fn run(&mut self, mut requests: Streaming<v1::ConsumeRequest>) -> Result<(), Status> {
-        match requests.message().await?.and_then(|request| request.step) {
-            Some(Step::Start(start)) => {
-                (self.topic, self.subscription) = (start.topic, start.subscription);
-                self.lease_ms = start.lease_ms.unwrap_or(self.lease_ms);
-            }
-            Some(_) => return Err(self.refuse(&invalid("the first request of a consumer must be `start`"))),
-            None => return Ok(()),
-        }
+    async fn run(
+        &mut self,
+        mut requests: Streaming<v1::ConsumeRequest>,
+        heard: &Heard,
+    ) -> Result<Ended, Status> {
+        let request = match next(&mut requests, heard).await? {
+            Ok(request) => request,
+            Err(ended) => return Ok(ended),
+        };
+        let Some(Step::Start(start)) = request.step else {
+            return Err(self.refuse(&invalid("the first request of a consumer must be `start`")));
+        };
+        (self.topic, self.subscription) = (start.topic, start.subscription);
+        self.lease_ms = start.lease_ms.unwrap_or(self.lease_ms);
+        let mut checking = Some(self.check()?);
+        let sent = Arc::clone(&self.sent);
+        sent.set_patience(sent::patience(lease(self.lease_ms)));
         let mut receive: Option<Call> = None;
-        let mut settlements: FuturesOrdered<Call> = FuturesOrdered::new();
         loop {
-            if receive.is_none() {
+            self.forget_sent();
+            let is_behind = self.end.saturating_sub(self.sent.written()) > UNSENT_BYTES_MAX;
+            if receive.is_none() && !is_behind && self.large.is_none() {
                 receive = self.receive();
             }
-            let has_room = settlements.len() < SETTLEMENTS_MAX;
+            let (is_large_unsent, large_until) = match &self.large {
+                Some(large) => (large.until.is_none(), large.until),
+                None => (false, None),
+            };
+            let awaited = if is_large_unsent { self.end } else { self.end.saturating_sub(UNSENT_BYTES_MAX) };
+            let has_room = self.settlements.len() < SETTLEMENTS_MAX;
             let full_until = self.full_until();
             tokio::select! {
-                Some(settled) = settlements.next() => self.settled(settled).await?,
-                request = requests.message(), if has_room => match request?.map(|request| request.step) {
-                    Some(Some(Step::Credit(credit))) => self.grant(&credit),
-                    Some(Some(Step::Settlement(settlement))) => settlements.push_back(self.settle(settlement)?),
-                    Some(Some(Step::Start(_))) => {
-                        return Err(self.refuse(&invalid("a consumer starts only once: open another stream")));
-                    }
-                    Some(None) => {
-                        return Err(self.refuse(&invalid("a request of a consumer must be `credit` or `settlement`")));
-                    }
-                    None => break,
+                checked = async { checking.as_mut().expect("checked").await }, if checking.is_some() => {
+                    checking = None;
+                    self.checked(checked)?;
+                }
+                Some(settled) = self.settlements.next() => self.settled(settled).await?,
+                request = next(&mut requests, heard), if has_room => match request? {
+                    Ok(request) => self.obey(request)?,
+                    Err(ended) => return Ok(ended),
                 },
                 received = async { receive.as_mut().expect("checked").await }, if receive.is_some() => {
                     receive = None;
                     self.received(received).await?;
+                }
+                () = sent.reached(awaited), if is_behind || is_large_unsent => {}
+                () = async { sleep_until(large_until.expect("checked")).await }, if large_until.is_some() => {
+                    self.large = None;
                 }
                 () = async { sleep_until(full_until.expect("checked")).await }, if full_until.is_some() => {
                     let now = Instant::now();
@@ -133,18 +248,96 @@ impl<'a, S: Service> Consumer<'a, S> {
                 }
             }
         }
-        // The consumer has closed its side: no more messages, and what it holds goes back. What a receive that is dropped
-        // leases all the same is given back by the leader.
-        drop(receive);
-        while let Some(settled) = settlements.next().await {
-            self.settled(settled).await?;
-        }
-        self.give_back().await
     }
 
-    fn grant(&mut self, credit: &v1::Credit) {
-        self.credit_messages = self.credit_messages.saturating_add(credit.messages);
-        self.credit_bytes = self.credit_bytes.saturating_add(credit.bytes);
+    /// Looks at once whether there is what is to be consumed, so that a mistake is told before any credit is granted.
+    fn check(&self) -> Result<Call, Status> {
+        let receive = self.request(1, 1);
+        self.edge.limits().check(&receive).map_err(|failure| self.refuse(&failure))?;
+        let describe = Request::DescribeTopic { topic: self.topic.clone() };
+        let edge = self.edge.clone();
+        Ok(Box::pin(async move { edge.call(describe, DEADLINE).await }))
+    }
+
+    fn checked(&self, checked: Result<Answer, Failure>) -> Result<(), Status> {
+        let topic = match checked {
+            Ok(Answer::Response(Response::Topic(topic))) => topic,
+            Err(failure) if failure.reason == Reason::TopicNotFound => return Err(self.refuse(&failure)),
+            // It could not be looked at now; a receive will tell.
+            _ => return Ok(()),
+        };
+        let name = match self.subscription.as_str() {
+            "" => SubscriptionId::DEFAULT_NAME,
+            name => name,
+        };
+        if topic.subscriptions.iter().any(|subscription| subscription.name == name) {
+            return Ok(());
+        }
+        let text =
+            format!("there is no subscription `{name}`; every topic has `{}`", SubscriptionId::DEFAULT_NAME);
+        Err(self.refuse(&Failure::not_done(Reason::SubscriptionNotFound, text)))
+    }
+
+    fn obey(&mut self, request: v1::ConsumeRequest) -> Result<(), Status> {
+        match request.step {
+            Some(Step::Credit(credit)) => self.credit.add(&credit).map_err(|failure| self.refuse(&failure)),
+            Some(Step::Settlement(settlement)) => {
+                let call = self.settle(settlement)?;
+                self.settlements.push_back(call);
+                Ok(())
+            }
+            Some(Step::Start(_)) => {
+                Err(self.refuse(&invalid("a consumer starts only once: open another stream")))
+            }
+            None => Err(self.refuse(&invalid("a request of a consumer must be `credit` or `settlement`"))),
+        }
+    }
+
+    /// The consumer has closed its side: no more messages, and what it holds goes back. What a receive that was dropped
+    /// leases all the same is given back by the leader.
+    async fn close(&mut self) -> Result<(), Status> {
+        let mut ended = Ok(());
+        while let Some(settled) = self.settlements.next().await {
+            // It may be gone for good by now; that changes nothing about what it holds.
+            ended = ended.and(self.settled(settled).await);
+        }
+        self.unsent.clear();
+        let leases = std::mem::take(&mut self.out).into_keys().collect();
+        self.give_back(leases).await.and(ended)
+    }
+
+    /// Says how it ended, and gives back what did not get on the wire by then.
+    async fn end(mut self, ended: Result<(), Status>) {
+        if let Err(status) = ended {
+            // Fails only if the client has gone.
+            let _ = self.answers.send(Err(status)).await;
+        }
+        // The stream ends with its last sender.
+        let (answers, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.answers, answers));
+        self.sent.over().await;
+        self.forget_sent();
+        let written = self.sent.written();
+        // One that has begun and is of a single message may be too large for its client: it counts as delivered, or it
+        // would come again for ever. If this node gave the stream up, the client did not see it.
+        let has_begun = |unsent: &Unsent| unsent.leases.len() == 1 && unsent.begin < written;
+        if !self.sent.is_given_up() && self.unsent.front().is_some_and(has_begun) {
+            self.unsent.pop_front();
+        }
+        let leases = std::mem::take(&mut self.unsent).into_iter().flat_map(|unsent| unsent.leases);
+        // What cannot be given back now ends by itself.
+        let _ = self.give_back(leases.collect()).await;
+    }
+
+    /// Forgets what is on the wire.
+    fn forget_sent(&mut self) {
+        let written = self.sent.written();
+        while self.unsent.front().is_some_and(|unsent| unsent.end <= written) {
+            let sent = self.unsent.pop_front().expect("just seen");
+            if let Some(large) = self.large.as_mut().filter(|large| sent.leases.contains(&large.lease)) {
+                large.until = Some(Instant::now() + LARGE_PAUSE);
+            }
+        }
     }
 
     /// When there will be room for more, where there is none now.
@@ -155,42 +348,64 @@ impl<'a, S: Service> Consumer<'a, S> {
     /// When a lease that is granted or extended now has ended. It may live longer by log time: then it is not given back
     /// when the consumer closes its side, and ends by itself.
     fn lease_end(lease_ms: u64) -> Instant {
-        Instant::now() + Duration::from_millis(lease_ms.min(LEASE_MS_MAX))
+        Instant::now() + lease(lease_ms)
     }
 
     /// The next receive, if there is credit for one.
     fn receive(&self) -> Option<Call> {
         let room = OUT_MAX - self.out.len().min(OUT_MAX);
-        let messages_max =
-            usize::try_from(self.credit_messages).unwrap_or(usize::MAX).min(RECEIVE_MAX).min(room);
-        let bytes_max = usize::try_from(self.credit_bytes).unwrap_or(usize::MAX);
+        let (messages_max, bytes_max) = self.credit.room();
+        let messages_max = messages_max.min(RECEIVE_MAX).min(room);
         if messages_max == 0 || bytes_max == 0 {
             return None;
         }
-        let request = Request::Receive {
-            topic: self.topic.clone(),
-            subscription: self.subscription.clone(),
-            messages_max,
-            bytes_max: bytes_max.min(RECEIVE_BYTES).min(RECEIVE_BYTES_MAX),
-            lease_ms: Some(self.lease_ms),
-            wait_ms: u64::try_from(WAIT.as_millis()).expect("a wait is short"),
-        };
+        let request = self.request(messages_max, bytes_max.min(RECEIVE_BYTES).min(RECEIVE_BYTES_MAX));
         let edge = self.edge.clone();
         Some(Box::pin(async move { edge.call(request, WAIT + DEADLINE).await }))
     }
 
-    async fn received(&mut self, received: Result<Answer, Failure>) -> Result<(), Status> {
-        let received: v1::ReceiveResponse =
-            answers::write(received.map_err(|failure| self.refuse(&failure))?);
-        if received.deliveries.is_empty() {
-            return Ok(());
+    fn request(&self, messages_max: usize, bytes_max: usize) -> Request {
+        Request::Receive {
+            topic: self.topic.clone(),
+            subscription: self.subscription.clone(),
+            messages_max,
+            bytes_max,
+            lease_ms: Some(self.lease_ms),
+            wait_ms: u64::try_from(WAIT.as_millis()).expect("a wait is short"),
         }
-        let bytes: usize = received.deliveries.iter().map(size).sum();
-        self.credit_messages = self.credit_messages.saturating_sub(received.deliveries.len() as u64);
-        self.credit_bytes = self.credit_bytes.saturating_sub(bytes as u64);
+    }
+
+    async fn received(&mut self, received: Result<Answer, Failure>) -> Result<(), Status> {
+        let received: v1::ReceiveResponse = match received {
+            Ok(answer) => answers::write(answer),
+            // It was waited for another, and none came. What cannot be read now may be read later, or by another leader.
+            Err(failure) if failure.reason == Reason::DataUnreadable => return Ok(()),
+            Err(failure) => return Err(self.refuse(&failure)),
+        };
         let end = Self::lease_end(self.lease_ms);
-        self.out.extend(received.deliveries.iter().map(|delivery| (delivery.lease.clone(), end)));
-        self.answer(Event::Received(received)).await
+        let mut answers = Vec::new();
+        let mut deliveries = received.deliveries.into_iter().peekable();
+        while let Some(first) = deliveries.next() {
+            let mut bytes = size(&first);
+            let mut part = vec![first];
+            while let Some(next) = deliveries.next_if(|next| bytes + size(next) <= ANSWER_BYTES) {
+                bytes += size(&next);
+                part.push(next);
+            }
+            let leases: Vec<Bytes> = part.iter().map(|delivery| delivery.lease.clone()).collect();
+            self.credit.take(leases.len() as u64, bytes as u64);
+            self.out.extend(leases.iter().map(|lease| (lease.clone(), end)));
+            let begin = self.end;
+            answers.push(self.place(Event::Received(v1::ReceiveResponse { deliveries: part })));
+            if self.end - begin > LARGE_BYTES {
+                self.large = Some(Large { lease: leases[0].clone(), until: None });
+            }
+            self.unsent.push_back(Unsent { begin, end: self.end, leases });
+        }
+        for answer in answers {
+            self.send(answer).await?;
+        }
+        Ok(())
     }
 
     fn settle(&mut self, settlement: v1::Settlement) -> Result<Call, Status> {
@@ -226,6 +441,9 @@ impl<'a, S: Service> Consumer<'a, S> {
             }
             Kind::Unspecified => return Err(self.refuse(&invalid("a settlement must say its `kind`"))),
         };
+        if self.large.as_ref().is_some_and(|large| settlement.leases.contains(&large.lease)) {
+            self.large = None;
+        }
         for lease in &settlement.leases {
             if kind != Kind::Extend {
                 self.out.remove(lease);
@@ -237,14 +455,15 @@ impl<'a, S: Service> Consumer<'a, S> {
         Ok(Box::pin(async move { edge.call(request, DEADLINE).await }))
     }
 
-    async fn settled(&self, settled: Result<Answer, Failure>) -> Result<(), Status> {
+    async fn settled(&mut self, settled: Result<Answer, Failure>) -> Result<(), Status> {
         let settled = settled.map_err(|failure| self.refuse(&failure))?;
-        self.answer(Event::Settled(answers::write(settled))).await
+        let answer = self.place(Event::Settled(answers::write(settled)));
+        self.send(answer).await
     }
 
-    async fn give_back(&mut self) -> Result<(), Status> {
-        let leases: Vec<LeaseId> =
-            self.out.keys().filter_map(|lease| ids::decode_lease(lease).ok()).collect();
+    /// Gives these back without an attempt.
+    async fn give_back(&mut self, leases: Vec<Bytes>) -> Result<(), Status> {
+        let leases: Vec<LeaseId> = leases.iter().filter_map(|lease| ids::decode_lease(lease).ok()).collect();
         for leases in leases.chunks(RECEIVE_MAX) {
             let (topic, subscription) = (self.topic.clone(), self.subscription.clone());
             let request = Request::Release { topic, subscription, leases: leases.to_vec() };
@@ -253,14 +472,40 @@ impl<'a, S: Service> Consumer<'a, S> {
         Ok(())
     }
 
-    async fn answer(&self, event: Event) -> Result<(), Status> {
-        let answer = Ok(v1::ConsumeResponse { event: Some(event) });
-        self.answers.send(answer).await.map_err(|_| Status::cancelled("the consumer has gone"))
+    /// The next answer, which has its place in the body now.
+    fn place(&mut self, event: Event) -> v1::ConsumeResponse {
+        let answer = v1::ConsumeResponse { event: Some(event) };
+        self.end += ANSWER_HEAD_BYTES + answer.encoded_len() as u64;
+        self.sent.expect(self.end);
+        answer
+    }
+
+    async fn send(&mut self, answer: v1::ConsumeResponse) -> Result<(), Status> {
+        self.answers.send(Ok(answer)).await.map_err(|_| Status::cancelled("the consumer has gone"))
     }
 
     fn refuse(&self, failure: &Failure) -> Status {
         refuse(self.edge, failure)
     }
+}
+
+/// The next request; or how the stream has ended, on its side.
+async fn next(
+    requests: &mut Streaming<v1::ConsumeRequest>,
+    heard: &Heard,
+) -> Result<Result<v1::ConsumeRequest, Ended>, Status> {
+    match requests.message().await {
+        Ok(Some(request)) => Ok(Ok(request)),
+        // The library says the same of a stream that was reset as of one that was closed.
+        Ok(None) if !heard.is_broken() => Ok(Err(Ended::Closed)),
+        Ok(None) => Ok(Err(Ended::Broken)),
+        Err(_) if heard.is_broken() => Ok(Err(Ended::Broken)),
+        Err(status) => Err(status),
+    }
+}
+
+fn lease(lease_ms: u64) -> Duration {
+    Duration::from_millis(lease_ms.min(LEASE_MS_MAX))
 }
 
 fn size(delivery: &v1::Delivery) -> usize {

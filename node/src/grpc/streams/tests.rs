@@ -1,14 +1,14 @@
 //! Both streams over a real socket, with the clients that the contract generates.
 
 use super::publish::Publishing;
-use crate::api::{Failure, Reason, Request};
+use crate::api::{Failure, NewMessage, Reason, Request};
 use crate::edge::Edge;
 use crate::fake::{FakeNode, Served, leading};
-use crate::handle::{LocalStatus, Role};
+use crate::handle::{LocalStatus, Role, Service};
 use crate::limits::Limits;
 use bytes::Bytes;
 use futures_util::{StreamExt, poll};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use prost::Message;
 use raftqueue_proto::v1::consume_request::Step;
 use raftqueue_proto::v1::consume_response::Event;
@@ -407,16 +407,16 @@ async fn leases_that_ended_elsewhere_do_not_hold_a_consumer_back_for_ever() {
 #[tokio::test]
 async fn a_consumer_that_is_wrong_is_told_how_it_would_be_right() {
     let (_served, mut queue) = with_topic().await;
+    let start = || Step::Start(v1::ConsumeStart { topic: TOPIC.into(), ..Default::default() });
     for (steps, part) in [
         (vec![Some(Step::Credit(v1::Credit::default()))], "must be `start`"),
-        (vec![Some(Step::Start(v1::ConsumeStart::default())); 2], "starts only once"),
-        (vec![Some(Step::Start(v1::ConsumeStart::default())), None], "must be `credit` or `settlement`"),
+        (vec![None], "must be `start`"),
+        (vec![Some(start()); 2], "starts only once"),
+        (vec![Some(start()), None], "must be `credit` or `settlement`"),
+        (vec![Some(start()), Some(Step::Settlement(v1::Settlement::default()))], "must say its `kind`"),
         (
-            vec![
-                Some(Step::Start(v1::ConsumeStart::default())),
-                Some(Step::Settlement(v1::Settlement::default())),
-            ],
-            "must say its `kind`",
+            vec![Some(start()), Some(Step::Credit(v1::Credit::default()))],
+            "must grant `messages`, `bytes` or both",
         ),
     ] {
         let requests: Vec<_> = steps.into_iter().map(|step| v1::ConsumeRequest { step }).collect();
@@ -430,4 +430,343 @@ async fn a_consumer_that_is_wrong_is_told_how_it_would_be_right() {
         assert!(refused.message().contains(part), "{refused:?}");
         assert_eq!(status::detail(&refused).expect("ours").reason(), v1::Reason::InvalidArgument);
     }
+}
+
+/// Messages so large that few of them fit what a client takes unread, and so small that several share an answer.
+async fn publish_large(queue: &mut QueueClient<Channel>, count: usize, bytes: usize) {
+    let messages = vec![v1::NewMessage { body: vec![b'x'; bytes].into(), ..Default::default() }; count];
+    for messages in messages.chunks((4 << 20) / bytes.max(1_000)) {
+        let request = v1::PublishRequest { topic: TOPIC.into(), session: None, messages: messages.to_vec() };
+        queue.publish(request).await.expect("published");
+    }
+}
+
+/// How many messages are ready and leased, and how many attempts those that are ready have had.
+async fn counts(queue: &mut QueueClient<Channel>) -> (u64, u64, u32) {
+    let describe = v1::DescribeTopicRequest { topic: TOPIC.into() };
+    let topic = queue.describe_topic(describe).await.expect("described").into_inner().topic.expect("a topic");
+    let default = &topic.subscriptions[0];
+    let peek = v1::PeekRequest { topic: TOPIC.into(), messages_max: 1_000, ..Default::default() };
+    let ready = queue.peek(peek).await.expect("peeked").into_inner().deliveries;
+    let attempts = ready.iter().map(|delivery| delivery.attempts).sum();
+    (default.ready, default.leased, attempts)
+}
+
+/// Waits until so many messages are ready and leased, none of those that are ready with an attempt.
+async fn until_counts(queue: &mut QueueClient<Channel>, ready: u64, leased: u64) {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let counts = counts(queue).await;
+        if counts == (ready, leased, 0) {
+            return;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{counts:?} and not {ready} ready, {leased} leased"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until something is given back.
+async fn until_released(served: &Served) {
+    let begun = tokio::time::Instant::now();
+    while !served.node.calls().iter().any(|call| matches!(call, Request::Release { .. })) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing goes back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A client whose streams take few bytes that it does not read.
+async fn narrow(address: impl std::fmt::Display) -> QueueClient<Channel> {
+    let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
+    let endpoint = endpoint.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 20);
+    QueueClient::new(endpoint.connect().await.expect("it listens"))
+}
+
+/// A way to the node that can be cut, and its other end.
+async fn cuttable(served: &Served) -> (tokio::task::JoinHandle<()>, QueueClient<Channel>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (way, node) = (listener.local_addr().unwrap(), served.address);
+    let wire = tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = TcpStream::connect(node).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    });
+    (wire, narrow(way).await)
+}
+
+/// More than one answer takes, and less than two.
+const LARGE: usize = 80_000;
+
+#[tokio::test]
+async fn rule_7_4_what_a_stopped_consumer_was_not_sent_goes_back_without_an_attempt() {
+    let (served, mut queue) = with_topic().await;
+    publish_large(&mut queue, 30, LARGE).await;
+    let mut queue = narrow(served.address).await;
+    let mut stopped = Consumer::start_for(&mut queue, Some(1_000)).await;
+    stopped.say(Step::Credit(v1::Credit { messages: 1_000, bytes: 0 })).await;
+    // It never reads. Its connection is well: others use it.
+    until_released(&served).await;
+    until_counts(&mut queue, 30, 0).await;
+    let lost = stopped.answers.message().await.expect_err("what it was not sent is not its own any more");
+    assert_eq!(lost.code(), tonic::Code::Cancelled, "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_stopped_consumer_has_little_leased_ahead() {
+    let (served, mut queue) = with_topic().await;
+    publish_large(&mut queue, 100, LARGE).await;
+    let stopped = Consumer::start(&mut narrow(served.address).await).await;
+    stopped.say(Step::Credit(v1::Credit { messages: 1_000, bytes: 0 })).await;
+    // 2 MiB at once, and nothing more before most of it is on the wire.
+    until_counts(&mut queue, 74, 26).await;
+    publish_large(&mut queue, 1, 1).await;
+    until_counts(&mut queue, 75, 26).await;
+    drop(stopped);
+    until_counts(&mut queue, 101, 0).await;
+}
+
+/// A message as it stands on the wire.
+fn framed(message: &impl Message) -> Bytes {
+    let message = message.encode_to_vec();
+    let mut frame = vec![0]; // It is not compressed.
+    frame.extend((message.len() as u32).to_be_bytes());
+    frame.extend(message);
+    frame.into()
+}
+
+/// What a consumer says, and then it resets the stream.
+fn resetting(
+    requests: mpsc::Receiver<v1::ConsumeRequest>,
+) -> impl futures_util::Stream<Item = Result<hyper::body::Frame<Bytes>, h2::Error>> {
+    let frame = |request: v1::ConsumeRequest| Ok(hyper::body::Frame::data(framed(&request)));
+    let reset = futures_util::stream::once(async { Err(h2::Error::from(h2::Reason::CANCEL)) });
+    ReceiverStream::new(requests).map(frame).chain(reset)
+}
+
+#[tokio::test]
+async fn rule_6_2_a_reset_leaves_what_was_delivered_and_gives_back_what_was_not_sent() {
+    use tower::Service as _;
+    let (served, mut queue) = with_topic().await;
+    publish(&mut queue, 2).await;
+    let (requests, outgoing) = mpsc::channel(8);
+    let start = v1::ConsumeStart { topic: TOPIC.into(), ..Default::default() };
+    for step in [Step::Start(start), Step::Credit(v1::Credit { messages: 1_000, bytes: 0 })] {
+        requests.send(v1::ConsumeRequest { step: Some(step) }).await.unwrap();
+    }
+    let endpoint = Channel::from_shared(format!("http://{}", served.address)).unwrap();
+    let mut channel = endpoint.initial_stream_window_size(1 << 16).connect().await.unwrap();
+    let request = http::Request::post(format!("http://{}{}", served.address, crate::grpc::CONSUME_PATH))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(http_body_util::StreamBody::new(resetting(outgoing))))
+        .unwrap();
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let response = channel.call(request).await.expect("an answer");
+    let decoder = ProstCodec::<(), v1::ConsumeResponse>::default().decoder();
+    let answers = Streaming::new_response(decoder, response.into_body(), http::StatusCode::OK, None, None);
+    let mut consumer = Consumer { requests: Some(requests), answers };
+    assert_eq!(consumer.received().await.len(), 2);
+    publish_large(&mut queue, 12, LARGE).await;
+    until_counts(&mut queue, 0, 14).await;
+    // Its connection goes on.
+    consumer.requests = None;
+    until_counts(&mut queue, 12, 2).await;
+    drop(channel);
+}
+
+#[tokio::test]
+async fn rule_6_2_a_cut_connection_leaves_what_was_delivered_and_gives_back_what_was_not_sent() {
+    let (served, mut queue) = with_topic().await;
+    let (wire, mut far) = cuttable(&served).await;
+    publish(&mut queue, 2).await;
+    let mut consumer = Consumer::start(&mut far).await;
+    consumer.grant(1_000).await;
+    assert_eq!(consumer.received().await.len(), 2);
+    publish_large(&mut queue, 12, LARGE).await;
+    until_counts(&mut queue, 0, 14).await;
+    wire.abort();
+    until_counts(&mut queue, 12, 2).await;
+}
+
+#[tokio::test]
+async fn rule_6_2_a_consumer_that_closes_its_side_and_does_not_wait_gives_back_all_the_same() {
+    let (served, mut queue) = with_topic().await;
+    publish(&mut queue, 5).await;
+    let mut consumer = Consumer::start(&mut queue).await;
+    consumer.grant(1_000).await;
+    assert_eq!(consumer.received().await.len(), 5);
+    served.node.hold(true);
+    consumer.requests = None;
+    // It is being given back, and then the consumer is gone.
+    until_released(&served).await;
+    drop(consumer);
+    // Its stream has ended when another on the same connection is answered.
+    let request = v1::ReceiveRequest { topic: "nothing".into(), messages_max: 1_001, ..Default::default() };
+    queue.receive(request).await.expect_err("over a limit, so no node is asked");
+    served.node.hold(false);
+    until_counts(&mut queue, 5, 0).await;
+}
+
+#[tokio::test]
+async fn rule_10_3_a_message_too_large_for_its_client_costs_only_itself() {
+    // All of it fits what the client takes unread; and little of it does.
+    for window in [8 << 20, 1 << 16] {
+        let (served, mut queue) = with_topic().await;
+        publish(&mut queue, 1).await;
+        // A node may take larger ones than this edge does.
+        let message = NewMessage { body: vec![b'x'; 3 << 20].into(), ..Default::default() };
+        let large = Request::Publish { topic: TOPIC.into(), session: None, messages: vec![message] };
+        served.node.call(large, Duration::from_secs(1), false).await.expect("published");
+        publish(&mut queue, 1).await;
+        let endpoint = Channel::from_shared(format!("http://{}", served.address)).unwrap();
+        let endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(8 << 20);
+        let channel = endpoint.connect().await.expect("it listens");
+        let mut strict = QueueClient::new(channel).max_decoding_message_size(100_000);
+        let mut consumer = Consumer::start(&mut strict).await;
+        consumer.say(Step::Credit(v1::Credit { messages: 1_000, bytes: 0 })).await;
+        assert_eq!(consumer.received().await[0].offset, 0);
+        let refused = consumer.answers.message().await.expect_err("it is too large");
+        assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused:?}");
+        // What came before it was delivered, it counts as delivered, and what is behind was not touched.
+        until_counts(&mut queue, 1, 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_large_message_that_is_settled_holds_nothing_up() {
+    let (served, _queue) = with_topic().await;
+    let message = NewMessage { body: vec![b'x'; 3 << 20].into(), ..Default::default() };
+    for _ in 0..3 {
+        let large = Request::Publish { topic: TOPIC.into(), session: None, messages: vec![message.clone()] };
+        served.node.call(large, Duration::from_secs(1), false).await.expect("published");
+    }
+    let channel =
+        Channel::from_shared(format!("http://{}", served.address)).unwrap().connect().await.unwrap();
+    let mut consumer =
+        Consumer::start(&mut QueueClient::new(channel).max_decoding_message_size(usize::MAX)).await;
+    consumer.say(Step::Credit(v1::Credit { messages: 1_000, bytes: 0 })).await;
+    let first = consumer.received().await;
+    assert_eq!(served.node.calls().iter().filter(|call| matches!(call, Request::Receive { .. })).count(), 1);
+    consumer.settle(Kind::Ack, &first).await;
+    consumer.settled().await;
+    // The next comes at once, and the one behind it after a pause.
+    assert_eq!(consumer.received().await.len(), 1);
+    assert_eq!(consumer.received().await.len(), 1);
+}
+
+/// Calls `Receive` and reads nothing of the answer. Its connection goes on.
+async fn receive_unread(served: &Served, lease_ms: u64) -> (Channel, tonic::body::Body) {
+    use tower::Service as _;
+    let receive = v1::ReceiveRequest {
+        topic: TOPIC.into(),
+        messages_max: 1_000,
+        lease_ms: Some(lease_ms),
+        ..Default::default()
+    };
+    let endpoint = Channel::from_shared(format!("http://{}", served.address)).unwrap();
+    let mut channel = endpoint.initial_stream_window_size(1 << 16).connect().await.unwrap();
+    let request = http::Request::post(format!("http://{}/raftqueue.v1.Queue/Receive", served.address))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(Full::new(framed(&receive))))
+        .unwrap();
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let answer = channel.call(request).await.expect("an answer").into_body();
+    (channel, answer)
+}
+
+#[tokio::test]
+async fn rule_7_4_an_answer_that_does_not_get_through_gives_back_what_it_holds() {
+    let (served, mut queue) = with_topic().await;
+    publish_large(&mut queue, 10, LARGE).await;
+    // The client stops reading.
+    let (_channel, stopped) = receive_unread(&served, 1_000).await;
+    until_counts(&mut queue, 10, 0).await;
+    stopped.collect().await.expect_err("it was given up");
+    // The client goes.
+    let (_channel, gone) = receive_unread(&served, 600_000).await;
+    until_counts(&mut queue, 0, 10).await;
+    drop(gone);
+    until_counts(&mut queue, 10, 0).await;
+    // It reads: nothing goes back.
+    let (_channel, read) = receive_unread(&served, 600_000).await;
+    assert!(read.collect().await.expect("all of it").to_bytes().len() > 10 * LARGE);
+    let (_channel, empty) = receive_unread(&served, 600_000).await;
+    empty.collect().await.expect("all of it");
+    until_counts(&mut queue, 0, 10).await;
+}
+
+#[tokio::test]
+async fn rule_7_4_the_same_over_http_1() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (served, mut queue) = with_topic().await;
+    publish_large(&mut queue, 16, 1_000_000).await;
+    let body = br#"{"messages_max": 1000, "bytes_max": 16777216, "lease_ms": 1000}"#;
+    let head = format!(
+        "POST /v1/topics/{TOPIC}/receive HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    for stays in [true, false] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        let mut first = [0; 15];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+        if stays {
+            // It reads no more: the connection is closed, though it would take more.
+            until_counts(&mut queue, 16, 0).await;
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            assert!(rest.len() < 16_000_000, "{}", rest.len());
+        } else {
+            drop(stream);
+            until_counts(&mut queue, 16, 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_of_what_is_not_there_is_told_before_it_grants_anything() {
+    let (_served, mut queue) = with_topic().await;
+    for (start, reason) in [
+        (v1::ConsumeStart { topic: "nothing".into(), ..Default::default() }, v1::Reason::TopicNotFound),
+        (
+            v1::ConsumeStart { topic: TOPIC.into(), subscription: "other".into(), ..Default::default() },
+            v1::Reason::SubscriptionNotFound,
+        ),
+        (
+            v1::ConsumeStart { topic: TOPIC.into(), lease_ms: Some(1), ..Default::default() },
+            v1::Reason::InvalidArgument,
+        ),
+        (v1::ConsumeStart::default(), v1::Reason::InvalidArgument),
+    ] {
+        let (requests, outgoing) = mpsc::channel(8);
+        requests.send(v1::ConsumeRequest { step: Some(Step::Start(start)) }).await.unwrap();
+        let mut answers = queue.consume(ReceiverStream::new(outgoing)).await.expect("a stream").into_inner();
+        let refused = answers.message().await.expect_err("it is refused");
+        assert_eq!(status::detail(&refused).expect("ours").reason(), reason);
+    }
+}
+
+#[tokio::test]
+async fn what_a_credit_never_names_does_not_limit() {
+    for credit in [v1::Credit { messages: 4, bytes: 0 }, v1::Credit { messages: 0, bytes: 4 }] {
+        let (_served, mut queue) = with_topic().await;
+        publish(&mut queue, 9).await;
+        let mut consumer = Consumer::start(&mut queue).await;
+        consumer.say(Step::Credit(credit)).await;
+        assert_eq!(consumer.received().await.len(), 4);
+    }
+    // Once it is named it does.
+    let (_served, mut queue) = with_topic().await;
+    publish(&mut queue, 9).await;
+    let mut consumer = Consumer::start(&mut queue).await;
+    consumer.say(Step::Credit(v1::Credit { messages: 3, bytes: 2 })).await;
+    assert_eq!(consumer.received().await.len(), 2);
+    consumer.say(Step::Credit(v1::Credit { messages: 6, bytes: 0 })).await;
+    consumer.say(Step::Credit(v1::Credit { messages: 0, bytes: 1 })).await;
+    assert_eq!(consumer.received().await.len(), 1);
 }

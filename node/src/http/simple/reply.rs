@@ -5,6 +5,7 @@
 use crate::api::Failure;
 use crate::grpc::{LEADER_METADATA, errors};
 use crate::handle::LocalStatus;
+use crate::sent::Outgoing;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -17,18 +18,23 @@ const ENCODING_HEADER: HeaderName = HeaderName::from_static("raftqueue-encoding"
 const LEADER_HEADER: HeaderName = HeaderName::from_static(LEADER_METADATA);
 
 /// An answer of the simple API.
-#[derive(Debug)]
 pub(in crate::http) struct Reply {
     status: StatusCode,
     headers: HeaderMap,
     body: String,
+    outgoing: Option<Outgoing>,
 }
 
 impl Reply {
     /// A reply of JSON.
     pub(in crate::http) fn new(status: StatusCode, body: impl Into<String>) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        Self { status, headers, body: body.into() }
+        Self { status, headers, body: body.into(), outgoing: None }
+    }
+
+    /// The same, with what is to be known of how it gets through.
+    pub(in crate::http) fn with_outgoing(self, outgoing: Option<Outgoing>) -> Self {
+        Self { outgoing, ..self }
     }
 
     /// Done, and nothing more to say.
@@ -96,7 +102,11 @@ pub(in crate::http) fn failure_reply_with(failure: &Failure, body: impl Into<Str
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        (self.status, self.headers, self.body).into_response()
+        let mut response = (self.status, self.headers, self.body).into_response();
+        if let Some(outgoing) = self.outgoing {
+            response.extensions_mut().insert(outgoing);
+        }
+        response
     }
 }
 

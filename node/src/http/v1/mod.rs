@@ -24,6 +24,7 @@ use crate::grpc::convert::{Read, write_status};
 use crate::grpc::{errors, wait_ms};
 use crate::handle::Service;
 use crate::limits::{self, Limits, invalid};
+use crate::sent::Outgoing;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -200,7 +201,14 @@ async fn serve<S: Service, C: Call + Send>(
         Ok(name) => call::<S, C>(edge, name, &headers, body).await,
         Err(failure) => Err(failure),
     };
-    reply(called).of_node(&hint.local_status())
+    replied(called).of_node(&hint.local_status())
+}
+
+fn replied(called: Result<(impl Serialize, Option<Outgoing>), Failure>) -> Reply {
+    match called {
+        Ok((answer, outgoing)) => reply(Ok(answer)).with_outgoing(outgoing),
+        Err(failure) => reply(Err::<answers::Done, _>(failure)),
+    }
 }
 
 /// What stands in the path; empty where the route has no place for it.
@@ -216,7 +224,7 @@ async fn call<S: Service, C: Call>(
     name: String,
     headers: &HeaderMap,
     body: Body,
-) -> Result<C::Json, Failure> {
+) -> Result<(C::Json, Option<Outgoing>), Failure> {
     let begun = Instant::now();
     let asked = read_deadline(headers)?;
     let reading = body::read(body, C::bytes_max(edge.limits()));
@@ -233,8 +241,10 @@ async fn call<S: Service, C: Call>(
     drop(bytes);
     let request = call.into_wire(name)?.read()?;
     let deadline = limits::deadline(asked, wait_ms(&request));
+    let leasing = edge.leasing(&request);
     let answer = edge.call(request, deadline.saturating_sub(begun.elapsed())).await?;
-    Ok(write::<C::Answer>(answer).into())
+    let outgoing = edge.outgoing(leasing, &answer);
+    Ok((write::<C::Answer>(answer).into(), outgoing))
 }
 
 /// A page of topics; what other calls have in their body stands in the query, as GET has none.
@@ -252,7 +262,7 @@ async fn list<S: Service>(
     }
     let body = Body::from(Value::Object(fields).to_string());
     let called = call::<S, requests::ListTopics>(edge, String::new(), &headers, body).await;
-    reply(called).of_node(&hint.local_status())
+    replied(called).of_node(&hint.local_status())
 }
 
 /// The node's own view, at once, also without quorum.

@@ -1,0 +1,346 @@
+//! How much of an answer was put on the wire.
+//!
+//! What a receive leases and nobody gets is to go back at once. But an answer that was handed to the HTTP library is not
+//! on the wire: as long as the client's flow control window is shut, or its connection takes nothing, it waits in the
+//! library's buffers, and when the stream is reset it is dropped there without a word. So every chunk of a body counts
+//! here as its bytes are taken: the library advances a buffer by what was written to the socket (or was copied into the
+//! few KiB that it gathers before a write), and drops it when nothing more of it will be. The last one to be dropped says
+//! that it is over, and by then it is known how much got through.
+//!
+//! Nor can the library be told to drop what waits, except by dropping the task that carries the stream; [`carry`] does so
+//! when nothing of what waits was written for [`Sent`]'s patience: the stream is reset (the connection closed, for
+//! HTTP/1.1), and whatever it held comes back. Therefore the end of a body is held until the rest is written: a stream
+//! whose end has been handed over has no task any more.
+
+use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
+use http::Response;
+use hyper::body::{Body, Frame, SizeHint};
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// The longest patience with an answer of which nothing is taken.
+const PATIENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How long nothing of what leases messages for so long may be taken before it is given up; it takes up to twice as long
+/// to be noticed. So the messages are back before their lease has ended.
+pub(crate) fn patience(lease: Duration) -> Duration {
+    (lease / 3).min(PATIENCE_MAX)
+}
+
+/// One answer, as its maker sees it.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    /// Bytes of the body that the connection has taken.
+    written: AtomicU64,
+    /// Bytes that the HTTP library has.
+    handed: AtomicU64,
+    /// Bytes that are to be written as far as the maker knows.
+    expected: AtomicU64,
+    /// The maker is woken when so many are written.
+    awaited: AtomicU64,
+    /// The end of the body waits until the rest is written.
+    holds_end: AtomicBool,
+    /// Nothing more will be written.
+    is_over: AtomicBool,
+    /// This node has given it up.
+    is_given_up: AtomicBool,
+    /// In milliseconds.
+    patience: AtomicU64,
+    maker: AtomicWaker,
+    carrier: AtomicWaker,
+}
+
+impl Sent {
+    /// From now on it is given up when nothing of what waits is taken for so long.
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        self.patience.store(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.load(Ordering::SeqCst))
+    }
+
+    /// Bytes of the body that are on the wire.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    /// True if this node gave it up, as nothing of it was taken.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::SeqCst)
+    }
+
+    /// Says that the body will have so many bytes at least: from now on it is watched that they are taken.
+    pub(crate) fn expect(&self, bytes: u64) {
+        self.expected.fetch_max(bytes, Ordering::SeqCst);
+        self.carrier.wake();
+    }
+
+    /// Resolves when so many bytes are written, if they ever are. For one waiter at a time, and the same as below.
+    pub(crate) async fn reached(&self, bytes: u64) {
+        self.awaited.store(bytes, Ordering::SeqCst);
+        self.holds(|sent| sent.written() >= bytes).await;
+    }
+
+    /// Resolves when nothing more will be written.
+    pub(crate) async fn over(&self) {
+        self.holds(|sent| sent.is_over.load(Ordering::SeqCst)).await;
+    }
+
+    /// Resolves when there is nothing more to write for: it is over, or given up. What is given up is over once its maker
+    /// has let go of the requests, too.
+    pub(crate) async fn ended(&self) {
+        self.holds(|sent| sent.is_given_up() || sent.is_over.load(Ordering::SeqCst)).await;
+    }
+
+    /// Resolves when this is so.
+    async fn holds(&self, is_so: impl Fn(&Self) -> bool) {
+        poll_fn(|context| {
+            self.maker.register(context.waker());
+            if is_so(self) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// What is to be written and was not.
+    fn unsent(&self) -> u64 {
+        let due = self.handed.load(Ordering::SeqCst).max(self.expected.load(Ordering::SeqCst));
+        due.saturating_sub(self.written())
+    }
+
+    /// Everything that the HTTP library has is written.
+    fn is_drained(&self) -> bool {
+        self.written() == self.handed.load(Ordering::SeqCst)
+    }
+
+    fn took(&self, bytes: usize) {
+        let before = self.written.fetch_add(bytes as u64, Ordering::SeqCst);
+        let after = before + bytes as u64;
+        let awaited = self.awaited.load(Ordering::SeqCst);
+        if before < awaited && awaited <= after {
+            self.maker.wake();
+        }
+        if self.holds_end.load(Ordering::SeqCst) && self.is_drained() {
+            self.carrier.wake();
+        }
+    }
+
+    fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::SeqCst);
+        self.maker.wake();
+    }
+}
+
+/// Goes with a response to say how much of it was sent. Every chunk of the body holds it; the last one that goes tells.
+#[derive(Clone)]
+pub(crate) struct Outgoing(Arc<Last>);
+
+struct Last {
+    sent: Arc<Sent>,
+    /// To be done if the answer did not get through.
+    otherwise: Mutex<Option<Otherwise>>,
+}
+
+struct Otherwise {
+    /// The answer is of one message: once a part of it was sent it counts as sent, unless it was given up here. It may be
+    /// too large for its client, which then would be sent it for ever.
+    is_of_one: bool,
+    act: Box<dyn FnOnce() + Send>,
+}
+
+impl Outgoing {
+    /// For a stream of answers: its maker looks at what was sent.
+    pub(crate) fn stream() -> (Arc<Sent>, Self) {
+        Self::new(PATIENCE_MAX, None)
+    }
+
+    /// For one answer of `messages` messages: if it does not get through whole, `act` is called.
+    pub(crate) fn or_else(patience: Duration, messages: usize, act: impl FnOnce() + Send + 'static) -> Self {
+        let otherwise = Otherwise { is_of_one: messages == 1, act: Box::new(act) };
+        Self::new(patience, Some(otherwise)).1
+    }
+
+    fn new(patience: Duration, otherwise: Option<Otherwise>) -> (Arc<Sent>, Self) {
+        let sent = Sent {
+            written: AtomicU64::new(0),
+            handed: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
+            awaited: AtomicU64::new(u64::MAX),
+            holds_end: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            is_given_up: AtomicBool::new(false),
+            patience: AtomicU64::new(0),
+            maker: AtomicWaker::new(),
+            carrier: AtomicWaker::new(),
+        };
+        sent.set_patience(patience);
+        let sent = Arc::new(sent);
+        (Arc::clone(&sent), Self(Arc::new(Last { sent, otherwise: Mutex::new(otherwise) })))
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.sent.is_over.store(true, Ordering::SeqCst);
+        self.sent.maker.wake();
+        let otherwise = self.otherwise.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Otherwise { is_of_one, act }) = otherwise {
+            let (written, handed) = (self.sent.written(), self.sent.handed.load(Ordering::SeqCst));
+            let is_begun = is_of_one && written > 0 && !self.sent.is_given_up();
+            if !is_begun && (handed == 0 || written < handed) {
+                act();
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The answer whose response was made in this poll of what carries it.
+    static MADE: Cell<Option<Arc<Sent>>> = const { Cell::new(None) };
+}
+
+/// The response as it is handed to the HTTP library: counted, if it brings an [`Outgoing`].
+pub(crate) fn counted(mut response: Response<axum::body::Body>) -> Response<Counted> {
+    let outgoing = response.extensions_mut().remove::<Outgoing>();
+    if let Some(outgoing) = &outgoing {
+        MADE.set(Some(Arc::clone(&outgoing.0.sent)));
+    }
+    response.map(|body| Counted { body, outgoing, end: None })
+}
+
+/// A body whose chunks are counted as they are written.
+pub(crate) struct Counted {
+    body: axum::body::Body,
+    outgoing: Option<Outgoing>,
+    /// What comes when everything is written: the trailers, or nothing.
+    end: Option<Option<Frame<Chunk>>>,
+}
+
+impl Body for Counted {
+    type Data = Chunk;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, axum::Error>>> {
+        if self.end.is_none() {
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => Some(frame),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => None,
+            };
+            let outgoing = self.outgoing.clone();
+            let frame = frame.map(|frame| {
+                frame.map_data(|bytes| {
+                    if let Some(outgoing) = &outgoing {
+                        outgoing.0.sent.handed.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+                    }
+                    Chunk { bytes, outgoing }
+                })
+            });
+            if self.outgoing.is_none() || frame.as_ref().is_some_and(Frame::is_data) {
+                return Poll::Ready(frame.map(Ok));
+            }
+            self.end = Some(frame);
+        }
+        let outgoing = self.outgoing.as_ref().expect("only then is an end held");
+        outgoing.0.sent.holds_end.store(true, Ordering::SeqCst);
+        outgoing.0.sent.carrier.register(context.waker());
+        if !outgoing.0.sent.is_drained() {
+            return Poll::Pending;
+        }
+        let end = self.end.take().expect("it is held");
+        // Asked again, it has nothing more to say.
+        self.end = Some(None);
+        Poll::Ready(end.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.outgoing.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A part of a body.
+pub(crate) struct Chunk {
+    bytes: Bytes,
+    outgoing: Option<Outgoing>,
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        if let Some(outgoing) = &self.outgoing {
+            outgoing.0.sent.took(count);
+        }
+    }
+}
+
+/// Runs what carries one stream, or a connection of HTTP/1.1, and drops it when the answer on it stalls: nothing of what
+/// is to be written was written for its patience.
+pub(crate) async fn carry<F: Future>(carried: F) {
+    let mut carried = pin!(carried);
+    let mut watched: Option<Watched> = None;
+    poll_fn(|context| {
+        let polled = carried.as_mut().poll(context);
+        if let Some(sent) = MADE.take() {
+            watched = Some(Watched { sent, timer: None });
+        }
+        if polled.is_ready() || watched.as_mut().is_some_and(|watched| watched.is_stalled(context)) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+struct Watched {
+    sent: Arc<Sent>,
+    /// Runs since something waits; and what was written when it was set.
+    timer: Option<(Pin<Box<Sleep>>, u64)>,
+}
+
+impl Watched {
+    fn is_stalled(&mut self, context: &mut Context<'_>) -> bool {
+        let Self { sent, timer } = self;
+        sent.carrier.register(context.waker());
+        if sent.unsent() == 0 || sent.is_over.load(Ordering::SeqCst) {
+            // One that is set need not be set anew all the time; one that has ended would end what comes next.
+            if timer.as_ref().is_some_and(|(timer, _)| timer.is_elapsed()) {
+                *timer = None;
+            }
+            return false;
+        }
+        let (timer, seen) =
+            timer.get_or_insert_with(|| (Box::pin(tokio::time::sleep(sent.patience())), sent.written()));
+        while timer.as_mut().poll(context).is_ready() {
+            let written = sent.written();
+            if written == *seen {
+                sent.give_up();
+                return true;
+            }
+            *seen = written;
+            timer.as_mut().reset(Instant::now() + sent.patience());
+        }
+        false
+    }
+}
