@@ -51,6 +51,8 @@ pub(crate) struct Sent {
     is_over: AtomicBool,
     /// This node has given it up.
     is_given_up: AtomicBool,
+    /// Its body is counted.
+    is_counted: AtomicBool,
     /// In milliseconds.
     patience: AtomicU64,
     maker: AtomicWaker,
@@ -75,6 +77,11 @@ impl Sent {
     /// True if this node gave it up, as nothing of it was taken.
     pub(crate) fn is_given_up(&self) -> bool {
         self.is_given_up.load(Ordering::SeqCst)
+    }
+
+    /// False if whoever took the response does not count its body: then nothing of this says anything.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted.load(Ordering::SeqCst)
     }
 
     /// Says that the body will have so many bytes at least: from now on it is watched that they are taken.
@@ -176,6 +183,7 @@ impl Outgoing {
             holds_end: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             is_given_up: AtomicBool::new(false),
+            is_counted: AtomicBool::new(false),
             patience: AtomicU64::new(0),
             maker: AtomicWaker::new(),
             carrier: AtomicWaker::new(),
@@ -210,6 +218,7 @@ thread_local! {
 pub(crate) fn counted(mut response: Response<axum::body::Body>) -> Response<Counted> {
     let outgoing = response.extensions_mut().remove::<Outgoing>();
     if let Some(outgoing) = &outgoing {
+        outgoing.0.sent.is_counted.store(true, Ordering::SeqCst);
         MADE.set(Some(Arc::clone(&outgoing.0.sent)));
     }
     response.map(|body| Counted { body, outgoing, end: None })

@@ -73,11 +73,19 @@ pub(in super::super) fn consume<S: Service>(
     let heard = start.extensions().get::<Heard>().cloned().unwrap_or_default();
     let requests = start.into_inner();
     tokio::spawn(async move {
+        let taken = answers.clone();
+        let gone = async {
+            sent.ended().await;
+            if !sent.is_counted() {
+                taken.closed().await;
+            }
+        };
         let mut consumer = Consumer::new(&edge, answers, Arc::clone(&sent));
         let ended = tokio::select! {
             ended = consumer.run(requests, &heard) => ended,
-            () = sent.ended() => Ok(Ended::Broken),
+            () = gone => Ok(Ended::Broken),
         };
+        drop(taken);
         let ended = match ended {
             Ok(Ended::Closed) => consumer.close().await,
             Ok(Ended::Broken) => Ok(()),

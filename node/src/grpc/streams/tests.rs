@@ -650,10 +650,11 @@ async fn a_large_message_that_is_settled_holds_nothing_up() {
     let first = consumer.received().await;
     assert_eq!(served.node.calls().iter().filter(|call| matches!(call, Request::Receive { .. })).count(), 1);
     consumer.settle(Kind::Ack, &first).await;
-    consumer.settled().await;
-    // The next comes at once, and the one behind it after a pause.
-    assert_eq!(consumer.received().await.len(), 1);
-    assert_eq!(consumer.received().await.len(), 1);
+    // The answer and the next message come in either order, and the message behind it after a pause.
+    let mut received = 0;
+    while received < 2 {
+        received += usize::from(matches!(consumer.event().await, Event::Received(_)));
+    }
 }
 
 /// Calls `Receive` and reads nothing of the answer. Its connection goes on.
