@@ -94,6 +94,8 @@ async fn bytes_that_are_no_message_are_refused_with_a_detail() {
 #[tokio::test]
 async fn what_came_before_a_refusal_on_a_stream_is_answered() {
     let node = FakeNode::default();
+    let create = v1::CreateTopicRequest { topic: "orders".into(), ..Default::default() };
+    assert_eq!(raw(&node, "/raftqueue.v1.Queue/CreateTopic", message(&create)).await.code(), Code::Ok);
     let start = v1::ConsumeStart { topic: "orders".into(), ..Default::default() };
     let start = message(&v1::ConsumeRequest { step: Some(Step::Start(start)) });
     let status =
