@@ -1,0 +1,160 @@
+//! A message that cannot be read costs nobody but itself: its neighbours are delivered, it goes back at once, and the
+//! leader lets another try.
+
+use raftqueue_tests::process::{Answer, Cluster};
+use serde_json::{Value, json};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const COUNT: usize = 20;
+const ROTTEN: usize = 7;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Published in batches of four, so that it shares its entry with some and not with others. Nothing of it is in memory any
+/// more.
+fn with_messages(nodes: usize) -> (Cluster, usize) {
+    let mut cluster = Cluster::started(nodes);
+    let leader = cluster.leader();
+    assert_eq!(call(&cluster, leader, "/v1/topics", &json!({"topic": "t"})).code, 200);
+    for batch in (0..COUNT).collect::<Vec<_>>().chunks(4) {
+        let messages: Vec<Value> = batch.iter().map(|number| json!({"body": body(*number)})).collect();
+        let published = call(&cluster, leader, "/v1/topics/t/publish", &json!({ "messages": messages }));
+        assert_eq!(published.code, 200, "{published:?}");
+    }
+    for node in 0..nodes {
+        cluster.stop(node);
+    }
+    cluster.start_all();
+    let leader = cluster.leader();
+    // It leads and has applied everything.
+    assert_eq!(numbers(&peek(&cluster, leader)), (0..COUNT).collect::<Vec<_>>());
+    (cluster, leader)
+}
+
+fn body(number: usize) -> String {
+    format!("body of {number:03} {}", "x".repeat(1_000))
+}
+
+fn call(cluster: &Cluster, node: usize, path: &str, request: &Value) -> Answer {
+    let http = cluster.http(node).with_timeout(PATIENCE);
+    http.request("POST", path, request.to_string().as_bytes()).expect("an answer")
+}
+
+fn peek(cluster: &Cluster, node: usize) -> Answer {
+    call(cluster, node, "/v1/topics/t/peek", &json!({"messages_max": 100}))
+}
+
+fn receive(cluster: &Cluster, node: usize) -> Answer {
+    call(cluster, node, "/v1/topics/t/receive", &json!({"messages_max": 100}))
+}
+
+fn deliveries(answer: &Answer) -> &[Value] {
+    answer.body["deliveries"].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn numbers(answer: &Answer) -> Vec<usize> {
+    let number = |delivery: &Value| {
+        let body = delivery["body"].as_str().expect("text");
+        body[8..11].parse().expect("a number")
+    };
+    deliveries(answer).iter().map(number).collect()
+}
+
+fn others() -> Vec<usize> {
+    (0..COUNT).filter(|number| *number != ROTTEN).collect()
+}
+
+/// How many are ready, leased and dead.
+fn counts(cluster: &Cluster, node: usize) -> (u64, u64, u64) {
+    let answer =
+        cluster.http(node).with_timeout(PATIENCE).request("GET", "/v1/topics/t", b"").expect("an answer");
+    let default = &answer.body["subscriptions"][0];
+    let count = |state: &str| default[state].as_u64().expect("a count");
+    (count("ready"), count("leased"), count("dead"))
+}
+
+/// Where a body stands on a node's disk.
+fn place(cluster: &Cluster, node: usize, body: &str) -> (PathBuf, u64) {
+    let mut folders = vec![cluster.data_dir(node)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).expect("a file");
+            if let Some(at) = bytes.windows(body.len()).position(|window| window == body.as_bytes()) {
+                return (path, at as u64);
+            }
+        }
+    }
+    panic!("the body is nowhere");
+}
+
+/// Turns one bit of a body around; again, and it is as it was.
+fn flip(cluster: &Cluster, node: usize, number: usize) {
+    let (path, at) = place(cluster, node, &body(number)[..11]);
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("it can be opened");
+    let mut byte = [0];
+    // Behind what it is found by.
+    file.read_exact_at(&mut byte, at + 500).expect("it can be read");
+    file.write_all_at(&[byte[0] ^ 1], at + 500).expect("it can be written");
+}
+
+#[test]
+fn what_cannot_be_read_takes_no_other_message_with_it_and_is_kept() {
+    let (cluster, node) = with_messages(1);
+    flip(&cluster, node, ROTTEN);
+    assert_eq!(numbers(&peek(&cluster, node)), others());
+
+    let received = receive(&cluster, node);
+    assert_eq!(numbers(&received), others(), "{received:?}");
+    // Nobody leads beside this node, and what is left is said to be so.
+    let again = receive(&cluster, node);
+    assert_eq!((again.code, again.body["reason"].as_str()), (503, Some("DATA_UNREADABLE")), "{again:?}");
+    assert_eq!(again.body["outcome"], "NOT_DONE");
+    assert_eq!(counts(&cluster, node), (1, COUNT as u64 - 1, 0));
+
+    // A pop takes only what it can give.
+    let leases: Vec<&Value> = deliveries(&received).iter().map(|delivery| &delivery["lease"]).collect();
+    let released = call(&cluster, node, "/v1/topics/t/release", &json!({ "leases": leases }));
+    assert_eq!(released.code, 200, "{released:?}");
+    let popped = call(&cluster, node, "/v1/topics/t/pop", &json!({"messages_max": 100}));
+    assert_eq!(numbers(&popped), others());
+    let empty = call(&cluster, node, "/v1/topics/t/pop", &json!({"messages_max": 100}));
+    assert_eq!(empty.body["reason"].as_str(), Some("DATA_UNREADABLE"), "{empty:?}");
+
+    // Nothing of it is lost: read again, it is there, and no attempt was counted.
+    flip(&cluster, node, ROTTEN);
+    let begun = Instant::now();
+    let last = loop {
+        let last =
+            call(&cluster, node, "/v1/topics/t/receive", &json!({"messages_max": 100, "wait_ms": 1_000}));
+        if !deliveries(&last).is_empty() {
+            break last;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{last:?}\n{}", cluster.logs());
+    };
+    assert_eq!((numbers(&last), &deliveries(&last)[0]["attempts"]), (vec![ROTTEN], &json!(0)));
+}
+
+#[test]
+fn another_node_reads_it_and_the_lead_stays_there() {
+    let (mut cluster, first) = with_messages(3);
+    flip(&cluster, first, ROTTEN);
+    assert_eq!(numbers(&receive(&cluster, first)), others());
+    let begun = Instant::now();
+    let last = loop {
+        let last =
+            call(&cluster, first, "/v1/topics/t/receive", &json!({"messages_max": 100, "wait_ms": 200}));
+        if !deliveries(&last).is_empty() {
+            break last;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{last:?}\n{}", cluster.logs());
+    };
+    assert_eq!((numbers(&last), &deliveries(&last)[0]["attempts"]), (vec![ROTTEN], &json!(0)));
+    assert_ne!(cluster.leader(), first, "{}", cluster.logs());
+}
