@@ -4,6 +4,7 @@ use super::Violation;
 use super::calls::{Answer, Call, Place};
 use super::clients::NOBODY;
 use super::coverage::Rare;
+use super::ledger::place;
 use super::message::Origin;
 use super::nodes::fingerprint;
 use super::oracle::{Excuse, Verdict};
@@ -177,6 +178,12 @@ impl World {
             })?;
             self.coverage.rare(Rare::ReadFailure);
             let are_leased = matches!(request, Some(Request::Receive { .. }));
+            if matches!(request, Some(Request::Pop { .. })) {
+                // They could be read before they were taken, and not any more: a pop gives at most once.
+                for lost in &lost {
+                    self.ledger.perhaps_take(place(lost.message.id));
+                }
+            }
             let messages: Vec<MessageRef> = lost.iter().map(|lost| lost.message.clone()).collect();
             if are_leased {
                 self.oracle.may_give_back(&messages);
