@@ -16,7 +16,7 @@ use std::fmt;
 use std::ops::Range;
 
 /// Counters beyond this are not believed: it leaves room to count on without overflow.
-const COUNTER_MAX: u64 = 1 << 62;
+pub(crate) const COUNTER_MAX: u64 = 1 << 62;
 
 /// A rule that a state does not keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,8 +284,13 @@ fn check_bytes(held: &Subscription) -> Result<(), Broken> {
     let others = leased.saturating_add(delayed).saturating_add(dead);
     let ready = held.bytes.checked_sub(others);
     let retried: u64 = held.retried.iter().map(|(_, retried)| u64::from(retried.size)).sum();
+    hold(held.retried_bytes == retried, "retried bytes are summed", || {
+        format!("{} for {retried}", held.retried_bytes)
+    })?;
     let is_possible = held.bytes <= COUNTER_MAX
-        && ready.is_some_and(|ready| retried <= ready && ready <= largest(held.ready.count()));
+        && ready.and_then(|ready| ready.checked_sub(retried)).is_some_and(|plain| {
+            plain <= largest(held.ready.count().saturating_sub(held.retried.len() as u64))
+        });
     hold(is_possible, "ready bytes belong to messages", || {
         format!("{} in all, {others} elsewhere, {retried} retried, {} ready", held.bytes, held.ready.count())
     })

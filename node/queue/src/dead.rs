@@ -1,7 +1,8 @@
 //! Dead messages as runs by reason and attempts.
 
-use crate::DeadReason;
 use crate::map::Map;
+use crate::share::Share;
+use crate::{DeadReason, MessageSize};
 use std::ops::Range;
 
 /// The dead messages of one subscription. The cost is by runs of neighbours that died alike, not by messages.
@@ -51,6 +52,14 @@ impl DeadRuns {
 
     pub(crate) fn run_count(&self) -> usize {
         self.runs.len()
+    }
+
+    /// Whether the sizes of these can be true, as far as can be told.
+    pub(crate) fn fit(&self, listed: &[MessageSize]) -> bool {
+        let share = Share { count: self.count, bytes: self.bytes };
+        share.can_spare(listed.iter().map(|message| (message.offset, message.size)), |offset| {
+            self.contains(offset)
+        })
     }
 
     pub(crate) fn first(&self) -> Option<u64> {
@@ -109,8 +118,7 @@ impl DeadRuns {
             self.runs.insert(offset, left);
         }
         self.count -= 1;
-        self.bytes =
-            self.bytes.checked_sub(u64::from(size)).expect("a message is no larger than all together");
+        self.bytes = self.bytes.checked_sub(u64::from(size)).expect("the caller saw that it fits");
         true
     }
 

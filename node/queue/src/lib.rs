@@ -32,6 +32,7 @@ mod pops;
 mod reply;
 mod runs;
 mod sessions;
+mod share;
 mod state;
 mod subscription;
 mod topic;

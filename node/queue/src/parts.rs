@@ -273,6 +273,7 @@ fn subscription_from_parts(topic: TopicId, parts: &SubscriptionParts) -> Result<
         let retried = Retried { attempts, size, late_ack: late_ack.unwrap_or(Token(0)) };
         let is_new = held.retried.insert(offset, retried).is_none();
         hold(is_new, "a retried message stands once", || place(format!("offset {offset}")))?;
+        held.retried_bytes = held.retried_bytes.saturating_add(u64::from(size));
     }
     for message in &parts.leased {
         let &LeasedMessage { offset, size, attempts, token, granted_ms, expires_ms, .. } = message;

@@ -207,6 +207,11 @@ pub enum Refused {
     },
     /// The request id was used for a pop of another topic or subscription.
     RequestIdReused,
+    /// The sizes that the command gives cannot be those of the messages that it names: they were looked up elsewhere. Ask
+    /// again.
+    SizesImpossible,
+    /// An id, a token, an offset or the bytes of a topic would pass 2^62, beyond which nothing is counted.
+    NumbersSpent,
     /// The generation does not rise.
     GenerationNotAbove {
         /// The generation in force.
@@ -301,6 +306,10 @@ impl fmt::Display for Refused {
             Refused::RequestIdReused => {
                 write!(f, "the request id was used for another topic or subscription")
             }
+            Refused::SizesImpossible => {
+                write!(f, "the sizes given are not those of the messages that are there")
+            }
+            Refused::NumbersSpent => write!(f, "a number that only rises has come to its end"),
             Refused::GenerationNotAbove { held, given } => {
                 write!(f, "generation {given} is not above {held}")
             }

@@ -3,6 +3,7 @@
 //! A session counts the batches of one producer, per topic, from 1 without gaps. The last replies are kept, so a
 //! repeat gets the answer of the first time; an older repeat is told that it was done.
 
+use crate::check::COUNTER_MAX;
 use crate::map::Map;
 use crate::{
     Limit, Refused, SESSION_IDLE_MS, SESSION_REPLIES_MAX, SESSION_TOPICS_MAX, Sequenced, SessionId, TopicId,
@@ -104,6 +105,9 @@ impl Sessions {
         if let Some(&id) = name.and_then(|name| self.by_name.get(name)) {
             self.touch(id, now_ms);
             let session = Arc::make_mut(self.by_id.get_mut(&id).expect("every name leads to a session"));
+            if session.epoch >= COUNTER_MAX {
+                return Err(Refused::NumbersSpent);
+            }
             session.epoch += 1;
             session.pairs_max = pairs_max;
             return Ok((id, session.epoch, true));

@@ -1,5 +1,6 @@
 //! The state of all topics, and how commands change it.
 
+use crate::check::COUNTER_MAX;
 use crate::map::Map;
 use crate::offsets::Offsets;
 use crate::pops::{Pop, Pops};
@@ -47,12 +48,9 @@ impl State {
     /// Applies one command: ends first what is over at the stamp (at most
     /// [`EXPIRED_PER_APPLY_MAX`] items, the earliest first), then does what the command says.
     ///
-    /// Never fails: what cannot be done is refused in the reply. The cost is by what the command lists, never by the
-    /// backlog; deleting and purging cost time by the runs and entries that they drop, redriving all by runs.
-    ///
-    /// # Panics
-    ///
-    /// If the sizes in a command are not those that were published: then the leader looked up something else.
+    /// Never fails, and never panics on what a command says: what cannot be done is refused in the reply, the same on
+    /// every node. The cost is by what the command lists, never by the backlog; deleting and purging cost time by the runs
+    /// and entries that they drop, redriving all by runs.
     pub fn apply(&mut self, meta: &ApplyMeta, command: &Command) -> (Reply, Effects) {
         let mut effects = Effects::default();
         let mut budget = EXPIRED_PER_APPLY_MAX;
@@ -108,14 +106,15 @@ impl State {
                 check_selection(selection)?;
                 let count = self.with_subscription((*topic, *subscription), effects, |scope| {
                     scope.subscription.redrive(selection, scope.moves)
-                })?;
+                })??;
                 Ok(Reply::Redriven { count })
             }
             Command::PurgeDead { topic, subscription, selection } => {
                 check_selection(selection)?;
-                let (count, bytes) = self.with_subscription((*topic, *subscription), effects, |scope| {
-                    scope.subscription.purge_dead(selection)
-                })?;
+                let (count, bytes) =
+                    self.with_subscription((*topic, *subscription), effects, |scope| {
+                        scope.subscription.purge_dead(selection)
+                    })??;
                 Ok(Reply::Purged { count, bytes })
             }
             Command::Purge { topic, subscription } => {
@@ -163,7 +162,7 @@ impl State {
         if value > topics_max {
             return Err(Refused::OverLimit { limit: Limit::Topics, max: topics_max, value });
         }
-        let id = TopicId(self.next_id(index));
+        let id = TopicId(self.next_id(index)?);
         self.last_id = id.0;
         let topic = Topic::new(id, name, *settings, request_id, self.now_ms);
         self.names.insert(Arc::clone(&topic.name), id);
@@ -247,10 +246,10 @@ impl State {
         check_limit(Limit::ReceiveMessages, RECEIVE_MESSAGES_MAX as u64, candidates.len() as u64)?;
         let now_ms = self.now_ms;
         let expires_ms = now_ms.saturating_add(lease_ms);
-        let token = Token(self.last_token.0 + 1);
+        let token = Token(next_number(self.last_token.0, 1)?);
         let taken = self.with_subscription(place, effects, |scope| {
             scope.subscription.lease(candidates, token, (now_ms, expires_ms), scope.moves)
-        })?;
+        })??;
         if taken.is_empty() {
             return Ok(Reply::Received { token: Token(0), expires_ms, deliveries: Vec::new() });
         }
@@ -280,7 +279,7 @@ impl State {
         let now_ms = self.now_ms;
         let taken = self.with_subscription(place, effects, |scope| {
             scope.subscription.pop(candidates, count_max as usize, now_ms, scope.moves)
-        })?;
+        })??;
         let topic = self.topics.get_mut(&place.0).expect("it was just changed");
         let deliveries = topic.deliveries(&taken);
         if let Some(request_id) = request_id.filter(|_| !deliveries.is_empty()) {
@@ -397,7 +396,7 @@ impl State {
         if let Some(overdue) = self.sessions.overdue(name, self.now_ms) {
             self.end_session(overdue);
         }
-        let new_id = SessionId { generation: self.generation, number: self.next_id(index) };
+        let new_id = SessionId { generation: self.generation, number: self.next_id(index)? };
         let (session, epoch, resumed) = self.sessions.open(new_id, name, maxima, self.now_ms)?;
         if !resumed {
             self.last_id = new_id.number;
@@ -417,14 +416,15 @@ impl State {
         if generation <= self.generation {
             return Err(Refused::GenerationNotAbove { held: self.generation, given: generation });
         }
+        self.last_token.0 = next_number(self.last_token.0, Token::GENERATION_STRIDE)?;
         self.generation = generation;
-        self.last_token.0 += Token::GENERATION_STRIDE;
         Ok(Reply::Done)
     }
 
     /// The id for something that the entry at `index` makes.
-    fn next_id(&self, index: u64) -> u64 {
-        index.max(self.last_id + 1)
+    fn next_id(&self, index: u64) -> Result<u64, Refused> {
+        let next = next_number(self.last_id, 1)?;
+        if index > COUNTER_MAX { Err(Refused::NumbersSpent) } else { Ok(index.max(next)) }
     }
 
     /// Ends what is over: leases and delays, then sessions, then kept pops.
@@ -527,6 +527,12 @@ fn note(effects: &mut Effects, place: (TopicId, SubscriptionId), moves: Moves) {
     }
     effects.died += moves.died;
     effects.leases_expired += moves.leases_expired;
+}
+
+/// The number that comes `step` after one that only rises.
+fn next_number(last: u64, step: u64) -> Result<u64, Refused> {
+    let next = last.saturating_add(step);
+    if next > COUNTER_MAX { Err(Refused::NumbersSpent) } else { Ok(next) }
 }
 
 fn check_limit(limit: Limit, max: u64, value: u64) -> Result<(), Refused> {

@@ -14,7 +14,10 @@ use crate::dead::DeadRuns;
 use crate::deadline::Deadline;
 use crate::map::Map;
 use crate::runs::Runs;
-use crate::{Candidate, DeadReason, DeadSelection, LEASE_MS_MAX, MessageMeta, MessageSize, Outcome, Token};
+use crate::share::Share;
+use crate::{
+    Candidate, DeadReason, DeadSelection, LEASE_MS_MAX, MessageMeta, MessageSize, Outcome, Refused, Token,
+};
 
 /// The messages of one subscription: each offset that is not done with stands in exactly one of ready, leased, delayed
 /// and dead.
@@ -27,6 +30,8 @@ pub struct Subscription {
     pub(crate) ready: Runs,
     /// Of the ready ones, those that were leased before without success.
     pub(crate) retried: Map<u64, Retried>,
+    /// Of those: the only ready ones whose sizes are known here.
+    pub(crate) retried_bytes: u64,
     /// Of the ready ones, those whose deadline does not count because they were redriven.
     pub(crate) waived: Runs,
     pub(crate) leased: Map<u64, Lease>,
@@ -136,6 +141,17 @@ impl Subscription {
         self.make_ready_new(run, moves);
     }
 
+    /// Whether the sizes of these can be true, as far as can be told: of the ready messages only the sum is known.
+    fn fit(&self, candidates: &[Candidate]) -> Result<(), Refused> {
+        let share = Share {
+            count: self.ready.count() - self.retried.len() as u64,
+            bytes: self.ready_bytes() - self.retried_bytes,
+        };
+        let is_plain = |offset| self.ready.contains(offset) && !self.retried.contains_key(&offset);
+        let sizes = candidates.iter().map(|candidate| (candidate.offset, candidate.size));
+        if share.can_spare(sizes, is_plain) { Ok(()) } else { Err(Refused::SizesImpossible) }
+    }
+
     /// Leases the candidates that are still ready; those that outlived their deadline die instead.
     pub(crate) fn lease(
         &mut self,
@@ -143,7 +159,8 @@ impl Subscription {
         token: Token,
         (now_ms, expires_ms): (u64, u64),
         moves: &mut Moves,
-    ) -> Vec<Taken> {
+    ) -> Result<Vec<Taken>, Refused> {
+        self.fit(candidates)?;
         let taken = self.take_ready(candidates, candidates.len(), now_ms, moves);
         for &Taken { offset, size, attempts, deadline } in &taken {
             let lease = Lease { token, granted_ms: now_ms, expires_ms, deadline, size, attempts };
@@ -151,8 +168,7 @@ impl Subscription {
             self.lease_ends.insert((expires_ms, offset), ());
             self.leased_bytes += u64::from(size);
         }
-        self.ready_bytes();
-        taken
+        Ok(taken)
     }
 
     /// Takes the first candidates that are still ready out for good; those that outlived their deadline die instead.
@@ -162,13 +178,13 @@ impl Subscription {
         count_max: usize,
         now_ms: u64,
         moves: &mut Moves,
-    ) -> Vec<Taken> {
+    ) -> Result<Vec<Taken>, Refused> {
+        self.fit(candidates)?;
         let taken = self.take_ready(candidates, count_max, now_ms, moves);
         for message in &taken {
             self.drop_bytes(message.size);
         }
-        self.ready_bytes();
-        taken
+        Ok(taken)
     }
 
     /// Ends a lease with success. One that ran out counts until the message is leased again or dead.
@@ -182,7 +198,7 @@ impl Subscription {
             Some(retried) if retried.late_ack == token => {
                 let size = retried.size;
                 self.ready.remove(offset..offset + 1);
-                self.retried.remove(&offset);
+                self.forget_retries(offset);
                 self.waived.remove_one(offset);
                 self.drop_bytes(size);
                 Outcome::Done
@@ -276,7 +292,8 @@ impl Subscription {
         spent
     }
 
-    /// Ends those that are ready and outlived their deadline, at most `budget` of them; says how many.
+    /// Ends those that are ready and outlived their deadline, at most `budget` of them; says how many. None, where their
+    /// sizes cannot be.
     pub(crate) fn expire_overdue(
         &mut self,
         candidates: &[Candidate],
@@ -285,6 +302,9 @@ impl Subscription {
         moves: &mut Moves,
     ) -> usize {
         let mut spent = 0;
+        if self.fit(candidates).is_err() {
+            return spent;
+        }
         for candidate in candidates {
             if spent == budget {
                 break;
@@ -296,7 +316,6 @@ impl Subscription {
                 spent += 1;
             }
         }
-        self.ready_bytes();
         spent
     }
 
@@ -308,6 +327,7 @@ impl Subscription {
         self.delayed_bytes = 0;
         self.ready = Runs::default();
         self.retried = Map::default();
+        self.retried_bytes = 0;
         self.waived = Runs::default();
         self.delayed = Map::default();
         self.delay_ends = Map::default();
@@ -315,13 +335,16 @@ impl Subscription {
     }
 
     /// Makes dead messages ready, as new and with their deadlines waived; returns how many.
-    pub(crate) fn redrive(&mut self, selection: &DeadSelection, moves: &mut Moves) -> u64 {
+    pub(crate) fn redrive(&mut self, selection: &DeadSelection, moves: &mut Moves) -> Result<u64, Refused> {
         let count = match selection {
             DeadSelection::All => {
                 let dead = std::mem::take(&mut self.dead);
                 self.ready.unite(dead.offsets());
                 self.waived.unite(dead.offsets());
                 dead.count()
+            }
+            DeadSelection::Listed(messages) if !self.dead.fit(messages) => {
+                return Err(Refused::SizesImpossible);
             }
             DeadSelection::Listed(messages) => {
                 let mut count = 0;
@@ -336,14 +359,17 @@ impl Subscription {
             }
         };
         moves.ready |= count > 0;
-        count
+        Ok(count)
     }
 
     /// Drops dead messages; returns how many messages and bytes.
-    pub(crate) fn purge_dead(&mut self, selection: &DeadSelection) -> (u64, u64) {
+    pub(crate) fn purge_dead(&mut self, selection: &DeadSelection) -> Result<(u64, u64), Refused> {
         let before = (self.dead.count(), self.dead.bytes());
         match selection {
             DeadSelection::All => self.dead = DeadRuns::default(),
+            DeadSelection::Listed(messages) if !self.dead.fit(messages) => {
+                return Err(Refused::SizesImpossible);
+            }
             DeadSelection::Listed(messages) => {
                 for message in messages {
                     self.dead.remove(message.offset, message.size);
@@ -352,7 +378,7 @@ impl Subscription {
         }
         let bytes = before.1 - self.dead.bytes();
         self.bytes -= bytes;
-        (before.0 - self.dead.count(), bytes)
+        Ok((before.0 - self.dead.count(), bytes))
     }
 
     /// Takes candidates out of the ready ones, wherever they go next. Consecutive ones cost one change of the runs.
@@ -383,7 +409,7 @@ impl Subscription {
                 pending = offset..offset + 1;
                 run_end = run.end;
             }
-            let retried = self.retried.remove(&offset);
+            let retried = self.forget_retries(offset);
             let waived = self.waived.remove_one(offset);
             let size = retried.map_or(size, |retried| retried.size);
             let attempts = retried.map_or(0, |retried| retried.attempts);
@@ -440,6 +466,13 @@ impl Subscription {
             self.bytes.checked_sub(u64::from(size)).expect("a message is no larger than all together");
     }
 
+    /// A ready message goes elsewhere; returns what it had kept from earlier leases.
+    fn forget_retries(&mut self, offset: u64) -> Option<Retried> {
+        let retried = self.retried.remove(&offset)?;
+        self.retried_bytes -= u64::from(retried.size);
+        Some(retried)
+    }
+
     fn return_ready(&mut self, offset: u64, lease: &Lease, late_ack: Token, now_ms: u64, moves: &mut Moves) {
         let &Lease { deadline, size, attempts, .. } = lease;
         self.make_ready(Taken { offset, size, attempts, deadline }, late_ack, now_ms, moves);
@@ -455,6 +488,7 @@ impl Subscription {
         self.ready.insert(offset..offset + 1);
         if attempts > 0 {
             self.retried.insert(offset, Retried { attempts, size, late_ack });
+            self.retried_bytes += u64::from(size);
         }
         if deadline.is_waived() {
             self.waived.insert(offset..offset + 1);

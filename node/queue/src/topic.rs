@@ -1,5 +1,6 @@
 //! One topic: its offsets, its limits, and its subscriptions.
 
+use crate::check::COUNTER_MAX;
 use crate::map::Map;
 use crate::offsets::Offsets;
 use crate::subscription::{Subscription, Taken};
@@ -49,8 +50,14 @@ impl Topic {
     /// Whether a batch of these fits into the limits. Each subscription has messages of its own; the fullest decides.
     pub(crate) fn admit(&self, messages: &[MessageMeta]) -> Result<(), Refused> {
         let held = |of: fn(&Subscription) -> u64| self.subscriptions.values().map(of).max().unwrap_or(0);
+        let count = messages.len() as u64;
+        let largest = count.saturating_mul(u64::from(u32::MAX));
+        let bytes = held(|subscription| subscription.bytes).saturating_add(largest);
+        if bytes.max(self.offsets.next.saturating_add(count)) > COUNTER_MAX {
+            return Err(Refused::NumbersSpent);
+        }
         if let Some(max) = self.settings.messages_max {
-            let value = held(Subscription::count).saturating_add(messages.len() as u64);
+            let value = held(Subscription::count).saturating_add(count);
             if value > max {
                 return Err(Refused::OverLimit { limit: Limit::TopicMessages, max, value });
             }

@@ -64,7 +64,8 @@ impl Replica {
         };
         // A long poll ends a little before its deadline, so that "empty" can still be confirmed.
         const CONFIRM_MS: u64 = 100;
-        let wait_until_ms = (self.now.mono_ms + wait_ms).min(deadline_ms.saturating_sub(CONFIRM_MS));
+        let wait_until_ms =
+            self.now.mono_ms.saturating_add(wait_ms).min(deadline_ms.saturating_sub(CONFIRM_MS));
         let call = Call { deadline_ms, wait_until_ms, stage: Stage::Queued, request: None };
         self.calls.insert(id, call);
         match request {

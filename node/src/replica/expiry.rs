@@ -107,7 +107,7 @@ impl Replica {
                 .collect();
             let live = topic_state.live_run_from(first).is_some_and(|run| run.start < end);
             if live {
-                let again = (now_ms + LOOK_AGAIN_MS, topic, first);
+                let again = (now_ms.saturating_add(LOOK_AGAIN_MS), topic, first);
                 self.deadlines.blocks.insert(again, count);
                 if !waiting.is_empty() {
                     ready.push((again, waiting));

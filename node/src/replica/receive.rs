@@ -36,7 +36,7 @@ pub(super) struct Receives {
 #[derive(Debug)]
 enum Purpose {
     Receive { call: CallId, place: Place, offsets: Vec<u64> },
-    Dead { call: CallId },
+    Dead { call: CallId, topic: TopicId },
     Overdue { block: Block },
 }
 
@@ -203,7 +203,7 @@ impl Replica {
             Some(Purpose::Receive { call, place, offsets }) => {
                 self.on_candidates(call, place, offsets, found, &missing);
             }
-            Some(Purpose::Dead { call }) => self.on_dead(call, &found),
+            Some(Purpose::Dead { call, topic }) => self.on_dead(call, topic, &found),
             Some(Purpose::Overdue { block }) => self.on_overdue(block, found),
             None => {} // Of an earlier term.
         }
@@ -358,28 +358,23 @@ impl Replica {
                 let call = self.call_mut(id);
                 call.stage = Stage::LookingUp;
                 call.request = Some(request);
-                self.look_up(topic, offsets, Purpose::Dead { call: id });
+                self.look_up(topic, offsets, Purpose::Dead { call: id, topic });
             }
             Err(failure) => self.answer(id, Err(failure)),
         }
     }
 
-    fn on_dead(&mut self, id: CallId, found: &[Candidate]) {
+    /// The command names the topic that was looked up: by now its name may lead to another, of other sizes.
+    fn on_dead(&mut self, id: CallId, topic: TopicId, found: &[Candidate]) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let listed =
             found.iter().map(|found| MessageSize { offset: found.offset, size: found.size }).collect();
         let selection = DeadSelection::Listed(listed);
         let command = match call.request.take() {
-            Some(Request::RedriveDead { topic, subscription, .. }) => {
-                self.topic_id(&topic).and_then(|topic| {
-                    let subscription = Self::subscription(&subscription)?;
-                    Ok(Command::RedriveDead { topic, subscription, selection })
-                })
-            }
-            Some(Request::PurgeDead { topic, subscription, .. }) => self.topic_id(&topic).and_then(|topic| {
-                let subscription = Self::subscription(&subscription)?;
-                Ok(Command::PurgeDead { topic, subscription, selection })
-            }),
+            Some(Request::RedriveDead { subscription, .. }) => Self::subscription(&subscription)
+                .map(|subscription| Command::RedriveDead { topic, subscription, selection }),
+            Some(Request::PurgeDead { subscription, .. }) => Self::subscription(&subscription)
+                .map(|subscription| Command::PurgeDead { topic, subscription, selection }),
             other => unreachable!("only these look up dead messages, not {other:?}"),
         };
         match command {

@@ -157,7 +157,9 @@ fn refusal(command: &Command, refused: &Refused) -> Failure {
         Refused::Fenced { .. } => (Reason::Fenced, refused.to_string()),
         Refused::OutOfSequence { .. } => (Reason::OutOfSequence, refused.to_string()),
         Refused::SequenceReused { .. } => (Reason::SequenceReused, refused.to_string()),
-        Refused::GenerationNotAbove { .. } => (Reason::FailedPrecondition, refused.to_string()),
+        Refused::GenerationNotAbove { .. } | Refused::SizesImpossible | Refused::NumbersSpent => {
+            (Reason::FailedPrecondition, refused.to_string())
+        }
     };
     let failure = Failure::not_done(reason, text);
     if reason == Reason::LimitReached { failure.retry_after_ms(1_000) } else { failure }

@@ -105,7 +105,8 @@ fn publish() -> Request {
     Request::Publish { topic: "t".into(), session: None, messages: vec![message] }
 }
 
-const FOUND: Candidate = Candidate { offset: 0, size: 1, deadline_ms: None };
+/// A body of one byte, and what a record has around it.
+const FOUND: Candidate = Candidate { offset: 0, size: 5, deadline_ms: None };
 
 #[test]
 fn rule_5_2_a_time_command_that_was_lost_with_the_lead_is_proposed_again() {

@@ -180,7 +180,9 @@ fn reason(refused: &Refused) -> Reason {
         Refused::Fenced { .. } => Reason::Fenced,
         Refused::OutOfSequence { .. } => Reason::OutOfSequence,
         Refused::SequenceReused { .. } => Reason::SequenceReused,
-        Refused::GenerationNotAbove { .. } => Reason::FailedPrecondition,
+        Refused::GenerationNotAbove { .. } | Refused::SizesImpossible | Refused::NumbersSpent => {
+            Reason::FailedPrecondition
+        }
     }
 }
 

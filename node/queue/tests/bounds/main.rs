@@ -1,5 +1,6 @@
 //! What scripts are too short for: a backlog's cost in memory, the bounds of sessions, cheap clones, damaged snapshots.
 
+mod contents;
 mod damage;
 mod queue;
 

@@ -1,0 +1,46 @@
+//! Messages of which only the number and the sum of their sizes are known.
+
+use std::collections::BTreeMap;
+
+/// A number of messages and their bytes in all. Whoever takes some out must bring their sizes; they are not believed where
+/// they cannot be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Share {
+    /// Whether messages of these (offset, size) can be part of it, so that any of them may be taken out: they have no more
+    /// bytes than there are, and leave no more than the others can have. Only those that `is_here` count, and each once: one
+    /// of two sizes cannot be.
+    ///
+    /// Costs no look at the messages as long as there is room for all of them.
+    pub(crate) fn can_spare(
+        self,
+        sizes: impl Iterator<Item = (u64, u32)> + Clone,
+        is_here: impl Fn(u64) -> bool,
+    ) -> bool {
+        let (count, bytes) = sum(sizes.clone().map(|(_, size)| size));
+        if self.leaves_possible(count, bytes) {
+            return true;
+        }
+        let mut here = BTreeMap::new();
+        for (offset, size) in sizes.filter(|(offset, _)| is_here(*offset)) {
+            if here.insert(offset, size).is_some_and(|other| other != size) {
+                return false;
+            }
+        }
+        let (count, bytes) = sum(here.into_values());
+        self.leaves_possible(count, bytes)
+    }
+
+    fn leaves_possible(self, count: u64, bytes: u64) -> bool {
+        let largest = self.count.saturating_sub(count).saturating_mul(u64::from(u32::MAX));
+        self.bytes.checked_sub(bytes).is_some_and(|left| left <= largest)
+    }
+}
+
+fn sum(sizes: impl Iterator<Item = u32>) -> (u64, u64) {
+    sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + u64::from(size)))
+}
