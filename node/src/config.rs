@@ -132,7 +132,7 @@ pub struct NodeArgs {
           value_parser = clap::value_parser!(u64).range(MIB..=1024 * MIB), env = "RAFTQUEUE_SEGMENT_BYTES")]
     pub segment_bytes: u64,
 
-    /// Threads that serve clients and peers. One is fastest where nodes share cores.
+    /// Threads that serve clients; one more has the log's driver and the peers. One is fastest where nodes share cores.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64),
           env = "RAFTQUEUE_THREADS")]
     pub threads: u64,

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::replica::{Replica, Settings};
 use crate::service::NodeService;
 use crate::storage::Storage;
-use crate::transport::{Own, PEER_MESSAGE_BYTES_MAX, PeerService, Transport};
+use crate::transport::{ForwardedAside, Own, PEER_MESSAGE_BYTES_MAX, PeerService, Transport};
 use crate::{entropy, http, operations};
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_raft::{self as raft, NodeId};
@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -65,6 +66,7 @@ impl std::error::Error for Fatal {}
 /// # Errors
 /// [`Fatal`]; everything that was acknowledged is on disk all the same.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
+    let core = Core::start()?;
     let metrics = Arc::new(Metrics::new(&config.name));
     let own = Arc::new(Own::new(config.name.clone(), config.client_address.clone(), entropy::random()));
     let (notify, notices) = mpsc::unbounded_channel();
@@ -101,16 +103,17 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let pulse = Arc::new(operations::Pulse::default());
 
     let shares = Shares::of_this_process();
-    let mut servers = Servers::new(Arc::clone(&metrics));
-    let client_port = listen(&config.client_listen, "clients").await?;
-    servers.serve("clients", client_port, shares.clients, http::router(&edge));
-    let peer_port = listen(&config.peer_listen, "peers").await?;
+    let mut servers = Servers::new(Arc::clone(&metrics), Handle::current(), core.handle());
+    let client_port = servers.listen_for_clients(&config.client_listen).await?;
+    servers.serve_clients(client_port, shares.clients, http::router(&edge));
+    let peer_port = servers.listen(&config.peer_listen, "peers").await?;
     let peers = PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader));
     servers.serve_peers(peer_port, shares.peers, peers);
     if let Some(address) = &config.operations_listen {
         let router =
             operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping), Arc::clone(&pulse));
-        servers.serve("operations", listen(address, "operations").await?, shares.operations, router);
+        let port = servers.listen(address, "operations").await?;
+        servers.serve_operations(port, shares.operations, router);
     }
 
     let mut shutdown = std::pin::pin!(shutdown);
@@ -136,7 +139,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     own.term.store(replica.raft().term().0, Ordering::Relaxed);
     service.set_bodies(Arc::clone(&bodies));
     let mut connections = JoinSet::new();
-    transport.connect(&config.members, &mut connections);
+    transport.connect(&config.members, &mut connections, core.handle());
     let storage = Storage::start(wal, notify.clone(), Arc::clone(&metrics));
     let driver = Driver::new(Parts {
         replica,
@@ -156,7 +159,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         pulse,
         election_timeout_ms: config.election_timeout_ms,
     });
-    let mut driver = tokio::spawn(driver.run());
+    let mut driver = core.handle().spawn(driver.run());
 
     let ended = tokio::select! {
         ended = &mut driver => ended,
@@ -387,21 +390,77 @@ async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {
     })
 }
 
+/// The thread of what must never wait for a client's bytes: the driver, the peers' streams, the operations port. Whatever
+/// the threads that serve clients are busy with, heartbeats leave and are answered, and the probes as well.
+struct Core(Option<Runtime>);
+
+impl Core {
+    fn start() -> Result<Self, Fatal> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("core")
+            .enable_all()
+            .build()
+            .map_err(|error| Fatal { code: 1, text: format!("cannot start a thread: {error}") })?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("taken only when it is dropped").handle()
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Everything that must end well has ended; a read of the disk that hangs is not waited for.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Everything that listens.
 struct Servers {
     metrics: Arc<Metrics>,
+    /// Serves the clients.
+    clients: Handle,
+    /// Serves everybody else; see [`Core`].
+    core: Handle,
     tasks: JoinSet<()>,
     stops: Vec<oneshot::Sender<Duration>>,
 }
 
 impl Servers {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, tasks: JoinSet::new(), stops: Vec::new() }
+    fn new(metrics: Arc<Metrics>, clients: Handle, core: &Handle) -> Self {
+        Self { metrics, clients, core: core.clone(), tasks: JoinSet::new(), stops: Vec::new() }
+    }
+
+    /// Listens where clients come to.
+    async fn listen_for_clients(&self, address: &str) -> Result<TcpListener, Fatal> {
+        listen(address, "clients").await
+    }
+
+    /// Listens where others come to: on the core's thread, which is then the one that hears of what arrives.
+    async fn listen(&self, address: &str, whom: &'static str) -> Result<TcpListener, Fatal> {
+        let address = address.to_owned();
+        let listening = self.core.spawn(async move { listen(&address, whom).await });
+        listening.await.map_err(|error| Fatal { code: 1, text: format!("cannot serve {whom}: {error}") })?
+    }
+
+    fn serve_clients(&mut self, listener: TcpListener, connections_max: usize, router: axum::Router) {
+        let on = self.clients.clone();
+        self.serve("clients", &on, listener, connections_max, router);
+    }
+
+    fn serve_operations(&mut self, listener: TcpListener, connections_max: usize, router: axum::Router) {
+        let on = self.core.clone();
+        self.serve("operations", &on, listener, connections_max, router);
     }
 
     fn serve(
         &mut self,
         port: &'static str,
+        on: &Handle,
         listener: TcpListener,
         connections_max: usize,
         router: axum::Router,
@@ -410,9 +469,10 @@ impl Servers {
             .metered(self.metrics.connections(port));
         let (stop, stopped) = oneshot::channel();
         self.stops.push(stop);
-        self.tasks.spawn(async move {
+        let serve = async move {
             http::server::serve(acceptor, router, async move { drop(stopped.await) }, FINISH).await;
-        });
+        };
+        self.tasks.spawn_on(serve, on);
     }
 
     fn serve_peers(
@@ -426,7 +486,8 @@ impl Servers {
         let (stop, stopped) = oneshot::channel::<Duration>();
         self.stops.push(stop);
         let meter = self.metrics.connections("peers");
-        self.tasks.spawn(async move {
+        let clients = self.clients.clone();
+        let serve = async move {
             let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE).metered(meter);
             // The server takes the first error of a listener for its end, so it is given none.
             let (accepted, incoming) = mpsc::channel(1);
@@ -445,6 +506,7 @@ impl Servers {
                 .http2_max_local_error_reset_streams(None)
                 .http2_keepalive_interval(Some(PEER_SILENCE))
                 .http2_keepalive_timeout(Some(PEER_SILENCE))
+                .layer(tower::layer::layer_fn(move |inner| ForwardedAside::new(inner, clients.clone())))
                 .add_service(PeerServer::new(peers).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX))
                 .serve_with_incoming(ReceiverStream::new(incoming));
             // The streams of peers have no end of their own: they are cut.
@@ -455,7 +517,8 @@ impl Servers {
                 () = accept => {}
                 _ = stopped => {}
             }
-        });
+        };
+        self.tasks.spawn_on(serve, &self.core);
     }
 
     /// Stops accepting, lets what has begun end for `grace`, and cuts the rest.

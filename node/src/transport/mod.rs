@@ -4,11 +4,13 @@
 //! queue full is dropped, and the protocol sends it again. A message is believed only on a stream whose hellos agreed
 //! ([`hello`]); the newest stream of a node replaces its older ones.
 
+mod aside;
 mod hello;
 mod inbound;
 mod open_calls;
 mod outbound;
 
+pub use aside::ForwardedAside;
 pub use hello::{Acknowledged, Own, OwnIdentity, Refusal};
 pub use inbound::PeerService;
 
@@ -24,6 +26,7 @@ use raftqueue_raft::{Envelope, NodeId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -146,10 +149,10 @@ impl Transport {
         (Self { shared: Arc::new(shared) }, Arrivals { control: control_arrivals, bulk: bulk_arrivals })
     }
 
-    /// Keeps connections to these members until the set is dropped.
-    pub fn connect(&self, members: &[Member], tasks: &mut JoinSet<()>) {
+    /// Keeps connections to these members, on the threads of `on`, until the set is dropped.
+    pub fn connect(&self, members: &[Member], tasks: &mut JoinSet<()>, on: &Handle) {
         for member in members.iter().filter(|member| member.name != self.shared.own.name) {
-            tasks.spawn(outbound::keep_connected(Arc::clone(&self.shared), member.clone()));
+            tasks.spawn_on(outbound::keep_connected(Arc::clone(&self.shared), member.clone()), on);
         }
     }
 

@@ -1,0 +1,111 @@
+//! Calls that peers pass on, answered beside the peers' streams.
+//!
+//! The peers' port is served by the thread of the driver. What comes there as a forwarded call is a client's bytes: it is
+//! decoded, answered and encoded on the threads that serve clients, and the driver's thread only moves the frames.
+
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tonic::body::Body;
+use tower::Service;
+
+/// Where forwarded calls come to.
+const FORWARD_PATH: &str = "/raftqueue.peer.v1.Peer/Forward";
+
+/// The peers' service, with forwarded calls on other threads.
+#[derive(Clone, Debug)]
+pub struct ForwardedAside<S> {
+    inner: S,
+    clients: Handle,
+}
+
+impl<S> ForwardedAside<S> {
+    /// Answers forwarded calls on the threads of `clients`, everything else where it is called.
+    pub fn new(inner: S, clients: Handle) -> Self {
+        Self { inner, clients }
+    }
+}
+
+impl<S> Service<Request<Body>> for ForwardedAside<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path() == FORWARD_PATH {
+            Box::pin(Aside(self.clients.spawn(self.inner.call(request))))
+        } else {
+            Box::pin(self.inner.call(request))
+        }
+    }
+}
+
+/// A call on other threads, which ends with whoever waits for it.
+struct Aside<T>(JoinHandle<T>);
+
+impl<T> Future for Aside<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        match ready!(Pin::new(&mut self.0).poll(context)) {
+            Ok(answer) => Poll::Ready(answer),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The node stops, and this connection is cut.
+            Err(_) => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Drop for Aside<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use std::thread;
+    use tower::service_fn;
+
+    #[tokio::test]
+    async fn only_forwarded_calls_are_answered_on_the_threads_that_serve_clients() {
+        let clients = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("clients")
+            .build()
+            .expect("a runtime");
+        let name = || thread::current().name().unwrap_or_default().to_owned();
+        let whose = service_fn(move |_: Request<Body>| async move {
+            let response = Response::builder().header("thread", name()).body(Body::empty());
+            Ok::<_, Infallible>(response.expect("a response"))
+        });
+        let mut service = ForwardedAside::new(whose, clients.handle().clone());
+        for (path, thread) in [(FORWARD_PATH, "clients"), ("/raftqueue.peer.v1.Peer/Control", &name())] {
+            let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+            let response = service.call(request).await.expect("infallible");
+            assert_eq!(response.headers()["thread"], *thread, "{path}");
+        }
+        clients.shutdown_background();
+    }
+
+    #[test]
+    fn the_path_is_the_one_of_the_contract() {
+        let name = raftqueue_proto::peer::v1::peer_server::SERVICE_NAME;
+        assert_eq!(FORWARD_PATH, format!("/{name}/Forward"));
+    }
+}
