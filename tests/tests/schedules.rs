@@ -142,6 +142,8 @@ fn rule_2_5_an_old_entry_that_rots_is_neither_served_nor_cut() {
         }
     }
     rot.iter().for_each(|rot| script.undo(rot));
+    script.say("what could not be read is offered again after a second");
+    script.pass_ms(1_100);
     assert_eq!(script.pop(100), (0..60).collect::<Vec<_>>());
     script.end();
 }
