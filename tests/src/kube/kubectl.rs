@@ -115,20 +115,27 @@ impl Kubectl {
         })
     }
 
-    /// Waits until a pod is ready, and returns it.
+    /// Waits until a pod is ready and stays, and returns it. One that is being deleted is neither: what is asked for is the
+    /// pod that comes after it.
     ///
     /// # Errors
     /// [`Error::TimedOut`] with the pod's phase, conditions and the states of its containers.
     pub fn wait_for_pod(&self, namespace: &str, pod: &str, within: Duration) -> Result<Value, Error> {
         let what = format!("pod {namespace}/{pod} to be ready");
         self.wait_until(&what, within, &["pod", pod, "-n", namespace], |object| {
-            if condition(object, "Ready").as_deref() == Some("True") {
+            if is_ready(object) {
                 return Ok(object.clone());
             }
-            let status = &object["status"];
-            Err(format!("{} {} {}", status["phase"], status["conditions"], status["containerStatuses"]))
+            let (status, leaving) = (&object["status"], &object["metadata"]["deletionTimestamp"]);
+            let (conditions, containers) = (&status["conditions"], &status["containerStatuses"]);
+            Err(format!("{} {conditions} {containers}, deleted: {leaving}", status["phase"]))
         })
     }
+}
+
+/// Whether a pod serves and is to go on: a pod that is being deleted says `Ready` until its last container has ended.
+fn is_ready(pod: &Value) -> bool {
+    pod["metadata"]["deletionTimestamp"].is_null() && condition(pod, "Ready").as_deref() == Some("True")
 }
 
 /// The status of a condition of an object: `True`, `False` or `Unknown`; `None` if it is not there.
@@ -143,6 +150,14 @@ pub fn condition(object: &Value, kind: &str) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_pod_that_is_being_deleted_is_not_ready() {
+        let mut pod = json!({"metadata": {"name": "demo-1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        assert!(is_ready(&pod));
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-28T21:00:00Z");
+        assert!(!is_ready(&pod));
+    }
 
     #[test]
     fn a_condition_is_found_by_its_kind() {
