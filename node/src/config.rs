@@ -2,6 +2,7 @@
 //!
 //! The only reader of the environment. Every flag can be given as `RAFTQUEUE_...` too; a flag wins.
 
+use crate::budget;
 use crate::limits::Limits;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -112,6 +113,12 @@ pub struct NodeArgs {
           env = "RAFTQUEUE_BODY_BYTES_MAX")]
     pub body_bytes_max: u64,
 
+    /// Most bytes that are held in memory for requests of clients that arrive as JSON, until they are answered. What finds
+    /// no room is refused. Default: an eighth of the memory limit of the control group,
+    /// 64 MiB at least; 268435456 where there is no limit. The largest single call must fit.
+    #[arg(long, value_name = "BYTES", env = "RAFTQUEUE_CLIENT_BYTES_MAX")]
+    pub client_bytes_max: Option<u64>,
+
     /// Length of a lease in milliseconds where the consumer names none (1000 to 43200000).
     #[arg(long, value_name = "MS", default_value_t = raftqueue_queue::LEASE_MS_DEFAULT,
           value_parser = clap::value_parser!(u64).range(raftqueue_queue::LEASE_MS_MIN..=raftqueue_queue::LEASE_MS_MAX),
@@ -210,6 +217,8 @@ pub struct Config {
     pub lock_wait_ms: u64,
     /// Limits that the edges check, and the default lease.
     pub limits: Limits,
+    /// Most bytes held for clients.
+    pub client_bytes_max: usize,
     /// Default attempts.
     pub attempts_max: u32,
     /// Free bytes to leave alone.
@@ -265,6 +274,19 @@ impl NodeArgs {
         let message_bytes_max = body_bytes_max + MESSAGE_ATTRIBUTES_BYTES_MAX;
         let publish_bytes_max = Limits::default().publish_bytes_max.max(message_bytes_max);
         let limits = Limits { body_bytes_max, publish_bytes_max, lease_ms_default: self.lease_ms };
+        let least = budget::bytes_for(limits.call_bytes_max());
+        let client_bytes_max = match self.client_bytes_max {
+            Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            None => budget::default_bytes(budget::cgroup::memory_limit()).max(least),
+        };
+        if client_bytes_max < least {
+            return Err(ConfigError(format!(
+                "--client-bytes-max {client_bytes_max} is too little: a single call may take {} bytes with \
+                 --body-bytes-max {}, and so it must be at least {least}",
+                limits.call_bytes_max(),
+                limits.body_bytes_max
+            )));
+        }
         Ok(Config {
             name,
             members,
@@ -279,6 +301,7 @@ impl NodeArgs {
             drain_ms: self.drain_ms,
             lock_wait_ms: self.lock_wait_ms,
             limits,
+            client_bytes_max,
             attempts_max: self.attempts_max,
             reserve_bytes: self.reserve_bytes,
             segment_bytes: self.segment_bytes.next_multiple_of(4096),
@@ -493,9 +516,25 @@ mod tests {
             (vec!["--name", "a", "--members", "a"], "NAME=HOST:PORT"),
             (vec!["--name", "a", "--members", "a=h:1,a=h:2"], "every name must differ"),
             (vec!["--config", good.as_str(), "--index", "0", "--election-timeout-ms", "1"], "50..=60000"),
+            (vec!["--config", good.as_str(), "--index", "0", "--client-bytes-max", "1000"], "at least"),
         ] {
             let error = resolve(&args).unwrap_err();
             assert!(error.contains(part), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_largest_call_fits_the_budget_whatever_the_limits_are() {
+        let (_dir, path) = file(r#"{"addresses": [{"ip": "a", "port": 1, "internal_port": 2}]}"#);
+        for body_bytes_max in ["1", "1048576", "16777216"] {
+            let flags = ["--config", &path, "--index", "0", "--body-bytes-max", body_bytes_max];
+            let config = resolve(&flags).unwrap();
+            let budget = budget::Budget::new(config.client_bytes_max);
+            for share in budget::Share::ALL {
+                drop(budget.charge(share, config.limits.call_bytes_max()).expect("it fits"));
+            }
+            let flags = [flags.as_slice(), &["--client-bytes-max", "1000000000"]].concat();
+            assert_eq!(resolve(&flags).unwrap().client_bytes_max, 1_000_000_000);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way of a decoded call from an edge to the node: checked, with a deadline, and answered in any case.
 
 use crate::api::{Failure, LeaseId, Reason, Request};
+use crate::budget::Budget;
 use crate::handle::{Answer, Begun, LocalStatus, Service};
 use crate::limits::{self, Limits, less_margin};
 use crate::sent::{self, Outgoing};
@@ -26,12 +27,24 @@ pub(crate) struct Leasing {
 pub struct Edge<S> {
     service: S,
     limits: Limits,
+    budget: Budget,
 }
 
 impl<S: Service> Edge<S> {
     /// The edges of `service`.
     pub fn new(service: S, limits: Limits) -> Self {
-        Self { service, limits }
+        Self { service, limits, budget: Budget::default() }
+    }
+
+    /// The same with this budget for what is held for clients.
+    #[must_use]
+    pub fn with_budget(self, budget: Budget) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// What is held for clients.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The limits in force.

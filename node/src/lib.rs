@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod bodies;
+pub mod budget;
 pub mod codec;
 pub mod config;
 pub mod connections;

@@ -88,6 +88,12 @@ impl Limits {
         Duration::from_millis(lease_ms.unwrap_or(self.lease_ms_default).min(queue::LEASE_MS_MAX))
     }
 
+    /// Greatest request that is held at once, in bytes: what the budget must have room for.
+    #[must_use]
+    pub fn call_bytes_max(&self) -> usize {
+        self.json_batch_bytes_max().max(self.json_bytes_max())
+    }
+
     /// Greatest JSON body of a publish of one message, in bytes: every byte of it may be escaped as `\u00XX`.
     #[must_use]
     pub fn json_bytes_max(&self) -> usize {

@@ -5,12 +5,14 @@
 //! rate of it can be taken from the first time on; but what the queue holds is not shown before this node knows it. Counters
 //! count what this process did: what it only applies again when it starts is no part of them.
 
+mod budget;
 mod calls;
 mod census;
 mod pace;
 mod process;
 
 use crate::api::Failure;
+use crate::budget::Budget;
 use crate::replica::{Counters, View};
 use calls::Calls;
 pub use calls::Method;
@@ -71,6 +73,7 @@ pub struct Metrics {
     tick_lag_seconds: Histogram,
     census: census::Series,
     found: Mutex<Option<census::Found>>,
+    budget: budget::Series,
     rendering: Mutex<()>,
     last: Mutex<Last>,
 }
@@ -150,7 +153,7 @@ impl Metrics {
             &r,
             "raftqueue_loop_lag_seconds",
             "How late the ticks of the driver were, one every 10 ms.",
-            prometheus::exponential_buckets(0.000_5, 2.0, 14).expect("valid buckets"),
+            vec![0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
         );
         let log_time_ahead_seconds = Gauge::new(
             "raftqueue_log_time_ahead_seconds",
@@ -287,6 +290,7 @@ impl Metrics {
             calls_expired: counter(&r, "raftqueue_calls_expired_total", "Calls whose deadline passed."),
             tick_lag_seconds,
             census: census::Series::new(&r),
+            budget: budget::Series::new(&r),
             found: Mutex::default(),
             rendering: Mutex::default(),
             last: Mutex::default(),
@@ -301,6 +305,7 @@ impl Metrics {
         // One at a time: series of topics are taken away and made anew.
         let _alone = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         self.process.observe();
+        self.budget.observe();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if let Some(found) = found {
             self.census.show(&found, u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
@@ -428,6 +433,11 @@ impl Metrics {
         if !cluster_id.is_empty() {
             self.cluster.with_label_values(&[cluster_id]).set(1);
         }
+    }
+
+    /// This is what is held for clients.
+    pub fn budget(&self, budget: &Budget) {
+        self.budget.of(budget);
     }
 
     /// The data directory is here: from now on the size of its disk is seen.

@@ -1,6 +1,7 @@
 //! A node from its start to its end: listeners first, then recovery, then forming, then the driver.
 
 use crate::bodies::{Bodies, CACHE_BYTES_DEFAULT};
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::connections::{Acceptor, Shares};
 use crate::discovery::Discovery;
@@ -95,7 +96,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         Arc::clone(&metrics),
         Duration::from_millis(config.election_timeout_ms),
     );
-    let edge = Edge::new(service.clone(), config.limits);
+    let budget = Budget::new(config.client_bytes_max);
+    metrics.budget(&budget);
+    let edge = Edge::new(service.clone(), config.limits).with_budget(budget);
     let forming =
         Arc::new(Forming::new(Arc::clone(&own), discovery, config.members.clone(), config.bootstrap));
     let reader = Arc::new(OnceLock::new());

@@ -29,6 +29,7 @@ pub(super) mod body;
 pub(super) mod reply;
 
 use crate::api::{Failure, NewMessage, Reason, Request, Response, TopicOptions};
+use crate::budget::{Account, Share};
 use crate::edge::Edge;
 use crate::handle::{Answer, Service};
 use crate::limits::{self, LIST_TOPICS_MAX, RECEIVE_BYTES_MAX, invalid};
@@ -38,6 +39,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::routing::any;
+use body::Reading;
 use http::{HeaderMap, Method, StatusCode};
 pub(super) use reply::not_found;
 use reply::{Reply, failure_reply};
@@ -102,13 +104,20 @@ impl<S: Service> Call<S> {
         self.edge.call(request, self.left()).await
     }
 
-    /// The body as JSON of the wanted shape; fields that are not known are passed over.
-    async fn read<T: DeserializeOwned>(&self, body: Body) -> Result<T, Failure> {
-        let reading = body::read(body, self.edge.limits().json_bytes_max());
-        let bytes = tokio::time::timeout(self.left(), reading).await.unwrap_or_else(|_| {
+    /// The body as JSON of the wanted shape, and what is held for it until the call is answered; fields that are not known
+    /// are passed over.
+    async fn read<T: DeserializeOwned>(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(T, Account), Failure> {
+        let bytes_max = self.edge.limits().json_bytes_max();
+        let reading = Reading::new(headers, self.edge.budget(), Share::Arriving, bytes_max);
+        let reading = tokio::time::timeout(self.left(), reading.read(body));
+        let (bytes, held) = reading.await.unwrap_or_else(|_| {
             Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
         })?;
-        body::parse(&bytes)
+        Ok((body::parse(&bytes)?, held))
     }
 }
 
@@ -166,7 +175,7 @@ async fn status<S: Service>(State(edge): State<Edge<S>>, method: Method) -> Repl
 
 async fn create_topic<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body) -> Result<Reply, Failure> {
     let call = Call::begin(edge, headers)?;
-    let TopicBody { topic } = call.read(body).await?;
+    let (TopicBody { topic }, _held) = call.read(headers, body).await?;
     let request_id = call.request_id;
     call.call(Request::CreateTopic { topic, options: TopicOptions::default(), request_id }).await?;
     Ok(Reply::success(StatusCode::CREATED))
@@ -194,7 +203,7 @@ async fn list_topics<S: Service>(edge: Edge<S>, headers: &HeaderMap) -> Result<R
 
 async fn publish<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body) -> Result<Reply, Failure> {
     let call = Call::begin(edge, headers)?;
-    let MessageBody { topic, message } = call.read(body).await?;
+    let (MessageBody { topic, message }, _held) = call.read(headers, body).await?;
     let body_crc = crc32c::crc32c(message.as_bytes());
     let message = NewMessage { body: message.into(), body_crc, ..NewMessage::default() };
     call.call(Request::Publish { topic, session: None, messages: vec![message] }).await?;

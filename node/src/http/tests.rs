@@ -426,3 +426,32 @@ async fn a_compressed_body_is_refused_and_told_how_bodies_are_taken() {
     assert_eq!(send(&served, "PUT /topic", plain, br#"{"topic": "orders"}"#).await.code, 201);
     assert_eq!(served.node.calls().len(), 1, "nobody was asked but for the last one");
 }
+
+#[tokio::test]
+async fn rule_10_2_a_body_for_which_there_is_no_room_is_refused_and_small_ones_are_not() {
+    use crate::budget::{Budget, Share};
+    use crate::{edge::Edge, limits::Limits};
+    use tower::ServiceExt;
+    let budget = Budget::new(64 << 20);
+    let node = FakeNode::default();
+    let router = super::router(&Edge::new(node.clone(), Limits::default()).with_budget(budget.clone()));
+    let put = async |path: &str, body: String| {
+        let request = http::Request::put(path).header("expect", "100-continue");
+        let request = request.body(axum::body::Body::from(body)).expect("a request");
+        router.clone().oneshot(request).await.expect("it cannot fail")
+    };
+    let message = |length: usize| format!(r#"{{"topic": "t", "message": "{}"}}"#, "x".repeat(length));
+    assert_eq!(put("/topic", r#"{"topic": "t"}"#.into()).await.status(), 201);
+    let calls = node.calls().len();
+    let full = [(Share::Replies, 42), (Share::Forwarded, 14)]
+        .map(|(share, mib)| budget.charge(share, mib << 20).expect("there is room"));
+    let refused = put("/message", message(100_000)).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["raftqueue-reason"], "OVERLOADED");
+    assert!(refused.headers().contains_key("raftqueue-retry-after-ms"));
+    assert_eq!(node.calls().len(), calls, "nothing of this was a call");
+    assert_eq!(put("/message", message(1_000)).await.status(), 201);
+    drop(full);
+    assert_eq!(put("/message", message(100_000)).await.status(), 201);
+    assert_eq!(budget.used(), 0, "everything is given back");
+}

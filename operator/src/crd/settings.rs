@@ -57,6 +57,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     number("drain-ms", "the time for which a stopping node goes on answering", 0, 600_000, "milliseconds"),
     number("body-bytes-max", "the greatest body of a message", 1, 16 * MIB, "bytes"),
+    number("client-bytes-max", "the most memory for what clients send and are sent", 64 * MIB, PIB, "bytes"),
     number(
         "lease-ms",
         "the length of a lease where the consumer names none",

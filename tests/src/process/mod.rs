@@ -285,16 +285,34 @@ impl Cluster {
         line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is not in\n{text}"))
     }
 
-    /// The most memory that a node has had at once since it was started.
+    /// The most memory that a node has had at once since it was started, or since the peak was forgotten.
     ///
     /// # Panics
     /// If it does not run.
     #[must_use]
     pub fn peak_bytes(&self, node: usize) -> u64 {
-        let pid = self.nodes[node].as_ref().expect("the node runs").id();
+        let pid = self.pid(node);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the node runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has not ended");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// Forgets a node's peak; returns what it has now, from which the next one starts.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn forget_peak(&self, node: usize) -> u64 {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid(node)), "5").expect("the node runs");
+        self.peak_bytes(node)
+    }
+
+    /// The process id of a node.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].as_ref().expect("the node runs").id()
     }
 
     /// The ports of a node: clients', peers'.

@@ -1,15 +1,26 @@
 //! Reading the body of a request, no more of it than is allowed, and parsing it as JSON.
 
 use crate::api::Failure;
+use crate::budget::{Account, Budget, Share};
 use crate::limits::{check_size, invalid};
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::EXPECT;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// How far beyond the limit a body is read and thrown away, in bytes: a client that is still writing would otherwise
-/// see its connection reset instead of the refusal.
-const DISCARDED_BYTES_MAX: usize = 32 << 20;
+/// How much of a body that is refused is read and thrown away, in bytes: a client that is still writing would otherwise see
+/// its connection reset instead of the refusal.
+const DISCARDED_BYTES_MAX: usize = 128 << 20;
+/// How long that may take.
+const DISCARDED_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long nothing may come meanwhile.
+const DISCARDED_IDLE_MAX: Duration = Duration::from_millis(100);
+/// By how much room is made for a body that does not say how long it is, in bytes.
+const GROWTH_BYTES: usize = 16 << 10;
 
 /// Arrays and objects that may stand in one another. No request has more than a handful.
 const NESTING_MAX: usize = 64;
@@ -48,26 +59,87 @@ fn is_deeper_than(json: &[u8], depth_max: usize) -> bool {
     false
 }
 
-/// The whole body.
-///
-/// # Errors
-///
-/// Too large, or broken off by the client.
-pub(in crate::http) async fn read(mut body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
-    let mut bytes = BytesMut::new();
-    let mut total = 0usize;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| invalid(format!("body: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        total = total.saturating_add(data.len());
-        if total <= bytes_max {
+/// How a body is read.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Reading<'a> {
+    /// Most bytes of it.
+    pub(in crate::http) bytes_max: usize,
+    /// Where its bytes are held.
+    pub(in crate::http) budget: &'a Budget,
+    /// As what.
+    pub(in crate::http) share: Share,
+    /// The client waits to be asked for the body.
+    pub(in crate::http) is_awaited: bool,
+}
+
+impl<'a> Reading<'a> {
+    /// How the body of a request with these headers is read.
+    pub(in crate::http) fn new(
+        headers: &HeaderMap,
+        budget: &'a Budget,
+        share: Share,
+        bytes_max: usize,
+    ) -> Self {
+        let is_awaited = headers.get(EXPECT).is_some_and(|value| value.as_bytes() == b"100-continue");
+        Self { bytes_max, budget, share, is_awaited }
+    }
+
+    /// The whole body, and what is held for it. What its head says of its length is enough to refuse it: a client that
+    /// waits to be asked for it is answered without being asked.
+    ///
+    /// # Errors
+    ///
+    /// Too large, no room for it, or broken off by the client.
+    pub(in crate::http) async fn read(self, mut body: Body) -> Result<(Bytes, Account), Failure> {
+        let length = body.size_hint().lower();
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let account = Account::new(self.budget, self.share);
+        let admitted = check_size("bytes of the request", length, self.bytes_max)
+            .and_then(|()| self.budget.charge(self.share, length));
+        match admitted {
+            Ok(held) => account.absorb(held),
+            Err(failure) if self.is_awaited => return Err(failure),
+            Err(failure) => {
+                discard(body).await;
+                return Err(failure);
+            }
+        }
+        let mut bytes = BytesMut::with_capacity(length);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| invalid(format!("body: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let total = bytes.len() + data.len();
+            // One that did not say how long it is: room for it is made as it grows.
+            let more = total.saturating_sub(account.bytes());
+            let admitted = check_size("bytes of the request", total, self.bytes_max).and_then(|()| {
+                if more == 0 {
+                    return Ok(());
+                }
+                let more = more.max(GROWTH_BYTES).min(self.bytes_max - account.bytes());
+                self.budget.charge(self.share, more).map(|held| account.absorb(held))
+            });
+            if let Err(failure) = admitted {
+                drop((bytes, account));
+                discard(body).await;
+                return Err(failure);
+            }
             bytes.extend_from_slice(&data);
-        } else if total - bytes_max > DISCARDED_BYTES_MAX {
-            break;
+        }
+        Ok((bytes.freeze(), account))
+    }
+}
+
+/// Reads what a client is about to send, so that it sees the refusal and not its connection reset; not for long, and only
+/// while anything comes.
+async fn discard(mut body: Body) {
+    let until = Instant::now() + DISCARDED_TIME_MAX;
+    let mut bytes = 0;
+    while bytes < DISCARDED_BYTES_MAX && Instant::now() < until {
+        match tokio::time::timeout(DISCARDED_IDLE_MAX, body.frame()).await {
+            Ok(Some(Ok(frame))) => bytes += frame.into_data().map_or(0, |data| data.len()),
+            _ => break,
         }
     }
-    check_size("bytes of the request", total, bytes_max)?;
-    Ok(bytes.freeze())
 }
 
 #[cfg(test)]

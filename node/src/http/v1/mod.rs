@@ -15,9 +15,11 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
+use super::simple::body::Reading;
 use super::simple::reply::{Reply, failure_reply_with};
 use super::simple::{body, read_deadline};
 use crate::api::{Failure, Reason};
+use crate::budget::Share;
 use crate::edge::Edge;
 use crate::grpc::answers::{Write, write};
 use crate::grpc::convert::{Read, write_status};
@@ -227,8 +229,12 @@ async fn call<S: Service, C: Call>(
 ) -> Result<(C::Json, Option<Outgoing>), Failure> {
     let begun = Instant::now();
     let asked = read_deadline(headers)?;
-    let reading = body::read(body, C::bytes_max(edge.limits()));
-    let bytes = tokio::time::timeout(limits::deadline(asked, 0), reading).await.unwrap_or_else(|_| {
+    let bytes_max = C::bytes_max(edge.limits());
+    // What brings no messages is small, and mostly settles leases.
+    let share = if bytes_max > limits::JSON_CALL_BYTES_MAX { Share::Arriving } else { Share::Settling };
+    let reading = Reading::new(headers, edge.budget(), share, bytes_max);
+    let reading = tokio::time::timeout(limits::deadline(asked, 0), reading.read(body));
+    let (bytes, _held) = reading.await.unwrap_or_else(|_| {
         Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
     })?;
     let json = if bytes.is_empty() { &b"{}"[..] } else { &bytes[..] };
