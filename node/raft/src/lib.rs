@@ -20,6 +20,7 @@
 
 mod configuration;
 mod election;
+mod entry;
 mod event;
 mod follower;
 mod leader;
@@ -36,6 +37,7 @@ mod types;
 mod write;
 
 pub use configuration::{Configuration, Member, MemberKind, VoteResult};
+pub use entry::{Entry, Payload};
 pub use event::{
     Alarm, Cause, Event, LoadRequest, LogSlice, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind,
     RoleState, Settings, Status,
@@ -44,5 +46,5 @@ pub use membership::MemberChange;
 pub use message::{AppendOutcome, Envelope, Message};
 pub use progress::ProgressState;
 pub use raft::Raft;
-pub use types::{Entry, GroupId, HardState, Index, NodeId, Payload, Term};
+pub use types::{GroupId, HardState, Index, NodeId, Term};
 pub use write::{Persisted, Write};

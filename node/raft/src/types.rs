@@ -1,9 +1,6 @@
-//! The vocabulary: ids, terms, indexes, entries.
+//! The vocabulary: ids, terms, indexes, the hard state.
 
-use crate::Configuration;
-use bytes::Bytes;
 use std::fmt;
-use std::sync::Arc;
 
 /// The id of a node: a random number minted when its data directory was formatted, never reused, never 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,46 +67,4 @@ pub struct HardState {
     pub term: Term,
     /// The node that this node voted for in `term`.
     pub vote: Option<NodeId>,
-}
-
-/// One record of the replicated log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its place in the log.
-    pub index: Index,
-    /// The term of the leader that appended it.
-    pub term: Term,
-    /// What it says.
-    pub payload: Payload,
-}
-
-/// The content of an entry. Cloning shares the bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Payload {
-    /// Nothing: a leader's first entry, which lets it commit what earlier terms left behind.
-    Noop,
-    /// A configuration of the cluster, in force as soon as it stands in the log.
-    Config(Arc<Configuration>),
-    /// Commands of the state machine. `meta` is all that applying them reads; `bodies` are the message bodies, written
-    /// once and read back only to be delivered.
-    Command {
-        /// The encoded commands: small, at most a few hundred KiB.
-        meta: Bytes,
-        /// The bodies, one after another; `meta` knows the length and CRC of each.
-        bodies: Bytes,
-    },
-}
-
-impl Entry {
-    /// Bytes that this entry occupies, for windows and limits. A fixed cost is added so that empty entries count too.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        const OVERHEAD_BYTES: usize = 64;
-        OVERHEAD_BYTES
-            + match &self.payload {
-                Payload::Noop => 0,
-                Payload::Config(configuration) => 64 * configuration.members.len(),
-                Payload::Command { meta, bodies } => meta.len() + bodies.len(),
-            }
-    }
 }
