@@ -19,20 +19,14 @@
 //! and in [`ProgressState`], and come with compaction.
 
 mod configuration;
-mod election;
 mod entry;
 mod event;
-mod follower;
-mod leader;
 mod log;
-mod membership;
 mod message;
 pub mod mutants;
 mod progress;
 mod raft;
 mod random;
-mod reads;
-mod replay;
 mod types;
 mod write;
 
@@ -42,9 +36,8 @@ pub use event::{
     Alarm, Cause, Event, LoadRequest, LogSlice, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind,
     RoleState, Settings, Status,
 };
-pub use membership::MemberChange;
 pub use message::{AppendOutcome, Envelope, Message};
 pub use progress::ProgressState;
-pub use raft::Raft;
+pub use raft::{MemberChange, Raft};
 pub use types::{GroupId, HardState, Index, NodeId, Term};
 pub use write::{Persisted, Write};

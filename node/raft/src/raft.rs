@@ -1,18 +1,28 @@
 //! The node of one group: what it remembers, and the way of every event through it.
 //!
 //! The parts: `election` (timeouts, pre-votes, votes), `follower` (taking entries), `leader` (sending them, committing,
-//! handing over), `reads` (answers that are known to be fresh), `membership` (changes of the configuration). `log` knows
-//! what is durable, `progress` what each peer has.
+//! handing over), `reads` (answers that are known to be fresh), `membership` (changes of the configuration), `replay`
+//! (whether what was committed at the start is applied). Each goes on with `impl Raft`, and sees what is private here.
+//! Outside, `log` knows what is durable, `progress` what each peer has.
+
+mod election;
+mod follower;
+mod leader;
+mod membership;
+mod reads;
+mod replay;
+
+pub use membership::MemberChange;
 
 use crate::event::{
     Alarm, Cause, Event, LoadRequest, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind, RoleState,
     Settings, Status,
 };
-use crate::leader::Leader;
 use crate::log::Log;
 use crate::random::Random;
-use crate::replay::Replay;
 use crate::{Configuration, Entry, Envelope, GroupId, HardState, Index, Message, NodeId, Payload, Term};
+use leader::Leader;
+use replay::Replay;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! Timeouts, pre-votes and votes (Ongaro's dissertation, sections 3.4, 4.2.3 and 9.6).
 
+use super::{Raft, Role};
 use crate::configuration::VoteResult;
 use crate::event::Cause;
 use crate::mutants::{self, Mutant};
-use crate::raft::{Raft, Role};
 use crate::{Envelope, GroupId, HardState, Index, Message, NodeId, Term};
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@
 //! it only where nobody else is left, and a voter that could lead itself takes its turn first ([`crate::Raft`]'s answer to
 //! a pre-vote). Neither may cost an election: whoever waits in its favour does so once.
 
-use crate::raft::{Raft, Role};
+use super::{Raft, Role};
 use crate::{Index, Term};
 
 /// How far the replay has come.

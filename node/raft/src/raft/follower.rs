@@ -1,8 +1,8 @@
 //! Taking entries from a leader (Raft, figure 2, "AppendEntries RPC").
 
+use super::{Raft, Role};
 use crate::event::Alarm;
 use crate::mutants::{self, Mutant};
-use crate::raft::{Raft, Role};
 use crate::{AppendOutcome, Entry, Index, Message, NodeId, Term};
 
 impl Raft {

@@ -4,10 +4,10 @@
 //! Every round of heartbeats that confirms reads has a number of its own, never used twice in a term, and a peer's answer
 //! names the round that it answers. So a late or doubled answer confirms nothing that was asked after it was given.
 
+use super::{Raft, Role};
 use crate::Index;
 use crate::event::{ReadId, Refused};
 use crate::mutants::{self, Mutant};
-use crate::raft::{Raft, Role};
 use std::collections::VecDeque;
 
 #[derive(Debug, Default)]

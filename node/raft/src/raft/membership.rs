@@ -4,9 +4,9 @@
 //! A configuration is in force from the moment it stands in the log, is rolled back when its entry is truncated, and is
 //! found again in the log when a node starts.
 
+use super::{Raft, Role};
 use crate::event::Refused;
 use crate::mutants::{self, Mutant};
-use crate::raft::{Raft, Role};
 use crate::{Configuration, Index, Member, Message, NodeId, Payload, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

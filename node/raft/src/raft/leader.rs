@@ -1,10 +1,10 @@
 //! Sending entries, committing them, and handing over.
 
+use super::reads::Reads;
+use super::{Raft, Role};
 use crate::event::{LoadRequest, LogSlice, Refused};
 use crate::mutants::{self, Mutant};
 use crate::progress::{Progress, ProgressState};
-use crate::raft::{Raft, Role};
-use crate::reads::Reads;
 use crate::{AppendOutcome, Entry, Index, MemberKind, Message, NodeId, Payload, ReadId};
 use std::collections::{BTreeMap, VecDeque};
 
