@@ -32,51 +32,51 @@ const TERM_MAX: Term = Term(u64::MAX / 2);
 /// One node's part in the protocol. See the crate's header for the contract with the shell.
 #[derive(Debug)]
 pub struct Raft {
-    pub(crate) settings: Settings,
-    pub(crate) random: Random,
-    pub(crate) log: Log,
-    pub(crate) commit: Index,
-    pub(crate) applied: Index,
-    pub(crate) role: Role,
+    settings: Settings,
+    random: Random,
+    log: Log,
+    commit: Index,
+    applied: Index,
+    role: Role,
     /// The leader of the current term, as far as known.
-    pub(crate) leader: Option<NodeId>,
+    leader: Option<NodeId>,
     /// Ticks since that leader was heard. Past the election timeout it protects nobody from a vote.
-    pub(crate) leader_silent_ticks: u32,
+    leader_silent_ticks: u32,
     /// The leader's process is gone, the shell says: it protects nobody from a vote either.
-    pub(crate) leader_gone: bool,
+    leader_gone: bool,
     /// The greatest commit index that the leader of this term has told of, however much of its log is here.
-    pub(crate) leader_commit: Index,
+    leader_commit: Index,
     /// What was committed when the process started is applied, or not yet.
-    pub(crate) replay: Replay,
+    replay: Replay,
     /// For so many ticks it is believed that nobody leads because the leader's process is gone. No leader is judged by it.
-    pub(crate) hinted_ticks: u32,
+    hinted_ticks: u32,
     /// Why this node campaigned last.
-    pub(crate) cause: Cause,
+    cause: Cause,
     /// Ticks until this node campaigns.
-    pub(crate) campaign_in_ticks: u32,
+    campaign_in_ticks: u32,
     /// It has asked for pre-votes since it last heard a leader.
-    pub(crate) has_tried: bool,
+    has_tried: bool,
     /// Up to here the log is known to agree with that of the current term's leader.
-    pub(crate) verified: Index,
+    verified: Index,
     /// The leader waits for the receipt of entries that are not durable yet.
-    pub(crate) reply_due: bool,
-    pub(crate) disk_stalled: bool,
+    reply_due: bool,
+    disk_stalled: bool,
     /// Ticks until a stalled disk may cause a hand-over again.
-    pub(crate) stall_pause_ticks: u32,
+    stall_pause_ticks: u32,
     /// Messages that promise a term or vote which is not durable yet: the newest of each kind for each peer, so that a
     /// disk that hangs cannot fill the memory with answers.
     held: Vec<Envelope>,
-    pub(crate) send: Vec<Envelope>,
-    pub(crate) load: Vec<LoadRequest>,
-    pub(crate) reads: Vec<(ReadId, Result<Index, Refused>)>,
-    pub(crate) next_read: u64,
-    pub(crate) alarms: Vec<Alarm>,
+    send: Vec<Envelope>,
+    load: Vec<LoadRequest>,
+    reads: Vec<(ReadId, Result<Index, Refused>)>,
+    next_read: u64,
+    alarms: Vec<Alarm>,
     reported_commit: Index,
     reported_role: RoleState,
 }
 
 #[derive(Debug)]
-pub(crate) enum Role {
+enum Role {
     Follower,
     /// Answers so far, this node's own included.
     PreCandidate {
@@ -435,7 +435,7 @@ impl Raft {
     }
 
     /// Sends in the current term; holds the message back while that term, or the vote in it, is not durable.
-    pub(crate) fn send_to(&mut self, to: NodeId, message: Message) {
+    fn send_to(&mut self, to: NodeId, message: Message) {
         let envelope = Envelope { from: self.settings.id, to, group: GroupId(0), term: self.term(), message };
         if self.log.is_hard_state_durable() {
             self.send.push(envelope);
@@ -451,7 +451,7 @@ impl Raft {
     }
 
     /// Follows in `term`, led by `leader` if that is known. Entering a greater term forgets the vote.
-    pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+    fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         if term > self.term() {
             self.log.set_hard_state(HardState { term, vote: None });
             self.verified = Index(0);

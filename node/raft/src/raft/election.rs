@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 impl Raft {
     /// A full randomised timeout: after hearing a leader, granting a vote, or starting.
-    pub(crate) fn wait_for_leader(&mut self) {
+    pub(super) fn wait_for_leader(&mut self) {
         let timeout = self.settings.election_ticks;
         self.campaign_in_ticks = self.random.between(timeout, 2 * timeout);
     }
@@ -33,7 +33,7 @@ impl Raft {
     }
 
     /// True while the current leader was heard within the shortest election timeout: as long, no other may win.
-    pub(crate) fn is_leader_fresh(&self) -> bool {
+    pub(super) fn is_leader_fresh(&self) -> bool {
         self.is_leader()
             || self.leader.is_some()
                 && !self.leader_gone
@@ -41,7 +41,7 @@ impl Raft {
                 && !mutants::is(Mutant::NoStickiness)
     }
 
-    pub(crate) fn tick_election(&mut self) {
+    pub(super) fn tick_election(&mut self) {
         self.hinted_ticks = self.hinted_ticks.saturating_sub(1);
         self.campaign_in_ticks = self.campaign_in_ticks.saturating_sub(1);
         let forming = self.log.durable() == Index(0);
@@ -80,7 +80,7 @@ impl Raft {
     }
 
     /// Enters the next term and asks for votes. `transfer`: the leader asked for it.
-    pub(crate) fn become_candidate(&mut self, transfer: bool) {
+    fn become_candidate(&mut self, transfer: bool) {
         let id = self.settings.id;
         let term = self.term().next();
         if transfer {
@@ -108,7 +108,7 @@ impl Raft {
     }
 
     /// "Would you vote for me in `term`?" The answer changes nothing here: no term, no vote, no contact with a leader.
-    pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: (Term, Index), replaying: bool) {
+    pub(super) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: (Term, Index), replaying: bool) {
         let (last_term, last_index) = last;
         // With a disk that hangs no vote could follow, and a campaign would only raise the term.
         let mut granted = term > self.term()
@@ -150,7 +150,7 @@ impl Raft {
             && !mutants::is(Mutant::YieldToReplaying)
     }
 
-    pub(crate) fn on_pre_vote_granted(&mut self, from: NodeId, term: Term) {
+    pub(super) fn on_pre_vote_granted(&mut self, from: NodeId, term: Term) {
         let expected = self.term().next();
         if let Role::PreCandidate { answers } = &mut self.role
             && term == expected
@@ -160,7 +160,7 @@ impl Raft {
         }
     }
 
-    pub(crate) fn on_pre_vote_refused(&mut self, from: NodeId) {
+    pub(super) fn on_pre_vote_refused(&mut self, from: NodeId) {
         if let Role::PreCandidate { answers } = &mut self.role {
             answers.insert(from, false);
             self.count_pre_votes();
@@ -178,7 +178,7 @@ impl Raft {
 
     /// A request for a vote in the current term. It is granted whatever role this node believes it has: a voter that
     /// does not know yet that it is one may be needed for the quorum.
-    pub(crate) fn on_vote(&mut self, from: NodeId, last_index: Index, last_term: Term) {
+    pub(super) fn on_vote(&mut self, from: NodeId, last_index: Index, last_term: Term) {
         let hard_state = self.log.hard_state();
         let free = match hard_state.vote {
             Some(vote) => vote == from || mutants::is(Mutant::VoteTwice),
@@ -194,7 +194,7 @@ impl Raft {
         self.send_to(from, Message::VoteReply { granted });
     }
 
-    pub(crate) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
+    pub(super) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
         let Role::Candidate { answers } = &mut self.role else { return };
         answers.insert(from, granted);
         if !granted {
@@ -205,7 +205,7 @@ impl Raft {
     }
 
     /// A candidate's own vote counts once it is durable, like everybody else's.
-    pub(crate) fn count_own_vote(&mut self) {
+    pub(super) fn count_own_vote(&mut self) {
         if !self.log.is_hard_state_durable() {
             return;
         }
@@ -236,7 +236,7 @@ impl Raft {
     ///
     /// They wait for a random eighth of one, so that the others have most likely seen it too and few ask at once. For an
     /// election timeout from now, or until a leader is heard, what fails is tried again soon.
-    pub(crate) fn on_peer_gone(&mut self, id: NodeId) {
+    pub(super) fn on_peer_gone(&mut self, id: NodeId) {
         if let Role::Leader(leader) = &mut self.role {
             leader.peer_gone(id);
         } else if self.leader == Some(id) {
@@ -248,7 +248,7 @@ impl Raft {
     }
 
     /// The leader hands over to this node. Ignored unless this node is still a voter whose whole log is on its disk.
-    pub(crate) fn on_timeout_now(&mut self, from: NodeId) {
+    pub(super) fn on_timeout_now(&mut self, from: NodeId) {
         let ready = matches!(self.role, Role::Follower)
             && self.leader == Some(from)
             && self.configuration().is_voter(self.settings.id)

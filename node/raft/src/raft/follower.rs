@@ -23,12 +23,12 @@ impl Raft {
     }
 
     /// What this node says of itself to a heartbeat of that round.
-    pub(crate) fn heartbeat_reply(&self, round: u64, received: Index) -> Message {
+    pub(super) fn heartbeat_reply(&self, round: u64, received: Index) -> Message {
         let (disk_stalled, replaying) = (self.disk_stalled, self.is_replaying());
         Message::HeartbeatReply { round, received, disk_stalled, replaying }
     }
 
-    pub(crate) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) {
+    pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) {
         if !self.hear_leader(from) {
             return;
         }
@@ -37,7 +37,7 @@ impl Raft {
         self.send_to(from, reply);
     }
 
-    pub(crate) fn on_append(
+    pub(super) fn on_append(
         &mut self,
         from: NodeId,
         prev_index: Index,
@@ -104,7 +104,7 @@ impl Raft {
     }
 
     /// Tells the leader how far its log is on this disk.
-    pub(crate) fn reply_durable(&mut self) {
+    pub(super) fn reply_durable(&mut self) {
         let Some(leader) = self.leader else { return };
         let on_disk = if mutants::is(Mutant::SkipEntrySync) { self.log.last() } else { self.log.durable() };
         let durable = self.verified.min(on_disk);

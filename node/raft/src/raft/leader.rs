@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// What only a leader has.
 #[derive(Debug)]
-pub(crate) struct Leader {
-    pub(crate) progress: BTreeMap<NodeId, Progress>,
-    pub(crate) reads: Reads,
-    pub(crate) transfer: Option<Transfer>,
+pub(super) struct Leader {
+    pub(super) progress: BTreeMap<NodeId, Progress>,
+    pub(super) reads: Reads,
+    pub(super) transfer: Option<Transfer>,
     /// The first entry of this term. Nothing is known to be committed before it is.
-    pub(crate) first_index: Index,
+    pub(super) first_index: Index,
     /// (index, bytes) of the entries of this term that are not committed.
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Leader {
 
 /// A hand-over that is under way.
 #[derive(Debug)]
-pub(crate) struct Transfer {
+pub(super) struct Transfer {
     to: NodeId,
     ticks_left: u32,
     /// Asked for by a stalled disk: when it fails the leader steps down.
@@ -32,16 +32,16 @@ pub(crate) struct Transfer {
 }
 
 impl Leader {
-    pub(crate) fn uncommitted_bytes(&self) -> usize {
+    pub(super) fn uncommitted_bytes(&self) -> usize {
         self.uncommitted_bytes
     }
 
-    pub(crate) fn into_reads(self) -> impl Iterator<Item = ReadId> {
+    pub(super) fn into_reads(self) -> impl Iterator<Item = ReadId> {
         self.reads.into_ids()
     }
 
     /// A peer's process died: what was in flight is lost, and it does not count as heard.
-    pub(crate) fn peer_gone(&mut self, id: NodeId) {
+    pub(super) fn peer_gone(&mut self, id: NodeId) {
         if let Some(progress) = self.progress.get_mut(&id) {
             progress.silent_ticks = u32::MAX;
             progress.become_probe(progress.matched.next());
@@ -57,7 +57,7 @@ impl Leader {
 }
 
 impl Raft {
-    pub(crate) fn become_leader(&mut self) {
+    pub(super) fn become_leader(&mut self) {
         let next = self.log.last().next();
         self.role = Role::Leader(Box::new(Leader {
             progress: BTreeMap::new(),
@@ -77,7 +77,7 @@ impl Raft {
     }
 
     /// Starts and stops tracking peers as the configuration in force says.
-    pub(crate) fn track_peers(&mut self) {
+    fn track_peers(&mut self) {
         let id = self.settings.id;
         let peers = self.log.configuration().peers();
         let next = self.log.last();
@@ -89,7 +89,7 @@ impl Raft {
         }
     }
 
-    pub(crate) fn check_may_propose(&self) -> Result<(), Refused> {
+    pub(super) fn check_may_propose(&self) -> Result<(), Refused> {
         let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader { leader: self.leader }) };
         if leader.transfer.is_some() {
             return Err(Refused::Transferring);
@@ -100,7 +100,7 @@ impl Raft {
         Ok(())
     }
 
-    pub(crate) fn append_as_leader(&mut self, payload: Payload) -> Index {
+    pub(super) fn append_as_leader(&mut self, payload: Payload) -> Index {
         let entry = Entry { index: self.log.last().next(), term: self.term(), payload };
         let (index, bytes) = (entry.index, entry.size());
         let is_configuration = matches!(entry.payload, Payload::Config(_));
@@ -116,7 +116,7 @@ impl Raft {
         index
     }
 
-    pub(crate) fn tick_leader(&mut self) {
+    pub(super) fn tick_leader(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
         for progress in leader.progress.values_mut() {
             progress.silent_ticks = progress.silent_ticks.saturating_add(1);
@@ -137,7 +137,7 @@ impl Raft {
         }
     }
 
-    pub(crate) fn send_heartbeats(&mut self) {
+    pub(super) fn send_heartbeats(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
         let message = Message::Heartbeat { commit: self.commit, round: leader.reads.round() };
         let peers: Vec<_> = leader.progress.keys().copied().collect();
@@ -154,7 +154,7 @@ impl Raft {
     }
 
     /// True if the peers for which `holds` is true, with this node itself, are a quorum.
-    pub(crate) fn is_quorum_with_peers(&self, holds: impl Fn(&Progress) -> bool) -> bool {
+    pub(super) fn is_quorum_with_peers(&self, holds: impl Fn(&Progress) -> bool) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let id = self.settings.id;
         self.log
@@ -163,7 +163,7 @@ impl Raft {
     }
 
     /// Sends every peer what its window has room for.
-    pub(crate) fn feed_peers(&mut self) {
+    pub(super) fn feed_peers(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
         let peers: Vec<_> = leader.progress.keys().copied().collect();
         for peer in peers {
@@ -211,7 +211,7 @@ impl Raft {
     }
 
     /// Old entries were read for a peer. They are sent if that peer still waits for them and they are still the log's.
-    pub(crate) fn on_loaded(&mut self, slice: LogSlice) {
+    pub(super) fn on_loaded(&mut self, slice: LogSlice) {
         let LogSlice { to, from, mut entries } = slice;
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
@@ -237,7 +237,7 @@ impl Raft {
         }
     }
 
-    pub(crate) fn on_append_reply(&mut self, from: NodeId, outcome: AppendOutcome, disk_stalled: bool) {
+    pub(super) fn on_append_reply(&mut self, from: NodeId, outcome: AppendOutcome, disk_stalled: bool) {
         let last = self.log.last();
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
@@ -256,7 +256,7 @@ impl Raft {
         }
     }
 
-    pub(crate) fn on_heartbeat_reply(
+    pub(super) fn on_heartbeat_reply(
         &mut self,
         from: NodeId,
         round: u64,
@@ -274,7 +274,7 @@ impl Raft {
     }
 
     /// Commits what a quorum has on disk, if it is of this term (Raft, section 5.4.2), and everything before it.
-    pub(crate) fn advance_commit(&mut self) {
+    pub(super) fn advance_commit(&mut self) {
         let id = self.settings.id;
         let term = self.term();
         let own = if mutants::is(Mutant::CountSelfEarly) { self.log.last() } else { self.log.durable() };
@@ -376,7 +376,7 @@ impl Raft {
         }
     }
 
-    pub(crate) fn on_disk_stalled(&mut self, stalled: bool) {
+    pub(super) fn on_disk_stalled(&mut self, stalled: bool) {
         self.disk_stalled = stalled;
         if let Role::Leader(leader) = &mut self.role
             && !stalled

@@ -72,7 +72,7 @@ impl Raft {
     }
 
     /// The leader's commit index moved: leaves a joint configuration once, and steps down if it is no voter any more.
-    pub(crate) fn configuration_committed(&mut self) {
+    pub(super) fn configuration_committed(&mut self) {
         if self.log.configuration_index() > self.commit {
             return;
         }

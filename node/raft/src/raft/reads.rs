@@ -11,7 +11,7 @@ use crate::mutants::{self, Mutant};
 use std::collections::VecDeque;
 
 #[derive(Debug, Default)]
-pub(crate) struct Reads {
+pub(super) struct Reads {
     /// The greatest round started.
     round: u64,
     /// Asked for since then.
@@ -21,11 +21,11 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    pub(crate) fn round(&self) -> u64 {
+    pub(super) fn round(&self) -> u64 {
         self.round
     }
 
-    pub(crate) fn into_ids(self) -> impl Iterator<Item = ReadId> {
+    pub(super) fn into_ids(self) -> impl Iterator<Item = ReadId> {
         self.started.into_iter().flat_map(|(_, _, reads)| reads).chain(self.waiting)
     }
 }
@@ -51,7 +51,7 @@ impl Raft {
 
     /// Starts one round for all reads that wait. Before the first commit of its term a leader does not know the commit
     /// index, and no round starts.
-    pub(crate) fn start_reads(&mut self) {
+    pub(super) fn start_reads(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
         let knows_commit = self.commit >= leader.first_index || mutants::is(Mutant::ReadBeforeFirstCommit);
         if leader.reads.waiting.is_empty() || !knows_commit {
@@ -64,7 +64,7 @@ impl Raft {
     }
 
     /// Answers every round that a quorum has confirmed.
-    pub(crate) fn answer_reads(&mut self) {
+    pub(super) fn answer_reads(&mut self) {
         while let Role::Leader(leader) = &self.role
             && let Some((round, _, _)) = leader.reads.started.front()
             && (mutants::is(Mutant::ReadWithoutQuorum)

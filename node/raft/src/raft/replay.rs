@@ -10,7 +10,7 @@ use crate::{Index, Term};
 
 /// How far the replay has come.
 #[derive(Debug, Default)]
-pub(crate) struct Replay {
+pub(super) struct Replay {
     /// The leader of this term said that so much is committed, when it was heard first.
     goal: Option<(Term, Index)>,
     /// It is over. Nothing takes this back but the end of the process.
@@ -19,7 +19,7 @@ pub(crate) struct Replay {
 
 impl Replay {
     /// Where it ends, while it goes on and that is known.
-    pub(crate) fn until(&self) -> Option<Index> {
+    pub(super) fn until(&self) -> Option<Index> {
         self.goal.filter(|_| !self.is_over).map(|(_, index)| index)
     }
 }
@@ -35,7 +35,7 @@ impl Raft {
     ///
     /// What a leader says counts once an entry of its own term is committed: before, it may not know what its predecessors
     /// committed. So a goal that turns out to be of an earlier term is dropped for what the leader says then.
-    pub(crate) fn look_at_replay(&mut self) {
+    pub(super) fn look_at_replay(&mut self) {
         if self.replay.is_over {
             return;
         }
