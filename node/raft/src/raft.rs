@@ -1,16 +1,20 @@
 //! The node of one group: what it remembers, and the way of every event through it.
 //!
-//! The parts: `election` (timeouts, pre-votes, votes), `follower` (taking entries), `leader` (sending them, committing,
-//! handing over), `reads` (answers that are known to be fresh), `membership` (changes of the configuration), `replay`
-//! (whether what was committed at the start is applied). Each goes on with `impl Raft`, and sees what is private here.
-//! Outside, `log` knows what is durable, `progress` what each peer has.
+//! The parts: `election` (timeouts, pre-votes, votes), `follower` (taking entries), `leading` (appending, heartbeats,
+//! committing), `feeding` (sending entries), `transferring` (handing over), `stalling` (a disk that hangs), `reads`
+//! (answers that are known to be fresh), `membership` (changes of the configuration), `replay` (whether what was committed
+//! at the start is applied). Each goes on with `impl Raft`, and sees what is private here. Outside, `log` knows what is
+//! durable, `progress` what each peer has.
 
 mod election;
+mod feeding;
 mod follower;
-mod leader;
+mod leading;
 mod membership;
 mod reads;
 mod replay;
+mod stalling;
+mod transferring;
 
 pub use membership::MemberChange;
 
@@ -21,7 +25,7 @@ use crate::event::{
 use crate::log::Log;
 use crate::random::Random;
 use crate::{Configuration, Entry, Envelope, GroupId, HardState, Index, Message, NodeId, Payload, Term};
-use leader::Leader;
+use leading::Leader;
 use replay::Replay;
 use std::collections::BTreeMap;
 use std::sync::Arc;

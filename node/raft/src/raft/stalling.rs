@@ -1,0 +1,41 @@
+//! What a disk that hangs means for the one that leads: it gives way where the others can do without it.
+
+use super::{Raft, Role};
+use crate::progress::Progress;
+
+impl Raft {
+    pub(super) fn on_disk_stalled(&mut self, stalled: bool) {
+        self.disk_stalled = stalled;
+        if let Role::Leader(leader) = &mut self.role
+            && !stalled
+            && leader.transfer.as_ref().is_some_and(|transfer| transfer.because_stalled)
+        {
+            leader.transfer = None;
+        }
+        if stalled {
+            self.hand_over_stalled();
+        }
+    }
+
+    /// A leader whose disk hangs gives way, unless the others could not do without it.
+    pub(super) fn hand_over_stalled(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        if leader.transfer.is_some() || self.stall_pause_ticks > 0 || !self.can_others_carry_on() {
+            return;
+        }
+        self.stall_pause_ticks = self.settings.stall_pause_ticks;
+        let timeout = 2 * self.settings.election_ticks;
+        let started = self.best_successor().is_some_and(|to| self.start_transfer(to, timeout, true).is_ok());
+        if !started {
+            self.become_follower(self.term(), None);
+        }
+    }
+
+    /// True if the peers that are well are a quorum without this node. A majority of stalled disks leaves no such quorum,
+    /// nor does half of an even number: whoever led then could neither be elected nor commit.
+    pub(super) fn can_others_carry_on(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let is_well = |p: &Progress| !p.disk_stalled && p.silent_ticks < self.settings.election_ticks;
+        self.log.configuration().is_quorum(|peer| leader.progress.get(&peer).is_some_and(is_well))
+    }
+}
