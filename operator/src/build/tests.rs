@@ -32,7 +32,7 @@ fn cluster() -> ClusterId {
     ClusterId::parse("0123456789abcdef0123456789abcdef").unwrap()
 }
 
-/// Compares with a file. `RAFTQUEUE_WRITE_GOLDENS` writes it anew.
+/// Compares with a file. `RAFTQUEUE_RECORD=1` writes it anew.
 fn golden(asked: &Asked, shape: &Shape, name: &str) {
     let children = build(asked, shape);
     let mut text = String::new();
@@ -46,8 +46,7 @@ fn golden(asked: &Asked, shape: &Shape, name: &str) {
     }
     add(&children.stateful_set);
     let path = format!("{}/src/build/golden/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
-    #[expect(clippy::disallowed_methods, reason = "asked for by hand, when a child was changed on purpose")]
-    if std::env::var("RAFTQUEUE_WRITE_GOLDENS").is_ok() {
+    if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));

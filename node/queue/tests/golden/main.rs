@@ -1,4 +1,4 @@
-//! Golden scripts of the queue: one behaviour each, read like a story, re-recorded with `UPDATE_GOLDENFILES=1`.
+//! Golden scripts of the queue: one behaviour each, read like a story, re-recorded with `RAFTQUEUE_RECORD=1`.
 //!
 //! After every command the state must keep its rules ([`State::check`]) and survive the way through its plain-data form.
 
@@ -339,14 +339,23 @@ fn milliseconds(text: &str) -> Fallible<u64> {
     Ok(digits.parse::<u64>()? * unit)
 }
 
+/// Plays a script and compares with what was recorded, or records it anew where that is asked for.
+fn play(name: &str) -> std::io::Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name);
+    if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
+        let script = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, goldenscript::generate(&mut Script::default(), &script)?)?;
+    }
+    goldenscript::run(&mut Script::default(), path)
+}
+
 macro_rules! scripts {
     ($($name:ident),* $(,)?) => {
         const SCRIPTS: &[&str] = &[$(stringify!($name)),*];
         $(
             #[test]
             fn $name() -> std::io::Result<()> {
-                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(stringify!($name));
-                goldenscript::run(&mut Script::default(), path)
+                play(stringify!($name))
             }
         )*
     };

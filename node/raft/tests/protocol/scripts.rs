@@ -1,16 +1,26 @@
-//! One script per behaviour. Re-recorded with `UPDATE_GOLDENFILES=1`; every change of a recording must be explained.
+//! One script per behaviour. Re-recorded with `RAFTQUEUE_RECORD=1`; every change of a recording must be explained.
 
 use crate::script::Script;
 
 pub(crate) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
+
+/// Plays a script and compares with what was recorded, or records it anew where that is asked for.
+fn play(name: &str) -> std::io::Result<()> {
+    let path = format!("{FOLDER}/{name}");
+    if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
+        let script = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, goldenscript::generate(&mut Script::new(), &script)?)?;
+    }
+    goldenscript::run(&mut Script::new(), path)
+}
 
 /// One test per script, and one that no script is forgotten.
 macro_rules! scripts {
     ($($name:ident)*) => {
         $(
             #[test]
-            fn $name() {
-                goldenscript::run(&mut Script::new(), format!("{FOLDER}/{}", stringify!($name))).unwrap();
+            fn $name() -> std::io::Result<()> {
+                play(stringify!($name))
             }
         )*
 

@@ -20,11 +20,10 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Compares with a golden: changing one is changing the format. `RAFTQUEUE_WRITE_GOLDENS` writes them anew.
+/// Compares with a golden: changing one is changing the format. `RAFTQUEUE_RECORD=1` writes them anew.
 fn golden(bytes: &[u8], name: &str) {
     let path = format!("{}/src/tests/goldens/{name}.hex", env!("CARGO_MANIFEST_DIR"));
-    #[expect(clippy::disallowed_methods, reason = "asked for by hand, when a format was changed on purpose")]
-    if std::env::var("RAFTQUEUE_WRITE_GOLDENS").is_ok() {
+    if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
         std::fs::write(&path, hex(bytes)).unwrap();
     }
     assert_eq!(hex(bytes), std::fs::read_to_string(path).unwrap(), "{name}");
