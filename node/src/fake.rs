@@ -279,13 +279,16 @@ impl State {
         Response::Topics { topics, more }
     }
 
+    /// A named session goes on where it was, under the next epoch: whoever held it before is fenced.
     fn open_session(&mut self, name: Option<String>) -> Response {
-        let named = |session: &&mut Session| name.is_some() && session.name == name;
-        let epoch = self.sessions.values_mut().find(named).map_or(0, |session| session.epoch)
-            + u64::from(name.is_some());
+        let named = |(_, session): &(&u64, &mut Session)| name.is_some() && session.name == name;
+        if let Some((&number, session)) = self.sessions.iter_mut().find(named) {
+            session.epoch += 1;
+            let epoch = session.epoch;
+            return Response::SessionOpened { session: SessionId { generation: 0, number, epoch } };
+        }
         self.last_id += 1;
-        let number = self.last_id;
-        self.sessions.retain(|_, session| name.is_none() || session.name != name);
+        let (number, epoch) = (self.last_id, u64::from(name.is_some()));
         self.sessions.insert(number, Session { name, epoch, last: BTreeMap::new() });
         Response::SessionOpened { session: SessionId { generation: 0, number, epoch } }
     }

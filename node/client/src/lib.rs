@@ -33,6 +33,8 @@
 //! | [`Consumer`] | messages as fast as they are settled, leased while they are worked on |
 //! | [`Client`] | one method for each call of the contract, with the contract's own messages ([`v1`]) |
 //!
+//! Whole programs stand in `examples/`.
+//!
 //! # What is promised
 //!
 //! * **An acknowledged publish is kept**: a majority of the nodes has it on disk when it is acknowledged.
