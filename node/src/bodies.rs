@@ -54,6 +54,8 @@ struct Map {
     loaded: BTreeMap<Index, Messages>,
     /// Everything up to here can be read back from the log.
     durable: Index,
+    /// Nothing of these topics before these offsets will be asked for any more; places are still to be forgotten.
+    settled: BTreeMap<TopicId, u64>,
 }
 
 impl Block {
@@ -243,17 +245,26 @@ impl Bodies {
         self.settled(topic, u64::MAX);
     }
 
-    /// Nothing of a topic before `offset` will be asked for any more.
+    /// Nothing of a topic before `offset` will be asked for any more: its places go with [`Bodies::forget_settled`].
     pub fn settled(&self, topic: TopicId, offset: u64) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        while let Some((key, block)) =
-            map.blocks.range((topic, 0)..).next().map(|(key, block)| (*key, *block))
-        {
-            if key.0 != topic || key.1.saturating_add(u64::from(block.count)) > offset {
-                break;
+        let settled = map.settled.entry(topic).or_default();
+        *settled = offset.max(*settled);
+    }
+
+    /// Forgets up to so many places of what is settled: a topic may have had millions. Says whether some are left.
+    pub fn forget_settled(&self, count_max: usize) -> bool {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..count_max {
+            let Some((&topic, &offset)) = map.settled.first_key_value() else { return false };
+            let first = map.blocks.range((topic, 0)..).next();
+            let first = first.filter(|(key, _)| key.0 == topic).map(|(key, block)| (*key, *block));
+            match first.filter(|(key, block)| key.1.saturating_add(u64::from(block.count)) <= offset) {
+                Some((key, _)) => drop(map.blocks.remove(&key)),
+                None => drop(map.settled.pop_first()),
             }
-            map.blocks.remove(&key);
         }
+        !map.settled.is_empty()
     }
 
     /// What it holds in memory: for checkers.
@@ -415,8 +426,9 @@ impl Bodies {
             None => self.load(block.index),
         };
         let messages = entry.and_then(|entry| {
-            let messages =
-                entry.iter().find(|(command, _)| *command == block.command).map(|(_, messages)| messages);
+            // In the order of the commands: an entry of ten thousand is not gone through for each.
+            let place = entry.binary_search_by_key(&block.command, |(command, _)| *command);
+            let messages = place.ok().map(|place| &entry[place].1);
             match messages {
                 Some(messages) if messages.len() == block.count as usize => Ok(Arc::clone(messages)),
                 _ => Err(Unreadable(format!("entry {} is not the one that was applied", block.index))),

@@ -18,7 +18,7 @@ use raftqueue_raft::{
     self as raft, Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind,
 };
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -31,6 +31,8 @@ pub const TICK: Duration = Duration::from_millis(10);
 const BATCH_MAX: usize = 1_024;
 /// Bytes of entries read back at once to be applied.
 const APPLY_BYTES_MAX: u64 = 4 << 20;
+/// Places of messages that are done with, forgotten in one turn.
+const FORGOTTEN_MAX: usize = 2_000;
 /// Pause after the log could not be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_millis(100);
 /// A node that is so many entries behind is not ready.
@@ -141,6 +143,8 @@ enum First {
     Tick,
     Arrival(Arrival),
     Order(Order),
+    /// The last turn left something.
+    Rest,
 }
 
 /// See the module's header.
@@ -151,6 +155,10 @@ pub(crate) struct Driver {
     now: Now,
     /// Where each answer goes, and whether its messages are leased.
     replies: BTreeMap<CallId, (Reply, bool)>,
+    /// Calls that came together and did not fit into one turn; before all other orders.
+    calls: VecDeque<NewCall>,
+    /// Places are still to be forgotten.
+    forgets: bool,
     /// Answers that were at hand; handled before anything else.
     immediate: Vec<Event>,
     disk_stalled: bool,
@@ -172,6 +180,8 @@ impl Driver {
             start: now,
             now: Now::default(),
             replies: BTreeMap::new(),
+            calls: VecDeque::new(),
+            forgets: false,
             immediate: Vec::new(),
             disk_stalled: false,
             pace,
@@ -192,25 +202,31 @@ impl Driver {
         self.perform();
         while self.ended.is_none() {
             // Receipts of the disk first: they release what others wait for. Time next, so that load cannot stop it.
-            // Then small messages, entries, and the clients' calls last.
+            // Then small messages, entries, and the clients' calls last. A turn that left something is followed by the next
+            // at once, after a look at all of these.
+            let has_rest = self.has_rest();
             let first = tokio::select! {
                 biased;
                 Some(notice) = self.parts.notices.recv() => First::Notice(notice),
                 _ = ticks.tick() => First::Tick,
                 Some(arrival) = self.parts.arrivals.control.recv() => First::Arrival(arrival),
                 Some(arrival) = self.parts.arrivals.bulk.recv() => First::Arrival(arrival),
-                Some(order) = self.parts.orders.recv() => First::Order(order),
+                Some(order) = self.parts.orders.recv(), if self.calls.is_empty() => First::Order(order),
+                () = tokio::task::yield_now(), if has_rest => First::Rest,
             };
             self.look_at_clocks();
+            self.parts.replica.begin_turn();
             match first {
                 First::Notice(notice) => self.on_notice(notice),
                 First::Tick => self.on_tick(),
                 First::Arrival((envelope, vitals)) => self.handle(Event::Receive(envelope, vitals)),
                 First::Order(order) => self.on_order(order),
+                First::Rest => {}
             }
             let begun = Instant::now();
             self.drain();
             self.perform();
+            self.forgets = self.forgets && self.parts.bodies.forget_settled(FORGOTTEN_MAX);
             self.parts.metrics.turned(&mut self.pace, Progress::of(&self.parts.replica), begun);
         }
         let ended = self.ended.take().expect("just seen");
@@ -230,6 +246,9 @@ impl Driver {
     /// Takes what else is there, so that one entry and one write carry all of it.
     fn drain(&mut self) {
         for _ in 0..BATCH_MAX {
+            if !self.parts.replica.takes_more() {
+                break;
+            }
             let Ok(notice) = self.parts.notices.try_recv() else { break };
             self.on_notice(notice);
         }
@@ -242,9 +261,28 @@ impl Driver {
             self.handle(Event::Receive(envelope, vitals));
         }
         for _ in 0..BATCH_MAX {
+            self.take_calls();
+            if !self.calls.is_empty() || !self.parts.replica.takes_more() {
+                break;
+            }
             let Ok(order) = self.parts.orders.try_recv() else { break };
             self.on_order(order);
         }
+        self.take_calls();
+    }
+
+    /// Hands calls that came together to the replica, as many as the turn has room for.
+    fn take_calls(&mut self) {
+        while self.parts.replica.takes_more()
+            && let Some(call) = self.calls.pop_front()
+        {
+            self.on_call(call);
+        }
+    }
+
+    /// Whether the last turn left something to this one.
+    fn has_rest(&self) -> bool {
+        self.parts.replica.is_unfinished() || !self.calls.is_empty() || self.forgets
     }
 
     /// Looks at the clocks: once a turn, since a turn takes milliseconds and may have a thousand events.
@@ -276,7 +314,7 @@ impl Driver {
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Call(call) => self.on_call(call),
-            Order::Calls(calls) => calls.into_iter().for_each(|call| self.on_call(call)),
+            Order::Calls(calls) => self.calls.extend(calls),
             Order::Cancel(id) => {
                 self.replies.remove(&id);
                 self.handle(Event::Cancel(id));
@@ -403,6 +441,7 @@ impl Driver {
                 }
             }
         }
+        self.forgets |= !deleted.is_empty() || !settled.is_empty();
         for topic in deleted {
             self.parts.bodies.forget(topic);
         }

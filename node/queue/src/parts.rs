@@ -179,8 +179,9 @@ impl State {
         for pop in pops.kept() {
             if let Some(topic) = topics.get_mut(&pop.topic) {
                 let topic = Arc::make_mut(topic);
-                for delivery in pop.deliveries.iter() {
-                    topic.kept.insert((delivery.offset, pop.request_id), ());
+                for run in pop.runs() {
+                    let place = format!("pop {:032x}, {run:?}", pop.request_id);
+                    hold(topic.kept.insert_new(run), "a message is popped once", || place)?;
                 }
             }
         }

@@ -8,6 +8,7 @@ use crate::map::Map;
 use crate::{
     Delivery, POP_KEPT_MAX, POP_KEPT_MS, POP_REMEMBERED_MAX, POP_REMEMBERED_MS, SubscriptionId, TopicId,
 };
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Every pop that is known, oldest first: first those of which only the id is remembered, then those that are kept.
@@ -34,6 +35,21 @@ pub(crate) struct Pop {
     pub(crate) deliveries: Arc<[Delivery]>,
 }
 
+impl Pop {
+    /// The offsets of what it took, as runs: in the order in which they were taken, neighbours together.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Range<u64>> {
+        let mut offsets = self.deliveries.iter().map(|delivery| delivery.offset).peekable();
+        std::iter::from_fn(move || {
+            let first = offsets.next()?;
+            let mut end = first.saturating_add(1);
+            while offsets.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            Some(first..end)
+        })
+    }
+}
+
 impl Pops {
     pub(crate) fn get(&self, request_id: u128) -> Option<&Pop> {
         self.by_number.get(self.numbers.get(&request_id)?)
@@ -45,6 +61,15 @@ impl Pops {
         self.by_number.insert(self.next_number, pop);
         self.next_number += 1;
         self.kept_count += 1;
+    }
+
+    /// How many kept ones are to be let go of and remembered ones to be forgotten; stops counting at `max`.
+    pub(crate) fn due_count(&self, now_ms: u64, max: usize) -> usize {
+        let kept = self.kept().take_while(|pop| pop.popped_ms.saturating_add(POP_KEPT_MS) <= now_ms);
+        let remembered = self.by_number.iter().map(|(_, pop)| pop);
+        let remembered =
+            remembered.take_while(|pop| pop.popped_ms.saturating_add(POP_REMEMBERED_MS) <= now_ms);
+        kept.chain(remembered).take(max).count()
     }
 
     /// When the oldest kept one is only to be remembered, or the oldest remembered one forgotten.

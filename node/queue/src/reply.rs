@@ -322,8 +322,9 @@ impl std::error::Error for Refused {}
 /// What the leader should do because of a command. Followers drop it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Subscriptions in which messages became ready, sorted, each once: wake who waits there.
-    pub ready: Vec<(TopicId, SubscriptionId)>,
+    /// Subscriptions in which messages became ready, sorted, each once, with the lowest offset of these messages: wake who
+    /// waits there, and look from there on.
+    pub ready: Vec<(TopicId, SubscriptionId, u64)>,
     /// Topics that were deleted: answer who waits there, forget their places on disk.
     pub deleted: Vec<TopicId>,
     /// Topics that keep no longer all that a pop took of them, sorted, each once: look which places can be forgotten.
@@ -334,4 +335,7 @@ pub struct Effects {
     pub died: u32,
     /// Sessions that ended because they were idle, for metrics.
     pub sessions_expired: u32,
+    /// How much there was to do: messages, leases and candidates looked at, runs and entries dropped. About as long as a
+    /// hundred nanoseconds each. So that who applies can stop in time.
+    pub steps: u64,
 }

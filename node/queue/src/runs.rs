@@ -85,6 +85,16 @@ impl Runs {
         self.count -= run.end - run.start;
     }
 
+    /// Adds a run unless something of it is there; says whether it did.
+    pub(crate) fn insert_new(&mut self, run: Range<u64>) -> bool {
+        let is_new =
+            run.start < run.end && self.iter_from(run.start).next().is_none_or(|held| run.end <= held.start);
+        if is_new {
+            self.insert(run);
+        }
+        is_new
+    }
+
     /// Takes one offset away; says whether it was there.
     pub(crate) fn remove_one(&mut self, offset: u64) -> bool {
         let held = self.contains(offset);

@@ -210,6 +210,18 @@ impl Sessions {
         session
     }
 
+    /// How many sessions are over, each with the topics it counts in; stops counting at `max`.
+    pub(crate) fn due_count(&self, now_ms: u64, max: usize) -> usize {
+        let mut due = 0;
+        for (&(ms, id), ()) in self.ends.iter() {
+            if ms > now_ms || due >= max {
+                break;
+            }
+            due += 1 + self.by_id.get(&id).map_or(0, |session| session.pairs.len());
+        }
+        due
+    }
+
     /// The session that ends first, and when.
     pub(crate) fn next_end(&self) -> Option<(u64, SessionId)> {
         self.ends.first().map(|(&end, ())| end)

@@ -57,8 +57,9 @@ impl State {
         self.now_ms = self.now_ms.max(meta.now_ms);
         self.expire(&mut budget, &mut effects);
         let reply = self.perform(meta.index, command, &mut budget, &mut effects);
+        // Of those of one subscription the lowest stands first, and stays.
         effects.ready.sort_unstable();
-        effects.ready.dedup();
+        effects.ready.dedup_by_key(|ready| (ready.0, ready.1));
         effects.released.sort_unstable();
         effects.released.dedup();
         (reply.unwrap_or_else(Reply::Refused), effects)
@@ -113,22 +114,23 @@ impl State {
                 check_selection(selection)?;
                 let (count, bytes) =
                     self.with_subscription((*topic, *subscription), effects, |scope| {
-                        scope.subscription.purge_dead(selection)
+                        scope.subscription.purge_dead(selection, scope.moves)
                     })??;
                 Ok(Reply::Purged { count, bytes })
             }
             Command::Purge { topic, subscription } => {
                 let topic = *self.names.get(topic.as_str()).ok_or(Refused::NoSuchTopic)?;
-                let (count, bytes) = self
-                    .with_subscription((topic, *subscription), effects, |scope| scope.subscription.purge())?;
+                let (count, bytes) = self.with_subscription((topic, *subscription), effects, |scope| {
+                    scope.subscription.purge(scope.moves)
+                })?;
                 Ok(Reply::Purged { count, bytes })
             }
             Command::OpenSession { name, sessions_max, pairs_max } => {
-                self.open_session(index, name.as_deref(), (*sessions_max, *pairs_max))
+                self.open_session(index, name.as_deref(), (*sessions_max, *pairs_max), effects)
             }
             Command::CloseSession { session, epoch } => {
                 self.sessions.hold(*session, *epoch, self.now_ms)?;
-                self.end_session(*session);
+                self.end_session(*session, effects);
                 Ok(Reply::SessionClosed)
             }
             Command::Time { overdue } => {
@@ -172,6 +174,7 @@ impl State {
 
     fn delete_topic(&mut self, name: &str, effects: &mut Effects) -> Result<Reply, Refused> {
         let id = self.names.remove(name).ok_or(Refused::NoSuchTopic)?;
+        effects.steps += self.drop_steps(id) as u64;
         let topic = self.topics.remove(&id).expect("every name leads to a topic");
         for (&subscription, held) in &topic.subscriptions {
             rearm(&mut self.alarms, (id, subscription), held.next_end_ms(), None);
@@ -283,13 +286,12 @@ impl State {
         let topic = self.topics.get_mut(&place.0).expect("it was just changed");
         let deliveries = topic.deliveries(&taken);
         if let Some(request_id) = request_id.filter(|_| !deliveries.is_empty()) {
-            let topic = Arc::make_mut(topic);
-            for delivery in &deliveries {
-                topic.kept.insert((delivery.offset, request_id), ());
-            }
+            let kept = &mut Arc::make_mut(topic).kept;
             let (topic, subscription) = place;
             let deliveries = deliveries.as_slice().into();
-            self.pops.keep(Pop { request_id, popped_ms: now_ms, topic, subscription, deliveries });
+            let pop = Pop { request_id, popped_ms: now_ms, topic, subscription, deliveries };
+            pop.runs().for_each(|run| kept.insert(run));
+            self.pops.keep(pop);
             // Whose time is over was ended before, as far as the budget went: here the oldest gives way to this one.
             self.release_pop(0, effects);
             self.pops.forget(0);
@@ -370,10 +372,12 @@ impl State {
         check_limit(Limit::SettleLeases, SETTLE_LEASES_MAX as u64, leases.len() as u64)?;
         let (generation, last_token) = (self.generation, self.last_token);
         if !self.topics.contains_key(&place.0) {
+            effects.steps += leases.len() as u64;
             let outcome = |lease: &LeaseId| self.outcome_without_topic(place.0, lease.generation);
             return Ok(leases.iter().map(outcome).collect());
         }
         self.with_subscription(place, effects, |scope| {
+            scope.moves.steps += leases.len() as u64;
             let mut judge = |lease| match scope.offsets.judge(lease, generation, last_token) {
                 Some(outcome) => outcome,
                 None => act(scope, lease),
@@ -389,12 +393,18 @@ impl State {
         if is_lost || is_known { Outcome::Gone } else { Outcome::Invalid }
     }
 
-    fn open_session(&mut self, index: u64, name: Option<&str>, maxima: (u64, u64)) -> Result<Reply, Refused> {
+    fn open_session(
+        &mut self,
+        index: u64,
+        name: Option<&str>,
+        maxima: (u64, u64),
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
         if let Some(name) = name {
             check_name(name)?;
         }
         if let Some(overdue) = self.sessions.overdue(name, self.now_ms) {
-            self.end_session(overdue);
+            self.end_session(overdue, effects);
         }
         let new_id = SessionId { generation: self.generation, number: self.next_id(index)? };
         let (session, epoch, resumed) = self.sessions.open(new_id, name, maxima, self.now_ms)?;
@@ -404,8 +414,9 @@ impl State {
         Ok(Reply::SessionOpened { session, epoch, resumed })
     }
 
-    fn end_session(&mut self, id: SessionId) {
+    fn end_session(&mut self, id: SessionId, effects: &mut Effects) {
         let session = self.sessions.end(id);
+        effects.steps += 1 + session.pairs.len() as u64;
         for (topic, _) in session.sequences() {
             let topic = self.topics.get_mut(&topic).expect("deleting a topic drops its pairs");
             Arc::make_mut(topic).sessions.remove(&id);
@@ -448,7 +459,7 @@ impl State {
             && let Some((end_ms, session)) = self.sessions.next_end()
             && end_ms <= self.now_ms
         {
-            self.end_session(session);
+            self.end_session(session, effects);
             effects.sessions_expired += 1;
             *budget -= 1;
         }
@@ -456,6 +467,7 @@ impl State {
             *budget -= 1;
         }
         while *budget > 0 && self.pops.forget(self.now_ms) {
+            effects.steps += 1;
             *budget -= 1;
         }
     }
@@ -474,11 +486,13 @@ impl State {
     /// Lets go of the messages of the oldest kept pop, if it has to; says whether it did.
     fn release_pop(&mut self, now_ms: u64, effects: &mut Effects) -> bool {
         let Some(pop) = self.pops.release(now_ms) else { return false };
+        effects.steps += 1;
         if let Some(topic) = self.topics.get_mut(&pop.topic) {
             effects.released.push(pop.topic);
-            let topic = Arc::make_mut(topic);
-            for delivery in pop.deliveries.iter() {
-                topic.kept.remove(&(delivery.offset, pop.request_id));
+            let kept = &mut Arc::make_mut(topic).kept;
+            for run in pop.runs() {
+                effects.steps += 1;
+                kept.remove(run);
             }
         }
         true
@@ -522,9 +536,10 @@ fn rearm(
 }
 
 fn note(effects: &mut Effects, place: (TopicId, SubscriptionId), moves: Moves) {
-    if moves.ready {
-        effects.ready.push(place);
+    if let Some(lowest) = moves.ready {
+        effects.ready.push((place.0, place.1, lowest));
     }
+    effects.steps += moves.steps;
     effects.died += moves.died;
     effects.leases_expired += moves.leases_expired;
 }

@@ -86,10 +86,18 @@ pub(crate) struct Taken {
 /// What changes of a subscription mean to others.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moves {
-    /// Something became ready.
-    pub(crate) ready: bool,
+    /// The lowest offset that became ready.
+    pub(crate) ready: Option<u64>,
     pub(crate) died: u32,
     pub(crate) leases_expired: u32,
+    /// As [`Effects::steps`](crate::Effects::steps).
+    pub(crate) steps: u64,
+}
+
+impl Moves {
+    fn made_ready(&mut self, offset: u64) {
+        self.ready = Some(self.ready.map_or(offset, |lowest| lowest.min(offset)));
+    }
 }
 
 impl Subscription {
@@ -114,6 +122,23 @@ impl Subscription {
         }
     }
 
+    /// How many leases and delays are over at `until_ms`; stops counting at `max`.
+    pub(crate) fn due_count(&self, until_ms: u64, max: usize) -> usize {
+        let leases = self.lease_ends.iter().take_while(|((ms, _), ())| *ms <= until_ms);
+        let delays = self.delay_ends.iter().take_while(|((ms, _), ())| *ms <= until_ms);
+        leases.chain(delays).take(max).count()
+    }
+
+    /// What dropping all of it would cost, in steps.
+    pub(crate) fn entries(&self) -> usize {
+        self.ready.run_count()
+            + self.retried.len()
+            + self.waived.run_count()
+            + self.leased.len()
+            + self.delayed.len()
+            + self.dead.run_count()
+    }
+
     /// Takes a batch in.
     pub(crate) fn publish(
         &mut self,
@@ -123,6 +148,7 @@ impl Subscription {
         moves: &mut Moves,
     ) {
         let mut run = first_offset..first_offset;
+        moves.steps += messages.len() as u64;
         for message in messages {
             self.bytes += u64::from(message.size);
             if message.delay_ms > 0 {
@@ -289,6 +315,7 @@ impl Subscription {
             }
             spent += 1;
         }
+        moves.steps += spent as u64;
         spent
     }
 
@@ -302,6 +329,7 @@ impl Subscription {
         moves: &mut Moves,
     ) -> usize {
         let mut spent = 0;
+        moves.steps += candidates.len() as u64;
         if self.fit(candidates).is_err() {
             return spent;
         }
@@ -320,7 +348,9 @@ impl Subscription {
     }
 
     /// Drops what is ready or delayed; returns how many messages and bytes.
-    pub(crate) fn purge(&mut self) -> (u64, u64) {
+    pub(crate) fn purge(&mut self, moves: &mut Moves) -> (u64, u64) {
+        let runs = self.ready.run_count() + self.waived.run_count();
+        moves.steps += (runs + self.retried.len() + 2 * self.delayed.len()) as u64;
         let count = self.ready.count() + self.delayed.len() as u64;
         let bytes = self.ready_bytes() + self.delayed_bytes;
         self.bytes -= bytes;
@@ -339,8 +369,13 @@ impl Subscription {
         let count = match selection {
             DeadSelection::All => {
                 let dead = std::mem::take(&mut self.dead);
+                moves.steps +=
+                    (self.ready.run_count() + self.waived.run_count() + 2 * dead.run_count()) as u64;
                 self.ready.unite(dead.offsets());
                 self.waived.unite(dead.offsets());
+                if let Some(first) = dead.first() {
+                    moves.made_ready(first);
+                }
                 dead.count()
             }
             DeadSelection::Listed(messages) if !self.dead.fit(messages) => {
@@ -348,8 +383,10 @@ impl Subscription {
             }
             DeadSelection::Listed(messages) => {
                 let mut count = 0;
+                moves.steps += messages.len() as u64;
                 for &MessageSize { offset, size } in messages {
                     if self.dead.remove(offset, size) {
+                        moves.made_ready(offset);
                         self.ready.insert(offset..offset + 1);
                         self.waived.insert(offset..offset + 1);
                         count += 1;
@@ -358,19 +395,26 @@ impl Subscription {
                 count
             }
         };
-        moves.ready |= count > 0;
         Ok(count)
     }
 
     /// Drops dead messages; returns how many messages and bytes.
-    pub(crate) fn purge_dead(&mut self, selection: &DeadSelection) -> Result<(u64, u64), Refused> {
+    pub(crate) fn purge_dead(
+        &mut self,
+        selection: &DeadSelection,
+        moves: &mut Moves,
+    ) -> Result<(u64, u64), Refused> {
         let before = (self.dead.count(), self.dead.bytes());
         match selection {
-            DeadSelection::All => self.dead = DeadRuns::default(),
+            DeadSelection::All => {
+                moves.steps += self.dead.run_count() as u64;
+                self.dead = DeadRuns::default();
+            }
             DeadSelection::Listed(messages) if !self.dead.fit(messages) => {
                 return Err(Refused::SizesImpossible);
             }
             DeadSelection::Listed(messages) => {
+                moves.steps += messages.len() as u64;
                 for message in messages {
                     self.dead.remove(message.offset, message.size);
                 }
@@ -390,6 +434,7 @@ impl Subscription {
         moves: &mut Moves,
     ) -> Vec<Taken> {
         let mut taken = Vec::with_capacity(count_max.min(candidates.len()));
+        moves.steps += candidates.len() as u64;
         // Seen to be ready, part of a run that ends at `run_end`, and not taken out of it yet.
         let mut pending = 0..0;
         let mut run_end = 0;
@@ -493,13 +538,13 @@ impl Subscription {
         if deadline.is_waived() {
             self.waived.insert(offset..offset + 1);
         }
-        moves.ready = true;
+        moves.made_ready(offset);
     }
 
     fn make_ready_new(&mut self, run: std::ops::Range<u64>, moves: &mut Moves) {
         if !run.is_empty() {
+            moves.made_ready(run.start);
             self.ready.insert(run);
-            moves.ready = true;
         }
     }
 

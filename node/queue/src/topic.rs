@@ -3,6 +3,7 @@
 use crate::check::COUNTER_MAX;
 use crate::map::Map;
 use crate::offsets::Offsets;
+use crate::runs::Runs;
 use crate::subscription::{Subscription, Taken};
 use crate::{Delivery, Limit, MessageMeta, Refused, SessionId, SubscriptionId, TopicId, TopicSettings};
 use std::collections::BTreeMap;
@@ -22,8 +23,9 @@ pub struct Topic {
     pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
     /// Sessions that count sequences here. Follows from the sessions.
     pub(crate) sessions: Map<SessionId, ()>,
-    /// Messages that were popped and whose bodies are kept for a repeat, with the pop. Follows from the kept pops.
-    pub(crate) kept: Map<(u64, u128), ()>,
+    /// Messages that were popped and whose bodies are kept for a repeat; a message is popped once. Follows from the kept
+    /// pops.
+    pub(crate) kept: Runs,
 }
 
 impl Topic {
@@ -43,7 +45,7 @@ impl Topic {
             offsets: Offsets::default(),
             subscriptions: BTreeMap::from([(SubscriptionId::DEFAULT, Subscription::default())]),
             sessions: Map::default(),
-            kept: Map::default(),
+            kept: Runs::default(),
         }
     }
 

@@ -158,6 +158,29 @@ impl State {
         [alarm, session, self.pops.next_end_ms()].into_iter().flatten().min()
     }
 
+    /// How much would be over at `now_ms`, in steps of applying something then; stops counting at `max`.
+    #[must_use]
+    pub fn due_count(&self, now_ms: u64, max: usize) -> usize {
+        let mut due = 0;
+        for (&(ms, topic, subscription), ()) in self.alarms.iter() {
+            if ms > now_ms || due >= max {
+                break;
+            }
+            let held = self.subscription(topic, subscription);
+            due += held.map_or(0, |held| held.due_count(now_ms, max - due));
+        }
+        due += self.sessions.due_count(now_ms, max.saturating_sub(due));
+        due + self.pops.due_count(now_ms, max.saturating_sub(due))
+    }
+
+    /// What deleting a topic, or dropping everything in it, would cost in steps: by runs and entries, not by messages.
+    #[must_use]
+    pub fn drop_steps(&self, topic: TopicId) -> usize {
+        let Some(topic) = self.topic(topic) else { return 0 };
+        let entries: usize = topic.subscriptions.values().map(Subscription::entries).sum();
+        entries + topic.sessions.len() + topic.kept.run_count()
+    }
+
     /// Whether a pop with this request id is kept or remembered: its repeat takes nothing more, so it needs no
     /// candidates.
     #[must_use]
@@ -235,14 +258,14 @@ impl Topic {
     /// Whether the body of a message is still needed: by a subscription, or by the repeat of a pop.
     #[must_use]
     pub fn is_live(&self, offset: u64) -> bool {
-        let is_kept = self.kept.ceiling(&(offset, 0)).is_some_and(|(&(kept, _), ())| kept == offset);
-        is_kept || self.subscriptions.values().any(|subscription| subscription.is_live(offset))
+        self.kept.contains(offset)
+            || self.subscriptions.values().any(|subscription| subscription.is_live(offset))
     }
 
     /// The first run of live offsets at or after `from`. Runs of one listing may touch.
     #[must_use]
     pub fn live_run_from(&self, from: u64) -> Option<Range<u64>> {
-        let kept = self.kept.ceiling(&(from, 0)).map(|(&(offset, _), ())| offset..offset + 1);
+        let kept = self.kept.iter_from(from).next();
         let runs = self.subscriptions.values().filter_map(|subscription| subscription.live_run_from(from));
         runs.chain(kept).reduce(|left, right| {
             let (first, second) = if left.start <= right.start { (left, right) } else { (right, left) };
@@ -268,12 +291,6 @@ impl Subscription {
     pub fn stats(&self) -> Stats {
         let leased = self.leased.first().map(|(&offset, _)| offset);
         let delayed = self.delayed.first().map(|(&offset, _)| offset);
-        let entries = self.ready.run_count()
-            + self.retried.len()
-            + self.waived.run_count()
-            + self.leased.len()
-            + self.delayed.len()
-            + self.dead.run_count();
         Stats {
             ready: self.ready.count(),
             ready_bytes: self.ready_bytes(),
@@ -288,7 +305,7 @@ impl Subscription {
                 .flatten()
                 .min(),
             oldest_ready_offset: self.ready.first(),
-            entries: entries as u64,
+            entries: self.entries() as u64,
         }
     }
 

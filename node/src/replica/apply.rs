@@ -3,7 +3,7 @@
 use super::calls::{CallId, Stage};
 use super::propose::Proposed;
 use super::{AppliedEntry, LoadedEntry, Placement, Replica, reply};
-use crate::api::{Failure, Reason};
+use crate::api::Reason;
 use crate::codec::{self, EntryMeta};
 use bytes::Bytes;
 use raftqueue_queue::{ApplyMeta, Command, Delivery, Effects, LeaseId, Outcome, Reply};
@@ -13,9 +13,18 @@ impl Replica {
     /// Applies what is committed and at hand; asks for the rest to be read back.
     pub(super) fn apply_committed(&mut self) {
         while self.applied < self.raft.commit() && self.actions.fatal.is_none() {
+            if self.has_next() && !self.steps.may_go_on() {
+                break;
+            }
             let Some(entry) = self.next_to_apply() else { break };
             self.apply(entry);
         }
+    }
+
+    /// Whether the next entry to be applied is in memory.
+    fn has_next(&self) -> bool {
+        let index = self.applied.next();
+        self.raft.entry(index).is_some() || self.loaded.front().is_some_and(|entry| entry.index == index)
     }
 
     fn next_to_apply(&mut self) -> Option<LoadedEntry> {
@@ -70,6 +79,8 @@ impl Replica {
             Some(proposed) => proposed,
             None => {
                 let EntryMeta { stamp_ms, commands } = codec::read_entry(meta)?;
+                // Decoding a list goes with applying it; this is for what it is a list of.
+                self.steps.take(commands.len());
                 Proposed { stamp_ms, commands, calls: Vec::new() }
             }
         };
@@ -87,7 +98,10 @@ impl Replica {
             if !self.raft.is_replaying() {
                 self.count(&command, &reply, &effects);
             }
-            self.receives.wake(effects.ready);
+            self.steps.take(1 + usize::try_from(effects.steps).unwrap_or(usize::MAX));
+            for (topic, subscription, lowest) in effects.ready {
+                self.receives.wake((topic, subscription), lowest);
+            }
             for topic in effects.deleted {
                 self.deadlines.forget(topic);
                 self.receives.wake_topic(topic);
@@ -183,10 +197,9 @@ impl Replica {
             .map(|(_, proposed)| proposed)
             .collect();
         self.counters.entries_overtaken += overtaken.len() as u64;
-        for id in overtaken.into_iter().flat_map(|proposed| proposed.calls).flatten() {
-            let text = "another leader took over before a majority had the call";
-            self.answer(id, Err(Failure::not_done(Reason::NotLeader, text)));
-        }
+        let text = "another leader took over before a majority had the call";
+        let calls = overtaken.into_iter().flat_map(|proposed| proposed.calls).flatten();
+        self.endings.extend(calls.map(|id| (id, text)));
     }
 
     /// Counts what happened to messages. What is only applied again after a start happened to an earlier process, or

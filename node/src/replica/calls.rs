@@ -1,5 +1,6 @@
 //! The calls that are open: where each of them stands, and how it ends.
 
+use super::steps::Part;
 use super::{Actions, Replica};
 use crate::api::{Failure, Reason, Request, Response};
 use raftqueue_raft::NodeId;
@@ -16,6 +17,8 @@ pub(super) struct Call {
     /// A long poll gives up waiting then.
     pub(super) wait_until_ms: u64,
     pub(super) stage: Stage,
+    /// Its number in the queue of what is to be proposed, if it was put there.
+    pub(super) number: u64,
     /// What was asked; taken when it becomes a command. Kept where the call may have to start again.
     pub(super) request: Option<Request>,
 }
@@ -50,6 +53,7 @@ pub(super) struct HeldTransfer {
 
 impl Replica {
     pub(super) fn on_call(&mut self, id: CallId, request: Request, deadline_ms: u64) {
+        self.steps.take(1);
         if !self.raft.is_leader() {
             return self.reply(id, Err(Failure::not_done(Reason::NotLeader, "this node does not lead")));
         }
@@ -66,7 +70,7 @@ impl Replica {
         const CONFIRM_MS: u64 = 100;
         let wait_until_ms =
             self.now.mono_ms.saturating_add(wait_ms).min(deadline_ms.saturating_sub(CONFIRM_MS));
-        let call = Call { deadline_ms, wait_until_ms, stage: Stage::Queued, request: None };
+        let call = Call { deadline_ms, wait_until_ms, stage: Stage::Queued, number: 0, request: None };
         self.calls.insert(id, call);
         match request {
             Request::Receive { .. } | Request::Pop { .. } => {
@@ -94,6 +98,7 @@ impl Replica {
     /// Answers a call and forgets it. A call that is gone already needs no answer.
     pub(super) fn answer(&mut self, id: CallId, result: Result<Response, Failure>) {
         if self.calls.remove(&id).is_some() {
+            self.steps.take(1);
             self.reply(id, result);
         }
     }
@@ -109,28 +114,51 @@ impl Replica {
 
     /// The client has gone. A call that was not proposed is dropped; one that was needs no reply.
     pub(super) fn cancel(&mut self, id: CallId) {
+        self.steps.take(1);
         if let Some(call) = self.calls.remove(&id) {
-            self.abandon(id, call.stage);
+            self.abandon(id, call.stage, call.number);
         }
     }
 
     /// Takes a call that ends early out of wherever it waits.
-    fn abandon(&mut self, id: CallId, stage: Stage) {
+    fn abandon(&mut self, id: CallId, stage: Stage, number: u64) {
         match stage {
-            Stage::Queued => self.unqueue(id),
-            Stage::LookingUp | Stage::Waiting => self.stop_receiving(),
+            Stage::Queued => self.unqueue(id, number),
+            Stage::LookingUp | Stage::Waiting => self.stop_receiving(id),
             Stage::Reading | Stage::TransferHeld | Stage::Transferring | Stage::Proposed => {}
         }
     }
 
-    /// Answers every call whose deadline has come, and says whether it may have happened.
-    pub(super) fn expire_calls(&mut self) {
+    /// Ends the calls and the long polls that nobody need wait for any more, as many as a turn may. A tick begins it.
+    pub(super) fn end_calls(&mut self) {
+        self.steps.enter(Part::Ends);
+        while !self.endings.is_empty() && self.steps.may_go_on() {
+            let (id, text) = self.endings.pop_front().expect("just seen");
+            self.steps.take(1);
+            self.refuse(id, Reason::NotLeader, text);
+        }
+        while self.queue.has_discarded() && self.steps.may_go_on() {
+            let steps = self.queue.drop_discarded();
+            self.steps.take(steps);
+        }
+        if self.ends_calls {
+            let all = self.expire_calls();
+            self.steps.enter(Part::Waits);
+            self.ends_calls = !(self.end_waits() && all);
+        }
+    }
+
+    /// Answers every call whose deadline has come, and says whether it may have happened. False if some are left.
+    fn expire_calls(&mut self) -> bool {
         let now_ms = self.now.mono_ms;
         let due: Vec<CallId> =
             self.calls.iter().filter(|(_, call)| call.deadline_ms <= now_ms).map(|(id, _)| *id).collect();
         for id in due {
+            if !self.steps.may_go_on() {
+                return false;
+            }
             self.counters.calls_expired += 1;
-            let stage = self.call_mut(id).stage;
+            let &mut Call { stage, number, .. } = self.call_mut(id);
             let failure = match stage {
                 Stage::Proposed => Failure::unknown(
                     Reason::DeadlineExceeded,
@@ -145,8 +173,10 @@ impl Replica {
                 Stage::Queued | Stage::Reading | Stage::Waiting | Stage::LookingUp => self.too_late(stage),
             };
             self.answer(id, Err(failure));
-            self.abandon(id, stage);
+            self.abandon(id, stage, number);
         }
+        self.steps.look_at(self.calls.len());
+        true
     }
 
     /// A call that was not proposed in time. A leader that a majority answers was too busy for it, and says with what.

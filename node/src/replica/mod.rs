@@ -10,17 +10,22 @@
 //! candidates, whose sizes the shell looks up ([`Lookup`]); reads wait for a confirmed read index. A call ends by exactly
 //! one reply, at its deadline at the latest, and the reply says whether it may have happened.
 //!
+//! No turn of the driver is long: what is much to do is done in parts, some in each turn (`steps`).
+//!
 //! There is no IO here, no clock, no thread and no lock. Message bodies only pass through, on their way into an entry.
 
 mod apply;
+mod aside;
 mod calls;
 mod clock;
 mod expiry;
+mod lines;
 pub mod mutants;
 mod propose;
 mod reads;
 mod receive;
 mod reply;
+mod steps;
 mod unread;
 
 pub use calls::CallId;
@@ -40,6 +45,7 @@ use reads::Reads;
 use receive::Receives;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use steps::{Part, Steps};
 use unread::Unread;
 
 /// Election timeouts for which a node that could not read its log neither leads, if others can, nor campaigns.
@@ -62,6 +68,9 @@ pub struct Settings {
     pub queued_bytes_max: usize,
     /// Calls that are open at once; beyond, calls are refused as overloaded.
     pub calls_max: usize,
+    /// Steps after which a part of a turn leaves the rest to the next turn, and an entry is closed. A step is what moving one
+    /// message costs.
+    pub turn_steps: u64,
     /// Free bytes below which a disk counts as full: publishing stops, acknowledging goes on.
     pub reserve_bytes: u64,
     /// Most topics of the cluster.
@@ -87,6 +96,7 @@ impl Settings {
             entries_in_flight_max: 4,
             queued_bytes_max: 64 * MIB,
             calls_max: 65_536,
+            turn_steps: 10_000,
             reserve_bytes: 192 << 20,
             topics_max: raftqueue_queue::TOPICS_MAX_DEFAULT,
             sessions_max: raftqueue_queue::SESSIONS_MAX_DEFAULT,
@@ -353,6 +363,12 @@ pub struct Replica {
     transfers: Vec<CallId>,
     /// Those whose target is not known to be through with its log.
     held_transfers: Vec<HeldTransfer>,
+    /// Calls that did not happen and are still to be told so, and why.
+    endings: VecDeque<(CallId, &'static str)>,
+    /// Calls and long polls whose time is up may be left from the last tick.
+    ends_calls: bool,
+    /// What this turn took.
+    steps: Steps,
     /// The term in which this node led when it last looked.
     led: Option<Term>,
 }
@@ -363,6 +379,7 @@ impl Replica {
     pub fn new(settings: Settings, recovered: raft::Recovered) -> Self {
         Self {
             raft: Raft::new(settings.raft.clone(), recovered),
+            steps: Steps::new(settings.turn_steps),
             settings,
             state: State::default(),
             applied: Index(0),
@@ -388,6 +405,8 @@ impl Replica {
             full_disk_pause_ticks: 0,
             transfers: Vec::new(),
             held_transfers: Vec::new(),
+            endings: VecDeque::new(),
+            ends_calls: false,
             led: None,
         }
     }
@@ -406,9 +425,39 @@ impl Replica {
         self.raft.raise_version(version)
     }
 
+    /// A turn of the driver begins: what was left from the last one may go on.
+    pub fn begin_turn(&mut self) {
+        self.steps.begin_turn();
+    }
+
+    /// Whether this turn has room for one more event. What is not taken now is taken in the next turn.
+    #[must_use]
+    pub fn takes_more(&self) -> bool {
+        self.steps.has_room()
+    }
+
+    /// Whether something was left to the next turn, which has to come even if nothing happens.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.steps.is_cut()
+    }
+
+    /// The steps taken in this turn.
+    #[must_use]
+    pub fn turn_steps(&self) -> u64 {
+        self.steps.taken()
+    }
+
+    /// The most steps that a turn may take where no single command, answer or event costs more than `one_thing`.
+    #[must_use]
+    pub fn turn_steps_max(&self, one_thing: u64) -> u64 {
+        self.steps.max(one_thing)
+    }
+
     /// Takes one event. `now` must not go back on its monotonic side.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.now = now;
+        self.steps.enter(Part::Events);
         match event {
             Event::Tick => self.on_tick(),
             Event::Receive(envelope, vitals) => {
@@ -451,22 +500,31 @@ impl Replica {
                 }
             }
         }
+        self.steps.enter(Part::Events);
     }
 
     /// Everything to do about the events handled since the last call.
     pub fn take_actions(&mut self) -> Actions {
         if self.actions.fatal.is_none() {
+            self.end_calls();
+            self.steps.enter(Part::Propose);
             self.propose_queued();
             self.start_reads();
             self.perform_raft_output();
+            self.steps.enter(Part::Apply);
             self.apply_committed();
+            self.steps.enter(Part::Read);
             self.answer_reads();
             // Whatever applying made ready may be asked for, and proposed, at once.
+            self.steps.enter(Part::Serve);
             self.serve_waiting();
+            self.steps.enter(Part::Propose);
             self.propose_queued();
             self.perform_raft_output();
+            self.steps.enter(Part::Apply);
             self.apply_committed();
         }
+        self.steps.enter(Part::Events);
         std::mem::take(&mut self.actions)
     }
 
@@ -539,9 +597,9 @@ impl Replica {
             self.judge_disk();
         }
         self.raft.step(RaftEvent::Tick);
-        self.expire_calls();
+        self.ends_calls = true;
+        self.steps.enter(Part::Tick);
         self.try_unread_again();
-        self.end_waits();
         self.propose_time();
         self.leave_full_disk();
         self.begin_held_transfers();
@@ -559,7 +617,10 @@ impl Replica {
 
     /// Says up to where the messages of a topic are done with, so that their places can be forgotten.
     fn report_settled(&mut self) {
-        for id in std::mem::take(&mut self.shrunk) {
+        while self.steps.has_room()
+            && let Some(id) = self.shrunk.pop_first()
+        {
+            self.steps.take(1);
             if let Some(topic) = self.state.topic(id) {
                 let first = topic.live_run_from(0).map_or(topic.next_offset(), |run| run.start);
                 self.actions.settled.push((id, first));
@@ -602,15 +663,13 @@ impl Replica {
             self.reads.clear();
             self.receives.clear();
             self.unread.leave();
-            let dropped: Vec<CallId> = self
+            self.steps.look_at(self.calls.len());
+            let dropped = self
                 .calls
                 .iter()
                 .filter(|(_, call)| !matches!(call.stage, Stage::Proposed | Stage::Transferring))
-                .map(|(id, _)| *id)
-                .collect();
-            for id in dropped {
-                self.refuse(id, Reason::NotLeader, "this node no longer leads");
-            }
+                .map(|(id, _)| (*id, "this node no longer leads"));
+            self.endings.extend(dropped);
         }
         self.led = leads;
         self.answer_transfers();

@@ -6,32 +6,49 @@ use crate::api::{Failure, LeaseId, NewMessage, Reason, Request, SessionStep};
 use crate::codec::{self, EntryWriter};
 use bytes::{Bytes, BytesMut};
 use raftqueue_queue::{
-    self as queue, Command, DeadSelection, Generation, MessageMeta, Sequenced, SessionId, SubscriptionId,
-    Token, TopicId, TopicSettings,
+    self as queue, Command, DeadSelection, EXPIRED_PER_APPLY_MAX, Generation, MessageMeta, Sequenced,
+    SessionId, SubscriptionId, Token, TopicId, TopicSettings,
 };
 use raftqueue_raft::Payload;
 use std::collections::VecDeque;
 
+/// Steps of a command and its answer, besides what it lists.
+const COMMAND_STEPS: usize = 2;
+/// Places in the queue of what was given up, besides as many as there are others.
+const GONE_MAX: usize = 64;
 /// An estimate of the bytes that a command without messages costs.
 const COMMAND_BYTES: usize = 64;
 
 /// What waits to be proposed, in the order in which it came.
+///
+/// Numbers rise along `items`, and the first of them is not gone. What is given up in the midst stays as an empty place
+/// until it comes to the front or there are too many: ten thousand may be given up at once.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     items: VecDeque<Item>,
+    /// Those that are not gone.
+    count: usize,
     bytes: usize,
+    last_number: u64,
+    /// What will never be proposed, to be dropped piece by piece.
+    discarded: VecDeque<Item>,
 }
 
 #[derive(Debug)]
 struct Item {
+    number: u64,
     /// The call that it answers; `None` for what this node does by itself.
     call: Option<CallId>,
     bytes: usize,
+    /// What it costs to propose or to apply.
+    steps: usize,
     work: Work,
 }
 
 #[derive(Debug)]
 enum Work {
+    /// It was given up.
+    Gone,
     Command(Command),
     /// Becomes a command when its entry is made, so that the messages are copied once.
     Publish {
@@ -47,19 +64,62 @@ impl Queue {
     }
 
     pub(super) fn clear(&mut self) {
-        self.items.clear();
-        self.bytes = 0;
+        self.discarded.append(&mut self.items);
+        (self.count, self.bytes) = (0, 0);
     }
 
-    fn push(&mut self, item: Item) {
-        self.bytes += item.bytes;
-        self.items.push_back(item);
+    pub(super) fn has_discarded(&self) -> bool {
+        !self.discarded.is_empty()
+    }
+
+    /// Drops a piece of what will never be proposed; returns the steps.
+    pub(super) fn drop_discarded(&mut self) -> usize {
+        self.discarded.pop_front().map_or(0, |item| item.steps)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Returns the number of the new one.
+    fn push(&mut self, call: Option<CallId>, bytes: usize, steps: usize, work: Work) -> u64 {
+        self.last_number += 1;
+        let number = self.last_number;
+        self.bytes += bytes;
+        self.count += 1;
+        self.items.push_back(Item { number, call, bytes, steps, work });
+        number
     }
 
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
         self.bytes -= item.bytes;
+        self.count -= 1;
+        self.drop_gone();
         Some(item)
+    }
+
+    /// Gives one up, of this call, if it is still there.
+    fn remove(&mut self, call: CallId, number: u64) -> Option<Work> {
+        let at = self.items.binary_search_by_key(&number, |item| item.number).ok()?;
+        let item = self.items.get_mut(at).filter(|item| item.call == Some(call))?;
+        if matches!(item.work, Work::Gone) {
+            return None;
+        }
+        let work = std::mem::replace(&mut item.work, Work::Gone);
+        self.bytes -= item.bytes;
+        self.count -= 1;
+        self.drop_gone();
+        if self.items.len() > 2 * self.count + GONE_MAX {
+            self.items.retain(|item| !matches!(item.work, Work::Gone));
+        }
+        Some(work)
+    }
+
+    fn drop_gone(&mut self) {
+        while self.items.front().is_some_and(|item| matches!(item.work, Work::Gone)) {
+            self.items.pop_front();
+        }
     }
 }
 
@@ -81,13 +141,16 @@ impl Replica {
             Ok(work) => work,
             Err(failure) => return self.answer(id, Err(failure)),
         };
-        let bytes = match &work {
+        let (bytes, steps) = match &work {
             Work::Publish { messages, .. } => {
-                COMMAND_BYTES + messages.iter().map(codec::record_size_max).sum::<usize>()
+                let bytes = messages.iter().map(codec::record_size_max).sum::<usize>();
+                (COMMAND_BYTES + bytes, COMMAND_STEPS + messages.len())
             }
-            Work::Command(command) => command_bytes(command),
+            Work::Command(command) => (command_bytes(command), command_steps(command)),
+            Work::Gone => unreachable!("nothing asks for nothing"),
         };
-        if self.queue.bytes + bytes > self.settings.queued_bytes_max && !self.queue.items.is_empty() {
+        self.steps.take(steps);
+        if self.queue.bytes + bytes > self.settings.queued_bytes_max && !self.queue.is_empty() {
             self.counters.calls_refused += 1;
             let text = format!(
                 "{} bytes wait to be written here, the limit is {}: the disks are slower than the producers",
@@ -95,26 +158,25 @@ impl Replica {
             );
             return self.answer(id, Err(Failure::not_done(Reason::Overloaded, text).retry_after_ms(100)));
         }
-        self.call_mut(id).stage = Stage::Queued;
-        self.queue.push(Item { call: Some(id), bytes, work });
+        let number = self.queue.push(Some(id), bytes, steps, work);
+        let call = self.call_mut(id);
+        (call.stage, call.number) = (Stage::Queued, number);
     }
 
     /// Queues a command, for a call or for the node itself.
     pub(super) fn enqueue(&mut self, call: Option<CallId>, command: Command) {
+        let (bytes, steps) = (command_bytes(&command), command_steps(&command));
+        let number = self.queue.push(call, bytes, steps, Work::Command(command));
         if let Some(id) = call {
-            self.call_mut(id).stage = Stage::Queued;
+            let call = self.call_mut(id);
+            (call.stage, call.number) = (Stage::Queued, number);
         }
-        let bytes = command_bytes(&command);
-        self.queue.push(Item { call, bytes, work: Work::Command(command) });
     }
 
-    pub(super) fn unqueue(&mut self, id: CallId) {
-        if let Some(at) = self.queue.items.iter().position(|item| item.call == Some(id)) {
-            let item = self.queue.items.remove(at).expect("just found");
-            self.queue.bytes -= item.bytes;
-            if let Work::Command(command) = &item.work {
-                self.give_back(command);
-            }
+    /// Takes a call out of the queue; `number` is its place there.
+    pub(super) fn unqueue(&mut self, id: CallId, number: u64) {
+        if let Some(Work::Command(command)) = self.queue.remove(id, number) {
+            self.give_back(&command);
         }
     }
 
@@ -212,9 +274,10 @@ impl Replica {
         if self.raft.term_start().is_none_or(|start| self.applied < start) {
             return;
         }
-        while !self.queue.items.is_empty()
+        while !self.queue.is_empty()
             && self.in_flight < self.settings.entries_in_flight_max
             && self.raft.may_propose().is_ok()
+            && self.steps.may_go_on()
         {
             self.propose_entry();
         }
@@ -227,13 +290,23 @@ impl Replica {
         let own = self.raft.id();
         let stamp_ms = self.clock.stamp(own, self.raft.configuration().voters(), self.now);
         let mut entry = Proposed { stamp_ms, commands: Vec::new(), calls: Vec::new() };
+        // An entry is applied in one turn. Each command first ends some of what is over at the stamp.
+        let steps_max = usize::try_from(self.steps.target()).unwrap_or(usize::MAX);
+        let mut due = self.state.due_count(stamp_ms, steps_max);
+        let mut steps = 0;
         while let Some(next) = self.queue.items.front() {
-            let full = writer.size() + bodies.len() + next.bytes > self.settings.entry_bytes_target;
+            let full = writer.size() + bodies.len() + next.bytes > self.settings.entry_bytes_target
+                || steps + next.steps + self.drop_steps(&next.work) > steps_max;
             if full && !entry.commands.is_empty() {
                 break;
             }
+            let expires = due.min(EXPIRED_PER_APPLY_MAX);
+            due -= expires;
+            steps += next.steps + self.drop_steps(&next.work) + expires;
+            self.steps.take(next.steps);
             let Item { call, work, .. } = self.queue.pop().expect("just seen");
             let command = match work {
+                Work::Gone => continue,
                 Work::Command(command) => command,
                 Work::Publish { topic, session, messages } => {
                     self.publish(topic, session, &messages, &mut bodies)
@@ -255,6 +328,23 @@ impl Replica {
             self.acknowledge_early(&entry);
         }
         self.proposed.insert((index, term), entry);
+    }
+
+    /// What applying would cost besides what is listed: by what is there to be dropped.
+    fn drop_steps(&self, work: &Work) -> usize {
+        match work {
+            Work::Command(
+                Command::RedriveDead { topic, selection: DeadSelection::All, .. }
+                | Command::PurgeDead { topic, selection: DeadSelection::All, .. },
+            ) => self.state.drop_steps(*topic),
+            Work::Command(Command::DeleteTopic { name } | Command::Purge { topic: name, .. }) => {
+                self.state.topic_id(name).map_or(0, |topic| self.state.drop_steps(topic))
+            }
+            Work::Command(Command::CloseSession { session, .. }) => {
+                self.state.session(*session).map_or(0, |session| session.sequences().count())
+            }
+            Work::Command(_) | Work::Publish { .. } | Work::Gone => 0,
+        }
     }
 
     fn publish(
@@ -292,6 +382,23 @@ impl Replica {
         });
         Command::Publish { topic, session, messages }
     }
+}
+
+/// What a command costs to propose or to apply, as far as it lists what it is about.
+fn command_steps(command: &Command) -> usize {
+    COMMAND_STEPS
+        + match command {
+            Command::Publish { messages, .. } => messages.len(),
+            Command::Receive { candidates, .. } | Command::Pop { candidates, .. } => candidates.len(),
+            Command::Ack { leases, .. }
+            | Command::Nack { leases, .. }
+            | Command::Extend { leases, .. }
+            | Command::Release { leases, .. } => leases.len(),
+            Command::Time { overdue } => overdue.iter().map(|o| o.candidates.len()).sum(),
+            Command::RedriveDead { selection: DeadSelection::Listed(listed), .. }
+            | Command::PurgeDead { selection: DeadSelection::Listed(listed), .. } => listed.len(),
+            _ => 0,
+        }
 }
 
 fn command_bytes(command: &Command) -> usize {

@@ -5,7 +5,7 @@ use super::{Replica, reply};
 use crate::api::{Failure, MessageRef, MessageState, Reason, Request, Response};
 use raftqueue_queue::{Subscription, Topic, TopicId};
 use raftqueue_raft::{Index, ReadId, Refused};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Debug, Default)]
 pub(super) struct Reads {
@@ -15,6 +15,8 @@ pub(super) struct Reads {
     asked: BTreeMap<ReadId, Vec<CallId>>,
     /// Confirmed, and waiting for the index to be applied.
     confirmed: Vec<(Index, Vec<CallId>)>,
+    /// To be answered.
+    ready: VecDeque<CallId>,
 }
 
 impl Reads {
@@ -25,7 +27,8 @@ impl Reads {
     /// Calls that are in it.
     pub(super) fn outstanding(&self) -> usize {
         let confirmed = self.confirmed.iter().map(|(_, calls)| calls.len());
-        self.wanted.len() + self.asked.values().map(Vec::len).chain(confirmed).sum::<usize>()
+        let asked = self.asked.values().map(Vec::len).chain(confirmed).sum::<usize>();
+        self.wanted.len() + asked + self.ready.len()
     }
 }
 
@@ -70,13 +73,11 @@ impl Replica {
     /// Answers the calls whose index is applied.
     pub(super) fn answer_reads(&mut self) {
         let applied = self.applied;
-        let ready: Vec<CallId> = self
-            .reads
-            .confirmed
-            .extract_if(.., |(index, _)| *index <= applied)
-            .flat_map(|(_, calls)| calls)
-            .collect();
-        for id in ready {
+        let ready = self.reads.confirmed.extract_if(.., |(index, _)| *index <= applied);
+        self.reads.ready.extend(ready.flat_map(|(_, calls)| calls));
+        while !self.reads.ready.is_empty() && self.steps.may_go_on() {
+            let id = self.reads.ready.pop_front().expect("just seen");
+            self.steps.take(1);
             let Some(call) = self.calls.get_mut(&id) else { continue };
             match call.request.take() {
                 Some(request @ (Request::Receive { .. } | Request::Pop { .. })) => {
@@ -88,6 +89,11 @@ impl Replica {
                 }
                 Some(request) => {
                     let result = self.look(request);
+                    self.steps.take(match &result {
+                        Ok(Response::Messages(messages)) => messages.len(),
+                        Ok(Response::Topics { topics, .. }) => topics.len(),
+                        _ => 0,
+                    });
                     self.answer(id, result);
                 }
                 None => unreachable!("a call that reads keeps its request"),

@@ -5,15 +5,21 @@
 //! way is set aside, so that two receives never offer the same message; it is given back when the command is applied or
 //! the term ends. "Empty" is answered only when nothing is ready and nothing is set aside, at a confirmed read index.
 
+use super::aside::{Aside, runs};
 use super::calls::{CallId, Stage};
 use super::expiry::Block;
+use super::lines::Lines;
 use super::mutants::{self, Mutant};
 use super::unread;
 use super::{LookedUp, Lookup, LookupId, Replica};
 use crate::api::{Failure, Reason, Request, Response};
 use crate::codec;
 use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, SubscriptionId, TopicId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+/// A long poll whose time is up while messages are offered to others is looked at again after this.
+const PUT_OFF_MS: u64 = 50;
 
 /// A subscription of a topic.
 pub(super) type Place = (TopicId, SubscriptionId);
@@ -23,13 +29,13 @@ pub(super) struct Receives {
     last_lookup: u64,
     lookups: BTreeMap<LookupId, Purpose>,
     /// Offered to calls whose commands are not applied yet.
-    aside: BTreeMap<Place, BTreeSet<u64>>,
-    /// Calls that wait for messages, first come first served.
-    waiting: BTreeMap<Place, VecDeque<CallId>>,
+    aside: BTreeMap<Place, Aside>,
+    /// Calls that wait for messages.
+    lines: Lines,
     /// Places where something became ready or was given back.
     woken: BTreeSet<Place>,
-    /// A call ended while it waited: the lines still name it.
-    ended_in_line: bool,
+    /// The place that was served last: the others come first.
+    served: Place,
 }
 
 /// What a lookup is for.
@@ -54,50 +60,51 @@ impl Receives {
 
     /// Lookups that are out, messages set aside, and calls in line.
     pub(super) fn outstanding(&self) -> (usize, usize, usize) {
-        let aside = self.aside.values().map(BTreeSet::len).sum();
-        (self.lookups.len(), aside, self.waiting.values().map(VecDeque::len).sum())
+        let aside = self.aside.values().map(Aside::count).sum();
+        (self.lookups.len(), aside, self.lines.len())
     }
 
-    pub(super) fn wake(&mut self, places: Vec<Place>) {
-        self.woken.extend(places);
+    /// Messages became ready, none of them before this offset.
+    pub(super) fn wake(&mut self, place: Place, lowest: u64) {
+        if let Some(aside) = self.aside.get_mut(&place) {
+            aside.is_free_from(lowest);
+        }
+        self.woken.insert(place);
     }
 
     /// A topic is gone: who waits there must hear of it.
     pub(super) fn wake_topic(&mut self, topic: TopicId) {
-        self.woken.extend(self.waiting.keys().filter(|place| place.0 == topic));
+        self.woken.extend(self.lines.places_of(topic));
     }
 
     pub(super) fn waiting_count(&self) -> usize {
-        self.waiting.values().map(VecDeque::len).sum()
+        self.lines.len()
     }
 
     #[cfg(test)]
     pub(super) fn lines_are_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Takes calls out of the lines they wait in.
-    fn leave_lines(&mut self, leaves: impl Fn(&CallId) -> bool) {
-        self.waiting.retain(|_, waiting| {
-            waiting.retain(|id| !leaves(id));
-            !waiting.is_empty()
-        });
+        self.lines.len() == 0
     }
 
     /// Keeps messages out of what is offered, until they are given back.
     pub(super) fn keep_aside(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
-        self.aside.entry(place).or_default().extend(offsets);
+        let aside = self.aside.entry(place).or_default();
+        runs(offsets).for_each(|run| aside.keep(run));
     }
 
     pub(super) fn give_back(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
         let Some(aside) = self.aside.get_mut(&place) else { return };
-        for offset in offsets {
-            aside.remove(&offset);
-        }
-        if aside.is_empty() {
+        runs(offsets).for_each(|run| aside.remove(run));
+        if aside.count() == 0 {
             self.aside.remove(&place);
         }
         self.woken.insert(place);
+    }
+
+    /// A place to be served: each in its turn.
+    fn next_woken(&self) -> Option<Place> {
+        let behind = (Bound::Excluded(self.served), Bound::Unbounded);
+        self.woken.range(behind).next().or_else(|| self.woken.first()).copied()
     }
 }
 
@@ -114,7 +121,6 @@ impl Replica {
         }
         let offsets = self.choose(plan.place, plan.messages_max);
         if !offsets.is_empty() {
-            self.receives.aside.entry(plan.place).or_default().extend(&offsets);
             self.call_mut(id).stage = Stage::LookingUp;
             let purpose = Purpose::Receive { call: id, place: plan.place, offsets: offsets.clone() };
             let takes =
@@ -122,8 +128,10 @@ impl Replica {
             return self.look_up_for(plan.place.0, offsets, purpose, takes);
         }
         if self.is_something_offered(plan.place) || self.now.mono_ms < self.call_mut(id).wait_until_ms {
-            self.call_mut(id).stage = Stage::Waiting;
-            self.receives.waiting.entry(plan.place).or_default().push_back(id);
+            let call = self.call_mut(id);
+            call.stage = Stage::Waiting;
+            let end_ms = call.wait_until_ms;
+            self.receives.lines.join(id, plan.place, end_ms);
         } else if confirmed && self.unread.is_any_at(plan.place) {
             self.answer(id, Err(unread::failure()));
         } else if confirmed {
@@ -156,22 +164,22 @@ impl Replica {
         }
     }
 
-    /// Messages that are ready and not offered to anybody else.
-    fn choose(&self, place: Place, messages_max: usize) -> Vec<u64> {
+    /// Sets messages aside that are ready and not offered to anybody else.
+    fn choose(&mut self, place: Place, messages_max: usize) -> Vec<u64> {
         let Some(subscription) = self.state.subscription(place.0, place.1) else { return Vec::new() };
-        match self.receives.aside.get(&place) {
-            None => subscription.ready_from(0).take(messages_max).collect(),
-            Some(aside) => subscription
-                .ready_from(0)
-                .filter(|offset| !aside.contains(offset))
-                .take(messages_max)
-                .collect(),
+        if !subscription.has_ready() {
+            return Vec::new();
         }
+        let aside = self.receives.aside.entry(place).or_default();
+        let ready = subscription.ready_runs_from(aside.first_free());
+        let (chosen, looked_at) = aside.choose(ready, messages_max);
+        self.steps.take(looked_at + chosen.len());
+        chosen
     }
 
     /// True if a call is offered messages there that may come back.
     fn is_something_offered(&self, place: Place) -> bool {
-        let aside = self.receives.aside.get(&place).map_or(0, BTreeSet::len);
+        let aside = self.receives.aside.get(&place).map_or(0, Aside::count);
         aside > self.unread.count_at(place)
     }
 
@@ -199,6 +207,7 @@ impl Replica {
 
     pub(super) fn on_looked_up(&mut self, id: LookupId, looked_up: LookedUp) {
         let LookedUp { found, missing } = looked_up;
+        self.steps.take(1 + found.len() + missing.len());
         match self.receives.lookups.remove(&id) {
             Some(Purpose::Receive { call, place, offsets }) => {
                 self.on_candidates(call, place, offsets, found, &missing);
@@ -247,8 +256,12 @@ impl Replica {
             })
             .count();
         found.truncate(fitting.max(1));
-        let taken: BTreeSet<u64> = found.iter().map(|candidate| candidate.offset).collect();
-        self.give_back_offered(place, offsets.into_iter().filter(|offset| !taken.contains(offset)));
+        if found.len() < offsets.len() {
+            // What was found is part of what was asked for, in the same order.
+            let mut taken = found.iter().map(|candidate| candidate.offset).peekable();
+            let left = offsets.into_iter().filter(|offset| taken.next_if_eq(offset).is_none());
+            self.give_back_offered(place, left);
+        }
         let (topic, subscription) = place;
         match self.calls[&id].request {
             Some(Request::Receive { lease_ms, .. }) => {
@@ -291,55 +304,51 @@ impl Replica {
 
     /// Lets calls that wait try again where something changed.
     pub(super) fn serve_waiting(&mut self) {
-        while let Some(place) = self.receives.woken.pop_first() {
-            let Some(mut waiting) = self.receives.waiting.remove(&place) else { continue };
-            while let Some(id) = waiting.pop_front() {
-                if !self.calls.get(&id).is_some_and(|call| call.stage == Stage::Waiting) {
-                    continue;
-                }
+        while let Some(place) = self.receives.next_woken() {
+            if !self.steps.may_go_on() {
+                return;
+            }
+            self.steps.take(1);
+            self.receives.served = place;
+            self.receives.woken.remove(&place);
+            while let Some((ticket, id)) = self.receives.lines.pop(place) {
+                self.steps.take(1);
                 self.try_receive(id, false);
-                let waits_again = self.calls.get(&id).is_some_and(|call| call.stage == Stage::Waiting);
-                if waits_again {
+                if self.receives.lines.is_back(id, ticket) {
                     // Nothing is left here: the others keep their places behind it.
-                    self.receives.waiting.entry(place).or_default().append(&mut waiting);
+                    break;
+                }
+                if !self.steps.may_go_on() {
+                    self.receives.woken.insert(place);
+                    return;
                 }
             }
         }
     }
 
-    /// Ends the long polls whose time is up: they are answered "empty" once that is confirmed. The lines are gone through
-    /// once for all of them, since ten thousand may have come, and end, together.
-    pub(super) fn end_waits(&mut self) {
-        if std::mem::take(&mut self.receives.ended_in_line) {
-            let calls = &self.calls;
-            self.receives.leave_lines(|id| !calls.contains_key(id));
-        }
+    /// Ends the long polls whose time is up: they are answered "empty" once that is confirmed. Says whether all were.
+    pub(super) fn end_waits(&mut self) -> bool {
         let now_ms = self.now.mono_ms;
-        let over: BTreeSet<CallId> = self
-            .receives
-            .waiting
-            .values()
-            .flatten()
-            .filter(|id| self.calls.get(id).is_some_and(|call| call.wait_until_ms <= now_ms))
-            .filter(|id| {
-                let offered = self.plan(**id).is_ok_and(|plan| self.is_something_offered(plan.place));
-                !offered
-            })
-            .copied()
-            .collect();
-        if over.is_empty() {
-            return;
+        while let Some((id, place)) = self.receives.lines.first_over(now_ms) {
+            if !self.steps.may_go_on() {
+                return false;
+            }
+            self.steps.take(1);
+            if self.is_something_offered(place) {
+                // What is offered to others may come back.
+                self.receives.lines.put_off(id, now_ms.saturating_add(PUT_OFF_MS));
+            } else {
+                self.receives.lines.remove(id);
+                self.try_receive(id, false);
+            }
         }
-        self.receives.leave_lines(|id| over.contains(id));
-        for id in over {
-            self.try_receive(id, false);
-        }
+        true
     }
 
     /// A call that waits, or whose candidates are looked up, has ended. What it was offered comes back with the answer to
-    /// its lookup; the lines pass over it, and are rid of it at the next tick.
-    pub(super) fn stop_receiving(&mut self) {
-        self.receives.ended_in_line = true;
+    /// its lookup.
+    pub(super) fn stop_receiving(&mut self, id: CallId) {
+        self.receives.lines.remove(id);
     }
 
     /// Redrives or purges dead messages: those listed need their sizes first.

@@ -150,6 +150,7 @@ impl Replica {
         if !self.raft.is_leader() {
             return;
         }
+        self.steps.take(messages.len());
         for ((topic, subscription), messages) in by_place(messages) {
             let lease = |message: &&MessageRef| queue::LeaseId {
                 generation: Generation(message.id.generation),
@@ -166,6 +167,7 @@ impl Replica {
         if offsets.is_empty() {
             return;
         }
+        self.steps.take(offsets.len());
         let now_ms = self.now.mono_ms;
         self.unread.consider_hand_over(now_ms, place, &offsets);
         for offset in &offsets {
@@ -182,7 +184,11 @@ impl Replica {
     /// On a tick: offers again what has rested, and hands over where that may help.
     pub(super) fn try_unread_again(&mut self) {
         let now_ms = self.now.mono_ms;
-        while let Some((place, offset)) = self.unread.pop_rested(now_ms) {
+        // What a turn has no room for rests until the next tick.
+        while self.steps.has_room()
+            && let Some((place, offset)) = self.unread.pop_rested(now_ms)
+        {
+            self.steps.take(1);
             self.receives.give_back(place, std::iter::once(offset));
         }
         if self.unread.is_hand_over_due(now_ms)

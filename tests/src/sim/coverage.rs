@@ -1,7 +1,7 @@
 //! What the lives have met: every kind of fault, and the branches of the cores that only rare schedules reach. A checker
 //! that never saw a branch says nothing about it, so the default run fails if one of these stays at zero.
 //!
-//! All of it is read off outputs, answers and committed commands; the cores count nothing for it.
+//! All of it is read off outputs, answers and committed commands; the cores count nothing for it but their steps.
 
 use super::plan::Fault;
 use std::fmt;
@@ -77,6 +77,7 @@ rarities! {
     NewForm: "an entry of the raised version is committed",
     OldBinary: "a node goes back to an older binary",
     TimeCommand: "time passes by a command of its own",
+    TurnCut: "a turn leaves something to the next",
 }
 
 /// How often each of them was met.

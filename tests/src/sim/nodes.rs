@@ -22,7 +22,13 @@ use raftqueue_raft::{
 };
 use raftqueue_wal::disk::fake::FakeDisk;
 use raftqueue_wal::{DataDir, Reader, Wal};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// Places of messages that are done with, forgotten in one turn.
+const FORGOTTEN_MAX: usize = 3;
+/// Most steps of the greatest thing that a client here asks for, or an entry says.
+const ONE_THING_MAX: u64 = 200;
 
 /// Where log time begins.
 pub(super) const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -78,7 +84,7 @@ pub(super) struct Running {
     pub(super) bodies: Bodies,
     /// Keeps the directory locked.
     pub(super) _directory: DataDir,
-    pub(super) inbox: Vec<replica::Event>,
+    pub(super) inbox: VecDeque<replica::Event>,
     /// What the actions of this turn answer without waiting.
     pub(super) at_once: Vec<replica::Event>,
     pub(super) is_turn_due: bool,
@@ -265,6 +271,7 @@ pub(super) fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
     settings.entry_bytes_target = plan.entry_bytes;
     settings.entries_in_flight_max = plan.entries_in_flight;
     settings.reserve_bytes = plan.reserve_bytes;
+    settings.turn_steps = plan.turn_steps;
     settings
 }
 
@@ -284,7 +291,7 @@ impl World {
         let at = &mut self.nodes[node];
         let (boot, is_paused) = (at.boot, at.is_paused());
         let Some(running) = &mut at.running else { return };
-        running.inbox.push(event);
+        running.inbox.push_back(event);
         if !running.is_turn_due && !is_paused {
             running.is_turn_due = true;
             self.schedule.add(self.now + delay, Event::Turn { node, boot });
@@ -338,7 +345,10 @@ impl World {
         if is_paused {
             return Ok(());
         }
-        for event in std::mem::take(&mut running.inbox) {
+        running.replica.begin_turn();
+        while running.replica.takes_more()
+            && let Some(event) = running.inbox.pop_front()
+        {
             self.summary.events += 1;
             let is_receipt = matches!(event, replica::Event::Persisted(_));
             running.replica.handle(now, event);
@@ -351,12 +361,31 @@ impl World {
             self.perform(node, actions)?;
             let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
             if running.at_once.is_empty() {
-                return Ok(());
+                return self.end_turn(node);
             }
             for event in std::mem::take(&mut running.at_once) {
                 running.replica.handle(now, event);
             }
         }
+    }
+
+    /// A turn costs no time here, so what it did is counted; what it left is done in the next.
+    fn end_turn(&mut self, node: usize) -> Result<(), Violation> {
+        let boot = self.nodes[node].boot;
+        let running = self.nodes[node].running();
+        let (steps, steps_max) =
+            (running.replica.turn_steps(), running.replica.turn_steps_max(ONE_THING_MAX));
+        let forgets = running.bodies.forget_settled(FORGOTTEN_MAX);
+        let has_rest = running.replica.is_unfinished() || !running.inbox.is_empty() || forgets;
+        if has_rest && !running.is_turn_due {
+            running.is_turn_due = true;
+            self.schedule.add(self.now + self.plan.turn_delay, Event::Turn { node, boot });
+        }
+        self.coverage.rare_if(has_rest, Rare::TurnCut);
+        self.summary.turn_steps_max = self.summary.turn_steps_max.max(steps);
+        Violation::unless(steps <= steps_max, || {
+            format!("node {node} takes {steps} steps in one turn, at most {steps_max} are allowed")
+        })
     }
 
     fn perform(&mut self, node: usize, actions: Actions) -> Result<(), Violation> {

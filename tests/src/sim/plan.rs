@@ -197,6 +197,8 @@ pub struct Plan {
     pub entry_bytes: usize,
     /// Entries proposed and not applied.
     pub entries_in_flight: usize,
+    /// Steps after which a part of a turn leaves the rest to the next turn.
+    pub turn_steps: u64,
     /// Topics.
     pub topics: usize,
     /// Clients of each kind: producers, producers with sessions, consumers, poppers, lookers, administrators.
@@ -256,6 +258,7 @@ impl Plan {
             write_bytes: random.pick(&[256, 8 << 10, 1 << 20]),
             entry_bytes: random.pick(&[256, 4 << 10, 64 << 10]),
             entries_in_flight: random.pick(&[1, 4]),
+            turn_steps: Random::new(seed ^ 0x7374_6570_7300).pick(&[1, 10, 60, 10_000]),
             topics: random.index(3) + 1,
             clients: std::array::from_fn(|kind| match kind {
                 0 | 4 | 5 => random.index(2) + 1,

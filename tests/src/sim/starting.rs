@@ -13,6 +13,7 @@ use raftqueue_node::replica::{self, Replica};
 use raftqueue_raft::{self as raft, HardState, Index};
 use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
 use raftqueue_wal::{DataDir, OpenError, Options, ReadError, Wal};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -324,7 +325,7 @@ impl World {
             reader,
             bodies,
             _directory: directory,
-            inbox: Vec::new(),
+            inbox: VecDeque::new(),
             at_once: Vec::new(),
             is_turn_due: false,
             strike_in: 0,

@@ -43,10 +43,12 @@ pub struct Summary {
     pub state_checks: u64,
     pub disk_checks: u64,
     pub taken_out: u64,
+    /// The most of one turn; not a sum.
+    pub turn_steps_max: u64,
 }
 
 impl Summary {
-    fn rows(&self) -> [(&'static str, u64); 37] {
+    fn rows(&self) -> [(&'static str, u64); 38] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -85,10 +87,11 @@ impl Summary {
             ("queue states compared", self.state_checks),
             ("disks opened to compare", self.disk_checks),
             ("nodes that refused their disk for good", self.taken_out),
+            ("most steps of one turn of a node", self.turn_steps_max),
         ]
     }
 
-    fn fields(&mut self) -> [&mut u64; 37] {
+    fn fields(&mut self) -> [&mut u64; 38] {
         [
             &mut self.seeds,
             &mut self.events,
@@ -127,14 +130,17 @@ impl Summary {
             &mut self.state_checks,
             &mut self.disk_checks,
             &mut self.taken_out,
+            &mut self.turn_steps_max,
         ]
     }
 
     /// Adds another life.
     pub fn add(&mut self, other: &Summary) {
+        let turn_steps_max = self.turn_steps_max.max(other.turn_steps_max);
         for (sum, (_, value)) in self.fields().into_iter().zip(other.rows()) {
             *sum += value;
         }
+        self.turn_steps_max = turn_steps_max;
     }
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn reply(reply: &Reply, command: &Command) -> String {
 
 pub(crate) fn effects(effects: &Effects, state: &State) -> String {
     let mut text = String::new();
-    for (topic, _) in &effects.ready {
+    for (topic, ..) in &effects.ready {
         let name = state.topic(*topic).map_or("a topic that is gone", |topic| topic.name());
         write!(text, "  ready in {name}").expect("a string takes everything");
     }

@@ -34,14 +34,17 @@ fn run(steps: &[Step], cut: usize) -> Result<BTreeMap<String, usize>, TestCaseEr
         index += u64::from(!step.is_same_entry);
         let command = step.command(&model, now_ms);
         let meta = ApplyMeta { index, now_ms, version: 1 };
+        let before = state.clone();
         let replied = state.apply(&meta, &command);
         let wanted = model.apply(index, now_ms, &command);
-        prop_assert_eq!(&replied, &wanted, "step {} was {:?}", place, command);
+        check_lowest(&before, &state, &replied.1)?;
+        prop_assert_eq!(&Model::knowable(replied), &wanted, "step {} was {:?}", place, command);
         for kind in kinds(&wanted.0, &wanted.1) {
             *met.entry(kind).or_default() += 1;
         }
         if let Some(restored) = &mut restored {
-            prop_assert_eq!(&restored.apply(&meta, &command), &wanted, "after the snapshot, {:?}", command);
+            let replied = Model::knowable(restored.apply(&meta, &command));
+            prop_assert_eq!(&replied, &wanted, "after the snapshot, {:?}", command);
         }
         if let Err(broken) = state.check() {
             return Err(TestCaseError::fail(format!("step {place} was {command:?}: {broken}")));
@@ -54,6 +57,21 @@ fn run(steps: &[Step], cut: usize) -> Result<BTreeMap<String, usize>, TestCaseEr
         prop_assert_eq!(frozen.to_parts(), parts, "a clone must not change");
     }
     Ok(met)
+}
+
+/// No message became ready below the lowest one that is told.
+fn check_lowest(before: &State, after: &State, effects: &Effects) -> Result<(), TestCaseError> {
+    for topic in after.topics() {
+        for (id, subscription) in topic.subscriptions() {
+            let was_ready =
+                |offset| before.subscription(topic.id(), id).is_some_and(|held| held.is_ready(offset));
+            let first = subscription.ready_from(0).find(|&offset| !was_ready(offset));
+            let told = effects.ready.iter().find(|ready| (ready.0, ready.1) == (topic.id(), id));
+            let is_right = first.is_none_or(|first| told.is_some_and(|told| told.2 <= first));
+            prop_assert!(is_right, "{:?} of topic {} is ready, told was {:?}", first, topic.id(), told);
+        }
+    }
+    Ok(())
 }
 
 /// What an answer is, in few enough words to count.

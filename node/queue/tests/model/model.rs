@@ -144,13 +144,22 @@ impl Model {
         self.pass_time(&mut happened);
         let reply = self.perform(index, command, &mut happened).unwrap_or_else(Reply::Refused);
         let effects = Effects {
-            ready: happened.ready.iter().map(|&topic| (TopicId(topic), SubscriptionId::DEFAULT)).collect(),
+            ready: happened.ready.iter().map(|&topic| (TopicId(topic), SubscriptionId::DEFAULT, 0)).collect(),
             deleted: happened.deleted,
             released: released.into_iter().map(TopicId).collect(),
             leases_expired: happened.leases_expired,
             died: happened.died,
             sessions_expired: happened.sessions_expired,
+            steps: 0,
         };
+        (reply, effects)
+    }
+
+    /// An answer of the queue as far as the model can know it: not how much there was to do for it, nor where the first
+    /// message is that became ready.
+    pub(crate) fn knowable((reply, mut effects): (Reply, Effects)) -> (Reply, Effects) {
+        effects.steps = 0;
+        effects.ready.iter_mut().for_each(|ready| ready.2 = 0);
         (reply, effects)
     }
 

@@ -1,0 +1,94 @@
+//! Calls that wait for messages: in lines, first come first served, and each until its time is up.
+
+use super::calls::CallId;
+use super::receive::Place;
+use raftqueue_queue::{SubscriptionId, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A place in a line: lower ones come first.
+pub(super) type Ticket = u64;
+
+/// Every line. Joining, leaving and ending cost no time by those who wait.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    by_place: BTreeMap<Place, BTreeMap<Ticket, CallId>>,
+    calls: BTreeMap<CallId, Waits>,
+    /// (when to look at it on its own, call).
+    ends: BTreeSet<(u64, CallId)>,
+    last_ticket: Ticket,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    place: Place,
+    ticket: Ticket,
+    end_ms: u64,
+}
+
+impl Lines {
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// A call waits from now on, behind all others of its place.
+    pub(super) fn join(&mut self, call: CallId, place: Place, end_ms: u64) {
+        self.last_ticket += 1;
+        self.join_at(call, Waits { place, ticket: self.last_ticket, end_ms });
+    }
+
+    /// The first of a line leaves it, if anybody waits there.
+    pub(super) fn pop(&mut self, place: Place) -> Option<(Ticket, CallId)> {
+        let (&ticket, &call) = self.by_place.get(&place)?.first_key_value()?;
+        self.leave(call);
+        Some((ticket, call))
+    }
+
+    /// If the call, which had just left, waits again: lets it have its old place; says whether it does.
+    pub(super) fn is_back(&mut self, call: CallId, ticket: Ticket) -> bool {
+        let Some(waits) = self.leave(call) else { return false };
+        self.join_at(call, Waits { ticket, ..waits });
+        true
+    }
+
+    /// A call waits no longer.
+    pub(super) fn remove(&mut self, call: CallId) {
+        self.leave(call);
+    }
+
+    /// The call whose time is up first, by now, and where it waits.
+    pub(super) fn first_over(&self, now_ms: u64) -> Option<(CallId, Place)> {
+        let (_, call) = self.ends.first().filter(|(end_ms, _)| *end_ms <= now_ms)?;
+        Some((*call, self.calls[call].place))
+    }
+
+    /// The call is looked at again then.
+    pub(super) fn put_off(&mut self, call: CallId, end_ms: u64) {
+        if let Some(waits) = self.leave(call) {
+            self.join_at(call, Waits { end_ms, ..waits });
+        }
+    }
+
+    /// Subscriptions of a topic where somebody waits.
+    pub(super) fn places_of(&self, topic: TopicId) -> impl Iterator<Item = Place> {
+        let all = (topic, SubscriptionId(0))..=(topic, SubscriptionId(u32::MAX));
+        self.by_place.range(all).map(|(place, _)| *place)
+    }
+
+    fn join_at(&mut self, call: CallId, waits: Waits) {
+        self.by_place.entry(waits.place).or_default().insert(waits.ticket, call);
+        self.ends.insert((waits.end_ms, call));
+        self.calls.insert(call, waits);
+    }
+
+    fn leave(&mut self, call: CallId) -> Option<Waits> {
+        let waits = self.calls.remove(&call)?;
+        self.ends.remove(&(waits.end_ms, call));
+        if let Some(line) = self.by_place.get_mut(&waits.place) {
+            line.remove(&waits.ticket);
+            if line.is_empty() {
+                self.by_place.remove(&waits.place);
+            }
+        }
+        Some(waits)
+    }
+}

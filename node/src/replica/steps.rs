@@ -1,0 +1,98 @@
+//! How much a replica does in one turn of its driver, counted, so that no turn is long: a heartbeat that waits for its turn
+//! costs a leader its lead.
+//!
+//! A step is what moving one message costs, some hundred nanoseconds. A turn has parts; each does at least one thing, and
+//! leaves the rest to the next turn once it has taken [`Settings::turn_steps`](super::Settings::turn_steps). So a part takes
+//! at most that and one thing more, and no part starves another. Nothing here depends on time: the simulator, whose turns
+//! cost none, holds every turn against [`Replica::turn_steps_max`](super::Replica::turn_steps_max).
+
+/// Parts of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Taking events in.
+    Events,
+    /// What a tick does.
+    Tick,
+    /// Ending calls that nobody need wait for any more.
+    Ends,
+    /// Ending long polls.
+    Waits,
+    /// Making entries.
+    Propose,
+    /// Applying entries.
+    Apply,
+    /// Answering calls that only look.
+    Read,
+    /// Looking for messages for those who wait.
+    Serve,
+}
+
+const PARTS: usize = 8;
+
+/// Of what is only looked at, in memory and in order, so many are a step.
+const LOOKED_AT: usize = 16;
+
+/// The steps of this turn.
+#[derive(Debug)]
+pub(super) struct Steps {
+    target: u64,
+    part: Part,
+    taken: [u64; PARTS],
+    /// Something was left to the next turn.
+    is_cut: bool,
+}
+
+impl Steps {
+    pub(super) fn new(target: u64) -> Self {
+        Self { target, part: Part::Events, taken: [0; PARTS], is_cut: false }
+    }
+
+    /// The most that a turn may take: each part its target and one thing more. Of applying and proposing that one thing is
+    /// an entry, which was closed one command late; and each message that a part chooses may come back in the same turn,
+    /// looked up.
+    pub(super) fn max(&self, one_thing: u64) -> u64 {
+        (PARTS as u64 + 5) * (self.target + one_thing)
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        (self.part, self.taken, self.is_cut) = (Part::Events, [0; PARTS], false);
+    }
+
+    /// From here on steps are of this part.
+    pub(super) fn enter(&mut self, part: Part) {
+        self.part = part;
+    }
+
+    pub(super) fn take(&mut self, steps: usize) {
+        self.taken[self.part as usize] += steps as u64;
+    }
+
+    /// So many were only looked at.
+    pub(super) fn look_at(&mut self, count: usize) {
+        self.take(count / LOOKED_AT);
+    }
+
+    /// Whether this part may do one thing more.
+    pub(super) fn has_room(&self) -> bool {
+        self.taken[self.part as usize] < self.target
+    }
+
+    /// Whether this part may do one of the things that are still there; if not, they are left to the next turn.
+    pub(super) fn may_go_on(&mut self) -> bool {
+        let may = self.has_room();
+        self.is_cut |= !may;
+        may
+    }
+
+    pub(super) fn target(&self) -> u64 {
+        self.target
+    }
+
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.iter().sum()
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+}
