@@ -9,7 +9,7 @@ use crate::format::FORMAT_VERSION;
 use crate::format::small::{decode_identity, encode_identity};
 use crate::hard_state::HardStateFile;
 use crate::identity::{Binding, Identity};
-use crate::manifest::MANIFEST;
+use crate::manifest_file::MANIFEST;
 use crate::recover::{Recovered, recover};
 use crate::segment::segment_number;
 use crate::wal::{Options, Wal};

@@ -30,6 +30,7 @@ mod hard_state;
 mod identity;
 mod log;
 mod manifest;
+mod manifest_file;
 mod random;
 mod reader;
 mod recover;
