@@ -10,9 +10,10 @@ use crate::format::small::{decode_identity, encode_identity};
 use crate::hard_state::HardStateFile;
 use crate::identity::{Binding, Identity};
 use crate::manifest_file::MANIFEST;
-use crate::recover::{Recovered, recover};
+use crate::opening::{Options, Recovered};
+use crate::recover::recover;
 use crate::segment::segment_number;
-use crate::wal::{Options, Wal};
+use crate::wal::Wal;
 use raftqueue_raft::{HardState, NodeId};
 use std::sync::{Arc, Weak};
 

@@ -15,50 +15,18 @@ use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, Segment
 use crate::hard_state::HardStateFile;
 use crate::log::{Location, Log};
 use crate::manifest::Manifest;
+use crate::opening::{CutBatch, Options};
 use crate::random::Random;
 use crate::reader::read_configurations;
 use crate::scan::{BatchScan, Depth, Scanner, read_head};
 use crate::segment::{Segment, give_birth, segment_name, segment_number};
 use crate::spare::{Spare, Spares};
-use crate::wal::{Active, Options};
+use crate::wal::{Active, Opened};
 use bytes::Bytes;
-use raftqueue_raft::{Configuration, HardState, Index, Term};
+use raftqueue_raft::{HardState, Index};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-
-/// What was found, and is durable by the time it is reported.
-#[derive(Clone, Debug)]
-pub struct Recovered {
-    /// The hard state; `None` if neither slot of `HARDSTATE` could be read: the node may have promised what it no longer
-    /// knows, so it neither votes nor counts, and every append is refused.
-    pub hard_state: Option<HardState>,
-    /// The last index before the first entry that is there, and its term: what a snapshot covers.
-    pub start: (Index, Term),
-    /// The last index; that of `start` if there are no entries.
-    pub last_index: Index,
-    /// The term of the entry there.
-    pub last_term: Term,
-    /// The terms of all entries: each with the first index of its run.
-    pub term_runs: Vec<(Index, Term)>,
-    /// Every configuration in the log, in order; the last one is in force.
-    pub configurations: Vec<(Index, Arc<Configuration>)>,
-    /// The torn batch that was cut off, if there was one.
-    pub cut: Option<CutBatch>,
-    /// Damaged second copies of identities: everything they stand for is whole in its first copy.
-    pub damaged_copies: Vec<Rotten>,
-}
-
-/// A batch that was never acknowledged and did not arrive whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CutBatch {
-    /// The segment's file.
-    pub file: String,
-    /// Where it began.
-    pub offset: u64,
-    /// How many of its records could be found.
-    pub records: usize,
-}
 
 /// A segment of the chain.
 struct Link {
@@ -84,19 +52,6 @@ struct Found {
     /// The number of the batch that comes next.
     batch_next: u64,
     salt: u64,
-}
-
-/// The log, ready to be written to.
-pub(crate) struct Opened {
-    pub(crate) manifest: Manifest,
-    pub(crate) hard_state: Option<HardStateFile>,
-    pub(crate) log: Log,
-    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
-    pub(crate) active: Active,
-    pub(crate) spares: Spares,
-    pub(crate) salts: Random,
-    pub(crate) cut: Option<CutBatch>,
-    pub(crate) damaged_copies: Vec<Rotten>,
 }
 
 /// Recovers the log of a formatted directory.

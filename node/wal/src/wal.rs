@@ -6,56 +6,26 @@
 
 use crate::batch::{Batch, Draft, FrameContext, encode_seal};
 use crate::disk::{Disk, DiskLock, SECTOR_BYTES, is_no_space};
-use crate::error::{AppendError, OpenError};
+use crate::error::{AppendError, OpenError, Rotten};
 use crate::format::segment::{
     FRAME_BYTES, IDENTITY_BYTES, INDEXED_BYTES, IndexedRecord, RecordIdentity, SegmentHead, sector_end,
 };
 use crate::hard_state::HardStateFile;
-use crate::log::{Location, Shared, Visible};
+use crate::log::{Location, Log, Shared, Visible};
 use crate::manifest::Manifest;
+use crate::opening::{CutBatch, Options, Recovered};
 use crate::random::Random;
 use crate::reader::{Reader, read_configurations};
-use crate::recover::{Opened, Recovered};
 use crate::segment::{BirthError, Segment, give_birth};
 use crate::spare::Spares;
 use raftqueue_raft::{Entry, HardState, Index, Term};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 /// The next segment is filled with zeros while batches are no larger than this, on average, in bytes. What an append into
 /// a filled file saves (see `spare`) is then more than what filling it costs; beyond, zeros only compete for the disk.
 const FILL_BATCH_BYTES_MAX: u64 = 128 << 10;
-
-/// How the log is kept.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Bytes of a segment file, 64 MiB by default; a multiple of 512. A batch that does not fit gets a file of its own
-    /// size. May change from one start to the next.
-    pub segment_bytes: u64,
-    /// Randomness of this opening, out of which the salts of segments are made. Hazard: it must be fresh (from the
-    /// operating system) every time, or bytes of an earlier life of a file could verify again.
-    pub entropy: u64,
-    /// How many released segment files are kept for reuse, 2 by default.
-    pub spare_files_max: usize,
-    /// Bytes of the disk that publishing must leave free for hard state, acks, deletes, a snapshot and a kept file;
-    /// 0 by default. Kept here for [`Wal::reserve_bytes`]; the log itself never refuses because of it.
-    pub reserve_bytes: u64,
-    /// Read every byte of every segment when opening, not only those of the last one. Off by default: rot in old
-    /// segments is found by the reads that meet it.
-    pub verify_all: bool,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            segment_bytes: 64 << 20,
-            entropy: 0,
-            spare_files_max: 2,
-            reserve_bytes: 0,
-            verify_all: false,
-        }
-    }
-}
 
 /// A place in the log on this disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +60,19 @@ pub struct Wal {
     poisoned: Option<&'static str>,
     /// Keeps other processes out as long as the writer lives.
     _lock: Arc<dyn DiskLock>,
+}
+
+/// The log, ready to be written to.
+pub(crate) struct Opened {
+    pub(crate) manifest: Manifest,
+    pub(crate) hard_state: Option<HardStateFile>,
+    pub(crate) log: Log,
+    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+    pub(crate) active: Active,
+    pub(crate) spares: Spares,
+    pub(crate) salts: Random,
+    pub(crate) cut: Option<CutBatch>,
+    pub(crate) damaged_copies: Vec<Rotten>,
 }
 
 /// The segment that is written to.

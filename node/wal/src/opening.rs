@@ -1,0 +1,69 @@
+//! What opening a log asks for, and what it finds.
+
+use crate::error::Rotten;
+use raftqueue_raft::{Configuration, HardState, Index, Term};
+use std::sync::Arc;
+
+/// How the log is kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of a segment file, 64 MiB by default; a multiple of 512. A batch that does not fit gets a file of its own
+    /// size. May change from one start to the next.
+    pub segment_bytes: u64,
+    /// Randomness of this opening, out of which the salts of segments are made. Hazard: it must be fresh (from the
+    /// operating system) every time, or bytes of an earlier life of a file could verify again.
+    pub entropy: u64,
+    /// How many released segment files are kept for reuse, 2 by default.
+    pub spare_files_max: usize,
+    /// Bytes of the disk that publishing must leave free for hard state, acks, deletes, a snapshot and a kept file;
+    /// 0 by default. Kept here for [`crate::Wal::reserve_bytes`]; the log itself never refuses because of it.
+    pub reserve_bytes: u64,
+    /// Read every byte of every segment when opening, not only those of the last one. Off by default: rot in old
+    /// segments is found by the reads that meet it.
+    pub verify_all: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            segment_bytes: 64 << 20,
+            entropy: 0,
+            spare_files_max: 2,
+            reserve_bytes: 0,
+            verify_all: false,
+        }
+    }
+}
+
+/// What was found, and is durable by the time it is reported.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The hard state; `None` if neither slot of `HARDSTATE` could be read: the node may have promised what it no longer
+    /// knows, so it neither votes nor counts, and every append is refused.
+    pub hard_state: Option<HardState>,
+    /// The last index before the first entry that is there, and its term: what a snapshot covers.
+    pub start: (Index, Term),
+    /// The last index; that of `start` if there are no entries.
+    pub last_index: Index,
+    /// The term of the entry there.
+    pub last_term: Term,
+    /// The terms of all entries: each with the first index of its run.
+    pub term_runs: Vec<(Index, Term)>,
+    /// Every configuration in the log, in order; the last one is in force.
+    pub configurations: Vec<(Index, Arc<Configuration>)>,
+    /// The torn batch that was cut off, if there was one.
+    pub cut: Option<CutBatch>,
+    /// Damaged second copies of identities: everything they stand for is whole in its first copy.
+    pub damaged_copies: Vec<Rotten>,
+}
+
+/// A batch that was never acknowledged and did not arrive whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutBatch {
+    /// The segment's file.
+    pub file: String,
+    /// Where it began.
+    pub offset: u64,
+    /// How many of its records could be found.
+    pub records: usize,
+}
