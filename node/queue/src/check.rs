@@ -3,6 +3,7 @@
 //! Tests and the simulator call [`State::check`] after every step; a state read from a snapshot is checked before it is
 //! used. Costs time by everything that is in memory, so the node does not call it while it serves.
 
+use crate::limits::COUNTER_MAX;
 use crate::map::Map;
 use crate::sessions::Session;
 use crate::state::{State, check_name};
@@ -14,9 +15,6 @@ use crate::{
 };
 use std::fmt;
 use std::ops::Range;
-
-/// Counters beyond this are not believed: it leaves room to count on without overflow.
-pub(crate) const COUNTER_MAX: u64 = 1 << 62;
 
 /// A rule that a state does not keep.
 #[derive(Clone, Debug, PartialEq, Eq)]

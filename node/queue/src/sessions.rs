@@ -3,7 +3,7 @@
 //! A session counts the batches of one producer, per topic, from 1 without gaps. The last replies are kept, so a
 //! repeat gets the answer of the first time; an older repeat is told that it was done.
 
-use crate::check::COUNTER_MAX;
+use crate::limits::COUNTER_MAX;
 use crate::map::Map;
 use crate::{
     Limit, Refused, SESSION_IDLE_MS, SESSION_REPLIES_MAX, SESSION_TOPICS_MAX, Sequenced, SessionId, TopicId,

@@ -1,6 +1,6 @@
 //! The state of all topics, and how commands change it.
 
-use crate::check::COUNTER_MAX;
+use crate::limits::COUNTER_MAX;
 use crate::map::Map;
 use crate::offsets::Offsets;
 use crate::pops::{Pop, Pops};

@@ -1,6 +1,6 @@
 //! One topic: its offsets, its limits, and its subscriptions.
 
-use crate::check::COUNTER_MAX;
+use crate::limits::COUNTER_MAX;
 use crate::map::Map;
 use crate::offsets::Offsets;
 use crate::runs::Runs;
