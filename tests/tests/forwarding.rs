@@ -130,6 +130,68 @@ fn calls_given_up_at_the_leader_break_nobody_elses() {
     impatience_at(|leader| leader);
 }
 
+/// The first bytes of a client of HTTP/2, and settings of which none is other than usual.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).expect("a short frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
+}
+
+/// Begins `count` calls and gives each up before the node can have looked at it, then makes one more. Returns the kinds of
+/// the frames that belong to that one or to the whole connection, up to its answer or the connection's end.
+fn answered_after_resets(port: u16, count: u32) -> Vec<u8> {
+    use std::io::{Read as _, Write as _};
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const GO_AWAY: u8 = 7;
+    const END_OF_STREAM_AND_HEADERS: u8 = 5;
+    // A GET of / by http, with the name of the host: fields of the static table.
+    let head = [&[0x82, 0x84, 0x86, 0x41, 9][..], b"localhost"].concat();
+    let mut said = HELLO.to_vec();
+    for number in 0..count {
+        let stream = 2 * number + 1;
+        said.extend(frame(HEADERS, END_OF_STREAM_AND_HEADERS, stream, &head));
+        said.extend(frame(RESET, 0, stream, &8_u32.to_be_bytes()));
+    }
+    let last = 2 * count + 1;
+    said.extend(frame(HEADERS, END_OF_STREAM_AND_HEADERS, last, &head));
+    let mut connection = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the node listens");
+    connection.set_read_timeout(Some(CALM)).expect("a time");
+    // All at once: what comes in one piece is read in one piece.
+    connection.write_all(&said).expect("the node reads");
+    let mut seen = Vec::new();
+    loop {
+        let mut start = [0; 9];
+        if connection.read_exact(&mut start).is_err() {
+            return seen;
+        }
+        let length = u32::from_be_bytes([0, start[0], start[1], start[2]]);
+        let stream = u32::from_be_bytes([start[5], start[6], start[7], start[8]]);
+        let mut content = vec![0; length as usize];
+        connection.read_exact(&mut content).expect("a whole frame");
+        if stream == last || start[3] == GO_AWAY {
+            seen.push(start[3]);
+        }
+        if stream == last && start[3] == HEADERS || start[3] == GO_AWAY {
+            return seen;
+        }
+    }
+}
+
+/// A node that is busy finds calls and their ends at once, and its library takes twenty of those for an attack.
+#[test]
+fn calls_given_up_before_a_node_looks_at_them_end_no_connection() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    cluster.leader();
+    let (clients, peers) = cluster.ports(0);
+    for port in [clients, peers] {
+        assert_eq!(answered_after_resets(port, 1_000), [1], "the last call has its answer");
+    }
+}
+
 /// A leader that has lost its majority stops leading some time before its last followers stop believing in it. A call that
 /// waits at one of those meanwhile is not passed on, whole, again and again.
 #[test]
