@@ -27,7 +27,7 @@
 # Needs: Go 1.26 or newer, Linux, and root (it mounts a tmpfs of its own).
 set -euo pipefail
 folder=$(mktemp -d)
-trap 'umount -q "$folder/disk" || true; rm -rf "$folder"' EXIT
+trap 'umount -q "$folder/disk" 2>/dev/null || true; rm -rf "$folder"' EXIT
 cd "$folder"
 GOBIN=$folder/bin go install github.com/nats-io/nats-server/v2@v2.15.3
 mkdir disk
