@@ -1,7 +1,7 @@
 //! What only a whole replica shows. Everything else about it is the simulator's.
 
 use super::{Actions, CallId, Event, LoadedEntry, LookedUp, Lookup, Now, Replica, Settings, Stage};
-use crate::api::{Failure, NewMessage, Outcome, Reason, Request, Response, TopicOptions};
+use crate::api::{Failure, MessageRef, NewMessage, Outcome, Reason, Request, Response, TopicOptions};
 use crate::codec::{self, EntryWriter};
 use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
@@ -437,21 +437,21 @@ fn rule_10_5_what_was_looked_up_is_redriven_and_purged_in_its_own_topic_only() {
     }
 }
 
-/// One command of each kind that takes lists, of a topic that has three messages of five bytes, two of them dead.
-fn lists(topic: TopicId) -> Vec<Command> {
+/// One command of each kind that takes lists, of a topic that has eight messages of five bytes: two dead, one leased.
+fn lists(topic: TopicId, lease: LeaseId) -> Vec<Command> {
     let subscription = SubscriptionId::DEFAULT;
-    let candidates = || vec![Candidate { offset: 2, size: 5, deadline_ms: Some(1 << 40) }];
-    let leases = || vec![LeaseId { generation: Generation(0), offset: 2, token: Token(2) }];
+    let candidates = |offset| vec![Candidate { offset, size: 5, deadline_ms: Some(1 << 40) }];
+    let leases = || vec![lease];
     let listed = || DeadSelection::Listed((0..2).map(|offset| MessageSize { offset, size: 5 }).collect());
     let message = MessageMeta { size: 5, crc: 9, delay_ms: 1, ttl_ms: Some(1) };
     vec![
-        Command::Receive { topic, subscription, candidates: candidates(), lease_ms: 30_000 },
+        Command::Receive { topic, subscription, candidates: candidates(3), lease_ms: 30_000 },
         Command::Nack { topic, subscription, leases: leases(), delay_ms: 1, reason: None },
         Command::Extend { topic, subscription, leases: leases(), lease_ms: 30_000 },
         Command::Release { topic, subscription, leases: leases() },
         Command::Ack { topic, subscription, leases: leases() },
-        Command::Pop { topic, subscription, candidates: candidates(), count_max: 1, request_id: Some(1) },
-        Command::Time { overdue: vec![Overdue { topic, subscription, candidates: candidates() }] },
+        Command::Pop { topic, subscription, candidates: candidates(4), count_max: 1, request_id: Some(1) },
+        Command::Time { overdue: vec![Overdue { topic, subscription, candidates: candidates(5) }] },
         Command::RedriveDead { topic, subscription, selection: listed() },
         Command::PurgeDead { topic, subscription, selection: listed() },
         Command::Publish { topic: "t".into(), session: None, messages: vec![message; 2] },
@@ -473,10 +473,20 @@ proptest! {
     ) {
         let mut alone = Alone::leading();
         alone.create(1, "t", TopicOptions { attempts_max: Some(1), ..TopicOptions::default() });
-        prop_assert!(alone.ask(2, publish("t", 3, b"a")).is_ok());
-        let topic = alone.replica.state().topics().next().expect("just made").id();
+        prop_assert!(alone.ask(2, publish("t", 8, b"a")).is_ok());
+        prop_assert!(alone.ask(3, receive("t", 2, 1_000)).is_ok());
+        alone.mono_ms += 1_200;
+        (0..2).for_each(|_| alone.tick());
+        let Ok(Response::Messages(leased)) = alone.ask(4, receive("t", 1, 30_000)) else { panic!("one is ready") };
+        let MessageRef { id, token, .. } = leased[0];
+        let lease =
+            LeaseId { generation: Generation(id.generation), offset: id.offset, token: Token(token) };
+        let topic = alone.replica.state().topics().next().expect("just made");
+        let stats = topic.subscriptions().next().expect("the default one").1.stats();
+        prop_assert_eq!((stats.dead, stats.leased, stats.ready), (2, 1, 5));
+        let topic = topic.id();
         let mut propose = |entry: &[(usize, Vec<(u16, u8)>)]| {
-            let commands = lists(topic);
+            let commands = lists(topic, lease);
             let mut writer = EntryWriter::default();
             entry.iter().for_each(|(kind, _)| writer.push(&commands[*kind]));
             let meta = writer.finish(1, 2_000_000);
@@ -494,7 +504,6 @@ proptest! {
                 alone.tick();
             }
         };
-        propose(&[(0, vec![])]);
         entries.iter().for_each(|entry| propose(entry));
     }
 }

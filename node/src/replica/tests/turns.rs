@@ -256,10 +256,8 @@ fn rule_10_1_commands_that_drop_much_stand_alone() {
         for place in 0..20 {
             let answer = alone.ask(id + 10 + place, receive(name, 1_000, 30_000));
             let Ok(Response::Messages(messages)) = answer else { panic!("{answer:?}") };
-            let lease = |message: &crate::api::MessageRef| crate::api::LeaseId {
-                message: message.id,
-                token: message.token,
-            };
+            let lease =
+                |message: &MessageRef| crate::api::LeaseId { message: message.id, token: message.token };
             for (reason, is_odd) in [("odd", 1), ("even", 0)] {
                 let leases =
                     messages.iter().filter(|message| message.id.offset % 2 == is_odd).map(lease).collect();
