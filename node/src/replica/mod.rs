@@ -448,10 +448,12 @@ impl Replica {
         self.steps.taken()
     }
 
-    /// The most steps that a turn may take where no single command, answer or event costs more than `one_thing`.
+    /// What of this turn was too long, if anything was, where no single command, answer or event costs more than
+    /// `one_thing`.
     #[must_use]
-    pub fn turn_steps_max(&self, one_thing: u64) -> u64 {
-        self.steps.max(one_thing)
+    pub fn turn_excess(&self, one_thing: u64) -> Option<String> {
+        let (part, taken, max) = self.steps.excess(one_thing)?;
+        Some(format!("its part {part:?} takes {taken} steps, at most {max} are allowed"))
     }
 
     /// Takes one event. `now` must not go back on its monotonic side.

@@ -4,7 +4,7 @@
 //! A step is what moving one message costs, some hundred nanoseconds. A turn has parts; each does at least one thing, and
 //! leaves the rest to the next turn once it has taken [`Settings::turn_steps`](super::Settings::turn_steps). So a part takes
 //! at most that and one thing more, and no part starves another. Nothing here depends on time: the simulator, whose turns
-//! cost none, holds every turn against [`Replica::turn_steps_max`](super::Replica::turn_steps_max).
+//! cost none, asks after every turn for its [`Replica::turn_excess`](super::Replica::turn_excess).
 
 /// Parts of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,21 @@ pub(super) enum Part {
     Serve,
 }
 
-const PARTS: usize = 8;
+const PARTS: [Part; 8] =
+    [Part::Events, Part::Tick, Part::Ends, Part::Waits, Part::Propose, Part::Apply, Part::Read, Part::Serve];
+
+impl Part {
+    /// How often a part may take its target and one thing more.
+    fn things(self) -> u64 {
+        match self {
+            // What five parts choose comes back in the same turn, looked up.
+            Part::Events => 6,
+            // The one thing is an entry, which was closed one command late.
+            Part::Propose | Part::Apply => 2,
+            Part::Tick | Part::Ends | Part::Waits | Part::Read | Part::Serve => 1,
+        }
+    }
+}
 
 /// Of what is only looked at, in memory and in order, so many are a step.
 const LOOKED_AT: usize = 16;
@@ -37,25 +51,24 @@ const LOOKED_AT: usize = 16;
 pub(super) struct Steps {
     target: u64,
     part: Part,
-    taken: [u64; PARTS],
+    taken: [u64; PARTS.len()],
     /// Something was left to the next turn.
     is_cut: bool,
 }
 
 impl Steps {
     pub(super) fn new(target: u64) -> Self {
-        Self { target, part: Part::Events, taken: [0; PARTS], is_cut: false }
+        Self { target, part: Part::Events, taken: [0; PARTS.len()], is_cut: false }
     }
 
-    /// The most that a turn may take: each part its target and one thing more. Of applying and proposing that one thing is
-    /// an entry, which was closed one command late; and each message that a part chooses may come back in the same turn,
-    /// looked up.
-    pub(super) fn max(&self, one_thing: u64) -> u64 {
-        (PARTS as u64 + 5) * (self.target + one_thing)
+    /// The part that took more than it may, how much, and the most that it may: its target and one thing more.
+    pub(super) fn excess(&self, one_thing: u64) -> Option<(Part, u64, u64)> {
+        let held = |part: Part| (part, self.taken[part as usize], part.things() * (self.target + one_thing));
+        PARTS.into_iter().map(held).find(|(_, taken, max)| taken > max)
     }
 
     pub(super) fn begin_turn(&mut self) {
-        (self.part, self.taken, self.is_cut) = (Part::Events, [0; PARTS], false);
+        (self.part, self.taken, self.is_cut) = (Part::Events, [0; PARTS.len()], false);
     }
 
     /// From here on steps are of this part.

@@ -161,8 +161,7 @@ impl Alone {
         self.turns += 1;
         self.longest = self.longest.max(self.replica.turn_steps());
         self.steps += self.replica.turn_steps();
-        let steps_max = self.replica.turn_steps_max(ONE_THING_MAX);
-        assert!(self.replica.turn_steps() <= steps_max, "{} steps", self.replica.turn_steps());
+        assert_eq!(self.replica.turn_excess(ONE_THING_MAX), None);
     }
 
     fn act(&mut self, actions: Actions) -> Vec<Event> {

@@ -373,8 +373,7 @@ impl World {
     fn end_turn(&mut self, node: usize) -> Result<(), Violation> {
         let boot = self.nodes[node].boot;
         let running = self.nodes[node].running();
-        let (steps, steps_max) =
-            (running.replica.turn_steps(), running.replica.turn_steps_max(ONE_THING_MAX));
+        let (steps, excess) = (running.replica.turn_steps(), running.replica.turn_excess(ONE_THING_MAX));
         let forgets = running.bodies.forget_settled(FORGOTTEN_MAX);
         let has_rest = running.replica.is_unfinished() || !running.inbox.is_empty() || forgets;
         if has_rest && !running.is_turn_due {
@@ -383,8 +382,8 @@ impl World {
         }
         self.coverage.rare_if(has_rest, Rare::TurnCut);
         self.summary.turn_steps_max = self.summary.turn_steps_max.max(steps);
-        Violation::unless(steps <= steps_max, || {
-            format!("node {node} takes {steps} steps in one turn, at most {steps_max} are allowed")
+        Violation::unless(excess.is_none(), || {
+            format!("a turn of node {node} is too long: {}", excess.expect("just seen"))
         })
     }
 
