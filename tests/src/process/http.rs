@@ -133,9 +133,27 @@ impl Http {
 }
 
 fn parse(answer: &[u8]) -> Option<Answer> {
-    let text = std::str::from_utf8(answer).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
+    let split = answer.windows(4).position(|end| end == b"\r\n\r\n")?;
+    let (head, body) = (std::str::from_utf8(&answer[..split]).ok()?, &answer[split + 4..]);
+    let is_chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+    let body = if is_chunked { joined(body)? } else { body.to_vec() };
+    let body = String::from_utf8(body).ok()?;
     let code = head.split_whitespace().nth(1)?.parse().ok()?;
-    let body_value = serde_json::from_str(body).unwrap_or(Value::Null);
-    Some(Answer { code, body: body_value, head: head.to_lowercase(), text: body.to_owned() })
+    let body_value = serde_json::from_str(&body).unwrap_or(Value::Null);
+    Some(Answer { code, body: body_value, head: head.to_lowercase(), text: body })
+}
+
+/// A body that came in chunks, each behind its length; `None` if it is not whole.
+fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = chunks.windows(2).position(|end| end == b"\r\n")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&chunks[..end]).ok()?, 16).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+        let chunk = chunks.get(end + 2..end + 2 + length)?;
+        body.extend_from_slice(chunk);
+        chunks = chunks.get(end + 2 + length + 2..)?;
+    }
 }
