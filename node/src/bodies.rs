@@ -11,7 +11,7 @@
 use crate::api::{Delivery, MessageRef};
 use crate::codec::{self, Unreadable};
 use crate::replica::{AppliedEntry, LookedUp, Lookup};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use raftqueue_queue::{Candidate, Command, MessageMeta, TopicId};
 use raftqueue_raft::Index;
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
@@ -25,6 +25,8 @@ pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
 const LOADED_ENTRIES_MAX: usize = 256;
 /// Bytes of bodies that are checked for a lookup where it may not block.
 const CHECKED_BYTES_MAX: usize = 64 << 10;
+/// Bytes that are copied and checked without leaving the thread that asks.
+const INLINE_BYTES_MAX: usize = 512 << 10;
 /// What an entry costs in memory besides its bodies: a bound for the cache, not an exact number.
 const ENTRY_BYTES: usize = 256;
 
@@ -149,6 +151,51 @@ impl Cursor {
         self.next = (at + 1, position + u64::from(message.size));
         Ok(Found { message, position })
     }
+}
+
+/// What deliveries share with an entry that is in memory.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The entry; `None` before the first.
+    index: Option<Index>,
+    entry_bytes: usize,
+    /// How much of it the deliveries are, and the first of them.
+    bytes: usize,
+    first: usize,
+}
+
+impl Shared {
+    /// The next delivery is so many bytes of this entry.
+    fn take(&mut self, index: Index, entry_bytes: usize, bytes: usize, at: usize) {
+        if self.index != Some(index) {
+            *self = Self { index: Some(index), entry_bytes, bytes: 0, first: at };
+        }
+        self.bytes += bytes;
+    }
+
+    /// The deliveries so far are all of this entry: unless they are nearly all that there is in it, they become copies.
+    fn end(&mut self, deliveries: &mut [Delivery]) {
+        let Self { index, entry_bytes, bytes, first } = std::mem::take(self);
+        if index.is_none() || bytes >= entry_bytes / 8 * 7 {
+            return;
+        }
+        let deliveries = &mut deliveries[first..];
+        let mut copy = BytesMut::with_capacity(bytes);
+        for delivery in &mut *deliveries {
+            each_part(delivery, |part| copy.extend_from_slice(part));
+        }
+        let mut copy = copy.freeze();
+        for delivery in deliveries {
+            each_part(delivery, |part| *part = copy.split_to(part.len()));
+        }
+    }
+}
+
+/// Everything of a delivery that may be shared.
+fn each_part(delivery: &mut Delivery, mut each: impl FnMut(&mut Bytes)) {
+    each(&mut delivery.body);
+    each(&mut delivery.key);
+    delivery.headers.iter_mut().for_each(|(_, value)| each(value));
 }
 
 /// Messages, and where they stand: what a reader needs after the driver has answered.
@@ -365,13 +412,17 @@ impl Bodies {
     }
 
     /// The located messages, in the order asked for, up to `bytes_max` but at least one, and those before them that could
-    /// not be read. `None` if that would take a read of the disk and `may_block` is false.
+    /// not be read. `None` if that would take a read of the disk, or long, and `may_block` is false.
+    ///
+    /// They keep an entry in memory only where they are most of it: the others are copies, so that whoever is slow to send
+    /// a few messages holds just these.
     #[must_use]
     pub fn read(&self, located: &Located, bytes_max: usize, may_block: bool) -> Option<Readings> {
         let deliveries = Vec::with_capacity(located.messages.len());
         let mut readings = Readings { deliveries, lost: located.nowhere.clone() };
         let mut blocks = located.blocks.iter();
         let mut cursor: Option<Cursor> = None;
+        let mut shared = Shared::default();
         let mut bytes = 0;
         for message in &located.messages {
             let (topic, offset) = (TopicId(message.id.topic), message.id.offset);
@@ -379,6 +430,9 @@ impl Bodies {
                 Some(same) => cursor.insert(same),
                 None => {
                     let (topic, first, block) = *blocks.next().expect("every message was located");
+                    if shared.index != Some(block.index) {
+                        shared.end(&mut readings.deliveries);
+                    }
                     cursor.insert(self.open(topic, first, block, may_block)?)
                 }
             };
@@ -388,10 +442,14 @@ impl Bodies {
                     if bytes + size > bytes_max && !readings.deliveries.is_empty() {
                         break;
                     }
-                    if cursor.bodies.is_none() && !may_block {
+                    if !may_block && (cursor.bodies.is_none() || bytes + size > INLINE_BYTES_MAX) {
                         return None;
                     }
                     bytes += size;
+                    if let Some(bodies) = &cursor.bodies {
+                        let (index, stored) = (cursor.block.index, found.message.size as usize);
+                        shared.take(index, bodies.len(), stored, readings.deliveries.len());
+                    }
                     self.record(cursor, &found).inspect_err(|_| bytes -= size)
                 }
                 Err(why) => Err(why),
@@ -408,6 +466,7 @@ impl Bodies {
                 Err(why) => readings.lost.push(Lost { message: message.clone(), why }),
             }
         }
+        shared.end(&mut readings.deliveries);
         Some(readings)
     }
 
@@ -483,4 +542,55 @@ impl Bodies {
 
 fn unreadable(index: Index, error: &ReadError) -> Unreadable {
     Unreadable(format!("entry {index} cannot be read back: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::MessageId;
+
+    fn deliveries(entry: &Bytes, count: usize, bytes: usize) -> Vec<Delivery> {
+        let id = |offset| MessageId { generation: 0, topic: 1, offset };
+        let message = |offset| MessageRef {
+            id: id(offset),
+            token: 0,
+            attempts: 0,
+            deadline_ms: 0,
+            reason: String::new(),
+        };
+        let delivery = |number: usize| {
+            let part = entry.slice(number * bytes..(number + 1) * bytes);
+            Delivery {
+                message: message(number as u64),
+                published_ms: 0,
+                body_crc: 0,
+                body: part.slice(..bytes - 2),
+                key: part.slice(bytes - 2..bytes - 1),
+                headers: vec![("n".into(), part.slice(bytes - 1..))],
+            }
+        };
+        (0..count).map(delivery).collect()
+    }
+
+    #[test]
+    fn rule_10_2_a_few_messages_do_not_keep_their_entry_in_memory_and_most_of_them_are_not_copied() {
+        let entry: Bytes = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect::<Vec<u8>>().into();
+        for (count, is_copied) in [(1, true), (87, true), (88, false), (100, false)] {
+            let before = deliveries(&entry, count, 1_000);
+            let mut after = before.clone();
+            let mut shared = Shared::default();
+            (0..count).for_each(|at| shared.take(Index(7), entry.len(), 1_000, at));
+            shared.end(&mut after);
+            assert!(before == after, "{count} messages are the same");
+            let within = entry.as_ptr_range();
+            let mut parts = 0;
+            for delivery in &mut after {
+                each_part(delivery, |part| {
+                    assert_eq!(!within.contains(&part.as_ptr()), is_copied, "{count} messages");
+                    parts += 1;
+                });
+            }
+            assert_eq!(parts, 3 * count);
+        }
+    }
 }

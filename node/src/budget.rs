@@ -1,8 +1,8 @@
 //! One budget in bytes for what a node holds for its clients.
 //!
-//! Bodies of JSON take from it before their bytes are held, and give back when the call is answered; what comes by gRPC, and
-//! answers that wait to be sent, are to follow, each with a share of its own. What finds no room is refused
-//! with `OVERLOADED`, not done, and a hint when to come again; nothing waits in memory for memory.
+//! Requests take from it before their bytes are held, and give back when the call is answered; answers take from it before
+//! they are read, and give back piece by piece as the connection has written them. What finds no room is refused with
+//! `OVERLOADED`, not done, and a hint when to come again; nothing waits in memory for memory.
 //!
 //! | who | may fill the budget up to |
 //! |---|---|
@@ -158,6 +158,12 @@ impl Budget {
         self.take(share, bytes).then(|| self.holding(share, bytes)).ok_or_else(|| self.refuse(share, bytes))
     }
 
+    /// The same where nobody is refused if there is none.
+    #[must_use]
+    pub fn try_charge(&self, share: Share, bytes: usize) -> Option<Held> {
+        self.take(share, bytes).then(|| self.holding(share, bytes))
+    }
+
     /// The same, waiting for room for a while. Nothing is held if it is cancelled.
     ///
     /// # Errors
@@ -296,6 +302,16 @@ impl Held {
         self.bytes
     }
 
+    /// So many of them, to be held apart.
+    ///
+    /// # Panics
+    /// It has not so many.
+    #[must_use]
+    pub fn split(&mut self, bytes: usize) -> Held {
+        self.bytes = self.bytes.checked_sub(bytes).expect("no more than it has");
+        Held { budget: self.budget.clone(), share: self.share, bytes }
+    }
+
     /// Holds so many from now on. More than before is held by force.
     pub fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {
@@ -424,6 +440,16 @@ impl Drop for Account {
 pub struct Part {
     account: Arc<Account>,
     bytes: usize,
+}
+
+impl Part {
+    /// Holds so much more, which was held alone.
+    pub fn grow(&mut self, mut held: Held) {
+        held.move_to(self.account.share);
+        let bytes = std::mem::take(&mut held.bytes);
+        self.account.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+    }
 }
 
 impl Drop for Part {

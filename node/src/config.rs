@@ -113,9 +113,9 @@ pub struct NodeArgs {
           env = "RAFTQUEUE_BODY_BYTES_MAX")]
     pub body_bytes_max: u64,
 
-    /// Most bytes that are held in memory for requests of clients that arrive as JSON, until they are answered. What finds
-    /// no room is refused. Default: an eighth of the memory limit of the control group,
-    /// 64 MiB at least; 268435456 where there is no limit. The largest single call must fit.
+    /// Most bytes that are held in memory for clients: requests until they are answered, and answers until they are sent.
+    /// What finds no room is refused. Default: an eighth of the memory limit of the control group, 64 MiB at least;
+    /// 268435456 where there is no limit. The largest single call must fit.
     #[arg(long, value_name = "BYTES", env = "RAFTQUEUE_CLIENT_BYTES_MAX")]
     pub client_bytes_max: Option<u64>,
 

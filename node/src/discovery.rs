@@ -22,6 +22,10 @@ use tower::service_fn;
 
 /// HTTP/2 windows towards a peer, in bytes.
 const WINDOW_BYTES: u32 = 16 << 20;
+/// The same for calls that are passed on: what one of them may have been sent before this node has room for it.
+const CALL_WINDOW_BYTES: u32 = 256 << 10;
+/// And for all of them together: an answer that waits for room never holds up another one.
+const CALLS_WINDOW_BYTES: u32 = 1 << 30;
 /// How long one address may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long DNS may take for one name, its search domains included.
@@ -62,10 +66,27 @@ impl Discovery {
     /// # Errors
     /// Why there is no connection, for people. Worth another try later in every case but a malformed address.
     pub async fn dial(self: &Arc<Self>, address: &str) -> Result<Channel, String> {
+        self.dial_with(address, WINDOW_BYTES, WINDOW_BYTES).await
+    }
+
+    /// The same for calls that are passed on.
+    ///
+    /// # Errors
+    /// As [`Discovery::dial`].
+    pub async fn dial_for_calls(self: &Arc<Self>, address: &str) -> Result<Channel, String> {
+        self.dial_with(address, CALL_WINDOW_BYTES, CALLS_WINDOW_BYTES).await
+    }
+
+    async fn dial_with(
+        self: &Arc<Self>,
+        address: &str,
+        stream_window_bytes: u32,
+        connection_window_bytes: u32,
+    ) -> Result<Channel, String> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| format!("`{address}` is no address: {error}"))?
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(stream_window_bytes)
+            .initial_connection_window_size(connection_window_bytes)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);

@@ -5,6 +5,7 @@ use crate::budget::Budget;
 use crate::handle::{Answer, Begun, LocalStatus, Service};
 use crate::limits::{self, Limits, less_margin};
 use crate::sent::{self, Outgoing};
+use crate::workers::Workers;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,11 @@ const GRACE: Duration = Duration::from_millis(50);
 /// How long it may take to give back what was leased for nobody.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
+/// Requests of more bytes are decoded on a thread of their own, so that no other call waits for that.
+const LONG_BYTES: usize = 256 << 10;
+/// How many are decoded so at a time: while one is, it is held twice.
+const LONG_MAX: usize = 1;
+
 /// For whom a receive leases messages.
 pub(crate) struct Leasing {
     topic: String,
@@ -22,18 +28,19 @@ pub(crate) struct Leasing {
     lease: Duration,
 }
 
-/// A node with the limits that its edges check.
+/// A node with the limits that its edges check, and the budget that all of them share.
 #[derive(Clone, Debug)]
 pub struct Edge<S> {
     service: S,
     limits: Limits,
     budget: Budget,
+    decoders: Workers,
 }
 
 impl<S: Service> Edge<S> {
-    /// The edges of `service`.
+    /// The edges of `service`, with a budget of their own.
     pub fn new(service: S, limits: Limits) -> Self {
-        Self { service, limits, budget: Budget::default() }
+        Self { service, limits, budget: Budget::default(), decoders: Workers::new(LONG_MAX) }
     }
 
     /// The same with this budget for what is held for clients.
@@ -45,6 +52,19 @@ impl<S: Service> Edge<S> {
     /// What is held for clients.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Decodes a request of so many bytes: here, or where it holds up nobody.
+    ///
+    /// # Errors
+    ///
+    /// Those of `decode`.
+    pub async fn decode<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        decode: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        if bytes < LONG_BYTES { decode() } else { self.decoders.run(decode).await? }
     }
 
     /// The limits in force.
@@ -97,10 +117,11 @@ impl<S: Service> Edge<S> {
         else {
             return None;
         };
-        if deliveries.is_empty() {
+        if deliveries.messages.is_empty() {
             return None;
         }
         let leases: Vec<LeaseId> = deliveries
+            .messages
             .iter()
             .map(|delivery| LeaseId { message: delivery.message.id, token: delivery.message.token })
             .collect();
@@ -208,5 +229,15 @@ mod tests {
         let request = Request::ListTopics { after: None, topics_max: 0 };
         let failure = edge().call(request, Duration::from_millis(900)).await.expect_err("zero topics");
         assert_eq!((failure.reason, failure.outcome), (Reason::InvalidArgument, Outcome::NotDone));
+    }
+
+    #[tokio::test]
+    async fn a_long_request_is_decoded_while_others_are_served() {
+        let (edge, (go, gone)) = (edge(), std::sync::mpsc::channel());
+        let decode = move || Ok(gone.recv_timeout(Duration::from_secs(20)).is_ok());
+        // All of it is on one thread, which the decoder does not hold.
+        let (decoded, ()) =
+            tokio::join!(edge.decode(LONG_BYTES, decode), async { go.send(()).expect("it waits") });
+        assert_eq!(decoded, Ok(true));
     }
 }

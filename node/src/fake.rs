@@ -132,7 +132,7 @@ impl Service for FakeNode {
         let mut patience = std::pin::pin!(patience);
         loop {
             let answer = self.lock().apply(&request)?;
-            let waiting = wait_ms > 0 && answer == Answer::Deliveries(Vec::new());
+            let waiting = wait_ms > 0 && answer == Answer::Deliveries(Vec::new().into());
             if makes_ready(&request) {
                 self.published.send_modify(|count| *count += 1);
             }
@@ -219,17 +219,17 @@ impl State {
                 }
             }
             Request::Receive { topic, messages_max, bytes_max, .. } => {
-                return Ok(Answer::Deliveries(self.topic(&topic)?.receive(messages_max, bytes_max)));
+                return Ok(Answer::Deliveries(self.topic(&topic)?.receive(messages_max, bytes_max).into()));
             }
             Request::Pop { topic, messages_max, bytes_max, request_id, .. } => {
                 if let Some(popped) = request_id.and_then(|id| self.pops.get(&id)) {
-                    return Ok(Answer::Deliveries(popped.clone()));
+                    return Ok(Answer::Deliveries(popped.clone().into()));
                 }
                 let popped = self.topic(&topic)?.pop(messages_max, bytes_max);
                 if let Some(id) = request_id.filter(|_| !popped.is_empty()) {
                     self.pops.insert(id, popped.clone());
                 }
-                return Ok(Answer::Deliveries(popped));
+                return Ok(Answer::Deliveries(popped.into()));
             }
             Request::Ack { topic, leases, .. } => Response::Leases(self.topic(&topic)?.ack(&leases)),
             Request::Nack { topic, leases, reason, .. } => {
@@ -239,7 +239,7 @@ impl State {
             Request::Release { topic, leases, .. } => Response::Leases(self.topic(&topic)?.release(&leases)),
             Request::Peek { topic, state, from_offset, messages_max, bytes_max, .. } => {
                 let seen = self.topic(&topic)?.peek(state, from_offset, messages_max, bytes_max);
-                return Ok(Answer::Deliveries(seen));
+                return Ok(Answer::Deliveries(seen.into()));
             }
             Request::RedriveDead { topic, offsets, .. } => {
                 Response::Count(self.topic(&topic)?.redrive(&offsets))

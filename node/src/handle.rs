@@ -4,6 +4,7 @@
 //! [`crate::limits`] can check, call, and encode; whether this node leads, forwards or refuses is decided behind it.
 
 use crate::api::{Delivery, Failure, MemberInfo, Request, Response};
+use crate::budget::Account;
 use crate::service::Driven;
 use futures_util::future::BoxFuture;
 use std::future::Future;
@@ -75,7 +76,45 @@ pub enum Answer {
     /// Everything but messages. Never [`Response::Messages`], whose bodies are read before an edge sees them.
     Response(Response),
     /// The messages of a receive, pop or peek.
-    Deliveries(Vec<Delivery>),
+    Deliveries(Deliveries),
+}
+
+/// Messages, with what is held of the budget for them until they are sent.
+#[derive(Clone, Debug, Default)]
+pub struct Deliveries {
+    /// The messages.
+    pub messages: Vec<Delivery>,
+    /// What is held; `None` where nobody counts, as in tests.
+    pub held: Option<Arc<Account>>,
+}
+
+impl From<Vec<Delivery>> for Deliveries {
+    fn from(messages: Vec<Delivery>) -> Self {
+        Self { messages, held: None }
+    }
+}
+
+impl PartialEq for Deliveries {
+    fn eq(&self, other: &Self) -> bool {
+        self.messages == other.messages
+    }
+}
+
+impl Eq for Deliveries {}
+
+/// What a message takes beside its bytes, while it waits to be sent.
+pub const DELIVERY_BYTES: usize = 512;
+
+/// Bytes that messages take while they wait to be sent.
+#[must_use]
+pub fn deliveries_bytes(messages: &[Delivery]) -> usize {
+    let headers = |delivery: &Delivery| {
+        delivery.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    };
+    messages
+        .iter()
+        .map(|delivery| DELIVERY_BYTES + delivery.body.len() + delivery.key.len() + headers(delivery))
+        .sum()
 }
 
 /// What a node believes that it is.

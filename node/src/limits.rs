@@ -49,6 +49,8 @@ const JSON_ESCAPE_BYTES: usize = 6;
 /// Greatest JSON body of a call that brings no messages, in bytes. The longest that there is, an acknowledgement of
 /// 10,000 leases, takes less than half of it.
 pub const JSON_CALL_BYTES_MAX: usize = 2 << 20;
+/// The same for a gRPC message, where it takes less.
+pub const PLAIN_BYTES_MAX: usize = 512 << 10;
 
 /// The limits and defaults that can be set, in force on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +90,18 @@ impl Limits {
         Duration::from_millis(lease_ms.unwrap_or(self.lease_ms_default).min(queue::LEASE_MS_MAX))
     }
 
+    /// Greatest message that can be published, in bytes: body, key and headers.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        self.body_bytes_max + (queue::KEY_BYTES_MAX + queue::HEADERS_BYTES_MAX) as usize
+    }
+
     /// Greatest request that is held at once, in bytes: what the budget must have room for.
     #[must_use]
     pub fn call_bytes_max(&self) -> usize {
-        self.json_batch_bytes_max().max(self.json_bytes_max())
+        let answer = RECEIVE_BYTES_MAX.max(self.message_bytes_max())
+            + queue::RECEIVE_MESSAGES_MAX * crate::handle::DELIVERY_BYTES;
+        self.json_batch_bytes_max().max(self.json_bytes_max()).max(answer)
     }
 
     /// Greatest JSON body of a publish of one message, in bytes: every byte of it may be escaped as `\u00XX`.

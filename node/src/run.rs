@@ -10,6 +10,7 @@ use crate::edge::Edge;
 use crate::forming::{Formed, Forming, LogStanding};
 use crate::handle::LocalStatus;
 use crate::metrics::Metrics;
+use crate::reading::Readers;
 use crate::replica::{Replica, Settings};
 use crate::service::NodeService;
 use crate::storage::Storage;
@@ -68,6 +69,7 @@ impl std::error::Error for Fatal {}
 /// [`Fatal`]; everything that was acknowledged is on disk all the same.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
     let core = Core::start()?;
+    let budget = Budget::new(config.client_bytes_max);
     let metrics = Arc::new(Metrics::new(&config.name));
     let own = Arc::new(Own::new(config.name.clone(), config.client_address.clone(), entropy::random()));
     let (notify, notices) = mpsc::unbounded_channel();
@@ -91,14 +93,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         orders,
         status_seen.clone(),
         leadership_seen,
+        Readers::new(budget.clone(), &config.limits),
         transport.clone(),
         Arc::clone(&own),
         Arc::clone(&metrics),
         Duration::from_millis(config.election_timeout_ms),
     );
-    let budget = Budget::new(config.client_bytes_max);
+    let edge = Edge::new(service.clone(), config.limits).with_budget(budget.clone());
     metrics.budget(&budget);
-    let edge = Edge::new(service.clone(), config.limits).with_budget(budget);
     let forming =
         Arc::new(Forming::new(Arc::clone(&own), discovery, config.members.clone(), config.bootstrap));
     let reader = Arc::new(OnceLock::new());
@@ -484,6 +486,7 @@ impl Servers {
         connections_max: usize,
         peers: PeerService<NodeService>,
     ) {
+        let (budget, limits) = (peers.edge().budget().clone(), *peers.edge().limits());
         const WINDOW_BYTES: u32 = 16 << 20;
         const FRAME_BYTES: u32 = 1 << 20;
         let (stop, stopped) = oneshot::channel::<Duration>();
@@ -509,7 +512,9 @@ impl Servers {
                 .http2_max_local_error_reset_streams(None)
                 .http2_keepalive_interval(Some(PEER_SILENCE))
                 .http2_keepalive_timeout(Some(PEER_SILENCE))
-                .layer(tower::layer::layer_fn(move |inner| ForwardedAside::new(inner, clients.clone())))
+                .layer(tower::layer::layer_fn(move |inner| {
+                    ForwardedAside::new(inner, clients.clone(), budget.clone(), limits)
+                }))
                 .add_service(PeerServer::new(peers).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX))
                 .serve_with_incoming(ReceiverStream::new(incoming));
             // The streams of peers have no end of their own: they are cut.

@@ -45,6 +45,10 @@ pub(crate) struct Sent {
     expected: AtomicU64,
     /// The maker is woken when so many are written.
     awaited: AtomicU64,
+    /// The answer has an end: until that is seen, more is to come.
+    ends: bool,
+    /// The HTTP library has all of it.
+    is_whole: AtomicBool,
     /// The end of the body waits until the rest is written.
     holds_end: AtomicBool,
     /// Nothing more will be written.
@@ -119,7 +123,9 @@ impl Sent {
     /// What is to be written and was not.
     fn unsent(&self) -> u64 {
         let due = self.handed.load(Ordering::SeqCst).max(self.expected.load(Ordering::SeqCst));
-        due.saturating_sub(self.written())
+        // What is made only as it is taken waits for the client as well.
+        let to_come = u64::from(self.ends && !self.is_whole.load(Ordering::SeqCst));
+        due.saturating_sub(self.written()) + to_come
     }
 
     /// Everything that the HTTP library has is written.
@@ -180,6 +186,8 @@ impl Outgoing {
             handed: AtomicU64::new(0),
             expected: AtomicU64::new(0),
             awaited: AtomicU64::new(u64::MAX),
+            ends: otherwise.is_some(),
+            is_whole: AtomicBool::new(false),
             holds_end: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             is_given_up: AtomicBool::new(false),
@@ -202,7 +210,8 @@ impl Drop for Last {
         if let Some(Otherwise { is_of_one, act }) = otherwise {
             let (written, handed) = (self.sent.written(), self.sent.handed.load(Ordering::SeqCst));
             let is_begun = is_of_one && written > 0 && !self.sent.is_given_up();
-            if !is_begun && (handed == 0 || written < handed) {
+            let is_whole = self.sent.is_whole.load(Ordering::SeqCst);
+            if !is_begun && (handed == 0 || !is_whole || written < handed) {
                 act();
             }
         }
@@ -247,6 +256,11 @@ impl Body for Counted {
                 None => None,
             };
             let outgoing = self.outgoing.clone();
+            if let Some(outgoing) = &outgoing
+                && (self.body.is_end_stream() || !frame.as_ref().is_some_and(Frame::is_data))
+            {
+                outgoing.0.sent.is_whole.store(true, Ordering::SeqCst);
+            }
             let frame = frame.map(|frame| {
                 frame.map_data(|bytes| {
                     if let Some(outgoing) = &outgoing {
@@ -351,5 +365,55 @@ impl Watched {
             timer.as_mut().reset(Instant::now() + sent.patience());
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, StreamBody};
+
+    /// An answer of three pieces that are made one after the other, of which so many are taken before the connection
+    /// breaks. True if what it holds goes back.
+    async fn goes_back(taken: usize) -> bool {
+        let goes_back = Arc::new(AtomicBool::new(false));
+        let act = Arc::clone(&goes_back);
+        let outgoing = Outgoing::or_else(PATIENCE_MAX, 2, move || act.store(true, Ordering::SeqCst));
+        let pieces = [b"one", b"two", b"six"]
+            .map(|piece| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(piece))));
+        let body = axum::body::Body::new(StreamBody::new(tokio_stream::iter(pieces)));
+        let mut response = Response::new(body);
+        response.extensions_mut().insert(outgoing);
+        let mut body = counted(response).into_body();
+        for _ in 0..taken {
+            if let Some(frame) = body.frame().await {
+                let Ok(mut chunk) = frame.expect("it is there").into_data() else { panic!("no trailers") };
+                chunk.advance(3);
+            }
+        }
+        drop(body);
+        goes_back.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn rule_7_4_an_answer_that_is_made_while_it_is_sent_went_through_only_when_all_of_it_was_made() {
+        for (taken, goes) in [(0, true), (1, true), (2, true), (4, false)] {
+            assert_eq!(goes_back(taken).await, goes, "{taken} of three pieces and an end");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_made_only_as_it_is_taken_is_given_up_when_nothing_is_taken() {
+        let outgoing = Outgoing::or_else(PATIENCE_MAX, 2, || {});
+        let sent = Arc::clone(&outgoing.0.sent);
+        let mut response = Response::new(axum::body::Body::empty());
+        response.extensions_mut().insert(outgoing);
+        // The client's window is shut from the beginning: the library asks for nothing.
+        let stalls = carry(async {
+            let _unasked = counted(response);
+            std::future::pending::<()>().await;
+        });
+        tokio::time::timeout(4 * PATIENCE_MAX, stalls).await.expect("it is given up");
+        assert!(sent.is_given_up());
     }
 }

@@ -4,12 +4,16 @@ mod passing;
 
 use crate::api::{Failure, MessageRef, Outcome, Reason, Request, Response};
 use crate::bodies::{Bodies, Located, Lost, Readings};
+use crate::budget::{Held, Share};
 use crate::discovery::describe;
 use crate::driver::{Leadership, NewCall, Order, Replied};
 use crate::entropy;
-use crate::grpc::forward;
+use crate::grpc::guard::{Charged, Patience, ReplyTicket, SETTLING_KEY};
+use crate::grpc::{errors, forward};
 use crate::handle::{Answer, Begun, LocalStatus, Service};
+use crate::limits::message_bytes;
 use crate::metrics::{Method, Metrics};
+use crate::reading::{Readers, Wanted};
 use crate::replica::CallId;
 use crate::transport::{Own, PEER_MESSAGE_BYTES_MAX, Transport};
 use passing::Passed;
@@ -25,6 +29,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
 /// Pause before a call tries again to reach a leader to which there is no connection although its streams are open.
@@ -63,6 +68,7 @@ struct Inner {
     status: watch::Receiver<Arc<LocalStatus>>,
     leadership: watch::Receiver<Leadership>,
     bodies: OnceLock<Arc<Bodies>>,
+    readers: Readers,
     transport: Transport,
     own: Arc<Own>,
     metrics: Arc<Metrics>,
@@ -77,7 +83,7 @@ struct Inner {
 }
 
 /// A connection for calls that are passed on, once it is made.
-type Way = Arc<OnceCell<PeerClient<Channel>>>;
+type Way = Arc<OnceCell<PeerClient<Charged<Channel>>>>;
 
 /// What became of a call that was to be passed on.
 enum Forwarded {
@@ -143,10 +149,12 @@ impl Drop for Leased<'_> {
 }
 
 impl NodeService {
+    #[expect(clippy::too_many_arguments, reason = "it is made once, of everything that it stands between")]
     pub(crate) fn new(
         orders: mpsc::Sender<Order>,
         status: watch::Receiver<Arc<LocalStatus>>,
         leadership: watch::Receiver<Leadership>,
+        readers: Readers,
         transport: Transport,
         own: Arc<Own>,
         metrics: Arc<Metrics>,
@@ -158,6 +166,7 @@ impl NodeService {
                 status,
                 leadership,
                 bodies: OnceLock::new(),
+                readers,
                 transport,
                 own,
                 metrics,
@@ -199,14 +208,12 @@ impl NodeService {
 
     /// Asks this node's own driver.
     async fn ask_driver(&self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
-        let bytes_max = match request {
-            Request::Peek { bytes_max, .. } => *bytes_max,
-            _ => usize::MAX,
-        };
+        let wanted = self.inner.readers.admit(Share::Replies, request)?;
         for _ in 0..UNREADABLE_ROUNDS_MAX {
             match self.ask_once(request.clone(), deadline).await? {
                 Replied::Messages(located) => {
-                    if let Some(answer) = self.read(request, located, bytes_max).await {
+                    let wanted = wanted.as_ref().expect("only calls for messages are answered with messages");
+                    if let Some(answer) = self.read(request, wanted, located, deadline).await {
                         return answer;
                     }
                 }
@@ -270,45 +277,43 @@ impl NodeService {
     async fn read(
         &self,
         request: &Request,
+        wanted: &Wanted,
         located: Located,
-        bytes_max: usize,
+        deadline: Instant,
     ) -> Option<Result<Answer, Failure>> {
         let bodies = self.inner.bodies.get().expect("a driver that answers has its bodies");
-        let readings = match bodies.read(&located, bytes_max, false) {
-            Some(readings) => readings,
+        let readers = &self.inner.readers;
+        let read = match readers.read_now(bodies, wanted, &located) {
+            Some(read) => read,
             None => {
                 let leases = matches!(request, Request::Receive { .. });
                 let messages = if leases { located.clone().into_messages() } else { Vec::new() };
                 let mut leased = Leased { orders: &self.inner.orders, messages };
-                let bodies = Arc::clone(bodies);
-                let reading = tokio::task::spawn_blocking(move || {
-                    bodies.read(&located, bytes_max, true).expect("it may block")
-                });
-                match reading.await {
-                    Ok(readings) => {
+                // If that fails, or nobody waits for it any more, what was leased goes back.
+                match readers.read(bodies, wanted, located, deadline).await {
+                    Ok(read) => {
                         leased.messages.clear();
-                        readings
+                        read
                     }
-                    Err(_) => {
-                        let text = "the node stopped while reading";
-                        return Some(Err(Failure::unknown(Reason::ShuttingDown, text)));
-                    }
+                    Err(failure) => return Some(Err(failure)),
                 }
             }
         };
-        let Readings { deliveries, lost } = readings;
+        let (Readings { deliveries, lost }, held) = read;
+        let deliveries = readers.held_by(deliveries, held);
         if lost.is_empty() {
             return Some(Ok(Answer::Deliveries(deliveries)));
         }
         let text = self.tell_unreadable(request, lost);
+        let is_empty = deliveries.messages.is_empty();
         match request {
-            Request::Receive { .. } if deliveries.is_empty() => None,
+            Request::Receive { .. } if is_empty => None,
             // Its repeat may find a leader that reads all of it; one that fails again is given what there is.
             Request::Pop { request_id: Some(request_id), .. } if self.is_first_failure(*request_id) => {
                 Some(Err(unreadable(Outcome::Unknown, &text)))
             }
-            Request::Pop { .. } if deliveries.is_empty() => Some(Err(unreadable(Outcome::Unknown, &text))),
-            _ if deliveries.is_empty() => Some(Err(unreadable(Outcome::NotDone, &text))),
+            Request::Pop { .. } if is_empty => Some(Err(unreadable(Outcome::Unknown, &text))),
+            _ if is_empty => Some(Err(unreadable(Outcome::NotDone, &text))),
             _ => Some(Ok(Answer::Deliveries(deliveries))),
         }
     }
@@ -347,6 +352,10 @@ impl NodeService {
         if !self.inner.transport.is_connected(leader) {
             return Forwarded::NoWay { is_cut_off: true };
         }
+        let (_held, ticket) = match self.hold_forwarded(request, deadline) {
+            Ok(held) => held,
+            Err(failure) => return Forwarded::Ended(Err(failure)),
+        };
         let left = deadline.saturating_duration_since(Instant::now());
         // A leader that cannot be connected to may be replaced before the deadline: it has only a part of it.
         let connecting = tokio::time::timeout(left.min(CONNECT_MAX), self.way(leader));
@@ -363,6 +372,11 @@ impl NodeService {
             call_id: self.inner.next_call.fetch_add(1, Ordering::Relaxed),
             call: Some(forward::write_call(request.clone())),
         };
+        let mut call = tonic::Request::new(call);
+        call.extensions_mut().insert(ticket.clone());
+        if is_settling(request) {
+            call.metadata_mut().insert(SETTLING_KEY, MetadataValue::from_static("1"));
+        }
         let expected = forward::Expected::of(request);
         self.inner.metrics.call_forwarded();
         let replaced = replaced(self.inner.leadership.clone(), leader);
@@ -370,7 +384,19 @@ impl NodeService {
         let failure = tokio::select! {
             biased;
             reply = tokio::time::timeout(left, passed) => match reply {
-                Ok(Ok(reply)) => return Forwarded::Ended(expected.read_reply(reply.into_inner().reply)),
+                Ok(Ok(reply)) => {
+                    let answer = expected.read_reply(reply.into_inner().reply);
+                    return Forwarded::Ended(answer.map(|answer| ticket.held_by(answer)));
+                }
+                // The leader has no room for the call, or this node none for its answer.
+                Ok(Err(status)) if let Some(detail) = raftqueue_proto::status::detail(&status) => {
+                    let failure = errors::failure(&detail, status.message().to_owned());
+                    if failure.outcome == Outcome::NotDone && ticket.is_refused() && !is_read(request) {
+                        self.broken(request, Reason::Overloaded, failure.text)
+                    } else {
+                        failure
+                    }
+                }
                 Ok(Err(status)) => {
                     self.forget(leader, &way);
                     let text = format!("the connection to the leader broke: {}", describe(&status));
@@ -389,6 +415,20 @@ impl NodeService {
         Forwarded::Ended(Err(failure))
     }
 
+    /// Room for a call that is passed on, and for its answer when that comes.
+    fn hold_forwarded(&self, request: &Request, deadline: Instant) -> Result<(Held, ReplyTicket), Failure> {
+        let readers = &self.inner.readers;
+        let wanted = readers.admit(Share::Forwarded, request)?;
+        let share = if is_settling(request) { Share::Settling } else { Share::Forwarded };
+        let held = readers.budget().charge(share, request_bytes(request))?;
+        let patience = match wanted {
+            Some(wanted) if wanted.is_peek() => Patience::None,
+            Some(wanted) if wanted.is_pop() => Patience::ThenForce,
+            _ => Patience::Until(deadline),
+        };
+        Ok((held, ReplyTicket::new(readers.budget(), patience)))
+    }
+
     /// A call that only looks has no outcome to be unsure of.
     fn broken(&self, request: &Request, reason: Reason, text: String) -> Failure {
         let outcome = if is_read(request) { Outcome::NotDone } else { Outcome::Unknown };
@@ -396,12 +436,12 @@ impl NodeService {
     }
 
     /// A connection to a peer, made now if there is none; `None` if that fails.
-    async fn way(&self, peer: NodeId) -> Option<(Way, PeerClient<Channel>)> {
+    async fn way(&self, peer: NodeId) -> Option<(Way, PeerClient<Charged<Channel>>)> {
         let way = Arc::clone(self.channels().entry(peer).or_default());
         let dial = async || {
             let address = self.inner.transport.peer(peer).ok_or(())?.peer_address;
-            let channel = self.inner.transport.dial(&address).await.map_err(drop)?;
-            let client = PeerClient::new(channel)
+            let channel = self.inner.transport.dial_for_calls(&address).await.map_err(drop)?;
+            let client = PeerClient::new(Charged(channel))
                 .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(usize::MAX);
             Ok::<_, ()>(client)
@@ -557,6 +597,30 @@ async fn replaced(mut leadership: watch::Receiver<Leadership>, leader: NodeId) {
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(LAST_ANSWERS).await;
+}
+
+/// True if the call settles leases.
+fn is_settling(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Ack { .. } | Request::Nack { .. } | Request::Extend { .. } | Request::Release { .. }
+    )
+}
+
+/// About how many bytes a call takes when it is passed on.
+fn request_bytes(request: &Request) -> usize {
+    const CALL_BYTES: usize = 1 << 10;
+    const LEASE_BYTES: usize = 40;
+    CALL_BYTES
+        + match request {
+            Request::Publish { messages, .. } => messages.iter().map(message_bytes).sum(),
+            Request::Ack { leases, .. }
+            | Request::Nack { leases, .. }
+            | Request::Extend { leases, .. }
+            | Request::Release { leases, .. } => leases.len() * LEASE_BYTES,
+            Request::RedriveDead { offsets, .. } | Request::PurgeDead { offsets, .. } => offsets.len() * 10,
+            _ => 0,
+        }
 }
 
 fn is_read(request: &Request) -> bool {

@@ -1,6 +1,7 @@
 //! A node in memory behind a real socket.
 
 use super::FakeNode;
+use crate::budget::Budget;
 use crate::connections::Acceptor;
 use crate::edge::Edge;
 use crate::http::{router, server};
@@ -40,7 +41,7 @@ impl Served {
     ///
     /// There is no free port.
     pub async fn start_within(node: FakeNode, limits: Limits) -> Self {
-        Self::serve(node, SocketAddr::from(([127, 0, 0, 1], 0)), limits).await
+        Self::serve(node, SocketAddr::from(([127, 0, 0, 1], 0)), limits, Budget::default()).await
     }
 
     /// The same at an address, such as that of a node which was stopped.
@@ -49,14 +50,23 @@ impl Served {
     ///
     /// The address is taken.
     pub async fn start_at(node: FakeNode, address: SocketAddr) -> Self {
-        Self::serve(node, address, Limits::default()).await
+        Self::serve(node, address, Limits::default(), Budget::default()).await
     }
 
-    async fn serve(node: FakeNode, address: SocketAddr, limits: Limits) -> Self {
+    /// The same with this budget for what is held for clients.
+    ///
+    /// # Panics
+    ///
+    /// The address is taken.
+    pub async fn start_with(node: FakeNode, address: SocketAddr, budget: Budget) -> Self {
+        Self::serve(node, address, Limits::default(), budget).await
+    }
+
+    async fn serve(node: FakeNode, address: SocketAddr, limits: Limits, budget: Budget) -> Self {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let acceptor = Acceptor::new(listener, CONNECTIONS_MAX, server::HEAD_TIMEOUT);
-        let router = router(&Edge::new(node.clone(), limits));
+        let router = router(&Edge::new(node.clone(), limits).with_budget(budget));
         let (shutdown, asked) = oneshot::channel();
         let asked = async move {
             // Asked, or dropped without asking: both mean the end.

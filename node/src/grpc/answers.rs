@@ -46,11 +46,11 @@ write_response!(v1::ListTopicsResponse, Answer::Response(Response::Topics { topi
 write_response!(v1::DescribeTopicResponse, Answer::Response(Response::Topic(topic)) =>
     Self { topic: Some(write_topic(topic)) });
 write_response!(v1::ReceiveResponse, Answer::Deliveries(deliveries) =>
-    Self { deliveries: deliveries.into_iter().map(write_delivery).collect() });
+    Self { deliveries: deliveries.messages.into_iter().map(write_delivery).collect() });
 write_response!(v1::PopResponse, Answer::Deliveries(deliveries) =>
-    Self { deliveries: deliveries.into_iter().map(write_delivery).collect() });
+    Self { deliveries: deliveries.messages.into_iter().map(write_delivery).collect() });
 write_response!(v1::PeekResponse, Answer::Deliveries(deliveries) =>
-    Self { deliveries: deliveries.into_iter().map(write_delivery).collect() });
+    Self { deliveries: deliveries.messages.into_iter().map(write_delivery).collect() });
 write_response!(v1::AckResponse, Answer::Response(Response::Leases(results)) => Self { results: write_results(&results) });
 write_response!(v1::NackResponse, Answer::Response(Response::Leases(results)) => Self { results: write_results(&results) });
 write_response!(v1::ExtendResponse, Answer::Response(Response::Leases(results)) => Self { results: write_results(&results) });

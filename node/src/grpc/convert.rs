@@ -266,7 +266,7 @@ pub(super) fn write_headers(headers: Vec<(String, Bytes)>) -> Vec<v1::Header> {
     headers.into_iter().map(|(name, value)| v1::Header { name, value }).collect()
 }
 
-pub(super) fn write_delivery(delivery: Delivery) -> v1::Delivery {
+pub(crate) fn write_delivery(delivery: Delivery) -> v1::Delivery {
     let MessageRef { id, token, attempts, deadline_ms, reason } = delivery.message;
     let lease = if token == 0 { Bytes::new() } else { ids::encode_lease(LeaseId { message: id, token }) };
     v1::Delivery {

@@ -311,7 +311,7 @@ fn read_answer(reply: Reply) -> Option<Answer> {
             let whole = reply.deliveries.into_iter().filter(is_whole);
             let deliveries = whole.map(read_delivery).collect::<Option<Vec<_>>>()?;
             let is_any_whole = is_none_sent || !deliveries.is_empty();
-            return is_any_whole.then_some(Answer::Deliveries(deliveries));
+            return is_any_whole.then(|| Answer::Deliveries(deliveries.into()));
         }
         Reply::Leases(reply) => {
             Response::Leases(reply.results.into_iter().map(read_lease_result).collect::<Option<_>>()?)

@@ -9,10 +9,12 @@ pub(crate) mod answers;
 pub(crate) mod convert;
 pub mod errors;
 pub mod forward;
+pub(crate) mod guard;
 mod health;
 pub mod ids;
 mod queue;
 pub(crate) mod refusals;
+pub(crate) mod sending;
 mod streams;
 
 use crate::api::Request;
@@ -20,9 +22,11 @@ use crate::edge::Edge;
 use crate::handle::Service;
 use crate::limits::{deadline, less_margin};
 use axum::Router;
+use guard::Ticket;
 use raftqueue_proto::CLIENT_DESCRIPTORS;
 use raftqueue_proto::v1::admin_server::AdminServer;
 use raftqueue_proto::v1::queue_server::QueueServer;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -37,6 +41,7 @@ pub(crate) const CONSUME_PATH: &str = "/raftqueue.v1.Queue/Consume";
 /// The routes of all gRPC services, to be merged into the router of the client port.
 pub fn router<S: Service>(edge: &Edge<S>) -> Router {
     let bytes_max = edge.limits().frame_bytes_max();
+    let (budget, limits) = (edge.budget().clone(), *edge.limits());
     let queue = QueueServer::new(queue::Queue(edge.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
@@ -51,6 +56,7 @@ pub fn router<S: Service>(edge: &Edge<S>) -> Router {
         .add_service(reflection().build_v1alpha().expect(COMPILED))
         .into_axum_router()
         .layer(axum::middleware::map_response(refusals::explain))
+        .layer(tower::layer::layer_fn(move |inner| guard::Guard::new(inner, budget.clone(), limits)))
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -67,6 +73,7 @@ where
     R: answers::Write,
 {
     let asked = grpc_timeout(call.metadata());
+    let ticket = call.extensions().get::<Arc<Ticket>>().cloned();
     let mut leasing = None;
     let result = match call.into_inner().read() {
         Ok(request) => {
@@ -82,6 +89,7 @@ where
     match result {
         Ok(answer) => {
             let outgoing = edge.outgoing(leasing, &answer);
+            let answer = sending::send(ticket.as_ref(), answer, sending::Form::Response);
             let mut response = Response::new(answers::write(answer));
             if let Some(outgoing) = outgoing {
                 response.extensions_mut().insert(outgoing);

@@ -53,7 +53,8 @@ impl<S: Service> queue_server::Queue for Queue<S> {
         &self,
         call: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let answers = streams::Publishing::new(self.0.clone(), call.into_inner());
+        let ticket = call.extensions().get().cloned();
+        let answers = streams::Publishing::new(self.0.clone(), call.into_inner(), ticket);
         Ok(hinted(&self.0, Response::new(Explained(answers))))
     }
 

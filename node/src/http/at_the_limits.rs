@@ -54,7 +54,22 @@ async fn post(served: &Served, path: &str, body: &str) -> (u16, Value) {
     stream.read_to_string(&mut answer).await.expect("answered");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a code");
-    (code, serde_json::from_str(body).expect("it is JSON"))
+    let body = if head.contains("transfer-encoding: chunked") { joined(body) } else { body.to_owned() };
+    (code, serde_json::from_str(&body).expect("it is JSON"))
+}
+
+/// A body that comes in chunks, each behind its length.
+fn joined(mut chunks: &str) -> String {
+    let mut body = String::new();
+    loop {
+        let (length, rest) = chunks.split_once("\r\n").expect("a length");
+        let length = usize::from_str_radix(length, 16).expect("a number");
+        if length == 0 {
+            return body;
+        }
+        body.push_str(&rest[..length]);
+        chunks = &rest[length + 2..];
+    }
 }
 
 fn check(deliveries: &[v1::Delivery]) {

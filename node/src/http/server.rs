@@ -1,7 +1,8 @@
 //! Accepting connections on the client port.
 //!
 //! HTTP/1.1 and HTTP/2 (with prior knowledge, as gRPC has it) on one port. Windows are large enough that a stream of
-//! message bodies is never held up by flow control, and frames large enough that they are handed on in few pieces.
+//! message bodies is not held up by flow control within a data centre, and no larger, since what fills them is in memory;
+//! frames are large enough that they are handed on in few pieces.
 
 use crate::connections::Acceptor;
 use crate::{heard, sent};
@@ -16,8 +17,15 @@ use std::pin::pin;
 use std::time::Duration;
 use tower::ServiceBuilder;
 
-/// HTTP/2 flow control window of a stream and of a connection, in bytes.
-const WINDOW_BYTES: u32 = 8 << 20;
+/// HTTP/2 flow control window of a stream, in bytes: what a client may send on it that nobody reads, as while it waits for
+/// room in the budget.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+/// The same of a whole connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// What is read ahead on an HTTP/1.1 connection, in bytes.
+const HTTP1_BUFFER_BYTES: usize = 128 << 10;
+/// What of an answer is handed to an HTTP/2 connection before it is written, in bytes.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
 /// Greatest HTTP/2 frame, in bytes.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// Most calls at once on one HTTP/2 connection; more wait at the client.
@@ -87,12 +95,17 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
 
 fn builder() -> Builder<Streams> {
     let mut builder = Builder::new(Streams);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)

@@ -31,8 +31,8 @@ pub(super) mod reply;
 use crate::api::{Failure, NewMessage, Reason, Request, Response, TopicOptions};
 use crate::budget::{Account, Share};
 use crate::edge::Edge;
-use crate::handle::{Answer, Service};
-use crate::limits::{self, LIST_TOPICS_MAX, RECEIVE_BYTES_MAX, invalid};
+use crate::handle::{Answer, Deliveries, Service};
+use crate::limits::{self, JSON_CALL_BYTES_MAX, LIST_TOPICS_MAX, RECEIVE_BYTES_MAX, invalid};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -106,18 +106,19 @@ impl<S: Service> Call<S> {
 
     /// The body as JSON of the wanted shape, and what is held for it until the call is answered; fields that are not known
     /// are passed over.
-    async fn read<T: DeserializeOwned>(
+    async fn read<T: DeserializeOwned + Send + 'static>(
         &self,
         headers: &HeaderMap,
         body: Body,
+        bytes_max: usize,
     ) -> Result<(T, Account), Failure> {
-        let bytes_max = self.edge.limits().json_bytes_max();
         let reading = Reading::new(headers, self.edge.budget(), Share::Arriving, bytes_max);
         let reading = tokio::time::timeout(self.left(), reading.read(body));
         let (bytes, held) = reading.await.unwrap_or_else(|_| {
             Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
         })?;
-        Ok((body::parse(&bytes)?, held))
+        let read = self.edge.decode(bytes.len(), move || body::parse(&bytes)).await?;
+        Ok((read, held))
     }
 }
 
@@ -133,7 +134,8 @@ async fn topic<S: Service>(
         Method::GET => list_topics(edge, &headers).await,
         _ => return not_found(),
     };
-    result.unwrap_or_else(|failure| failure_reply(&failure)).of_node(&hint.local_status())
+    let reply = result.unwrap_or_else(|failure| failure_reply(&failure));
+    reply.of_node(&hint.local_status()).counted(hint.budget())
 }
 
 async fn message<S: Service>(
@@ -175,7 +177,7 @@ async fn status<S: Service>(State(edge): State<Edge<S>>, method: Method) -> Repl
 
 async fn create_topic<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body) -> Result<Reply, Failure> {
     let call = Call::begin(edge, headers)?;
-    let (TopicBody { topic }, _held) = call.read(headers, body).await?;
+    let (TopicBody { topic }, _held) = call.read(headers, body, JSON_CALL_BYTES_MAX).await?;
     let request_id = call.request_id;
     call.call(Request::CreateTopic { topic, options: TopicOptions::default(), request_id }).await?;
     Ok(Reply::success(StatusCode::CREATED))
@@ -203,7 +205,8 @@ async fn list_topics<S: Service>(edge: Edge<S>, headers: &HeaderMap) -> Result<R
 
 async fn publish<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body) -> Result<Reply, Failure> {
     let call = Call::begin(edge, headers)?;
-    let (MessageBody { topic, message }, _held) = call.read(headers, body).await?;
+    let bytes_max = call.edge.limits().json_bytes_max();
+    let (MessageBody { topic, message }, _held) = call.read(headers, body, bytes_max).await?;
     let body_crc = crc32c::crc32c(message.as_bytes());
     let message = NewMessage { body: message.into(), body_crc, ..NewMessage::default() };
     call.call(Request::Publish { topic, session: None, messages: vec![message] }).await?;
@@ -222,8 +225,8 @@ async fn pop<S: Service>(edge: Edge<S>, headers: &HeaderMap, topic: String) -> R
         request_id,
     };
     match call.call(request).await? {
-        Answer::Deliveries(deliveries) => match deliveries.first() {
-            Some(delivery) => Ok(Reply::message(&delivery.body)),
+        Answer::Deliveries(Deliveries { messages, held }) => match messages.into_iter().next() {
+            Some(delivery) => Ok(Reply::message(delivery.body, held)),
             None => Ok(not_found()),
         },
         other => panic!("the replica answered a pop with {other:?}"),

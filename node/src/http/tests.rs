@@ -155,9 +155,9 @@ async fn what_is_malformed_is_refused_and_never_reaches_the_node() {
     let nested =
         |open: &str, count: usize, close: &str| format!("{}{}", open.repeat(count), close.repeat(count));
     for deep in [
-        nested("[", 1 << 20, ""),
+        nested("[", 1 << 19, ""),
         nested("[", 65, "]"),
-        nested("[", 1 << 19, "]"),
+        nested("[", 1 << 18, "]"),
         nested("{\"a\":", 100_000, ""),
         nested("{\"a\":[", 100_000, "]}"),
     ] {
@@ -454,4 +454,43 @@ async fn rule_10_2_a_body_for_which_there_is_no_room_is_refused_and_small_ones_a
     drop(full);
     assert_eq!(put("/message", message(100_000)).await.status(), 201);
     assert_eq!(budget.used(), 0, "everything is given back");
+}
+
+#[tokio::test]
+async fn rule_10_2_json_holds_what_it_becomes_when_it_is_decoded() {
+    use crate::budget::{Budget, Share};
+    use crate::{edge::Edge, limits::Limits};
+    use tower::ServiceExt;
+    let budget = Budget::new(64 << 20);
+    let node = FakeNode::default();
+    let router = super::router(&Edge::new(node.clone(), Limits::default()).with_budget(budget.clone()));
+    let post = async |path: &str, body: &str| {
+        let request =
+            http::Request::post(path).body(axum::body::Body::from(body.to_owned())).expect("a request");
+        router.clone().oneshot(request).await.expect("it cannot fail").status()
+    };
+    assert_eq!(post("/v1/topics", r#"{"topic": "t"}"#).await, 200);
+    // Half a megabyte of text, six of memory.
+    let header = r#"{"name":"n"},"#.repeat(63) + r#"{"name":"n"}"#;
+    let message = format!(r#"{{"body":"","headers":[{header}]}},"#);
+    let batch = format!(r#"{{"messages":[{}{{"body":""}}]}}"#, message.repeat(600));
+    let publish = "/v1/topics/t/publish";
+    let _replies = budget.charge(Share::Replies, 40 << 20).expect("there is room");
+    let forwarded = budget.charge(Share::Forwarded, 12 << 20).expect("there is room");
+    assert!(batch.len() < 1 << 20, "there is room for {} bytes", batch.len());
+    assert_eq!(post(publish, &batch).await, 429);
+    drop(forwarded);
+    assert_eq!(post(publish, &batch).await, 200);
+    assert_eq!(budget.used(), 40 << 20, "everything is given back");
+    assert_eq!(node.calls().len(), 2, "only what was within the limits became a call");
+}
+
+#[test]
+fn rule_10_2_of_a_list_that_is_too_long_no_more_is_kept_than_tells_so() {
+    let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+    for (count, kept) in [(1, 1), (10, 10), (11, 11), (1_000, 11)] {
+        let list: super::v1::AtMost<10, u8> = serde_json::from_str(&list(count)).expect("a list");
+        assert_eq!(list.len(), kept);
+    }
+    serde_json::from_str::<super::v1::AtMost<10, u8>>("[0,").expect_err("no list");
 }

@@ -5,6 +5,7 @@
 //! way: both then end the connection, and with it the calls of patient clients. So a call is never reset: the leader is
 //! told in words ([`pb::GiveUpRequest`]), and its answer is waited for and thrown away.
 
+use crate::grpc::guard::Charged;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::forward_reply::Reply;
 use raftqueue_proto::peer::v1::forward_request::Call;
@@ -16,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 /// How long past its deadline the answer to a call that was given up is waited for. A leader that works answers by then.
 const LINGER: Duration = Duration::from_secs(5);
@@ -31,7 +32,7 @@ pub(super) struct Passed {
 
 struct Open {
     answer: Answer,
-    client: PeerClient<Channel>,
+    client: PeerClient<Charged<Channel>>,
     /// The call without its content: whose it is, and of which number.
     frame: pb::ForwardRequest,
     /// What gives back messages that come for nobody; its leases are still to be named.
@@ -41,9 +42,22 @@ struct Open {
 
 impl Passed {
     /// Sends the call once it is polled. It is answered by `deadline` if the leader works.
-    pub(super) fn new(client: PeerClient<Channel>, call: pb::ForwardRequest, deadline: Instant) -> Self {
-        let frame = pb::ForwardRequest { call: None, cluster_id: call.cluster_id.clone(), ..call };
-        let release = match &call.call {
+    pub(super) fn new(
+        client: PeerClient<Charged<Channel>>,
+        call: Request<pb::ForwardRequest>,
+        deadline: Instant,
+    ) -> Self {
+        let content = call.get_ref();
+        let frame = pb::ForwardRequest {
+            cluster_id: content.cluster_id.clone(),
+            generation: content.generation,
+            from: content.from,
+            to: content.to,
+            deadline_ms: content.deadline_ms,
+            call_id: content.call_id,
+            call: None,
+        };
+        let release = match &content.call {
             Some(Call::Receive(receive)) => Some(v1::ReleaseRequest {
                 topic: receive.topic.clone(),
                 subscription: receive.subscription.clone(),

@@ -3,6 +3,9 @@
 //! The peers' port is served by the thread of the driver. What comes there as a forwarded call is a client's bytes: it is
 //! decoded, answered and encoded on the threads that serve clients, and the driver's thread only moves the frames.
 
+use crate::budget::Budget;
+use crate::grpc::guard::Guard;
+use crate::limits::Limits;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use std::future::Future;
@@ -16,17 +19,18 @@ use tower::Service;
 /// Where forwarded calls come to.
 const FORWARD_PATH: &str = "/raftqueue.peer.v1.Peer/Forward";
 
-/// The peers' service, with forwarded calls on other threads.
+/// The peers' service, with forwarded calls on other threads, and within the budget of what is held for clients.
 #[derive(Clone, Debug)]
 pub struct ForwardedAside<S> {
     inner: S,
+    forwarded: Guard<S>,
     clients: Handle,
 }
 
-impl<S> ForwardedAside<S> {
+impl<S: Clone> ForwardedAside<S> {
     /// Answers forwarded calls on the threads of `clients`, everything else where it is called.
-    pub fn new(inner: S, clients: Handle) -> Self {
-        Self { inner, clients }
+    pub fn new(inner: S, clients: Handle, budget: Budget, limits: Limits) -> Self {
+        Self { forwarded: Guard::new(inner.clone(), budget, limits), inner, clients }
     }
 }
 
@@ -41,12 +45,13 @@ where
     type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+        ready!(self.inner.poll_ready(context))?;
+        self.forwarded.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if request.uri().path() == FORWARD_PATH {
-            Box::pin(Aside(self.clients.spawn(self.inner.call(request))))
+            Box::pin(Aside(self.clients.spawn(self.forwarded.call(request))))
         } else {
             Box::pin(self.inner.call(request))
         }
@@ -94,7 +99,8 @@ mod tests {
             let response = Response::builder().header("thread", name()).body(Body::empty());
             Ok::<_, Infallible>(response.expect("a response"))
         });
-        let mut service = ForwardedAside::new(whose, clients.handle().clone());
+        let mut service =
+            ForwardedAside::new(whose, clients.handle().clone(), Budget::default(), Limits::default());
         for (path, thread) in [(FORWARD_PATH, "clients"), ("/raftqueue.peer.v1.Peer/Control", &name())] {
             let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
             let response = service.call(request).await.expect("infallible");

@@ -8,6 +8,8 @@ use crate::api::{Failure, Reason};
 use crate::edge::Edge;
 use crate::forming::Forming;
 use crate::grpc::forward;
+use crate::grpc::guard::Ticket;
+use crate::grpc::sending::{self, Form};
 use crate::handle::Service;
 use crate::wire;
 use raftqueue_proto::peer::v1 as pb;
@@ -43,6 +45,11 @@ impl<S: Service> PeerService<S> {
         reader: Arc<OnceLock<Reader>>,
     ) -> Self {
         Self { shared: Arc::clone(&transport.shared), edge, forming, reader, open_calls: Arc::default() }
+    }
+
+    /// Where forwarded calls go.
+    pub(crate) fn edge(&self) -> &Edge<S> {
+        &self.edge
     }
 
     fn listen(&self, frames: Streaming<pb::PeerFrame>, kind: StreamKind) -> Response<Answers> {
@@ -84,6 +91,7 @@ impl<S: Service> Peer for PeerService<S> {
     }
 
     async fn forward(&self, call: Request<pb::ForwardRequest>) -> Result<Response<pb::ForwardReply>, Status> {
+        let ticket = call.extensions().get::<Arc<Ticket>>().cloned();
         let call = call.into_inner();
         self.check_cluster(&call.cluster_id)?;
         let mut open = (call.call_id != 0).then(|| self.open_calls.begin((call.from, call.call_id)));
@@ -104,6 +112,7 @@ impl<S: Service> Peer for PeerService<S> {
             },
             Err(failure) => Err(failure),
         };
+        let result = result.map(|answer| sending::send(ticket.as_ref(), answer, Form::ForwardReply));
         Ok(Response::new(pb::ForwardReply { reply: Some(forward::write_reply(result)) }))
     }
 

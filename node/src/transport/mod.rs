@@ -112,12 +112,12 @@ pub struct Arrivals {
 }
 
 impl Transport {
-    /// A gRPC channel to a peer, beside its streams.
+    /// A gRPC channel to a peer, beside its streams, for calls that are passed on.
     ///
     /// # Errors
     /// As [`Discovery::dial`].
-    pub(crate) async fn dial(&self, address: &str) -> Result<Channel, String> {
-        self.shared.discovery.dial(address).await
+    pub(crate) async fn dial_for_calls(&self, address: &str) -> Result<Channel, String> {
+        self.shared.discovery.dial_for_calls(address).await
     }
 
     /// Ways to nobody yet. `election_timeout` is that of the protocol.

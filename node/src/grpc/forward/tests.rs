@@ -238,7 +238,7 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
             let state = MessageState::Ready;
             let peek =
                 Request::Peek { topic, subscription, state, from_offset: 0, messages_max: 1, bytes_max: 1 };
-            (peek, Answer::Deliveries(deliveries))
+            (peek, Answer::Deliveries(deliveries.into()))
         }),
         results.prop_map(move |results| {
             let (topic, subscription) = place();
@@ -319,5 +319,5 @@ fn rule_2_9_a_body_that_was_damaged_on_the_way_is_never_delivered() {
     assert!(Expected::of(&pop).read_reply(reply(&[&damaged])).is_err());
     // And it takes no other with it.
     let answer = Expected::of(&pop).read_reply(reply(&[&whole, &damaged, &whole]));
-    assert_eq!(answer, Ok(Answer::Deliveries(vec![whole.clone(), whole])));
+    assert_eq!(answer, Ok(Answer::Deliveries(vec![whole.clone(), whole].into())));
 }

@@ -8,11 +8,13 @@
 //! leased ahead, and however the stream ends, it goes back when the stream has: nobody has seen it. What was delivered
 //! stays leased when the stream breaks, as its consumer may be at work on it.
 
+use super::super::guard::Ticket;
 use super::super::{answers, ids};
 use super::refuse;
 use crate::api::{Failure, LeaseId, LeaseResult, Reason, Request, Response};
+use crate::budget::{Account, Part, Share};
 use crate::edge::Edge;
-use crate::handle::{Answer, Service};
+use crate::handle::{Answer, DELIVERY_BYTES, Service};
 use crate::heard::Heard;
 use crate::limits::{RECEIVE_BYTES_MAX, invalid};
 use crate::sent::{self, Outgoing, Sent};
@@ -49,6 +51,8 @@ const UNSENT_BYTES_MAX: u64 = 256 << 10;
 const LARGE_BYTES: u64 = RECEIVE_BYTES as u64;
 /// So nothing is leased behind it for so long, unless the client settles it.
 const LARGE_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before messages are asked for again where there was no room for them.
+const NO_ROOM: Duration = Duration::from_millis(100);
 /// What stands before each answer on the wire.
 const ANSWER_HEAD_BYTES: u64 = 5;
 /// Settlements that may be under way; no more are read until one is done.
@@ -71,7 +75,8 @@ pub(in super::super) fn consume<S: Service>(
     let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
     let (sent, outgoing) = Outgoing::stream();
     let heard = start.extensions().get::<Heard>().cloned().unwrap_or_default();
-    let requests = start.into_inner();
+    let ticket = start.extensions().get::<Arc<Ticket>>().cloned();
+    let requests = Requests { requests: start.into_inner(), heard, ticket };
     tokio::spawn(async move {
         let taken = answers.clone();
         let gone = async {
@@ -82,7 +87,7 @@ pub(in super::super) fn consume<S: Service>(
         };
         let mut consumer = Consumer::new(&edge, answers, Arc::clone(&sent));
         let ended = tokio::select! {
-            ended = consumer.run(requests, &heard) => ended,
+            ended = consumer.run(requests) => ended,
             () = gone => Ok(Ended::Broken),
         };
         drop(taken);
@@ -122,6 +127,8 @@ struct Consumer<'a, S> {
     /// Where the last answer ends, in bytes of the body.
     end: u64,
     large: Option<Large>,
+    /// When messages are asked for again, where there was no room for any.
+    paused_until: Option<Instant>,
     settlements: FuturesOrdered<Call>,
 }
 
@@ -131,6 +138,8 @@ struct Unsent {
     begin: u64,
     end: u64,
     leases: Vec<Bytes>,
+    /// What it holds of the budget until it is on the wire.
+    held: Part,
 }
 
 /// A large message that the client may not have taken.
@@ -197,17 +206,14 @@ impl<'a, S: Service> Consumer<'a, S> {
             unsent: VecDeque::new(),
             end: 0,
             large: None,
+            paused_until: None,
             settlements: FuturesOrdered::new(),
         }
     }
 
-    async fn run(
-        &mut self,
-        mut requests: Streaming<v1::ConsumeRequest>,
-        heard: &Heard,
-    ) -> Result<Ended, Status> {
-        let request = match next(&mut requests, heard).await? {
-            Ok(request) => request,
+    async fn run(&mut self, mut requests: Requests) -> Result<Ended, Status> {
+        let request = match requests.next().await? {
+            Ok((request, _)) => request,
             Err(ended) => return Ok(ended),
         };
         let Some(Step::Start(start)) = request.step else {
@@ -222,7 +228,7 @@ impl<'a, S: Service> Consumer<'a, S> {
         loop {
             self.forget_sent();
             let is_behind = self.end.saturating_sub(self.sent.written()) > UNSENT_BYTES_MAX;
-            if receive.is_none() && !is_behind && self.large.is_none() {
+            if receive.is_none() && !is_behind && self.large.is_none() && self.paused_until.is_none() {
                 receive = self.receive();
             }
             let (is_large_unsent, large_until) = match &self.large {
@@ -231,15 +237,15 @@ impl<'a, S: Service> Consumer<'a, S> {
             };
             let awaited = if is_large_unsent { self.end } else { self.end.saturating_sub(UNSENT_BYTES_MAX) };
             let has_room = self.settlements.len() < SETTLEMENTS_MAX;
-            let full_until = self.full_until();
+            let (full_until, paused_until) = (self.full_until(), self.paused_until);
             tokio::select! {
                 checked = async { checking.as_mut().expect("checked").await }, if checking.is_some() => {
                     checking = None;
                     self.checked(checked)?;
                 }
                 Some(settled) = self.settlements.next() => self.settled(settled).await?,
-                request = next(&mut requests, heard), if has_room => match request? {
-                    Ok(request) => self.obey(request)?,
+                request = requests.next(), if has_room => match request? {
+                    Ok((request, held)) => self.obey(request, held)?,
                     Err(ended) => return Ok(ended),
                 },
                 received = async { receive.as_mut().expect("checked").await }, if receive.is_some() => {
@@ -249,6 +255,9 @@ impl<'a, S: Service> Consumer<'a, S> {
                 () = sent.reached(awaited), if is_behind || is_large_unsent => {}
                 () = async { sleep_until(large_until.expect("checked")).await }, if large_until.is_some() => {
                     self.large = None;
+                }
+                () = async { sleep_until(paused_until.expect("checked")).await }, if paused_until.is_some() => {
+                    self.paused_until = None;
                 }
                 () = async { sleep_until(full_until.expect("checked")).await }, if full_until.is_some() => {
                     let now = Instant::now();
@@ -286,12 +295,17 @@ impl<'a, S: Service> Consumer<'a, S> {
         Err(self.refuse(&Failure::not_done(Reason::SubscriptionNotFound, text)))
     }
 
-    fn obey(&mut self, request: v1::ConsumeRequest) -> Result<(), Status> {
+    /// Does what it is asked; `held` stands for the request until that is done.
+    fn obey(&mut self, request: v1::ConsumeRequest, held: Option<Part>) -> Result<(), Status> {
         match request.step {
             Some(Step::Credit(credit)) => self.credit.add(&credit).map_err(|failure| self.refuse(&failure)),
             Some(Step::Settlement(settlement)) => {
                 let call = self.settle(settlement)?;
-                self.settlements.push_back(call);
+                self.settlements.push_back(Box::pin(async move {
+                    let settled = call.await;
+                    drop(held);
+                    settled
+                }));
                 Ok(())
             }
             Some(Step::Start(_)) => {
@@ -309,7 +323,8 @@ impl<'a, S: Service> Consumer<'a, S> {
             // It may be gone for good by now; that changes nothing about what it holds.
             ended = ended.and(self.settled(settled).await);
         }
-        self.unsent.clear();
+        // Answers that are not on the wire are held all the same.
+        self.unsent.iter_mut().for_each(|unsent| unsent.leases.clear());
         let leases = std::mem::take(&mut self.out).into_keys().collect();
         self.give_back(leases).await.and(ended)
     }
@@ -332,7 +347,11 @@ impl<'a, S: Service> Consumer<'a, S> {
         if !self.sent.is_given_up() && self.unsent.front().is_some_and(has_begun) {
             self.unsent.pop_front();
         }
-        let leases = std::mem::take(&mut self.unsent).into_iter().flat_map(|unsent| unsent.leases);
+        let unsent = std::mem::take(&mut self.unsent);
+        let leases = unsent.into_iter().flat_map(|Unsent { leases, held, .. }| {
+            drop(held);
+            leases
+        });
         // What cannot be given back now ends by itself.
         let _ = self.give_back(leases.collect()).await;
     }
@@ -384,12 +403,24 @@ impl<'a, S: Service> Consumer<'a, S> {
     }
 
     async fn received(&mut self, received: Result<Answer, Failure>) -> Result<(), Status> {
-        let received: v1::ReceiveResponse = match received {
-            Ok(answer) => answers::write(answer),
+        let mut answer = match received {
+            Ok(answer) => answer,
+            // Others hold all that there is. They will not for ever, and this consumer does nothing wrong.
+            Err(failure) if failure.reason == Reason::Overloaded => {
+                self.paused_until = Some(Instant::now() + NO_ROOM);
+                return Ok(());
+            }
             // It was waited for another, and none came. What cannot be read now may be read later, or by another leader.
             Err(failure) if failure.reason == Reason::DataUnreadable => return Ok(()),
             Err(failure) => return Err(self.refuse(&failure)),
         };
+        let account = Arc::new(Account::new(self.edge.budget(), Share::Streams));
+        if let Answer::Deliveries(deliveries) = &mut answer
+            && let Some(held) = deliveries.held.take()
+        {
+            account.take_over(&held);
+        }
+        let received: v1::ReceiveResponse = answers::write(answer);
         let end = Self::lease_end(self.lease_ms);
         let mut answers = Vec::new();
         let mut deliveries = received.deliveries.into_iter().peekable();
@@ -408,7 +439,8 @@ impl<'a, S: Service> Consumer<'a, S> {
             if self.end - begin > LARGE_BYTES {
                 self.large = Some(Large { lease: leases[0].clone(), until: None });
             }
-            self.unsent.push_back(Unsent { begin, end: self.end, leases });
+            let held = account.part(bytes + leases.len() * DELIVERY_BYTES);
+            self.unsent.push_back(Unsent { begin, end: self.end, leases, held });
         }
         for answer in answers {
             self.send(answer).await?;
@@ -497,18 +529,26 @@ impl<'a, S: Service> Consumer<'a, S> {
     }
 }
 
-/// The next request; or how the stream has ended, on its side.
-async fn next(
-    requests: &mut Streaming<v1::ConsumeRequest>,
-    heard: &Heard,
-) -> Result<Result<v1::ConsumeRequest, Ended>, Status> {
-    match requests.message().await {
-        Ok(Some(request)) => Ok(Ok(request)),
-        // The library says the same of a stream that was reset as of one that was closed.
-        Ok(None) if !heard.is_broken() => Ok(Err(Ended::Closed)),
-        Ok(None) => Ok(Err(Ended::Broken)),
-        Err(_) if heard.is_broken() => Ok(Err(Ended::Broken)),
-        Err(status) => Err(status),
+/// What a consumer says.
+struct Requests {
+    requests: Streaming<v1::ConsumeRequest>,
+    heard: Heard,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl Requests {
+    /// The next request, with what is held for it; or how the stream has ended, on its side.
+    async fn next(&mut self) -> Result<Result<(v1::ConsumeRequest, Option<Part>), Ended>, Status> {
+        match self.requests.message().await {
+            Ok(Some(request)) => {
+                Ok(Ok((request, self.ticket.as_ref().and_then(|ticket| ticket.take_message()))))
+            }
+            // The library says the same of a stream that was reset as of one that was closed.
+            Ok(None) if !self.heard.is_broken() => Ok(Err(Ended::Closed)),
+            Ok(None) => Ok(Err(Ended::Broken)),
+            Err(_) if self.heard.is_broken() => Ok(Err(Ended::Broken)),
+            Err(status) => Err(status),
+        }
     }
 }
 

@@ -7,8 +7,10 @@
 
 use super::super::answers;
 use super::super::convert::Read;
+use super::super::guard::Ticket;
 use super::refuse;
 use crate::api::{Failure, Reason, Request, SessionId};
+use crate::budget::Part;
 use crate::edge::{Edge, overdue, overdue_after};
 use crate::handle::{Answer, Begun, Role, Service};
 use crate::limits::invalid;
@@ -17,6 +19,7 @@ use raftqueue_proto::v1;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -36,6 +39,8 @@ struct Call {
     begun: Begun,
     /// What its messages take.
     bytes: usize,
+    /// What is held for it of the budget, until it is answered.
+    _held: Option<Part>,
     /// When the edge gives it up.
     until: Instant,
     /// This node did not lead when it was begun.
@@ -47,6 +52,8 @@ pub(in super::super) struct Publishing<S> {
     edge: Edge<S>,
     /// Gone once the client has sent its last batch.
     requests: Option<Streaming<v1::PublishRequest>>,
+    /// Knows what is held for what has arrived.
+    ticket: Option<Arc<Ticket>>,
     /// Oldest first. Only the oldest is polled: the driver goes on with the others all the same.
     calls: VecDeque<Call>,
     bytes: usize,
@@ -62,10 +69,15 @@ pub(in super::super) struct Publishing<S> {
 }
 
 impl<S: Service> Publishing<S> {
-    pub(in super::super) fn new(edge: Edge<S>, requests: Streaming<v1::PublishRequest>) -> Self {
+    pub(in super::super) fn new(
+        edge: Edge<S>,
+        requests: Streaming<v1::PublishRequest>,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Self {
         Self {
             edge,
             requests: Some(requests),
+            ticket,
             calls: VecDeque::new(),
             bytes: 0,
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -93,14 +105,17 @@ impl<S: Service> Publishing<S> {
             && let Some(requests) = &mut self.requests
         {
             match Pin::new(requests).poll_next(context) {
-                Poll::Ready(Some(Ok(request))) => match self.check(request) {
-                    Ok((request, bytes)) => {
-                        self.bytes += bytes;
-                        read.push(request);
-                        sizes.push(bytes);
+                Poll::Ready(Some(Ok(request))) => {
+                    let held = self.ticket.as_ref().and_then(|ticket| ticket.take_message());
+                    match self.check(request) {
+                        Ok((request, bytes)) => {
+                            self.bytes += bytes;
+                            read.push(request);
+                            sizes.push((bytes, held));
+                        }
+                        Err(failure) => self.stop_reading(Some(refuse(&self.edge, &failure))),
                     }
-                    Err(failure) => self.stop_reading(Some(refuse(&self.edge, &failure))),
-                },
+                }
                 Poll::Ready(Some(Err(status))) => self.stop_reading(Some(status)),
                 Poll::Ready(None) => self.stop_reading(None),
                 Poll::Pending => break,
@@ -112,7 +127,7 @@ impl<S: Service> Publishing<S> {
         self.led = leads;
         let until = Instant::now() + overdue_after(DEADLINE);
         let begun = if leads { self.edge.begin(read, DEADLINE) } else { self.pass_on(read) };
-        let call = |(begun, bytes)| Call { begun, bytes, until, is_passed_on: !leads };
+        let call = |(begun, (bytes, held))| Call { begun, bytes, _held: held, until, is_passed_on: !leads };
         self.calls.extend(begun.into_iter().zip(sizes).map(call));
         true
     }

@@ -162,7 +162,7 @@ async fn nothing_overtakes_a_batch_that_is_passed_on_when_this_node_comes_to_lea
     served.node.hold(true);
     let batches: Vec<_> = (1..=3).map(|sequence| step(&session, sequence)).collect();
     let edge = Edge::new(served.node.clone(), Limits::default());
-    let mut answers = Publishing::new(edge, sent(&batches));
+    let mut answers = Publishing::new(edge, sent(&batches), None);
     assert!(poll!(answers.next()).is_pending());
     assert_eq!(publishes(&served), 1, "it is passed on");
     served.node.set_status(leading());

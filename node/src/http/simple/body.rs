@@ -25,6 +25,25 @@ const GROWTH_BYTES: usize = 16 << 10;
 /// Arrays and objects that may stand in one another. No request has more than a handful.
 const NESTING_MAX: usize = 64;
 
+/// What an object of JSON, such as a message or a header, takes at the most once it is decoded, beside its texts.
+const OBJECT_BYTES: usize = 160;
+
+/// Holds what a body becomes when it is decoded, where that is more than it is now: five bytes of JSON may stand for a
+/// hundred of memory. No more than `bytes_max`, so that whatever is within the limits finds room.
+///
+/// # Errors
+///
+/// There is no room.
+pub(in crate::http) fn hold_decoded(json: &[u8], held: &Account, bytes_max: usize) -> Result<(), Failure> {
+    // Those in texts count as well: rather too much than too little.
+    let objects = json.iter().filter(|byte| **byte == b'{').count();
+    let more = (objects * OBJECT_BYTES).min(bytes_max).saturating_sub(held.bytes());
+    if more > 0 {
+        held.absorb(held.budget().charge(held.share(), more)?);
+    }
+    Ok(())
+}
+
 /// What the JSON says.
 ///
 /// # Errors

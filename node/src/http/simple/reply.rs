@@ -3,13 +3,19 @@
 //! Bodies are spaced as the contract prints them (`{"success": true}`), so that they equal it byte for byte.
 
 use crate::api::Failure;
+use crate::budget::{Account, Budget, Share, bytes_with};
 use crate::grpc::{LEADER_METADATA, errors};
 use crate::handle::LocalStatus;
 use crate::sent::Outgoing;
+use crate::sliced::{Piece, SLICE_BYTES, Sliced};
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use raftqueue_proto::text::base64;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 const OUTCOME_HEADER: HeaderName = HeaderName::from_static("raftqueue-outcome");
 const REASON_HEADER: HeaderName = HeaderName::from_static("raftqueue-reason");
@@ -17,24 +23,62 @@ const RETRY_AFTER_MS_HEADER: HeaderName = HeaderName::from_static("raftqueue-ret
 const ENCODING_HEADER: HeaderName = HeaderName::from_static("raftqueue-encoding");
 const LEADER_HEADER: HeaderName = HeaderName::from_static(LEADER_METADATA);
 
+/// Answers that are shorter do not count.
+const COUNTED_BYTES_MIN: usize = 16 << 10;
+
 /// An answer of the simple API.
 pub(in crate::http) struct Reply {
     status: StatusCode,
     headers: HeaderMap,
-    body: String,
+    content: Content,
     outgoing: Option<Outgoing>,
+}
+
+/// The body of an answer.
+enum Content {
+    /// Made, and what is held for it where that is much.
+    Whole(String, Option<Arc<Account>>),
+    /// Made while it is sent.
+    Sliced(Sliced),
 }
 
 impl Reply {
     /// A reply of JSON.
     pub(in crate::http) fn new(status: StatusCode, body: impl Into<String>) -> Self {
+        Self::with_content(status, Content::Whole(body.into(), None))
+    }
+
+    /// A reply of JSON that is made while it is sent.
+    pub(in crate::http) fn sliced(status: StatusCode, body: Sliced) -> Self {
+        Self::with_content(status, Content::Sliced(body))
+    }
+
+    fn with_content(status: StatusCode, content: Content) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        Self { status, headers, body: body.into(), outgoing: None }
+        Self { status, headers, content, outgoing: None }
     }
 
     /// The same, with what is to be known of how it gets through.
     pub(in crate::http) fn with_outgoing(self, outgoing: Option<Outgoing>) -> Self {
         Self { outgoing, ..self }
+    }
+
+    /// The same, held by this account until it is sent.
+    pub(in crate::http) fn held_by(mut self, account: Option<Arc<Account>>) -> Self {
+        if let Content::Whole(_, held) = &mut self.content {
+            *held = account;
+        }
+        self
+    }
+
+    /// The same, counted until it is sent, if it is long and not counted yet.
+    pub(in crate::http) fn counted(self, budget: &Budget) -> Self {
+        match &self.content {
+            Content::Whole(body, None) if body.len() >= COUNTED_BYTES_MIN => {
+                self.held_by(Some(Arc::new(Account::new(budget, Share::Replies))))
+            }
+            _ => self,
+        }
     }
 
     /// Done, and nothing more to say.
@@ -49,14 +93,25 @@ impl Reply {
     }
 
     /// A message taken out of its topic: as it is, or, where it is no text, in base64 and marked so.
-    pub(super) fn message(body: &[u8]) -> Self {
-        let reply = |text: &str| {
-            Self::new(StatusCode::OK, format!(r#"{{"success": true, "message": {}}}"#, json_string(text)))
-        };
-        match std::str::from_utf8(body) {
-            Ok(text) => reply(text),
-            Err(_) => reply(&base64(body)).with(ENCODING_HEADER, HeaderValue::from_static("base64")),
+    pub(super) fn message(body: Bytes, held: Option<Arc<Account>>) -> Self {
+        if let Some(account) = held.clone().filter(|_| body.len() >= SLICE_BYTES) {
+            let head = Piece::Raw(Bytes::from_static(b"{\"success\": true, \"message\": \""));
+            let (inside, is_text) = Piece::json(body);
+            let pieces = VecDeque::from([head, inside, Piece::Raw(Bytes::from_static(b"\"}"))]);
+            return Self::sliced(StatusCode::OK, Sliced::of_one(pieces, account)).text(is_text);
         }
+        let (text, is_text) = match std::str::from_utf8(&body) {
+            Ok(text) => (json_string(text), true),
+            Err(_) => (json_string(&base64(&body)), false),
+        };
+        Self::new(StatusCode::OK, format!(r#"{{"success": true, "message": {text}}}"#))
+            .held_by(held)
+            .text(is_text)
+    }
+
+    /// Marked, if its message is no text.
+    fn text(self, is_text: bool) -> Self {
+        if is_text { self } else { self.with(ENCODING_HEADER, HeaderValue::from_static("base64")) }
     }
 
     /// What this node says of itself.
@@ -102,7 +157,15 @@ pub(in crate::http) fn failure_reply_with(failure: &Failure, body: impl Into<Str
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let mut response = (self.status, self.headers, self.body).into_response();
+        let body = match self.content {
+            Content::Whole(body, None) => Body::from(body),
+            Content::Whole(body, Some(account)) => {
+                let part = account.part(body.len());
+                Body::from(bytes_with(Bytes::from(body), part))
+            }
+            Content::Sliced(body) => Body::new(body),
+        };
+        let mut response = (self.status, self.headers, body).into_response();
         if let Some(outgoing) = self.outgoing {
             response.extensions_mut().insert(outgoing);
         }
@@ -120,10 +183,14 @@ mod tests {
 
     #[test]
     fn strings_are_escaped_and_not_more_than_that() {
+        let body = |reply: Reply| match reply.content {
+            Content::Whole(body, _) => body,
+            Content::Sliced(_) => panic!("short answers are made at once"),
+        };
         assert_eq!(
-            Reply::message("a\"b\\\n\u{1}ö".as_bytes()).body,
+            body(Reply::message("a\"b\\\n\u{1}ö".into(), None)),
             r#"{"success": true, "message": "a\"b\\\n\u0001ö"}"#
         );
-        assert_eq!(Reply::topics(&[]).body, r#"{"success": true, "topics": []}"#);
+        assert_eq!(body(Reply::topics(&[])), r#"{"success": true, "topics": []}"#);
     }
 }

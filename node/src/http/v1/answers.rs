@@ -3,9 +3,18 @@
 //! Ids, leases and sessions are hexadecimal. Bytes are text where they are UTF-8, which most are and people can read, and
 //! else base64 under a name of its own, so that the two are never mixed up.
 
+use crate::budget::{Account, Budget, Share};
+use crate::grpc::convert::write_delivery;
+use crate::handle::{self, deliveries_bytes};
+use crate::http::simple::reply::Reply;
+use crate::sliced::{Piece, SLICE_BYTES, Sliced};
+use bytes::Bytes;
+use http::StatusCode;
 use raftqueue_proto::text::{base64, hex};
 use raftqueue_proto::v1;
 use serde::Serialize;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// An answer: fields, as in the contract, with their documentation. Optional ones are left out.
 macro_rules! answer {
@@ -420,6 +429,38 @@ from! {
             dead_reason: Some(delivery.dead_reason).filter(|reason| !reason.is_empty()),
         }
     };
+}
+
+/// Messages as an answer: made at once where they are few, and else while they are sent.
+pub(super) fn messages(deliveries: handle::Deliveries, budget: &Budget) -> Reply {
+    let handle::Deliveries { messages, held } = deliveries;
+    let length = deliveries_bytes(&messages);
+    let messages = messages.into_iter().map(write_delivery);
+    if length < SLICE_BYTES {
+        let body = serde_json::to_string(&Deliveries::new(messages.collect()));
+        let body = body.expect("answers have nothing that JSON cannot hold");
+        return Reply::new(StatusCode::OK, body).held_by(held);
+    }
+    let account = held.unwrap_or_else(|| Arc::new(Account::new(budget, Share::Replies)));
+    let raw = |text: &'static [u8]| VecDeque::from([Piece::Raw(Bytes::from_static(text))]);
+    let messages = messages.enumerate().map(|(position, message)| pieces(position > 0, message));
+    let all = std::iter::once(raw(b"{\"deliveries\":[")).chain(messages).chain(std::iter::once(raw(b"]}")));
+    Reply::sliced(StatusCode::OK, Sliced::new(all, None, account))
+}
+
+/// One message, its body first: that is not held twice.
+fn pieces(follows: bool, mut message: v1::Delivery) -> VecDeque<Piece> {
+    let (body, is_text) = Piece::json(std::mem::take(&mut message.body));
+    let name: &[u8] = match (follows, is_text) {
+        (false, true) => b"{\"body\":\"",
+        (false, false) => b"{\"body_base64\":\"",
+        (true, true) => b",{\"body\":\"",
+        (true, false) => b",{\"body_base64\":\"",
+    };
+    let rest = Delivery { body: None, body_base64: None, ..message.into() };
+    let rest = serde_json::to_string(&rest).expect("answers have nothing that JSON cannot hold");
+    let rest = format!("\",{}", &rest[1..]);
+    VecDeque::from([Piece::Raw(Bytes::from_static(name)), body, Piece::Raw(rest.into())])
 }
 
 impl Deliveries {

@@ -13,18 +13,20 @@ mod answers;
 mod openapi;
 mod requests;
 #[cfg(test)]
+pub(super) use requests::AtMost;
+#[cfg(test)]
 mod tests;
 
 use super::simple::body::Reading;
 use super::simple::reply::{Reply, failure_reply_with};
 use super::simple::{body, read_deadline};
 use crate::api::{Failure, Reason};
-use crate::budget::Share;
+use crate::budget::{Budget, Share};
 use crate::edge::Edge;
 use crate::grpc::answers::{Write, write};
 use crate::grpc::convert::{Read, write_status};
 use crate::grpc::{errors, wait_ms};
-use crate::handle::Service;
+use crate::handle::{Answer, Deliveries, Service};
 use crate::limits::{self, Limits, invalid};
 use crate::sent::Outgoing;
 use axum::Router;
@@ -40,7 +42,7 @@ use serde_json::{Map, Value};
 use std::time::Instant;
 
 /// A request of this API: read from JSON, it becomes one of the contract, whose answer is written as JSON.
-trait Call: DeserializeOwned + Described {
+trait Call: DeserializeOwned + Described + Send + 'static {
     /// The contract's request.
     type Wire: Read;
     /// The contract's answer.
@@ -203,12 +205,15 @@ async fn serve<S: Service, C: Call + Send>(
         Ok(name) => call::<S, C>(edge, name, &headers, body).await,
         Err(failure) => Err(failure),
     };
-    replied(called).of_node(&hint.local_status())
+    replied(called, hint.budget()).of_node(&hint.local_status()).counted(hint.budget())
 }
 
-fn replied(called: Result<(impl Serialize, Option<Outgoing>), Failure>) -> Reply {
+fn replied(called: Result<(Answered<impl Serialize>, Option<Outgoing>), Failure>, budget: &Budget) -> Reply {
     match called {
-        Ok((answer, outgoing)) => reply(Ok(answer)).with_outgoing(outgoing),
+        Ok((Answered::Json(answer), outgoing)) => reply(Ok(answer)).with_outgoing(outgoing),
+        Ok((Answered::Messages(deliveries), outgoing)) => {
+            answers::messages(deliveries, budget).with_outgoing(outgoing)
+        }
         Err(failure) => reply(Err::<answers::Done, _>(failure)),
     }
 }
@@ -221,12 +226,20 @@ fn read_name(name: Result<RawPathParams, RawPathParamsRejection>) -> Result<Stri
     }
 }
 
+/// What a call is answered with.
+enum Answered<J> {
+    /// Anything but messages.
+    Json(J),
+    /// Messages.
+    Messages(Deliveries),
+}
+
 async fn call<S: Service, C: Call>(
     edge: Edge<S>,
     name: String,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(C::Json, Option<Outgoing>), Failure> {
+) -> Result<(Answered<C::Json>, Option<Outgoing>), Failure> {
     let begun = Instant::now();
     let asked = read_deadline(headers)?;
     let bytes_max = C::bytes_max(edge.limits());
@@ -234,23 +247,36 @@ async fn call<S: Service, C: Call>(
     let share = if bytes_max > limits::JSON_CALL_BYTES_MAX { Share::Arriving } else { Share::Settling };
     let reading = Reading::new(headers, edge.budget(), share, bytes_max);
     let reading = tokio::time::timeout(limits::deadline(asked, 0), reading.read(body));
-    let (bytes, _held) = reading.await.unwrap_or_else(|_| {
+    let (bytes, held) = reading.await.unwrap_or_else(|_| {
         Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
     })?;
-    let json = if bytes.is_empty() { &b"{}"[..] } else { &bytes[..] };
-    if !json.trim_ascii_start().starts_with(b"{") {
-        // A list would be read as fields without names.
-        return Err(invalid("body: must be a JSON object"));
-    }
-    let call: C = body::parse(json)?;
-    // The call may wait for long, and holds the messages in its own words by now.
-    drop(bytes);
-    let request = call.into_wire(name)?.read()?;
+    let length = bytes.len();
+    let grown_max = edge.limits().call_bytes_max();
+    // The call may wait for long, and holds the messages in its own words by then.
+    let decode = move || {
+        body::hold_decoded(&bytes, &held, grown_max)?;
+        Ok((decode::<C>(&bytes, name)?, held))
+    };
+    let (request, _held) = edge.decode(length, decode).await?;
     let deadline = limits::deadline(asked, wait_ms(&request));
     let leasing = edge.leasing(&request);
     let answer = edge.call(request, deadline.saturating_sub(begun.elapsed())).await?;
     let outgoing = edge.outgoing(leasing, &answer);
-    Ok((write::<C::Answer>(answer).into(), outgoing))
+    let answered = match answer {
+        Answer::Deliveries(deliveries) => Answered::Messages(deliveries),
+        answer => Answered::Json(write::<C::Answer>(answer).into()),
+    };
+    Ok((answered, outgoing))
+}
+
+/// The call that stands in a request.
+fn decode<C: Call>(bytes: &[u8], name: String) -> Result<crate::api::Request, Failure> {
+    let json = if bytes.is_empty() { &b"{}"[..] } else { bytes };
+    if !json.trim_ascii_start().starts_with(b"{") {
+        // A list would be read as fields without names.
+        return Err(invalid("body: must be a JSON object"));
+    }
+    body::parse::<C>(json)?.into_wire(name)?.read()
 }
 
 /// A page of topics; what other calls have in their body stands in the query, as GET has none.
@@ -268,7 +294,7 @@ async fn list<S: Service>(
     }
     let body = Body::from(Value::Object(fields).to_string());
     let called = call::<S, requests::ListTopics>(edge, String::new(), &headers, body).await;
-    replied(called).of_node(&hint.local_status())
+    replied(called, hint.budget()).of_node(&hint.local_status()).counted(hint.budget())
 }
 
 /// The node's own view, at once, also without quorum.

@@ -9,9 +9,78 @@ use crate::limits::{Limits, invalid};
 use bytes::Bytes;
 use raftqueue_proto::text::{unbase64, unhex};
 use raftqueue_proto::v1;
+use raftqueue_queue::PUBLISH_MESSAGES_MAX;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::marker::PhantomData;
 
 use super::answers as json;
+
+/// Headers of one message, of which there may be fewer.
+const HEADERS_MAX: usize = raftqueue_queue::HEADERS_MAX as usize;
+
+/// A list of which no more is kept than tells that it is too long: two bytes of JSON may stand for a hundred of memory.
+#[derive(Debug)]
+pub(in crate::http) struct AtMost<const MAX: usize, T>(Vec<T>);
+
+#[cfg(test)]
+impl<const MAX: usize, T> AtMost<MAX, T> {
+    /// How many it has.
+    pub(in crate::http) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<const MAX: usize, T> Default for AtMost<MAX, T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, const MAX: usize, T: Deserialize<'de>> Deserialize<'de> for AtMost<MAX, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(List::<MAX, T>(PhantomData))
+    }
+}
+
+struct List<const MAX: usize, T>(PhantomData<T>);
+
+impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for List<MAX, T> {
+    type Value = AtMost<MAX, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut kept = Vec::new();
+        while kept.len() <= MAX
+            && let Some(item) = list.next_element()?
+        {
+            kept.push(item);
+        }
+        if kept.len() > MAX {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+        }
+        Ok(AtMost(kept))
+    }
+}
+
+#[cfg(test)]
+impl<const MAX: usize, T: schemars::JsonSchema> schemars::JsonSchema for AtMost<MAX, T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        Vec::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Vec::<T>::json_schema(generator)
+    }
+}
 
 /// A request: fields, as in the contract, with their documentation.
 macro_rules! request {
@@ -109,7 +178,7 @@ request! {
         /// Ordering key where it is no text, in base64.
         key_base64: Option<String>,
         /// At most 64, and 16 KiB in all.
-        headers: Vec<PublishHeader>,
+        headers: AtMost<HEADERS_MAX, PublishHeader>,
         /// Not delivered before this much time has passed, in milliseconds; at most 316,224,000,000 (ten years).
         /// Default: at once.
         delay_ms: u64,
@@ -125,7 +194,7 @@ request! {
         /// Absent: the repeat of this call may store the messages twice.
         session: Option<SessionStep>,
         /// 1 to 10,000 messages, at most 4 MiB in all.
-        messages: Vec<PublishMessage>,
+        messages: AtMost<PUBLISH_MESSAGES_MAX, PublishMessage>,
     }
 }
 
@@ -332,7 +401,7 @@ call!(Publish => PublishRequest, PublishResponse as Published: |self, topic| v1:
         }),
         None => None,
     },
-    messages: self.messages.into_iter().map(read_message).collect::<Result<_, _>>()?,
+    messages: self.messages.0.into_iter().map(read_message).collect::<Result<_, _>>()?,
 }; Limits::json_batch_bytes_max);
 call!(Receive => ReceiveRequest, ReceiveResponse as Deliveries: |self, topic| v1::ReceiveRequest {
     topic,
@@ -467,7 +536,7 @@ fn read_message(message: PublishMessage) -> Result<v1::NewMessage, Failure> {
         body: body.ok_or_else(|| invalid("body: give it as text (body) or in base64 (body_base64)"))?,
         body_crc32c: message.body_crc32c,
         key: read_bytes("key", message.key, message.key_base64)?.unwrap_or_default(),
-        headers: message.headers.into_iter().map(read_header).collect::<Result<_, _>>()?,
+        headers: message.headers.0.into_iter().map(read_header).collect::<Result<_, _>>()?,
         delay_ms: message.delay_ms,
         ttl_ms: message.ttl_ms,
     })

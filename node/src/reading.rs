@@ -1,0 +1,169 @@
+//! Reading messages for an answer: room first, then bytes.
+//!
+//! What a call may take is looked at before the node is asked, so that a call for which there is no room costs nothing. A
+//! call that waited for messages takes its room when it has some: until then it holds none, or ten thousand waiting polls
+//! would hold the budget. Reading is done where it holds up nobody, a few calls at a time.
+
+use crate::api::{Delivery, Failure, Request};
+use crate::bodies::{Bodies, Located, Readings};
+use crate::budget::{Account, Budget, Held, SMALL_BYTES, Share};
+use crate::handle::{DELIVERY_BYTES, Deliveries, deliveries_bytes};
+use crate::limits::Limits;
+use crate::workers::Workers;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Calls whose messages are read at a time.
+const READERS_MAX: usize = 4;
+/// How long messages that were taken wait for room. Then those of a receive go back; those of a pop are out of the queue, and
+/// it is answered all the same.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What is kept of a deadline for the answer.
+const ANSWER: Duration = Duration::from_millis(50);
+
+/// What a call for messages may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    kind: Kind,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nothing is changed by it.
+    Peek,
+    /// Its messages are leased, and can be given back.
+    Receive,
+    /// Its messages are gone from the queue.
+    Pop,
+}
+
+impl Wanted {
+    /// What `request` may take; `None` if it is not for messages.
+    pub(crate) fn of(request: &Request) -> Option<(Self, u64)> {
+        let (kind, messages_max, bytes_max, wait_ms) = match request {
+            Request::Peek { messages_max, bytes_max, .. } => (Kind::Peek, messages_max, bytes_max, 0),
+            Request::Receive { messages_max, bytes_max, wait_ms, .. } => {
+                (Kind::Receive, messages_max, bytes_max, *wait_ms)
+            }
+            Request::Pop { messages_max, bytes_max, wait_ms, .. } => {
+                (Kind::Pop, messages_max, bytes_max, *wait_ms)
+            }
+            _ => return None,
+        };
+        Some((Self { kind, messages_max: *messages_max, bytes_max: *bytes_max }, wait_ms))
+    }
+
+    /// True if what it gets cannot be refused any more once it is there.
+    pub(crate) fn is_pop(&self) -> bool {
+        self.kind == Kind::Pop
+    }
+
+    /// Most bytes that are read of what was found: only a peek may find more than it wants.
+    fn read_max(&self) -> usize {
+        if self.is_peek() { self.bytes_max } else { usize::MAX }
+    }
+
+    /// True if nothing is changed by it.
+    pub(crate) fn is_peek(&self) -> bool {
+        self.kind == Kind::Peek
+    }
+}
+
+/// Reads messages within a budget. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Readers {
+    budget: Budget,
+    workers: Workers,
+    /// The greatest message that can be published here, with what it takes beside its bytes.
+    message_bytes_max: usize,
+}
+
+impl Readers {
+    pub(crate) fn new(budget: Budget, limits: &Limits) -> Self {
+        let message_bytes_max = limits.message_bytes_max() + DELIVERY_BYTES;
+        Self { budget, workers: Workers::new(READERS_MAX), message_bytes_max }
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Looks whether there is room for what a call may take; for one that waits, whether there is any.
+    ///
+    /// # Errors
+    /// There is none: nothing is to be done.
+    pub(crate) fn admit(&self, share: Share, request: &Request) -> Result<Option<Wanted>, Failure> {
+        let Some((wanted, wait_ms)) = Wanted::of(request) else { return Ok(None) };
+        let all = self.bytes_max(&wanted, wanted.messages_max);
+        let bytes = if wait_ms == 0 { all } else { all.min(SMALL_BYTES + 1) };
+        self.budget.look(share, bytes)?;
+        Ok(Some(wanted))
+    }
+
+    /// Most bytes that so many messages take.
+    fn bytes_max(&self, wanted: &Wanted, messages: usize) -> usize {
+        // One message is given whatever its size.
+        let by_bytes = wanted.bytes_max.max(self.message_bytes_max) + messages * DELIVERY_BYTES;
+        by_bytes.min(messages.saturating_mul(self.message_bytes_max))
+    }
+
+    /// Reads what was found, if there is room for it and that takes neither the disk nor long.
+    pub(crate) fn read_now(
+        &self,
+        bodies: &Bodies,
+        wanted: &Wanted,
+        located: &Located,
+    ) -> Option<(Readings, Option<Held>)> {
+        if located.messages().is_empty() {
+            return bodies.read(located, usize::MAX, false).map(|read| (read, None));
+        }
+        let bytes = self.bytes_max(wanted, located.messages().len());
+        let held = self.budget.try_charge(Share::Replies, bytes)?;
+        bodies.read(located, wanted.read_max(), false).map(|read| (read, Some(held)))
+    }
+
+    /// Reads what was found, once there is room for it.
+    ///
+    /// # Errors
+    /// There is no room: nothing was read.
+    pub(crate) async fn read(
+        &self,
+        bodies: &Arc<Bodies>,
+        wanted: &Wanted,
+        located: Located,
+        deadline: Instant,
+    ) -> Result<(Readings, Option<Held>), Failure> {
+        let held = self.hold(wanted, &located, deadline).await?;
+        let (bodies, bytes_max) = (Arc::clone(bodies), wanted.read_max());
+        let read = move || bodies.read(&located, bytes_max, true).expect("it may block");
+        Ok((self.workers.run(read).await?, Some(held)))
+    }
+
+    /// Messages that were read, with what is held for them until they are sent.
+    pub(crate) fn held_by(&self, messages: Vec<Delivery>, held: Option<Held>) -> Deliveries {
+        let held = held.filter(|_| !messages.is_empty()).map(|mut held| {
+            held.set(deliveries_bytes(&messages));
+            let account = Account::new(&self.budget, Share::Replies);
+            account.absorb(held);
+            Arc::new(account)
+        });
+        Deliveries { messages, held }
+    }
+
+    /// Room for what was found.
+    async fn hold(&self, wanted: &Wanted, located: &Located, deadline: Instant) -> Result<Held, Failure> {
+        let bytes = self.bytes_max(wanted, located.messages().len());
+        if wanted.is_peek() {
+            return self.budget.charge(Share::Replies, bytes);
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(ANSWER);
+        let held = self.budget.charge_within(Share::Replies, bytes, left.min(PATIENCE)).await;
+        if wanted.is_pop() {
+            Ok(held.unwrap_or_else(|_| self.budget.force(Share::Replies, bytes)))
+        } else {
+            held
+        }
+    }
+}
