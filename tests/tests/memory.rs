@@ -1,11 +1,15 @@
-//! Clients that make a node hold their bytes: bodies that never end. Whatever they do, a node has no more than its budget
-//! beside what it has when it is idle; they are told, and everybody else goes on.
+//! Clients that make a node hold their bytes: bodies that never end, readers that do not read. Whatever they do, a node has
+//! no more than its budget beside what it has when it is idle; they are told, and everybody else goes on.
 
+use raftqueue_proto::v1;
+use raftqueue_proto::v1::consume_request::Step;
+use raftqueue_proto::v1::queue_client::QueueClient;
 use raftqueue_tests::process::{Cluster, Http};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
+use tonic::transport::Endpoint;
 
 const MIB: u64 = 1 << 20;
 /// The smallest budget that there is.
@@ -29,6 +33,17 @@ fn post(http: Http, path: &str, body: &Value) -> (u16, Value) {
     let answer = http.with_deadline(PATIENCE).request("POST", path, body.to_string().as_bytes());
     let answer = answer.unwrap_or_else(|error| panic!("{path}: {error:?}"));
     (answer.code, answer.body)
+}
+
+/// Publishes so many messages of so many bytes.
+fn fill(http: Http, messages: usize, bytes: usize) {
+    let per_call = ((3 << 20) / bytes).clamp(1, 1_000);
+    let message = json!({"body": "x".repeat(bytes)});
+    for first in (0..messages).step_by(per_call) {
+        let batch = vec![message.clone(); per_call.min(messages - first)];
+        let (code, said) = post(http, "/v1/topics/t/publish", &json!({ "messages": batch }));
+        assert_eq!(code, 200, "{said}");
+    }
 }
 
 fn held(cluster: &Cluster, node: usize, share: &str) -> u64 {
@@ -148,4 +163,101 @@ fn an_acknowledgement_is_no_place_for_a_large_body() {
     });
     let answer = answer.expect("just seen");
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+/// Readers of 16 MiB that read nothing, at `node`: those that find no room are told so.
+fn slow_readers(
+    cluster: &Cluster,
+    node: usize,
+    call: &str,
+    body: &Value,
+    count: usize,
+) -> (Vec<TcpStream>, usize) {
+    let body = body.to_string();
+    let head = format!(
+        "POST /v1/topics/t/{call} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nraftqueue-deadline-ms: 20000\r\n\r\n{body}",
+        body.len()
+    );
+    let mut streams: Vec<TcpStream> = (0..count).map(|_| connect(cluster.ports(node).0, &head)).collect();
+    let mut heads = vec![None; count];
+    wait_for("every reader is answered", || {
+        for (stream, head) in streams.iter_mut().zip(&mut heads) {
+            *head = head.take().or_else(|| said(stream));
+        }
+        heads.iter().all(Option::is_some)
+    });
+    let code = |code: &str| {
+        let begins = format!("HTTP/1.1 {code}");
+        heads.iter().flatten().filter(|head| head.starts_with(&begins)).count()
+    };
+    let (served, refused) = (code("200"), code("429"));
+    assert_eq!(served + refused, count, "{heads:?}");
+    assert!(served > 0, "nobody is served");
+    (streams, refused)
+}
+
+#[test]
+fn rule_10_2_readers_that_do_not_read_take_no_more_than_the_budget() {
+    let (cluster, leader) = started(1);
+    fill(cluster.http(leader), 800, 100 << 10);
+    let idle = cluster.forget_peak(leader);
+    let peek = json!({"messages_max": 1_000, "bytes_max": 16 << 20});
+    let (peeks, refused) = slow_readers(&cluster, leader, "peek", &peek, 60);
+    assert!(refused >= 50, "{refused} of 60 peeks");
+    assert_small_calls_pass(cluster.http(leader));
+    assert!(held(&cluster, leader, "replies") >= 16 * MIB);
+    drop(peeks);
+    wait_for("everything is given back", || held(&cluster, leader, "replies") == 0);
+    let (receives, refused) = slow_readers(&cluster, leader, "receive", &peek, 60);
+    // Those that come when everything is leased are told that there is nothing.
+    assert!(refused > 0, "{refused} of 60 receives");
+    drop(receives);
+    assert_within(&cluster, leader, idle, "60 peeks and 60 receives of 16 MiB");
+}
+
+#[test]
+fn rule_10_2_a_node_that_passes_calls_on_holds_no_more_than_its_budget() {
+    let (cluster, leader) = started(3);
+    let follower = (leader + 1) % 3;
+    fill(cluster.http(leader), 200, 100 << 10);
+    let idle: Vec<u64> = (0..3).map(|node| cluster.forget_peak(node)).collect();
+    let peek = json!({"messages_max": 1_000, "bytes_max": 16 << 20});
+    let (readers, refused) = slow_readers(&cluster, follower, "peek", &peek, 60);
+    assert!(refused >= 50, "{refused} of 60 peeks");
+    assert_small_calls_pass(cluster.http(follower));
+    drop(readers);
+    for (node, idle) in idle.into_iter().enumerate() {
+        assert_within(&cluster, node, idle, "60 peeks of 16 MiB at a follower");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_10_2_consumers_that_stop_reading_take_no_more_than_the_budget() {
+    const CONSUMERS: usize = 60;
+    let (cluster, leader) = started(1);
+    fill(cluster.http(leader), 1_000, 64 << 10);
+    let idle = cluster.forget_peak(leader);
+    let address = format!("http://127.0.0.1:{}", cluster.ports(leader).0);
+    let mut stopped = Vec::new();
+    for _ in 0..CONSUMERS {
+        let endpoint = Endpoint::from_shared(address.clone()).expect("an address");
+        let mut client = QueueClient::new(endpoint.connect().await.expect("the node listens"));
+        let start = v1::ConsumeStart { topic: "t".into(), ..Default::default() };
+        let credit = v1::Credit { messages: 100_000, bytes: 1 << 40 };
+        let steps = [Step::Start(start), Step::Credit(credit)];
+        let steps = steps.map(|step| v1::ConsumeRequest { step: Some(step) });
+        let (requests, receiver) = tokio::sync::mpsc::channel(2);
+        for step in steps {
+            requests.try_send(step).expect("there is room for two");
+        }
+        let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let answers = client.consume(receiver).await.expect("it begins").into_inner();
+        stopped.push((requests, answers));
+    }
+    let has_stopped = || held(&cluster, leader, "streams") >= 20 * MIB;
+    wait_for("the streams hold what they cannot send", has_stopped);
+    assert_small_calls_pass(cluster.http(leader));
+    assert_within(&cluster, leader, idle, "60 consumers that stopped reading");
+    drop(stopped);
+    wait_for("everything is given back", || held(&cluster, leader, "streams") == 0);
 }
