@@ -15,7 +15,7 @@ impl Share {
     /// bytes than there are, and leave no more than the others can have. Only those that `is_here` count, and each once: one
     /// of two sizes cannot be.
     ///
-    /// Costs no look at the messages as long as there is room for all of them.
+    /// Costs no look at the messages as long as all of them can be here.
     pub(crate) fn can_spare(
         self,
         sizes: impl Iterator<Item = (u64, u32)> + Clone,
@@ -36,11 +36,30 @@ impl Share {
     }
 
     fn leaves_possible(self, count: u64, bytes: u64) -> bool {
-        let largest = self.count.saturating_sub(count).saturating_mul(u64::from(u32::MAX));
-        self.bytes.checked_sub(bytes).is_some_and(|left| left <= largest)
+        let left = self.count.checked_sub(count).zip(self.bytes.checked_sub(bytes));
+        left.is_some_and(|(count, bytes)| bytes <= count.saturating_mul(u64::from(u32::MAX)))
     }
 }
 
 fn sum(sizes: impl Iterator<Item = u32>) -> (u64, u64) {
     sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + u64::from(size)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a share can spare what is listed, where only `here` is part of it.
+    fn can_spare((count, bytes): (u64, u64), listed: &[(u64, u32)], here: &[u64]) -> bool {
+        Share { count, bytes }.can_spare(listed.iter().copied(), |offset| here.contains(&offset))
+    }
+
+    #[test]
+    fn rule_10_5_no_sizes_leave_bytes_without_messages() {
+        assert!(can_spare((2, 100), &[(5, 40), (7, 60)], &[5, 7]));
+        assert!(can_spare((1, 100), &[(5, 100), (7, 20)], &[5]), "what is not here does not count");
+        assert!(!can_spare((1, 100), &[(5, 0)], &[5]));
+        assert!(!can_spare((1, 100), &[(5, 101)], &[5]));
+        assert!(!can_spare((1, 100), &[(5, 0), (7, 100)], &[5]), "the sum is right, and 7 is not here");
+    }
 }
