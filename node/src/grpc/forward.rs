@@ -214,6 +214,8 @@ enum AnswerKind {
     Topic,
     Published,
     Deliveries,
+    /// All that were sent, or none: a repeat brings those again that were damaged on the way.
+    DeliveriesOrRepeat,
     /// So many results.
     Leases(usize),
     Count,
@@ -233,6 +235,7 @@ impl Expected {
             Request::ListTopics { .. } => AnswerKind::Topics,
             Request::DescribeTopic { .. } => AnswerKind::Topic,
             Request::Publish { .. } => AnswerKind::Published,
+            Request::Pop { request_id: Some(_), .. } => AnswerKind::DeliveriesOrRepeat,
             Request::Receive { .. } | Request::Pop { .. } | Request::Peek { .. } => AnswerKind::Deliveries,
             Request::Ack { leases, .. }
             | Request::Nack { leases, .. }
@@ -260,6 +263,10 @@ impl Expected {
                 let detail = failure.detail.unwrap_or_default();
                 return Err(errors::failure(&detail, failure.text));
             }
+            Some(Reply::Deliveries(reply)) if self.0 == AnswerKind::DeliveriesOrRepeat => {
+                let is_all_whole = reply.deliveries.iter().all(is_whole);
+                is_all_whole.then_some(Reply::Deliveries(reply)).and_then(read_answer)
+            }
             reply => reply.and_then(read_answer),
         };
         answer.filter(|answer| self.is_met_by(answer)).ok_or_else(|| {
@@ -285,7 +292,7 @@ impl Expected {
                 Response::Transferred { .. } => AnswerKind::Transferred,
             },
         };
-        self.0 == kind
+        self.0 == kind || (self.0, kind) == (AnswerKind::DeliveriesOrRepeat, AnswerKind::Deliveries)
     }
 }
 
@@ -306,7 +313,8 @@ fn read_answer(reply: Reply) -> Option<Answer> {
             Response::Published { topic, generation, first_offset, count: reply.count }
         }
         Reply::Deliveries(reply) => {
-            // One that was damaged on the way takes no other with it; if it was leased, that ends by itself.
+            // One that was damaged on the way takes no other with it: if it was leased, that ends by itself; if it was popped
+            // without a request id it is lost, as the whole answer would be.
             let is_none_sent = reply.deliveries.is_empty();
             let whole = reply.deliveries.into_iter().filter(is_whole);
             let deliveries = whole.map(read_delivery).collect::<Option<Vec<_>>>()?;

@@ -313,11 +313,17 @@ fn rule_2_9_a_body_that_was_damaged_on_the_way_is_never_delivered() {
         let deliveries = deliveries.iter().copied().cloned().map(super::super::convert::write_delivery);
         Some(Reply::Deliveries(v1::ReceiveResponse { deliveries: deliveries.collect() }))
     };
-    let (topic, subscription) = ("t".into(), String::new());
-    let pop =
-        Request::Pop { topic, subscription, messages_max: 1, bytes_max: 1, wait_ms: 0, request_id: None };
-    assert!(Expected::of(&pop).read_reply(reply(&[&damaged])).is_err());
+    let pop = |request_id| {
+        let (topic, subscription) = ("t".into(), String::new());
+        Request::Pop { topic, subscription, messages_max: 1, bytes_max: 1, wait_ms: 0, request_id }
+    };
+    let read = |pop, deliveries: &[&Delivery]| Expected::of(&pop).read_reply(reply(deliveries));
+    assert!(read(pop(None), &[&damaged]).is_err());
     // And it takes no other with it.
-    let answer = Expected::of(&pop).read_reply(reply(&[&whole, &damaged, &whole]));
-    assert_eq!(answer, Ok(Answer::Deliveries(vec![whole.clone(), whole].into())));
+    let both = Ok(Answer::Deliveries(vec![whole.clone(), whole.clone()].into()));
+    assert_eq!(read(pop(None), &[&whole, &damaged, &whole]), both);
+    // Where a repeat brings it after all, the caller must know that something is missing.
+    let failure = read(pop(Some(7)), &[&whole, &damaged, &whole]).expect_err("one is missing");
+    assert_eq!(failure.outcome, Outcome::Unknown);
+    assert_eq!(read(pop(Some(7)), &[&whole, &whole]), both);
 }
