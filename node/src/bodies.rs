@@ -333,12 +333,13 @@ impl Bodies {
         map.block(topic, offset).ok().map(|(_, block)| block.published_ms)
     }
 
-    /// Size and deadline of messages, and which could not be found; what is lost is logged, a block at a time. `None` if
-    /// that would take a read of the disk, or long, and `may_block` is false.
+    /// Size and deadline of messages, and which could not be found; of those a line is logged, with the first. `None` if that
+    /// would take a read of the disk, or long, and `may_block` is false.
     #[must_use]
     pub fn look_up(&self, lookup: &Lookup, may_block: bool) -> Option<LookedUp> {
         let mut looked_up = LookedUp { found: Vec::with_capacity(lookup.offsets.len()), missing: Vec::new() };
         let mut cursor: Option<Cursor> = None;
+        let mut first_lost = None;
         let mut bytes = 0;
         for &offset in &lookup.offsets {
             if !cursor.as_ref().is_some_and(|cursor| cursor.holds(lookup.topic, offset)) {
@@ -349,13 +350,13 @@ impl Bodies {
                 cursor = match found {
                     Ok((first, block)) => Some(self.open(lookup.topic, first, block, may_block)?),
                     Err(unreadable) => {
-                        tracing::error!(topic = lookup.topic.0, offset, %unreadable, "message not found");
+                        first_lost.get_or_insert_with(|| unreadable.to_string());
                         looked_up.missing.push(offset);
                         continue;
                     }
                 };
                 if let Some(Err(unreadable)) = cursor.as_ref().map(|cursor| cursor.messages.as_ref()) {
-                    tracing::error!(topic = lookup.topic.0, offset, %unreadable, "messages not found");
+                    first_lost.get_or_insert_with(|| unreadable.to_string());
                 }
             }
             let cursor = cursor.as_mut().expect("just opened");
@@ -375,7 +376,7 @@ impl Bodies {
                     return None;
                 }
                 if let Err(unreadable) = self.record(cursor, &found) {
-                    tracing::error!(topic = lookup.topic.0, offset, %unreadable, "message not taken");
+                    first_lost.get_or_insert_with(|| unreadable.to_string());
                     looked_up.missing.push(offset);
                     continue;
                 }
@@ -383,6 +384,11 @@ impl Bodies {
             }
             let deadline_ms = message.deadline_ms(cursor.block.published_ms);
             looked_up.found.push(Candidate { offset, size: message.size, deadline_ms });
+        }
+        if let Some(&offset) = looked_up.missing.first() {
+            let why = first_lost.as_deref().unwrap_or("its block cannot be read");
+            let (topic, count) = (lookup.topic.0, looked_up.missing.len());
+            tracing::error!(topic, offset, count, "messages not found; of the first: {why}");
         }
         Some(looked_up)
     }

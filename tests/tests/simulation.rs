@@ -225,11 +225,6 @@ fn a_publish_acknowledged_before_it_is_applied_is_noticed() {
 }
 
 #[test]
-fn messages_that_are_gone_and_called_unreadable_are_noticed() {
-    replica_bug(replica_mutants::Mutant::GoneIsUnreadable);
-}
-
-#[test]
 fn a_leader_that_leads_on_without_its_log_is_noticed() {
     replica_bug(replica_mutants::Mutant::UnreadableLeadsOn);
 }

@@ -6,8 +6,6 @@
 pub enum Mutant {
     /// A publish is acknowledged when it is proposed.
     AcknowledgeBeforeApply,
-    /// Messages that were purged between being chosen and being looked up are called unreadable.
-    GoneIsUnreadable,
     /// A leader that cannot read what its followers lack leads on.
     UnreadableLeadsOn,
 }

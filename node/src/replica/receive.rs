@@ -9,7 +9,6 @@ use super::aside::{Aside, runs};
 use super::calls::{CallId, Stage};
 use super::expiry::Block;
 use super::lines::Lines;
-use super::mutants::{self, Mutant};
 use super::unread;
 use super::{LookedUp, Lookup, LookupId, Replica};
 use crate::api::{Failure, Reason, Request, Response};
@@ -167,7 +166,7 @@ impl Replica {
     /// Sets messages aside that are ready and not offered to anybody else.
     fn choose(&mut self, place: Place, messages_max: usize) -> Vec<u64> {
         let Some(subscription) = self.state.subscription(place.0, place.1) else { return Vec::new() };
-        if !subscription.has_ready() {
+        if !subscription.has_ready() || self.unread.rests(place) {
             return Vec::new();
         }
         let aside = self.receives.aside.entry(place).or_default();
@@ -228,10 +227,8 @@ impl Replica {
     ) {
         // What was purged or has died since it was chosen cannot be found, and is not missed.
         let subscription = self.state.subscription(place.0, place.1);
-        let is_wanted = |offset: &u64| {
-            subscription.is_some_and(|subscription| subscription.is_ready(*offset))
-                || mutants::is(Mutant::GoneIsUnreadable)
-        };
+        let is_wanted =
+            |offset: &u64| subscription.is_some_and(|subscription| subscription.is_ready(*offset));
         let missing: Vec<u64> = missing.iter().copied().filter(is_wanted).collect();
         self.keep_unread(place, missing);
         if !self.calls.get(&id).is_some_and(|call| call.stage == Stage::LookingUp) {

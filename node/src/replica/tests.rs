@@ -1,7 +1,9 @@
 //! What only a whole replica shows. Everything else about it is the simulator's.
 
 use super::{Actions, CallId, Event, LoadedEntry, LookedUp, Lookup, Now, Replica, Settings, Stage};
-use crate::api::{Failure, MessageRef, NewMessage, Outcome, Reason, Request, Response, TopicOptions};
+use crate::api::{
+    Failure, MessageRef, MessageState, NewMessage, Outcome, Reason, Request, Response, TopicOptions,
+};
 use crate::codec::{self, EntryWriter};
 use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
@@ -205,9 +207,14 @@ impl Alone {
     }
 
     fn find(&self, lookup: &Lookup) -> Event {
-        let found = lookup.offsets.iter().filter_map(|offset| self.log.get(&(lookup.topic, *offset)));
-        let found = found.copied().collect();
-        Event::LookedUp(lookup.id, LookedUp { found, missing: Vec::new() })
+        let mut looked_up = LookedUp { found: Vec::new(), missing: Vec::new() };
+        for offset in &lookup.offsets {
+            match self.log.get(&(lookup.topic, *offset)) {
+                Some(found) => looked_up.found.push(*found),
+                None => looked_up.missing.push(*offset),
+            }
+        }
+        Event::LookedUp(lookup.id, looked_up)
     }
 
     /// Calls and takes the answer, which must be there at once.
@@ -294,6 +301,89 @@ fn receive(topic: &str, messages_max: usize, lease_ms: u64) -> Request {
 fn publish(topic: &str, count: usize, body: &'static [u8]) -> Request {
     let message = NewMessage { body: body.into(), body_crc: crc32c::crc32c(body), ..NewMessage::default() };
     Request::Publish { topic: topic.into(), session: None, messages: vec![message; count] }
+}
+
+fn empty() -> Result<Response, Failure> {
+    Ok(Response::Messages(Vec::new()))
+}
+
+/// A dead or leased message that cannot be shown, and one that a pop has taken, wait for nobody.
+#[test]
+fn rule_6_4_what_is_not_ready_may_be_unreadable_and_the_topic_is_empty() {
+    let mut alone = Alone::leading();
+    alone.create(0, "t", TopicOptions::default());
+    assert!(alone.ask(1, publish("t", 1, b"x")).is_ok());
+    let Ok(Response::Messages(leased)) = alone.ask(2, receive("t", 1, 60_000)) else { panic!("it is there") };
+    let shown = |messages| Event::MessagesUnreadable { messages, are_leased: false };
+    alone.handle(shown(leased));
+    alone.perform();
+    assert_eq!(alone.ask(3, receive("t", 1, 60_000)), empty());
+
+    // What is ready is kept back for a moment, and said to be there.
+    assert!(alone.ask(4, publish("t", 1, b"y")).is_ok());
+    let peek = Request::Peek {
+        topic: "t".into(),
+        subscription: String::new(),
+        state: MessageState::Ready,
+        from_offset: 0,
+        messages_max: 1,
+        bytes_max: 1,
+    };
+    let Ok(Response::Messages(ready)) = alone.ask(5, peek) else { panic!("it is there") };
+    alone.handle(shown(ready));
+    alone.perform();
+    let refused = alone.ask(6, receive("t", 1, 60_000)).expect_err("it cannot be read");
+    assert_eq!((refused.reason, refused.outcome), (Reason::DataUnreadable, Outcome::NotDone));
+}
+
+/// What goes between being chosen and being looked up is not there to be found, and is missed by nobody.
+#[test]
+fn rule_6_4_what_was_purged_meanwhile_is_not_called_unreadable() {
+    let mut alone = Alone::leading();
+    alone.create(0, "t", TopicOptions::default());
+    assert!(alone.ask(1, publish("t", 3, b"x")).is_ok());
+    alone.held = Some(Vec::new());
+    alone.call(2, receive("t", 3, 60_000), 60_000);
+    alone.perform();
+    let purge = Request::Purge { topic: "t".into(), subscription: String::new() };
+    assert_eq!(alone.ask(3, purge), Ok(Response::Count(3)));
+    let lookups = alone.held.take().expect("they were held");
+    assert_eq!(lookups.len(), 1);
+    for lookup in lookups {
+        let looked_up = LookedUp { found: Vec::new(), missing: lookup.offsets };
+        alone.handle(Event::LookedUp(lookup.id, looked_up));
+    }
+    alone.perform();
+    assert_eq!(alone.answers.remove(&CallId(2)), Some(empty()));
+    assert_eq!(alone.ask(4, receive("t", 3, 60_000)), empty());
+}
+
+/// Lookups that find nothing, of more messages than are remembered, end; and what is there is tried again later.
+#[test]
+fn rule_10_1_a_topic_of_which_nothing_can_be_read_rests_as_a_whole() {
+    let mut alone = Alone::leading();
+    alone.create(0, "t", TopicOptions::default());
+    for id in 1..=3 {
+        assert!(alone.ask(id, publish("t", 10_000, b"x")).is_ok());
+    }
+    let log = std::mem::take(&mut alone.log);
+    let turns = alone.turns;
+    let refused = alone.ask(4, receive("t", 10, 60_000)).expect_err("nothing can be read");
+    assert_eq!((refused.reason, refused.outcome), (Reason::DataUnreadable, Outcome::NotDone));
+    alone.call(5, long_poll(20_000), 60_000);
+    alone.perform();
+    let turns_after = alone.turns - turns;
+    assert!(turns_after < 10_000, "{turns_after} turns");
+    assert!(!alone.answers.contains_key(&CallId(5)), "it waits");
+
+    // The disk reads again.
+    alone.log = log;
+    let begun = alone.mono_ms;
+    while !alone.answers.contains_key(&CallId(5)) {
+        alone.tick();
+        assert!(alone.mono_ms < begun + 5_000, "it is tried again after a second");
+    }
+    assert!(matches!(&alone.answers[&CallId(5)], Ok(Response::Messages(found)) if found.len() == 1));
 }
 
 /// A replica with so many long polls.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long such a message is not offered by this leader, in milliseconds; then it is tried again.
 const REST_MS: u64 = 1_000;
-/// Most messages that rest; beyond, the oldest are tried again at once.
+/// Most messages that rest one by one; beyond, all of a topic rests.
 const RESTING_MAX: usize = 16_384;
 /// Ticks between such a message and the hand-over: what is given back is in an entry by then.
 const HAND_OVER_TICKS: u32 = 10;
@@ -31,6 +31,8 @@ pub(super) struct Unread {
     resting: VecDeque<(u64, Place, u64)>,
     /// The same by place.
     kept: BTreeMap<Place, BTreeSet<u64>>,
+    /// Until when places rest as a whole: too much there cannot be read to be remembered one by one.
+    places: BTreeMap<Place, u64>,
     /// A hand-over was tried for these.
     tried: BTreeSet<(TopicId, u64)>,
     /// Ticks until one is tried.
@@ -52,7 +54,12 @@ impl Unread {
     }
 
     pub(super) fn is_any_at(&self, place: Place) -> bool {
-        self.kept.contains_key(&place)
+        self.kept.contains_key(&place) || self.rests(place)
+    }
+
+    /// Nothing is offered there for the moment.
+    pub(super) fn rests(&self, place: Place) -> bool {
+        self.places.contains_key(&place)
     }
 
     pub(super) fn is_kept(&self, place: Place, offset: u64) -> bool {
@@ -63,6 +70,7 @@ impl Unread {
     pub(super) fn leave(&mut self) {
         self.resting.clear();
         self.kept.clear();
+        self.places.clear();
         self.hands_over_in = None;
     }
 
@@ -72,10 +80,24 @@ impl Unread {
         }
     }
 
-    /// The next that has rested for long enough, or that there is no room for.
+    /// All of a place rests. Returns what rested there by itself, to be given back.
+    fn rest(&mut self, until_ms: u64, place: Place) -> BTreeSet<u64> {
+        self.places.insert(place, until_ms);
+        self.resting.retain(|(_, other, _)| *other != place);
+        self.kept.remove(&place).unwrap_or_default()
+    }
+
+    /// The next place that has rested for long enough.
+    fn pop_rested_place(&mut self, now_ms: u64) -> Option<Place> {
+        let place = self.places.iter().find(|(_, until_ms)| **until_ms <= now_ms).map(|(place, _)| *place)?;
+        self.places.remove(&place);
+        Some(place)
+    }
+
+    /// The next that has rested for long enough.
     fn pop_rested(&mut self, now_ms: u64) -> Option<(Place, u64)> {
         let (until_ms, place, offset) = *self.resting.front()?;
-        if until_ms > now_ms && self.resting.len() <= RESTING_MAX {
+        if until_ms > now_ms {
             return None;
         }
         self.resting.pop_front();
@@ -132,13 +154,18 @@ fn by_place(messages: &[MessageRef]) -> BTreeMap<Place, Vec<&MessageRef>> {
 }
 
 impl Replica {
-    /// Messages of an answer could not be read. Those that a call has leased go back without an attempt.
+    /// Messages of an answer could not be read. Those that a call has leased go back without an attempt. Of those that were
+    /// only shown, or that a pop has taken, what is not ready keeps nobody from anything.
     pub(super) fn on_messages_unreadable(&mut self, messages: &[MessageRef], are_leased: bool) {
         if !self.raft.is_leader() {
             return;
         }
         for (place, messages) in by_place(messages) {
-            self.keep_unread(place, messages.iter().map(|message| message.id.offset).collect());
+            let subscription = self.state.subscription(place.0, place.1);
+            let is_ready = |offset: &u64| subscription.is_some_and(|there| there.is_ready(*offset));
+            let offsets = messages.iter().map(|message| message.id.offset);
+            let kept = offsets.filter(|offset| are_leased || is_ready(offset)).collect();
+            self.keep_unread(place, kept);
         }
         if are_leased {
             self.release(messages);
@@ -174,10 +201,11 @@ impl Replica {
             self.unread.keep(now_ms + REST_MS, place, *offset);
         }
         self.receives.keep_aside(place, offsets.into_iter());
-        while self.unread.resting.len() > RESTING_MAX
-            && let Some((place, offset)) = self.unread.pop_rested(now_ms)
-        {
-            self.receives.give_back(place, std::iter::once(offset));
+        if self.unread.resting.len() > RESTING_MAX {
+            self.steps.look_at(self.unread.resting.len());
+            let kept = self.unread.rest(now_ms + REST_MS, place);
+            self.steps.take(kept.len());
+            self.receives.give_back(place, kept.into_iter());
         }
     }
 
@@ -190,6 +218,12 @@ impl Replica {
         {
             self.steps.take(1);
             self.receives.give_back(place, std::iter::once(offset));
+        }
+        while self.steps.has_room()
+            && let Some(place) = self.unread.pop_rested_place(now_ms)
+        {
+            self.steps.take(1);
+            self.receives.wake(place, u64::MAX);
         }
         if self.unread.is_hand_over_due(now_ms)
             && let Some(to) = self.raft.best_successor()
@@ -237,9 +271,9 @@ mod tests {
         assert_eq!(unread.pop_rested(9), None);
         assert_eq!(unread.pop_rested(10), Some((PLACE, 1)));
         assert!(!unread.is_kept(PLACE, 1) && unread.is_kept(PLACE, 2));
-        for offset in 0..=RESTING_MAX as u64 {
-            unread.keep(1_000, PLACE, 10 + offset);
-        }
-        assert_eq!(unread.pop_rested(11), Some((PLACE, 2)));
+        assert_eq!(unread.rest(40, PLACE), [2].into());
+        assert!(unread.is_any_at(PLACE) && unread.rests(PLACE) && !unread.is_kept(PLACE, 2));
+        assert_eq!((unread.pop_rested(50), unread.pop_rested_place(39)), (None, None));
+        assert_eq!((unread.pop_rested_place(40), unread.is_any_at(PLACE)), (Some(PLACE), false));
     }
 }
