@@ -1,7 +1,7 @@
 //! The forwarded calls that are open here, by the node that passed them on and the number that it gave them, so that it
 //! can give one up.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -19,7 +19,9 @@ pub(super) struct OpenCalls(Mutex<Calls>);
 struct Calls {
     open: BTreeMap<Key, oneshot::Sender<()>>,
     /// Not open when they were given up: a small message may overtake a large call.
-    given_up: VecDeque<Key>,
+    given_up: BTreeSet<Key>,
+    /// The same, and some that have begun meanwhile, oldest first.
+    oldest: VecDeque<Key>,
 }
 
 /// A call that is open; it is forgotten when this is dropped.
@@ -35,8 +37,7 @@ impl OpenCalls {
     pub(super) fn begin(self: &Arc<Self>, key: Key) -> OpenCall {
         let (give_up, given_up) = oneshot::channel();
         let mut calls = self.lock();
-        if let Some(at) = calls.given_up.iter().position(|early| *early == key) {
-            calls.given_up.remove(at);
+        if calls.given_up.remove(&key) {
             let _ = give_up.send(());
         } else {
             calls.open.insert(key, give_up);
@@ -53,9 +54,13 @@ impl OpenCalls {
             let _ = call.send(());
             return;
         }
-        calls.given_up.push_back(key);
-        if calls.given_up.len() > GIVEN_UP_MAX {
-            calls.given_up.pop_front();
+        if calls.given_up.insert(key) {
+            calls.oldest.push_back(key);
+        }
+        if calls.oldest.len() > GIVEN_UP_MAX
+            && let Some(oldest) = calls.oldest.pop_front()
+        {
+            calls.given_up.remove(&oldest);
         }
     }
 

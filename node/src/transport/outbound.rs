@@ -39,7 +39,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
         came.mark_unchanged();
         match open_both(&shared, &member).await {
             Ok(session) => {
-                asking.abort_all();
+                asking.shutdown().await;
                 pause = PAUSE_MIN;
                 told.clear();
                 let life = (session.peer, session.boot_id);
