@@ -60,7 +60,7 @@ pub fn answer(
         selector: Some(names::as_text(&names::selector(&asked.name))),
         leader: leader.map(|(leader, _)| leader.to_owned()),
         term: leader.map(|(_, term)| i64::try_from(term).unwrap_or(i64::MAX)),
-        // Once written it stays, until a person takes it out.
+        // Once written it stays. It also stands on the StatefulSet and the ConfigMap, from where it comes back.
         cluster_id: asked.latched.or(plan.cluster_id).map(|id| id.to_string()),
         image: Some(plan.image.clone()),
         disk_size: seen.disk_size(),
