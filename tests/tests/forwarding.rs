@@ -6,7 +6,7 @@
 //! calls that a follower passes on to the leader share one, whoever made them.
 
 use raftqueue_proto::v1::{self, queue_client::QueueClient};
-use raftqueue_tests::process::Cluster;
+use raftqueue_tests::process::{Cluster, env_number};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -80,7 +80,8 @@ async fn lose_patience(
 }
 
 fn impatience_at(node_of: impl Fn(usize) -> usize) {
-    let calls = env_number("RAFTQUEUE_IMPATIENT_CALLS").map_or(CALLS_EACH, |all| all.div_ceil(AT_ONCE));
+    let calls =
+        env_number("RAFTQUEUE_IMPATIENT_CALLS").map_or(CALLS_EACH, |all: usize| all.div_ceil(AT_ONCE));
     // So much at once on a machine with other work must not be taken for a leader that is silent.
     let mut cluster = Cluster::new(3).with_arguments(&["--election-timeout-ms", "10000"]);
     cluster.start_all();
@@ -199,27 +200,24 @@ fn a_call_that_waits_for_an_election_is_not_passed_on_all_the_while() {
     let mut cluster = Cluster::new(5).with_operations().with_arguments(&["--election-timeout-ms", "1500"]);
     cluster.start_all();
     let leader = cluster.leader();
-    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    cluster.make_topic("t");
     let follower = (leader + 1) % 5;
-    assert_eq!(cluster.http(follower).with_timeout(CALM).publish("t", "x").unwrap().code, 201);
+    cluster.publish_until_taken(follower, "t", "x");
     let before = forwarded(&cluster, follower);
     for node in (0..5).filter(|node| ![leader, follower].contains(node)) {
         cluster.kill(node);
     }
-    while cluster.standing(leader).is_none_or(|(role, _)| role == "Leader") {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let answer = cluster.http(follower).publish("t", &"y".repeat(100_000)).unwrap();
+    cluster.wait_until("the leader leads no more", || {
+        cluster.standing(leader).is_some_and(|(role, _)| role != "Leader")
+    });
+    // It waits until its node believes in no leader, and beyond: what it is told then cannot be that nobody knows.
+    let answer = cluster.patient(follower).publish("t", &"y".repeat(100_000)).unwrap();
     assert_eq!(answer.code, 503, "{answer:?}");
+    // Followers believe for 3 s at most, and 300 ms pass between two times.
     let times = forwarded(&cluster, follower) - before;
-    assert!(times < 8.0, "it was passed on {times} times");
+    assert!(times < 20.0, "it was passed on {times} times");
 }
 
 fn forwarded(cluster: &Cluster, node: usize) -> f64 {
     cluster.metric(node, "raftqueue_calls_forwarded_total")
-}
-
-fn env_number(name: &str) -> Option<usize> {
-    #[expect(clippy::disallowed_methods, reason = "tests take their budgets from the environment")]
-    std::env::var(name).ok()?.parse().ok()
 }

@@ -3,10 +3,13 @@
 //!
 //! `RAFTQUEUE_KILLS` sets how many leaders are killed (5 by default).
 
-use raftqueue_tests::process::{Cluster, Http, Load, Unanswered, free_ports, programs};
+use raftqueue_tests::process::{
+    CALM, Cluster, Ended, Http, Load, PATIENCE, Running, Unanswered, env_number, free_ports, programs,
+    run_to_end, wait_for,
+};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn every_node(cluster: &Cluster) -> Vec<Http> {
@@ -20,7 +23,7 @@ fn publish_somewhere(cluster: &Cluster, without: usize, message: &str) -> Durati
         if cluster.http(node).publish("side", message).is_ok_and(|answer| answer.code == 201) {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "nobody takes a message:\n{}", cluster.logs());
+        assert!(begun.elapsed() < PATIENCE, "nobody takes a message:\n{}", cluster.logs());
     }
     begun.elapsed()
 }
@@ -30,16 +33,12 @@ fn leaders_killed_under_load_lose_double_and_reorder_nothing() {
     let kills: usize = env_number("RAFTQUEUE_KILLS").unwrap_or(5);
     let mut cluster = Cluster::started(5);
     let nodes = every_node(&cluster);
-    for topic in ["load", "side"] {
-        assert_eq!(nodes[0].create_topic(topic).unwrap().code, 201);
-    }
+    ["load", "side"].iter().for_each(|topic| cluster.make_topic(topic));
     let load = Load::start("load", 4, &nodes);
     let mut pauses = Vec::new();
     for kill in 0..kills {
         let before = load.acknowledged();
-        while load.acknowledged() < before + 50 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        cluster.wait_until("50 more are acknowledged", || load.acknowledged() >= before + 50);
         let leader = cluster.leader();
         cluster.kill(leader);
         pauses.push(publish_somewhere(&cluster, leader, &format!("after kill {kill}")));
@@ -64,13 +63,11 @@ fn leaders_killed_under_load_lose_double_and_reorder_nothing() {
 fn a_power_failure_of_all_processes_at_once_loses_nothing() {
     let mut cluster = Cluster::started(3);
     let nodes = every_node(&cluster);
-    assert_eq!(nodes[0].create_topic("load").unwrap().code, 201);
+    cluster.make_topic("load");
     let load = Load::start("load", 4, &nodes);
     for _ in 0..3 {
         let before = load.acknowledged();
-        while load.acknowledged() < before + 50 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        cluster.wait_until("50 more are acknowledged", || load.acknowledged() >= before + 50);
         for node in 0..3 {
             cluster.kill(node);
         }
@@ -83,71 +80,75 @@ fn a_power_failure_of_all_processes_at_once_loses_nothing() {
 
 #[test]
 fn a_paused_leader_is_replaced_and_answers_nothing_stale_when_it_wakes() {
-    let mut cluster = Cluster::started(3);
+    // The one election that is wanted, and no other.
+    let mut cluster = Cluster::started_with(3, &["--election-timeout-ms", "1500"]);
     let leader = cluster.leader();
-    assert_eq!(cluster.http(leader).create_topic("side").unwrap().code, 201);
-    assert_eq!(cluster.http(leader).publish("side", "before").unwrap().code, 201);
+    cluster.make_topic("side");
+    cluster.publish_until_taken(leader, "side", "before");
     cluster.signal(leader, "STOP");
     let pause = publish_somewhere(&cluster, leader, "after");
     let other = (leader + 1) % 3;
-    let popped = cluster.http(other).with_timeout(Duration::from_secs(5)).pop("side").unwrap();
-    assert_eq!(popped.body["message"], "before");
+    let popped = cluster.pop_until_answered(other, "side", 1);
+    assert_eq!(popped.body["message"], "before", "{popped:?}");
     cluster.signal(leader, "CONT");
-    // The woken node must not hand out the same message again, whatever it believes it is.
-    let again = cluster.http(leader).with_timeout(Duration::from_secs(5)).pop("side").unwrap();
-    assert_eq!(again.body["message"], "after", "{}", cluster.logs());
+    // The woken node must not hand out the same message again, whatever it believes it is. That it does not know what became
+    // of a call that it took while it believed to lead is an answer, too.
+    let again = cluster.pop_until_answered(leader, "side", 2);
+    assert_eq!(again.body["message"], "after", "{again:?}\n{}", cluster.logs());
     println!("writes went on {pause:?} after the leader was paused");
 }
 
 #[test]
 fn without_a_quorum_every_answer_is_prompt_and_honest() {
+    // Nobody tells the node how long it may take. On a slow machine its answer is long on its way.
+    let own_time = |cluster: &Cluster, node| cluster.http(node).with_timeout(PATIENCE);
     let mut cluster = Cluster::started(3);
     let leader = cluster.leader();
-    assert_eq!(cluster.http(leader).create_topic("t").unwrap().code, 201);
+    cluster.make_topic("t");
     for node in (0..3).filter(|node| *node != leader) {
         cluster.kill(node);
     }
-    let survivor = cluster.http(leader);
-    let answer = survivor.publish("t", "x").expect("an answer within a second");
+    let survivor = own_time(&cluster, leader);
+    let answer = survivor.publish("t", "x").expect("an answer");
     assert!([503, 504].contains(&answer.code), "{answer:?}");
     assert!(answer.head.contains("raftqueue-outcome"), "{answer:?}");
     assert_eq!(survivor.status().unwrap().code, 200);
     // Much later it knows that it does not lead, and that nothing is done.
-    let begun = Instant::now();
-    while survivor.publish("t", "y").unwrap().code != 503 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{}", cluster.logs());
-    }
+    cluster.wait_for("it knows that nothing is done", || {
+        let answer = survivor.publish("t", "y").expect("an answer");
+        if answer.code == 503 { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
     assert_ne!(survivor.status().unwrap().body["role"], "Leader");
 }
 
 #[test]
 fn one_node_alone_serves_and_keeps_everything() {
     let mut cluster = Cluster::started(1);
-    assert_eq!(cluster.http(0).create_topic("t").unwrap().code, 201);
+    assert_eq!(cluster.patient(0).create_topic("t").unwrap().code, 201);
     for n in 0..20 {
-        assert_eq!(cluster.http(0).publish("t", &n.to_string()).unwrap().code, 201);
+        assert_eq!(cluster.patient(0).publish("t", &n.to_string()).unwrap().code, 201);
     }
     cluster.kill(0);
     assert_eq!(cluster.http(0).status(), Err(Unanswered::Refused));
     cluster.start(0);
     cluster.leader();
     for n in 0..20 {
-        let answer = cluster.http(0).with_timeout(Duration::from_secs(5)).pop("t").unwrap();
+        let answer = cluster.patient(0).pop("t").unwrap();
         assert_eq!((answer.code, answer.body["message"].as_str()), (200, Some(n.to_string().as_str())));
     }
-    assert_eq!(cluster.http(0).pop("t").unwrap().code, 404);
+    assert_eq!(cluster.patient(0).pop("t").unwrap().code, 404);
     assert!(cluster.stop(0).success());
 }
 
 #[test]
 fn a_topic_created_at_all_nodes_at_once_is_created_once() {
-    let cluster = Cluster::started(3);
+    let cluster = Cluster::started_with(3, &CALM);
     for round in 0..5 {
         let topic = format!("topic {round} / ü");
         let codes: Vec<u16> = std::thread::scope(|scope| {
             let calls: Vec<_> = (0..12)
                 .map(|call| {
-                    let (http, topic) = (cluster.http(call % 3), &topic);
+                    let (http, topic) = (cluster.patient(call % 3), &topic);
                     scope.spawn(move || http.create_topic(topic).unwrap().code)
                 })
                 .collect();
@@ -162,7 +163,7 @@ fn a_topic_created_at_all_nodes_at_once_is_created_once() {
 fn a_leader_that_stops_hands_over_first() {
     let mut cluster = Cluster::started(3);
     let leader = cluster.leader();
-    assert_eq!(cluster.http(leader).create_topic("side").unwrap().code, 201);
+    cluster.make_topic("side");
     assert!(cluster.stop(leader).success(), "{}", cluster.logs());
     let pause = publish_somewhere(&cluster, leader, "after");
     println!("writes went on {pause:?} after the leader had stopped");
@@ -199,10 +200,10 @@ fn a_node_that_cannot_start_says_why() {
     std::fs::create_dir(&read_only).unwrap();
     std::fs::set_permissions(&read_only, std::fs::Permissions::from_mode(0o555)).unwrap();
     let place = read_only.to_str().unwrap();
-    let mounted = runs("mount", &["-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", place]);
-    let refused = started_with(&cluster, "other.json", &["--data-dir", "read-only"]);
-    assert!(!mounted || runs("umount", &[place]));
-    check(&refused, 3, &["read-only"]);
+    let mounted =
+        Mounted(runs("mount", &["-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", place]).then_some(place));
+    check(&started_with(&cluster, "other.json", &["--data-dir", "read-only"]), 3, &["read-only"]);
+    drop(mounted);
 
     // A folder that a newer build wrote: nothing in it is touched.
     let identity = Path::new(data_dir).join("IDENTITY");
@@ -231,64 +232,57 @@ fn a_node_that_cannot_start_says_why() {
 fn a_node_told_to_wait_begins_when_the_one_before_it_has_ended() {
     let folder = tempfile::tempdir().unwrap();
     let start = |ports: &[u16]| {
-        Started(
-            Command::new(programs().join("raftqueue-node"))
-                .current_dir(folder.path())
-                .args(["--name", "a", "--members", &format!("a=127.0.0.1:{}", ports[1])])
-                .args(["--client-listen", &format!("127.0.0.1:{}", ports[0])])
-                .args(["--operations-port", &ports[2].to_string()])
-                .args(["--data-dir", "data", "--lock-wait-ms", "30000"])
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("the node can be started"),
-        )
+        let child = Command::new(programs().join("raftqueue-node"))
+            .current_dir(folder.path())
+            .args(["--name", "a", "--members", &format!("a=127.0.0.1:{}", ports[1])])
+            .args(["--client-listen", &format!("127.0.0.1:{}", ports[0])])
+            .args(["--operations-port", &ports[2].to_string()])
+            .args(["--data-dir", "data", "--lock-wait-ms", "600000"])
+            .stderr(Stdio::null())
+            .spawn();
+        Running(child.expect("the node can be started"))
     };
     let says = |port: u16, words: &str| {
-        let begun = Instant::now();
-        loop {
+        wait_for(&format!("it says `{words}`"), String::new, || {
             let answer = Http::new(port).request("GET", "/readyz", b"");
-            if answer.as_ref().is_ok_and(|answer| answer.text.contains(words)) {
-                return;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(20), "`{words}`: {answer:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            let is_so = answer.as_ref().is_ok_and(|answer| answer.text.contains(words));
+            is_so.then_some(()).ok_or_else(|| format!("{answer:?}"))
+        });
     };
+    let patient = |port: u16| Http::new(port).with_deadline(PATIENCE);
     let (here, there) = (free_ports(3), free_ports(3));
     let first = start(&here);
     says(here[2], "ready\n");
-    assert_eq!(Http::new(here[0]).create_topic("t").unwrap().code, 201);
+    assert_eq!(patient(here[0]).create_topic("t").unwrap().code, 201);
     let _second = start(&there);
     says(there[2], "another process uses this directory");
     // It serves nobody meanwhile, and takes nothing from the first.
-    assert_eq!(Http::new(there[0]).create_topic("u").unwrap().code, 503);
-    assert_eq!(Http::new(here[0]).publish("t", "kept").unwrap().code, 201);
+    assert_eq!(patient(there[0]).create_topic("u").unwrap().code, 503);
+    assert_eq!(patient(here[0]).publish("t", "kept").unwrap().code, 201);
     drop(first);
     says(there[2], "ready\n");
-    assert_eq!(Http::new(there[0]).pop("t").unwrap().body["message"], "kept");
+    assert_eq!(patient(there[0]).pop("t").unwrap().body["message"], "kept");
 }
 
-/// A process that is killed when it is dropped.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn started_alone(cluster: &Cluster, arguments: &[&str]) -> Output {
+fn started_alone(cluster: &Cluster, arguments: &[&str]) -> Ended {
     started_with(cluster, "config.json", arguments)
 }
 
-fn started_with(cluster: &Cluster, config: &str, arguments: &[&str]) -> Output {
-    Command::new(programs().join("raftqueue-node"))
-        .current_dir(cluster.folder())
-        .args(["--config", config, "--index", "0"])
-        .args(arguments)
-        .output()
-        .expect("the node can be started")
+fn started_with(cluster: &Cluster, config: &str, arguments: &[&str]) -> Ended {
+    let mut command = Command::new(programs().join("raftqueue-node"));
+    command.current_dir(cluster.folder()).args(["--config", config, "--index", "0"]).args(arguments);
+    run_to_end(&mut command)
+}
+
+/// A folder on which something is mounted, until this is dropped.
+struct Mounted<'a>(Option<&'a str>);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.0 {
+            runs("umount", &[place]);
+        }
+    }
 }
 
 fn runs(program: &str, arguments: &[&str]) -> bool {
@@ -302,16 +296,11 @@ fn write_config(folder: &Path, port: u16, internal_port: u16) {
     std::fs::write(folder.join("other.json"), text).expect("a temporary file can be written");
 }
 
-fn check(output: &Output, code: i32, parts: &[&str]) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
+fn check(ended: &Ended, code: i32, parts: &[&str]) {
+    let text = &ended.text;
+    assert_eq!(ended.status.code(), Some(code), "{text}");
     for part in parts {
         assert!(text.contains(part), "`{part}` is not in: {text}");
     }
     assert!(!text.contains("panicked"), "{text}");
-}
-
-fn env_number(name: &str) -> Option<usize> {
-    #[expect(clippy::disallowed_methods, reason = "tests take their budgets from the environment")]
-    std::env::var(name).ok()?.parse().ok()
 }

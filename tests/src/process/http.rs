@@ -1,5 +1,6 @@
 //! HTTP/1.1 by hand: one request, one connection, one deadline.
 
+use super::PATIENCE;
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,6 +13,7 @@ pub struct Http {
     timeout: Duration,
     /// Whether the node is told of the timeout.
     says_timeout: bool,
+    request_id: Option<u128>,
 }
 
 /// What came back.
@@ -46,7 +48,7 @@ impl Http {
     /// A client with a timeout of one second.
     #[must_use]
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, timeout: Duration::from_secs(1), says_timeout: false }
+        Self { address, timeout: Duration::from_secs(1), says_timeout: false, request_id: None }
     }
 
     /// Another timeout.
@@ -55,10 +57,17 @@ impl Http {
         Self { timeout, ..self }
     }
 
-    /// Another timeout, which the node is told of too: it takes so long, and not 900 ms.
+    /// A deadline for the node: it takes so long, and not 900 ms. What it says then is waited for, however long it is on
+    /// its way.
     #[must_use]
     pub fn with_deadline(self, timeout: Duration) -> Self {
         Self { timeout, says_timeout: true, ..self }
+    }
+
+    /// Calls of this id: repeated, one has the effect of the first.
+    #[must_use]
+    pub fn with_request_id(self, id: u128) -> Self {
+        Self { request_id: Some(id), ..self }
     }
 
     /// Sends a request as it is and reads one answer.
@@ -66,7 +75,8 @@ impl Http {
     /// # Errors
     /// [`Unanswered`].
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, Unanswered> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline =
+            Instant::now() + self.timeout + if self.says_timeout { PATIENCE } else { Duration::ZERO };
         let mut stream =
             TcpStream::connect_timeout(&self.address, self.timeout).map_err(|error| match error.kind() {
                 ErrorKind::ConnectionRefused => Unanswered::Refused,
@@ -76,8 +86,10 @@ impl Http {
             true => format!("raftqueue-deadline-ms: {}\r\n", self.timeout.as_millis()),
             false => String::new(),
         };
+        let id_header =
+            self.request_id.map(|id| format!("raftqueue-request-id: {id:032x}\r\n")).unwrap_or_default();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n{deadline_header}connection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n{deadline_header}{id_header}connection: close\r\n\r\n",
             body.len()
         );
         let exchange = |stream: &mut TcpStream| -> std::io::Result<Vec<u8>> {

@@ -1,8 +1,8 @@
 //! Producers that go on whatever happens to the nodes, and an account of what they were told.
 
-use super::{Http, Unanswered};
+use super::{Http, PATIENCE, Unanswered};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -170,22 +170,22 @@ fn watch(nodes: &[Http], stop: &AtomicBool, account: &Mutex<Account>) {
     }
 }
 
-/// Takes everything out of a topic, from any node, until it is empty.
+/// Takes everything out of a topic, from any node, until it is empty. A pop that is repeated, because an election came
+/// between it and its answer, gives the same message again.
 fn drain(topic: &str, nodes: &[Http]) -> Result<Vec<String>, String> {
+    static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     let mut popped = Vec::new();
-    let mut failures = 0;
-    loop {
-        let node = nodes[popped.len() % nodes.len()].with_timeout(Duration::from_secs(5));
-        match node.pop(topic) {
+    let (mut id, mut since) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), Instant::now());
+    for node in nodes.iter().cycle() {
+        match node.with_deadline(PATIENCE).with_request_id(id.into()).pop(topic) {
             Ok(answer) if answer.code == 200 => {
                 popped.push(answer.body["message"].as_str().ok_or("a message that is no string")?.to_owned());
+                (id, since) = (NEXT_ID.fetch_add(1, Ordering::Relaxed), Instant::now());
             }
             Ok(answer) if answer.code == 404 => return Ok(popped),
-            other => {
-                failures += 1;
-                // A pop of unknown outcome may have taken a message, so it may not be tried again.
-                return Err(format!("pop {} failed ({failures}): {other:?}", popped.len()));
-            }
+            Ok(answer) if [503, 504].contains(&answer.code) && since.elapsed() < PATIENCE => {}
+            other => return Err(format!("pop {} failed: {other:?}", popped.len())),
         }
     }
+    Err("there are no nodes".to_owned())
 }

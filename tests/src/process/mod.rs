@@ -3,9 +3,11 @@
 mod http;
 mod links;
 mod load;
+mod patience;
 
 pub use http::{Answer, Http, Unanswered};
 pub use load::{Load, Outcome};
+pub use patience::{CALM, Ended, PATIENCE, Running, env_number, run_to_end, series_value, wait_for};
 
 use links::Links;
 use serde_json::json;
@@ -15,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 /// The folder of the product's programs, built the way users get them: without any test-only feature.
 ///
@@ -131,7 +132,13 @@ impl Cluster {
     /// A cluster of `count` nodes that has elected a leader.
     #[must_use]
     pub fn started(count: usize) -> Self {
-        let mut cluster = Self::new(count);
+        Self::started_with(count, &[])
+    }
+
+    /// The same with further arguments for every node.
+    #[must_use]
+    pub fn started_with(count: usize, arguments: &[&str]) -> Self {
+        let mut cluster = Self::new(count).with_arguments(arguments);
         cluster.start_all();
         cluster.leader();
         cluster
@@ -221,18 +228,14 @@ impl Cluster {
     /// Asks a node to stop and waits for its end.
     ///
     /// # Panics
-    /// If it does not end within ten seconds.
+    /// If it does not end within [`PATIENCE`].
     pub fn stop(&mut self, node: usize) -> ExitStatus {
         self.signal(node, "TERM");
-        let mut child = self.nodes[node].take().expect("the node runs");
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait().expect("a child can be waited for") {
-                return status;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(10), "node {node} does not stop:\n{}", self.logs());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let mut running = Running(self.nodes[node].take().expect("the node runs"));
+        self.wait_for(&format!("node {node} stops"), || {
+            let ended = running.0.try_wait().expect("a child can be waited for");
+            ended.ok_or_else(|| "it runs".to_owned())
+        })
     }
 
     /// Sends a signal to a node.
@@ -263,14 +266,13 @@ impl Cluster {
     /// If its operations port is not open.
     #[must_use]
     pub fn metrics(&self, node: usize) -> String {
-        let http = Http::new(self.operations[node]).with_timeout(Duration::from_secs(5));
-        http.request("GET", "/metrics", b"").expect("the operations port is open").text
+        self.try_metrics(node).expect("the operations port is open")
     }
 
     /// The same of a node whose operations port may not be open yet.
     #[must_use]
     pub fn try_metrics(&self, node: usize) -> Option<String> {
-        let http = Http::new(self.operations[node]).with_timeout(Duration::from_secs(5));
+        let http = Http::new(self.operations[node]).with_timeout(PATIENCE);
         http.request("GET", "/metrics", b"").ok().map(|answer| answer.text)
     }
 
@@ -281,8 +283,7 @@ impl Cluster {
     #[must_use]
     pub fn metric(&self, node: usize, series: &str) -> f64 {
         let text = self.metrics(node);
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+        series_value(&text, series).unwrap_or_else(|| panic!("{series} is not in\n{text}"))
     }
 
     /// The most memory that a node has had at once since it was started, or since the peak was forgotten.
@@ -324,34 +325,26 @@ impl Cluster {
     /// The node that says it leads, once there is one.
     ///
     /// # Panics
-    /// If there is none for twenty seconds.
+    /// If there is none within [`PATIENCE`].
     pub fn leader(&mut self) -> usize {
-        let begun = Instant::now();
-        loop {
-            if let Some(leader) = (0..self.count()).find(|node| self.says_it_leads(*node)) {
-                return leader;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(20), "no leader for 20 s:\n{}", self.logs());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.wait_for("a node leads", || {
+            let leader = (0..self.count()).find(|node| self.says_it_leads(*node));
+            leader.ok_or_else(|| "none does".to_owned())
+        })
     }
 
     /// Waits until a node says that it is ready.
     ///
     /// # Panics
-    /// If it does not within twenty seconds, or its operations port is not open.
+    /// If it does not within [`PATIENCE`], or its operations port is not open.
     pub fn wait_ready(&self, node: usize) {
-        let begun = Instant::now();
-        while !self.is_ready(node) {
-            assert!(begun.elapsed() < Duration::from_secs(20), "node {node} is not ready:\n{}", self.logs());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.wait_until(&format!("node {node} is ready"), || self.is_ready(node));
     }
 
     /// Whether a node says that it is ready; one that cannot be asked is not.
     #[must_use]
     pub fn is_ready(&self, node: usize) -> bool {
-        let http = Http::new(self.operations[node]).with_timeout(Duration::from_secs(5));
+        let http = Http::new(self.operations[node]).with_timeout(PATIENCE);
         http.request("GET", "/readyz", b"").is_ok_and(|answer| answer.code == 200)
     }
 
@@ -381,6 +374,12 @@ impl Cluster {
 
     fn log(&self, node: usize) -> PathBuf {
         self.folder.path().join(format!("node-{node}.log"))
+    }
+
+    /// All logs, whole.
+    #[must_use]
+    pub fn whole_logs(&self) -> String {
+        (0..self.count()).map(|node| std::fs::read_to_string(self.log(node)).unwrap_or_default()).collect()
     }
 
     /// The last lines of all logs, for messages of failed tests.
