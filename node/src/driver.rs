@@ -10,10 +10,11 @@ use crate::forming::{Forming, LogStanding};
 use crate::handle::{LocalStatus, Role};
 use crate::metrics::{Census, Metrics, Pace, Progress};
 use crate::operations::Pulse;
-use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
+use crate::replica::{Actions, AppliedEntry, CallId, Event, LoadedEntry, Now, Replica, Shell, View};
 use crate::storage::Storage;
 use crate::transport::{Acknowledged, Arrival, Arrivals, Own, Transport};
 use bytes::Bytes;
+use raftqueue_queue::TopicId;
 use raftqueue_raft::{
     self as raft, Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind,
 };
@@ -388,20 +389,7 @@ impl Driver {
     }
 
     fn act(&mut self, actions: Actions) {
-        let Actions {
-            write,
-            send,
-            load,
-            load_to_apply,
-            lookups,
-            replies,
-            applied,
-            deleted,
-            settled,
-            role,
-            alarms,
-            fatal,
-        } = actions;
+        let Actions { write, send, load, load_to_apply, lookups, results, role, alarms, fatal } = actions;
         if let Some(write) = write {
             self.parts.storage.write(write);
         }
@@ -426,28 +414,7 @@ impl Driver {
         if let Some((from, to)) = load_to_apply {
             self.load_to_apply(from, to);
         }
-        let durable = self.parts.replica.raft().durable_index();
-        for entry in applied {
-            self.parts.bodies.applied(entry, durable);
-        }
-        for (id, result) in replies {
-            if let Some((reply, leases)) = self.replies.remove(&id) {
-                let result = result.map(|response| self.locate(response));
-                // The caller may have gone; then nobody hears of what was leased for it.
-                if let Err(Ok(Replied::Messages(located))) = reply.send(result)
-                    && leases
-                {
-                    self.immediate.push(Event::AnswerUnheard(located.into_messages()));
-                }
-            }
-        }
-        self.forgets |= !deleted.is_empty() || !settled.is_empty();
-        for topic in deleted {
-            self.parts.bodies.forget(topic);
-        }
-        for (topic, offset) in settled {
-            self.parts.bodies.settled(topic, offset);
-        }
+        results.carry_out(self);
         for lookup in lookups {
             match self.parts.bodies.look_up(&lookup, false) {
                 Some(found) => self.immediate.push(Event::LookedUp(lookup.id, found)),
@@ -628,6 +595,33 @@ impl Driver {
             return Some(format!("no leader known for {} s", self.leader_seen.elapsed().as_secs()));
         }
         not_applied(&view.raft, view.applied)
+    }
+}
+
+impl Shell for Driver {
+    fn applied(&mut self, entry: AppliedEntry) {
+        self.parts.bodies.applied(entry, self.parts.replica.raft().durable_index());
+    }
+
+    fn reply(&mut self, call: CallId, result: Result<Response, Failure>) {
+        let Some((reply, leases)) = self.replies.remove(&call) else { return };
+        let result = result.map(|response| self.locate(response));
+        // The caller may have gone; then nobody hears of what was leased for it.
+        if let Err(Ok(Replied::Messages(located))) = reply.send(result)
+            && leases
+        {
+            self.immediate.push(Event::AnswerUnheard(located.into_messages()));
+        }
+    }
+
+    fn deleted(&mut self, topic: TopicId) {
+        self.forgets = true;
+        self.parts.bodies.forget(topic);
+    }
+
+    fn settled(&mut self, topic: TopicId, offset: u64) {
+        self.forgets = true;
+        self.parts.bodies.settled(topic, offset);
     }
 }
 

@@ -105,7 +105,7 @@ impl Replica {
             for topic in effects.deleted {
                 self.deadlines.forget(topic);
                 self.receives.wake_topic(topic);
-                self.actions.deleted.push(topic);
+                self.actions.results.add_deleted(topic);
             }
             self.shrunk.extend(effects.released);
             self.give_back(&command);
@@ -143,7 +143,7 @@ impl Replica {
         }
         let bodies = (!bodies.is_empty()).then_some(bodies);
         if !placements.is_empty() {
-            self.actions.applied.push(AppliedEntry { index, bodies, placements });
+            self.actions.results.add_applied(AppliedEntry { index, bodies, placements });
         }
         Ok(())
     }

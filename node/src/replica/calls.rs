@@ -104,7 +104,7 @@ impl Replica {
     }
 
     fn reply(&mut self, id: CallId, result: Result<Response, Failure>) {
-        self.actions.replies.push((id, result));
+        self.actions.results.add_reply(id, result);
     }
 
     /// Ends a call that was not proposed.
@@ -295,10 +295,7 @@ impl Actions {
             && self.load.is_empty()
             && self.load_to_apply.is_none()
             && self.lookups.is_empty()
-            && self.replies.is_empty()
-            && self.applied.is_empty()
-            && self.deleted.is_empty()
-            && self.settled.is_empty()
+            && self.results.is_empty()
             && self.role.is_none()
             && self.alarms.is_empty()
             && self.fatal.is_none()

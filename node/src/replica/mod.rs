@@ -25,13 +25,15 @@ mod propose;
 mod reads;
 mod receive;
 mod reply;
+mod results;
 mod steps;
 mod unread;
 
 pub use calls::CallId;
 pub use clock::Now;
+pub use results::{Results, Shell};
 
-use crate::api::{ClusterInfo, Failure, MemberInfo, MessageRef, Reason, Request, Response};
+use crate::api::{ClusterInfo, Failure, MemberInfo, MessageRef, Reason, Request};
 use calls::{Call, HeldTransfer, Stage};
 use clock::Clock;
 use expiry::Deadlines;
@@ -245,15 +247,8 @@ pub struct Actions {
     pub load_to_apply: Option<(Index, Index)>,
     /// Messages to be looked up.
     pub lookups: Vec<Lookup>,
-    /// Calls that are answered. Their messages must be located after `applied`, since they may stand there, and before
-    /// `deleted` and `settled`, since a pop takes them and their topic may go with the next command.
-    pub replies: Vec<(CallId, Result<Response, Failure>)>,
-    /// Entries that were applied, oldest first.
-    pub applied: Vec<AppliedEntry>,
-    /// Topics that were deleted.
-    pub deleted: Vec<TopicId>,
-    /// Nothing of these topics before these offsets will be asked for any more.
-    pub settled: Vec<(TopicId, u64)>,
+    /// What applying led to, to be carried out.
+    pub results: Results,
     /// Role, term or leader changed.
     pub role: Option<RoleState>,
     /// What should never happen; to be logged.
@@ -625,7 +620,7 @@ impl Replica {
             self.steps.take(1);
             if let Some(topic) = self.state.topic(id) {
                 let first = topic.live_run_from(0).map_or(topic.next_offset(), |run| run.start);
-                self.actions.settled.push((id, first));
+                self.actions.results.add_settled(id, first);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What only a whole replica shows. Everything else about it is the simulator's.
 
-use super::{Actions, CallId, Event, LoadedEntry, LookedUp, Lookup, Now, Replica, Settings, Stage};
+use super::{
+    Actions, AppliedEntry, CallId, Event, LoadedEntry, LookedUp, Lookup, Now, Replica, Settings, Shell, Stage,
+};
 use crate::api::{
     Failure, MessageRef, MessageState, NewMessage, Outcome, Reason, Request, Response, TopicOptions,
 };
@@ -167,16 +169,9 @@ impl Alone {
     }
 
     fn act(&mut self, actions: Actions) -> Vec<Event> {
-        let Actions { write, replies, applied, lookups, load_to_apply, fatal, .. } = actions;
+        let Actions { write, results, lookups, load_to_apply, fatal, .. } = actions;
         assert_eq!(fatal, None);
-        self.answers.extend(replies);
-        for placement in applied.into_iter().flat_map(|entry| entry.placements) {
-            for (offset, message) in (placement.first_offset..).zip(placement.messages.iter()) {
-                let deadline_ms = message.deadline_ms(placement.published_ms);
-                let found = Candidate { offset, size: message.size, deadline_ms };
-                self.log.insert((placement.topic, offset), found);
-            }
-        }
+        results.carry_out(self);
         if let Some(write) = write {
             self.entries.extend_from_slice(write.entries());
             self.hard_state = write.hard_state();
@@ -233,6 +228,26 @@ impl Alone {
         let deadline_ms = self.mono_ms + deadline_ms;
         self.handle(Event::Call { id: CallId(id), request, deadline_ms });
     }
+}
+
+impl Shell for Alone {
+    fn applied(&mut self, entry: AppliedEntry) {
+        for placement in entry.placements {
+            for (offset, message) in (placement.first_offset..).zip(placement.messages.iter()) {
+                let deadline_ms = message.deadline_ms(placement.published_ms);
+                let found = Candidate { offset, size: message.size, deadline_ms };
+                self.log.insert((placement.topic, offset), found);
+            }
+        }
+    }
+
+    fn reply(&mut self, call: CallId, result: Result<Response, Failure>) {
+        self.answers.insert(call, result);
+    }
+
+    fn deleted(&mut self, _: TopicId) {}
+
+    fn settled(&mut self, _: TopicId, _: u64) {}
 }
 
 fn long_poll(wait_ms: u64) -> Request {

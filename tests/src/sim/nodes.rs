@@ -12,9 +12,12 @@ use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
 use super::upgrades::NEW_VERSION;
 use super::world::{Event, World};
+use raftqueue_node::api::{Failure, Response};
 use raftqueue_node::bodies::{Bodies, Located};
 use raftqueue_node::codec;
-use raftqueue_node::replica::{self, Actions, CallId, Lookup, Now, Outstanding, Replica, Settings};
+use raftqueue_node::replica::{
+    self, Actions, AppliedEntry, CallId, Lookup, Now, Outstanding, Replica, Settings,
+};
 use raftqueue_queue::TopicId;
 use raftqueue_raft::{
     self as raft, AppendOutcome, Configuration, Envelope, Index, LoadRequest, Member, MemberKind, Message,
@@ -222,6 +225,35 @@ impl Node {
     }
 }
 
+/// The shell of one node, while it carries out what applying led to.
+struct Shell<'a> {
+    world: &'a mut World,
+    node: usize,
+    /// What the oracle said of the replies, up to the first that it objects to.
+    judged: Result<(), Violation>,
+}
+
+impl replica::Shell for Shell<'_> {
+    fn applied(&mut self, entry: AppliedEntry) {
+        let running = self.world.nodes[self.node].running();
+        running.bodies.applied(entry, running.replica.raft().durable_index());
+    }
+
+    fn reply(&mut self, call: CallId, result: Result<Response, Failure>) {
+        if self.judged.is_ok() {
+            self.judged = self.world.reply(self.node, call, result);
+        }
+    }
+
+    fn deleted(&mut self, topic: TopicId) {
+        self.world.nodes[self.node].running().bodies.forget(topic);
+    }
+
+    fn settled(&mut self, topic: TopicId, offset: u64) {
+        self.world.nodes[self.node].running().bodies.settled(topic, offset);
+    }
+}
+
 /// The clocks of a machine: they may run fast or slow, and the one on the wall may jump.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clockwork {
@@ -388,20 +420,7 @@ impl World {
     }
 
     fn perform(&mut self, node: usize, actions: Actions) -> Result<(), Violation> {
-        let Actions {
-            write,
-            send,
-            load,
-            load_to_apply,
-            lookups,
-            replies,
-            applied,
-            deleted,
-            settled,
-            role,
-            alarms,
-            fatal,
-        } = actions;
+        let Actions { write, send, load, load_to_apply, lookups, results, role, alarms, fatal } = actions;
         Violation::unless(alarms.is_empty() && fatal.is_none(), || {
             format!("node {node} raises {alarms:?} and stops with {fatal:?}")
         })?;
@@ -464,21 +483,9 @@ impl World {
             self.coverage.rare(Rare::LoadToApply);
             self.read_later(node, Job::LoadToApply(first, last));
         }
-        let running = self.nodes[node].running();
-        let durable = running.replica.raft().durable_index();
-        for entry in applied {
-            running.bodies.applied(entry, durable);
-        }
-        for (call, result) in replies {
-            self.reply(node, call, result)?;
-        }
-        let running = self.nodes[node].running();
-        for topic in deleted {
-            running.bodies.forget(topic);
-        }
-        for (topic, offset) in settled {
-            running.bodies.settled(topic, offset);
-        }
+        let mut shell = Shell { world: self, node, judged: Ok(()) };
+        results.carry_out(&mut shell);
+        shell.judged?;
         for lookup in lookups {
             self.look_up(node, lookup);
         }
