@@ -236,6 +236,41 @@ pub struct SubscriptionInfo {
     pub dead: u64,
 }
 
+/// What a member is in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberRole {
+    /// Leads, as far as whoever tells of it knows.
+    Leader,
+    /// A voter that follows.
+    Follower,
+    /// Gets the log and does not vote.
+    Learner,
+    /// Asks for votes; told only by that node itself.
+    Candidate,
+}
+
+impl MemberRole {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Leader, Self::Follower, Self::Learner, Self::Candidate];
+
+    /// The role as it stands on every wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+            Self::Candidate => "candidate",
+        }
+    }
+
+    /// The role of a name; `None` for one that this version does not know.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
 /// One member as the leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberInfo {
@@ -245,8 +280,8 @@ pub struct MemberInfo {
     pub name: String,
     /// Client address as the node itself said; empty when not connected.
     pub client_address: String,
-    /// `leader`, `follower` or `learner`; `candidate` only in a node's own view.
-    pub role: String,
+    /// What it is.
+    pub role: MemberRole,
     /// Counts in elections.
     pub voter: bool,
     /// Heard from within an election timeout.

@@ -7,17 +7,16 @@
 use crate::api::{Failure, MessageRef, Reason, Request, Response};
 use crate::bodies::{Bodies, Located};
 use crate::forming::{Forming, LogStanding};
-use crate::handle::{LocalStatus, Role};
+use crate::handle::LocalStatus;
 use crate::metrics::{Census, Metrics, Pace, Progress};
 use crate::operations::Pulse;
 use crate::replica::{Actions, AppliedEntry, CallId, Event, LoadedEntry, Now, Replica, Shell, View};
 use crate::storage::Storage;
 use crate::transport::{Acknowledged, Arrival, Arrivals, Own, Transport};
+use crate::view::Standing;
 use bytes::Bytes;
 use raftqueue_queue::TopicId;
-use raftqueue_raft::{
-    self as raft, Alarm, Index, LoadRequest, LogSlice, MemberKind, NodeId, Payload, RoleKind,
-};
+use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, NodeId, Payload, RoleKind};
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -36,12 +35,8 @@ const APPLY_BYTES_MAX: u64 = 4 << 20;
 const FORGOTTEN_MAX: usize = 2_000;
 /// Pause after the log could not be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_millis(100);
-/// A node that is so many entries behind is not ready.
-const READY_LAG_MAX: u64 = 10_000;
 /// Log time that is so far ahead of the clocks is spoken of: two leaders may differ by as much whose clocks are well enough.
 const AHEAD_TOLD_MS: u64 = 1_000;
-/// How long a leader may be unknown before a node is not ready.
-const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 
 /// What reaches the driver from the rest of the process, besides peers and calls.
 #[derive(Debug)]
@@ -527,74 +522,18 @@ impl Driver {
         if role.leader.is_some() {
             self.leader_seen = Instant::now();
         }
-        let status = self.local_status(view);
+        let status = self.standing(view).status();
         self.parts.status.send_replace(Arc::new(status));
     }
 
-    fn local_status(&self, view: &View) -> LocalStatus {
-        let role = view.raft.role;
-        let own = self.parts.replica.raft().id();
-        let identity = *self.parts.own.identity.borrow();
-        let leader_address =
-            role.leader.filter(|leader| *leader != own).and_then(|leader| self.parts.transport.peer(leader));
-        let members = view.configuration.members.iter().map(|(id, member)| crate::api::MemberInfo {
-            id: id.0,
-            name: member.name.clone(),
-            client_address: if *id == own {
-                self.parts.own.client_address.clone()
-            } else {
-                self.parts.transport.peer(*id).map(|peer| peer.client_address).unwrap_or_default()
-            },
-            role: match (role.leader == Some(*id), member.kind) {
-                (true, _) => "leader",
-                (false, MemberKind::Voter) => "follower",
-                (false, MemberKind::Learner) => "learner",
-            }
-            .into(),
-            voter: member.kind == MemberKind::Voter,
-            active: *id == own || self.parts.transport.is_connected(*id),
-            matched: 0,
-            lag: 0,
-        });
-        LocalStatus {
-            node_id: Some(own.0),
-            name: self.parts.own.name.clone(),
-            // A node that is bound to a formation belongs to no cluster before there is one.
-            cluster_id: identity
-                .filter(|_| !view.configuration.members.is_empty())
-                .and_then(|own| own.cluster_id)
-                .map(|id| format!("{id:032x}"))
-                .unwrap_or_default(),
-            generation: identity.map_or(0, |own| own.generation),
-            version: view.configuration.version,
-            role: match role.role {
-                RoleKind::Leader => Role::Leader,
-                RoleKind::Follower => Role::Follower,
-                RoleKind::PreCandidate | RoleKind::Candidate => Role::Candidate,
-            },
-            term: role.term.0,
-            leader: role.leader.map(|leader| leader.0),
-            leader_address: if role.leader == Some(own) {
-                Some(self.parts.own.client_address.clone())
-            } else {
-                leader_address.map(|peer| peer.client_address)
-            },
-            commit: view.raft.commit.0,
-            applied: view.applied.0,
-            last: view.raft.last.0,
-            members: members.collect(),
-            not_ready: self.not_ready(view, own),
+    fn standing<'a>(&'a self, view: &'a View) -> Standing<'a> {
+        Standing {
+            id: self.parts.replica.raft().id(),
+            view,
+            own: &self.parts.own,
+            transport: &self.parts.transport,
+            leaderless: self.leader_seen.elapsed(),
         }
-    }
-
-    fn not_ready(&self, view: &View, own: NodeId) -> Option<String> {
-        if !view.configuration.members.contains_key(&own) {
-            return Some("not a member of a cluster yet".into());
-        }
-        if self.leader_seen.elapsed() > LEADERLESS_MAX {
-            return Some(format!("no leader known for {} s", self.leader_seen.elapsed().as_secs()));
-        }
-        not_applied(&view.raft, view.applied)
     }
 }
 
@@ -614,6 +553,12 @@ impl Shell for Driver {
         }
     }
 
+    fn confirmed(&mut self, call: CallId) {
+        let view = self.parts.replica.view();
+        let cluster = self.standing(&view).cluster();
+        self.reply(call, Ok(Response::Cluster(cluster)));
+    }
+
     fn deleted(&mut self, topic: TopicId) {
         self.forgets = true;
         self.parts.bodies.forget(topic);
@@ -623,20 +568,6 @@ impl Shell for Driver {
         self.forgets = true;
         self.parts.bodies.settled(topic, offset);
     }
-}
-
-/// What is missing in the queue of a node: what was committed when it started, or too much of what has been since.
-fn not_applied(raft: &raft::Status, applied: Index) -> Option<String> {
-    if raft.replaying {
-        return Some(match raft.replay_until {
-            Some(until) => format!(
-                "replaying: {applied} of the {until} entries that were committed when this node started are applied"
-            ),
-            None => "replaying: no leader has said yet what is committed".into(),
-        });
-    }
-    let lag = raft.leader_commit.0.saturating_sub(applied.0);
-    (lag > READY_LAG_MAX).then(|| format!("{lag} committed entries are still to be applied"))
 }
 
 fn millis(duration: Duration) -> u64 {

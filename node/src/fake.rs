@@ -9,7 +9,8 @@ mod served;
 mod topic;
 
 use crate::api::{
-    ClusterInfo, Delivery, Failure, MemberInfo, Reason, Request, Response, SessionId, SessionStep, TopicInfo,
+    ClusterInfo, Delivery, Failure, MemberInfo, MemberRole, Reason, Request, Response, SessionId,
+    SessionStep, TopicInfo,
 };
 use crate::handle::{Answer, Begun, LocalStatus, Role, Service};
 use futures_util::FutureExt;
@@ -318,7 +319,7 @@ pub fn leading() -> LocalStatus {
         id: NODE_ID,
         name: "node-0".into(),
         client_address: "127.0.0.1:7420".into(),
-        role: "leader".into(),
+        role: MemberRole::Leader,
         voter: true,
         active: true,
         matched: 42,

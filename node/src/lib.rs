@@ -30,5 +30,6 @@ pub mod settings;
 mod sliced;
 pub mod storage;
 pub mod transport;
+mod view;
 pub mod wire;
 mod workers;

@@ -2,7 +2,7 @@
 
 mod passing;
 
-use crate::api::{Failure, MessageRef, Outcome, Reason, Request, Response};
+use crate::api::{Failure, MessageRef, Outcome, Reason, Request};
 use crate::bodies::{Bodies, Located, Lost, Readings};
 use crate::budget::{Held, Share};
 use crate::discovery::describe;
@@ -216,16 +216,6 @@ impl NodeService {
                     if let Some(answer) = self.read(request, wanted, located, deadline).await {
                         return answer;
                     }
-                }
-                Replied::Response(Response::Cluster(mut cluster)) => {
-                    let local = self.inner.status.borrow().clone();
-                    cluster.cluster_id.clone_from(&local.cluster_id);
-                    for member in &mut cluster.members {
-                        if let Some(known) = local.members.iter().find(|known| known.id == member.id) {
-                            member.client_address.clone_from(&known.client_address);
-                        }
-                    }
-                    return Ok(Answer::Response(Response::Cluster(cluster)));
                 }
                 Replied::Response(response) => return Ok(Answer::Response(response)),
             }

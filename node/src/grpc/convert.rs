@@ -303,7 +303,7 @@ fn write_member(member: MemberInfo) -> v1::Member {
         id: write_node_id(member.id),
         name: member.name,
         client_address: member.client_address,
-        role: member.role,
+        role: member.role.name().to_owned(),
         voter: member.voter,
         active: member.active,
         matched: member.matched,

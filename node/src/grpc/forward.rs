@@ -8,8 +8,8 @@ use super::answers::Write as _;
 use super::convert::{Read as _, read_options, write_headers, write_options};
 use super::{errors, ids};
 use crate::api::{
-    ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MessageRef, MessageState, NewMessage,
-    Reason, Request, Response, SessionStep, SubscriptionInfo, TopicInfo,
+    ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MemberRole, MessageRef, MessageState,
+    NewMessage, Reason, Request, Response, SessionStep, SubscriptionInfo, TopicInfo,
 };
 use crate::handle::Answer;
 use crate::limits::invalid;
@@ -406,7 +406,7 @@ fn read_member(member: v1::Member) -> Option<MemberInfo> {
         id: read_node_id(&member.id)?,
         name: member.name,
         client_address: member.client_address,
-        role: member.role,
+        role: MemberRole::of_name(&member.role)?,
         voter: member.voter,
         active: member.active,
         matched: member.matched,

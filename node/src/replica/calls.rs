@@ -103,6 +103,14 @@ impl Replica {
         }
     }
 
+    /// Leaves the answer to the shell, now that this node is known to have led when the call came.
+    pub(super) fn confirm(&mut self, id: CallId) {
+        if self.calls.remove(&id).is_some() {
+            self.steps.take(1);
+            self.actions.results.add_confirmed(id);
+        }
+    }
+
     fn reply(&mut self, id: CallId, result: Result<Response, Failure>) {
         self.actions.results.add_reply(id, result);
     }

@@ -33,15 +33,15 @@ pub use calls::CallId;
 pub use clock::Now;
 pub use results::{Results, Shell};
 
-use crate::api::{ClusterInfo, Failure, MemberInfo, MessageRef, Reason, Request};
+use crate::api::{Failure, MessageRef, Reason, Request};
 use calls::{Call, HeldTransfer, Stage};
 use clock::Clock;
 use expiry::Deadlines;
 use propose::{Proposed, Queue};
 use raftqueue_queue::{MessageMeta, State, SubscriptionId, TopicId};
 use raftqueue_raft::{
-    self as raft, Alarm, Configuration, Envelope, Event as RaftEvent, Index, LoadRequest, LogSlice,
-    MemberKind, NodeId, Payload, Persisted, Raft, RoleKind, RoleState, Term, Write,
+    self as raft, Alarm, Configuration, Envelope, Event as RaftEvent, Index, LoadRequest, LogSlice, NodeId,
+    Payload, Persisted, Raft, RoleKind, RoleState, Term, Write,
 };
 use reads::Reads;
 use receive::Receives;
@@ -681,46 +681,6 @@ impl Replica {
             Reason::SubscriptionNotFound,
             format!("there is no subscription `{name}`; every topic has `{}`", SubscriptionId::DEFAULT_NAME),
         ))
-    }
-
-    /// The cluster as this leader sees it.
-    fn cluster_info(&self) -> ClusterInfo {
-        let status = self.raft.status();
-        let own = self.raft.id();
-        let configuration = self.raft.configuration();
-        let members = configuration.members.iter().map(|(id, member)| {
-            let peer = status.peers.iter().find(|peer| peer.id == *id);
-            let matched =
-                if *id == own { status.durable } else { peer.map_or(Index(0), |peer| peer.matched) };
-            let voter = member.kind == MemberKind::Voter;
-            MemberInfo {
-                id: id.0,
-                name: member.name.clone(),
-                client_address: String::new(),
-                role: if *id == own {
-                    "leader"
-                } else if voter {
-                    "follower"
-                } else {
-                    "learner"
-                }
-                .into(),
-                voter,
-                active: *id == own || peer.is_some_and(|peer| peer.active),
-                matched: matched.0,
-                lag: status.last.0.saturating_sub(matched.0),
-            }
-        });
-        ClusterInfo {
-            cluster_id: String::new(),
-            generation: self.state.generation().0,
-            version: self.version,
-            leader: own.0,
-            term: status.role.term.0,
-            commit: status.commit.0,
-            applied: self.applied.0,
-            members: members.collect(),
-        }
     }
 
     /// True if the disks of a quorum have room beyond the reserve.

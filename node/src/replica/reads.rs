@@ -87,6 +87,7 @@ impl Replica {
                 Some(request @ (Request::RedriveDead { .. } | Request::PurgeDead { .. })) => {
                     self.settle_dead(id, request);
                 }
+                Some(Request::ClusterStatus) => self.confirm(id),
                 Some(request) => {
                     let result = self.look(request);
                     self.steps.take(match &result {
@@ -125,7 +126,6 @@ impl Replica {
                     .expect("the default subscription is always there");
                 Ok(Response::Messages(peek(topic, subscription, state, from_offset, messages_max)))
             }
-            Request::ClusterStatus => Ok(Response::Cluster(self.cluster_info())),
             _ => unreachable!("only calls that look are read"),
         }
     }

@@ -4,7 +4,8 @@ use super::{
     Actions, AppliedEntry, CallId, Event, LoadedEntry, LookedUp, Lookup, Now, Replica, Settings, Shell, Stage,
 };
 use crate::api::{
-    Failure, MessageRef, MessageState, NewMessage, Outcome, Reason, Request, Response, TopicOptions,
+    ClusterInfo, Failure, MessageRef, MessageState, NewMessage, Outcome, Reason, Request, Response,
+    TopicOptions,
 };
 use crate::codec::{self, EntryWriter};
 use bytes::{BufMut, Bytes};
@@ -243,6 +244,10 @@ impl Shell for Alone {
 
     fn reply(&mut self, call: CallId, result: Result<Response, Failure>) {
         self.answers.insert(call, result);
+    }
+
+    fn confirmed(&mut self, call: CallId) {
+        self.answers.insert(call, Ok(Response::Cluster(ClusterInfo::default())));
     }
 
     fn deleted(&mut self, _: TopicId) {}

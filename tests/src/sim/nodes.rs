@@ -12,7 +12,7 @@ use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
 use super::upgrades::NEW_VERSION;
 use super::world::{Event, World};
-use raftqueue_node::api::{Failure, Response};
+use raftqueue_node::api::{ClusterInfo, Failure, Response};
 use raftqueue_node::bodies::{Bodies, Located};
 use raftqueue_node::codec;
 use raftqueue_node::replica::{
@@ -243,6 +243,10 @@ impl replica::Shell for Shell<'_> {
         if self.judged.is_ok() {
             self.judged = self.world.reply(self.node, call, result);
         }
+    }
+
+    fn confirmed(&mut self, call: CallId) {
+        self.reply(call, Ok(Response::Cluster(ClusterInfo::default())));
     }
 
     fn deleted(&mut self, topic: TopicId) {

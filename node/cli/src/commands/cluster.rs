@@ -239,7 +239,7 @@ fn cluster_json(cluster: &v1::ClusterStatusResponse) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftqueue_node::api::MemberInfo;
+    use raftqueue_node::api::{MemberInfo, MemberRole};
     use raftqueue_node::fake::{FakeNode, Served, leading};
     use raftqueue_node::handle::LocalStatus;
 
@@ -252,7 +252,7 @@ mod tests {
             id,
             name: name.to_owned(),
             client_address: client_address.to_owned(),
-            role: "follower".to_owned(),
+            role: MemberRole::Follower,
             voter: true,
             active: true,
             matched: 0,

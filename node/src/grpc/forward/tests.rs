@@ -176,8 +176,8 @@ fn delivery() -> impl Strategy<Value = Delivery> {
 }
 
 fn member() -> impl Strategy<Value = MemberInfo> {
-    let texts = (text(), text(), text());
-    (any::<u64>(), texts, any::<bool>(), any::<bool>(), any::<u64>(), any::<u64>()).prop_map(
+    let role = proptest::sample::select(&MemberRole::ALL[..]);
+    (any::<u64>(), (text(), text(), role), any::<bool>(), any::<bool>(), any::<u64>(), any::<u64>()).prop_map(
         |(id, (name, client_address, role), voter, active, matched, lag)| MemberInfo {
             id,
             name,
