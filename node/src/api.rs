@@ -4,6 +4,12 @@
 //! [`Service`](crate::handle::Service) and encodes the [`Response`] or [`Failure`] that comes back. Nothing here knows a wire format, and the replica that
 //! answers knows no edge.
 
+mod answer;
+mod status;
+
+pub use answer::{Answer, DELIVERY_BYTES, Deliveries, deliveries_bytes};
+pub use status::{LocalStatus, Role};
+
 use bytes::Bytes;
 use std::fmt;
 

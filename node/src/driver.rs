@@ -4,25 +4,25 @@
 //! What it performs: writes go to the log's thread ([`crate::storage`]), messages to the transport, reads of the disk to
 //! blocking threads whose answers come back as events, replies to the callers. All of it leaves without waiting.
 
-use crate::api::{Failure, MessageRef, Reason, Request, Response};
-use crate::bodies::{Bodies, Located};
+use crate::api::{Failure, LocalStatus, Reason, Request, Response};
+use crate::bodies::Bodies;
 use crate::forming::{Forming, LogStanding};
-use crate::handle::LocalStatus;
-use crate::metrics::{Census, Metrics, Pace, Progress};
-use crate::operations::Pulse;
+use crate::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
+use crate::metrics::{Census, Metrics, Pace, Progress, Pulse};
+use crate::own::{Acknowledged, Own};
 use crate::replica::{Actions, AppliedEntry, CallId, Event, LoadedEntry, Now, Replica, Shell, View};
 use crate::storage::Storage;
-use crate::transport::{Acknowledged, Arrival, Arrivals, Own, Transport};
+use crate::transport::{Arrival, Arrivals, News, Transport};
 use crate::view::Standing;
 use bytes::Bytes;
 use raftqueue_queue::TopicId;
-use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, NodeId, Payload, RoleKind};
+use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, Payload, RoleKind};
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 /// The length of a tick.
@@ -37,68 +37,6 @@ const FORGOTTEN_MAX: usize = 2_000;
 const UNREADABLE_PAUSE: Duration = Duration::from_millis(100);
 /// Log time that is so far ahead of the clocks is spoken of: two leaders may differ by as much whose clocks are well enough.
 const AHEAD_TOLD_MS: u64 = 1_000;
-
-/// What reaches the driver from the rest of the process, besides peers and calls.
-#[derive(Debug)]
-pub enum Notice {
-    /// An event for the replica.
-    Event(Event),
-    /// The log cannot be written any more.
-    DiskFailed(String),
-    /// A peer knows a later life of this node.
-    Cloned(String),
-}
-
-/// What a call is answered with: messages are still to be read.
-#[derive(Debug)]
-pub(crate) enum Replied {
-    /// Anything but messages.
-    Response(Response),
-    /// Messages, located in the log.
-    Messages(Located),
-}
-
-/// Where an answer goes.
-pub(crate) type Reply = oneshot::Sender<Result<Replied, Failure>>;
-
-/// A call on its way to the driver. The reply channel is dropped unanswered only when the node stops.
-#[derive(Debug)]
-pub(crate) struct NewCall {
-    pub(crate) id: CallId,
-    pub(crate) request: Request,
-    pub(crate) deadline: Instant,
-    pub(crate) reply: Reply,
-}
-
-/// What the handle asks of the driver.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// A call.
-    Call(NewCall),
-    /// Calls, to be proposed in this order.
-    Calls(Vec<NewCall>),
-    /// The caller has gone.
-    Cancel(CallId),
-    /// A receive was answered with these, and its caller has gone.
-    Unheard(Vec<MessageRef>),
-    /// Messages of an answer cannot be read here; those that were leased are heard of by nobody.
-    Unreadable { messages: Vec<MessageRef>, are_leased: bool },
-    /// Give leadership away, if this node has it.
-    HandOver,
-    /// End.
-    Stop,
-}
-
-/// Who leads, for those who wait for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    /// The leader, as far as this node knows.
-    pub leader: Option<NodeId>,
-    /// This node leads.
-    pub is_own: bool,
-    /// The term.
-    pub term: u64,
-}
 
 /// Why the driver ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -136,6 +74,7 @@ pub(crate) struct Parts {
 /// What a turn begins with.
 enum First {
     Notice(Notice),
+    News(News),
     Tick,
     Arrival(Arrival),
     Order(Order),
@@ -205,6 +144,7 @@ impl Driver {
                 biased;
                 Some(notice) = self.parts.notices.recv() => First::Notice(notice),
                 _ = ticks.tick() => First::Tick,
+                Some(news) = self.parts.arrivals.news.recv() => First::News(news),
                 Some(arrival) = self.parts.arrivals.control.recv() => First::Arrival(arrival),
                 Some(arrival) = self.parts.arrivals.bulk.recv() => First::Arrival(arrival),
                 Some(order) = self.parts.orders.recv(), if self.calls.is_empty() => First::Order(order),
@@ -214,6 +154,7 @@ impl Driver {
             self.parts.replica.begin_turn();
             match first {
                 First::Notice(notice) => self.on_notice(notice),
+                First::News(news) => self.on_news(news),
                 First::Tick => self.on_tick(),
                 First::Arrival((envelope, vitals)) => self.handle(Event::Receive(envelope, vitals)),
                 First::Order(order) => self.on_order(order),
@@ -247,6 +188,10 @@ impl Driver {
             }
             let Ok(notice) = self.parts.notices.try_recv() else { break };
             self.on_notice(notice);
+        }
+        for _ in 0..BATCH_MAX {
+            let Ok(news) = self.parts.arrivals.news.try_recv() else { break };
+            self.on_news(news);
         }
         for _ in 0..BATCH_MAX {
             let Ok((envelope, vitals)) = self.parts.arrivals.control.try_recv() else { break };
@@ -291,6 +236,13 @@ impl Driver {
         self.parts.replica.handle(self.now, event);
     }
 
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Gone(peer) => self.handle(Event::PeerGone(peer)),
+            News::Cloned(error) => self.ended = Some(Ended::Cloned(error)),
+        }
+    }
+
     fn on_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Event(event) => {
@@ -303,7 +255,6 @@ impl Driver {
                 }
             }
             Notice::DiskFailed(error) => self.ended = Some(Ended::DiskFailed(error)),
-            Notice::Cloned(error) => self.ended = Some(Ended::Cloned(error)),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The way of a decoded call from an edge to the node: checked, with a deadline, and answered in any case.
 
-use crate::api::{Failure, LeaseId, Reason, Request};
+use crate::api::{Answer, Failure, LeaseId, LocalStatus, Reason, Request};
 use crate::budget::Budget;
-use crate::handle::{Answer, Begun, LocalStatus, Service};
+use crate::handle::{Begun, Service};
 use crate::limits::{self, Limits, less_margin};
 use crate::sent::{self, Outgoing};
 use crate::workers::Workers;
@@ -99,7 +99,7 @@ impl<S: Service> Edge<S> {
 
     /// Begins calls that were [checked](Limits::check), at this node or not at all, in this order. Each is answered by its
     /// deadline, if the node works; whoever waits looks at [`overdue_after`] for one that does not.
-    pub fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+    pub fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<S::Driven>> {
         self.service.begin(requests, deadline)
     }
 
@@ -173,6 +173,8 @@ mod tests {
     struct Mirror;
 
     impl Service for Mirror {
+        type Driven = std::future::Ready<Result<Answer, Failure>>;
+
         async fn call(&self, request: Request, deadline: Duration, _: bool) -> Result<Answer, Failure> {
             match request {
                 Request::ListTopics { .. } => {

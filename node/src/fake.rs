@@ -9,10 +9,10 @@ mod served;
 mod topic;
 
 use crate::api::{
-    ClusterInfo, Delivery, Failure, MemberInfo, MemberRole, Reason, Request, Response, SessionId,
-    SessionStep, TopicInfo,
+    Answer, ClusterInfo, Delivery, Failure, LocalStatus, MemberInfo, MemberRole, Reason, Request, Response,
+    Role, SessionId, SessionStep, TopicInfo,
 };
-use crate::handle::{Answer, Begun, LocalStatus, Role, Service};
+use crate::handle::{Begun, Service};
 use futures_util::FutureExt;
 pub use served::Served;
 use std::collections::{BTreeMap, VecDeque};
@@ -115,6 +115,8 @@ impl FakeNode {
 }
 
 impl Service for FakeNode {
+    type Driven = std::future::Ready<Result<Answer, Failure>>;
+
     async fn call(&self, request: Request, _: Duration, _: bool) -> Result<Answer, Failure> {
         let mut published = self.published.subscribe();
         {
@@ -149,7 +151,7 @@ impl Service for FakeNode {
         }
     }
 
-    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<Self::Driven>> {
         // As a driver does it: in order, and before anybody asks how far it has come.
         let begin = |request| {
             let own = self.clone();

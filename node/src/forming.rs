@@ -9,7 +9,7 @@
 
 use crate::config::{Bootstrap, Member as Initial};
 use crate::discovery::Discovery;
-use crate::transport::{Own, OwnIdentity};
+use crate::own::{Own, OwnIdentity};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::form_reply::Standing;
 use raftqueue_proto::peer::v1::form_request::Phase;

@@ -100,7 +100,7 @@ impl Limits {
     #[must_use]
     pub fn call_bytes_max(&self) -> usize {
         let answer = RECEIVE_BYTES_MAX.max(self.message_bytes_max())
-            + queue::RECEIVE_MESSAGES_MAX * crate::handle::DELIVERY_BYTES;
+            + queue::RECEIVE_MESSAGES_MAX * crate::api::DELIVERY_BYTES;
         self.json_batch_bytes_max().max(self.json_bytes_max()).max(answer)
     }
 

@@ -10,6 +10,7 @@ mod calls;
 mod census;
 mod pace;
 mod process;
+mod pulse;
 
 use crate::api::Failure;
 use crate::budget::Budget;
@@ -23,6 +24,7 @@ use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+pub use pulse::Pulse;
 use raftqueue_raft::{Cause, RoleKind, RoleState};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

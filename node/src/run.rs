@@ -1,20 +1,22 @@
 //! A node from its start to its end: listeners first, then recovery, then forming, then the driver.
 
+use crate::api::LocalStatus;
 use crate::bodies::{Bodies, CACHE_BYTES_DEFAULT};
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::connections::{Acceptor, Shares};
 use crate::discovery::Discovery;
-use crate::driver::{Driver, Ended, Leadership, Parts};
+use crate::driver::{Driver, Ended, Parts};
 use crate::edge::Edge;
 use crate::forming::{Formed, Forming, LogStanding};
-use crate::handle::LocalStatus;
-use crate::metrics::Metrics;
+use crate::inbox::Leadership;
+use crate::metrics::{Metrics, Pulse};
+use crate::own::Own;
 use crate::reading::Readers;
 use crate::replica::{Replica, Settings};
 use crate::service::NodeService;
 use crate::storage::Storage;
-use crate::transport::{ForwardedAside, Own, PEER_MESSAGE_BYTES_MAX, PeerService, Transport};
+use crate::transport::{ForwardedAside, PEER_MESSAGE_BYTES_MAX, PeerService, Transport};
 use crate::{entropy, http, operations};
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_raft::{self as raft, NodeId};
@@ -78,7 +80,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         Arc::clone(&own),
         Arc::clone(&discovery),
         Arc::clone(&metrics),
-        notify.clone(),
         Duration::from_millis(config.election_timeout_ms),
     );
     let (orders, orders_taken) = mpsc::channel(ORDERS);
@@ -105,7 +106,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         Arc::new(Forming::new(Arc::clone(&own), discovery, config.members.clone(), config.bootstrap));
     let reader = Arc::new(OnceLock::new());
     let stopping = Arc::new(AtomicBool::new(false));
-    let pulse = Arc::new(operations::Pulse::default());
+    let pulse = Arc::new(Pulse::default());
 
     let shares = Shares::of_this_process();
     let mut servers = Servers::new(Arc::clone(&metrics), Handle::current(), core.handle());

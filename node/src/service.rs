@@ -2,32 +2,29 @@
 
 mod passing;
 
-use crate::api::{Failure, MessageRef, Outcome, Reason, Request};
+use crate::api::{Answer, Failure, LocalStatus, Outcome, Reason, Request};
 use crate::bodies::{Bodies, Located, Lost, Readings};
 use crate::budget::{Held, Share};
 use crate::discovery::describe;
-use crate::driver::{Leadership, NewCall, Order, Replied};
 use crate::entropy;
 use crate::grpc::guard::{Charged, Patience, ReplyTicket, SETTLING_KEY};
 use crate::grpc::{errors, forward};
-use crate::handle::{Answer, Begun, LocalStatus, Service};
+use crate::handle::{Begun, Service};
+use crate::inbox::{Asked, Driven, Leadership, Leased, NewCall, Order, Replied};
 use crate::limits::message_bytes;
 use crate::metrics::{Method, Metrics};
+use crate::own::Own;
 use crate::reading::{Readers, Wanted};
 use crate::replica::CallId;
-use crate::transport::{Own, PEER_MESSAGE_BYTES_MAX, Transport};
+use crate::transport::{PEER_MESSAGE_BYTES_MAX, Transport};
 use passing::Passed;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -94,58 +91,6 @@ enum Forwarded {
         /// News of the leader, or a connection to it, are worth waiting for; else it just did not accept one.
         is_cut_off: bool,
     },
-}
-
-/// A call that the driver has. Tells it when the caller goes away.
-struct Asked<'a> {
-    id: CallId,
-    orders: &'a mpsc::Sender<Order>,
-    /// Its messages are leased.
-    leases: bool,
-    answer: oneshot::Receiver<Result<Replied, Failure>>,
-    is_taken: bool,
-}
-
-impl Future for Asked<'_> {
-    type Output = Result<Replied, Failure>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.answer).poll(context));
-        self.is_taken = true;
-        Poll::Ready(answer.unwrap_or_else(|_| Err(stopped())))
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        if self.is_taken {
-            return;
-        }
-        self.answer.close();
-        let order = match self.answer.try_recv() {
-            Ok(Ok(Replied::Messages(located))) if self.leases => Order::Unheard(located.into_messages()),
-            Ok(_) => return,
-            Err(_) => Order::Cancel(self.id),
-        };
-        // A driver that is too busy to take it answers a call that nobody hears, and what it leased ends by itself.
-        let _ = self.orders.try_send(order);
-    }
-}
-
-/// Messages that were leased, until their reader has them.
-struct Leased<'a> {
-    orders: &'a mpsc::Sender<Order>,
-    messages: Vec<MessageRef>,
-}
-
-impl Drop for Leased<'_> {
-    fn drop(&mut self) {
-        let messages = std::mem::take(&mut self.messages);
-        if !messages.is_empty() {
-            // As for a call that is cancelled.
-            let _ = self.orders.try_send(Order::Unheard(messages));
-        }
-    }
 }
 
 impl NodeService {
@@ -235,7 +180,7 @@ impl NodeService {
     }
 
     /// Hands calls to this node's own driver.
-    fn begin_here(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+    fn begin_here(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<Driven>> {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return requests.iter().map(|_| Begun::Failed(Some(shutting_down()))).collect();
         }
@@ -248,7 +193,8 @@ impl NodeService {
             let (reply, answer) = oneshot::channel();
             let method = Method::of(&request);
             answers.push(Begun::Driven(Driven {
-                node: self.clone(),
+                orders: self.inner.orders.clone(),
+                metrics: Arc::clone(&self.inner.metrics),
                 id,
                 method,
                 begun,
@@ -453,51 +399,8 @@ impl NodeService {
     }
 }
 
-/// A call that the driver has. Answers of messages are not among those that are begun so.
-pub struct Driven {
-    node: NodeService,
-    id: CallId,
-    method: Method,
-    begun: Instant,
-    /// `None` once it was answered.
-    answer: Option<oneshot::Receiver<Result<Replied, Failure>>>,
-}
-
-impl Future for Driven {
-    type Output = Result<Answer, Failure>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = self.answer.as_mut().expect("polled again after its answer");
-        let result = ready!(Pin::new(answer).poll(context));
-        self.answer = None;
-        let result = match result.unwrap_or_else(|_| Err(stopped())) {
-            Ok(Replied::Response(response)) => Ok(Answer::Response(response)),
-            Ok(Replied::Messages(_)) => unreachable!("only calls without messages are begun so"),
-            Err(failure) => Err(failure),
-        };
-        self.node.inner.metrics.call_ended(self.method, self.begun.elapsed(), result.as_ref().err());
-        Poll::Ready(result)
-    }
-}
-
-impl Drop for Driven {
-    fn drop(&mut self) {
-        // An answer that only waits to be taken leaves nothing to cancel.
-        let is_open =
-            |answer: &mut oneshot::Receiver<_>| matches!(answer.try_recv(), Err(TryRecvError::Empty));
-        if self.answer.as_mut().is_some_and(is_open) {
-            // As for a call that is cancelled.
-            let _ = self.node.inner.orders.try_send(Order::Cancel(self.id));
-        }
-    }
-}
-
 fn unreadable(outcome: Outcome, text: &str) -> Failure {
     Failure { outcome, ..Failure::not_done(Reason::DataUnreadable, text).retry_after_ms(1_000) }
-}
-
-fn stopped() -> Failure {
-    Failure::unknown(Reason::ShuttingDown, "the node stopped before the call was done")
 }
 
 fn shutting_down() -> Failure {
@@ -563,6 +466,8 @@ impl NodeService {
 }
 
 impl Service for NodeService {
+    type Driven = Driven;
+
     async fn call(&self, request: Request, deadline: Duration, forwarded: bool) -> Result<Answer, Failure> {
         let (begun, method) = (Instant::now(), Method::of(&request));
         let result = self.answer(request, begun + deadline, forwarded).await;
@@ -570,7 +475,7 @@ impl Service for NodeService {
         result
     }
 
-    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun> {
+    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<Driven>> {
         self.begin_here(requests, deadline)
     }
 
@@ -621,36 +526,4 @@ fn is_read(request: &Request) -> bool {
             | Request::Peek { .. }
             | Request::ClusterStatus
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::MessageId;
-
-    #[test]
-    fn rule_7_4_an_answer_that_its_caller_does_not_take_is_told_to_the_driver() {
-        let (orders, mut taken) = mpsc::channel(1);
-        let id = MessageId { generation: 0, topic: 1, offset: 2 };
-        let message = MessageRef { id, token: 3, attempts: 0, deadline_ms: 4, reason: String::new() };
-        let asked = |leases| {
-            let (reply, answer) = oneshot::channel();
-            (reply, Asked { id: CallId(5), orders: &orders, leases, answer, is_taken: false })
-        };
-        let answer = || Ok(Replied::Messages(Located::nowhere(vec![message.clone()])));
-        let (reply, receive) = asked(true);
-        assert!(reply.send(answer()).is_ok());
-        drop(receive);
-        assert!(matches!(taken.try_recv(), Ok(Order::Unheard(messages)) if messages == [message.clone()]));
-        // What a peek shows is leased to others.
-        let (reply, peek) = asked(false);
-        assert!(reply.send(answer()).is_ok());
-        drop(peek);
-        assert!(taken.try_recv().is_err());
-        // A driver that answers later hears that nobody is there.
-        let (reply, receive) = asked(true);
-        drop(receive);
-        assert!(matches!(taken.try_recv(), Ok(Order::Cancel(CallId(5)))));
-        assert!(reply.send(answer()).is_err());
-    }
 }

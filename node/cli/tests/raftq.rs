@@ -1,8 +1,7 @@
 //! The command line as people and scripts use it, against a node in memory.
 
-use raftqueue_node::api::{Failure, Reason};
+use raftqueue_node::api::{Failure, LocalStatus, Reason, Role};
 use raftqueue_node::fake::{FakeNode, Served, leading};
-use raftqueue_node::handle::{LocalStatus, Role};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::TcpListener;

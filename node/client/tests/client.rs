@@ -1,9 +1,8 @@
 //! The client against nodes in memory, over real sockets.
 
 use raftqueue_client::{Client, Outcome, v1};
-use raftqueue_node::api::{Failure, Outcome as NodeOutcome, Reason};
+use raftqueue_node::api::{Failure, LocalStatus, Outcome as NodeOutcome, Reason, Role};
 use raftqueue_node::fake::{FakeNode, Served, leading};
-use raftqueue_node::handle::{LocalStatus, Role};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 

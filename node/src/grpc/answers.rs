@@ -5,8 +5,7 @@
 
 use super::convert::{write_cluster, write_delivery, write_lease_result, write_node_id, write_topic};
 use super::ids;
-use crate::api::{LeaseResult, MessageId, Response};
-use crate::handle::Answer;
+use crate::api::{Answer, LeaseResult, MessageId, Response};
 use raftqueue_proto::v1;
 
 /// A response that is written to the wire.

@@ -6,10 +6,9 @@
 
 use super::ids;
 use crate::api::{
-    ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MessageRef, MessageState, NewMessage,
-    Request, SessionStep, SubscriptionInfo, TopicInfo, TopicOptions,
+    ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, LocalStatus, MemberInfo, MessageRef, MessageState,
+    NewMessage, Request, Role, SessionStep, SubscriptionInfo, TopicInfo, TopicOptions,
 };
-use crate::handle::{LocalStatus, Role};
 use crate::limits::{LIST_TOPICS_DEFAULT, RECEIVE_BYTES_DEFAULT, invalid};
 use bytes::Bytes;
 use raftqueue_proto::v1;

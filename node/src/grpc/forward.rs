@@ -8,10 +8,9 @@ use super::answers::Write as _;
 use super::convert::{Read as _, read_options, write_headers, write_options};
 use super::{errors, ids};
 use crate::api::{
-    ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MemberRole, MessageRef, MessageState,
-    NewMessage, Reason, Request, Response, SessionStep, SubscriptionInfo, TopicInfo,
+    Answer, ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MemberRole, MessageRef,
+    MessageState, NewMessage, Reason, Request, Response, SessionStep, SubscriptionInfo, TopicInfo,
 };
-use crate::handle::Answer;
 use crate::limits::invalid;
 use bytes::Bytes;
 use raftqueue_proto::peer::v1 as peer;

@@ -14,8 +14,8 @@ use arriving::HEADER_BYTES;
 use arriving::{Arriving, Rules};
 pub(crate) use arriving::{Patience, SETTLING_KEY};
 
+use crate::api::Answer;
 use crate::budget::{Account, Budget, Held, Part, Share};
-use crate::handle::Answer;
 use crate::limits::Limits;
 use crate::sliced::{Sliced, carrying};
 use bytes::Bytes;

@@ -5,8 +5,7 @@
 
 use super::convert::write_delivery;
 use super::guard::Ticket;
-use crate::api::Delivery;
-use crate::handle::{Answer, Deliveries, deliveries_bytes};
+use crate::api::{Answer, Deliveries, Delivery, deliveries_bytes};
 use crate::sliced::{Piece, SLICE_BYTES, Sliced};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue};

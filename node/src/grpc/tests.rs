@@ -1,9 +1,8 @@
 //! The gRPC services over a real socket, with the clients that the contract generates.
 
 use super::*;
-use crate::api::{Failure, Outcome, Reason};
+use crate::api::{Failure, LocalStatus, Outcome, Reason, Role};
 use crate::fake::{FakeNode, Served, leading};
-use crate::handle::{LocalStatus, Role};
 use bytes::Bytes;
 use raftqueue_proto::v1::admin_client::AdminClient;
 use raftqueue_proto::v1::queue_client::QueueClient;

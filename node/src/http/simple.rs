@@ -28,10 +28,10 @@
 pub(super) mod body;
 pub(super) mod reply;
 
-use crate::api::{Failure, NewMessage, Reason, Request, Response, TopicOptions};
+use crate::api::{Answer, Deliveries, Failure, NewMessage, Reason, Request, Response, TopicOptions};
 use crate::budget::{Account, Share};
 use crate::edge::Edge;
-use crate::handle::{Answer, Deliveries, Service};
+use crate::handle::Service;
 use crate::limits::{self, JSON_CALL_BYTES_MAX, LIST_TOPICS_MAX, RECEIVE_BYTES_MAX, invalid};
 use axum::Router;
 use axum::body::Body;

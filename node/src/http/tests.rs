@@ -1,8 +1,8 @@
 //! The simple API over a real socket, byte for byte.
 
-use crate::api::{Failure, LeaseId, MessageId, NewMessage, Outcome, Reason, Request};
+use crate::api::{Failure, LeaseId, LocalStatus, MessageId, NewMessage, Outcome, Reason, Request, Role};
 use crate::fake::{FakeNode, Served, leading};
-use crate::handle::{LocalStatus, Role, Service};
+use crate::handle::Service;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -307,12 +307,9 @@ async fn the_deadline_is_900_ms_unless_a_header_says_otherwise() {
     #[derive(Clone)]
     struct Mirror;
     impl Service for Mirror {
-        async fn call(
-            &self,
-            _: Request,
-            deadline: Duration,
-            _: bool,
-        ) -> Result<crate::handle::Answer, Failure> {
+        type Driven = std::future::Ready<Result<crate::api::Answer, Failure>>;
+
+        async fn call(&self, _: Request, deadline: Duration, _: bool) -> Result<crate::api::Answer, Failure> {
             Err(Failure::not_done(Reason::Overloaded, "")
                 .retry_after_ms(u64::try_from(deadline.as_millis()).unwrap()))
         }

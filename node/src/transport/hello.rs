@@ -4,86 +4,19 @@
 //! opener's again with the acceptor's echoed. Whoever does not belong to this very cluster is refused, and so is a node
 //! that shows an old life of a disk that a newer one is known of: a clone, or a restored backup.
 
+use crate::own::{Acknowledged, Own, OwnIdentity};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_raft::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use tokio::sync::watch;
+use std::sync::atomic::Ordering;
 
 /// The only layout of frames so far.
 pub(super) const FORMAT: u32 = 1;
 /// Earlier processes of one node that are remembered, to be refused.
 const BOOTS_MAX: usize = 64;
 
-/// Which node of which cluster this is. Changes when the node binds itself to a formation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnIdentity {
-    /// The node's id.
-    pub node_id: NodeId,
-    /// The cluster; `None` while it belongs to none.
-    pub cluster_id: Option<u128>,
-    /// Forced recoveries of the cluster.
-    pub generation: u32,
-}
-
-/// What this node says of itself.
-#[derive(Debug)]
-pub struct Own {
-    /// Its name.
-    pub name: String,
-    /// Where clients reach it.
-    pub client_address: String,
-    /// A random number of this process.
-    pub boot_id: u64,
-    /// Which node it is.
-    pub identity: watch::Sender<Option<OwnIdentity>>,
-    /// The active version; 0 while it has no configuration.
-    pub version: AtomicU32,
-    /// The last index on its disk.
-    pub durable: AtomicU64,
-    /// The term that it is in.
-    pub term: AtomicU64,
-    /// While it leads: what its peers acknowledged.
-    pub acknowledged: std::sync::RwLock<Acknowledged>,
-}
-
-/// What a leader's peers have on their disks, as they said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Acknowledged {
-    /// The term in which they said it.
-    pub term: u64,
-    /// The last index that each of them acknowledged in that term.
-    pub indexes: BTreeMap<NodeId, u64>,
-}
-
-impl Acknowledged {
-    /// True if a node that starts with this much on its disk has lost some of what it acknowledged here: the disk is a
-    /// copy, or was set back. One that is in a later term may have lost it rightly: its leader there cut what a majority
-    /// never had.
-    #[must_use]
-    pub fn contradicts(&self, node: NodeId, durable_last_index: u64, term: u64) -> bool {
-        let index = self.indexes.get(&node).copied().unwrap_or(0);
-        durable_last_index < index && term <= self.term
-    }
-}
-
 impl Own {
-    /// A node that does not know yet which one it is.
-    #[must_use]
-    pub fn new(name: String, client_address: String, boot_id: u64) -> Self {
-        Self {
-            name,
-            client_address,
-            boot_id,
-            identity: watch::Sender::new(None),
-            version: AtomicU32::new(0),
-            durable: AtomicU64::new(0),
-            term: AtomicU64::new(0),
-            acknowledged: std::sync::RwLock::default(),
-        }
-    }
-
     pub(super) fn hello(&self, own: OwnIdentity, to: NodeId, nonce: u64, echoed_nonce: u64) -> pb::PeerFrame {
         let hello = pb::Hello {
             format: FORMAT,

@@ -11,14 +11,14 @@ mod open_calls;
 mod outbound;
 
 pub use aside::ForwardedAside;
-pub use hello::{Acknowledged, Own, OwnIdentity, Refusal};
+pub use hello::Refusal;
 pub use inbound::PeerService;
 
 use crate::config::Member;
 use crate::discovery::Discovery;
-use crate::driver::Notice;
 use crate::metrics::Metrics;
-use crate::replica::{Event, Vitals};
+use crate::own::Own;
+use crate::replica::Vitals;
 use crate::wire;
 use hello::Boots;
 use raftqueue_proto::peer::v1 as pb;
@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     own: Arc<Own>,
     discovery: Arc<Discovery>,
     metrics: Arc<Metrics>,
-    notices: mpsc::UnboundedSender<Notice>,
+    news: mpsc::UnboundedSender<News>,
     control: mpsc::Sender<Arrival>,
     bulk: mpsc::Sender<Arrival>,
     routes: RwLock<BTreeMap<NodeId, Route>>,
@@ -109,6 +109,17 @@ pub struct Arrivals {
     pub control: mpsc::Receiver<Arrival>,
     /// Messages with entries. While the driver does not take them, the peers are held back by flow control.
     pub bulk: mpsc::Receiver<Arrival>,
+    /// What connections tell. Bounded by their number: a connection tells one thing, when it ends.
+    pub news: mpsc::UnboundedReceiver<News>,
+}
+
+/// What connections tell besides messages.
+#[derive(Debug)]
+pub enum News {
+    /// The process of a peer has ended.
+    Gone(NodeId),
+    /// A peer knows a later life of this node, or has seen more of its log than it has; in the peer's words.
+    Cloned(String),
 }
 
 impl Transport {
@@ -126,16 +137,16 @@ impl Transport {
         own: Arc<Own>,
         discovery: Arc<Discovery>,
         metrics: Arc<Metrics>,
-        notices: mpsc::UnboundedSender<Notice>,
         election_timeout: Duration,
     ) -> (Self, Arrivals) {
         let (control, control_arrivals) = mpsc::channel(4_096);
         let (bulk, bulk_arrivals) = mpsc::channel(32);
+        let (news, news_arrivals) = mpsc::unbounded_channel();
         let shared = Shared {
             own,
             discovery,
             metrics,
-            notices,
+            news,
             control,
             bulk,
             routes: RwLock::default(),
@@ -146,7 +157,8 @@ impl Transport {
             came: watch::Sender::new(0),
             reached: watch::Sender::new(0),
         };
-        (Self { shared: Arc::new(shared) }, Arrivals { control: control_arrivals, bulk: bulk_arrivals })
+        let arrivals = Arrivals { control: control_arrivals, bulk: bulk_arrivals, news: news_arrivals };
+        (Self { shared: Arc::new(shared) }, arrivals)
     }
 
     /// Keeps connections to these members, on the threads of `on`, until the set is dropped.
@@ -205,7 +217,7 @@ impl Shared {
     /// Tells the replica that a peer's process has ended.
     fn is_gone(&self, peer: NodeId) {
         tracing::info!(node = %peer, "its process has ended");
-        let _ = self.notices.send(Notice::Event(Event::PeerGone(peer)));
+        let _ = self.news.send(News::Gone(peer));
     }
 
     /// Numbers a new connection of a peer; from now on older ones are not listened to.

@@ -1,8 +1,7 @@
 //! Keeping two streams open to one peer.
 
-use super::{BULK_QUEUE, CONTROL_QUEUE, PEER_MESSAGE_BYTES_MAX, Refusal, Route, Shared, StreamKind};
+use super::{BULK_QUEUE, CONTROL_QUEUE, News, PEER_MESSAGE_BYTES_MAX, Refusal, Route, Shared, StreamKind};
 use crate::config::Member;
-use crate::driver::Notice;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_proto::peer::v1::peer_frame::Frame;
@@ -166,6 +165,6 @@ async fn greet(shared: &Shared, channel: Channel, kind: StreamKind, queue: usize
 fn stop_if_cloned(shared: &Shared, status: &Status) {
     let label = status.metadata().get(REFUSAL_METADATA).and_then(|value| value.to_str().ok());
     if status.code() == Code::FailedPrecondition && label == Some("clone") {
-        let _ = shared.notices.send(Notice::Cloned(status.message().to_owned()));
+        let _ = shared.news.send(News::Cloned(status.message().to_owned()));
     }
 }

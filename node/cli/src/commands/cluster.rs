@@ -239,9 +239,9 @@ fn cluster_json(cluster: &v1::ClusterStatusResponse) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raftqueue_node::api::LocalStatus;
     use raftqueue_node::api::{MemberInfo, MemberRole};
     use raftqueue_node::fake::{FakeNode, Served, leading};
-    use raftqueue_node::handle::LocalStatus;
 
     async fn serve() -> Served {
         Served::start(FakeNode::default()).await

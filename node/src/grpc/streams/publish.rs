@@ -9,10 +9,10 @@ use super::super::answers;
 use super::super::convert::Read;
 use super::super::guard::Ticket;
 use super::refuse;
-use crate::api::{Failure, Reason, Request, SessionId};
+use crate::api::{Answer, Failure, Reason, Request, Role, SessionId};
 use crate::budget::Part;
 use crate::edge::{Edge, overdue, overdue_after};
-use crate::handle::{Answer, Begun, Role, Service};
+use crate::handle::{Begun, Service};
 use crate::limits::invalid;
 use futures_util::Stream;
 use raftqueue_proto::v1;
@@ -35,8 +35,8 @@ const MESSAGE_BYTES: usize = 128;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// One batch that is under way.
-struct Call {
-    begun: Begun,
+struct Call<D> {
+    begun: Begun<D>,
     /// What its messages take.
     bytes: usize,
     /// What is held for it of the budget, until it is answered.
@@ -48,14 +48,14 @@ struct Call {
 }
 
 /// The answers to a stream of batches.
-pub(in super::super) struct Publishing<S> {
+pub(in super::super) struct Publishing<S: Service> {
     edge: Edge<S>,
     /// Gone once the client has sent its last batch.
     requests: Option<Streaming<v1::PublishRequest>>,
     /// Knows what is held for what has arrived.
     ticket: Option<Arc<Ticket>>,
     /// Oldest first. Only the oldest is polled: the driver goes on with the others all the same.
-    calls: VecDeque<Call>,
+    calls: VecDeque<Call<S::Driven>>,
     bytes: usize,
     /// Rings when the oldest should have been answered for long.
     alarm: Pin<Box<Sleep>>,
@@ -156,7 +156,7 @@ impl<S: Service> Publishing<S> {
         }
     }
 
-    fn pass_on(&self, requests: Vec<Request>) -> Vec<Begun> {
+    fn pass_on(&self, requests: Vec<Request>) -> Vec<Begun<S::Driven>> {
         let alone = |request| {
             let edge = self.edge.clone();
             Begun::Alone(Box::pin(async move { edge.call(request, DEADLINE).await }))

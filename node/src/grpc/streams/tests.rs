@@ -1,10 +1,10 @@
 //! Both streams over a real socket, with the clients that the contract generates.
 
 use super::publish::Publishing;
-use crate::api::{Failure, NewMessage, Reason, Request};
+use crate::api::{Failure, LocalStatus, NewMessage, Reason, Request, Role};
 use crate::edge::Edge;
 use crate::fake::{FakeNode, Served, leading};
-use crate::handle::{LocalStatus, Role, Service};
+use crate::handle::Service;
 use crate::limits::Limits;
 use bytes::Bytes;
 use futures_util::{StreamExt, poll};

@@ -2,10 +2,9 @@
 //!
 //! Bodies are spaced as the contract prints them (`{"success": true}`), so that they equal it byte for byte.
 
-use crate::api::Failure;
+use crate::api::{Failure, LocalStatus};
 use crate::budget::{Account, Budget, Share, bytes_with};
 use crate::grpc::{LEADER_METADATA, errors};
-use crate::handle::LocalStatus;
 use crate::sent::Outgoing;
 use crate::sliced::{Piece, SLICE_BYTES, Sliced};
 use axum::body::Body;

@@ -3,9 +3,9 @@
 //! Ids, leases and sessions are hexadecimal. Bytes are text where they are UTF-8, which most are and people can read, and
 //! else base64 under a name of its own, so that the two are never mixed up.
 
+use crate::api::{self, deliveries_bytes};
 use crate::budget::{Account, Budget, Share};
 use crate::grpc::convert::write_delivery;
-use crate::handle::{self, deliveries_bytes};
 use crate::http::simple::reply::Reply;
 use crate::sliced::{Piece, SLICE_BYTES, Sliced};
 use bytes::Bytes;
@@ -432,8 +432,8 @@ from! {
 }
 
 /// Messages as an answer: made at once where they are few, and else while they are sent.
-pub(super) fn messages(deliveries: handle::Deliveries, budget: &Budget) -> Reply {
-    let handle::Deliveries { messages, held } = deliveries;
+pub(super) fn messages(deliveries: api::Deliveries, budget: &Budget) -> Reply {
+    let api::Deliveries { messages, held } = deliveries;
     let length = deliveries_bytes(&messages);
     let messages = messages.into_iter().map(write_delivery);
     if length < SLICE_BYTES {

@@ -1,0 +1,74 @@
+//! What a node says of itself, at once and possibly out of date.
+
+use super::MemberInfo;
+
+/// What a node believes that it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Leads, as far as it knows.
+    Leader,
+    /// Follows; also a blank node and a learner.
+    #[default]
+    Follower,
+    /// Asks for votes.
+    Candidate,
+}
+
+impl Role {
+    /// The role as people read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Leader => "Leader",
+            Role::Follower => "Follower",
+            Role::Candidate => "Candidate",
+        }
+    }
+}
+
+/// One node's own view.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalStatus {
+    /// Its id; `None` before its data directory is formatted.
+    pub node_id: Option<u64>,
+    /// Its name.
+    pub name: String,
+    /// The cluster it belongs to, 32 hexadecimal digits; empty for a node that belongs to none.
+    pub cluster_id: String,
+    /// Forced recoveries of that cluster.
+    pub generation: u32,
+    /// Active version of commands and formats.
+    pub version: u32,
+    /// What it believes that it is.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// The leader it knows.
+    pub leader: Option<u64>,
+    /// Where clients reach that leader, as HOST:PORT.
+    pub leader_address: Option<String>,
+    /// Last index that it knows to be committed.
+    pub commit: u64,
+    /// Last index applied.
+    pub applied: u64,
+    /// Last index in its log.
+    pub last: u64,
+    /// Members as in its newest configuration.
+    pub members: Vec<MemberInfo>,
+    /// Why it is not fit to serve; `None` when it is: a member, with a leader known recently, all applied that was committed
+    /// when it started, and little lag.
+    pub not_ready: Option<String>,
+}
+
+impl LocalStatus {
+    /// The client address to hint at in answers: the leader's, when that is another node and its address is known.
+    #[must_use]
+    pub fn leader_hint(&self) -> Option<&str> {
+        match self.role {
+            Role::Leader => None,
+            Role::Follower | Role::Candidate => {
+                self.leader_address.as_deref().filter(|address| !address.is_empty())
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What reaches the driver: notices of the disk, calls of clients and what becomes of their callers; and what is waited
+//! for on the other side.
+
+use crate::api::{Answer, Failure, MessageRef, Reason, Request, Response};
+use crate::bodies::Located;
+use crate::metrics::{Method, Metrics};
+use crate::replica::{CallId, Event};
+use raftqueue_raft::NodeId;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot};
+
+/// What the disk tells the driver.
+#[derive(Debug)]
+pub enum Notice {
+    /// An event for the replica.
+    Event(Event),
+    /// The log cannot be written any more.
+    DiskFailed(String),
+}
+
+/// What a call is answered with: messages are still to be read.
+#[derive(Debug)]
+pub(crate) enum Replied {
+    /// Anything but messages.
+    Response(Response),
+    /// Messages, located in the log.
+    Messages(Located),
+}
+
+/// Where an answer goes.
+pub(crate) type Reply = oneshot::Sender<Result<Replied, Failure>>;
+
+/// A call on its way to the driver. The reply channel is dropped unanswered only when the node stops.
+#[derive(Debug)]
+pub(crate) struct NewCall {
+    pub(crate) id: CallId,
+    pub(crate) request: Request,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: Reply,
+}
+
+/// What the handle asks of the driver.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// A call.
+    Call(NewCall),
+    /// Calls, to be proposed in this order.
+    Calls(Vec<NewCall>),
+    /// The caller has gone.
+    Cancel(CallId),
+    /// A receive was answered with these, and its caller has gone.
+    Unheard(Vec<MessageRef>),
+    /// Messages of an answer cannot be read here; those that were leased are heard of by nobody.
+    Unreadable { messages: Vec<MessageRef>, are_leased: bool },
+    /// Give leadership away, if this node has it.
+    HandOver,
+    /// End.
+    Stop,
+}
+
+/// Who leads, for those who wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leadership {
+    /// The leader, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// This node leads.
+    pub is_own: bool,
+    /// The term.
+    pub term: u64,
+}
+
+/// A call that the driver has. Tells it when the caller goes away.
+pub(crate) struct Asked<'a> {
+    pub(crate) id: CallId,
+    pub(crate) orders: &'a mpsc::Sender<Order>,
+    /// Its messages are leased.
+    pub(crate) leases: bool,
+    pub(crate) answer: oneshot::Receiver<Result<Replied, Failure>>,
+    pub(crate) is_taken: bool,
+}
+
+impl Future for Asked<'_> {
+    type Output = Result<Replied, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.answer).poll(context));
+        self.is_taken = true;
+        Poll::Ready(answer.unwrap_or_else(|_| Err(stopped())))
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if self.is_taken {
+            return;
+        }
+        self.answer.close();
+        let order = match self.answer.try_recv() {
+            Ok(Ok(Replied::Messages(located))) if self.leases => Order::Unheard(located.into_messages()),
+            Ok(_) => return,
+            Err(_) => Order::Cancel(self.id),
+        };
+        // A driver that is too busy to take it answers a call that nobody hears, and what it leased ends by itself.
+        let _ = self.orders.try_send(order);
+    }
+}
+
+/// Messages that were leased, until their reader has them.
+pub(crate) struct Leased<'a> {
+    pub(crate) orders: &'a mpsc::Sender<Order>,
+    pub(crate) messages: Vec<MessageRef>,
+}
+
+impl Drop for Leased<'_> {
+    fn drop(&mut self) {
+        let messages = std::mem::take(&mut self.messages);
+        if !messages.is_empty() {
+            // As for a call that is cancelled.
+            let _ = self.orders.try_send(Order::Unheard(messages));
+        }
+    }
+}
+
+/// A call that the driver has. Answers of messages are not among those that are begun so.
+pub struct Driven {
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) id: CallId,
+    pub(crate) method: Method,
+    pub(crate) begun: Instant,
+    /// `None` once it was answered.
+    pub(crate) answer: Option<oneshot::Receiver<Result<Replied, Failure>>>,
+}
+
+impl Future for Driven {
+    type Output = Result<Answer, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = self.answer.as_mut().expect("polled again after its answer");
+        let result = ready!(Pin::new(answer).poll(context));
+        self.answer = None;
+        let result = match result.unwrap_or_else(|_| Err(stopped())) {
+            Ok(Replied::Response(response)) => Ok(Answer::Response(response)),
+            Ok(Replied::Messages(_)) => unreachable!("only calls without messages are begun so"),
+            Err(failure) => Err(failure),
+        };
+        self.metrics.call_ended(self.method, self.begun.elapsed(), result.as_ref().err());
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        // An answer that only waits to be taken leaves nothing to cancel.
+        let is_open =
+            |answer: &mut oneshot::Receiver<_>| matches!(answer.try_recv(), Err(TryRecvError::Empty));
+        if self.answer.as_mut().is_some_and(is_open) {
+            // As for a call that is cancelled.
+            let _ = self.orders.try_send(Order::Cancel(self.id));
+        }
+    }
+}
+
+/// What a call is told that the driver did not answer any more.
+pub(crate) fn stopped() -> Failure {
+    Failure::unknown(Reason::ShuttingDown, "the node stopped before the call was done")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::MessageId;
+
+    #[test]
+    fn rule_7_4_an_answer_that_its_caller_does_not_take_is_told_to_the_driver() {
+        let (orders, mut taken) = mpsc::channel(1);
+        let id = MessageId { generation: 0, topic: 1, offset: 2 };
+        let message = MessageRef { id, token: 3, attempts: 0, deadline_ms: 4, reason: String::new() };
+        let asked = |leases| {
+            let (reply, answer) = oneshot::channel();
+            (reply, Asked { id: CallId(5), orders: &orders, leases, answer, is_taken: false })
+        };
+        let answer = || Ok(Replied::Messages(Located::nowhere(vec![message.clone()])));
+        let (reply, receive) = asked(true);
+        assert!(reply.send(answer()).is_ok());
+        drop(receive);
+        assert!(matches!(taken.try_recv(), Ok(Order::Unheard(messages)) if messages == [message.clone()]));
+        // What a peek shows is leased to others.
+        let (reply, peek) = asked(false);
+        assert!(reply.send(answer()).is_ok());
+        drop(peek);
+        assert!(taken.try_recv().is_err());
+        // A driver that answers later hears that nobody is there.
+        let (reply, receive) = asked(true);
+        drop(receive);
+        assert!(matches!(taken.try_recv(), Ok(Order::Cancel(CallId(5)))));
+        assert!(reply.send(answer()).is_err());
+    }
+}
