@@ -8,8 +8,8 @@
 //! Every message that leaves has been checked: its CRC covers body, key and headers, and stands in the entry's meta, which
 //! has a CRC of its own. One that cannot be read costs nobody but itself: its neighbours are read, and it is named.
 
+use crate::api::codec::{self, Unreadable};
 use crate::api::{Delivery, MessageRef};
-use crate::codec::{self, Unreadable};
 use crate::replica::{AppliedEntry, LookedUp, Lookup};
 use bytes::{Bytes, BytesMut};
 use raftqueue_queue::{Candidate, Command, MessageMeta, TopicId};

@@ -2,8 +2,8 @@
 //!
 //! The only reader of the environment. Every flag can be given as `RAFTQUEUE_...` too; a flag wins.
 
-use crate::budget;
-use crate::limits::Limits;
+use crate::api::budget;
+use crate::api::limits::Limits;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use std::fmt;

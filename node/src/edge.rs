@@ -1,9 +1,9 @@
 //! The way of a decoded call from an edge to the node: checked, with a deadline, and answered in any case.
 
+use crate::api::budget::Budget;
+use crate::api::limits::{self, Limits, less_margin};
 use crate::api::{Answer, Failure, LeaseId, LocalStatus, Reason, Request};
-use crate::budget::Budget;
 use crate::handle::{Begun, Service};
-use crate::limits::{self, Limits, less_margin};
 use crate::sent::{self, Outgoing};
 use crate::workers::Workers;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What an edge sees of a node: one call, and the node's own view of itself.
 //!
 //! The edges (gRPC, HTTP, calls forwarded by a peer) know nothing but [`Service`]. They decode, check what
-//! [`crate::limits`] can check, call, and encode; whether this node leads, forwards or refuses is decided behind it.
+//! [`crate::api::limits`] can check, call, and encode; whether this node leads, forwards or refuses is decided behind it.
 
 use crate::api::{Answer, Failure, LocalStatus, Request};
 use futures_util::future::BoxFuture;

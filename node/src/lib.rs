@@ -2,8 +2,6 @@
 
 pub mod api;
 pub mod bodies;
-pub mod budget;
-pub mod codec;
 pub mod config;
 pub mod connections;
 pub mod discovery;
@@ -18,7 +16,6 @@ pub mod handle;
 mod heard;
 pub mod http;
 mod inbox;
-pub mod limits;
 pub mod metrics;
 pub mod operations;
 pub mod own;

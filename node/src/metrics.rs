@@ -13,7 +13,7 @@ mod process;
 mod pulse;
 
 use crate::api::Failure;
-use crate::budget::Budget;
+use crate::api::budget::Budget;
 use crate::replica::{Counters, View};
 use calls::Calls;
 pub use calls::Method;

@@ -4,10 +4,10 @@
 //! call that waited for messages takes its room when it has some: until then it holds none, or ten thousand waiting polls
 //! would hold the budget. Reading is done where it holds up nobody, a few calls at a time.
 
+use crate::api::budget::{Account, Budget, Held, SMALL_BYTES, Share};
+use crate::api::limits::Limits;
 use crate::api::{DELIVERY_BYTES, Deliveries, Delivery, Failure, Request, deliveries_bytes};
 use crate::bodies::{Bodies, Located, Readings};
-use crate::budget::{Account, Budget, Held, SMALL_BYTES, Share};
-use crate::limits::Limits;
 use crate::workers::Workers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

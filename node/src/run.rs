@@ -1,23 +1,25 @@
 //! A node from its start to its end: listeners first, then recovery, then forming, then the driver.
 
 use crate::api::LocalStatus;
+use crate::api::budget::Budget;
 use crate::bodies::{Bodies, CACHE_BYTES_DEFAULT};
-use crate::budget::Budget;
 use crate::config::Config;
 use crate::connections::{Acceptor, Shares};
 use crate::discovery::Discovery;
 use crate::driver::{Driver, Ended, Parts};
 use crate::edge::Edge;
+use crate::entropy;
 use crate::forming::{Formed, Forming, LogStanding};
+use crate::http;
 use crate::inbox::Leadership;
 use crate::metrics::{Metrics, Pulse};
+use crate::operations;
 use crate::own::Own;
 use crate::reading::Readers;
 use crate::replica::{Replica, Settings};
 use crate::service::NodeService;
 use crate::storage::Storage;
 use crate::transport::{ForwardedAside, PEER_MESSAGE_BYTES_MAX, PeerService, Transport};
-use crate::{entropy, http, operations};
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_raft::{self as raft, NodeId};
 use raftqueue_wal::disk::RealDisk;

@@ -2,16 +2,16 @@
 
 mod passing;
 
+use crate::api::budget::{Held, Share};
+use crate::api::limits::message_bytes;
 use crate::api::{Answer, Failure, LocalStatus, Outcome, Reason, Request};
 use crate::bodies::{Bodies, Located, Lost, Readings};
-use crate::budget::{Held, Share};
 use crate::discovery::describe;
 use crate::entropy;
 use crate::grpc::guard::{Charged, Patience, ReplyTicket, SETTLING_KEY};
 use crate::grpc::{errors, forward};
 use crate::handle::{Begun, Service};
 use crate::inbox::{Asked, Driven, Leadership, Leased, NewCall, Order, Replied};
-use crate::limits::message_bytes;
 use crate::metrics::{Method, Metrics};
 use crate::own::Own;
 use crate::reading::{Readers, Wanted};

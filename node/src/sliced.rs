@@ -5,7 +5,7 @@
 //! are not copied at all. Each slice takes its part of what the call holds of the budget along, so that it counts until
 //! the connection has written it.
 
-use crate::budget::{Account, bytes_with};
+use crate::api::budget::{Account, bytes_with};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
@@ -249,7 +249,7 @@ fn escape(mut text: &[u8], into: &mut BytesMut) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::{Budget, Share};
+    use crate::api::budget::{Budget, Share};
     use http_body_util::BodyExt;
 
     const MIB: usize = 1 << 20;

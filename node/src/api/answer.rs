@@ -1,7 +1,7 @@
 //! What comes back from a call, with its messages and what is held for them.
 
 use super::{Delivery, Response};
-use crate::budget::Account;
+use crate::api::budget::Account;
 use std::sync::Arc;
 
 /// What comes back from a call that succeeded.

@@ -1,11 +1,11 @@
 //! A node in memory behind a real socket.
 
 use super::FakeNode;
-use crate::budget::Budget;
+use crate::api::budget::Budget;
+use crate::api::limits::Limits;
 use crate::connections::Acceptor;
 use crate::edge::Edge;
 use crate::http::{router, server};
-use crate::limits::Limits;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;

@@ -2,14 +2,14 @@
 //!
 //! Requests that clients send are read with everything that the contract leaves open (defaults, empty fields) filled
 //! in. What cannot be read at all (an id that was never given out, a body that is not what its CRC says) is refused
-//! here; whether the numbers make sense is checked by [`crate::limits`].
+//! here; whether the numbers make sense is checked by [`crate::api::limits`].
 
 use super::ids;
+use crate::api::limits::{LIST_TOPICS_DEFAULT, RECEIVE_BYTES_DEFAULT, invalid};
 use crate::api::{
     ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, LocalStatus, MemberInfo, MessageRef, MessageState,
     NewMessage, Request, Role, SessionStep, SubscriptionInfo, TopicInfo, TopicOptions,
 };
-use crate::limits::{LIST_TOPICS_DEFAULT, RECEIVE_BYTES_DEFAULT, invalid};
 use bytes::Bytes;
 use raftqueue_proto::v1;
 

@@ -7,11 +7,11 @@
 use super::answers::Write as _;
 use super::convert::{Read as _, read_options, write_headers, write_options};
 use super::{errors, ids};
+use crate::api::limits::invalid;
 use crate::api::{
     Answer, ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MemberRole, MessageRef,
     MessageState, NewMessage, Reason, Request, Response, SessionStep, SubscriptionInfo, TopicInfo,
 };
-use crate::limits::invalid;
 use bytes::Bytes;
 use raftqueue_proto::peer::v1 as peer;
 use raftqueue_proto::v1;

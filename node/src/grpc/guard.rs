@@ -15,8 +15,8 @@ use arriving::{Arriving, Rules};
 pub(crate) use arriving::{Patience, SETTLING_KEY};
 
 use crate::api::Answer;
-use crate::budget::{Account, Budget, Held, Part, Share};
-use crate::limits::Limits;
+use crate::api::budget::{Account, Budget, Held, Part, Share};
+use crate::api::limits::Limits;
 use crate::sliced::{Sliced, carrying};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

@@ -10,8 +10,8 @@
 //! equal bytes. In JSON and on the command line the same bytes are written in hexadecimal: no character of it has a
 //! meaning to a shell, and a double click marks all of it.
 
+use crate::api::limits::invalid;
 use crate::api::{Failure, LeaseId, MessageId, SessionId};
-use crate::limits::invalid;
 use bytes::Bytes;
 
 const MESSAGE_ID_FORMAT: u8 = 1;

@@ -18,9 +18,9 @@ pub(crate) mod sending;
 mod streams;
 
 use crate::api::Request;
+use crate::api::limits::{deadline, less_margin};
 use crate::edge::Edge;
 use crate::handle::Service;
-use crate::limits::{deadline, less_margin};
 use axum::Router;
 use guard::Ticket;
 use raftqueue_proto::CLIENT_DESCRIPTORS;

@@ -5,7 +5,8 @@
 //! frames are large enough that they are handed on in few pieces.
 
 use crate::connections::Acceptor;
-use crate::{heard, sent};
+use crate::heard;
+use crate::sent;
 use axum::Router;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};

@@ -28,11 +28,11 @@
 pub(super) mod body;
 pub(super) mod reply;
 
+use crate::api::budget::{Account, Share};
+use crate::api::limits::{self, JSON_CALL_BYTES_MAX, LIST_TOPICS_MAX, RECEIVE_BYTES_MAX, invalid};
 use crate::api::{Answer, Deliveries, Failure, NewMessage, Reason, Request, Response, TopicOptions};
-use crate::budget::{Account, Share};
 use crate::edge::Edge;
 use crate::handle::Service;
-use crate::limits::{self, JSON_CALL_BYTES_MAX, LIST_TOPICS_MAX, RECEIVE_BYTES_MAX, invalid};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;

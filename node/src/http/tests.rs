@@ -317,7 +317,8 @@ async fn the_deadline_is_900_ms_unless_a_header_says_otherwise() {
             std::sync::Arc::default()
         }
     }
-    use crate::{edge::Edge, limits::Limits};
+    use crate::api::limits::Limits;
+    use crate::edge::Edge;
     use tower::ServiceExt;
     let router = super::router(&Edge::new(Mirror, Limits::default()));
     let cases = [("", Some(900)), ("5000", Some(5_000)), ("99999999", Some(600_000)), ("1", Some(1))];
@@ -426,8 +427,9 @@ async fn a_compressed_body_is_refused_and_told_how_bodies_are_taken() {
 
 #[tokio::test]
 async fn rule_10_2_a_body_for_which_there_is_no_room_is_refused_and_small_ones_are_not() {
-    use crate::budget::{Budget, Share};
-    use crate::{edge::Edge, limits::Limits};
+    use crate::api::budget::{Budget, Share};
+    use crate::api::limits::Limits;
+    use crate::edge::Edge;
     use tower::ServiceExt;
     let budget = Budget::new(64 << 20);
     let node = FakeNode::default();
@@ -455,8 +457,9 @@ async fn rule_10_2_a_body_for_which_there_is_no_room_is_refused_and_small_ones_a
 
 #[tokio::test]
 async fn rule_10_2_json_holds_what_it_becomes_when_it_is_decoded() {
-    use crate::budget::{Budget, Share};
-    use crate::{edge::Edge, limits::Limits};
+    use crate::api::budget::{Budget, Share};
+    use crate::api::limits::Limits;
+    use crate::edge::Edge;
     use tower::ServiceExt;
     let budget = Budget::new(64 << 20);
     let node = FakeNode::default();

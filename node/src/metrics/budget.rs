@@ -1,7 +1,7 @@
 //! What a node holds for its clients, as it is when somebody asks.
 
 use super::{as_gauge, gauge, gauges};
-use crate::budget::{Budget, Share};
+use crate::api::budget::{Budget, Share};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use std::sync::OnceLock;
 

@@ -4,7 +4,7 @@ use super::calls::{CallId, Stage};
 use super::propose::Proposed;
 use super::{AppliedEntry, LoadedEntry, Placement, Replica, reply};
 use crate::api::Reason;
-use crate::codec::{self, EntryMeta};
+use crate::api::codec::{self, EntryMeta};
 use bytes::Bytes;
 use raftqueue_queue::{ApplyMeta, Command, Delivery, Effects, LeaseId, Outcome, Reply};
 use raftqueue_raft::{Event as RaftEvent, Index, Payload, Term};

@@ -2,8 +2,8 @@
 
 use super::calls::{CallId, Stage};
 use super::{Replica, mutants};
+use crate::api::codec::{self, EntryWriter};
 use crate::api::{Failure, LeaseId, NewMessage, Reason, Request, SessionStep};
-use crate::codec::{self, EntryWriter};
 use bytes::{Bytes, BytesMut};
 use raftqueue_queue::{
     self as queue, Command, DeadSelection, EXPIRED_PER_APPLY_MAX, Generation, MessageMeta, Sequenced,

@@ -3,11 +3,11 @@
 use super::{
     Actions, AppliedEntry, CallId, Event, LoadedEntry, LookedUp, Lookup, Now, Replica, Settings, Shell, Stage,
 };
+use crate::api::codec::{self, EntryWriter};
 use crate::api::{
     ClusterInfo, Failure, MessageRef, MessageState, NewMessage, Outcome, Reason, Request, Response,
     TopicOptions,
 };
-use crate::codec::{self, EntryWriter};
 use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
 use raftqueue_queue::{

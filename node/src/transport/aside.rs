@@ -3,9 +3,9 @@
 //! The peers' port is served by the thread of the driver. What comes there as a forwarded call is a client's bytes: it is
 //! decoded, answered and encoded on the threads that serve clients, and the driver's thread only moves the frames.
 
-use crate::budget::Budget;
+use crate::api::budget::Budget;
+use crate::api::limits::Limits;
 use crate::grpc::guard::Guard;
-use crate::limits::Limits;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use std::future::Future;

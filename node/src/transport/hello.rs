@@ -28,8 +28,8 @@ impl Own {
             boot_id: self.boot_id,
             nonce,
             echoed_nonce,
-            version_min: crate::codec::VERSION_MIN,
-            version_max: crate::codec::VERSION_MAX,
+            version_min: crate::api::codec::VERSION_MIN,
+            version_max: crate::api::codec::VERSION_MAX,
             version_active: self.version.load(Ordering::Relaxed),
             durable_last_index: self.durable.load(Ordering::Relaxed),
             client_address: self.client_address.clone(),
@@ -57,7 +57,7 @@ impl Own {
             return Err(Refusal::NotForUs { to: NodeId(hello.from), ours: own.node_id });
         }
         let active = self.version.load(Ordering::Relaxed).max(hello.version_active);
-        if hello.version_max < active || hello.version_min > active.max(crate::codec::VERSION_MAX) {
+        if hello.version_max < active || hello.version_min > active.max(crate::api::codec::VERSION_MAX) {
             return Err(Refusal::Version { min: hello.version_min, max: hello.version_max, active });
         }
         Ok(())

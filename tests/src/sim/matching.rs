@@ -1,10 +1,10 @@
 //! Which command a call became, and what its client must hear of it. Written anew, so that the node's own conversion is
 //! checked too.
 
+use raftqueue_node::api::codec;
 use raftqueue_node::api::{
     LeaseId, LeaseResult, MessageId, MessageRef, Reason, Request, Response, SessionId,
 };
-use raftqueue_node::codec;
 use raftqueue_queue::{
     self as queue, Command, DeadReason, DeadSelection, Delivery, Limit, Outcome, Refused, Reply, TopicId,
 };

@@ -12,9 +12,9 @@ use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
 use super::upgrades::NEW_VERSION;
 use super::world::{Event, World};
+use raftqueue_node::api::codec;
 use raftqueue_node::api::{ClusterInfo, Failure, Response};
 use raftqueue_node::bodies::{Bodies, Located};
-use raftqueue_node::codec;
 use raftqueue_node::replica::{
     self, Actions, AppliedEntry, CallId, Lookup, Now, Outstanding, Replica, Settings,
 };

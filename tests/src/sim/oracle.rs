@@ -10,8 +10,8 @@ use super::message::Origin;
 use super::queue_model::{Model, Status};
 use super::view;
 use bytes::Bytes;
+use raftqueue_node::api::codec;
 use raftqueue_node::api::{self, Failure, MessageRef, Reason, Request, Response};
-use raftqueue_node::codec;
 use raftqueue_node::replica::CallId;
 use raftqueue_queue::{
     self as queue, ApplyMeta, Command, Effects, MessageMeta, Refused, Reply, State, SubscriptionId, TopicId,

@@ -13,7 +13,7 @@ use super::coverage::Rare;
 use super::plan::{MS, Plan};
 use super::random::Random;
 use super::world::{Event, World};
-use raftqueue_node::codec;
+use raftqueue_node::api::codec;
 
 /// The version that is raised to.
 pub(super) const NEW_VERSION: u32 = 2;

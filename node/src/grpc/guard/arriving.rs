@@ -6,10 +6,10 @@
 
 use super::Ticket;
 use super::shape::Shape;
+use crate::api::budget::{Budget, Held, Share};
+use crate::api::limits::{Limits, PLAIN_BYTES_MAX};
 use crate::api::{Failure, Reason};
-use crate::budget::{Budget, Held, Share};
 use crate::grpc::errors;
-use crate::limits::{Limits, PLAIN_BYTES_MAX};
 use axum::BoxError;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

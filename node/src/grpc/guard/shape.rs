@@ -4,7 +4,7 @@
 //! anybody can judge it. So a publish with more than any may have is refused while it arrives.
 
 use crate::api::Failure;
-use crate::limits::check_size;
+use crate::api::limits::check_size;
 use raftqueue_queue::{HEADERS_MAX, PUBLISH_MESSAGES_MAX};
 
 /// `messages`, field 3 of a publish, and `headers`, field 4 of a message: their tags.

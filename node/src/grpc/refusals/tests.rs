@@ -1,8 +1,8 @@
 //! What the library refuses, as it reaches the client.
 
 use super::super::{Edge, errors};
+use crate::api::limits::{Limits, PLAIN_BYTES_MAX};
 use crate::fake::FakeNode;
-use crate::limits::{Limits, PLAIN_BYTES_MAX};
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -147,7 +147,7 @@ async fn compression_is_refused_and_says_what_is_taken_instead() {
 
 #[test]
 fn an_own_refusal_is_not_touched() {
-    let own = errors::into_status(&crate::limits::invalid("mend it"), Some("10.0.0.1:7420"));
+    let own = errors::into_status(&crate::api::limits::invalid("mend it"), Some("10.0.0.1:7420"));
     assert!(super::explanation(&own).is_none());
     assert!(super::explanation(&Status::cancelled("the client has gone")).is_none());
 }

@@ -11,12 +11,12 @@
 use super::super::guard::Ticket;
 use super::super::{answers, ids};
 use super::refuse;
+use crate::api::budget::{Account, Part, Share};
+use crate::api::limits::{RECEIVE_BYTES_MAX, invalid};
 use crate::api::{Answer, DELIVERY_BYTES, Failure, LeaseId, LeaseResult, Reason, Request, Response};
-use crate::budget::{Account, Part, Share};
 use crate::edge::Edge;
 use crate::handle::Service;
 use crate::heard::Heard;
-use crate::limits::{RECEIVE_BYTES_MAX, invalid};
 use crate::sent::{self, Outgoing, Sent};
 use bytes::Bytes;
 use futures_util::StreamExt;

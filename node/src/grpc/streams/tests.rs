@@ -1,11 +1,11 @@
 //! Both streams over a real socket, with the clients that the contract generates.
 
 use super::publish::Publishing;
+use crate::api::limits::Limits;
 use crate::api::{Failure, LocalStatus, NewMessage, Reason, Request, Role};
 use crate::edge::Edge;
 use crate::fake::{FakeNode, Served, leading};
 use crate::handle::Service;
-use crate::limits::Limits;
 use bytes::Bytes;
 use futures_util::{StreamExt, poll};
 use http_body_util::{BodyExt, Full};

@@ -1,8 +1,8 @@
 //! Reading the body of a request, no more of it than is allowed, and parsing it as JSON.
 
 use crate::api::Failure;
-use crate::budget::{Account, Budget, Share};
-use crate::limits::{check_size, invalid};
+use crate::api::budget::{Account, Budget, Share};
+use crate::api::limits::{check_size, invalid};
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;

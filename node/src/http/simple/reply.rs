@@ -2,8 +2,8 @@
 //!
 //! Bodies are spaced as the contract prints them (`{"success": true}`), so that they equal it byte for byte.
 
+use crate::api::budget::{Account, Budget, Share, bytes_with};
 use crate::api::{Failure, LocalStatus};
-use crate::budget::{Account, Budget, Share, bytes_with};
 use crate::grpc::{LEADER_METADATA, errors};
 use crate::sent::Outgoing;
 use crate::sliced::{Piece, SLICE_BYTES, Sliced};

@@ -3,8 +3,8 @@
 //! Ids, leases and sessions are hexadecimal. Bytes are text where they are UTF-8, which most are and people can read, and
 //! else base64 under a name of its own, so that the two are never mixed up.
 
+use crate::api::budget::{Account, Budget, Share};
 use crate::api::{self, deliveries_bytes};
-use crate::budget::{Account, Budget, Share};
 use crate::grpc::convert::write_delivery;
 use crate::http::simple::reply::Reply;
 use crate::sliced::{Piece, SLICE_BYTES, Sliced};

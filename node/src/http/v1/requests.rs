@@ -5,7 +5,7 @@
 
 use super::Call;
 use crate::api::Failure;
-use crate::limits::{Limits, invalid};
+use crate::api::limits::{Limits, invalid};
 use bytes::Bytes;
 use raftqueue_proto::text::{unbase64, unhex};
 use raftqueue_proto::v1;

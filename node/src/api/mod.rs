@@ -4,6 +4,10 @@
 //! [`Service`](crate::handle::Service) and encodes the [`Response`] or [`Failure`] that comes back. Nothing here knows a wire format, and the replica that
 //! answers knows no edge.
 
+pub mod budget;
+pub mod codec;
+pub mod limits;
+
 mod answer;
 mod status;
 
