@@ -1,9 +1,9 @@
 //! `raftqueue.v1.Admin`: one line for each call, and the node's own view.
 
-use super::convert::write_status;
 use super::{add_leader, serve};
 use crate::edge::Edge;
 use crate::handle::Service;
+use crate::wire::convert::write_status;
 use raftqueue_proto::v1::{self, admin_server};
 use tonic::{Request, Response, Status};
 

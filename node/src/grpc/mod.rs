@@ -5,13 +5,8 @@
 //! accepted by [`crate::http`], which serves both edges on one port.
 
 mod admin;
-pub(crate) mod answers;
-pub(crate) mod convert;
-pub mod errors;
-pub mod forward;
 pub(crate) mod guard;
 mod health;
-pub mod ids;
 mod queue;
 pub(crate) mod refusals;
 pub(crate) mod sending;
@@ -21,6 +16,9 @@ use crate::api::Request;
 use crate::api::limits::{deadline, less_margin};
 use crate::edge::Edge;
 use crate::handle::Service;
+use crate::wire::answers;
+use crate::wire::convert;
+use crate::wire::errors;
 use axum::Router;
 use guard::Ticket;
 use raftqueue_proto::CLIENT_DESCRIPTORS;

@@ -5,8 +5,8 @@
 //! this it would have to take the outcome for unknown. On a stream it ends what follows, and what came before was
 //! answered.
 
-use super::errors;
 use crate::api::{Failure, Reason};
+use crate::wire::errors;
 use axum::response::Response;
 use futures_util::Stream;
 use std::pin::Pin;

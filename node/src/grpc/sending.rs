@@ -3,10 +3,10 @@
 //! They are the very bytes that the library would make, but that a message's body stands last in it: fields may come in
 //! any order.
 
-use super::convert::write_delivery;
 use super::guard::Ticket;
 use crate::api::{Answer, Deliveries, Delivery, deliveries_bytes};
 use crate::sliced::{Piece, SLICE_BYTES, Sliced};
+use crate::wire::convert::write_delivery;
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue};
 use prost::Message;

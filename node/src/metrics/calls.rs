@@ -1,7 +1,7 @@
 //! How many calls there are, how long they take, and how they fail: by method.
 
 use crate::api::{Failure, Request};
-use crate::grpc::errors;
+use crate::wire::errors;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 

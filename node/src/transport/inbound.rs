@@ -7,11 +7,11 @@ use super::{Arrival, Shared, StreamKind, Transport};
 use crate::api::{Failure, Reason};
 use crate::edge::Edge;
 use crate::forming::Forming;
-use crate::grpc::forward;
 use crate::grpc::guard::Ticket;
 use crate::grpc::sending::{self, Form};
 use crate::handle::Service;
-use crate::wire;
+use crate::wire::forward;
+use crate::wire::messages;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_frame::Frame;
 use raftqueue_proto::peer::v1::peer_server::Peer;
@@ -137,7 +137,7 @@ impl<S: Service> Peer for PeerService<S> {
             .await
             .map_err(|_| Status::internal("the read was cut off"))?
             .map_err(|error| Status::data_loss(error.to_string()))?;
-        Ok(Response::new(pb::RepairReply { entry: entry.map(wire::write_entry) }))
+        Ok(Response::new(pb::RepairReply { entry: entry.map(messages::write_entry) }))
     }
 }
 
@@ -169,7 +169,7 @@ async fn listen(
         }
         let Some(Frame::Envelope(envelope)) = frame.frame else { continue };
         let arrival: Option<Arrival> =
-            wire::read_envelope(envelope).filter(|(envelope, _)| envelope.from == from);
+            messages::read_envelope(envelope).filter(|(envelope, _)| envelope.from == from);
         match arrival {
             // While the driver is behind, the peer is held back by flow control.
             Some(arrival) => {

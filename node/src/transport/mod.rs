@@ -19,7 +19,7 @@ use crate::discovery::Discovery;
 use crate::metrics::Metrics;
 use crate::own::Own;
 use crate::replica::Vitals;
-use crate::wire;
+use crate::wire::messages;
 use hello::Boots;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_raft::{Envelope, NodeId};
@@ -171,11 +171,11 @@ impl Transport {
     /// Sends a message, or drops it if the peer is not connected or its queue is full.
     pub fn send(&self, envelope: Envelope, vitals: Vitals) {
         let to = envelope.to;
-        let is_control = wire::is_control(&envelope.message);
+        let is_control = messages::is_control(&envelope.message);
         let routes = self.shared.routes.read().unwrap_or_else(PoisonError::into_inner);
         let sent = routes.get(&to).is_some_and(|route| {
             let frame = pb::PeerFrame {
-                frame: Some(pb::peer_frame::Frame::Envelope(wire::write_envelope(envelope, vitals))),
+                frame: Some(pb::peer_frame::Frame::Envelope(messages::write_envelope(envelope, vitals))),
             };
             let queue = if is_control { &route.control } else { &route.bulk };
             queue.try_send(frame).is_ok()

@@ -9,7 +9,7 @@ use super::shape::Shape;
 use crate::api::budget::{Budget, Held, Share};
 use crate::api::limits::{Limits, PLAIN_BYTES_MAX};
 use crate::api::{Failure, Reason};
-use crate::grpc::errors;
+use crate::wire::errors;
 use axum::BoxError;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

@@ -42,7 +42,7 @@ fn peek() -> v1::PeekRequest {
 
 fn ack() -> v1::AckRequest {
     let message = crate::api::MessageId { generation: 0, topic: 1, offset: 0 };
-    let lease = crate::grpc::ids::encode_lease(crate::api::LeaseId { message, token: 1 });
+    let lease = crate::wire::ids::encode_lease(crate::api::LeaseId { message, token: 1 });
     v1::AckRequest { topic: TOPIC.into(), leases: vec![lease], ..Default::default() }
 }
 

@@ -1,8 +1,9 @@
 //! What the library refuses, as it reaches the client.
 
-use super::super::{Edge, errors};
+use super::super::Edge;
 use crate::api::limits::{Limits, PLAIN_BYTES_MAX};
 use crate::fake::FakeNode;
+use crate::wire::errors;
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};

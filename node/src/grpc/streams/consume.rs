@@ -9,7 +9,6 @@
 //! stays leased when the stream breaks, as its consumer may be at work on it.
 
 use super::super::guard::Ticket;
-use super::super::{answers, ids};
 use super::refuse;
 use crate::api::budget::{Account, Part, Share};
 use crate::api::limits::{RECEIVE_BYTES_MAX, invalid};
@@ -18,6 +17,7 @@ use crate::edge::Edge;
 use crate::handle::Service;
 use crate::heard::Heard;
 use crate::sent::{self, Outgoing, Sent};
+use crate::wire::{answers, ids};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;

@@ -10,10 +10,10 @@ mod publish;
 pub(super) use consume::{Consuming, consume};
 pub(super) use publish::Publishing;
 
-use super::errors;
 use crate::api::Failure;
 use crate::edge::Edge;
 use crate::handle::Service;
+use crate::wire::errors;
 use tonic::Status;
 
 /// The failure as it ends a stream, with the leader's address where this node does not lead.

@@ -5,8 +5,6 @@
 //! on the way; the stream ends and the client goes on at the leader. On another node one batch at a time is passed on, and
 //! nothing is begun beside it, also when that node is the next to lead.
 
-use super::super::answers;
-use super::super::convert::Read;
 use super::super::guard::Ticket;
 use super::refuse;
 use crate::api::budget::Part;
@@ -14,6 +12,8 @@ use crate::api::limits::invalid;
 use crate::api::{Answer, Failure, Reason, Request, Role, SessionId};
 use crate::edge::{Edge, overdue, overdue_after};
 use crate::handle::{Begun, Service};
+use crate::wire::answers;
+use crate::wire::convert::Read;
 use futures_util::Stream;
 use raftqueue_proto::v1;
 use std::collections::VecDeque;

@@ -4,9 +4,10 @@
 
 use crate::api::budget::{Account, Budget, Share, bytes_with};
 use crate::api::{Failure, LocalStatus};
-use crate::grpc::{LEADER_METADATA, errors};
+use crate::grpc::LEADER_METADATA;
 use crate::sent::Outgoing;
 use crate::sliced::{Piece, SLICE_BYTES, Sliced};
+use crate::wire::errors;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;

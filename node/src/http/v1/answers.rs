@@ -5,9 +5,9 @@
 
 use crate::api::budget::{Account, Budget, Share};
 use crate::api::{self, deliveries_bytes};
-use crate::grpc::convert::write_delivery;
 use crate::http::simple::reply::Reply;
 use crate::sliced::{Piece, SLICE_BYTES, Sliced};
+use crate::wire::convert::write_delivery;
 use bytes::Bytes;
 use http::StatusCode;
 use raftqueue_proto::text::{base64, hex};

@@ -16,7 +16,7 @@
 use super::{Describe, Routes, add_all, answers};
 use crate::api::Outcome;
 use crate::fake::FakeNode;
-use crate::grpc::errors;
+use crate::wire::errors;
 use raftqueue_proto::v1;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};

@@ -3,7 +3,7 @@
 use super::openapi::operations;
 use crate::api::{Failure, Reason};
 use crate::fake::{FakeNode, Served};
-use crate::grpc::errors;
+use crate::wire::errors;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

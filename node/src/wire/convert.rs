@@ -232,19 +232,19 @@ fn read_headers(headers: Vec<v1::Header>) -> Vec<(String, Bytes)> {
     headers.into_iter().map(|header| (header.name, header.value)).collect()
 }
 
-pub(super) fn read_options(options: Option<v1::TopicOptions>) -> TopicOptions {
+pub(crate) fn read_options(options: Option<v1::TopicOptions>) -> TopicOptions {
     let v1::TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms } = options.unwrap_or_default();
     TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms }
 }
 
 // ---- answers ---------------------------------------------------------------------------------------------------------
 
-pub(super) fn write_options(options: &TopicOptions) -> v1::TopicOptions {
+pub(crate) fn write_options(options: &TopicOptions) -> v1::TopicOptions {
     let TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms } = *options;
     v1::TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms }
 }
 
-pub(super) fn write_topic(topic: TopicInfo) -> v1::TopicInfo {
+pub(crate) fn write_topic(topic: TopicInfo) -> v1::TopicInfo {
     v1::TopicInfo {
         id: topic.id,
         name: topic.name,
@@ -261,7 +261,7 @@ fn write_subscription(subscription: SubscriptionInfo) -> v1::SubscriptionInfo {
     v1::SubscriptionInfo { name, ready, leased, delayed, dead }
 }
 
-pub(super) fn write_headers(headers: Vec<(String, Bytes)>) -> Vec<v1::Header> {
+pub(crate) fn write_headers(headers: Vec<(String, Bytes)>) -> Vec<v1::Header> {
     headers.into_iter().map(|(name, value)| v1::Header { name, value }).collect()
 }
 
@@ -283,7 +283,7 @@ pub(crate) fn write_delivery(delivery: Delivery) -> v1::Delivery {
     }
 }
 
-pub(super) fn write_lease_result(result: LeaseResult) -> i32 {
+pub(crate) fn write_lease_result(result: LeaseResult) -> i32 {
     let result = match result {
         LeaseResult::Done => v1::LeaseResult::Done,
         LeaseResult::Gone => v1::LeaseResult::Gone,
@@ -293,7 +293,7 @@ pub(super) fn write_lease_result(result: LeaseResult) -> i32 {
     result.into()
 }
 
-pub(super) fn write_node_id(id: u64) -> String {
+pub(crate) fn write_node_id(id: u64) -> String {
     format!("{id:016x}")
 }
 
@@ -310,7 +310,7 @@ fn write_member(member: MemberInfo) -> v1::Member {
     }
 }
 
-pub(super) fn write_cluster(cluster: ClusterInfo) -> v1::ClusterStatusResponse {
+pub(crate) fn write_cluster(cluster: ClusterInfo) -> v1::ClusterStatusResponse {
     v1::ClusterStatusResponse {
         cluster_id: cluster.cluster_id,
         generation: cluster.generation,

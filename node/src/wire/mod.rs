@@ -1,0 +1,9 @@
+//! How what is said stands on a wire: calls and answers as protobuf, errors with their detail, ids as opaque bytes, and
+//! messages of Raft between nodes.
+
+pub(crate) mod answers;
+pub(crate) mod convert;
+pub mod errors;
+pub mod forward;
+pub mod ids;
+pub mod messages;
