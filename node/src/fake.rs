@@ -12,7 +12,7 @@ use crate::api::{
     Answer, ClusterInfo, Delivery, Failure, LocalStatus, MemberInfo, MemberRole, Reason, Request, Response,
     Role, SessionId, SessionStep, TopicInfo,
 };
-use crate::handle::{Begun, Service};
+use crate::edges::handle::{Begun, Service};
 use futures_util::FutureExt;
 pub use served::Served;
 use std::collections::{BTreeMap, VecDeque};

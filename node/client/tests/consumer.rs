@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use raftqueue_client::{Client, Consumer, ConsumerSettings, Delivery, Outcome, Settled, v1};
 use raftqueue_node::api::{Failure, LocalStatus, NewMessage, Outcome as NodeOutcome, Reason, Request, Role};
+use raftqueue_node::edges::handle::Service;
 use raftqueue_node::fake::{FakeNode, Served, leading};
-use raftqueue_node::handle::Service;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What a client can ask of a node, in the node's own words.
 //!
 //! Every edge (gRPC, HTTP, the call forwarded by a peer) decodes into a [`Request`], hands it to
-//! [`Service`](crate::handle::Service) and encodes the [`Response`] or [`Failure`] that comes back. Nothing here knows a wire format, and the replica that
+//! [`Service`](crate::edges::handle::Service) and encodes the [`Response`] or [`Failure`] that comes back. Nothing here knows a wire format, and the replica that
 //! answers knows no edge.
 
 pub mod budget;

@@ -3,9 +3,9 @@
 use super::FakeNode;
 use crate::api::budget::Budget;
 use crate::api::limits::Limits;
-use crate::connections::Acceptor;
-use crate::edge::Edge;
-use crate::http::{router, server};
+use crate::edges::connections::Acceptor;
+use crate::edges::edge::Edge;
+use crate::edges::http::{router, server};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;

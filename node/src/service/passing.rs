@@ -5,7 +5,7 @@
 //! way: both then end the connection, and with it the calls of patient clients. So a call is never reset: the leader is
 //! told in words ([`pb::GiveUpRequest`]), and its answer is waited for and thrown away.
 
-use crate::grpc::guard::Charged;
+use crate::edges::grpc::guard::Charged;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::forward_reply::Reply;
 use raftqueue_proto::peer::v1::forward_request::Call;

@@ -5,7 +5,7 @@
 
 use crate::api::budget::Budget;
 use crate::api::limits::Limits;
-use crate::grpc::guard::Guard;
+use crate::edges::grpc::guard::Guard;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use std::future::Future;

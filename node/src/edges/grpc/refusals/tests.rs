@@ -21,7 +21,7 @@ async fn raw_with(node: &FakeNode, path: &str, frames: Bytes, headers: &[(&str, 
         request = request.header(*name, *value);
     }
     let request = request.body(Body::new(Full::new(frames))).expect("a request");
-    let response = crate::http::router(&edge).oneshot(request).await.expect("it cannot fail");
+    let response = crate::edges::http::router(&edge).oneshot(request).await.expect("it cannot fail");
     let in_head = Status::from_header_map(response.headers());
     let trailers =
         response.into_body().collect().await.expect("a body").trailers().cloned().unwrap_or_default();

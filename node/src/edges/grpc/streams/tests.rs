@@ -3,9 +3,9 @@
 use super::publish::Publishing;
 use crate::api::limits::Limits;
 use crate::api::{Failure, LocalStatus, NewMessage, Reason, Request, Role};
-use crate::edge::Edge;
+use crate::edges::edge::Edge;
+use crate::edges::handle::Service;
 use crate::fake::{FakeNode, Served, leading};
-use crate::handle::Service;
 use bytes::Bytes;
 use futures_util::{StreamExt, poll};
 use http_body_util::{BodyExt, Full};
@@ -557,11 +557,12 @@ async fn rule_6_2_a_reset_leaves_what_was_delivered_and_gives_back_what_was_not_
     }
     let endpoint = Channel::from_shared(format!("http://{}", served.address)).unwrap();
     let mut channel = endpoint.initial_stream_window_size(1 << 16).connect().await.unwrap();
-    let request = http::Request::post(format!("http://{}{}", served.address, crate::grpc::CONSUME_PATH))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(tonic::body::Body::new(http_body_util::StreamBody::new(resetting(outgoing))))
-        .unwrap();
+    let request =
+        http::Request::post(format!("http://{}{}", served.address, crate::edges::grpc::CONSUME_PATH))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(tonic::body::Body::new(http_body_util::StreamBody::new(resetting(outgoing))))
+            .unwrap();
     std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
     let response = channel.call(request).await.expect("an answer");
     let decoder = ProstCodec::<(), v1::ConsumeResponse>::default().decoder();

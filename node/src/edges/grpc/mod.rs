@@ -2,7 +2,7 @@
 //!
 //! An edge decodes, calls and encodes; it keeps no state. [`convert`] and [`answers`] know the wire types, [`errors`]
 //! how a failure looks, [`forward`] how a call travels between nodes, [`ids`] how ids are spelled. The connections are
-//! accepted by [`crate::http`], which serves both edges on one port.
+//! accepted by [`crate::edges::http`], which serves both edges on one port.
 
 mod admin;
 pub(crate) mod guard;
@@ -14,8 +14,8 @@ mod streams;
 
 use crate::api::Request;
 use crate::api::limits::{deadline, less_margin};
-use crate::edge::Edge;
-use crate::handle::Service;
+use crate::edges::edge::Edge;
+use crate::edges::handle::Service;
 use crate::wire::answers;
 use crate::wire::convert;
 use crate::wire::errors;

@@ -5,8 +5,8 @@
 
 use crate::api::budget::{Account, Budget, Share};
 use crate::api::{self, deliveries_bytes};
-use crate::http::simple::reply::Reply;
-use crate::sliced::{Piece, SLICE_BYTES, Sliced};
+use crate::edges::http::simple::reply::Reply;
+use crate::edges::sliced::{Piece, SLICE_BYTES, Sliced};
 use crate::wire::convert::write_delivery;
 use bytes::Bytes;
 use http::StatusCode;

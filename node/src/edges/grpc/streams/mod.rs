@@ -1,7 +1,7 @@
 //! The long calls of the contract: publishing and consuming on one stream.
 //!
 //! A stream is only a way to make many of the calls that the contract has anyway: each batch, receive and settlement goes
-//! through the [`Edge`](crate::edge::Edge) as if it had come alone, with the same checks and answers. What a stream adds
+//! through the [`Edge`](crate::edges::edge::Edge) as if it had come alone, with the same checks and answers. What a stream adds
 //! is that many are under way at once, in order, and that it bounds how many.
 
 mod consume;
@@ -11,8 +11,8 @@ pub(super) use consume::{Consuming, consume};
 pub(super) use publish::Publishing;
 
 use crate::api::Failure;
-use crate::edge::Edge;
-use crate::handle::Service;
+use crate::edges::edge::Edge;
+use crate::edges::handle::Service;
 use crate::wire::errors;
 use tonic::Status;
 

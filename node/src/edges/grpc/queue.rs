@@ -2,8 +2,8 @@
 
 use super::refusals::Explained;
 use super::{hinted, serve, streams};
-use crate::edge::Edge;
-use crate::handle::Service;
+use crate::edges::edge::Edge;
+use crate::edges::handle::Service;
 use raftqueue_proto::v1::{self, queue_server};
 use tonic::{Request, Response, Status, Streaming};
 

@@ -1,8 +1,8 @@
 //! `raftqueue.v1.Admin`: one line for each call, and the node's own view.
 
 use super::{add_leader, serve};
-use crate::edge::Edge;
-use crate::handle::Service;
+use crate::edges::edge::Edge;
+use crate::edges::handle::Service;
 use crate::wire::convert::write_status;
 use raftqueue_proto::v1::{self, admin_server};
 use tonic::{Request, Response, Status};

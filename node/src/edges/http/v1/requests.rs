@@ -22,12 +22,12 @@ const HEADERS_MAX: usize = raftqueue_queue::HEADERS_MAX as usize;
 
 /// A list of which no more is kept than tells that it is too long: two bytes of JSON may stand for a hundred of memory.
 #[derive(Debug)]
-pub(in crate::http) struct AtMost<const MAX: usize, T>(Vec<T>);
+pub(in crate::edges::http) struct AtMost<const MAX: usize, T>(Vec<T>);
 
 #[cfg(test)]
 impl<const MAX: usize, T> AtMost<MAX, T> {
     /// How many it has.
-    pub(in crate::http) fn len(&self) -> usize {
+    pub(in crate::edges::http) fn len(&self) -> usize {
         self.0.len()
     }
 }

@@ -4,9 +4,9 @@
 
 use crate::api::budget::{Account, Budget, Share, bytes_with};
 use crate::api::{Failure, LocalStatus};
-use crate::grpc::LEADER_METADATA;
-use crate::sent::Outgoing;
-use crate::sliced::{Piece, SLICE_BYTES, Sliced};
+use crate::edges::grpc::LEADER_METADATA;
+use crate::edges::sent::Outgoing;
+use crate::edges::sliced::{Piece, SLICE_BYTES, Sliced};
 use crate::wire::errors;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -27,7 +27,7 @@ const LEADER_HEADER: HeaderName = HeaderName::from_static(LEADER_METADATA);
 const COUNTED_BYTES_MIN: usize = 16 << 10;
 
 /// An answer of the simple API.
-pub(in crate::http) struct Reply {
+pub(in crate::edges::http) struct Reply {
     status: StatusCode,
     headers: HeaderMap,
     content: Content,
@@ -44,12 +44,12 @@ enum Content {
 
 impl Reply {
     /// A reply of JSON.
-    pub(in crate::http) fn new(status: StatusCode, body: impl Into<String>) -> Self {
+    pub(in crate::edges::http) fn new(status: StatusCode, body: impl Into<String>) -> Self {
         Self::with_content(status, Content::Whole(body.into(), None))
     }
 
     /// A reply of JSON that is made while it is sent.
-    pub(in crate::http) fn sliced(status: StatusCode, body: Sliced) -> Self {
+    pub(in crate::edges::http) fn sliced(status: StatusCode, body: Sliced) -> Self {
         Self::with_content(status, Content::Sliced(body))
     }
 
@@ -59,12 +59,12 @@ impl Reply {
     }
 
     /// The same, with what is to be known of how it gets through.
-    pub(in crate::http) fn with_outgoing(self, outgoing: Option<Outgoing>) -> Self {
+    pub(in crate::edges::http) fn with_outgoing(self, outgoing: Option<Outgoing>) -> Self {
         Self { outgoing, ..self }
     }
 
     /// The same, held by this account until it is sent.
-    pub(in crate::http) fn held_by(mut self, account: Option<Arc<Account>>) -> Self {
+    pub(in crate::edges::http) fn held_by(mut self, account: Option<Arc<Account>>) -> Self {
         if let Content::Whole(_, held) = &mut self.content {
             *held = account;
         }
@@ -72,7 +72,7 @@ impl Reply {
     }
 
     /// The same, counted until it is sent, if it is long and not counted yet.
-    pub(in crate::http) fn counted(self, budget: &Budget) -> Self {
+    pub(in crate::edges::http) fn counted(self, budget: &Budget) -> Self {
         match &self.content {
             Content::Whole(body, None) if body.len() >= COUNTED_BYTES_MIN => {
                 self.held_by(Some(Arc::new(Account::new(budget, Share::Replies))))
@@ -125,7 +125,7 @@ impl Reply {
     }
 
     /// The reply with the leader's address, where this node does not lead and knows it.
-    pub(in crate::http) fn of_node(self, local: &LocalStatus) -> Self {
+    pub(in crate::edges::http) fn of_node(self, local: &LocalStatus) -> Self {
         match local.leader_hint().and_then(|hint| HeaderValue::from_str(hint).ok()) {
             Some(hint) => self.with(LEADER_HEADER, hint),
             None => self,
@@ -134,7 +134,7 @@ impl Reply {
 }
 
 /// An unknown route or method, or an empty topic.
-pub(in crate::http) fn not_found() -> Reply {
+pub(in crate::edges::http) fn not_found() -> Reply {
     Reply::new(StatusCode::NOT_FOUND, r#"{"success": false}"#)
 }
 
@@ -144,7 +144,7 @@ pub(super) fn failure_reply(failure: &Failure) -> Reply {
 }
 
 /// The same with a body of the caller's.
-pub(in crate::http) fn failure_reply_with(failure: &Failure, body: impl Into<String>) -> Reply {
+pub(in crate::edges::http) fn failure_reply_with(failure: &Failure, body: impl Into<String>) -> Reply {
     let status = StatusCode::from_u16(errors::codes(failure).http).expect("the table holds codes of HTTP");
     let reply = Reply::new(status, body)
         .with(OUTCOME_HEADER, HeaderValue::from_static(errors::outcome_name(failure.outcome)))

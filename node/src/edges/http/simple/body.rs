@@ -34,7 +34,11 @@ const OBJECT_BYTES: usize = 160;
 /// # Errors
 ///
 /// There is no room.
-pub(in crate::http) fn hold_decoded(json: &[u8], held: &Account, bytes_max: usize) -> Result<(), Failure> {
+pub(in crate::edges::http) fn hold_decoded(
+    json: &[u8],
+    held: &Account,
+    bytes_max: usize,
+) -> Result<(), Failure> {
     // Those in texts count as well: rather too much than too little.
     let objects = json.iter().filter(|byte| **byte == b'{').count();
     let more = (objects * OBJECT_BYTES).min(bytes_max).saturating_sub(held.bytes());
@@ -49,7 +53,7 @@ pub(in crate::http) fn hold_decoded(json: &[u8], held: &Account, bytes_max: usiz
 /// # Errors
 ///
 /// It is no JSON, is nested too deeply, or has not the fields that are asked for.
-pub(in crate::http) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
+pub(in crate::edges::http) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
     // What a request has too much of is skipped by the parser without a limit, however deep it is.
     if is_deeper_than(json, NESTING_MAX) {
         return Err(invalid(format!(
@@ -80,20 +84,20 @@ fn is_deeper_than(json: &[u8], depth_max: usize) -> bool {
 
 /// How a body is read.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct Reading<'a> {
+pub(in crate::edges::http) struct Reading<'a> {
     /// Most bytes of it.
-    pub(in crate::http) bytes_max: usize,
+    pub(in crate::edges::http) bytes_max: usize,
     /// Where its bytes are held.
-    pub(in crate::http) budget: &'a Budget,
+    pub(in crate::edges::http) budget: &'a Budget,
     /// As what.
-    pub(in crate::http) share: Share,
+    pub(in crate::edges::http) share: Share,
     /// The client waits to be asked for the body.
-    pub(in crate::http) is_awaited: bool,
+    pub(in crate::edges::http) is_awaited: bool,
 }
 
 impl<'a> Reading<'a> {
     /// How the body of a request with these headers is read.
-    pub(in crate::http) fn new(
+    pub(in crate::edges::http) fn new(
         headers: &HeaderMap,
         budget: &'a Budget,
         share: Share,
@@ -109,7 +113,7 @@ impl<'a> Reading<'a> {
     /// # Errors
     ///
     /// Too large, no room for it, or broken off by the client.
-    pub(in crate::http) async fn read(self, mut body: Body) -> Result<(Bytes, Account), Failure> {
+    pub(in crate::edges::http) async fn read(self, mut body: Body) -> Result<(Bytes, Account), Failure> {
         let length = body.size_hint().lower();
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let account = Account::new(self.budget, self.share);

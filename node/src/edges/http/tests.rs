@@ -1,8 +1,8 @@
 //! The simple API over a real socket, byte for byte.
 
 use crate::api::{Failure, LeaseId, LocalStatus, MessageId, NewMessage, Outcome, Reason, Request, Role};
+use crate::edges::handle::Service;
 use crate::fake::{FakeNode, Served, leading};
-use crate::handle::Service;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -318,7 +318,7 @@ async fn the_deadline_is_900_ms_unless_a_header_says_otherwise() {
         }
     }
     use crate::api::limits::Limits;
-    use crate::edge::Edge;
+    use crate::edges::edge::Edge;
     use tower::ServiceExt;
     let router = super::router(&Edge::new(Mirror, Limits::default()));
     let cases = [("", Some(900)), ("5000", Some(5_000)), ("99999999", Some(600_000)), ("1", Some(1))];
@@ -429,7 +429,7 @@ async fn a_compressed_body_is_refused_and_told_how_bodies_are_taken() {
 async fn rule_10_2_a_body_for_which_there_is_no_room_is_refused_and_small_ones_are_not() {
     use crate::api::budget::{Budget, Share};
     use crate::api::limits::Limits;
-    use crate::edge::Edge;
+    use crate::edges::edge::Edge;
     use tower::ServiceExt;
     let budget = Budget::new(64 << 20);
     let node = FakeNode::default();
@@ -459,7 +459,7 @@ async fn rule_10_2_a_body_for_which_there_is_no_room_is_refused_and_small_ones_a
 async fn rule_10_2_json_holds_what_it_becomes_when_it_is_decoded() {
     use crate::api::budget::{Budget, Share};
     use crate::api::limits::Limits;
-    use crate::edge::Edge;
+    use crate::edges::edge::Edge;
     use tower::ServiceExt;
     let budget = Budget::new(64 << 20);
     let node = FakeNode::default();

@@ -4,9 +4,9 @@
 //! message bodies is not held up by flow control within a data centre, and no larger, since what fills them is in memory;
 //! frames are large enough that they are handed on in few pieces.
 
-use crate::connections::Acceptor;
-use crate::heard;
-use crate::sent;
+use crate::edges::connections::Acceptor;
+use crate::edges::heard;
+use crate::edges::sent;
 use axum::Router;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};

@@ -4,7 +4,7 @@
 //! which they came; both are ordinary calls, so they reach the leader from any node. What is leased and not settled is
 //! remembered, bounded, so that a consumer that closes its side gives it back.
 //!
-//! It also remembers what was handed to the connection and is not on the wire yet ([`crate::sent`]). Little of that is
+//! It also remembers what was handed to the connection and is not on the wire yet ([`crate::edges::sent`]). Little of that is
 //! leased ahead, and however the stream ends, it goes back when the stream has: nobody has seen it. What was delivered
 //! stays leased when the stream breaks, as its consumer may be at work on it.
 
@@ -13,10 +13,10 @@ use super::refuse;
 use crate::api::budget::{Account, Part, Share};
 use crate::api::limits::{RECEIVE_BYTES_MAX, invalid};
 use crate::api::{Answer, DELIVERY_BYTES, Failure, LeaseId, LeaseResult, Reason, Request, Response};
-use crate::edge::Edge;
-use crate::handle::Service;
-use crate::heard::Heard;
-use crate::sent::{self, Outgoing, Sent};
+use crate::edges::edge::Edge;
+use crate::edges::handle::Service;
+use crate::edges::heard::Heard;
+use crate::edges::sent::{self, Outgoing, Sent};
 use crate::wire::{answers, ids};
 use bytes::Bytes;
 use futures_util::StreamExt;

@@ -1,11 +1,11 @@
-//! Answers with many bytes, encoded by hand while they are sent; see [`crate::sliced`].
+//! Answers with many bytes, encoded by hand while they are sent; see [`crate::edges::sliced`].
 //!
 //! They are the very bytes that the library would make, but that a message's body stands last in it: fields may come in
 //! any order.
 
 use super::guard::Ticket;
 use crate::api::{Answer, Deliveries, Delivery, deliveries_bytes};
-use crate::sliced::{Piece, SLICE_BYTES, Sliced};
+use crate::edges::sliced::{Piece, SLICE_BYTES, Sliced};
 use crate::wire::convert::write_delivery;
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue};

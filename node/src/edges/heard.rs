@@ -3,7 +3,7 @@
 //! The gRPC library says of a stream that its client has reset what it says of one that was closed: no more requests. To
 //! a consumer they are opposites. So the body is listened to below it.
 
-use crate::grpc;
+use crate::edges::grpc;
 use http::Request;
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;

@@ -17,7 +17,7 @@ pub(crate) use arriving::{Patience, SETTLING_KEY};
 use crate::api::Answer;
 use crate::api::budget::{Account, Budget, Held, Part, Share};
 use crate::api::limits::Limits;
-use crate::sliced::{Sliced, carrying};
+use crate::edges::sliced::{Sliced, carrying};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};

@@ -2,8 +2,8 @@
 //!
 //! Nothing is stored or pushed: every answer, and every look of a watcher, reads the node's own view.
 
-use crate::edge::Edge;
-use crate::handle::Service;
+use crate::edges::edge::Edge;
+use crate::edges::handle::Service;
 use raftqueue_proto::v1::{admin_server, queue_server};
 use std::pin::Pin;
 use std::time::Duration;

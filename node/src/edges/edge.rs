@@ -3,9 +3,9 @@
 use crate::api::budget::Budget;
 use crate::api::limits::{self, Limits, less_margin};
 use crate::api::{Answer, Failure, LeaseId, LocalStatus, Reason, Request};
-use crate::handle::{Begun, Service};
-use crate::sent::{self, Outgoing};
-use crate::workers::Workers;
+use crate::edges::handle::{Begun, Service};
+use crate::edges::sent::{self, Outgoing};
+use crate::edges::workers::Workers;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -8,9 +8,9 @@ pub mod server;
 mod simple;
 mod v1;
 
-use crate::edge::Edge;
-use crate::grpc;
-use crate::handle::Service;
+use crate::edges::edge::Edge;
+use crate::edges::grpc;
+use crate::edges::handle::Service;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::Next;
