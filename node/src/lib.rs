@@ -1,7 +1,6 @@
 //! A RaftQueue node: the asynchronous shell around the Raft, WAL and queue cores.
 
 pub mod api;
-pub mod bodies;
 pub mod config;
 pub mod discovery;
 pub mod driver;
@@ -10,7 +9,6 @@ mod entropy;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod forming;
-mod inbox;
 pub mod metrics;
 pub mod own;
 pub mod process;
@@ -19,7 +17,5 @@ pub mod replica;
 pub mod run;
 pub mod service;
 pub mod settings;
-pub mod storage;
 pub mod transport;
-mod view;
 pub mod wire;

@@ -7,7 +7,7 @@
 use crate::api::budget::{Account, Budget, Held, SMALL_BYTES, Share};
 use crate::api::limits::Limits;
 use crate::api::{DELIVERY_BYTES, Deliveries, Delivery, Failure, Request, deliveries_bytes};
-use crate::bodies::{Bodies, Located, Readings};
+use crate::driver::bodies::{Bodies, Located, Readings};
 use crate::edges::workers::Workers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

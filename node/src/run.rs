@@ -2,9 +2,11 @@
 
 use crate::api::LocalStatus;
 use crate::api::budget::Budget;
-use crate::bodies::{Bodies, CACHE_BYTES_DEFAULT};
 use crate::config::Config;
 use crate::discovery::Discovery;
+use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT};
+use crate::driver::inbox::Leadership;
+use crate::driver::storage::Storage;
 use crate::driver::{Driver, Ended, Parts};
 use crate::edges::connections::{Acceptor, Shares};
 use crate::edges::edge::Edge;
@@ -12,13 +14,11 @@ use crate::edges::http;
 use crate::edges::operations;
 use crate::entropy;
 use crate::forming::{Formed, Forming, LogStanding};
-use crate::inbox::Leadership;
 use crate::metrics::{Metrics, Pulse};
 use crate::own::Own;
 use crate::reading::Readers;
 use crate::replica::{Replica, Settings};
 use crate::service::NodeService;
-use crate::storage::Storage;
 use crate::transport::{ForwardedAside, PEER_MESSAGE_BYTES_MAX, PeerService, Transport};
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_raft::{self as raft, NodeId};

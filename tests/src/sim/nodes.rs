@@ -14,7 +14,7 @@ use super::upgrades::NEW_VERSION;
 use super::world::{Event, World};
 use raftqueue_node::api::codec;
 use raftqueue_node::api::{ClusterInfo, Failure, Response};
-use raftqueue_node::bodies::{Bodies, Located};
+use raftqueue_node::driver::bodies::{Bodies, Located};
 use raftqueue_node::replica::{
     self, Actions, AppliedEntry, CallId, Lookup, Now, Outstanding, Replica, Settings,
 };

@@ -8,7 +8,7 @@ use super::digest::{Durable, Trail};
 use super::nodes::{Running, settings};
 use super::plan::SECOND;
 use super::world::{Event, Phase, World};
-use raftqueue_node::bodies::Bodies;
+use raftqueue_node::driver::bodies::Bodies;
 use raftqueue_node::replica::{self, Replica};
 use raftqueue_raft::{self as raft, HardState, Index};
 use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};

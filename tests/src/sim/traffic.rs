@@ -11,7 +11,7 @@ use super::oracle::{Excuse, Verdict};
 use super::plan::{MS, Micros};
 use super::world::{Event, World};
 use raftqueue_node::api::{Delivery, Failure, MessageId, MessageRef, Outcome, Reason, Request, Response};
-use raftqueue_node::bodies::Readings;
+use raftqueue_node::driver::bodies::Readings;
 use raftqueue_node::replica::{self, CallId};
 use std::ops::RangeInclusive;
 

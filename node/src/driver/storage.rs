@@ -3,7 +3,7 @@
 //! One write is out at a time, so the thread never has a queue; while it syncs, the core gathers the next write. Nothing
 //! else of the process waits for the disk here.
 
-use crate::inbox::Notice;
+use crate::driver::inbox::Notice;
 use crate::metrics::Metrics;
 use crate::replica::Event;
 use raftqueue_raft::Write;

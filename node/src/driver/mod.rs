@@ -1,19 +1,24 @@
 //! The one task that owns the replica: drain events, handle them, perform the actions. It decides nothing and waits for
 //! nothing but the next event.
 //!
-//! What it performs: writes go to the log's thread ([`crate::storage`]), messages to the transport, reads of the disk to
+//! What it performs: writes go to the log's thread ([`crate::driver::storage`]), messages to the transport, reads of the disk to
 //! blocking threads whose answers come back as events, replies to the callers. All of it leaves without waiting.
 
+pub mod bodies;
+pub(crate) mod inbox;
+pub mod storage;
+pub(crate) mod view;
+
 use crate::api::{Failure, LocalStatus, Reason, Request, Response};
-use crate::bodies::Bodies;
+use crate::driver::bodies::Bodies;
+use crate::driver::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
+use crate::driver::storage::Storage;
+use crate::driver::view::Standing;
 use crate::forming::{Forming, LogStanding};
-use crate::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
 use crate::metrics::{Census, Metrics, Pace, Progress, Pulse};
 use crate::own::{Acknowledged, Own};
 use crate::replica::{Actions, AppliedEntry, CallId, Event, LoadedEntry, Now, Replica, Shell, View};
-use crate::storage::Storage;
 use crate::transport::{Arrival, Arrivals, News, Transport};
-use crate::view::Standing;
 use bytes::Bytes;
 use raftqueue_queue::TopicId;
 use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, Payload, RoleKind};

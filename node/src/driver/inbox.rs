@@ -2,7 +2,7 @@
 //! for on the other side.
 
 use crate::api::{Answer, Failure, MessageRef, Reason, Request, Response};
-use crate::bodies::Located;
+use crate::driver::bodies::Located;
 use crate::metrics::{Method, Metrics};
 use crate::replica::{CallId, Event};
 use raftqueue_raft::NodeId;
