@@ -2,20 +2,17 @@
 
 pub mod api;
 pub mod config;
-pub mod discovery;
 pub mod driver;
 pub mod edges;
 mod entropy;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
-pub mod forming;
 pub mod metrics;
-pub mod own;
+pub mod peers;
 pub mod process;
 mod reading;
 pub mod replica;
 pub mod run;
 pub mod service;
 pub mod settings;
-pub mod transport;
 pub mod wire;

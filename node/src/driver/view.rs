@@ -1,9 +1,9 @@
 //! What this node is, in the words of its edges, its probes and its answers: built in one place, whoever asks.
 
 use crate::api::{ClusterInfo, LocalStatus, MemberInfo, MemberRole, Role};
-use crate::own::Own;
+use crate::peers::own::Own;
+use crate::peers::transport::Transport;
 use crate::replica::View;
-use crate::transport::Transport;
 use raftqueue_raft::{self as raft, Index, Member, MemberKind, NodeId, RoleKind};
 use std::time::Duration;
 

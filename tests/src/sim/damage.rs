@@ -15,7 +15,7 @@ use super::coverage::Rare;
 use super::plan::{Fault, MS, SECOND};
 use super::starting::open;
 use super::world::{Event, World};
-use raftqueue_node::own::Acknowledged;
+use raftqueue_node::peers::own::Acknowledged;
 use raftqueue_wal::disk::SECTOR_BYTES;
 use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
 use std::io;

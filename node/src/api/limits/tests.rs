@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{MessageId, SessionId};
-use crate::transport::PEER_MESSAGE_BYTES_MAX;
+use crate::peers::transport::PEER_MESSAGE_BYTES_MAX;
 use crate::wire::forward::{Call, write_call};
 use crate::wire::ids::encode_lease;
 use bytes::Bytes;

@@ -4,7 +4,7 @@
 //! opener's again with the acceptor's echoed. Whoever does not belong to this very cluster is refused, and so is a node
 //! that shows an old life of a disk that a newer one is known of: a clone, or a restored backup.
 
-use crate::own::{Acknowledged, Own, OwnIdentity};
+use crate::peers::own::{Acknowledged, Own, OwnIdentity};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_raft::NodeId;
 use std::collections::{BTreeMap, VecDeque};

@@ -9,7 +9,7 @@ use crate::edges::edge::Edge;
 use crate::edges::grpc::guard::Ticket;
 use crate::edges::grpc::sending::{self, Form};
 use crate::edges::handle::Service;
-use crate::forming::Forming;
+use crate::peers::forming::Forming;
 use crate::wire::forward;
 use crate::wire::messages;
 use raftqueue_proto::peer::v1 as pb;

@@ -8,8 +8,8 @@
 //! Nothing here takes part in consensus: until entry 1 there is no cluster, and after it there is nothing to form.
 
 use crate::config::{Bootstrap, Member as Initial};
-use crate::discovery::Discovery;
-use crate::own::{Own, OwnIdentity};
+use crate::peers::discovery::Discovery;
+use crate::peers::own::{Own, OwnIdentity};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::form_reply::Standing;
 use raftqueue_proto::peer::v1::form_request::Phase;

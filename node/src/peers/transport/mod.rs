@@ -15,9 +15,9 @@ pub use hello::Refusal;
 pub use inbound::PeerService;
 
 use crate::config::Member;
-use crate::discovery::Discovery;
 use crate::metrics::Metrics;
-use crate::own::Own;
+use crate::peers::discovery::Discovery;
+use crate::peers::own::Own;
 use crate::replica::Vitals;
 use crate::wire::messages;
 use hello::Boots;

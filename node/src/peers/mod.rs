@@ -1,0 +1,6 @@
+//! The other nodes: who they are, how they are found and reached, and how a cluster is formed with them.
+
+pub mod discovery;
+pub mod forming;
+pub mod own;
+pub mod transport;
