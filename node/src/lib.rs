@@ -10,9 +10,10 @@ pub mod fake;
 pub mod metrics;
 pub mod peers;
 pub mod process;
-mod reading;
 pub mod replica;
 pub mod run;
 pub mod service;
 pub mod settings;
+#[cfg(test)]
+mod tidy;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! The way of a call through this node: to its own driver while it leads, else to the leader, once.
 
 mod passing;
+pub(crate) mod reading;
 
 use crate::api::budget::{Held, Share};
 use crate::api::limits::message_bytes;
@@ -13,15 +14,16 @@ use crate::entropy;
 use crate::metrics::{Method, Metrics};
 use crate::peers::discovery::describe;
 use crate::peers::own::Own;
-use crate::peers::transport::{PEER_MESSAGE_BYTES_MAX, Transport};
-use crate::reading::{Readers, Wanted};
+use crate::peers::transport::Transport;
 use crate::replica::CallId;
 use crate::wire::errors;
 use crate::wire::forward;
+use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use passing::Passed;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
+use reading::{Readers, Wanted};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -1,7 +1,11 @@
 //! The messages of one subscription that are offered to calls whose commands are not applied yet.
 
+use raftqueue_queue::{SubscriptionId, TopicId};
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+/// A subscription of a topic.
+pub(super) type Place = (TopicId, SubscriptionId);
 
 /// Offsets as runs: they are chosen in order, so ten thousand of them are a run or two. Runs do not overlap or touch.
 #[derive(Debug, Default)]

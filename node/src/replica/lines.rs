@@ -1,7 +1,7 @@
 //! Calls that wait for messages: in lines, first come first served, and each until its time is up.
 
+use super::aside::Place;
 use super::calls::CallId;
-use super::receive::Place;
 use raftqueue_queue::{SubscriptionId, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 

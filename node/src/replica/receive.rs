@@ -5,7 +5,7 @@
 //! way is set aside, so that two receives never offer the same message; it is given back when the command is applied or
 //! the term ends. "Empty" is answered only when nothing is ready and nothing is set aside, at a confirmed read index.
 
-use super::aside::{Aside, runs};
+use super::aside::{Aside, Place, runs};
 use super::calls::{CallId, Stage};
 use super::expiry::Block;
 use super::lines::Lines;
@@ -13,15 +13,12 @@ use super::unread;
 use super::{LookedUp, Lookup, LookupId, Replica};
 use crate::api::codec;
 use crate::api::{Failure, Reason, Request, Response};
-use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, SubscriptionId, TopicId};
+use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// A long poll whose time is up while messages are offered to others is looked at again after this.
 const PUT_OFF_MS: u64 = 50;
-
-/// A subscription of a topic.
-pub(super) type Place = (TopicId, SubscriptionId);
 
 #[derive(Debug, Default)]
 pub(super) struct Receives {

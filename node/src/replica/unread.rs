@@ -6,7 +6,7 @@
 //! ever more rarely: one that nobody can read, or a disk full of them, must not send the lead around in circles.
 
 use super::Replica;
-use super::receive::Place;
+use super::aside::Place;
 use crate::api::{Failure, MessageRef, Reason};
 use raftqueue_queue::{self as queue, Command, Generation, SubscriptionId, Token, TopicId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -6,6 +6,10 @@ use raftqueue_raft::{AppendOutcome, Entry, Envelope, GroupId, Index, Message, No
 use raftqueue_wal::format::configuration;
 use std::sync::Arc;
 
+/// Greatest message between nodes that is decoded, in bytes: an entry, a forwarded publish or a forwarded answer, each of
+/// which holds at most two bodies of 16 MiB and what surrounds them. A greater one is refused by its length alone.
+pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
+
 /// An envelope as it travels.
 #[must_use]
 pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::api::{MessageId, SessionId};
-use crate::peers::transport::PEER_MESSAGE_BYTES_MAX;
 use crate::wire::forward::{Call, write_call};
 use crate::wire::ids::encode_lease;
+use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use bytes::Bytes;
 use prost::Message;
 use raftqueue_proto::text::hex;

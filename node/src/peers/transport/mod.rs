@@ -31,9 +31,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-/// Greatest message between nodes that is decoded, in bytes: an entry, a forwarded publish or a forwarded answer, each of
-/// which holds at most two bodies of 16 MiB and what surrounds them. A greater one is refused by its length alone.
-pub const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Control messages that may wait for one peer.
 const CONTROL_QUEUE: usize = 1_024;
 /// Messages with entries that may wait for one peer; each is about a mebibyte at most.

@@ -1,7 +1,8 @@
 //! Keeping two streams open to one peer.
 
-use super::{BULK_QUEUE, CONTROL_QUEUE, News, PEER_MESSAGE_BYTES_MAX, Refusal, Route, Shared, StreamKind};
+use super::{BULK_QUEUE, CONTROL_QUEUE, News, Refusal, Route, Shared, StreamKind};
 use crate::config::Member;
+use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_proto::peer::v1::peer_frame::Frame;

@@ -85,14 +85,14 @@ impl Rules {
         }
         if method("raftqueue.peer.v1.Peer").is_some() {
             let share = if headers.contains_key(SETTLING_KEY) { Share::Settling } else { Share::Arriving };
-            return rules(share, Kind::Single, crate::peers::transport::PEER_MESSAGE_BYTES_MAX);
+            return rules(share, Kind::Single, crate::wire::messages::PEER_MESSAGE_BYTES_MAX);
         }
         rules(Share::Arriving, Kind::Passing, PLAIN_BYTES_MAX)
     }
 
     /// The rules of the leader's answer to a call that was passed on.
     pub(super) fn of_reply(patience: Patience) -> Self {
-        let bytes_max = crate::peers::transport::PEER_MESSAGE_BYTES_MAX;
+        let bytes_max = crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
         let (share, kind) = (Share::Forwarded, Kind::Reply(patience));
         Self { share, kind, bytes_max, decoded_max: bytes_max, is_publish: false }
     }
