@@ -97,6 +97,10 @@ const FOUND: &[(u64, &str)] = &[
     ),
     (70_024_295, "a life that loses its quorum forgot the pop that its client gave up and nobody answered"),
     (70_025_991, "the simulator let a process live whose disk had crashed in the call for free space"),
+    (
+        83_003_599,
+        "the simulator held the end of all that an hour's jump of the clock ended against a bound without it",
+    ),
     (7_000_891, "the simulator waited for a leader to strike where the only copy of an entry had rotted"),
 ];
 

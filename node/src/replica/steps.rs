@@ -52,23 +52,29 @@ pub(super) struct Steps {
     target: u64,
     part: Part,
     taken: [u64; PARTS.len()],
+    /// The most that one applied command took: before it does its own, it ends up to a thousand of what is over.
+    greatest: u64,
     /// Something was left to the next turn.
     is_cut: bool,
 }
 
 impl Steps {
     pub(super) fn new(target: u64) -> Self {
-        Self { target, part: Part::Events, taken: [0; PARTS.len()], is_cut: false }
+        Self { target, part: Part::Events, taken: [0; PARTS.len()], greatest: 0, is_cut: false }
     }
 
-    /// The part that took more than it may, how much, and the most that it may: its target and one thing more.
+    /// The part that took more than it may, how much, and the most that it may: its target and one thing more. Of applying,
+    /// the greatest command does not count: the part ends after it.
     pub(super) fn excess(&self, one_thing: u64) -> Option<(Part, u64, u64)> {
-        let held = |part: Part| (part, self.taken[part as usize], part.things() * (self.target + one_thing));
+        let held = |part: Part| {
+            let greatest = if part == Part::Apply { self.greatest } else { 0 };
+            (part, self.taken[part as usize] - greatest, part.things() * (self.target + one_thing))
+        };
         PARTS.into_iter().map(held).find(|(_, taken, max)| taken > max)
     }
 
     pub(super) fn begin_turn(&mut self) {
-        (self.part, self.taken, self.is_cut) = (Part::Events, [0; PARTS.len()], false);
+        *self = Self::new(self.target);
     }
 
     /// From here on steps are of this part.
@@ -78,6 +84,9 @@ impl Steps {
 
     pub(super) fn take(&mut self, steps: usize) {
         self.taken[self.part as usize] += steps as u64;
+        if self.part == Part::Apply {
+            self.greatest = self.greatest.max(steps as u64);
+        }
     }
 
     /// So many were only looked at.
