@@ -2,7 +2,7 @@
 //! and in order, without either knowing of leaders.
 
 use raftqueue_client::{Client, ConsumerSettings, v1};
-use raftqueue_tests::process::Cluster;
+use raftqueue_tests::process::{Cluster, PATIENCE};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,8 +14,6 @@ const TOPIC: &str = "orders";
 const KILLS: usize = 3;
 /// Messages that must be acknowledged between two of them.
 const BETWEEN: u64 = 500;
-/// How long anything is waited for at most: far longer than it takes, so that a mistake fails and does not hang.
-const AT_MOST: Duration = Duration::from_secs(60);
 
 async fn reaches(counter: &AtomicU64, wanted: u64, cluster: &Cluster) {
     let waiting = async {
@@ -23,7 +21,7 @@ async fn reaches(counter: &AtomicU64, wanted: u64, cluster: &Cluster) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    if timeout(AT_MOST, waiting).await.is_err() {
+    if timeout(PATIENCE, waiting).await.is_err() {
         panic!("{} of {wanted}:\n{}", counter.load(Ordering::Relaxed), cluster.logs());
     }
 }
@@ -78,7 +76,7 @@ async fn publisher_and_consumer_go_through_killed_leaders() {
     let endpoints: Vec<String> = (0..3).map(|node| format!("127.0.0.1:{}", cluster.ports(node).0)).collect();
     let client = Client::connect(endpoints).expect("addresses");
     let create = v1::CreateTopicRequest { topic: TOPIC.into(), ..Default::default() };
-    client.create_topic(create).await.expect("created");
+    client.clone().with_timeout(PATIENCE).create_topic(create).await.expect("created");
 
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let publishing =
@@ -114,10 +112,10 @@ async fn publisher_and_consumer_go_through_killed_leaders() {
     reaches(&acknowledged, acknowledged.load(Ordering::Relaxed) + BETWEEN, &cluster).await;
     stop.store(true, Ordering::Relaxed);
     let published =
-        timeout(AT_MOST, publishing).await.expect("all is acknowledged").expect("no rule is broken");
+        timeout(PATIENCE, publishing).await.expect("all is acknowledged").expect("no rule is broken");
     wanted.store(published, Ordering::Relaxed);
     reaches(&seen_count, published, &cluster).await;
-    let seen = timeout(AT_MOST, consuming).await.expect("closing ends").expect("no rule is broken");
+    let seen = timeout(PATIENCE, consuming).await.expect("closing ends").expect("no rule is broken");
     assert!(seen.offsets.keys().copied().eq(0..published), "none is missing, none was not sent");
 
     let describe = v1::DescribeTopicRequest { topic: TOPIC.into() };

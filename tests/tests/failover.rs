@@ -7,7 +7,7 @@
 //! want a machine of their own, `--release` and `--nocapture`.
 
 use raftqueue_client::{Client, v1};
-use raftqueue_tests::process::Cluster;
+use raftqueue_tests::process::{Cluster, PATIENCE, env_number};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,6 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 const TOPIC: &str = "orders";
-/// How long anything is waited for at most: far longer than it takes, so that a mistake fails and does not hang.
-const AT_MOST: Duration = Duration::from_secs(60);
 
 /// What clients were told.
 #[derive(Default)]
@@ -42,7 +40,7 @@ impl Load {
         let endpoints = (0..cluster.count()).map(|node| format!("127.0.0.1:{}", cluster.ports(node).0));
         let client = Client::connect(endpoints).expect("addresses");
         let topic = v1::CreateTopicRequest { topic: TOPIC.into(), ..Default::default() };
-        runtime.block_on(client.create_topic(topic)).expect("created");
+        runtime.block_on(client.clone().with_timeout(PATIENCE).create_topic(topic)).expect("created");
         let (account, stop) = (Arc::<Mutex<Account>>::default(), Arc::<AtomicBool>::default());
         let mut tasks = JoinSet::new();
         for publisher in 0..publishers {
@@ -60,12 +58,12 @@ impl Load {
     /// Waits until so many more are acknowledged.
     fn go_on(&self, count: usize, cluster: &Cluster) {
         let wanted = self.acknowledged() + count;
-        wait_until(cluster, || self.acknowledged() >= wanted);
+        cluster.wait_until("more is acknowledged", || self.acknowledged() >= wanted);
     }
 
     /// Waits until every node is there and has what the leader has, but for the newest.
     fn until_whole(&self, cluster: &Cluster) {
-        wait_until(cluster, || {
+        cluster.wait_until("every node has what the leader has", || {
             let status = self.runtime.block_on(self.client.cluster_status(v1::ClusterStatusRequest {}));
             let is_whole = |members: &[v1::Member]| members.iter().all(|m| m.active && m.lag < 50);
             status.is_ok_and(|status| is_whole(&status.members))
@@ -83,7 +81,7 @@ impl Load {
     fn finish(mut self, cluster: &Cluster) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let runtime = self.runtime;
-        let client = self.client.with_timeout(AT_MOST);
+        let client = self.client.with_timeout(PATIENCE);
         runtime.block_on(async {
             while let Some(ended) = self.publishers.join_next().await {
                 ended.expect("it does not panic");
@@ -133,14 +131,6 @@ async fn publish(
     }
 }
 
-fn wait_until(cluster: &Cluster, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < AT_MOST, "it does not come to that:\n{}", cluster.logs());
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Why the node that leads came to lead.
 fn cause(cluster: &Cluster, leader: usize) -> &'static str {
     let won = |cause: &str| {
@@ -148,7 +138,10 @@ fn cause(cluster: &Cluster, leader: usize) -> &'static str {
         cluster.metric(leader, &series) > 0.5
     };
     // A process that leads after a kill has mostly won once in its life.
-    ["hint", "timeout", "hand_over"].into_iter().find(|cause| won(cause)).expect("a leader has won")
+    cluster.wait_for("a leader has won", || {
+        let cause = ["hint", "timeout", "hand_over"].into_iter().find(|cause| won(cause));
+        cause.ok_or_else(|| "it has not".to_owned())
+    })
 }
 
 /// Kills leaders and tells how long nobody was served.
@@ -196,7 +189,7 @@ fn leaders_that_are_killed_lose_nothing_idle_or_under_load() {
 fn followers_that_come_and_go_and_a_leader_that_stops_for_a_moment_cause_no_election() {
     let full = env_number("RAFTQUEUE_FAILOVER_DISTURBANCES");
     // A machine that does other work as well must not be taken for a leader that is silent.
-    let timeout_ms: u64 = if full.is_some() { 300 } else { 1_500 };
+    let timeout_ms: u64 = if full.is_some() { 300 } else { 5_000 };
     let rounds = full.unwrap_or(1);
     let timeout = timeout_ms.to_string();
     let mut cluster =
@@ -205,7 +198,7 @@ fn followers_that_come_and_go_and_a_leader_that_stops_for_a_moment_cause_no_elec
     let leader = cluster.leader();
     let load = Load::start(&cluster, 1, Duration::from_millis(5));
     load.until_whole(&cluster);
-    let before = cluster.standing(leader).unwrap();
+    let before = standing(&cluster, leader);
     for round in 0..rounds {
         let follower = (leader + 1 + round % 2) % 3;
         // From a moment to more than any timeout.
@@ -242,10 +235,11 @@ fn followers_that_come_and_go_and_a_leader_that_stops_for_a_moment_cause_no_elec
 fn must_stand(cluster: &Cluster, load: &Load, leader: usize, before: &(String, u64), what: &str) {
     load.until_whole(cluster);
     load.go_on(20, cluster);
-    assert_eq!(cluster.standing(leader).as_ref(), Some(before), "{what}:\n{}", cluster.logs());
+    assert_eq!(&standing(cluster, leader), before, "{what}:\n{}", cluster.logs());
 }
 
-fn env_number(name: &str) -> Option<usize> {
-    #[expect(clippy::disallowed_methods, reason = "tests take their budgets from the environment")]
-    std::env::var(name).ok()?.parse().ok()
+/// What a node says of itself, as soon as it answers.
+fn standing(cluster: &Cluster, node: usize) -> (String, u64) {
+    let standing = || cluster.standing(node).ok_or_else(|| "no answer".to_owned());
+    cluster.wait_for(&format!("node {node} says what it is"), standing)
 }
