@@ -2,7 +2,7 @@
 //! claims stay who they are and every message is there.
 
 use super::{
-    BoxError, Queue, TOLD_WITHIN, bring_operator_back, condition_of, manifest, soon, take_operator_away,
+    BoxError, Queue, TOLD_WITHIN, Undo, bring_operator_back, condition_of, manifest, soon, take_operator_away,
 };
 use crate::case::{Case, Needs, Outcome, Room};
 use raftqueue_tests::kube::Error;
@@ -161,6 +161,7 @@ fn rule_10_7_no_hand_takes_the_disks(room: &Room<'_>) -> Outcome {
     all[1].wait_owners(&["RaftQueue"])?;
 
     // The operator is away: nobody puts anything right, and the disks stay all the same.
+    let bring_back = Undo::at_the_end(|| Ok(bring_operator_back(room)?));
     take_operator_away(room)?;
     for (replicas, pods) in [("1", 1), ("0", 0)] {
         all.iter().try_for_each(|kept| kept.scale(replicas))?;
@@ -171,7 +172,7 @@ fn rule_10_7_no_hand_takes_the_disks(room: &Room<'_>) -> Outcome {
     all.iter().try_for_each(|kept| kept.wait_owners(&[]))?;
     all.iter().try_for_each(|kept| kept.delete("statefulset", "background"))?;
     all.iter().try_for_each(|kept| kept.check_claims("everything was deleted"))?;
-    bring_operator_back(room)?;
+    bring_back.now()?;
     all.iter().try_for_each(Kept::apply)?;
     all.iter_mut().try_for_each(|kept| kept.goes_on("everything was deleted"))?;
     for kept in &all {

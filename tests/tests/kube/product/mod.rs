@@ -235,6 +235,32 @@ impl<'a> Queue<'a> {
     }
 }
 
+/// What must be undone for the cases that come after, whatever becomes of this one: also when it panics.
+pub(crate) struct Undo<F: FnMut() -> Outcome>(Option<F>);
+
+impl<F: FnMut() -> Outcome> Undo<F> {
+    /// Undoes it when this is dropped, at the latest.
+    pub(crate) fn at_the_end(undo: F) -> Self {
+        Self(Some(undo))
+    }
+
+    /// Undoes it now.
+    ///
+    /// # Errors
+    /// As what undoes it.
+    pub(crate) fn now(mut self) -> Outcome {
+        self.0.take().map_or(Ok(()), |mut undo| undo())
+    }
+}
+
+impl<F: FnMut() -> Outcome> Drop for Undo<F> {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(|mut undo| undo()) {
+            eprintln!("it could not be undone, and may disturb what comes after: {error}");
+        }
+    }
+}
+
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A condition of an object, whole.

@@ -1,7 +1,7 @@
 //! What cannot be: refused at once in words that teach, or told in a condition and an event, and healed by itself when the
 //! cause goes.
 
-use super::{BoxError, Queue, TOLD_WITHIN, condition_of, install, manifest, soon};
+use super::{BoxError, Queue, TOLD_WITHIN, Undo, condition_of, install, manifest, soon};
 use crate::case::{Case, Needs, Outcome, Room};
 use raftqueue_tests::kube::environment::outage;
 use raftqueue_tests::kube::kubectl::condition;
@@ -143,25 +143,26 @@ fn an_older_definition_is_told_and_forgets_no_cluster(room: &Room<'_>) -> Outcom
     let settings = room.get("configmap", "demo-config")?["data"].clone();
     let definition = room.cluster().json(&["get", "crd", "raftqueues.raftqueue.io"])?;
     let patch = older(definition)?;
-    room.cluster().run(&["patch", "crd", "raftqueues.raftqueue.io", "--type=json", "-p", &patch])?;
-    let outcome = (|| -> Outcome {
-        // A reason to look: the pods go, all at once.
-        room.kubectl(&["delete", "pods", "-l", &queue.selector(), "--wait=false"])?;
-        let object = queue.wait_condition("Reconciled", "False", Some("OlderDefinition"), TOLD_WITHIN)?;
-        let message = condition_of(&object, "Reconciled")["message"].to_string();
-        for words in ["status.clusterId, status.diskSize", "kubectl apply -k deploy"] {
-            assert!(message.contains(words), "{message}");
-        }
-        queue.wait_event("OlderDefinition", "kubectl apply -k deploy")?;
-        queue.wait_ready()?;
-        assert_eq!(queue.object()?["status"].get("clusterId"), None, "the definition does not keep it");
-        assert_eq!(room.get("configmap", "demo-config")?["data"], settings, "nothing is formed again");
-        assert_eq!(queue.receive("orders", 1)?, ["one"]);
-        two_that_want_one_service(room)
-    })();
     let deploy = repository().join("deploy");
-    room.cluster().run(&["apply", "-k", &deploy.display().to_string()])?;
-    outcome?;
+    let newer = Undo::at_the_end(|| {
+        room.cluster().run(&["apply", "-k", &deploy.display().to_string()])?;
+        Ok(())
+    });
+    room.cluster().run(&["patch", "crd", "raftqueues.raftqueue.io", "--type=json", "-p", &patch])?;
+    // A reason to look: the pods go, all at once.
+    room.kubectl(&["delete", "pods", "-l", &queue.selector(), "--wait=false"])?;
+    let object = queue.wait_condition("Reconciled", "False", Some("OlderDefinition"), TOLD_WITHIN)?;
+    let message = condition_of(&object, "Reconciled")["message"].to_string();
+    for words in ["status.clusterId, status.diskSize", "kubectl apply -k deploy"] {
+        assert!(message.contains(words), "{message}");
+    }
+    queue.wait_event("OlderDefinition", "kubectl apply -k deploy")?;
+    queue.wait_ready()?;
+    assert_eq!(queue.object()?["status"].get("clusterId"), None, "the definition does not keep it");
+    assert_eq!(room.get("configmap", "demo-config")?["data"], settings, "nothing is formed again");
+    assert_eq!(queue.receive("orders", 1)?, ["one"]);
+    two_that_want_one_service(room)?;
+    newer.now()?;
     room.kubectl(&["annotate", "raftqueue", "demo", "touched=yes"])?;
     let object = queue.wait_condition("Reconciled", "True", None, TOLD_WITHIN)?;
     assert_eq!(object["status"]["clusterId"], id);
@@ -243,25 +244,21 @@ fn without_names_for_a_minute_clusters_form_late_and_serve_on(room: &Room<'_>) -
     let minute = Duration::from_secs(60);
     let formed = Queue::ready(room, "formed", 3)?;
     formed.publish("orders", &["one"])?;
+    let names = Undo::at_the_end(|| Ok(room.own().start_names()?));
     room.own().stop_names()?;
     let begun = Instant::now();
-    let outcome = (|| -> Outcome {
-        // One that has to form, and one that loses a pod, whose address changes while nobody can look it up.
-        let late = Queue::applied(room, "late", 3)?;
-        room.kubectl(&["delete", "pod", "formed-2", "--grace-period=0", "--force"])?;
-        while begun.elapsed() < minute {
-            formed.raftq("formed-0", &["--endpoints", "127.0.0.1:7420", "publish", "orders", "more"])?;
-            std::thread::sleep(Duration::from_secs(5));
-        }
-        let ready = condition_of(&late.object()?, "Ready").clone();
-        assert_eq!(ready["status"], "False", "{ready}");
-        eprintln!("{}: without names, late says: {}", room.namespace, ready["message"]);
-        Ok(())
-    })();
-    room.own().start_names()?;
-    outcome?;
+    // One that has to form, and one that loses a pod, whose address changes while nobody can look it up.
+    let late = Queue::applied(room, "late", 3)?;
+    room.kubectl(&["delete", "pod", "formed-2", "--grace-period=0", "--force"])?;
+    while begun.elapsed() < minute {
+        formed.raftq("formed-0", &["--endpoints", "127.0.0.1:7420", "publish", "orders", "more"])?;
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    let ready = condition_of(&late.object()?, "Ready").clone();
+    assert_eq!(ready["status"], "False", "{ready}");
+    eprintln!("{}: without names, late says: {}", room.namespace, ready["message"]);
+    names.now()?;
     let back = Instant::now();
-    let late = Queue { room, name: "late".to_owned() };
     late.wait_ready()?;
     formed.wait_ready()?;
     eprintln!("{}: all Ready {:.1?} after names came back", room.namespace, back.elapsed());
