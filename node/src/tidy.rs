@@ -41,9 +41,9 @@ const LONG: &[(&str, usize)] = &[
     ("driver/mod.rs", 531),
     ("edges/grpc/streams/consume.rs", 562),
     ("edges/http/v1/answers.rs", 517),
-    ("edges/http/v1/requests.rs", 548),
+    ("edges/http/v1/requests.rs", 550),
     ("metrics.rs", 519),
-    ("replica/mod.rs", 718),
+    ("replica/mod.rs", 686),
     ("run.rs", 546),
     ("service.rs", 532),
 ];

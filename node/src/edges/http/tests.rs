@@ -481,6 +481,15 @@ async fn rule_10_2_json_holds_what_it_becomes_when_it_is_decoded() {
     assert_eq!(post(publish, &batch).await, 429);
     drop(forwarded);
     assert_eq!(post(publish, &batch).await, 200);
+    // Where nothing else finds room, what makes room does.
+    let left = budget.charge(Share::Settling, (24 << 20) - 10_000).expect("there is room");
+    for (call, is_served) in
+        [("ack", true), ("release", true), ("nack", true), ("extend", true), ("pop", false)]
+    {
+        let refused = post(&format!("/v1/topics/t/{call}"), "{}").await == 429;
+        assert_eq!(refused, !is_served, "{call}");
+    }
+    drop(left);
     assert_eq!(budget.used(), 40 << 20, "everything is given back");
     assert_eq!(node.calls().len(), 2, "only what was within the limits became a call");
 }

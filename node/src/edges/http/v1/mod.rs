@@ -51,6 +51,9 @@ trait Call: DeserializeOwned + Described + Send + 'static {
     /// The answer as JSON.
     type Json: Serialize + Described;
 
+    /// What its body is held as while it arrives: what settles leases finds room when nothing else does.
+    const SHARE: Share = Share::Arriving;
+
     /// The greatest body that it may have, in bytes.
     fn bytes_max(_limits: &Limits) -> usize {
         limits::JSON_CALL_BYTES_MAX
@@ -244,9 +247,7 @@ async fn call<S: Service, C: Call>(
     let begun = Instant::now();
     let asked = read_deadline(headers)?;
     let bytes_max = C::bytes_max(edge.limits());
-    // What brings no messages is small, and mostly settles leases.
-    let share = if bytes_max > limits::JSON_CALL_BYTES_MAX { Share::Arriving } else { Share::Settling };
-    let reading = Reading::new(headers, edge.budget(), share, bytes_max);
+    let reading = Reading::new(headers, edge.budget(), C::SHARE, bytes_max);
     let reading = tokio::time::timeout(limits::deadline(asked, 0), reading.read(body));
     let (bytes, held) = reading.await.unwrap_or_else(|_| {
         Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))

@@ -5,6 +5,7 @@
 
 use super::Call;
 use crate::api::Failure;
+use crate::api::budget::Share;
 use crate::api::limits::{Limits, invalid};
 use bytes::Bytes;
 use raftqueue_proto::text::{unbase64, unhex};
@@ -359,12 +360,13 @@ request! {
 macro_rules! call {
     (
         $request:ident => $wire:ident, $answer:ident as $json:ident: |$self:ident, $name:ident| $value:expr
-        $(; $bytes_max:path)?
+        $(; $bytes_max:path)? $(, $share:path)?
     ) => {
         impl Call for $request {
             type Wire = v1::$wire;
             type Answer = v1::$answer;
             type Json = json::$json;
+            $(const SHARE: Share = $share;)?
             $(
                 fn bytes_max(limits: &Limits) -> usize {
                     $bytes_max(limits)
@@ -423,25 +425,25 @@ call!(Ack => AckRequest, AckResponse as Results: |self, topic| v1::AckRequest {
     topic,
     subscription: self.subscription,
     leases: read_leases(&self.leases)?,
-});
+}, Share::Settling);
 call!(Nack => NackRequest, NackResponse as Results: |self, topic| v1::NackRequest {
     topic,
     subscription: self.subscription,
     leases: read_leases(&self.leases)?,
     delay_ms: self.delay_ms,
     reason: self.reason,
-});
+}, Share::Settling);
 call!(Extend => ExtendRequest, ExtendResponse as Results: |self, topic| v1::ExtendRequest {
     topic,
     subscription: self.subscription,
     leases: read_leases(&self.leases)?,
     lease_ms: self.lease_ms,
-});
+}, Share::Settling);
 call!(Release => ReleaseRequest, ReleaseResponse as Results: |self, topic| v1::ReleaseRequest {
     topic,
     subscription: self.subscription,
     leases: read_leases(&self.leases)?,
-});
+}, Share::Settling);
 call!(Peek => PeekRequest, PeekResponse as Deliveries: |self, topic| v1::PeekRequest {
     topic,
     subscription: self.subscription,
