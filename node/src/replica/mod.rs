@@ -26,12 +26,14 @@ mod reads;
 mod receive;
 mod reply;
 mod results;
+mod room;
 mod steps;
 mod unread;
 
 pub use calls::CallId;
 pub use clock::Now;
 pub use results::{Results, Shell};
+pub use room::RESERVE_BYTES_DEFAULT;
 
 use crate::api::{Failure, MessageRef, Reason, Request};
 use calls::{Call, HeldTransfer, Stage};
@@ -45,6 +47,7 @@ use raftqueue_raft::{
 };
 use reads::Reads;
 use receive::Receives;
+use room::Room;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use steps::{Part, Steps};
@@ -52,10 +55,6 @@ use unread::Unread;
 
 /// Election timeouts for which a node that could not read its log neither leads, if others can, nor campaigns.
 const UNREADABLE_ELECTIONS: u32 = 4;
-
-/// Election timeouts from one hand-over because of a full disk to the next: while one is under way nothing is proposed, and
-/// a peer that never takes over must not keep the cluster from acknowledging.
-const FULL_DISK_ELECTIONS: u32 = 10;
 
 /// Settings of one replica. Those that decide the outcome of a command are written into the command by the leader.
 #[derive(Clone, Debug)]
@@ -99,7 +98,7 @@ impl Settings {
             queued_bytes_max: 64 * MIB,
             calls_max: 65_536,
             turn_steps: 10_000,
-            reserve_bytes: 192 << 20,
+            reserve_bytes: RESERVE_BYTES_DEFAULT,
             topics_max: raftqueue_queue::TOPICS_MAX_DEFAULT,
             sessions_max: raftqueue_queue::SESSIONS_MAX_DEFAULT,
             session_pairs_max: raftqueue_queue::SESSION_PAIRS_MAX_DEFAULT,
@@ -344,16 +343,14 @@ pub struct Replica {
     shrunk: BTreeSet<TopicId>,
     loaded: VecDeque<LoadedEntry>,
     loading_to_apply: bool,
-    /// Bytes free here and, as they said, at the peers.
-    free_bytes: BTreeMap<NodeId, u64>,
+    /// What is left on the disks.
+    room: Room,
     actions: Actions,
     counters: Counters,
     /// What the shell last said of the disk.
     disk_stalled: bool,
     /// For so many ticks this node leaves leading to others, as its log could not be read.
     unreadable_ticks: u32,
-    /// Ticks until a full disk may cause a hand-over again.
-    full_disk_pause_ticks: u32,
     /// Calls that asked for a transfer of leadership.
     transfers: Vec<CallId>,
     /// Those whose target is not known to be through with its log.
@@ -392,12 +389,11 @@ impl Replica {
             shrunk: BTreeSet::new(),
             loaded: VecDeque::new(),
             loading_to_apply: false,
-            free_bytes: BTreeMap::new(),
+            room: Room::default(),
             actions: Actions::default(),
             counters: Counters::default(),
             disk_stalled: false,
             unreadable_ticks: 0,
-            full_disk_pause_ticks: 0,
             transfers: Vec::new(),
             held_transfers: Vec::new(),
             endings: VecDeque::new(),
@@ -460,7 +456,7 @@ impl Replica {
             Event::Receive(envelope, vitals) => {
                 if let Some(vitals) = vitals {
                     self.clock.heard(envelope.from, vitals.wall_ms, now);
-                    self.free_bytes.insert(envelope.from, vitals.free_bytes);
+                    self.room.learn(envelope.from, vitals.free_bytes);
                 }
                 self.raft.step(RaftEvent::Receive(envelope));
             }
@@ -480,7 +476,7 @@ impl Replica {
                 self.judge_disk();
             }
             Event::FreeBytes(bytes) => {
-                self.free_bytes.insert(self.raft.id(), bytes);
+                self.room.learn(self.raft.id(), bytes);
             }
             Event::PeerGone(id) => self.raft.step(RaftEvent::PeerGone(id)),
             Event::Call { id, request, deadline_ms } => self.on_call(id, request, deadline_ms),
@@ -628,10 +624,7 @@ impl Replica {
     fn perform_raft_output(&mut self) {
         self.raft.step(RaftEvent::Applied(self.applied));
         let output = self.raft.take_output();
-        let vitals = Vitals {
-            wall_ms: self.now.wall_ms,
-            free_bytes: self.free_bytes.get(&self.raft.id()).copied().unwrap_or(u64::MAX),
-        };
+        let vitals = Vitals { wall_ms: self.now.wall_ms, free_bytes: self.room.free_bytes(self.raft.id()) };
         if let Some(write) = output.write {
             assert!(self.actions.write.is_none(), "one write is out at a time");
             self.actions.write = Some(write);
@@ -681,31 +674,6 @@ impl Replica {
             Reason::SubscriptionNotFound,
             format!("there is no subscription `{name}`; every topic has `{}`", SubscriptionId::DEFAULT_NAME),
         ))
-    }
-
-    /// True if the disks of a quorum have room beyond the reserve.
-    fn has_quorum_room(&self) -> bool {
-        let room =
-            |id: NodeId| self.free_bytes.get(&id).is_none_or(|free| *free >= self.settings.reserve_bytes);
-        self.raft.configuration().is_quorum(room)
-    }
-
-    /// A leader whose own disk is full, alone, lets another lead.
-    fn leave_full_disk(&mut self) {
-        self.full_disk_pause_ticks = self.full_disk_pause_ticks.saturating_sub(1);
-        let full =
-            self.free_bytes.get(&self.raft.id()).is_some_and(|free| *free < self.settings.reserve_bytes);
-        if full && self.raft.is_leader() && self.full_disk_pause_ticks == 0 && self.has_quorum_room() {
-            let has_room =
-                |id: NodeId| self.free_bytes.get(&id).is_none_or(|free| *free >= self.settings.reserve_bytes);
-            // Acknowledging goes on here, so one that still replays is waited for.
-            let fits = |id: NodeId| has_room(id) && !self.is_peer_replaying(id);
-            if let Some(to) = self.raft.best_successor_among(fits) {
-                self.full_disk_pause_ticks = FULL_DISK_ELECTIONS * self.settings.raft.election_ticks;
-                // Refused only while a hand-over is under way.
-                let _ = self.raft.transfer_leadership(to);
-            }
-        }
     }
 
     /// True if this leader's peer has not said yet that it has applied what was committed when it started.

@@ -1,0 +1,59 @@
+//! What a full disk means: publishing is refused where a quorum has no room beyond the reserve, acknowledging goes on, and a
+//! leader whose own disk alone is full lets another lead.
+
+use super::Replica;
+use raftqueue_raft::NodeId;
+use std::collections::BTreeMap;
+
+/// Free bytes of the disk that publishing leaves alone, where nobody says otherwise.
+pub const RESERVE_BYTES_DEFAULT: u64 = 192 << 20;
+
+/// Election timeouts from one hand-over because of a full disk to the next: while one is under way nothing is proposed, and
+/// a peer that never takes over must not keep the cluster from acknowledging.
+const FULL_DISK_ELECTIONS: u32 = 10;
+
+/// The free bytes of every disk, as each node said last.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    free_bytes: BTreeMap<NodeId, u64>,
+    /// No hand-over because of a full disk for so many ticks.
+    pause_ticks: u32,
+}
+
+impl Room {
+    pub(super) fn learn(&mut self, node: NodeId, free_bytes: u64) {
+        self.free_bytes.insert(node, free_bytes);
+    }
+
+    /// What is free there; everything, where nothing was said yet.
+    pub(super) fn free_bytes(&self, node: NodeId) -> u64 {
+        self.free_bytes.get(&node).copied().unwrap_or(u64::MAX)
+    }
+}
+
+impl Replica {
+    /// True if that disk has room beyond the reserve, as far as is known.
+    fn has_room(&self, node: NodeId) -> bool {
+        self.room.free_bytes(node) >= self.settings.reserve_bytes
+    }
+
+    /// True if the disks of a quorum have room beyond the reserve.
+    pub(super) fn has_quorum_room(&self) -> bool {
+        self.raft.configuration().is_quorum(|id| self.has_room(id))
+    }
+
+    /// A leader whose own disk is full, alone, lets another lead.
+    pub(super) fn leave_full_disk(&mut self) {
+        self.room.pause_ticks = self.room.pause_ticks.saturating_sub(1);
+        let is_full = !self.has_room(self.raft.id());
+        if is_full && self.raft.is_leader() && self.room.pause_ticks == 0 && self.has_quorum_room() {
+            // Acknowledging goes on here, so one that still replays is waited for.
+            let fits = |id: NodeId| self.has_room(id) && !self.is_peer_replaying(id);
+            if let Some(to) = self.raft.best_successor_among(fits) {
+                self.room.pause_ticks = FULL_DISK_ELECTIONS * self.settings.raft.election_ticks;
+                // Refused only while a hand-over is under way.
+                let _ = self.raft.transfer_leadership(to);
+            }
+        }
+    }
+}
