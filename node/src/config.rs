@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 const MIB: u64 = 1 << 20;
 /// The port for the other nodes where only a name is given.
 const PEER_PORT: u16 = 7421;
+/// Milliseconds without a leader after which a follower campaigns, where nobody says otherwise.
+pub const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 300;
 /// All addresses of this machine, of both kinds; see [`crate::run`] for machines without the newer kind.
 const ANY_HOST: &str = "[::]";
 /// Most bytes of the key and the headers of one message.
@@ -93,8 +95,8 @@ pub struct NodeArgs {
 
     /// Milliseconds without a leader after which a follower campaigns: a random time between this and twice this.
     /// Lower fails over faster and bears less delay of network and processor; all nodes should agree.
-    #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(50..=60_000),
-          env = "RAFTQUEUE_ELECTION_TIMEOUT_MS")]
+    #[arg(long, value_name = "MS", default_value_t = ELECTION_TIMEOUT_MS_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(50..=60_000), env = "RAFTQUEUE_ELECTION_TIMEOUT_MS")]
     pub election_timeout_ms: u64,
 
     /// Milliseconds to go on answering after SIGTERM, once leadership has been handed over.
@@ -131,7 +133,7 @@ pub struct NodeArgs {
     pub attempts_max: u32,
 
     /// Free bytes of the disk that publishing leaves alone, so that acknowledging can go on when it is full.
-    #[arg(long, value_name = "BYTES", default_value_t = 192 * MIB, env = "RAFTQUEUE_RESERVE_BYTES")]
+    #[arg(long, value_name = "BYTES", default_value_t = crate::replica::RESERVE_BYTES_DEFAULT, env = "RAFTQUEUE_RESERVE_BYTES")]
     pub reserve_bytes: u64,
 
     /// Size of a segment file of the log, in bytes (1048576 to 1073741824).
