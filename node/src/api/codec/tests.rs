@@ -1,7 +1,13 @@
 //! The codec's properties, and the one form that must not drift.
 
 use super::*;
+use crate::api::NewMessage;
+use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
+use raftqueue_queue::{
+    Candidate, Command, DeadSelection, Generation, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
+    SessionId, SubscriptionId, Token, TopicId, TopicSettings,
+};
 
 fn candidate() -> impl Strategy<Value = Candidate> {
     (any::<u64>(), any::<u32>(), any::<Option<u64>>()).prop_map(|(offset, size, deadline_ms)| Candidate {
