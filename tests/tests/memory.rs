@@ -235,7 +235,7 @@ fn rule_10_2_a_node_that_passes_calls_on_holds_no_more_than_its_budget() {
 async fn rule_10_2_consumers_that_stop_reading_take_no_more_than_the_budget() {
     const CONSUMERS: usize = 60;
     let (cluster, leader) = started(1);
-    fill(cluster.http(leader), 1_000, 64 << 10);
+    fill(cluster.http(leader), 3_000, 64 << 10);
     let idle = cluster.forget_peak(leader);
     let address = format!("http://127.0.0.1:{}", cluster.ports(leader).0);
     let mut stopped = Vec::new();
