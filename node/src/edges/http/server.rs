@@ -25,8 +25,6 @@ const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// What is read ahead on an HTTP/1.1 connection, in bytes.
 const HTTP1_BUFFER_BYTES: usize = 128 << 10;
-/// What of an answer is handed to an HTTP/2 connection before it is written, in bytes.
-const SEND_BUFFER_BYTES: usize = 128 << 10;
 /// Greatest HTTP/2 frame, in bytes.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// Most calls at once on one HTTP/2 connection; more wait at the client.
@@ -106,7 +104,6 @@ fn builder() -> Builder<Streams> {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
