@@ -45,7 +45,7 @@
 //! * **Delivered until acknowledged**: a [`Consumer`] sees each message at least once; again where a lease ended or an
 //!   acknowledgement was lost with its process. [`Settled`] says when an acknowledgement came too late.
 //! * **Order**: messages are stored in the order in which one publisher hands them over, and delivered in the order of
-//!   the topic, except those that come again.
+//!   the topic, except those that come again; where a stream breaks, that is also what was on its way and never arrived.
 //! * **Honest errors**: every [`Error`] says whether the call may have happened ([`Outcome`]).
 //! * **Bounded memory**: a publisher holds at most [`PublisherSettings::buffer_bytes`] that are not acknowledged and a
 //!   consumer at most what [`ConsumerSettings`] grant; whoever hands over more waits.
