@@ -1,7 +1,7 @@
 //! The gRPC edge: `raftqueue.v1.Queue` and `.Admin`, health and reflection, over a [`Service`].
 //!
-//! An edge decodes, calls and encodes; it keeps no state. [`convert`] and [`answers`] know the wire types, [`errors`]
-//! how a failure looks, [`forward`] how a call travels between nodes, [`ids`] how ids are spelled. The connections are
+//! An edge decodes, calls and encodes; it keeps no state. How calls, answers, errors and ids stand on the wire is
+//! [`crate::wire`]'s; `guard` holds what arrives, `sending` what leaves. The connections are
 //! accepted by [`crate::edges::http`], which serves both edges on one port.
 
 mod admin;
