@@ -3,7 +3,7 @@
 //! The `.proto` files beside this crate are the contract and its documentation; nothing here adds meaning to it but
 //! [`status`], the one place that knows how a typed error travels inside a gRPC status, and [`text`], how bytes are
 //! written where only text can stand. Turning these types into the node's own words, and judging what they say, is the
-//! business of `node/src/grpc/convert.rs`.
+//! business of `node/src/wire/convert.rs`.
 //!
 //! `bytes` fields are [`bytes::Bytes`]: a decoded body shares the buffer it was received in.
 

@@ -2,7 +2,7 @@
 //!
 //! `RAFTQUEUE_GENERATORS=FOLDER` runs them. It needs npm, python3, go, java and mvn, which fetch the generators in fixed
 //! versions into FOLDER (`tests/generators/run`), and takes some minutes the first time. What the generators taught is
-//! tested always, on the file alone: `node/src/http/v1/openapi.rs`.
+//! tested always, on the file alone: `node/src/edges/http/v1/openapi.rs`.
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use raftqueue_tests::process::{Cluster, repository};

@@ -54,7 +54,8 @@ pub(crate) struct Up {
     no_restart: bool,
 
     /// Milliseconds without a leader before a follower campaigns.
-    #[arg(long, value_name = "MS", default_value_t = raftqueue_node::config::ELECTION_TIMEOUT_MS_DEFAULT, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = raftqueue_node::config::ELECTION_TIMEOUT_MS_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(50..=60_000))]
     election_timeout_ms: u64,
 }
 
