@@ -231,12 +231,14 @@ fn fill(http: Http, messages: usize) {
 
 /// Elections that each node has seen, and its ticks that were later than 50 ms.
 fn standing(cluster: &Cluster) -> Vec<(u64, u64)> {
-    let number = |node: usize, series: &str| cluster.metric(node, series) as u64;
-    let late = |node: usize| {
-        number(node, "raftqueue_loop_lag_seconds_count")
-            - number(node, "raftqueue_loop_lag_seconds_bucket{le=\"0.05\"}")
+    const TICKS: &str = "raftqueue_loop_lag_seconds_count";
+    const IN_TIME: &str = "raftqueue_loop_lag_seconds_bucket{le=\"0.05\"}";
+    let of = |node| {
+        // Of one moment: there are a hundred ticks a second.
+        let [term, ticks, in_time] = cluster.metrics_at_once(node, ["raftqueue_raft_term", TICKS, IN_TIME]);
+        (term as u64, (ticks - in_time) as u64)
     };
-    (0..cluster.count()).map(|node| (number(node, "raftqueue_raft_term"), late(node))).collect()
+    (0..cluster.count()).map(of).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -282,8 +282,19 @@ impl Cluster {
     /// If there is no such series.
     #[must_use]
     pub fn metric(&self, node: usize, series: &str) -> f64 {
+        let [value] = self.metrics_at_once(node, [series]);
+        value
+    }
+
+    /// The values of series of a node, all of one moment.
+    ///
+    /// # Panics
+    /// If one is not there.
+    #[must_use]
+    pub fn metrics_at_once<const N: usize>(&self, node: usize, series: [&str; N]) -> [f64; N] {
         let text = self.metrics(node);
-        series_value(&text, series).unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+        series
+            .map(|series| series_value(&text, series).unwrap_or_else(|| panic!("{series} is not in\n{text}")))
     }
 
     /// The most memory that a node has had at once since it was started, or since the peak was forgotten.
