@@ -266,6 +266,9 @@ async fn readers_of_much_cost_the_leader_neither_its_lead_nor_its_publishers() {
         }
         None => None,
     };
+    // So many processes that burn may cost a leader its lead, and that is no affair of readers.
+    let leader = cluster.leader();
+    let port = cluster.ports(leader).0;
     let idle = cluster.forget_peak(leader);
     let before = standing(&cluster);
     let seen = run(port, &plan, plan.readers).await;
