@@ -484,7 +484,7 @@ impl Driver {
 
     fn standing<'a>(&'a self, view: &'a View) -> Standing<'a> {
         Standing {
-            id: self.parts.replica.raft().id(),
+            replica: &self.parts.replica,
             view,
             own: &self.parts.own,
             transport: &self.parts.transport,

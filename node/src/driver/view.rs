@@ -3,7 +3,7 @@
 use crate::api::{ClusterInfo, LocalStatus, MemberInfo, MemberRole, Role};
 use crate::peers::own::Own;
 use crate::peers::transport::Transport;
-use crate::replica::View;
+use crate::replica::{Replica, View};
 use raftqueue_raft::{self as raft, Index, Member, MemberKind, NodeId, RoleKind};
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 
 /// What the replica knows of itself, beside what only its surroundings know: names of addresses, connections, time.
 pub(crate) struct Standing<'a> {
-    /// The node's id.
-    pub(crate) id: NodeId,
-    /// The replica's part.
+    /// What decides.
+    pub(crate) replica: &'a Replica,
+    /// What it says of itself now.
     pub(crate) view: &'a View,
     /// What the process is.
     pub(crate) own: &'a Own,
@@ -29,7 +29,8 @@ pub(crate) struct Standing<'a> {
 impl Standing<'_> {
     /// The node's own view. Progress of others is known to a leader only.
     pub(crate) fn status(&self) -> LocalStatus {
-        let Self { id, view, own, .. } = *self;
+        let Self { view, own, .. } = *self;
+        let id = self.id();
         let role = view.raft.role;
         let identity = *own.identity.borrow();
         LocalStatus {
@@ -64,8 +65,9 @@ impl Standing<'_> {
         let status = self.status();
         ClusterInfo {
             cluster_id: status.cluster_id,
-            generation: status.generation,
-            version: status.version,
+            // Of the replicated state, which IDENTITY and the configuration only mirror.
+            generation: self.replica.state().generation().0,
+            version: self.replica.version(),
             leader: status.leader.unwrap_or_default(),
             term: status.term,
             commit: status.commit,
@@ -74,9 +76,13 @@ impl Standing<'_> {
         }
     }
 
+    fn id(&self) -> NodeId {
+        self.replica.raft().id()
+    }
+
     fn member(&self, id: NodeId, member: &Member) -> MemberInfo {
         let raft = &self.view.raft;
-        let is_own = id == self.id;
+        let is_own = id == self.id();
         let peer = raft.peers.iter().find(|peer| peer.id == id);
         let matched = if is_own { Some(raft.durable) } else { peer.map(|peer| peer.matched) };
         MemberInfo {
@@ -99,14 +105,14 @@ impl Standing<'_> {
 
     /// Where clients reach a member, as it said itself.
     fn client_address(&self, id: NodeId) -> Option<String> {
-        if id == self.id {
+        if id == self.id() {
             return Some(self.own.client_address.clone());
         }
         self.transport.peer(id).map(|peer| peer.client_address)
     }
 
     fn not_ready(&self) -> Option<String> {
-        if !self.view.configuration.members.contains_key(&self.id) {
+        if !self.view.configuration.members.contains_key(&self.id()) {
             return Some("not a member of a cluster yet".into());
         }
         if self.leaderless > LEADERLESS_MAX {
