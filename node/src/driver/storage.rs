@@ -109,7 +109,7 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => self.wal.prove().map(|_| ()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            match done.and_then(|()| self.wal.settle()) {
+            match done.and_then(|()| self.wal.upkeep()) {
                 // A full disk ends neither: what was left out is done after the next write.
                 Ok(()) | Err(AppendError::NoSpace { .. }) => {}
                 Err(error) => {
@@ -119,7 +119,7 @@ impl Worker {
             }
         }
         // Proves the last batch, so that the next start need not doubt it.
-        let _ = self.wal.prove().and_then(|_| self.wal.settle());
+        let _ = self.wal.prove().and_then(|_| self.wal.upkeep());
     }
 
     /// Appends one write, again and again while the disk is full: the core can do nothing else with it.

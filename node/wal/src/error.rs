@@ -63,8 +63,8 @@ struct List<'a>(&'a [Rotten]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, rotten) in self.0.iter().enumerate() {
-            write!(f, "{}{rotten}", if place == 0 { "" } else { "; " })?;
+        for (position, rotten) in self.0.iter().enumerate() {
+            write!(f, "{}{rotten}", if position == 0 { "" } else { "; " })?;
         }
         Ok(())
     }

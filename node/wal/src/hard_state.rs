@@ -1,7 +1,7 @@
 //! The two-slot file `HARDSTATE`: term and vote, safe against a write that tears.
 //!
 //! A change goes into the slot with the lesser value and is synced; then the promise may leave; then
-//! [`HardStateFile::settle`] copies it into the other slot. So at every moment one slot holds what was promised last, and
+//! [`HardStateFile::copy`] copies it into the other slot. So at every moment one slot holds what was promised last, and
 //! the greatest readable value is right: a promise never goes back, and a value that was written but not promised does
 //! no harm.
 
@@ -64,7 +64,7 @@ impl HardStateFile {
     }
 
     /// Copies the value into the slot that lags; nothing to do if none does.
-    pub(crate) fn settle(&mut self) -> io::Result<()> {
+    pub(crate) fn copy(&mut self) -> io::Result<()> {
         if self.slots[0] == self.slots[1] {
             return Ok(());
         }

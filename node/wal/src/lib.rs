@@ -51,4 +51,4 @@ pub use identity::{Binding, Identity};
 pub use manifest::{KeptFile, Manifest, SnapshotFile};
 pub use opening::{CutBatch, Options, Recovered};
 pub use reader::{EntryMeta, MetaPayload, Reader};
-pub use wal::{Position, Receipt, Wal};
+pub use wal::{Place, Receipt, Wal};

@@ -7,15 +7,15 @@ use raftqueue_raft::{Index, Term};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// One entry's place.
+/// A record and the place where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Location {
+pub(crate) struct PlacedRecord {
     pub(crate) segment: u64,
     pub(crate) offset: u64,
     pub(crate) identity: RecordIdentity,
 }
 
-impl Location {
+impl PlacedRecord {
     pub(crate) fn name(&self) -> RecordName {
         name_of(&self.identity)
     }
@@ -26,12 +26,12 @@ pub(crate) fn name_of(identity: &RecordIdentity) -> RecordName {
     RecordName { index: identity.index, term: identity.term, crc: identity.entry_crc }
 }
 
-/// The durable log. Entry `start.0 + 1 + i` stands at `locations[i]`.
+/// The durable log. Entry `start.0 + 1 + i` stands at `entries[i]`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     /// The last index before the first entry that is there, and its term.
     start: (Index, Term),
-    locations: VecDeque<Location>,
+    entries: VecDeque<PlacedRecord>,
 }
 
 /// A record that does not follow what is there.
@@ -42,7 +42,7 @@ pub(crate) struct OutOfOrder {
 
 impl Log {
     pub(crate) fn new(start: (Index, Term)) -> Log {
-        Log { start, locations: VecDeque::new() }
+        Log { start, entries: VecDeque::new() }
     }
 
     pub(crate) fn start(&self) -> (Index, Term) {
@@ -50,12 +50,12 @@ impl Log {
     }
 
     pub(crate) fn last(&self) -> (Index, Term) {
-        self.locations.back().map_or(self.start, |last| (last.identity.index, last.identity.term))
+        self.entries.back().map_or(self.start, |last| (last.identity.index, last.identity.term))
     }
 
     /// Takes one record: an entry that follows, or a truncation.
-    pub(crate) fn apply(&mut self, location: Location) -> Result<(), OutOfOrder> {
-        let RecordIdentity { kind, index, term, .. } = location.identity;
+    pub(crate) fn apply(&mut self, placed: PlacedRecord) -> Result<(), OutOfOrder> {
+        let RecordIdentity { kind, index, term, .. } = placed.identity;
         let expected = self.last().0.next();
         if kind == RecordKind::Truncation {
             if index > expected || index == Index(0) {
@@ -65,10 +65,10 @@ impl Log {
                 // The cut reaches into released segments: what is left before it is the new start.
                 *self = Log::new((index.prev(), term));
             } else {
-                self.locations.truncate(self.place(index));
+                self.entries.truncate(self.position(index));
             }
         } else if index == expected {
-            self.locations.push_back(location);
+            self.entries.push_back(placed);
         } else {
             return Err(OutOfOrder { expected });
         }
@@ -95,27 +95,27 @@ impl Log {
         Ok(())
     }
 
-    pub(crate) fn get(&self, index: Index) -> Option<&Location> {
+    pub(crate) fn get(&self, index: Index) -> Option<&PlacedRecord> {
         if index <= self.start.0 {
             return None;
         }
-        self.locations.get(self.place(index))
+        self.entries.get(self.position(index))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Location> {
-        self.locations.iter()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PlacedRecord> {
+        self.entries.iter()
     }
 
     /// Forgets the entries of segments before `segment`. Places rise with indexes, so those are the first ones.
     pub(crate) fn release_before(&mut self, segment: u64) {
-        let count = self.locations.partition_point(|location| location.segment < segment);
-        for location in self.locations.drain(..count) {
-            self.start = (location.identity.index, location.identity.term);
+        let count = self.entries.partition_point(|placed| placed.segment < segment);
+        for placed in self.entries.drain(..count) {
+            self.start = (placed.identity.index, placed.identity.term);
         }
     }
 
-    fn place(&self, index: Index) -> usize {
-        usize::try_from(index.0 - self.start.0.0 - 1).expect("a place in memory")
+    fn position(&self, index: Index) -> usize {
+        usize::try_from(index.0 - self.start.0.0 - 1).expect("as many as fit in memory")
     }
 }
 

@@ -1,12 +1,12 @@
 //! Reads durable entries back, on any thread, while the writer appends.
 //!
-//! A read looks its places up under a short lock, then reads and verifies without any. A segment that is released
+//! A read looks its records up under a short lock, then reads and verifies without any. A segment that is released
 //! meanwhile is not overwritten before the read is done: each read holds a count of it.
 
 use crate::error::{OpenError, ReadError, RecordName, Rotten, RottenPart, malformed};
 use crate::format::configuration;
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordKind};
-use crate::log::{Location, Log, Shared};
+use crate::log::{Log, PlacedRecord, Shared};
 use crate::segment::Segment;
 use bytes::Bytes;
 use raftqueue_raft::{Configuration, Entry, Index, Payload, Term};
@@ -48,15 +48,15 @@ pub enum MetaPayload {
     },
 }
 
-/// A handle for reading. Cloning shares the log.
+/// Reads entries of the durable log, on any thread. Cloning shares the log.
 #[derive(Clone)]
 pub struct Reader {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// A record to read: where it is, and a count of its segment.
-struct Place {
-    location: Location,
+/// A record to read, and a count of its segment, which is not overwritten meanwhile.
+struct Pinned {
+    placed: PlacedRecord,
     segment: Arc<Segment>,
 }
 
@@ -82,11 +82,7 @@ impl Reader {
     pub fn term(&self, index: Index) -> Option<Term> {
         let visible = self.shared.read();
         let (start, term) = visible.log.start();
-        if index == start {
-            Some(term)
-        } else {
-            visible.log.get(index).map(|location| location.identity.term)
-        }
+        if index == start { Some(term) } else { visible.log.get(index).map(|placed| placed.identity.term) }
     }
 
     /// The entries of `from..to`, as many as fit into `bytes_max` (counted as [`Entry::size`] does), and at least one.
@@ -96,17 +92,17 @@ impl Reader {
     /// [`ReadError::Released`]: the follower needs a snapshot. [`ReadError::Beyond`]: `from` is not durable (any more).
     /// [`ReadError::Rot`]: never served, ask a peer. Io: the disk fails, the process should end.
     pub fn entries(&self, from: Index, to: Index, bytes_max: u64) -> Result<Vec<Entry>, ReadError> {
-        let places = self.places(from, to, bytes_max, |location| {
-            u64::from(location.identity.meta_bytes) + u64::from(location.identity.bodies_bytes)
+        let records = self.look_up(from, to, bytes_max, |placed| {
+            u64::from(placed.identity.meta_bytes) + u64::from(placed.identity.bodies_bytes)
         })?;
         read_all(
-            &places,
-            |place| place.location.identity.record_bytes(),
-            |place, bytes| {
-                let header = check_header(place, bytes)?;
-                let meta = check_part(place, bytes, RottenPart::Meta, meta_range(&header), header.meta_crc)?;
+            &records,
+            |record| record.placed.identity.record_bytes(),
+            |record, bytes| {
+                let header = check_header(record, bytes)?;
+                let meta = check_part(record, bytes, RottenPart::Meta, meta_range(&header), header.meta_crc)?;
                 let bodies =
-                    check_part(place, bytes, RottenPart::Bodies, bodies_range(&header), header.bodies_crc)?;
+                    check_part(record, bytes, RottenPart::Bodies, bodies_range(&header), header.bodies_crc)?;
                 let payload = match meta_payload(&header, meta)? {
                     MetaPayload::Noop => Payload::Noop,
                     MetaPayload::Config(content) => Payload::Config(content),
@@ -123,8 +119,8 @@ impl Reader {
     /// # Errors
     /// As [`Reader::entries`].
     pub fn metas(&self, from: Index, to: Index, bytes_max: u64) -> Result<Vec<EntryMeta>, ReadError> {
-        let places = self.places(from, to, bytes_max, |location| u64::from(location.identity.meta_bytes))?;
-        read_all(&places, |place| RECORD_BYTES + u64::from(place.location.identity.meta_bytes), read_meta)
+        let records = self.look_up(from, to, bytes_max, |placed| u64::from(placed.identity.meta_bytes))?;
+        read_all(&records, |record| RECORD_BYTES + u64::from(record.placed.identity.meta_bytes), read_meta)
     }
 
     /// Bytes `offset..offset + length` of an entry's bodies. They are not verified: the caller knows the checksum and
@@ -134,17 +130,17 @@ impl Reader {
     /// As [`Reader::entries`], and [`ReadError::OutOfBodies`] if the entry has no such bytes: the caller's index and
     /// this log disagree. The caller reports a checksum that differs as rot.
     pub fn bodies(&self, index: Index, offset: u64, length: usize) -> Result<Bytes, ReadError> {
-        let places = self.places(index, index.next(), 0, |_| 0)?;
-        let Place { location, segment } = &places[0];
-        let size = u64::from(location.identity.bodies_bytes);
+        let records = self.look_up(index, index.next(), 0, |_| 0)?;
+        let Pinned { placed, segment } = &records[0];
+        let size = u64::from(placed.identity.bodies_bytes);
         let end = offset.saturating_add(length as u64);
         if end > size {
             return Err(ReadError::OutOfBodies { index, offset, end, size });
         }
-        let bodies = location.offset + RECORD_BYTES + u64::from(location.identity.meta_bytes);
+        let bodies = placed.offset + RECORD_BYTES + u64::from(placed.identity.meta_bytes);
         let bytes = read(segment, bodies + offset, length)?;
         if bytes.len() < length {
-            return Err(rot(&places[0], RottenPart::Bodies, bodies));
+            return Err(rot(&records[0], RottenPart::Bodies, bodies));
         }
         Ok(bytes)
     }
@@ -155,7 +151,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::entries`], but an index that is not there is no error.
     pub fn read_exact(&self, name: RecordName) -> Result<Option<Entry>, ReadError> {
-        let found = self.shared.read().log.get(name.index).map(Location::name);
+        let found = self.shared.read().log.get(name.index).map(PlacedRecord::name);
         if found != Some(name) {
             return Ok(None);
         }
@@ -166,17 +162,17 @@ impl Reader {
     /// The name of the record at an index, from memory; `None` if it is not there.
     #[must_use]
     pub fn name(&self, index: Index) -> Option<RecordName> {
-        self.shared.read().log.get(index).map(Location::name)
+        self.shared.read().log.get(index).map(PlacedRecord::name)
     }
 
     /// Looks up a range; `size` says what each entry counts.
-    fn places(
+    fn look_up(
         &self,
         from: Index,
         to: Index,
         bytes_max: u64,
-        size: impl Fn(&Location) -> u64,
-    ) -> Result<Vec<Place>, ReadError> {
+        size: impl Fn(&PlacedRecord) -> u64,
+    ) -> Result<Vec<Pinned>, ReadError> {
         let visible = self.shared.read();
         let (start, last) = (visible.log.start().0, visible.log.last().0);
         if from <= start {
@@ -185,20 +181,17 @@ impl Reader {
         if from > last {
             return Err(ReadError::Beyond { asked: from, last });
         }
-        let (mut places, mut bytes, mut index) = (Vec::new(), 0, from);
-        while index < to || places.is_empty() {
-            let Some(location) = visible.log.get(index) else { break };
-            bytes += ENTRY_OVERHEAD_BYTES + size(location);
-            if bytes > bytes_max && !places.is_empty() {
+        let (mut records, mut bytes, mut index) = (Vec::new(), 0, from);
+        while index < to || records.is_empty() {
+            let Some(placed) = visible.log.get(index) else { break };
+            bytes += ENTRY_OVERHEAD_BYTES + size(placed);
+            if bytes > bytes_max && !records.is_empty() {
                 break;
             }
-            places.push(Place {
-                location: *location,
-                segment: Arc::clone(&visible.segments[&location.segment]),
-            });
+            records.push(Pinned { placed: *placed, segment: Arc::clone(&visible.segments[&placed.segment]) });
             index = index.next();
         }
-        Ok(places)
+        Ok(records)
     }
 }
 
@@ -207,19 +200,19 @@ pub(crate) fn read_configurations(
     log: &Log,
     segments: &BTreeMap<u64, Arc<Segment>>,
 ) -> Result<Vec<(Index, Arc<Configuration>)>, OpenError> {
-    let places: Vec<Place> = log
+    let records: Vec<Pinned> = log
         .iter()
-        .filter(|location| location.identity.kind == RecordKind::Configuration)
-        .map(|location| Place { location: *location, segment: Arc::clone(&segments[&location.segment]) })
+        .filter(|placed| placed.identity.kind == RecordKind::Configuration)
+        .map(|placed| Pinned { placed: *placed, segment: Arc::clone(&segments[&placed.segment]) })
         .collect();
-    let read = read_all(&places, |place| place.location.identity.record_bytes(), read_meta);
+    let read = read_all(&records, |record| record.placed.identity.record_bytes(), read_meta);
     let metas = read.map_err(|error| match error {
         ReadError::Rot(rotten) => OpenError::Rot { places: vec![rotten] },
         ReadError::Io { source, .. } => OpenError::Io { operation: "read a configuration", source },
         ReadError::Unknown { index, reason } => {
             malformed(&format!("configuration at index {index}"), 0, reason)
         }
-        other => unreachable!("the places were just looked up: {other}"),
+        other => unreachable!("the records were just looked up: {other}"),
     })?;
     let configurations = metas.into_iter().filter_map(|entry| match entry.payload {
         MetaPayload::Config(content) => Some((entry.index, content)),
@@ -230,20 +223,20 @@ pub(crate) fn read_configurations(
 
 /// Reads the wanted front of every record, neighbours with one call, and decodes each.
 fn read_all<T>(
-    places: &[Place],
-    wanted: impl Fn(&Place) -> u64,
-    decode: impl Fn(&Place, &Bytes) -> Result<T, ReadError>,
+    records: &[Pinned],
+    wanted: impl Fn(&Pinned) -> u64,
+    decode: impl Fn(&Pinned, &Bytes) -> Result<T, ReadError>,
 ) -> Result<Vec<T>, ReadError> {
-    let mut items = Vec::with_capacity(places.len());
-    let mut rest = places;
+    let mut items = Vec::with_capacity(records.len());
+    let mut rest = records;
     while let Some(first) = rest.first() {
-        let from = first.location.offset;
+        let from = first.placed.offset;
         let mut end = from + wanted(first);
         let mut count = 1;
-        for place in &rest[1..] {
-            let offset = place.location.offset;
-            let next_end = offset + wanted(place);
-            let is_near = place.location.segment == first.location.segment && offset >= end;
+        for record in &rest[1..] {
+            let offset = record.placed.offset;
+            let next_end = offset + wanted(record);
+            let is_near = record.placed.segment == first.placed.segment && offset >= end;
             if !is_near || offset - end > GAP_BYTES_MAX || next_end - from > READ_BYTES_MAX {
                 break;
             }
@@ -252,20 +245,20 @@ fn read_all<T>(
         }
         let (group, others) = rest.split_at(count);
         let bytes = read(&first.segment, from, usize::try_from(end - from).expect("a few MiB"))?;
-        for place in group {
-            let at = usize::try_from(place.location.offset - from).expect("inside the group");
-            let size = usize::try_from(wanted(place)).expect("inside the group");
+        for record in group {
+            let at = usize::try_from(record.placed.offset - from).expect("inside the group");
+            let size = usize::try_from(wanted(record)).expect("inside the group");
             let end = bytes.len().min(at + size);
-            items.push(decode(place, &bytes.slice(at.min(end)..end))?);
+            items.push(decode(record, &bytes.slice(at.min(end)..end))?);
         }
         rest = others;
     }
     Ok(items)
 }
 
-fn read_meta(place: &Place, bytes: &Bytes) -> Result<EntryMeta, ReadError> {
-    let header = check_header(place, bytes)?;
-    let meta = check_part(place, bytes, RottenPart::Meta, meta_range(&header), header.meta_crc)?;
+fn read_meta(record: &Pinned, bytes: &Bytes) -> Result<EntryMeta, ReadError> {
+    let header = check_header(record, bytes)?;
+    let meta = check_part(record, bytes, RottenPart::Meta, meta_range(&header), header.meta_crc)?;
     Ok(EntryMeta { index: header.index, term: header.term, payload: meta_payload(&header, meta)? })
 }
 
@@ -280,11 +273,11 @@ fn read(segment: &Segment, offset: u64, size: usize) -> Result<Bytes, ReadError>
     Ok(Bytes::from(buffer))
 }
 
-fn check_header(place: &Place, bytes: &Bytes) -> Result<RecordHeader, ReadError> {
-    let header = RecordHeader::decode(bytes, place.segment.salt).ok();
+fn check_header(record: &Pinned, bytes: &Bytes) -> Result<RecordHeader, ReadError> {
+    let header = RecordHeader::decode(bytes, record.segment.salt).ok();
     header
-        .filter(|header| header.identity() == place.location.identity)
-        .ok_or_else(|| rot(place, RottenPart::RecordHeader, place.location.offset))
+        .filter(|header| header.identity() == record.placed.identity)
+        .ok_or_else(|| rot(record, RottenPart::RecordHeader, record.placed.offset))
 }
 
 fn meta_range(header: &RecordHeader) -> Range<usize> {
@@ -298,18 +291,18 @@ fn bodies_range(header: &RecordHeader) -> Range<usize> {
 }
 
 fn check_part(
-    place: &Place,
+    record: &Pinned,
     bytes: &Bytes,
     part: RottenPart,
     range: Range<usize>,
     crc: u32,
 ) -> Result<Bytes, ReadError> {
-    let offset = place.location.offset + range.start as u64;
+    let offset = record.placed.offset + range.start as u64;
     if range.end > bytes.len() {
-        return Err(rot(place, part, offset));
+        return Err(rot(record, part, offset));
     }
     let bytes = bytes.slice(range);
-    if crc32c::crc32c(&bytes) == crc { Ok(bytes) } else { Err(rot(place, part, offset)) }
+    if crc32c::crc32c(&bytes) == crc { Ok(bytes) } else { Err(rot(record, part, offset)) }
 }
 
 fn meta_payload(header: &RecordHeader, meta: Bytes) -> Result<MetaPayload, ReadError> {
@@ -324,11 +317,11 @@ fn meta_payload(header: &RecordHeader, meta: Bytes) -> Result<MetaPayload, ReadE
     })
 }
 
-fn rot(place: &Place, part: RottenPart, offset: u64) -> ReadError {
+fn rot(record: &Pinned, part: RottenPart, offset: u64) -> ReadError {
     ReadError::Rot(Rotten {
-        file: place.segment.name.clone(),
+        file: record.segment.name.clone(),
         offset,
         part,
-        record: Some(place.location.name()),
+        record: Some(record.placed.name()),
     })
 }

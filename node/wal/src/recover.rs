@@ -13,7 +13,7 @@ use crate::error::{OpenError, Rotten, RottenPart, io_error, malformed};
 use crate::format::Malformed;
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, SegmentHead};
 use crate::hard_state::HardStateFile;
-use crate::log::{Location, Log};
+use crate::log::{Log, PlacedRecord};
 use crate::manifest::Manifest;
 use crate::opening::{CutBatch, Options};
 use crate::random::Random;
@@ -132,9 +132,9 @@ impl Found {
 
     fn take(&mut self, segment: &Segment, batch: &BatchScan) -> Result<(), OpenError> {
         for record in &batch.records {
-            let location =
-                Location { segment: segment.number, offset: record.offset, identity: record.identity };
-            self.log.apply(location).map_err(|order| OpenError::IndexOrder {
+            let placed =
+                PlacedRecord { segment: segment.number, offset: record.offset, identity: record.identity };
+            self.log.apply(placed).map_err(|order| OpenError::IndexOrder {
                 file: segment.name.clone(),
                 offset: record.offset,
                 found: record.identity.index,
@@ -156,7 +156,7 @@ fn read_chain(links: &[Link], options: &Options) -> Result<Found, OpenError> {
     let mut found = Found::nothing();
     found.log = Log::new((first.previous_index, first.previous_term));
     let mut rot = Vec::new();
-    for (place, link) in links.iter().enumerate() {
+    for (position, link) in links.iter().enumerate() {
         if found.log.last() != (link.head.previous_index, link.head.previous_term) && rot.is_empty() {
             return Err(OpenError::IndexOrder {
                 file: link.segment.name.clone(),
@@ -165,7 +165,7 @@ fn read_chain(links: &[Link], options: &Options) -> Result<Found, OpenError> {
                 expected: found.log.last().0,
             });
         }
-        match links.get(place + 1) {
+        match links.get(position + 1) {
             Some(next) => read_inner(&mut found, link, next, options, &mut rot)?,
             None => read_last(&mut found, link, &mut rot)?,
         }
@@ -340,8 +340,8 @@ fn go_on(
     let active =
         Active::born(Arc::clone(&segment), spare.size(), &draft, found.previous.len(), found.batch_next);
 
-    for location in active.locations() {
-        found.log.apply(location).expect("the order was checked before anything was written");
+    for placed in active.placed_records() {
+        found.log.apply(placed).expect("the order was checked before anything was written");
     }
     found.segments.insert(segment.number, segment);
     trim(last, found.proven_to).map_err(io_error("trim a segment"))?;

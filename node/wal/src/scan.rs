@@ -176,8 +176,8 @@ impl<'a> Scanner<'a> {
         let copy = copy.filter(|copy| copy.len() == frame.records as usize);
         let mut headers = Vec::new();
         let mut at = frame.records_offset();
-        for place in 0..frame.records as usize {
-            let known = copy.map(|copy| &copy[place]);
+        for position in 0..frame.records as usize {
+            let known = copy.map(|copy| &copy[position]);
             let header = self.header(at, frame.end())?;
             let Some(identity) = header.map(|header| header.identity()).or(known.copied()) else {
                 // Without its length nothing behind it in this batch can be found.

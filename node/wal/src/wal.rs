@@ -11,7 +11,7 @@ use crate::format::segment::{
     FRAME_BYTES, IDENTITY_BYTES, INDEXED_BYTES, IndexedRecord, RecordIdentity, SegmentHead, sector_end,
 };
 use crate::hard_state::HardStateFile;
-use crate::log::{Location, Log, Shared, Visible};
+use crate::log::{Log, PlacedRecord, Shared, Visible};
 use crate::manifest::Manifest;
 use crate::opening::{CutBatch, Options, Recovered};
 use crate::random::Random;
@@ -27,9 +27,9 @@ use std::sync::Arc;
 /// a filled file saves (see `spare`) is then more than what filling it costs; beyond, zeros only compete for the disk.
 const FILL_BATCH_BYTES_MAX: u64 = 128 << 10;
 
-/// A place in the log on this disk.
+/// A place on this disk where bytes of the log stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
+pub struct Place {
     /// The segment's number.
     pub segment: u64,
     /// The byte offset in its file.
@@ -42,7 +42,7 @@ pub struct Receipt {
     /// The last index of the durable log.
     pub last_index: Index,
     /// Everything before this place is on the disk.
-    pub synced_to: Position,
+    pub synced_to: Place,
 }
 
 /// The writer. One per data directory; it belongs to one thread.
@@ -80,7 +80,7 @@ pub(crate) struct Active {
     segment: Arc<Segment>,
     size: u64,
     /// Where the next batch goes; everything before is synced.
-    position: u64,
+    end: u64,
     /// The number of the next batch.
     batch_next: u64,
     /// The number of the batch that the segment was born with.
@@ -105,7 +105,7 @@ impl Active {
         Active {
             segment,
             size,
-            position: sector_end(SECTOR_BYTES + draft.batch_bytes(identities)),
+            end: sector_end(SECTOR_BYTES + draft.batch_bytes(identities)),
             batch_next: batch + 1,
             batch_first: batch,
             index: draft.places(SECTOR_BYTES, identities),
@@ -122,9 +122,9 @@ impl Active {
     }
 
     /// Where the records of this segment stand.
-    pub(crate) fn locations(&self) -> impl Iterator<Item = Location> {
+    pub(crate) fn placed_records(&self) -> impl Iterator<Item = PlacedRecord> {
         let segment = self.segment.number;
-        self.index.iter().map(move |record| Location {
+        self.index.iter().map(move |record| PlacedRecord {
             segment,
             offset: record.offset,
             identity: record.identity,
@@ -142,7 +142,7 @@ impl Active {
 
     fn fits(&self, draft: &Draft) -> bool {
         let count = draft.records.len();
-        let end = sector_end(self.position + draft.batch_bytes(self.previous.len()));
+        let end = sector_end(self.end + draft.batch_bytes(self.previous.len()));
         let all = self.index.len() + count;
         // What only proves the last batch uses the room that was kept for it.
         let room = if count == 0 { Active::seal_bytes(0, all) } else { Active::room_to_end(count, all) };
@@ -151,11 +151,11 @@ impl Active {
 
     /// The mean size of the batches so far, in bytes.
     fn batch_bytes_mean(&self) -> u64 {
-        self.position / (self.batch_next - self.batch_first)
+        self.end / (self.batch_next - self.batch_first)
     }
 
-    fn position(&self) -> Position {
-        Position { segment: self.segment.number, offset: self.position }
+    fn place(&self) -> Place {
+        Place { segment: self.segment.number, offset: self.end }
     }
 }
 
@@ -171,9 +171,9 @@ impl Wal {
             opened;
         let (start, last) = (log.start(), log.last());
         let mut term_runs: Vec<(Index, Term)> = Vec::new();
-        for location in log.iter() {
-            if term_runs.last().is_none_or(|(_, term)| *term != location.identity.term) {
-                term_runs.push((location.identity.index, location.identity.term));
+        for placed in log.iter() {
+            if term_runs.last().is_none_or(|(_, term)| *term != placed.identity.term) {
+                term_runs.push((placed.identity.index, placed.identity.term));
             }
         }
         let configurations = read_configurations(&log, &segments)?;
@@ -223,8 +223,8 @@ impl Wal {
 
     /// Everything before this place is on the disk.
     #[must_use]
-    pub fn synced_to(&self) -> Position {
-        self.active.position()
+    pub fn synced_to(&self) -> Place {
+        self.active.place()
     }
 
     /// The durable hard state; `None` if it was lost before this start.
@@ -306,11 +306,11 @@ impl Wal {
     ///
     /// # Errors
     /// As [`Wal::append`].
-    pub fn settle(&mut self) -> Result<(), AppendError> {
+    pub fn upkeep(&mut self) -> Result<(), AppendError> {
         self.check_open()?;
-        let settled = self.hard_state.as_mut().map_or(Ok(()), HardStateFile::settle);
-        self.judge(settled, "copy the hard state")?;
-        if self.active.position > self.options.segment_bytes / 2 {
+        let copied = self.hard_state.as_mut().map_or(Ok(()), HardStateFile::copy);
+        self.judge(copied, "copy the hard state")?;
+        if self.active.end > self.options.segment_bytes / 2 {
             let fill = self.active.batch_bytes_mean() <= FILL_BATCH_BYTES_MAX;
             let prepared = self.spares.prepare(&*self.disk, fill).map(drop);
             self.judge(prepared, "prepare a segment")?;
@@ -326,7 +326,7 @@ impl Wal {
     pub fn release_before(&mut self, index: Index) -> Result<u64, AppendError> {
         self.check_open()?;
         let first = match self.shared.read().log.get(index) {
-            Some(location) => location.segment,
+            Some(placed) => placed.segment,
             None if index > self.last_index() => self.active.segment.number,
             None => return Ok(0),
         };
@@ -390,7 +390,7 @@ impl Wal {
 
     fn term_at(&self, index: Index) -> Term {
         let visible = self.shared.read();
-        visible.log.get(index).map_or(visible.log.start().1, |location| location.identity.term)
+        visible.log.get(index).map_or(visible.log.start().1, |placed| placed.identity.term)
     }
 
     fn write_hard_state(&mut self, batch: &Batch<'_>) -> Result<(), AppendError> {
@@ -413,22 +413,22 @@ impl Wal {
         let added = self.active.index.len() - draft.records.len();
         let mut visible = self.shared.write();
         for record in &self.active.index[added..] {
-            let location = Location { segment, offset: record.offset, identity: record.identity };
-            visible.log.apply(location).expect("the order of the batch was checked");
+            let placed = PlacedRecord { segment, offset: record.offset, identity: record.identity };
+            visible.log.apply(placed).expect("the order of the batch was checked");
         }
         Ok(())
     }
 
     fn write_here(&mut self, draft: &Draft) -> Result<(), AppendError> {
-        let Active { segment, position, batch_next, previous, .. } = &self.active;
+        let Active { segment, end, batch_next, previous, .. } = &self.active;
         let hard_state = self.hard_state().expect("appends without one are refused");
         let context = FrameContext { batch: *batch_next, hard_state, identities: previous };
-        let written = draft.write(&*segment.file, segment.salt, *position, &context, None);
+        let written = draft.write(&*segment.file, segment.salt, *end, &context, None);
         let synced = written.and_then(|()| segment.file.sync_data());
         self.judge(synced, "write a batch")?;
         let active = &mut self.active;
-        active.index.extend(draft.places(active.position, active.previous.len()));
-        active.position = sector_end(active.position + draft.batch_bytes(active.previous.len()));
+        active.index.extend(draft.places(active.end, active.previous.len()));
+        active.end = sector_end(active.end + draft.batch_bytes(active.previous.len()));
         active.batch_next += 1;
         active.is_unproven = !draft.records.is_empty();
         active.previous = draft.identities();
@@ -443,11 +443,11 @@ impl Wal {
         let taken = self.spares.take(&*self.disk, size);
         let spare = self.judge(taken, "make room for a segment")?;
         let hard_state = self.hard_state().expect("appends without one are refused");
-        let Active { segment, position, batch_next, index, previous, .. } = &self.active;
-        let (position, batch) = (*position, *batch_next);
+        let Active { segment, end, batch_next, index, previous, .. } = &self.active;
+        let (end, batch) = (*end, *batch_next);
         let context = FrameContext { batch, hard_state, identities: previous };
-        let seal = encode_seal(segment.salt, position, &context, index);
-        let written = segment.file.write_at(position, &mut [IoSlice::new(&seal)]);
+        let seal = encode_seal(segment.salt, end, &context, index);
+        let written = segment.file.write_at(end, &mut [IoSlice::new(&seal)]);
         let sealed = written.and_then(|()| segment.file.sync_data());
         if let Err(error) = sealed {
             self.spares.put_back(spare);
@@ -458,7 +458,7 @@ impl Wal {
             number: segment.number + 1,
             salt: self.salts.next(),
             predecessor: segment.number,
-            predecessor_end: position,
+            predecessor_end: end,
             predecessor_sealed: true,
             born_to: 0,
             first_batch: batch,

@@ -144,7 +144,7 @@ impl World {
     pub(super) fn settle(&mut self, node: usize) -> Result<(), Violation> {
         let running = self.nodes[node].running();
         let writes = running.writes;
-        match running.wal.settle() {
+        match running.wal.upkeep() {
             Ok(()) => running.is_settled = running.write.is_none(),
             Err(AppendError::NoSpace { .. }) => {}
             Err(error) => return self.disk_failed(node, &error),
@@ -160,7 +160,7 @@ impl World {
         if running.writes != writes {
             return Ok(());
         }
-        let proved = running.wal.prove().and_then(|_| running.wal.settle());
+        let proved = running.wal.prove().and_then(|_| running.wal.upkeep());
         match proved {
             Ok(()) | Err(AppendError::NoSpace { .. }) => Ok(()),
             Err(error) => self.disk_failed(node, &error),

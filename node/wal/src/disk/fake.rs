@@ -27,7 +27,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The error of every call after the crash, and of every handle from before it.
+/// The error of every call after the crash, and of every file that was opened before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crashed;
 
@@ -95,7 +95,7 @@ pub struct Refusal {
     pub error: io::ErrorKind,
 }
 
-/// The disk. Cloning gives another handle to the same one.
+/// The disk. Cloning shares it.
 #[derive(Clone)]
 pub struct FakeDisk {
     state: Arc<Mutex<State>>,
@@ -108,7 +108,7 @@ struct State {
     durable_names: BTreeMap<String, u64>,
     inodes: BTreeMap<u64, Inode>,
     inode_next: u64,
-    /// Rises at every restart; handles of older epochs are dead.
+    /// Rises at every restart; files opened in older epochs are dead.
     epoch: u64,
     crashed: bool,
     calls: u64,
@@ -146,7 +146,7 @@ impl FakeDisk {
         }
     }
 
-    /// The process ends (`kill -9`) and another may begin: handles, locks and refusals are gone, bytes and names stay as
+    /// The process ends (`kill -9`) and another may begin: open files, locks and refusals are gone, bytes and names stay as
     /// the last process saw them.
     pub fn crash_process(&self) {
         self.state().restart();
@@ -321,7 +321,7 @@ impl FakeDisk {
     }
 
     fn file(&self, state: &mut State, inode: u64) -> Arc<dyn DiskFile> {
-        state.inodes.get_mut(&inode).expect("a name leads to an inode").handles += 1;
+        state.inodes.get_mut(&inode).expect("a name leads to an inode").open_files += 1;
         Arc::new(FakeFile { disk: self.clone(), inode, epoch: state.epoch })
     }
 }
@@ -335,7 +335,7 @@ impl State {
         self.rotten_reads = 0;
         self.locks.clear();
         for inode in self.inodes.values_mut() {
-            inode.handles = 0;
+            inode.open_files = 0;
         }
         self.collect();
     }
@@ -346,9 +346,9 @@ impl State {
         for name in all {
             let (seen, durable) = (self.names.get(&name).copied(), self.durable_names.get(&name).copied());
             if seen != durable {
-                let settled = if keeps(0) { seen } else { durable };
+                let left = if keeps(0) { seen } else { durable };
                 for names in [&mut self.names, &mut self.durable_names] {
-                    match settled {
+                    match left {
                         Some(id) => names.insert(name.clone(), id),
                         None => names.remove(&name),
                     };
@@ -402,14 +402,14 @@ impl State {
 
     fn used_bytes(&self) -> u64 {
         let named: BTreeSet<u64> = self.names.values().copied().collect();
-        let counts = |(id, inode): &(&u64, &Inode)| inode.handles > 0 || named.contains(id);
+        let counts = |(id, inode): &(&u64, &Inode)| inode.open_files > 0 || named.contains(id);
         self.inodes.iter().filter(counts).map(|(_, inode)| inode.occupied_bytes()).sum()
     }
 
-    /// Forgets inodes that no name and no handle leads to.
+    /// Forgets inodes that no name leads to and no open file keeps.
     fn collect(&mut self) {
         let named: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
-        self.inodes.retain(|id, inode| inode.handles > 0 || named.contains(id));
+        self.inodes.retain(|id, inode| inode.open_files > 0 || named.contains(id));
     }
 }
 
@@ -527,7 +527,7 @@ impl Drop for FakeFile {
     fn drop(&mut self) {
         let mut state = self.disk.state();
         if state.epoch == self.epoch {
-            self.inode(&mut state).handles -= 1;
+            self.inode(&mut state).open_files -= 1;
             state.collect();
         }
     }

@@ -297,10 +297,10 @@ impl RecordHeader {
     pub fn entry_crc(&self) -> u32 {
         let mut bytes = [0; 17];
         bytes[0] = self.kind.code();
-        for (place, number) in
+        for (position, number) in
             [self.meta_bytes, self.meta_crc, self.bodies_bytes, self.bodies_crc].into_iter().enumerate()
         {
-            bytes[1 + 4 * place..5 + 4 * place].copy_from_slice(&number.to_le_bytes());
+            bytes[1 + 4 * position..5 + 4 * position].copy_from_slice(&number.to_le_bytes());
         }
         crc32c::crc32c(&bytes)
     }

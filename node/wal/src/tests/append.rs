@@ -12,7 +12,7 @@ fn what_was_appended_is_read_back_now_and_after_a_restart() {
     let all = entries(1..200, 1, 300);
     for chunk in all.chunks(7) {
         wal.append(&batch(hard(1, 7), chunk)).unwrap();
-        wal.settle().unwrap();
+        wal.upkeep().unwrap();
     }
     assert!(wal.synced_to().segment > 3, "rolled over");
     assert_eq!(read_all(&wal.reader()), all);
@@ -27,10 +27,10 @@ fn a_batch_costs_one_write_and_one_sync() {
     let disk = formatted(1);
     let (mut wal, _) = open(&disk, 1).unwrap();
     wal.append(&batch(hard(1, 7), &[])).unwrap();
-    wal.settle().unwrap();
+    wal.upkeep().unwrap();
     let before = (disk.calls(), disk.calls_of(Operation::Write), disk.calls_of(Operation::Sync));
     wal.append(&batch(hard(1, 7), &entries(1..20, 1, 100))).unwrap();
-    wal.settle().unwrap();
+    wal.upkeep().unwrap();
     let after = (disk.calls(), disk.calls_of(Operation::Write), disk.calls_of(Operation::Sync));
     assert_eq!((after.0 - before.0, after.1 - before.1, after.2 - before.2), (2, 1, 1));
 }
@@ -57,7 +57,7 @@ fn a_segment_is_prepared_ahead_so_that_a_roll_over_allocates_nothing() {
         let before = disk.calls_of(Operation::Allocate);
         wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 1000))).unwrap();
         assert_eq!(disk.calls_of(Operation::Allocate), before);
-        wal.settle().unwrap();
+        wal.upkeep().unwrap();
         index += 1;
     }
     assert!(index > 10);
@@ -98,7 +98,7 @@ fn the_same_life_on_a_real_directory() {
         assert_eq!(recovered.last_index, Index(done as u64));
         for chunk in all[done..(done + 25).min(all.len())].chunks(3) {
             wal.append(&batch(hard(life, 7), chunk)).unwrap();
-            wal.settle().unwrap();
+            wal.upkeep().unwrap();
         }
         done = (done + 25).min(all.len());
         wal.release_before(Index(done as u64 / 2)).unwrap();

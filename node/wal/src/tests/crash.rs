@@ -31,13 +31,13 @@ fn lives() -> Vec<(&'static str, Vec<Step>)> {
             "appends",
             vec![
                 append(1, 7, 0, 1..1, 0),
-                Step::Settle,
+                Step::Upkeep,
                 append(1, 7, 0, 1..4, 700),
                 append(1, 7, 0, 4..6, 10),
                 Step::Prove,
                 append(2, 0, 0, 6..7, 1500),
                 append(2, 9, 0, 7..7, 0),
-                Step::Settle,
+                Step::Upkeep,
             ],
         ),
         (
@@ -45,7 +45,7 @@ fn lives() -> Vec<(&'static str, Vec<Step>)> {
             vec![
                 append(1, 7, 0, 1..6, 200),
                 append(2, 0, 4, 4..6, 300),
-                Step::Settle,
+                Step::Upkeep,
                 append(3, 0, 6, 6..8, 900),
                 append(4, 0, 1, 1..3, 100),
                 Step::Reopen,
@@ -57,15 +57,15 @@ fn lives() -> Vec<(&'static str, Vec<Step>)> {
             "roll-overs",
             vec![
                 append(1, 7, 0, 1..4, 3000),
-                Step::Settle,
+                Step::Upkeep,
                 append(1, 7, 0, 4..7, 3000),
-                Step::Settle,
+                Step::Upkeep,
                 append(1, 7, 6, 6..8, 5000),
                 append(2, 7, 0, 8..9, 20_000),
                 append(2, 7, 0, 9..10, 10),
                 Step::Release(8),
                 append(2, 7, 0, 10..14, 4000),
-                Step::Settle,
+                Step::Upkeep,
                 append(2, 7, 0, 14..16, 5000),
                 Step::Release(14),
                 append(2, 7, 0, 16..19, 3000),
@@ -117,7 +117,7 @@ fn must_go_on(disk: &FakeDisk, end: &End, context: &dyn Fn() -> String) {
     hard_state.term = hard_state.term.next();
     let step =
         Step::Append { hard_state, truncate_from: None, entries: entries(last + 1..last + 3, 90, 600) };
-    let more = live(disk, &[step, Step::Settle], &end.acknowledged);
+    let more = live(disk, &[step, Step::Upkeep], &end.acknowledged);
     assert!(more.is_done, "{}", context());
     must_recover(&disk.durable_view(), 22, &more, &|| format!("{}, then appended", context()));
 }

@@ -13,7 +13,7 @@ fn text(disk: &crate::disk::fake::FakeDisk) -> (String, DumpSummary) {
 #[test]
 fn a_dump_shows_everything_and_changes_nothing() {
     let disk = formatted(1);
-    let mut dir = DataDir::open(handle(&disk), None).unwrap();
+    let mut dir = DataDir::open(shared(&disk), None).unwrap();
     dir.bind(
         0xabc,
         Binding { seed_id: NodeId(9), members: vec![("b".into(), Some(NodeId(3))), ("a".into(), None)] },

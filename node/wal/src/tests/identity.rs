@@ -7,7 +7,7 @@ use crate::{Binding, DataDir, Identity, IdentityError, OpenError};
 use raftqueue_raft::NodeId;
 
 fn dir(disk: &FakeDisk) -> DataDir {
-    DataDir::open(handle(disk), Some("a")).unwrap()
+    DataDir::open(shared(disk), Some("a")).unwrap()
 }
 
 fn binding(seed: u64) -> Binding {
@@ -45,7 +45,7 @@ fn rule_1_1_a_crash_at_every_call_of_formatting_leaves_a_blank_or_a_whole_direct
         for seed in 0..12 {
             let disk = FakeDisk::new(seed);
             disk.crash_at_call(call);
-            let done = DataDir::open(handle(&disk), Some("a"))
+            let done = DataDir::open(shared(&disk), Some("a"))
                 .map_err(IdentityError::from)
                 .and_then(|mut dir| dir.format(NodeId(7), "a"));
             assert!(done.is_err());
@@ -156,9 +156,9 @@ fn a_second_process_is_refused_until_the_first_is_gone() {
     let disk = formatted(1);
     let mut first = dir(&disk);
     let (wal, _) = first.open_log(options(1)).unwrap();
-    assert!(matches!(DataDir::open(handle(&disk), None), Err(OpenError::AnotherProcess)));
+    assert!(matches!(DataDir::open(shared(&disk), None), Err(OpenError::AnotherProcess)));
     drop(first);
-    let error = DataDir::open(handle(&disk), None).err().unwrap();
+    let error = DataDir::open(shared(&disk), None).err().unwrap();
     assert_eq!(error.to_string(), "another process uses this directory", "the writer still lives");
     drop(wal);
     dir(&disk);
@@ -168,7 +168,7 @@ fn a_second_process_is_refused_until_the_first_is_gone() {
 fn a_foreign_a_newer_and_a_damaged_directory_are_refused_with_both_sides_named() {
     let disk = formatted(1);
     drop(open(&disk, 1).unwrap());
-    let error = DataDir::open(handle(&disk), Some("b")).err().unwrap();
+    let error = DataDir::open(shared(&disk), Some("b")).err().unwrap();
     assert_eq!(error.to_string(), "the directory belongs to node \"a\", and this node is \"b\"");
 
     for (file, magic) in [("IDENTITY", *b"RQID"), ("HARDSTATE", *b"RQHS"), ("MANIFEST", *b"RQMF")] {
@@ -192,13 +192,13 @@ fn a_foreign_a_newer_and_a_damaged_directory_are_refused_with_both_sides_named()
 
     let damaged = disk.deep_clone();
     damaged.corrupt("IDENTITY", 30, 1);
-    assert!(matches!(DataDir::open(handle(&damaged), None), Err(OpenError::Damaged { .. })));
+    assert!(matches!(DataDir::open(shared(&damaged), None), Err(OpenError::Damaged { .. })));
     for file in ["MANIFEST", "segment-0000000000000001"] {
         let gone = formatted(1);
         drop(open(&gone, 1).unwrap());
         gone.take("IDENTITY");
         gone.take(if file == "MANIFEST" { "segment-0000000000000001" } else { "MANIFEST" });
-        match DataDir::open(handle(&gone), None) {
+        match DataDir::open(shared(&gone), None) {
             Err(OpenError::IdentityMissing { file: found }) => assert_eq!(found, file),
             other => panic!("{:?}", other.map(drop)),
         }
@@ -234,5 +234,5 @@ fn a_failed_disk_is_not_taken_for_a_blank_one() {
         count: 1,
         error: std::io::ErrorKind::Other,
     });
-    assert!(matches!(DataDir::open(handle(&disk), None), Err(OpenError::Io { .. })));
+    assert!(matches!(DataDir::open(shared(&disk), None), Err(OpenError::Io { .. })));
 }

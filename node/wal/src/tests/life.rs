@@ -10,7 +10,7 @@ use raftqueue_raft::{Entry, HardState, Index};
 pub(super) enum Step {
     Append { hard_state: HardState, truncate_from: Option<u64>, entries: Vec<Entry> },
     Prove,
-    Settle,
+    Upkeep,
     Release(u64),
     Reopen,
 }
@@ -37,7 +37,7 @@ impl Model {
                 model.log.extend(entries.iter().cloned());
             }
             Step::Release(index) => model.released = model.released.max(*index),
-            Step::Prove | Step::Settle | Step::Reopen => {}
+            Step::Prove | Step::Upkeep | Step::Reopen => {}
         }
         model
     }
@@ -108,14 +108,14 @@ pub(super) fn shape(entries: &[Entry]) -> Vec<(u64, u64)> {
 pub(super) fn live(disk: &FakeDisk, steps: &[Step], from: &Model) -> End {
     let mut model = from.clone();
     let failed = |acknowledged: Model, asked: Model| End { acknowledged, asked, is_done: false };
-    let Ok(mut dir) = DataDir::open(handle(disk), Some("a")) else { return failed(model.clone(), model) };
+    let Ok(mut dir) = DataDir::open(shared(disk), Some("a")) else { return failed(model.clone(), model) };
     let Ok((wal, _)) = dir.open_log(options(1)) else { return failed(model.clone(), model) };
     let mut wal = Some(wal);
-    for (place, step) in steps.iter().enumerate() {
+    for (position, step) in steps.iter().enumerate() {
         let asked = model.after(step);
         if let Step::Reopen = step {
             drop(wal.take());
-            match dir.open_log(options(100 + place as u64)) {
+            match dir.open_log(options(100 + position as u64)) {
                 Ok((again, _)) => wal = Some(again),
                 Err(_) => return failed(model, asked),
             }
@@ -140,7 +140,7 @@ pub(super) fn take(wal: &mut Wal, step: &Step) -> Result<(), AppendError> {
             })
             .map(drop),
         Step::Prove => wal.prove().map(drop),
-        Step::Settle => wal.settle(),
+        Step::Upkeep => wal.upkeep(),
         Step::Release(index) => wal.release_before(Index(*index)).map(drop),
         Step::Reopen => unreachable!("the caller reopens"),
     }

@@ -11,7 +11,7 @@ enum Action {
     Truncate { back: u64, count: u64, size: usize },
     Vote,
     Prove,
-    Settle,
+    Upkeep,
     Release { keep: u64 },
     Reopen,
     PowerCut,
@@ -25,7 +25,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (0..12_u64, 0..4_u64, size).prop_map(|(back, count, size)| Action::Truncate { back, count, size }),
         1 => Just(Action::Vote),
         1 => Just(Action::Prove),
-        3 => Just(Action::Settle),
+        3 => Just(Action::Upkeep),
         2 => (0..15_u64).prop_map(|keep| Action::Release { keep }),
         1 => Just(Action::Reopen),
         1 => Just(Action::PowerCut),
@@ -40,7 +40,7 @@ proptest! {
         let disk = formatted(seed);
         let mut wal = Some(open(&disk, seed).unwrap().0);
         let mut model = Model::default();
-        for (place, action) in actions.into_iter().enumerate() {
+        for (position, action) in actions.into_iter().enumerate() {
             let last = model.log.len() as u64;
             let mut next = model.hard_state;
             let step = match action {
@@ -63,12 +63,12 @@ proptest! {
                     Step::Append { hard_state, truncate_from: None, entries: Vec::new() }
                 }
                 Action::Prove => Step::Prove,
-                Action::Settle => Step::Settle,
+                Action::Upkeep => Step::Upkeep,
                 Action::Release { keep } => Step::Release(last.saturating_sub(keep)),
                 Action::Reopen => Step::Reopen,
                 Action::PowerCut => {
                     drop(wal.take());
-                    disk.power_cut(seed ^ place as u64);
+                    disk.power_cut(seed ^ position as u64);
                     Step::Reopen
                 }
             };
@@ -76,8 +76,8 @@ proptest! {
             if let Step::Reopen = step {
                 drop(wal.take());
                 let end = End { acknowledged: model.clone(), asked: model.clone(), is_done: true };
-                let (again, recovered) = open(&disk, seed ^ place as u64).unwrap();
-                end.check(&recovered, &again, &|| format!("step {place}"));
+                let (again, recovered) = open(&disk, seed ^ position as u64).unwrap();
+                end.check(&recovered, &again, &|| format!("step {position}"));
                 wal = Some(again);
             } else {
                 take(wal.as_mut().unwrap(), &step).unwrap();

@@ -30,7 +30,7 @@ fn snapshot(disk: &FakeDisk) -> Vec<(String, Option<Vec<u8>>)> {
 }
 
 fn open_all(disk: &FakeDisk) -> Result<(crate::Wal, crate::Recovered), OpenError> {
-    crate::DataDir::open(handle(disk), Some("a"))?.open_log(Options { verify_all: true, ..options(9) })
+    crate::DataDir::open(shared(disk), Some("a"))?.open_log(Options { verify_all: true, ..options(9) })
 }
 
 #[test]

@@ -206,7 +206,7 @@ fn rule_2_3_an_fsync_error_closes_the_log_and_the_restart_makes_the_tail_durable
     closed(wal.append(&batch(hard(1, 7), &entries(3..5, 1, 600))).map(drop));
     closed(wal.append(&batch(hard(2, 7), &[])).map(drop));
     closed(wal.prove().map(drop));
-    closed(wal.settle());
+    closed(wal.upkeep());
     closed(wal.release_before(Index(2)).map(drop));
     assert_eq!(wal.last_index(), Index(2), "readers never saw it");
     drop(wal);
@@ -231,7 +231,7 @@ fn rule_2_7_no_space_for_a_segment_and_then_there_is() {
         assert!(matches!(error, AppendError::NoSpace { .. }), "{error}");
     }
     wal.append(&batch(hard(2, 9), &[])).unwrap();
-    wal.settle().unwrap();
+    wal.upkeep().unwrap();
     wal.prove().unwrap();
     assert!(wal.free_bytes().unwrap() < SEGMENT_BYTES);
     assert_eq!(
@@ -386,13 +386,13 @@ fn rule_2_6_the_greatest_hard_state_counts_and_a_vote_beats_none() {
     let disk = formatted(1);
     let (mut wal, _) = open(&disk, 1).unwrap();
     wal.append(&batch(hard(3, 0), &[])).unwrap();
-    wal.settle().unwrap();
+    wal.upkeep().unwrap();
     wal.append(&batch(hard(3, 9), &[])).unwrap();
-    // Not settled: one slot has the vote, the other has none.
+    // Not copied: one slot has the vote, the other has none.
     assert_eq!(open(&disk.durable_view(), 2).unwrap().1.hard_state, Some(hard(3, 9)));
-    wal.settle().unwrap();
+    wal.upkeep().unwrap();
     drop(wal);
-    // Settled: either slot may be lost.
+    // Copied: either slot may be lost.
     for offset in [5, 4096 + 5] {
         let damaged = disk.deep_clone();
         assert!(damaged.corrupt("HARDSTATE", offset, 1));
@@ -409,7 +409,7 @@ fn rule_2_6_a_change_that_tears_costs_only_the_slot_that_it_went_into() {
         for term in 1..=changes {
             wal.append(&batch(hard(term, 0), &[])).unwrap();
             if term % 3 == 0 {
-                wal.settle().unwrap();
+                wal.upkeep().unwrap();
             }
         }
         // The next change is cut off at its sync, and leaves garbage where it was written.
@@ -432,8 +432,7 @@ fn rule_2_6_frames_know_the_hard_state_too() {
     wal.append(&batch(hard(3, 9), &entries(1..2, 3, 10))).unwrap();
     // The slot that had the promise rots before it is copied: the frame still knows.
     let slot = |place: usize| disk.bytes("HARDSTATE").unwrap()[place..place + 64].to_vec();
-    let newer =
-        if slot(0) == slot(4096) { panic!("not settled") } else { u64::from(slot(0)[16] == 0) * 4096 };
+    let newer = if slot(0) == slot(4096) { panic!("not copied") } else { u64::from(slot(0)[16] == 0) * 4096 };
     assert!(disk.corrupt("HARDSTATE", newer + 5, 1));
     drop(wal);
     assert_eq!(open(&disk, 2).unwrap().1.hard_state, Some(hard(3, 9)));
@@ -455,7 +454,7 @@ fn rule_2_6_without_a_readable_slot_the_log_is_read_and_nothing_is_promised() {
         let refused = wal.append(&batch(hard(4, 0), &entries(4..5, 4, 10)));
         assert!(matches!(refused, Err(AppendError::HardStateLost)), "also after a restart");
         assert!(!wal.prove().unwrap());
-        wal.settle().unwrap();
+        wal.upkeep().unwrap();
     }
 }
 

@@ -13,19 +13,19 @@ pub(super) fn options(entropy: u64) -> Options {
     Options { segment_bytes: SEGMENT_BYTES, entropy, ..Options::default() }
 }
 
-pub(super) fn handle(disk: &FakeDisk) -> Arc<dyn Disk> {
+pub(super) fn shared(disk: &FakeDisk) -> Arc<dyn Disk> {
     Arc::new(disk.clone())
 }
 
 /// An empty disk that was formatted.
 pub(super) fn formatted(seed: u64) -> FakeDisk {
     let disk = FakeDisk::new(seed);
-    DataDir::open(handle(&disk), Some("a")).unwrap().format(NodeId(7), "a").unwrap();
+    DataDir::open(shared(&disk), Some("a")).unwrap().format(NodeId(7), "a").unwrap();
     disk
 }
 
 pub(super) fn open(disk: &FakeDisk, entropy: u64) -> Result<(Wal, Recovered), OpenError> {
-    DataDir::open(handle(disk), Some("a"))?.open_log(options(entropy))
+    DataDir::open(shared(disk), Some("a"))?.open_log(options(entropy))
 }
 
 pub(super) fn hard(term: u64, vote: u64) -> HardState {

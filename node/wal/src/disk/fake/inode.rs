@@ -20,8 +20,8 @@ pub(super) struct Inode {
     dirty: BTreeMap<u64, Medium>,
     /// Sectors that a failed sync called clean: no sync helps them, only another write does.
     lost: BTreeMap<u64, Medium>,
-    /// Open handles of the living process.
-    pub(super) handles: u64,
+    /// How often the living process has it open.
+    pub(super) open_files: u64,
 }
 
 impl Inode {

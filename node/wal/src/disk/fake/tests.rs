@@ -18,7 +18,7 @@ fn unsynced_bytes_survive_the_process_and_not_the_power() {
     let file = durable_file(&disk, "a", &[1; 2000]);
     write(&*file, 1000, &[2; 2000]);
     disk.crash_process();
-    assert!(file.read_at(0, &mut [0]).is_err(), "a handle of the dead process");
+    assert!(file.read_at(0, &mut [0]).is_err(), "a file of the dead process");
     assert_eq!(disk.bytes("a").unwrap()[1000..], [2; 2000]);
     assert_eq!(disk.durable_view().bytes("a").unwrap(), [1; 2000]);
     let mut seen = BTreeSet::new();
