@@ -22,19 +22,19 @@ pub struct Broken {
     /// The rule.
     pub rule: &'static str,
     /// Where, and what was found there.
-    pub place: String,
+    pub detail: String,
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the queue state breaks the rule \"{}\": {}", self.rule, self.place)
+        write!(f, "the queue state breaks the rule \"{}\": {}", self.rule, self.detail)
     }
 }
 
 impl std::error::Error for Broken {}
 
-pub(crate) fn hold(is_kept: bool, rule: &'static str, place: impl FnOnce() -> String) -> Result<(), Broken> {
-    if is_kept { Ok(()) } else { Err(Broken { rule, place: place() }) }
+pub(crate) fn hold(is_kept: bool, rule: &'static str, detail: impl FnOnce() -> String) -> Result<(), Broken> {
+    if is_kept { Ok(()) } else { Err(Broken { rule, detail: detail() }) }
 }
 
 impl State {
@@ -58,18 +58,18 @@ impl State {
         hold(self.names == names && names.len() == self.topics.len(), "each name has its topic", || {
             format!("{:?} for {names:?}", self.names)
         })?;
-        let alarms: Map<_, ()> = self.topics().flat_map(Topic::alarms).map(|alarm| (alarm, ())).collect();
-        hold(self.alarms == alarms, "alarms are the earliest ends", || {
-            format!("{:?} for {alarms:?}", self.alarms)
+        let ends: Map<_, ()> = self.topics().flat_map(Topic::ends).map(|end| (end, ())).collect();
+        hold(self.ends == ends, "ends are the earliest of each subscription", || {
+            format!("{:?} for {ends:?}", self.ends)
         })?;
         self.check_sessions()?;
         self.check_pops()
     }
 
     fn check_topic(&self, topic: &Topic) -> Result<(), Broken> {
-        let place = |detail: String| format!("topic {}, {detail}", topic.id);
-        hold(check_name(&topic.name).is_ok(), "names are valid", || place(format!("{:?}", topic.name)))?;
-        hold(topic.settings.attempts_max > 0, "a message has an attempt", || place("none".into()))?;
+        let inside = |detail: String| format!("topic {}, {detail}", topic.id);
+        hold(check_name(&topic.name).is_ok(), "names are valid", || inside(format!("{:?}", topic.name)))?;
+        hold(topic.settings.attempts_max > 0, "a message has an attempt", || inside("none".into()))?;
         let offsets = &topic.offsets;
         let firsts = &offsets.generations;
         let is_rising = firsts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
@@ -78,23 +78,23 @@ impl State {
             generation <= self.generation && first < offsets.next && offsets.next <= COUNTER_MAX
         });
         hold(is_rising && starts_at_0 && ends_inside, "generations cover the offsets", || {
-            place(format!("{firsts:?} for {}", offsets.next))
+            inside(format!("{firsts:?} for {}", offsets.next))
         })?;
         hold(topic.subscriptions.contains_key(&SubscriptionId::DEFAULT), "a topic has a default", || {
-            place("none".into())
+            inside("none".into())
         })?;
         for (&id, subscription) in &topic.subscriptions {
             let checked = self.check_subscription(topic, subscription);
-            checked.map_err(|Broken { rule, place: detail }| {
-                let place = place(format!("subscription {id}, {detail}"));
-                Broken { rule, place }
+            checked.map_err(|Broken { rule, detail }| {
+                let detail = inside(format!("subscription {id}, {detail}"));
+                Broken { rule, detail }
             })?;
         }
         Ok(())
     }
 
     fn check_subscription(&self, topic: &Topic, held: &Subscription) -> Result<(), Broken> {
-        check_places(held, topic.offsets.next)?;
+        check_states(held, topic.offsets.next)?;
         check_ends(held)?;
         check_bytes(held)?;
         let attempts_max = topic.settings.attempts_max;
@@ -200,9 +200,9 @@ impl State {
         })?;
         let mut before_ms = 0;
         let mut kept = 0;
-        for (place, (&number, pop)) in pops.by_number.iter().enumerate() {
-            let is_kept = place >= remembered;
-            let is_right = number == first + place as u64
+        for (position, (&number, pop)) in pops.by_number.iter().enumerate() {
+            let is_kept = position >= remembered;
+            let is_right = number == first + position as u64
                 && pops.numbers.get(&pop.request_id) == Some(&number)
                 && (before_ms..=self.now_ms).contains(&pop.popped_ms)
                 && pop.topic.0 <= self.last_id
@@ -225,17 +225,17 @@ impl State {
     }
 }
 
-/// Every offset stands in one place, and was given.
-fn check_places(held: &Subscription, next_offset: u64) -> Result<(), Broken> {
+/// Every offset stands in one state, and was given.
+fn check_states(held: &Subscription, next_offset: u64) -> Result<(), Broken> {
     let one = |&offset: &u64| offset..offset.saturating_add(1);
-    let mut places: Vec<Range<u64>> = held.ready.iter().chain(held.dead.offsets()).collect();
-    places.extend(held.leased.iter().map(|(offset, _)| one(offset)));
-    places.extend(held.delayed.iter().map(|(offset, _)| one(offset)));
-    places.sort_unstable_by_key(|run| run.start);
+    let mut runs: Vec<Range<u64>> = held.ready.iter().chain(held.dead.offsets()).collect();
+    runs.extend(held.leased.iter().map(|(offset, _)| one(offset)));
+    runs.extend(held.delayed.iter().map(|(offset, _)| one(offset)));
+    runs.sort_unstable_by_key(|run| run.start);
     let mut behind = 0;
-    for run in places {
+    for run in runs {
         let is_apart = behind <= run.start && run.start < run.end && run.end <= next_offset;
-        hold(is_apart, "every offset stands in one place", || {
+        hold(is_apart, "every offset stands in one state", || {
             format!("{run:?} behind {behind} of {next_offset}")
         })?;
         behind = run.end;

@@ -40,7 +40,7 @@ pub enum Command {
     Publish {
         /// The name of the topic.
         topic: String,
-        /// The place of this batch in a session; without it a repeat is a duplicate.
+        /// Where this batch stands in a session; without it a repeat is a duplicate.
         session: Option<Sequenced>,
         /// The messages in order; they get consecutive offsets. At least one, at most
         /// [`PUBLISH_MESSAGES_MAX`](crate::PUBLISH_MESSAGES_MAX).
@@ -201,7 +201,7 @@ impl Default for TopicSettings {
     }
 }
 
-/// The place of a batch in a session. Sequences count per (session, topic) from 1 without gaps.
+/// Where a batch stands in a session. Sequences count per (session, topic) from 1 without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequenced {
     /// The session.
@@ -239,7 +239,7 @@ impl MessageMeta {
 /// A message that the leader saw ready, with what only the log knows about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its place in the topic.
+    /// Its offset in the topic.
     pub offset: u64,
     /// Its [`MessageMeta::size`].
     pub size: u32,
@@ -250,7 +250,7 @@ pub struct Candidate {
 /// A message with its size, looked up by the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageSize {
-    /// Its place in the topic.
+    /// Its offset in the topic.
     pub offset: u64,
     /// Its [`MessageMeta::size`].
     pub size: u32,

@@ -1,7 +1,7 @@
 //! Dead messages as runs by reason and attempts.
 
 use crate::map::Map;
-use crate::share::Share;
+use crate::tally::Tally;
 use crate::{DeadReason, MessageSize};
 use std::ops::Range;
 
@@ -56,8 +56,8 @@ impl DeadRuns {
 
     /// Whether the sizes of these can be true, as far as can be told.
     pub(crate) fn fit(&self, listed: &[MessageSize]) -> bool {
-        let share = Share { count: self.count, bytes: self.bytes };
-        share.can_spare(listed.iter().map(|message| (message.offset, message.size)), |offset| {
+        let tally = Tally { count: self.count, bytes: self.bytes };
+        tally.can_spare(listed.iter().map(|message| (message.offset, message.size)), |offset| {
             self.contains(offset)
         })
     }

@@ -4,7 +4,7 @@
 //! entry ([`ApplyMeta::now_ms`]); there is no clock here, no randomness, no IO and no hash-ordered container, so every
 //! node that applies the same log holds the same state, and one that starts from a snapshot cannot be told apart.
 //!
-//! **What is kept.** An index, never bodies. A message is in exactly one place of each subscription: *ready*, *leased*,
+//! **What is kept.** An index, never bodies. In each subscription a message is in exactly one state: *ready*, *leased*,
 //! *delayed* or *dead*; in none once it is acknowledged. Ready messages are runs of offsets, so a backlog costs nothing;
 //! a leased, a delayed and a retried one cost an entry each; dead ones are runs by reason and attempts.
 //!
@@ -32,9 +32,9 @@ mod pops;
 mod reply;
 mod runs;
 mod sessions;
-mod share;
 mod state;
 mod subscription;
+mod tally;
 mod topic;
 mod view;
 
@@ -47,7 +47,7 @@ pub use dead::DeadRun;
 pub use ids::{Generation, SessionId, SubscriptionId, Token, TopicId};
 pub use limits::*;
 pub use parts::{PairParts, Parts, PopParts, SessionParts, SubscriptionParts, TopicParts};
-pub use reply::{DeadReason, Delivery, Effects, Extension, Limit, Outcome, Refused, Reply};
+pub use reply::{DeadReason, Delivery, Effects, Extension, LeaseResult, Limit, Refused, Reply};
 pub use sessions::{KeptReply, Session};
 pub use state::State;
 pub use subscription::Subscription;

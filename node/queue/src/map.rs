@@ -36,8 +36,8 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (chunk, place) = self.find(key)?;
-        Some(&self.chunks[chunk].entries[place].1)
+        let (chunk, position) = self.find(key)?;
+        Some(&self.chunks[chunk].entries[position].1)
     }
 
     /// The value to change. Copies the chunk if a clone shares it.
@@ -45,8 +45,8 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (chunk, place) = self.find(key)?;
-        Some(&mut Arc::make_mut(&mut self.chunks[chunk].entries)[place].1)
+        let (chunk, position) = self.find(key)?;
+        Some(&mut Arc::make_mut(&mut self.chunks[chunk].entries)[position].1)
     }
 
     pub(crate) fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
@@ -67,20 +67,20 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
             None => 0,
         };
         let chunks = self.chunks.len();
-        let place = match place_in(&self.chunks[chunk].entries, &key) {
-            Ok(place) => {
-                let held = &mut Arc::make_mut(&mut self.chunks[chunk].entries)[place].1;
+        let position = match position_in(&self.chunks[chunk].entries, &key) {
+            Ok(position) => {
+                let held = &mut Arc::make_mut(&mut self.chunks[chunk].entries)[position].1;
                 return Some(std::mem::replace(held, value));
             }
-            Err(place) => place,
+            Err(position) => position,
         };
         let count = self.chunks[chunk].entries.len();
         if count < CHUNK_MAX {
-            self.insert_at(chunk, place, key, value);
-        } else if chunk + 1 == chunks && place == count {
+            self.insert_at(chunk, position, key, value);
+        } else if chunk + 1 == chunks && position == count {
             // Rising keys fill every chunk to the brim.
             self.push_chunk_back(key, value);
-        } else if chunk == 0 && place == 0 {
+        } else if chunk == 0 && position == 0 {
             // Removals may have left this low behind, and the new key may lie above it.
             self.chunks[0].low = self.chunks[0].entries[0].0.clone();
             let entries = Arc::new(VecDeque::from([(key.clone(), value)]));
@@ -91,10 +91,10 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
             let right = Arc::make_mut(&mut self.chunks[chunk].entries).split_off(half);
             let low = right[0].0.clone();
             self.chunks.insert(chunk + 1, Chunk { low, entries: Arc::new(right) });
-            if place <= half {
-                self.insert_at(chunk, place, key, value);
+            if position <= half {
+                self.insert_at(chunk, position, key, value);
             } else {
-                self.insert_at(chunk + 1, place - half, key, value);
+                self.insert_at(chunk + 1, position - half, key, value);
             }
         }
         None
@@ -104,9 +104,9 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (chunk, place) = self.find(key)?;
+        let (chunk, position) = self.find(key)?;
         let entries = Arc::make_mut(&mut self.chunks[chunk].entries);
-        let (_, value) = entries.remove(place).expect("find returned a place inside the chunk");
+        let (_, value) = entries.remove(position).expect("find returned a position inside the chunk");
         self.len -= 1;
         self.tidy(chunk);
         Some(value)
@@ -127,14 +127,14 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
     /// The first entry whose key is `key` or greater.
     pub(crate) fn ceiling<'a>(&'a self, key: &K) -> Option<(&'a K, &'a V)> {
         let mut chunk = self.chunk_of(key).unwrap_or(0);
-        let mut place = match self.chunks.get(chunk) {
-            Some(found) => place_in(&found.entries, key).unwrap_or_else(|place| place),
+        let mut position = match self.chunks.get(chunk) {
+            Some(found) => position_in(&found.entries, key).unwrap_or_else(|position| position),
             None => return None,
         };
-        if place == self.chunks[chunk].entries.len() {
-            (chunk, place) = (chunk + 1, 0);
+        if position == self.chunks[chunk].entries.len() {
+            (chunk, position) = (chunk + 1, 0);
         }
-        let (key, value) = self.chunks.get(chunk)?.entries.get(place)?;
+        let (key, value) = self.chunks.get(chunk)?.entries.get(position)?;
         Some((key, value))
     }
 
@@ -145,11 +145,11 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
     /// The entries from the first whose key is `key` or greater.
     pub(crate) fn iter_from<'a>(&'a self, key: &K) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V> {
         let chunk = self.chunk_of(key).unwrap_or(0);
-        let place = match self.chunks.get(chunk) {
-            Some(found) => place_in(&found.entries, key).unwrap_or_else(|place| place),
+        let position = match self.chunks.get(chunk) {
+            Some(found) => position_in(&found.entries, key).unwrap_or_else(|position| position),
             None => 0,
         };
-        let head = self.chunks.get(chunk).map(|chunk| chunk.entries.range(place..));
+        let head = self.chunks.get(chunk).map(|chunk| chunk.entries.range(position..));
         let rest = self.chunks.range((chunk + 1).min(self.chunks.len())..);
         head.into_iter()
             .flatten()
@@ -173,16 +173,16 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
         K: Borrow<Q>,
     {
         let chunk = self.chunk_of(key)?;
-        let place = place_in(&self.chunks[chunk].entries, key).ok()?;
-        Some((chunk, place))
+        let position = position_in(&self.chunks[chunk].entries, key).ok()?;
+        Some((chunk, position))
     }
 
-    fn insert_at(&mut self, chunk: usize, place: usize, key: K, value: V) {
+    fn insert_at(&mut self, chunk: usize, position: usize, key: K, value: V) {
         let chunk = &mut self.chunks[chunk];
         if key < chunk.low {
             chunk.low = key.clone();
         }
-        Arc::make_mut(&mut chunk.entries).insert(place, (key, value));
+        Arc::make_mut(&mut chunk.entries).insert(position, (key, value));
         self.len += 1;
     }
 
@@ -215,7 +215,10 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
 }
 
 /// Where the key stands in a chunk, or where it would have to be inserted.
-fn place_in<K: Borrow<Q>, Q: Ord + ?Sized, V>(entries: &VecDeque<(K, V)>, key: &Q) -> Result<usize, usize> {
+fn position_in<K: Borrow<Q>, Q: Ord + ?Sized, V>(
+    entries: &VecDeque<(K, V)>,
+    key: &Q,
+) -> Result<usize, usize> {
     match (entries.front(), entries.back()) {
         (_, Some((last, _))) if last.borrow() < key => Err(entries.len()),
         (Some((first, _)), _) if first.borrow() == key => Ok(0),

@@ -1,6 +1,6 @@
 //! The offsets that a topic has given out, and in which generation.
 
-use crate::{Generation, LeaseId, Outcome, Token};
+use crate::{Generation, LeaseId, LeaseResult, Token};
 
 /// The offsets given so far: dense from 0, each in the generation that was in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,16 +34,21 @@ impl Offsets {
     ///
     /// The generation is judged before the offset: an offset beyond the last one may have been given in a part of the
     /// log that a forced recovery lost, and its message is gone rather than invalid.
-    pub(crate) fn judge(&self, lease: &LeaseId, current: Generation, last_token: Token) -> Option<Outcome> {
+    pub(crate) fn judge(
+        &self,
+        lease: &LeaseId,
+        current: Generation,
+        last_token: Token,
+    ) -> Option<LeaseResult> {
         if lease.generation > current {
-            return Some(Outcome::Invalid);
+            return Some(LeaseResult::Invalid);
         }
         let is_given = lease.offset < self.next;
         let generation = if is_given { self.generation_of(lease.offset) } else { current };
         if lease.generation != generation {
-            return Some(Outcome::Gone);
+            return Some(LeaseResult::Gone);
         }
         let is_granted = lease.token != Token(0) && lease.token <= last_token;
-        (!is_given || !is_granted).then_some(Outcome::Invalid)
+        (!is_given || !is_granted).then_some(LeaseResult::Invalid)
     }
 }

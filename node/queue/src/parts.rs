@@ -1,7 +1,7 @@
 //! The state as plain data, for whoever writes and reads snapshots.
 //!
 //! [`Parts`] is complete: [`State::from_parts`] of [`State::to_parts`] gives an equal state. It holds what cannot be
-//! derived; everything else (names, ends, alarms) is built again. Whatever it is given, [`State::from_parts`] never
+//! derived; everything else (names, ends) is built again. Whatever it is given, [`State::from_parts`] never
 //! panics and never returns a state that breaks its own rules.
 
 use crate::check::{Broken, hold};
@@ -180,8 +180,8 @@ impl State {
             if let Some(topic) = topics.get_mut(&pop.topic) {
                 let topic = Arc::make_mut(topic);
                 for run in pop.runs() {
-                    let place = format!("pop {:032x}, {run:?}", pop.request_id);
-                    hold(topic.kept.insert_new(run), "a message is popped once", || place)?;
+                    let detail = format!("pop {:032x}, {run:?}", pop.request_id);
+                    hold(topic.kept.insert_new(run), "a message is popped once", || detail)?;
                 }
             }
         }
@@ -191,7 +191,7 @@ impl State {
             last_id: parts.last_id,
             last_token: parts.last_token,
             names: topics.iter().map(|(&id, topic)| (Arc::clone(&topic.name), id)).collect(),
-            alarms: topics.iter().flat_map(|(_, topic)| topic.alarms()).map(|alarm| (alarm, ())).collect(),
+            ends: topics.iter().flat_map(|(_, topic)| topic.ends()).map(|end| (end, ())).collect(),
             topics,
             sessions,
             pops,
@@ -202,10 +202,10 @@ impl State {
 }
 
 impl Topic {
-    /// The alarms that follow from its subscriptions.
-    pub(crate) fn alarms(&self) -> impl Iterator<Item = (u64, TopicId, SubscriptionId)> {
-        let alarm = |(&id, held): (&SubscriptionId, &Subscription)| Some((held.next_end_ms()?, self.id, id));
-        self.subscriptions.iter().filter_map(alarm)
+    /// The earliest end in each of its subscriptions.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (u64, TopicId, SubscriptionId)> {
+        let end = |(&id, held): (&SubscriptionId, &Subscription)| Some((held.next_end_ms()?, self.id, id));
+        self.subscriptions.iter().filter_map(end)
     }
 }
 
@@ -253,14 +253,16 @@ fn subscription_to_parts(id: SubscriptionId, held: &Subscription) -> Subscriptio
 }
 
 fn subscription_from_parts(topic: TopicId, parts: &SubscriptionParts) -> Result<Subscription, Broken> {
-    let place = |detail: String| format!("topic {topic}, subscription {}, {detail}", parts.id);
+    let inside = |detail: String| format!("topic {topic}, subscription {}, {detail}", parts.id);
     let runs = |runs: &[(u64, u64)]| {
-        Runs::from_runs(runs)
-            .map_err(|run| Broken { rule: "runs rise and stand apart", place: place(format!("run {run:?}")) })
+        Runs::from_runs(runs).map_err(|run| Broken {
+            rule: "runs rise and stand apart",
+            detail: inside(format!("run {run:?}")),
+        })
     };
     let dead = DeadRuns::from_runs(&parts.dead, parts.dead_bytes).map_err(|run| Broken {
         rule: "dead runs rise and stand apart",
-        place: place(format!("run {run:?}")),
+        detail: inside(format!("run {run:?}")),
     })?;
     let mut held = Subscription {
         ready: runs(&parts.ready)?,
@@ -273,27 +275,27 @@ fn subscription_from_parts(topic: TopicId, parts: &SubscriptionParts) -> Result<
         let &RetriedMessage { offset, size, attempts, late_ack } = message;
         let retried = Retried { attempts, size, late_ack: late_ack.unwrap_or(Token(0)) };
         let is_new = held.retried.insert(offset, retried).is_none();
-        hold(is_new, "a retried message stands once", || place(format!("offset {offset}")))?;
+        hold(is_new, "a retried message stands once", || inside(format!("offset {offset}")))?;
         held.retried_bytes = held.retried_bytes.saturating_add(u64::from(size));
     }
     for message in &parts.leased {
         let &LeasedMessage { offset, size, attempts, token, granted_ms, expires_ms, .. } = message;
         let deadline = deadline_from_parts(message.deadline_ms, message.is_waived, || {
-            place(format!("offset {offset}"))
+            inside(format!("offset {offset}"))
         })?;
         let lease = Lease { token, granted_ms, expires_ms, deadline, size, attempts };
         let is_new = held.leased.insert(offset, lease).is_none();
-        hold(is_new, "a leased message stands once", || place(format!("offset {offset}")))?;
+        hold(is_new, "a leased message stands once", || inside(format!("offset {offset}")))?;
         held.lease_ends.insert((expires_ms, offset), ());
         held.leased_bytes = held.leased_bytes.saturating_add(u64::from(size));
     }
     for message in &parts.delayed {
         let &DelayedMessage { offset, size, attempts, due_ms, .. } = message;
         let deadline = deadline_from_parts(message.deadline_ms, message.is_waived, || {
-            place(format!("offset {offset}"))
+            inside(format!("offset {offset}"))
         })?;
         let is_new = held.delayed.insert(offset, Delayed { due_ms, deadline, size, attempts }).is_none();
-        hold(is_new, "a delayed message stands once", || place(format!("offset {offset}")))?;
+        hold(is_new, "a delayed message stands once", || inside(format!("offset {offset}")))?;
         held.delay_ends.insert((due_ms, offset), ());
         held.delayed_bytes = held.delayed_bytes.saturating_add(u64::from(size));
     }
@@ -303,9 +305,9 @@ fn subscription_from_parts(topic: TopicId, parts: &SubscriptionParts) -> Result<
 fn deadline_from_parts(
     deadline_ms: Option<u64>,
     is_waived: bool,
-    place: impl FnOnce() -> String,
+    detail: impl FnOnce() -> String,
 ) -> Result<Deadline, Broken> {
-    hold(!is_waived || deadline_ms.is_none(), "a waived deadline is none", place)?;
+    hold(!is_waived || deadline_ms.is_none(), "a waived deadline is none", detail)?;
     Ok(if is_waived { Deadline::WAIVED } else { Deadline::new(deadline_ms) })
 }
 

@@ -48,14 +48,14 @@ pub enum Reply {
         /// An earlier pop with the same request id took these; nothing more was taken.
         repeated: bool,
     },
-    /// To `Ack`, `Nack` and `Release`: one outcome for each lease, in order.
+    /// To `Ack`, `Nack` and `Release`: one result for each lease, in order.
     Settled {
-        /// The outcomes.
-        outcomes: Vec<Outcome>,
+        /// The results.
+        results: Vec<LeaseResult>,
     },
     /// To `Extend`: one for each lease, in order.
     Extended {
-        /// The outcomes, with the ends.
+        /// The results, with the ends.
         extensions: Vec<Extension>,
     },
     /// To `RedriveDead`.
@@ -94,7 +94,7 @@ pub enum Reply {
 pub struct Delivery {
     /// The generation of the message id.
     pub generation: Generation,
-    /// Its place in the topic.
+    /// Its offset in the topic.
     pub offset: u64,
     /// Its size in bytes, as published.
     pub size: u32,
@@ -104,7 +104,7 @@ pub struct Delivery {
 
 /// What became of one lease that a command named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub enum LeaseResult {
     /// It was done.
     Done,
     /// The message is no longer there: acknowledged, purged, its topic deleted, or lost in a forced recovery. A client
@@ -120,9 +120,9 @@ pub enum Outcome {
 /// What became of one lease that was to be extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extension {
-    /// The outcome.
-    pub outcome: Outcome,
-    /// The log time at which the lease ends now; 0 unless the outcome is `Done`.
+    /// The result.
+    pub result: LeaseResult,
+    /// The log time at which the lease ends now; 0 unless the result is `Done`.
     pub expires_ms: u64,
 }
 

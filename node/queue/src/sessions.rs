@@ -178,7 +178,7 @@ impl Sessions {
     }
 
     /// Notes that the batch was taken; says whether the session counts in this topic from now on.
-    pub(crate) fn record(&mut self, given: &Sequenced, topic: TopicId, reply: KeptReply) -> bool {
+    pub(crate) fn keep(&mut self, given: &Sequenced, topic: TopicId, reply: KeptReply) -> bool {
         let session =
             Arc::make_mut(self.by_id.get_mut(&given.session).expect("the caller holds the session"));
         let pair = match session.pairs.get_mut(&topic) {

@@ -9,9 +9,9 @@ use crate::subscription::{Moves, Subscription};
 use crate::topic::Topic;
 use crate::{
     ApplyMeta, Candidate, Command, DEAD_LISTED_MAX, DeadReason, DeadSelection, EXPIRED_PER_APPLY_MAX,
-    Effects, Extension, Generation, LEASE_MS_MAX, LEASE_MS_MIN, LeaseId, Limit, MessageMeta,
-    NACK_REASON_BYTES_MAX, NAME_BYTES_MAX, Outcome, Overdue, PUBLISH_MESSAGES_MAX, RECEIVE_MESSAGES_MAX,
-    Refused, Reply, SETTLE_LEASES_MAX, Sequenced, SessionId, SubscriptionId, Token, TopicId, TopicSettings,
+    Effects, Extension, Generation, LEASE_MS_MAX, LEASE_MS_MIN, LeaseId, LeaseResult, Limit, MessageMeta,
+    NACK_REASON_BYTES_MAX, NAME_BYTES_MAX, Overdue, PUBLISH_MESSAGES_MAX, RECEIVE_MESSAGES_MAX, Refused,
+    Reply, SETTLE_LEASES_MAX, Sequenced, SessionId, SubscriptionId, Token, TopicId, TopicSettings,
 };
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct State {
     /// Follows from `topics`.
     pub(crate) names: Map<Arc<str>, TopicId>,
     /// (earliest end of a lease or delay, where). Follows from `topics`.
-    pub(crate) alarms: Map<(u64, TopicId, SubscriptionId), ()>,
+    pub(crate) ends: Map<(u64, TopicId, SubscriptionId), ()>,
     pub(crate) sessions: Sessions,
     pub(crate) pops: Pops,
 }
@@ -177,7 +177,7 @@ impl State {
         effects.steps += self.drop_steps(id) as u64;
         let topic = self.topics.remove(&id).expect("every name leads to a topic");
         for (&subscription, held) in &topic.subscriptions {
-            rearm(&mut self.alarms, (id, subscription), held.next_end_ms(), None);
+            move_end(&mut self.ends, (id, subscription), held.next_end_ms(), None);
         }
         for (&session, ()) in topic.sessions.iter() {
             self.sessions.drop_pair(session, id);
@@ -225,13 +225,13 @@ impl State {
             let before = held.next_end_ms();
             let mut moves = Moves::default();
             held.publish(first_offset, messages, self.now_ms, &mut moves);
-            rearm(&mut self.alarms, (id, subscription), before, held.next_end_ms());
+            move_end(&mut self.ends, (id, subscription), before, held.next_end_ms());
             note(effects, (id, subscription), moves);
         }
         let count = messages.len() as u32;
         if let Some(given) = session {
             let reply = KeptReply { first_offset, count, batch_crc: given.batch_crc };
-            if self.sessions.record(given, id, reply) {
+            if self.sessions.keep(given, id, reply) {
                 topic.sessions.insert(given.session, ());
             }
         }
@@ -240,7 +240,7 @@ impl State {
 
     fn receive(
         &mut self,
-        place: (TopicId, SubscriptionId),
+        target: (TopicId, SubscriptionId),
         candidates: &[Candidate],
         lease_ms: u64,
         effects: &mut Effects,
@@ -250,20 +250,20 @@ impl State {
         let now_ms = self.now_ms;
         let expires_ms = now_ms.saturating_add(lease_ms);
         let token = Token(next_number(self.last_token.0, 1)?);
-        let taken = self.with_subscription(place, effects, |scope| {
+        let taken = self.with_subscription(target, effects, |scope| {
             scope.subscription.lease(candidates, token, (now_ms, expires_ms), scope.moves)
         })??;
         if taken.is_empty() {
             return Ok(Reply::Received { token: Token(0), expires_ms, deliveries: Vec::new() });
         }
         self.last_token = token;
-        let deliveries = self.topics.get(&place.0).expect("it was just changed").deliveries(&taken);
+        let deliveries = self.topics.get(&target.0).expect("it was just changed").deliveries(&taken);
         Ok(Reply::Received { token, expires_ms, deliveries })
     }
 
     fn pop(
         &mut self,
-        place: (TopicId, SubscriptionId),
+        target: (TopicId, SubscriptionId),
         candidates: &[Candidate],
         count_max: u32,
         request_id: Option<u128>,
@@ -271,7 +271,7 @@ impl State {
     ) -> Result<Reply, Refused> {
         check_limit(Limit::ReceiveMessages, RECEIVE_MESSAGES_MAX as u64, candidates.len() as u64)?;
         if let Some(known) = request_id.and_then(|request_id| self.pops.get(request_id)) {
-            if (known.topic, known.subscription) != place {
+            if (known.topic, known.subscription) != target {
                 return Err(Refused::RequestIdReused);
             }
             if known.deliveries.is_empty() || !self.topics.contains_key(&known.topic) {
@@ -280,14 +280,14 @@ impl State {
             return Ok(Reply::Popped { deliveries: known.deliveries.to_vec(), repeated: true });
         }
         let now_ms = self.now_ms;
-        let taken = self.with_subscription(place, effects, |scope| {
+        let taken = self.with_subscription(target, effects, |scope| {
             scope.subscription.pop(candidates, count_max as usize, now_ms, scope.moves)
         })??;
-        let topic = self.topics.get_mut(&place.0).expect("it was just changed");
+        let topic = self.topics.get_mut(&target.0).expect("it was just changed");
         let deliveries = topic.deliveries(&taken);
         if let Some(request_id) = request_id.filter(|_| !deliveries.is_empty()) {
             let kept = &mut Arc::make_mut(topic).kept;
-            let (topic, subscription) = place;
+            let (topic, subscription) = target;
             let deliveries = deliveries.as_slice().into();
             let pop = Pop { request_id, popped_ms: now_ms, topic, subscription, deliveries };
             pop.runs().for_each(|run| kept.insert(run));
@@ -301,7 +301,7 @@ impl State {
 
     fn nack(
         &mut self,
-        place: (TopicId, SubscriptionId),
+        target: (TopicId, SubscriptionId),
         leases: &[LeaseId],
         delay_ms: u64,
         reason: Option<&str>,
@@ -314,7 +314,7 @@ impl State {
             _ => DeadReason::Nacked,
         };
         let times = (self.now_ms, delay_ms);
-        self.settle(place, leases, effects, |scope, lease| {
+        self.settle(target, leases, effects, |scope, lease| {
             let attempts_max = scope.settings.attempts_max;
             scope.subscription.nack(lease.offset, lease.token, times, attempts_max, &reason, scope.moves)
         })
@@ -322,7 +322,7 @@ impl State {
 
     fn extend(
         &mut self,
-        place: (TopicId, SubscriptionId),
+        target: (TopicId, SubscriptionId),
         leases: &[LeaseId],
         lease_ms: u64,
         effects: &mut Effects,
@@ -330,56 +330,56 @@ impl State {
         check_lease_ms(lease_ms)?;
         let now_ms = self.now_ms;
         let mut ends = Vec::with_capacity(leases.len());
-        let outcomes = self.judge_each(place, leases, effects, |scope, lease| {
+        let results = self.judge_each(target, leases, effects, |scope, lease| {
             match scope.subscription.extend(lease.offset, lease.token, now_ms, lease_ms) {
                 Ok(expires_ms) => {
                     ends.push(expires_ms);
-                    Outcome::Done
+                    LeaseResult::Done
                 }
-                Err(outcome) => outcome,
+                Err(result) => result,
             }
         })?;
         let mut ends = ends.into_iter();
-        let extension = |outcome| {
-            let expires_ms = match outcome {
-                Outcome::Done => ends.next().expect("there is an end for each lease that was extended"),
+        let extension = |result| {
+            let expires_ms = match result {
+                LeaseResult::Done => ends.next().expect("there is an end for each lease that was extended"),
                 _ => 0,
             };
-            Extension { outcome, expires_ms }
+            Extension { result, expires_ms }
         };
-        Ok(Reply::Extended { extensions: outcomes.into_iter().map(extension).collect() })
+        Ok(Reply::Extended { extensions: results.into_iter().map(extension).collect() })
     }
 
     fn settle(
         &mut self,
-        place: (TopicId, SubscriptionId),
+        target: (TopicId, SubscriptionId),
         leases: &[LeaseId],
         effects: &mut Effects,
-        act: impl FnMut(&mut Scope<'_>, &LeaseId) -> Outcome,
+        act: impl FnMut(&mut Scope<'_>, &LeaseId) -> LeaseResult,
     ) -> Result<Reply, Refused> {
-        let outcomes = self.judge_each(place, leases, effects, act)?;
-        Ok(Reply::Settled { outcomes })
+        let results = self.judge_each(target, leases, effects, act)?;
+        Ok(Reply::Settled { results })
     }
 
     /// Judges every lease alone: whether message and token were given out at all, then whatever `act` makes of it.
     fn judge_each(
         &mut self,
-        place: (TopicId, SubscriptionId),
+        target: (TopicId, SubscriptionId),
         leases: &[LeaseId],
         effects: &mut Effects,
-        mut act: impl FnMut(&mut Scope<'_>, &LeaseId) -> Outcome,
-    ) -> Result<Vec<Outcome>, Refused> {
+        mut act: impl FnMut(&mut Scope<'_>, &LeaseId) -> LeaseResult,
+    ) -> Result<Vec<LeaseResult>, Refused> {
         check_limit(Limit::SettleLeases, SETTLE_LEASES_MAX as u64, leases.len() as u64)?;
         let (generation, last_token) = (self.generation, self.last_token);
-        if !self.topics.contains_key(&place.0) {
+        if !self.topics.contains_key(&target.0) {
             effects.steps += leases.len() as u64;
-            let outcome = |lease: &LeaseId| self.outcome_without_topic(place.0, lease.generation);
-            return Ok(leases.iter().map(outcome).collect());
+            let result = |lease: &LeaseId| self.result_without_topic(target.0, lease.generation);
+            return Ok(leases.iter().map(result).collect());
         }
-        self.with_subscription(place, effects, |scope| {
+        self.with_subscription(target, effects, |scope| {
             scope.moves.steps += leases.len() as u64;
             let mut judge = |lease| match scope.offsets.judge(lease, generation, last_token) {
-                Some(outcome) => outcome,
+                Some(result) => result,
                 None => act(scope, lease),
             };
             leases.iter().map(&mut judge).collect()
@@ -387,10 +387,10 @@ impl State {
     }
 
     /// A topic that is not there was deleted, or lost in a forced recovery, or never made.
-    fn outcome_without_topic(&self, topic: TopicId, generation: Generation) -> Outcome {
+    fn result_without_topic(&self, topic: TopicId, generation: Generation) -> LeaseResult {
         let is_lost = generation < self.generation;
         let is_known = generation == self.generation && topic.0 <= self.last_id;
-        if is_lost || is_known { Outcome::Gone } else { Outcome::Invalid }
+        if is_lost || is_known { LeaseResult::Gone } else { LeaseResult::Invalid }
     }
 
     fn open_session(
@@ -441,19 +441,19 @@ impl State {
     /// Ends what is over: leases and delays, then sessions, then kept pops.
     fn expire(&mut self, budget: &mut usize, effects: &mut Effects) {
         while *budget > 0 {
-            let mut alarms = self.alarms.iter().map(|(&alarm, ())| alarm);
-            let Some((first_ms, topic, subscription)) = alarms.next() else { break };
+            let mut ends = self.ends.iter().map(|(&end, ())| end);
+            let Some((first_ms, topic, subscription)) = ends.next() else { break };
             if first_ms > self.now_ms {
                 break;
             }
             // Up to where another subscription would be earlier.
-            let until_ms = alarms.next().map_or(self.now_ms, |(second_ms, ..)| second_ms.min(self.now_ms));
-            drop(alarms);
+            let until_ms = ends.next().map_or(self.now_ms, |(second_ms, ..)| second_ms.min(self.now_ms));
+            drop(ends);
             let times = (self.now_ms, until_ms);
             let spent = self.with_subscription((topic, subscription), effects, |scope| {
                 scope.subscription.expire(times, *budget, scope.settings.attempts_max, scope.moves)
             });
-            *budget -= spent.expect("an alarm leads to a subscription");
+            *budget -= spent.expect("an end leads to a subscription");
         }
         while *budget > 0
             && let Some((end_ms, session)) = self.sessions.next_end()
@@ -501,25 +501,25 @@ impl State {
     /// Opens a subscription to `act`, and keeps in step what follows from it.
     fn with_subscription<R>(
         &mut self,
-        place: (TopicId, SubscriptionId),
+        target: (TopicId, SubscriptionId),
         effects: &mut Effects,
         act: impl FnOnce(&mut Scope<'_>) -> R,
     ) -> Result<R, Refused> {
-        let topic = Arc::make_mut(self.topics.get_mut(&place.0).ok_or(Refused::NoSuchTopic)?);
-        let subscription = topic.subscriptions.get_mut(&place.1).ok_or(Refused::NoSuchSubscription)?;
+        let topic = Arc::make_mut(self.topics.get_mut(&target.0).ok_or(Refused::NoSuchTopic)?);
+        let subscription = topic.subscriptions.get_mut(&target.1).ok_or(Refused::NoSuchSubscription)?;
         let before = subscription.next_end_ms();
         let mut moves = Moves::default();
         let (settings, offsets) = (&topic.settings, &topic.offsets);
         let result = act(&mut Scope { settings, offsets, subscription, moves: &mut moves });
-        rearm(&mut self.alarms, place, before, subscription.next_end_ms());
-        note(effects, place, moves);
+        move_end(&mut self.ends, target, before, subscription.next_end_ms());
+        note(effects, target, moves);
         Ok(result)
     }
 }
 
-/// Keeps the alarm of a subscription at its earliest end.
-fn rearm(
-    alarms: &mut Map<(u64, TopicId, SubscriptionId), ()>,
+/// Keeps the entry of a subscription in `ends` at its earliest end.
+fn move_end(
+    ends: &mut Map<(u64, TopicId, SubscriptionId), ()>,
     (topic, subscription): (TopicId, SubscriptionId),
     before: Option<u64>,
     after: Option<u64>,
@@ -528,16 +528,16 @@ fn rearm(
         return;
     }
     if let Some(ms) = before {
-        alarms.remove(&(ms, topic, subscription));
+        ends.remove(&(ms, topic, subscription));
     }
     if let Some(ms) = after {
-        alarms.insert((ms, topic, subscription), ());
+        ends.insert((ms, topic, subscription), ());
     }
 }
 
-fn note(effects: &mut Effects, place: (TopicId, SubscriptionId), moves: Moves) {
+fn note(effects: &mut Effects, target: (TopicId, SubscriptionId), moves: Moves) {
     if let Some(lowest) = moves.ready {
-        effects.ready.push((place.0, place.1, lowest));
+        effects.ready.push((target.0, target.1, lowest));
     }
     effects.steps += moves.steps;
     effects.died += moves.died;

@@ -14,9 +14,9 @@ use crate::dead::DeadRuns;
 use crate::deadline::Deadline;
 use crate::map::Map;
 use crate::runs::Runs;
-use crate::share::Share;
+use crate::tally::Tally;
 use crate::{
-    Candidate, DeadReason, DeadSelection, LEASE_MS_MAX, MessageMeta, MessageSize, Outcome, Refused, Token,
+    Candidate, DeadReason, DeadSelection, LEASE_MS_MAX, LeaseResult, MessageMeta, MessageSize, Refused, Token,
 };
 
 /// The messages of one subscription: each offset that is not done with stands in exactly one of ready, leased, delayed
@@ -74,7 +74,7 @@ pub(crate) struct Delayed {
     pub(crate) attempts: u32,
 }
 
-/// A message on its way from one place to another.
+/// A message on its way from one state to another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
     pub(crate) offset: u64,
@@ -169,13 +169,13 @@ impl Subscription {
 
     /// Whether the sizes of these can be true, as far as can be told: of the ready messages only the sum is known.
     fn fit(&self, candidates: &[Candidate]) -> Result<(), Refused> {
-        let share = Share {
+        let tally = Tally {
             count: self.ready.count() - self.retried.len() as u64,
             bytes: self.ready_bytes() - self.retried_bytes,
         };
         let is_plain = |offset| self.ready.contains(offset) && !self.retried.contains_key(&offset);
         let sizes = candidates.iter().map(|candidate| (candidate.offset, candidate.size));
-        if share.can_spare(sizes, is_plain) { Ok(()) } else { Err(Refused::SizesImpossible) }
+        if tally.can_spare(sizes, is_plain) { Ok(()) } else { Err(Refused::SizesImpossible) }
     }
 
     /// Leases the candidates that are still ready; those that outlived their deadline die instead.
@@ -214,11 +214,11 @@ impl Subscription {
     }
 
     /// Ends a lease with success. One that ran out counts until the message is leased again or dead.
-    pub(crate) fn ack(&mut self, offset: u64, token: Token) -> Outcome {
+    pub(crate) fn ack(&mut self, offset: u64, token: Token) -> LeaseResult {
         if self.leased.get(&offset).is_some_and(|lease| lease.token == token) {
             let lease = self.end_lease(offset);
             self.drop_bytes(lease.size);
-            return Outcome::Done;
+            return LeaseResult::Done;
         }
         match self.retried.get(&offset) {
             Some(retried) if retried.late_ack == token => {
@@ -227,9 +227,9 @@ impl Subscription {
                 self.forget_retries(offset);
                 self.waived.remove_one(offset);
                 self.drop_bytes(size);
-                Outcome::Done
+                LeaseResult::Done
             }
-            _ => self.outcome_without_lease(offset),
+            _ => self.result_without_lease(offset),
         }
     }
 
@@ -242,9 +242,9 @@ impl Subscription {
         attempts_max: u32,
         reason: &DeadReason,
         moves: &mut Moves,
-    ) -> Outcome {
+    ) -> LeaseResult {
         if !self.is_held(offset, token, now_ms) {
-            return self.outcome_without_lease(offset);
+            return self.result_without_lease(offset);
         }
         let mut lease = self.end_lease(offset);
         lease.attempts += 1;
@@ -259,7 +259,7 @@ impl Subscription {
         } else {
             self.return_ready(offset, &lease, Token(0), now_ms, moves);
         }
-        Outcome::Done
+        LeaseResult::Done
     }
 
     /// Moves the end of a lease; says where it is now.
@@ -269,9 +269,9 @@ impl Subscription {
         token: Token,
         now_ms: u64,
         lease_ms: u64,
-    ) -> Result<u64, Outcome> {
+    ) -> Result<u64, LeaseResult> {
         if !self.is_held(offset, token, now_ms) {
-            return Err(self.outcome_without_lease(offset));
+            return Err(self.result_without_lease(offset));
         }
         let lease = self.leased.get_mut(&offset).expect("it was just seen to be held");
         let last_ms = lease.granted_ms.saturating_add(LEASE_MS_MAX);
@@ -285,13 +285,19 @@ impl Subscription {
     }
 
     /// Ends a lease as if it had never been.
-    pub(crate) fn release(&mut self, offset: u64, token: Token, now_ms: u64, moves: &mut Moves) -> Outcome {
+    pub(crate) fn release(
+        &mut self,
+        offset: u64,
+        token: Token,
+        now_ms: u64,
+        moves: &mut Moves,
+    ) -> LeaseResult {
         if !self.is_held(offset, token, now_ms) {
-            return self.outcome_without_lease(offset);
+            return self.result_without_lease(offset);
         }
         let lease = self.end_lease(offset);
         self.return_ready(offset, &lease, Token(0), now_ms, moves);
-        Outcome::Done
+        LeaseResult::Done
     }
 
     /// Ends leases and delays that are over at `until_ms`, the earliest first, at most `budget` of them; says how many.
@@ -495,8 +501,8 @@ impl Subscription {
         self.leased.get(&offset).is_some_and(|lease| lease.token == token && lease.expires_ms > now_ms)
     }
 
-    fn outcome_without_lease(&self, offset: u64) -> Outcome {
-        if self.is_live(offset) { Outcome::Stale } else { Outcome::Gone }
+    fn result_without_lease(&self, offset: u64) -> LeaseResult {
+        if self.is_live(offset) { LeaseResult::Stale } else { LeaseResult::Gone }
     }
 
     fn end_lease(&mut self, offset: u64) -> Lease {

@@ -12,7 +12,7 @@ use crate::{Generation, SessionId, SubscriptionId, Token, TopicId, TopicSettings
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Messages of one subscription by place, with their bytes.
+/// Messages of one subscription by state, with their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Messages that can be received.
@@ -42,7 +42,7 @@ pub struct Stats {
 /// A leased message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeasedMessage {
-    /// Its place in the topic.
+    /// Its offset in the topic.
     pub offset: u64,
     /// Its size in bytes.
     pub size: u32,
@@ -63,7 +63,7 @@ pub struct LeasedMessage {
 /// A delayed message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DelayedMessage {
-    /// Its place in the topic.
+    /// Its offset in the topic.
     pub offset: u64,
     /// Its size in bytes.
     pub size: u32,
@@ -80,7 +80,7 @@ pub struct DelayedMessage {
 /// A ready message that was leased before without success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetriedMessage {
-    /// Its place in the topic.
+    /// Its offset in the topic.
     pub offset: u64,
     /// Its size in bytes.
     pub size: u32,
@@ -153,16 +153,16 @@ impl State {
     /// here: the log knows them.
     #[must_use]
     pub fn earliest_deadline_ms(&self) -> Option<u64> {
-        let alarm = self.alarms.first().map(|(&(ms, ..), ())| ms);
+        let end = self.ends.first().map(|(&(ms, ..), ())| ms);
         let session = self.sessions.next_end().map(|(ms, _)| ms);
-        [alarm, session, self.pops.next_end_ms()].into_iter().flatten().min()
+        [end, session, self.pops.next_end_ms()].into_iter().flatten().min()
     }
 
     /// How much would be over at `now_ms`, in steps of applying something then; stops counting at `max`.
     #[must_use]
     pub fn due_count(&self, now_ms: u64, max: usize) -> usize {
         let mut due = 0;
-        for (&(ms, topic, subscription), ()) in self.alarms.iter() {
+        for (&(ms, topic, subscription), ()) in self.ends.iter() {
             if ms > now_ms || due >= max {
                 break;
             }

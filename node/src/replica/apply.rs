@@ -6,7 +6,7 @@ use super::{AppliedEntry, LoadedEntry, Placement, Replica, reply};
 use crate::api::Reason;
 use crate::api::codec::{self, EntryMeta};
 use bytes::Bytes;
-use raftqueue_queue::{ApplyMeta, Command, Delivery, Effects, LeaseId, Outcome, Reply};
+use raftqueue_queue::{ApplyMeta, Command, Delivery, Effects, LeaseId, LeaseResult, Reply};
 use raftqueue_raft::{Event as RaftEvent, Index, Payload, Term};
 
 impl Replica {
@@ -222,8 +222,8 @@ impl Replica {
                     counters.messages_acknowledged += deliveries.len() as u64;
                 }
             }
-            (command, Reply::Settled { outcomes }) => {
-                let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done).count() as u64;
+            (command, Reply::Settled { results }) => {
+                let done = results.iter().filter(|result| **result == LeaseResult::Done).count() as u64;
                 match command {
                     Command::Ack { .. } => counters.messages_acknowledged += done,
                     Command::Nack { .. } => counters.messages_nacked += done,

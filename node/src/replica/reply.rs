@@ -5,8 +5,8 @@ use crate::api::{
     TopicOptions,
 };
 use raftqueue_queue::{
-    Command, DeadReason, Delivery, Generation, Limit, Outcome, Refused, Reply, SubscriptionId, Token, Topic,
-    TopicId,
+    self as queue, Command, DeadReason, Delivery, Generation, Limit, Refused, Reply, SubscriptionId, Token,
+    Topic, TopicId,
 };
 
 pub(super) fn respond(command: &Command, reply: Reply) -> Result<Response, Failure> {
@@ -25,9 +25,9 @@ pub(super) fn respond(command: &Command, reply: Reply) -> Result<Response, Failu
         Reply::Popped { deliveries, .. } => {
             Ok(Response::Messages(messages(command, &deliveries, Token(0), 0)))
         }
-        Reply::Settled { outcomes } => Ok(Response::Leases(outcomes.into_iter().map(lease_result).collect())),
+        Reply::Settled { results } => Ok(Response::Leases(results.into_iter().map(lease_result).collect())),
         Reply::Extended { extensions } => Ok(Response::Leases(
-            extensions.into_iter().map(|extension| lease_result(extension.outcome)).collect(),
+            extensions.into_iter().map(|extension| lease_result(extension.result)).collect(),
         )),
         Reply::Redriven { count } | Reply::Purged { count, .. } => Ok(Response::Count(count)),
         Reply::SessionOpened { session, epoch, .. } => Ok(Response::SessionOpened {
@@ -63,12 +63,12 @@ pub(super) fn message_id(topic: TopicId, generation: Generation, offset: u64) ->
     MessageId { generation: generation.0, topic: topic.0, offset }
 }
 
-fn lease_result(outcome: Outcome) -> LeaseResult {
-    match outcome {
-        Outcome::Done => LeaseResult::Done,
-        Outcome::Gone => LeaseResult::Gone,
-        Outcome::Stale => LeaseResult::Stale,
-        Outcome::Invalid => LeaseResult::Invalid,
+fn lease_result(result: queue::LeaseResult) -> LeaseResult {
+    match result {
+        queue::LeaseResult::Done => LeaseResult::Done,
+        queue::LeaseResult::Gone => LeaseResult::Gone,
+        queue::LeaseResult::Stale => LeaseResult::Stale,
+        queue::LeaseResult::Invalid => LeaseResult::Invalid,
     }
 }
 

@@ -6,7 +6,7 @@ use raftqueue_node::api::{
     LeaseId, LeaseResult, MessageId, MessageRef, Reason, Request, Response, SessionId,
 };
 use raftqueue_queue::{
-    self as queue, Command, DeadReason, DeadSelection, Delivery, Limit, Outcome, Refused, Reply, TopicId,
+    self as queue, Command, DeadReason, DeadSelection, Delivery, Limit, Refused, Reply, TopicId,
 };
 use std::collections::BTreeMap;
 
@@ -120,9 +120,11 @@ pub(super) fn answer_to(command: &Command, reply: &Reply) -> Option<Result<Respo
             Response::Messages(references(command, deliveries, token.0, *expires_ms))
         }
         Reply::Popped { deliveries, .. } => Response::Messages(references(command, deliveries, 0, 0)),
-        Reply::Settled { outcomes } => Response::Leases(outcomes.iter().map(|o| lease_result(*o)).collect()),
+        Reply::Settled { results } => {
+            Response::Leases(results.iter().map(|result| lease_result(*result)).collect())
+        }
         Reply::Extended { extensions } => {
-            Response::Leases(extensions.iter().map(|extension| lease_result(extension.outcome)).collect())
+            Response::Leases(extensions.iter().map(|extension| lease_result(extension.result)).collect())
         }
         Reply::Redriven { count } | Reply::Purged { count, .. } => Response::Count(*count),
         Reply::SessionOpened { session, epoch, .. } => Response::SessionOpened {
@@ -152,12 +154,12 @@ fn references(command: &Command, deliveries: &[Delivery], token: u64, deadline_m
     deliveries.iter().map(reference).collect()
 }
 
-fn lease_result(outcome: Outcome) -> LeaseResult {
-    match outcome {
-        Outcome::Done => LeaseResult::Done,
-        Outcome::Gone => LeaseResult::Gone,
-        Outcome::Stale => LeaseResult::Stale,
-        Outcome::Invalid => LeaseResult::Invalid,
+fn lease_result(result: queue::LeaseResult) -> LeaseResult {
+    match result {
+        queue::LeaseResult::Done => LeaseResult::Done,
+        queue::LeaseResult::Gone => LeaseResult::Gone,
+        queue::LeaseResult::Stale => LeaseResult::Stale,
+        queue::LeaseResult::Invalid => LeaseResult::Invalid,
     }
 }
 

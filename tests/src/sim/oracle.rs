@@ -252,9 +252,9 @@ impl Oracle {
             (Command::Receive { .. }, Reply::Received { deliveries, .. }) if deliveries.is_empty() => {
                 Rare::SkippedCandidates
             }
-            (Command::Ack { .. }, Reply::Settled { outcomes }) => {
-                coverage.rare_if(outcomes.contains(&queue::Outcome::Gone), Rare::AckGone);
-                coverage.rare_if(outcomes.contains(&queue::Outcome::Stale), Rare::AckStale);
+            (Command::Ack { .. }, Reply::Settled { results }) => {
+                coverage.rare_if(results.contains(&queue::LeaseResult::Gone), Rare::AckGone);
+                coverage.rare_if(results.contains(&queue::LeaseResult::Stale), Rare::AckStale);
                 return;
             }
             (_, Reply::Refused(refused)) => match refused {

@@ -23,7 +23,7 @@ fn list<T: std::fmt::Debug>(item: impl Strategy<Value = T>) -> impl Strategy<Val
     prop::collection::vec(item, 0..24)
 }
 
-fn place() -> impl Strategy<Value = (TopicId, SubscriptionId)> {
+fn target() -> impl Strategy<Value = (TopicId, SubscriptionId)> {
     let topic = prop_oneof![8 => 1u64..3, 1 => number()];
     let subscription = prop_oneof![8 => Just(0u32), 1 => any::<u32>()];
     (topic, subscription).prop_map(|(topic, subscription)| (TopicId(topic), SubscriptionId(subscription)))
@@ -93,30 +93,30 @@ fn command() -> impl Strategy<Value = Command> {
         1 => name().prop_map(|name| Command::DeleteTopic { name }),
         4 => (name(), prop::option::weighted(0.3, sequenced), list(message))
             .prop_map(|(topic, session, messages)| Command::Publish { topic, session, messages }),
-        6 => (place(), candidates(), lease_ms()).prop_map(|((topic, subscription), candidates, lease_ms)| {
+        6 => (target(), candidates(), lease_ms()).prop_map(|((topic, subscription), candidates, lease_ms)| {
             Command::Receive { topic, subscription, candidates, lease_ms }
         }),
-        4 => (place(), candidates(), small(), request_id()).prop_map(
+        4 => (target(), candidates(), small(), request_id()).prop_map(
             |((topic, subscription), candidates, count_max, request_id)| {
                 Command::Pop { topic, subscription, candidates, count_max, request_id }
             }
         ),
-        3 => (place(), leases())
+        3 => (target(), leases())
             .prop_map(|((topic, subscription), leases)| Command::Ack { topic, subscription, leases }),
-        6 => (place(), leases(), prop_oneof![Just(0u64), number()], prop::option::of(name())).prop_map(
+        6 => (target(), leases(), prop_oneof![Just(0u64), number()], prop::option::of(name())).prop_map(
             |((topic, subscription), leases, delay_ms, reason)| {
                 Command::Nack { topic, subscription, leases, delay_ms, reason }
             }
         ),
-        2 => (place(), leases(), lease_ms()).prop_map(|((topic, subscription), leases, lease_ms)| {
+        2 => (target(), leases(), lease_ms()).prop_map(|((topic, subscription), leases, lease_ms)| {
             Command::Extend { topic, subscription, leases, lease_ms }
         }),
-        2 => (place(), leases())
+        2 => (target(), leases())
             .prop_map(|((topic, subscription), leases)| Command::Release { topic, subscription, leases }),
-        4 => (place(), selection()).prop_map(|((topic, subscription), selection)| {
+        4 => (target(), selection()).prop_map(|((topic, subscription), selection)| {
             Command::RedriveDead { topic, subscription, selection }
         }),
-        4 => (place(), selection()).prop_map(|((topic, subscription), selection)| {
+        4 => (target(), selection()).prop_map(|((topic, subscription), selection)| {
             Command::PurgeDead { topic, subscription, selection }
         }),
         1 => name().prop_map(|topic| Command::Purge { topic, subscription: DEFAULT }),
@@ -124,7 +124,7 @@ fn command() -> impl Strategy<Value = Command> {
             Command::OpenSession { name, sessions_max, pairs_max }
         }),
         1 => (session(), number()).prop_map(|(session, epoch)| Command::CloseSession { session, epoch }),
-        4 => list((place(), candidates()).prop_map(|((topic, subscription), candidates)| Overdue {
+        4 => list((target(), candidates()).prop_map(|((topic, subscription), candidates)| Overdue {
             topic,
             subscription,
             candidates
@@ -134,7 +134,7 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// Two topics with messages in every place, and a session.
+/// Two topics with messages in every state, and a session.
 fn lively() -> Queue {
     let mut queue = Queue::default();
     let (topic, other) = (queue.create("topic"), queue.create("other"));
@@ -192,7 +192,7 @@ fn rule_10_5_an_index_at_the_end_of_all_numbers_is_refused() {
     }
 }
 
-/// What a leader looked up in the place of one topic and proposed for another: too large, too small, or of messages that
+/// What a leader looked up in one topic and proposed for another: too large, too small, or of messages that
 /// are all there are.
 #[test]
 fn rule_10_5_sizes_that_cannot_be_are_refused_wholly() {

@@ -180,11 +180,11 @@ proptest! {
     #[test]
     fn damaged_parts_are_refused_and_never_panic(damage in proptest::collection::vec((0..DAMAGE.len(), any::<u64>()), 1..4)) {
         let mut parts = rich_parts();
-        for (place, number) in damage {
+        for (position, number) in damage {
             // A second damage may find nothing left to damage: then its own indexing panics, not the state.
             let mut damaged = parts.clone();
             let is_possible = std::panic::catch_unwind(move || {
-                DAMAGE[place].1(&mut damaged, number);
+                DAMAGE[position].1(&mut damaged, number);
                 damaged
             });
             if let Ok(damaged) = is_possible {

@@ -80,16 +80,20 @@ fn rule_7_2_a_session_counts_in_a_thousand_topics() {
     let mut queue = Queue::default();
     let open = Command::OpenSession { name: None, sessions_max: 1, pairs_max: 100_000 };
     let Reply::SessionOpened { session, .. } = queue.apply(&open) else { panic!("the table is empty") };
-    let first = |queue: &mut Queue, place: usize, sequence: u64| {
+    let first = |queue: &mut Queue, position: usize, sequence: u64| {
         let sequenced = Sequenced { session, epoch: 0, sequence, batch_crc: 0 };
         let messages = vec![MessageMeta::default()];
-        queue.apply(&Command::Publish { topic: format!("topic {place}"), session: Some(sequenced), messages })
+        queue.apply(&Command::Publish {
+            topic: format!("topic {position}"),
+            session: Some(sequenced),
+            messages,
+        })
     };
-    for place in 0..=SESSION_TOPICS_MAX {
-        queue.create(&format!("topic {place}"));
-        let reply = first(&mut queue, place, 1);
-        if place < SESSION_TOPICS_MAX {
-            assert!(matches!(reply, Reply::Published { .. }), "{place}: {reply:?}");
+    for position in 0..=SESSION_TOPICS_MAX {
+        queue.create(&format!("topic {position}"));
+        let reply = first(&mut queue, position, 1);
+        if position < SESSION_TOPICS_MAX {
+            assert!(matches!(reply, Reply::Published { .. }), "{position}: {reply:?}");
         } else {
             let (limit, max) = (Limit::SessionTopics, SESSION_TOPICS_MAX as u64);
             assert_eq!(reply, Reply::Refused(Refused::OverLimit { limit, max, value: max + 1 }));

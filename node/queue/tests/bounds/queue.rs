@@ -1,7 +1,7 @@
 //! A state with the few calls that these tests make.
 
 use raftqueue_queue::{
-    ApplyMeta, Candidate, Command, Generation, LeaseId, MessageMeta, Outcome, Reply, State, Stats,
+    ApplyMeta, Candidate, Command, Generation, LeaseId, LeaseResult, MessageMeta, Reply, State, Stats,
     SubscriptionId, Token, TopicId, TopicSettings,
 };
 
@@ -51,7 +51,7 @@ impl Queue {
     pub(crate) fn ack(&mut self, topic: TopicId, token: Token, offsets: impl Iterator<Item = u64>) {
         let leases = leases(token, offsets);
         match self.apply(&Command::Ack { topic, subscription: DEFAULT, leases }) {
-            Reply::Settled { outcomes } if outcomes.iter().all(|outcome| *outcome == Outcome::Done) => {}
+            Reply::Settled { results } if results.iter().all(|result| *result == LeaseResult::Done) => {}
             other => panic!("{other:?}"),
         }
     }

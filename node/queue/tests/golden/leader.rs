@@ -11,7 +11,7 @@ pub(crate) struct Leader {
     pub(crate) state: State,
     pub(crate) now_ms: u64,
     index: u64,
-    /// Size and deadline of every message by place.
+    /// Size and deadline of every message by topic and offset.
     log: BTreeMap<(TopicId, u64), (u32, Option<u64>)>,
 }
 

@@ -261,8 +261,8 @@ fn publish(args: &mut ArgumentConsumer<'_>) -> Fallible<Command> {
     let mut messages = vec![message; count];
     // Only every so many messages are delayed.
     let delay_every: usize = number(args, "delay_every", 1)?;
-    for (place, message) in messages.iter_mut().enumerate() {
-        if place % delay_every != 0 {
+    for (position, message) in messages.iter_mut().enumerate() {
+        if position % delay_every != 0 {
             message.delay_ms = 0;
         }
     }

@@ -1,8 +1,8 @@
 //! States, replies and effects as text.
 
 use raftqueue_queue::{
-    Command, DeadReason, Delivery, Effects, Outcome, PopParts, Reply, SessionParts, State, SubscriptionParts,
-    TopicParts,
+    Command, DeadReason, Delivery, Effects, LeaseResult, PopParts, Reply, SessionParts, State,
+    SubscriptionParts, TopicParts,
 };
 use std::fmt::Write as _;
 
@@ -11,12 +11,12 @@ fn time(ms: u64) -> String {
     if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
 }
 
-fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done => "DONE",
-        Outcome::Gone => "GONE",
-        Outcome::Stale => "STALE",
-        Outcome::Invalid => "INVALID",
+fn result(result: LeaseResult) -> &'static str {
+    match result {
+        LeaseResult::Done => "DONE",
+        LeaseResult::Gone => "GONE",
+        LeaseResult::Stale => "STALE",
+        LeaseResult::Invalid => "INVALID",
     }
 }
 
@@ -57,27 +57,27 @@ pub(crate) fn reply(reply: &Reply, command: &Command) -> String {
         Reply::Popped { deliveries: some, repeated } => {
             format!("popped {}{}", deliveries(some), again(repeated))
         }
-        Reply::Settled { outcomes } => {
+        Reply::Settled { results } => {
             let (Command::Ack { leases, .. }
             | Command::Nack { leases, .. }
             | Command::Release { leases, .. }) = command
             else {
                 panic!("only these settle: {command:?}");
             };
-            assert_eq!(leases.len(), outcomes.len());
-            let one = |(lease, of): (_, &Outcome)| -> String {
+            assert_eq!(leases.len(), results.len());
+            let one = |(lease, of): (_, &LeaseResult)| -> String {
                 let lease: &raftqueue_queue::LeaseId = lease;
-                format!("{} {}", lease.offset, outcome(*of))
+                format!("{} {}", lease.offset, result(*of))
             };
-            if outcomes.len() > 20 && outcomes.iter().all(|of| *of == outcomes[0]) {
-                return format!("{} times {}", outcomes.len(), outcome(outcomes[0]));
+            if results.len() > 20 && results.iter().all(|of| *of == results[0]) {
+                return format!("{} times {}", results.len(), result(results[0]));
             }
-            leases.iter().zip(outcomes).map(one).collect::<Vec<_>>().join(", ")
+            leases.iter().zip(results).map(one).collect::<Vec<_>>().join(", ")
         }
         Reply::Extended { extensions } => {
-            let one = |extension: &raftqueue_queue::Extension| match extension.outcome {
-                Outcome::Done => format!("until {}", time(extension.expires_ms)),
-                other => outcome(other).to_string(),
+            let one = |extension: &raftqueue_queue::Extension| match extension.result {
+                LeaseResult::Done => format!("until {}", time(extension.expires_ms)),
+                other => result(other).to_string(),
             };
             extensions.iter().map(one).collect::<Vec<_>>().join(", ")
         }
@@ -126,8 +126,8 @@ pub(crate) fn state(state: &State, topic: Option<&str>) -> String {
             show_session(&mut text, session).expect("a string takes everything");
         }
         let kept = parts.pops.len() - parts.pops_kept as usize;
-        for (place, pop) in parts.pops.iter().enumerate() {
-            show_pop(&mut text, pop, place >= kept).expect("a string takes everything");
+        for (position, pop) in parts.pops.iter().enumerate() {
+            show_pop(&mut text, pop, position >= kept).expect("a string takes everything");
         }
     }
     if text.is_empty() { "nothing\n".to_string() } else { text }

@@ -24,8 +24,8 @@ fn run(steps: &[Step], cut: usize) -> Result<BTreeMap<String, usize>, TestCaseEr
     let mut restored: Option<State> = None;
     let mut frozen = None;
     let (mut index, mut now_ms) = (0, 1_000_000);
-    for (place, step) in steps.iter().enumerate() {
-        if place == cut {
+    for (position, step) in steps.iter().enumerate() {
+        if position == cut {
             let parts = state.to_parts();
             restored = Some(State::from_parts(parts.clone()).expect("a living state keeps its rules"));
             frozen = Some((state.clone(), parts));
@@ -38,7 +38,7 @@ fn run(steps: &[Step], cut: usize) -> Result<BTreeMap<String, usize>, TestCaseEr
         let replied = state.apply(&meta, &command);
         let wanted = model.apply(index, now_ms, &command);
         check_lowest(&before, &state, &replied.1)?;
-        prop_assert_eq!(&Model::knowable(replied), &wanted, "step {} was {:?}", place, command);
+        prop_assert_eq!(&Model::knowable(replied), &wanted, "step {} was {:?}", position, command);
         for kind in kinds(&wanted.0, &wanted.1) {
             *met.entry(kind).or_default() += 1;
         }
@@ -47,10 +47,10 @@ fn run(steps: &[Step], cut: usize) -> Result<BTreeMap<String, usize>, TestCaseEr
             prop_assert_eq!(&replied, &wanted, "after the snapshot, {:?}", command);
         }
         if let Err(broken) = state.check() {
-            return Err(TestCaseError::fail(format!("step {place} was {command:?}: {broken}")));
+            return Err(TestCaseError::fail(format!("step {position} was {command:?}: {broken}")));
         }
         let (seen, wanted) = (observe::state(&state), observe::model(&model));
-        prop_assert_eq!(seen, wanted, "step {} was {:?}", place, command);
+        prop_assert_eq!(seen, wanted, "step {} was {:?}", position, command);
     }
     if let (Some(restored), Some((frozen, parts))) = (restored, frozen) {
         prop_assert_eq!(&restored, &state, "snapshot and rest must equal the full replay");
@@ -87,9 +87,9 @@ fn kinds(reply: &Reply, effects: &Effects) -> Vec<String> {
         other => first_word(format!("{other:?}")),
     }];
     match reply {
-        Reply::Settled { outcomes } => kinds.extend(outcomes.iter().map(|outcome| format!("{outcome:?}"))),
+        Reply::Settled { results } => kinds.extend(results.iter().map(|result| format!("{result:?}"))),
         Reply::Extended { extensions } => {
-            kinds.extend(extensions.iter().map(|extension| format!("extended {:?}", extension.outcome)));
+            kinds.extend(extensions.iter().map(|extension| format!("extended {:?}", extension.result)));
         }
         Reply::Redriven { count: 1.. } => kinds.push("redriven some".to_string()),
         Reply::Purged { count: 1.., .. } => kinds.push("purged some".to_string()),

@@ -4,9 +4,9 @@
 //! replies.
 
 use raftqueue_queue::{
-    Candidate, Command, DeadReason, DeadSelection, Delivery, Effects, Extension, Generation, LeaseId, Limit,
-    MessageSize, Outcome, Refused, Reply, SESSION_REPLIES_MAX, Sequenced, SessionId, SubscriptionId, Token,
-    TopicId, TopicSettings,
+    Candidate, Command, DeadReason, DeadSelection, Delivery, Effects, Extension, Generation, LeaseId,
+    LeaseResult, Limit, MessageSize, Refused, Reply, SESSION_REPLIES_MAX, Sequenced, SessionId,
+    SubscriptionId, Token, TopicId, TopicSettings,
 };
 use std::collections::BTreeSet;
 
@@ -212,9 +212,9 @@ impl Model {
                 Ok(Reply::Created { topic: TopicId(self.last_id), repeated: false })
             }
             Command::DeleteTopic { name } => {
-                let place =
+                let position =
                     self.topics.iter().position(|topic| topic.name == *name).ok_or(Refused::NoSuchTopic)?;
-                let id = self.topics.remove(place).id;
+                let id = self.topics.remove(position).id;
                 for session in &mut self.sessions {
                     session.batches.retain(|batch| batch.0 != id);
                 }
@@ -226,14 +226,14 @@ impl Model {
                     self.hold(given.session, given.epoch)?;
                 }
                 let generation = self.generation;
-                let place =
+                let position =
                     self.topics.iter().position(|held| held.name == *topic).ok_or(Refused::NoSuchTopic)?;
                 if let Some(given) = session
-                    && let Some(reply) = self.repeat_of(given, place)?
+                    && let Some(reply) = self.repeat_of(given, position)?
                 {
                     return Ok(reply);
                 }
-                let topic = &mut self.topics[place];
+                let topic = &mut self.topics[position];
                 let live = || topic.messages.iter().filter(|message| message.is_live());
                 if let Some(max) = topic.settings.messages_max {
                     over(Limit::TopicMessages, max, (live().count() + messages.len()) as u64)?;
@@ -349,13 +349,13 @@ impl Model {
                     }
                     is_held
                 });
-                let Reply::Settled { outcomes } = reply else { panic!("settle settles") };
+                let Reply::Settled { results } = reply else { panic!("settle settles") };
                 let mut ends = ends.into_iter();
-                let mut extension = |outcome| {
-                    let end = if outcome == Outcome::Done { ends.next() } else { Some(0) };
-                    Extension { outcome, expires_ms: end.expect("each lease that was extended has an end") }
+                let mut extension = |result| {
+                    let end = if result == LeaseResult::Done { ends.next() } else { Some(0) };
+                    Extension { result, expires_ms: end.expect("each lease that was extended has an end") }
                 };
-                Ok(Reply::Extended { extensions: outcomes.into_iter().map(&mut extension).collect() })
+                Ok(Reply::Extended { extensions: results.into_iter().map(&mut extension).collect() })
             }
             Command::RedriveDead { topic, selection, .. } => {
                 let mut count = 0;
@@ -448,9 +448,9 @@ impl Model {
     }
 
     /// The answer to a batch that is not the next one.
-    fn repeat_of(&mut self, given: &Sequenced, place: usize) -> Result<Option<Reply>, Refused> {
+    fn repeat_of(&mut self, given: &Sequenced, position: usize) -> Result<Option<Reply>, Refused> {
         let pair_count: usize = self.sessions.iter().map(|session| session.topics().len()).sum();
-        let id = self.topics[place].id;
+        let id = self.topics[position].id;
         let session = self.session(given.session).expect("it was just held");
         let batches: Vec<_> = session.batches.iter().filter(|batch| batch.0 == id).copied().collect();
         let expected = batches.len() as u64 + 1;
@@ -471,7 +471,7 @@ impl Model {
             let (sequence, given_crc) = (given.sequence, given.batch_crc);
             return Err(Refused::SequenceReused { sequence, held_crc, given_crc });
         }
-        let generation = Generation(self.topics[place].messages[first_offset as usize].generation);
+        let generation = Generation(self.topics[position].messages[first_offset as usize].generation);
         Ok(Some(Reply::Published { topic: TopicId(id), generation, first_offset, count, repeated: true }))
     }
 
@@ -515,29 +515,29 @@ impl Model {
         let mut held = self.topics.iter_mut().find(|held| held.id == topic.0);
         let mut judge = |lease: &LeaseId| {
             if lease.generation.0 > current {
-                return Outcome::Invalid;
+                return LeaseResult::Invalid;
             }
             let Some(held) = &mut held else {
                 let was_never = topic.0 > last_id && lease.generation.0 == current;
-                return if was_never { Outcome::Invalid } else { Outcome::Gone };
+                return if was_never { LeaseResult::Invalid } else { LeaseResult::Gone };
             };
-            let place = (held.id, held.settings);
+            let topic = (held.id, held.settings);
             let Some(message) = held.messages.get_mut(lease.offset as usize) else {
-                return if lease.generation.0 < current { Outcome::Gone } else { Outcome::Invalid };
+                return if lease.generation.0 < current { LeaseResult::Gone } else { LeaseResult::Invalid };
             };
             if message.generation != lease.generation.0 {
-                Outcome::Gone
+                LeaseResult::Gone
             } else if lease.token.0 == 0 || lease.token.0 > last_token {
-                Outcome::Invalid
+                LeaseResult::Invalid
             } else if message.status == Status::Done {
-                Outcome::Gone
-            } else if end(place, message, lease) {
-                Outcome::Done
+                LeaseResult::Gone
+            } else if end(topic, message, lease) {
+                LeaseResult::Done
             } else {
-                Outcome::Stale
+                LeaseResult::Stale
             }
         };
-        Reply::Settled { outcomes: leases.iter().map(&mut judge).collect() }
+        Reply::Settled { results: leases.iter().map(&mut judge).collect() }
     }
 
     fn dead(&mut self, topic: TopicId, selection: &DeadSelection) -> Result<Vec<&mut Message>, Refused> {

@@ -25,12 +25,12 @@ struct SeenTopic {
     settings: TopicSettings,
     next_offset: u64,
     stats: Stats,
-    places: Vec<(Generation, Place)>,
+    states: Vec<(Generation, MessageState)>,
     live: Vec<bool>,
 }
 
 #[derive(Debug, PartialEq)]
-enum Place {
+enum MessageState {
     Ready { attempts: u32, late_ack: Option<Token>, is_waived: bool },
     Leased { attempts: u32, token: Token, granted_ms: u64, expires_ms: u64 },
     Delayed { attempts: u32, due_ms: u64 },
@@ -54,7 +54,7 @@ pub(crate) fn state(state: &State) -> Seen {
         topics,
         sessions: parts.sessions.iter().map(session).collect(),
         pair_count: state.session_pair_count(),
-        pops: (0..).zip(&parts.pops).map(|(place, pop)| (pop.request_id, place >= kept)).collect(),
+        pops: (0..).zip(&parts.pops).map(|(position, pop)| (pop.request_id, position >= kept)).collect(),
         generation: state.generation(),
         earliest_ms: state.earliest_deadline_ms(),
     }
@@ -62,10 +62,10 @@ pub(crate) fn state(state: &State) -> Seen {
 
 fn of_topic(topic: &raftqueue_queue::Topic) -> SeenTopic {
     let held = topic.subscription(SubscriptionId::DEFAULT).expect("every topic has a default");
-    let mut places: Vec<Place> = (0..topic.next_offset()).map(|_| Place::Nowhere).collect();
-    let mut put = |offset: u64, place: Place| {
-        let before = std::mem::replace(&mut places[offset as usize], place);
-        assert_eq!(before, Place::Nowhere, "offset {offset} stands in two places");
+    let mut states: Vec<MessageState> = (0..topic.next_offset()).map(|_| MessageState::Nowhere).collect();
+    let mut put = |offset: u64, state: MessageState| {
+        let before = std::mem::replace(&mut states[offset as usize], state);
+        assert_eq!(before, MessageState::Nowhere, "offset {offset} stands in two states");
     };
     for offset in held.ready_from(0) {
         let retried = held.retried_from(offset).next().filter(|retried| retried.offset == offset);
@@ -73,7 +73,7 @@ fn of_topic(topic: &raftqueue_queue::Topic) -> SeenTopic {
         assert!(held.is_ready(offset));
         put(
             offset,
-            Place::Ready {
+            MessageState::Ready {
                 attempts: held.attempts(offset),
                 late_ack,
                 is_waived: held.is_deadline_waived(offset),
@@ -84,16 +84,21 @@ fn of_topic(topic: &raftqueue_queue::Topic) -> SeenTopic {
         let (token, attempts) = (lease.token, lease.attempts);
         put(
             lease.offset,
-            Place::Leased { attempts, token, granted_ms: lease.granted_ms, expires_ms: lease.expires_ms },
+            MessageState::Leased {
+                attempts,
+                token,
+                granted_ms: lease.granted_ms,
+                expires_ms: lease.expires_ms,
+            },
         );
     }
     for delayed in held.delayed_from(0) {
-        put(delayed.offset, Place::Delayed { attempts: delayed.attempts, due_ms: delayed.due_ms });
+        put(delayed.offset, MessageState::Delayed { attempts: delayed.attempts, due_ms: delayed.due_ms });
     }
     for run in held.dead_from(0) {
         for offset in run.offsets {
             assert_eq!(held.attempts(offset), run.attempts);
-            put(offset, Place::Dead { attempts: run.attempts, reason: run.reason.clone() });
+            put(offset, MessageState::Dead { attempts: run.attempts, reason: run.reason.clone() });
         }
     }
     let live: Vec<bool> = (0..topic.next_offset()).map(|offset| topic.is_live(offset)).collect();
@@ -103,7 +108,7 @@ fn of_topic(topic: &raftqueue_queue::Topic) -> SeenTopic {
     }
     assert_eq!(listed, live);
     let generation = |offset| topic.generation_of(offset).expect("it was given");
-    let places = (0..).zip(places).map(|(offset, place)| (generation(offset), place)).collect();
+    let states = (0..).zip(states).map(|(offset, state)| (generation(offset), state)).collect();
     let stats = Stats { entries: 0, ..held.stats() };
     SeenTopic {
         id: topic.id(),
@@ -111,7 +116,7 @@ fn of_topic(topic: &raftqueue_queue::Topic) -> SeenTopic {
         settings: *topic.settings(),
         next_offset: topic.next_offset(),
         stats,
-        places,
+        states,
         live,
     }
 }
@@ -145,16 +150,16 @@ pub(crate) fn model(model: &Model) -> Seen {
 fn of_model_topic(model: &Model, topic: &Topic) -> SeenTopic {
     let mut stats = Stats::default();
     let mut live = Vec::new();
-    let mut places = Vec::new();
+    let mut states = Vec::new();
     for (offset, message) in (0u64..).zip(&topic.messages) {
         let attempts = message.attempts;
         let size = u64::from(message.size);
-        let place = match message.status.clone() {
+        let state = match message.status.clone() {
             Status::Ready => {
                 stats.ready += 1;
                 stats.ready_bytes += size;
                 stats.oldest_ready_offset = stats.oldest_ready_offset.or(Some(offset));
-                Place::Ready {
+                MessageState::Ready {
                     attempts,
                     late_ack: message.ran_out.map(Token),
                     is_waived: message.was_redriven,
@@ -163,29 +168,29 @@ fn of_model_topic(model: &Model, topic: &Topic) -> SeenTopic {
             Status::Leased { token, granted_ms, expires_ms } => {
                 stats.leased += 1;
                 stats.leased_bytes += size;
-                Place::Leased { attempts, token: Token(token), granted_ms, expires_ms }
+                MessageState::Leased { attempts, token: Token(token), granted_ms, expires_ms }
             }
             Status::Delayed { due_ms } => {
                 stats.delayed += 1;
                 stats.delayed_bytes += size;
-                Place::Delayed { attempts, due_ms }
+                MessageState::Delayed { attempts, due_ms }
             }
             Status::Dead(reason) => {
                 stats.dead += 1;
                 stats.dead_bytes += size;
-                Place::Dead { attempts, reason }
+                MessageState::Dead { attempts, reason }
             }
-            Status::Done => Place::Nowhere,
+            Status::Done => MessageState::Nowhere,
         };
         if message.is_live() {
             stats.oldest_offset = stats.oldest_offset.or(Some(offset));
         }
         live.push(message.is_live() || is_kept(model, topic, offset));
-        places.push((Generation(message.generation), place));
+        states.push((Generation(message.generation), state));
     }
     let next_offset = topic.messages.len() as u64;
     let id = TopicId(topic.id);
-    SeenTopic { id, name: topic.name.clone(), settings: topic.settings, next_offset, stats, places, live }
+    SeenTopic { id, name: topic.name.clone(), settings: topic.settings, next_offset, stats, states, live }
 }
 
 fn is_kept(model: &Model, topic: &Topic, offset: u64) -> bool {

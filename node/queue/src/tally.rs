@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 /// A number of messages and their bytes in all. Whoever takes some out must bring their sizes; they are not believed where
 /// they cannot be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Share {
+pub(crate) struct Tally {
     pub(crate) count: u64,
     pub(crate) bytes: u64,
 }
 
-impl Share {
+impl Tally {
     /// Whether messages of these (offset, size) can be part of it, so that any of them may be taken out: they have no more
     /// bytes than there are, and leave no more than the others can have. Only those that `is_here` count, and each once: one
     /// of two sizes cannot be.
@@ -51,7 +51,7 @@ mod tests {
 
     /// Whether a share can spare what is listed, where only `here` is part of it.
     fn can_spare((count, bytes): (u64, u64), listed: &[(u64, u32)], here: &[u64]) -> bool {
-        Share { count, bytes }.can_spare(listed.iter().copied(), |offset| here.contains(&offset))
+        Tally { count, bytes }.can_spare(listed.iter().copied(), |offset| here.contains(&offset))
     }
 
     #[test]
