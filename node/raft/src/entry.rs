@@ -4,10 +4,10 @@ use crate::{Configuration, Index, Term};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// One record of the replicated log.
+/// One entry of the replicated log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its place in the log.
+    /// Where it stands in the log.
     pub index: Index,
     /// The term of the leader that appended it.
     pub term: Term,

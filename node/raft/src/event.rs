@@ -73,7 +73,7 @@ pub enum Event {
     /// A tick of time has passed.
     Tick,
     /// A message arrived.
-    Receive(Envelope),
+    Arrived(Envelope),
     /// The write that was out is durable.
     Persisted(Persisted),
     /// Entries asked for by a [`LoadRequest`] were read.

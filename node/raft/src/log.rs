@@ -100,7 +100,7 @@ impl Log {
         mutants::is(Mutant::SkipVoteSync) || self.hard_state_durable == self.hard_state
     }
 
-    /// Enters a term or records a vote; neither ever goes back.
+    /// Enters a term or casts a vote; neither ever goes back.
     pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
         let before = self.hard_state;
         assert!(

@@ -44,7 +44,7 @@ pub enum Mutant {
     TakeOverUnflushed,
     /// A peer whose answer was lost is not asked again.
     NeverAskAgain,
-    /// A peer waits for entries that were loaded for a place it has passed.
+    /// A peer waits for entries that were loaded for an index it has passed.
     WaitForOldLoad,
     /// A voter that is being removed does not campaign, though nobody else can win.
     RemovedNeverLeads,

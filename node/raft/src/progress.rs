@@ -98,7 +98,7 @@ impl Progress {
             }
     }
 
-    /// Records that a message up to `last` has left. One without entries takes no room.
+    /// Notes that a message up to `last` has left. One without entries takes no room.
     pub(crate) fn sent(&mut self, last: Index, bytes: usize) {
         match self.state {
             ProgressState::Probe => (self.probe_sent, self.probed) = (true, true),
@@ -133,7 +133,7 @@ impl Progress {
     }
 
     /// The peer refused a message that followed `prev`; `agreement` is where the logs could agree at the earliest.
-    /// Returns false for an answer to something that is settled by now.
+    /// Returns false for an answer to something that no longer matters.
     pub(crate) fn rejected(&mut self, prev: Index, agreement: Index) -> bool {
         // What is matched cannot be refused, or the peer lost what it had on disk: not to be asked again at once.
         let stale = prev <= self.matched || self.state == ProgressState::Probe && prev != self.next.prev();
@@ -152,7 +152,7 @@ impl Progress {
     /// everything was sent, it is asked: an append without entries travels behind the entries, so a peer that lacks some
     /// when it comes has lost them, and says where to go on. Sending them again on suspicion would choke a slow link for
     /// good. Where there is no gap, what may be lost is the answer that says how much is durable.
-    pub(crate) fn heard(&mut self, received: Index) {
+    pub(crate) fn beat_answered(&mut self, received: Index) {
         if !std::mem::take(&mut self.beat_unanswered) {
             return;
         }
@@ -197,7 +197,7 @@ mod tests {
         progress.sent(Index(5), 100);
         let answer = |progress: &mut Progress, received| {
             progress.beat();
-            progress.heard(Index(received));
+            progress.beat_answered(Index(received));
         };
         for _ in 0..QUIET_REPLIES_MAX - 1 {
             answer(&mut progress, 0);
@@ -227,17 +227,17 @@ mod tests {
         let mut progress = Progress::new(Index(1));
         progress.sent(Index(1), 100);
         progress.beat();
-        progress.heard(Index(0));
+        progress.beat_answered(Index(0));
         assert!(progress.has_room(1, 1), "the beat was answered, so the probe is repeated");
         progress.sent(Index(1), 0);
         for _ in 0..10 {
-            progress.heard(Index(0));
+            progress.beat_answered(Index(0));
             assert!(!progress.has_room(1, 1), "one probe a beat");
         }
     }
 
     #[test]
-    fn what_is_loaded_for_another_place_is_not_waited_for() {
+    fn what_is_loaded_for_another_index_is_not_waited_for() {
         let mut progress = Progress::new(Index(1));
         progress.accepted(Index(4));
         progress.loading = true;

@@ -170,7 +170,7 @@ impl Raft {
     pub fn step(&mut self, event: Event) {
         match event {
             Event::Tick => self.on_tick(),
-            Event::Receive(envelope) => self.on_envelope(envelope),
+            Event::Arrived(envelope) => self.on_envelope(envelope),
             Event::Persisted(persisted) => {
                 self.log.persisted(persisted.sequence);
                 self.on_persisted();

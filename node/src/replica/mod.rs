@@ -458,7 +458,7 @@ impl Replica {
                     self.clock.heard(envelope.from, vitals.wall_ms, now);
                     self.room.learn(envelope.from, vitals.free_bytes);
                 }
-                self.raft.step(RaftEvent::Receive(envelope));
+                self.raft.step(RaftEvent::Arrived(envelope));
             }
             Event::Persisted(persisted) => self.raft.step(RaftEvent::Persisted(persisted)),
             Event::Loaded(slice) => self.raft.step(RaftEvent::Loaded(slice)),

@@ -115,6 +115,6 @@ impl Raft {
         progress.disk_stalled = disk_stalled;
         progress.replaying = replaying;
         progress.read_round = progress.read_round.max(round);
-        progress.heard(received);
+        progress.beat_answered(received);
     }
 }

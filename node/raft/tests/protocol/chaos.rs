@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Messages that wait on one link at most; the oldest is lost then.
 const LINK_MESSAGES_MAX: usize = 100;
-/// Election timeouts after which a healed cluster must have settled.
+/// Election timeouts after which a healed cluster must have come to rest.
 const PATIENCE_TIMEOUTS: u32 = 40;
 
 /// The line of the story with which the faults end.
@@ -273,8 +273,8 @@ impl Chaos {
         self.cluster.tell(|| format!("n{leader} is asked to change {change:?}: {answer:?}"));
     }
 
-    /// All faults end. Whatever was lost on the way, the cluster settles by itself, and then takes a proposal.
-    pub(crate) fn heal_and_settle(&mut self) {
+    /// All faults end. Whatever was lost on the way, the cluster comes to rest by itself, and then takes a proposal.
+    pub(crate) fn heal_and_rest(&mut self) {
         self.cluster.tell(|| FAULTS_END.to_owned());
         self.cluster.cuts.clear();
         let nodes: Vec<_> = self.cluster.nodes.keys().copied().collect();
@@ -289,31 +289,31 @@ impl Chaos {
             self.cluster.release_applying(*id);
             self.cluster.step(*id, Event::DiskStalled(false));
         }
-        self.settle("after the faults");
+        self.rest("after the faults");
         let leader = self.cluster.leaders()[0];
         let answer = self.cluster.call(leader, |raft| raft.propose(command("last", 1)));
-        assert!(matches!(answer, Some(Ok(_))), "a settled leader refuses: {answer:?}");
+        assert!(matches!(answer, Some(Ok(_))), "a leader at rest refuses: {answer:?}");
         let read = self.cluster.read(leader);
-        assert!(matches!(read, Some(Ok(_))), "a settled leader refuses a read: {read:?}");
-        self.settle("after a proposal");
+        assert!(matches!(read, Some(Ok(_))), "a leader at rest refuses a read: {read:?}");
+        self.rest("after a proposal");
         self.check_logs();
         self.check_stability();
     }
 
-    fn settle(&mut self, when: &str) {
+    fn rest(&mut self, when: &str) {
         for _ in 0..PATIENCE_TIMEOUTS * self.cluster.template.election_ticks {
-            if self.is_settled() {
+            if self.is_at_rest() {
                 return;
             }
             self.cluster.run_tick();
         }
         let status: BTreeMap<_, _> =
             self.cluster.live().into_iter().map(|id| (id, self.cluster.raft(id).map(Raft::status))).collect();
-        panic!("not settled {when}: {status:#?}");
+        panic!("not at rest {when}: {status:#?}");
     }
 
     /// One leader; all members have and know everything; nothing waits.
-    fn is_settled(&self) -> bool {
+    fn is_at_rest(&self) -> bool {
         let leaders = self.cluster.leaders();
         let [leader] = leaders[..] else { return false };
         let raft = self.cluster.raft(leader).expect("it leads");

@@ -296,7 +296,7 @@ impl Cluster {
         if self.show_messages {
             self.tell(|| show::envelope(&envelope));
         }
-        self.step(envelope.to, Event::Receive(envelope));
+        self.step(envelope.to, Event::Arrived(envelope));
     }
 
     /// Delivers messages between these nodes, link by link in turn, until there are none.

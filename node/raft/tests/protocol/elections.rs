@@ -26,11 +26,11 @@ fn node(voters: u64, last: u64, term: u64, seed: u64) -> Raft {
 
 fn tell(raft: &mut Raft, from: u64, term: Term, message: Message) {
     let to = raft.id();
-    raft.step(Event::Receive(Envelope { from: NodeId(from), to, group: GroupId(0), term, message }));
+    raft.step(Event::Arrived(Envelope { from: NodeId(from), to, group: GroupId(0), term, message }));
 }
 
 /// Takes the outputs and completes the writes until there are none; returns what was sent.
-fn settle(raft: &mut Raft) -> Vec<Envelope> {
+fn persist_all(raft: &mut Raft) -> Vec<Envelope> {
     let mut sent = Vec::new();
     loop {
         let output = raft.take_output();
@@ -62,10 +62,10 @@ fn a_candidate_wins_exactly_with_a_majority_whatever_the_order_of_votes() {
             for peer in &peers {
                 tell(&mut raft, *peer, Term(2), Message::PreVoteReply { granted: true });
             }
-            settle(&mut raft);
+            persist_all(&mut raft);
             let (mut granted, mut refused) = (1, 0);
-            for (place, peer) in (0..).zip(&peers) {
-                match code / 3_u32.pow(place) % 3 {
+            for (position, peer) in (0..).zip(&peers) {
+                match code / 3_u32.pow(position) % 3 {
                     0 => {}
                     answer => {
                         // A second answer of the same peer changes nothing.
@@ -116,7 +116,8 @@ fn a_vote_goes_only_to_a_log_that_holds_at_least_as_much() {
                 Message::Vote { last_index, last_term, transfer: false }
             };
             tell(&mut raft, 2, Term(4), question);
-            let answers: Vec<_> = settle(&mut raft).into_iter().map(|envelope| envelope.message).collect();
+            let answers: Vec<_> =
+                persist_all(&mut raft).into_iter().map(|envelope| envelope.message).collect();
             let expected = if pre_vote {
                 Message::PreVoteReply { granted: expected }
             } else {

@@ -104,7 +104,7 @@ fn abuse(seed: u64) {
                     if dice.chance(800) { raft.term() } else { Term(some_number(&mut dice, raft.term().0)) };
                 let (from, to) =
                     (NodeId(dice.below(6)), if dice.chance(950) { id } else { NodeId(dice.below(6)) });
-                Event::Receive(Envelope {
+                Event::Arrived(Envelope {
                     from,
                     to,
                     group: GroupId(u32::from(dice.chance(20))),
@@ -154,7 +154,7 @@ fn what_contradicts_itself_is_reported_and_changes_nothing() {
         (u64::MAX, Message::Heartbeat { commit: Index(0), round: 0 }),
         (u64::MAX / 2 + 1, Message::TimeoutNow),
     ] {
-        raft.step(Event::Receive(Envelope {
+        raft.step(Event::Arrived(Envelope {
             from,
             to: NodeId(1),
             group: GroupId(0),

@@ -18,7 +18,7 @@ pub(crate) fn run(seed: u64) -> Result<(), String> {
     let mut chaos = live(seed, false);
     catch_unwind(AssertUnwindSafe(|| {
         chaos.rage(STEPS);
-        chaos.heal_and_settle();
+        chaos.heal_and_rest();
         chaos.refuses_when_not_leading();
     }))
     .map_err(|panic| {
@@ -33,7 +33,7 @@ fn retell(seed: u64) -> String {
     chaos.cluster.show_messages = true;
     let _ = catch_unwind(AssertUnwindSafe(|| {
         chaos.rage(STEPS);
-        chaos.heal_and_settle();
+        chaos.heal_and_rest();
     }));
     let story = chaos.cluster.story.unwrap_or_default();
     let healed = story.iter().position(|line| line == FAULTS_END).unwrap_or(story.len());
@@ -53,7 +53,7 @@ fn check(seed: u64) {
     clippy::disallowed_types,
     reason = "a longer run is measured in wall time"
 )]
-fn random_schedules_keep_every_promise_and_settle() {
+fn random_schedules_keep_every_promise_and_come_to_rest() {
     match std::env::var("RAFTQUEUE_RAFT_SECONDS") {
         Ok(seconds) => {
             let budget = std::time::Duration::from_secs(seconds.parse().expect("a number of seconds"));

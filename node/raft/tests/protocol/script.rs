@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 /// Ticks after which `run until=...` gives up, in election timeouts.
 const PATIENCE_TIMEOUTS: u32 = 20;
 
-type Outcome = Result<(), Box<dyn Error>>;
+type Executed = Result<(), Box<dyn Error>>;
 
 /// Runs one script against one cluster.
 pub(crate) struct Script {
@@ -40,7 +40,7 @@ impl Script {
         Self { cluster, delayed: Vec::new() }
     }
 
-    fn execute(&mut self, name: &str, args: &mut ArgumentConsumer, messages: bool) -> Outcome {
+    fn execute(&mut self, name: &str, args: &mut ArgumentConsumer, messages: bool) -> Executed {
         self.cluster.show_messages = messages;
         match name {
             // Setting the scene.
@@ -220,7 +220,7 @@ impl Script {
         args.reject_next()
     }
 
-    fn cluster(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn cluster(&mut self, args: &mut ArgumentConsumer) -> Executed {
         let voters: u64 = number(args, "voters")?.unwrap_or(3);
         let learners: u64 = number(args, "learners")?.unwrap_or(0);
         self.settings(args)?;
@@ -230,9 +230,9 @@ impl Script {
         Ok(())
     }
 
-    fn settings(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn settings(&mut self, args: &mut ArgumentConsumer) -> Executed {
         let settings = &mut self.cluster.template;
-        let of = |args: &mut ArgumentConsumer, key, value: &mut usize| -> Outcome {
+        let of = |args: &mut ArgumentConsumer, key, value: &mut usize| -> Executed {
             *value = number(args, key)?.unwrap_or(*value);
             Ok(())
         };
@@ -249,7 +249,7 @@ impl Script {
     }
 
     /// A blank node, or one whose log holds the configuration and behind it entries of these terms.
-    fn node(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn node(&mut self, args: &mut ArgumentConsumer) -> Executed {
         self.settings(args)?;
         let id = node(args)?;
         let Some(voters) = args.take_key("voters") else {
@@ -271,7 +271,7 @@ impl Script {
         Ok(())
     }
 
-    fn run_until(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn run_until(&mut self, args: &mut ArgumentConsumer) -> Executed {
         if let Some(ticks) = number(args, "ticks")? {
             for _ in 0..ticks {
                 self.cluster.run_tick();
@@ -308,7 +308,7 @@ impl Script {
         })
     }
 
-    fn deliver(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn deliver(&mut self, args: &mut ArgumentConsumer) -> Executed {
         let among: BTreeSet<_> = std::iter::from_fn(|| args.next_pos())
             .map(|id| id.parse().map(NodeId))
             .collect::<Result<_, _>>()?;
@@ -343,7 +343,7 @@ impl Script {
     }
 
     /// `part 1/2 3/4/5`: messages pass only inside each group.
-    fn part(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn part(&mut self, args: &mut ArgumentConsumer) -> Executed {
         let groups = std::iter::from_fn(|| args.next_pos()).map(list).collect::<Result<Vec<_>, _>>()?;
         for a in self.all() {
             for b in self.all() {
@@ -379,7 +379,7 @@ impl Script {
         }
     }
 
-    fn propose(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn propose(&mut self, args: &mut ArgumentConsumer) -> Executed {
         let times: usize = number(args, "count")?.unwrap_or(1);
         let bytes = number(args, "bytes")?.unwrap_or(0);
         let id = node(args)?;
@@ -394,7 +394,7 @@ impl Script {
         Ok(())
     }
 
-    fn change(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn change(&mut self, args: &mut ArgumentConsumer) -> Executed {
         let mut change = MemberChange::default();
         for (key, kind) in [("voters", MemberKind::Voter), ("learners", MemberKind::Learner)] {
             for id in list(args.take_key(key).unwrap_or_default())? {
@@ -422,7 +422,7 @@ impl Script {
         }
     }
 
-    fn status(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn status(&mut self, args: &mut ArgumentConsumer) -> Executed {
         for id in self.nodes_or_all(args)? {
             let Some(raft) = self.cluster.raft(id) else {
                 self.cluster.tell(|| format!("n{id} is down"));
@@ -451,7 +451,7 @@ impl Script {
         Ok(())
     }
 
-    fn log(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn log(&mut self, args: &mut ArgumentConsumer) -> Executed {
         for id in self.nodes_or_all(args)? {
             let disk = &self.cluster.disks[&id];
             let line = match self.cluster.raft(id) {
@@ -468,7 +468,7 @@ impl Script {
         Ok(())
     }
 
-    fn peers(&mut self, args: &mut ArgumentConsumer) -> Outcome {
+    fn peers(&mut self, args: &mut ArgumentConsumer) -> Executed {
         let id = node(args)?;
         let raft = self.cluster.raft(id).ok_or("that node is down")?;
         for peer in raft.status().peers {
@@ -485,7 +485,7 @@ impl Script {
         Ok(())
     }
 
-    fn for_nodes(&mut self, args: &mut ArgumentConsumer, act: impl Fn(&mut Cluster, NodeId)) -> Outcome {
+    fn for_nodes(&mut self, args: &mut ArgumentConsumer, act: impl Fn(&mut Cluster, NodeId)) -> Executed {
         for id in nodes(args)? {
             act(&mut self.cluster, id);
         }
