@@ -1,7 +1,7 @@
 //! The rules that every state keeps, checked from scratch.
 //!
-//! Tests and the simulator call [`State::check`] after every step; a state read from a snapshot is checked before it is
-//! used. Costs time by everything that is in memory, so the node does not call it while it serves.
+//! Tests and the simulator call [`State::check`] after every step. A state read from a snapshot is checked before it is
+//! used. The cost is by everything in memory, so the node does not call it while it serves.
 
 use crate::limits::COUNTER_MAX;
 use crate::map::Map;
@@ -43,7 +43,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// The first rule that is broken. Of a living state that is a bug; of one read from bytes, damage.
+    /// The first rule that is broken. In a living state that is a bug; in a state read from bytes it is damage.
     pub fn check(&self) -> Result<(), Broken> {
         let is_believable = self.last_id <= COUNTER_MAX && self.last_token.0 <= COUNTER_MAX;
         hold(is_believable, "counters are believable", || {
@@ -225,7 +225,7 @@ impl State {
     }
 }
 
-/// Every offset stands in one state, and was given.
+/// Every offset is in one state, and was given.
 fn check_states(held: &Subscription, next_offset: u64) -> Result<(), Broken> {
     let one = |&offset: &u64| offset..offset.saturating_add(1);
     let mut runs: Vec<Range<u64>> = held.ready.iter().chain(held.dead.offsets()).collect();

@@ -1,6 +1,6 @@
-//! What can be asked of the queue: one change of its state each.
+//! The commands of the queue: each is one change of its state.
 //!
-//! Whatever decides the outcome of a command stands in the command or in the state, never in the configuration of the
+//! Everything that decides what a command does stands in the command or in the state, never in the configuration of the
 //! node that applies it.
 
 use crate::{ATTEMPTS_MAX_DEFAULT, Generation, SessionId, SubscriptionId, Token, TopicId};
@@ -13,7 +13,7 @@ pub struct ApplyMeta {
     pub index: u64,
     /// The stamp of the entry: milliseconds of log time. A stamp behind an earlier one counts as that earlier one.
     pub now_ms: u64,
-    /// The active version of the cluster. All forms known so far behave alike; a change of behaviour will be gated here.
+    /// The active version of the cluster. All versions so far behave alike. A change of behaviour must depend on this.
     pub version: u32,
 }
 
@@ -28,7 +28,7 @@ pub enum Command {
         settings: TopicSettings,
         /// Most topics of the cluster, this one included.
         topics_max: u64,
-        /// Given again with the same name, the creation succeeds once more, as long as that topic exists.
+        /// A creation with the same name and request id succeeds again, as long as that topic exists.
         request_id: Option<u128>,
     },
     /// Deletes a topic with all its messages and the sequences that sessions counted in it.
@@ -65,7 +65,7 @@ pub enum Command {
         topic: TopicId,
         /// The subscription that reads.
         subscription: SubscriptionId,
-        /// Messages that the leader saw ready; more than `count_max` so that some may be gone. At most
+        /// Messages that the leader saw ready: more than `count_max`, since some may be gone. At most
         /// [`RECEIVE_MESSAGES_MAX`](crate::RECEIVE_MESSAGES_MAX).
         candidates: Vec<Candidate>,
         /// Most messages to take; 1 for the simple API.
@@ -117,8 +117,8 @@ pub enum Command {
         /// What to give back, each judged alone; at most [`SETTLE_LEASES_MAX`](crate::SETTLE_LEASES_MAX).
         leases: Vec<LeaseId>,
     },
-    /// Makes dead messages ready again at their own offsets, with no attempts counted and their deadlines waived: who
-    /// redrives a message wants it delivered.
+    /// Makes dead messages ready again at their own offsets, with no attempts counted. Their deadlines are waived:
+    /// whoever redrives a message wants it delivered.
     RedriveDead {
         /// The topic.
         topic: TopicId,
@@ -137,8 +137,8 @@ pub enum Command {
         selection: DeadSelection,
     },
     /// Drops every ready and every delayed message of a subscription: nothing that waits now is delivered later. Leased
-    /// messages stay, since a worker may be done with them (one that is returned is ready again), and so do dead ones,
-    /// which have a purge of their own.
+    /// messages stay, since a worker may be done with them; one that is returned is ready again. Dead messages stay,
+    /// too: they have a purge of their own.
     Purge {
         /// The name of the topic.
         topic: String,
@@ -164,8 +164,8 @@ pub enum Command {
     },
     /// Nothing but the stamp of the entry, and messages whose deadline the leader found to have passed.
     Time {
-        /// By topic and subscription; together at most [`EXPIRED_PER_APPLY_MAX`](crate::EXPIRED_PER_APPLY_MAX), what is
-        /// over that is left for the next one.
+        /// By topic and subscription. Together at most [`EXPIRED_PER_APPLY_MAX`](crate::EXPIRED_PER_APPLY_MAX) end now;
+        /// the others are left for the next such command.
         overdue: Vec<Overdue>,
     },
     /// The first command after a forced recovery.
@@ -185,8 +185,8 @@ pub struct TopicSettings {
     /// Most bytes held, whatever the state of the messages; `None` for no limit.
     pub bytes_max: Option<u64>,
     /// Time to live in milliseconds for messages that bring none. The leader writes it into [`MessageMeta::ttl_ms`]
-    /// before it proposes, because the log must know a message's deadline without asking the queue: apply does not
-    /// read it.
+    /// before it proposes, because the log must know a message's deadline without asking the queue. Apply does not read
+    /// it.
     pub ttl_ms_default: Option<u64>,
 }
 
@@ -210,7 +210,7 @@ pub struct Sequenced {
     pub epoch: u64,
     /// The last accepted sequence plus 1.
     pub sequence: u64,
-    /// CRC32C of the whole batch, so that a repeat can be told from other content under the same number.
+    /// CRC32C of the whole batch. It tells a repeat from other content under the same number.
     pub batch_crc: u32,
 }
 
@@ -228,8 +228,8 @@ pub struct MessageMeta {
 }
 
 impl MessageMeta {
-    /// The log time at which this message, published at `published_ms`, expires. The one place that knows how delay
-    /// and time to live add up.
+    /// The log time at which this message expires, if it was published at `published_ms`. Only this function knows how
+    /// delay and time to live add up.
     #[must_use]
     pub fn deadline_ms(&self, published_ms: u64) -> Option<u64> {
         self.ttl_ms.map(|ttl| published_ms.saturating_add(self.delay_ms).saturating_add(ttl))

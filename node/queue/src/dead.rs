@@ -5,11 +5,11 @@ use crate::tally::Tally;
 use crate::{DeadReason, MessageSize};
 use std::ops::Range;
 
-/// The dead messages of one subscription. The cost is by runs of neighbours that died alike, not by messages.
+/// The dead messages of one subscription. They cost by runs of neighbours that died alike, not by messages.
 ///
 /// The map goes from the end of a run to the rest of it, as in [`Runs`](crate::runs::Runs). Invariants: runs are not
-/// empty and do not overlap; two that touch differ in reason or attempts. Sizes are known in sum only: who takes single
-/// messages out must bring theirs.
+/// empty and do not overlap; two that touch differ in reason or attempts. Only the sum of the sizes is known: whoever
+/// takes single messages out must bring their sizes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DeadRuns {
     runs: Map<u64, Run>,
@@ -127,7 +127,7 @@ impl DeadRuns {
         self.runs.iter().map(|(&end, run)| run.start..end)
     }
 
-    /// What these runs make, or the first that is empty, overlaps the one before, or should be one with it.
+    /// Returns what these runs make, or the first run that is empty, overlaps the one before, or should be one with it.
     pub(crate) fn from_runs(runs: &[DeadRun], bytes: u64) -> Result<DeadRuns, Range<u64>> {
         let mut dead = DeadRuns { bytes, ..DeadRuns::default() };
         let mut before: Option<&DeadRun> = None;

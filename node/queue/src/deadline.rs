@@ -7,9 +7,9 @@ pub(crate) struct Deadline(u64);
 impl Deadline {
     /// The message brought none.
     pub(crate) const NEVER: Deadline = Deadline(u64::MAX);
-    /// The message was redriven: whatever it brought does not count any more.
+    /// The message was redriven: its own deadline does not count any more.
     pub(crate) const WAIVED: Deadline = Deadline(u64::MAX - 1);
-    /// The latest deadline there can be; later ones mean this one.
+    /// The latest possible deadline. Later ones mean this one.
     const LAST: u64 = u64::MAX - 2;
 
     pub(crate) fn new(deadline_ms: Option<u64>) -> Deadline {

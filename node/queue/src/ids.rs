@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// How often the cluster was forced to recover from a lost quorum; 0 at forming. Part of every id that a client may
-/// hold, so that what was given out in a lost part of the log never names anything given out later.
+/// How often the cluster was forced to recover from a lost quorum; 0 at forming. It is part of every id that a client
+/// may hold. So an id that was given out in a lost part of the log never names anything that is given out later.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
@@ -36,8 +36,8 @@ pub struct SessionId {
 /// The fencing token of a lease: a number that rises with every grant and is never given twice. All messages leased by
 /// one receive share one token. It orders grants; it does not make a lease mutual exclusion. Never 0.
 ///
-/// A forced recovery may forget grants, so raising the generation skips [`Token::GENERATION_STRIDE`] numbers, more than
-/// a lost part of a log can hold: a forgotten token can never be granted again.
+/// A forced recovery may forget grants. So raising the generation skips [`Token::GENERATION_STRIDE`] numbers, more than
+/// a lost part of a log can hold. A forgotten token is never granted again.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 

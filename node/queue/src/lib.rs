@@ -1,23 +1,23 @@
 //! The message queue as a pure, deterministic state machine.
 //!
 //! [`State::apply`] takes one [`Command`] and returns its [`Reply`] and its [`Effects`]. Time is the stamp of the log
-//! entry ([`ApplyMeta::now_ms`]); there is no clock here, no randomness, no IO and no hash-ordered container, so every
-//! node that applies the same log holds the same state, and one that starts from a snapshot cannot be told apart.
+//! entry ([`ApplyMeta::now_ms`]); there is no clock here, no randomness, no IO and no hash-ordered container. So every
+//! node that applies the same log holds the same state, also one that started from a snapshot.
 //!
 //! **What is kept.** An index, never bodies. In each subscription a message is in exactly one state: *ready*, *leased*,
-//! *delayed* or *dead*; in none once it is acknowledged. Ready messages are runs of offsets, so a backlog costs nothing;
-//! a leased, a delayed and a retried one cost an entry each; dead ones are runs by reason and attempts.
+//! *delayed* or *dead*. Once it is acknowledged, it is in none. Ready messages are runs of offsets, so a backlog costs
+//! nothing; a leased, a delayed and a retried one cost an entry each; dead ones are runs by reason and attempts.
 //!
-//! **What the leader looks up.** A run cannot hold the size or the deadline of a message. Before it proposes a receive,
-//! a pop, a redrive or an expiry the leader reads both from disk and writes them into the command; apply only checks
-//! that each message is still where the leader saw it.
+//! **What the leader looks up.** A run cannot hold the size or the deadline of a message. The leader reads both from
+//! disk before it proposes a receive, a pop, a redrive or an expiry, and writes them into the command. Apply only
+//! checks that each message is still in the state in which the leader saw it.
 //!
 //! **What this crate leaves to others.** Bytes (the codec of the node), bodies (the log), waiting (the replica acts on
 //! [`Effects`]), and choosing which messages to offer (the leader, with the queries of [`State`]).
 //!
-//! **Ids.** A topic or session is named by the log index of the command that made it. Where one entry makes several,
-//! the later ones get the next free number: `max(index, greatest id so far + 1)`. So ids are unique and rise without
-//! an ordinal in [`ApplyMeta`], and the greatest id is part of the state.
+//! **Ids.** A topic or session is named by the log index of the command that made it. If one entry makes several, the
+//! later ones get the next free number: `max(index, greatest id so far + 1)`. So ids are unique and rise without an
+//! ordinal in [`ApplyMeta`]. The greatest id is part of the state.
 
 mod check;
 mod command;

@@ -1,8 +1,8 @@
 //! Every limit of the queue, with its unit.
 //!
-//! Those whose name ends in `_DEFAULT` can be set: the value in force travels in a command or in replicated state, so
-//! that nodes with different settings still agree. The others are the same on every node of one version; changing one
-//! that [`State::apply`](crate::State::apply) checks changes what a replay gives and needs a new version.
+//! A limit whose name ends in `_DEFAULT` can be set. The value in force travels in a command or in replicated state, so
+//! that nodes with different settings still agree. The other limits are the same on every node of one version. Changing
+//! one that [`State::apply`](crate::State::apply) checks changes what a replay gives, and needs a new version.
 
 /// Greatest body of one message in bytes, unless set otherwise. Checked where a message enters a node.
 pub const BODY_BYTES_MAX_DEFAULT: u32 = 1 << 20;
@@ -52,12 +52,12 @@ pub const SESSION_IDLE_MS: u64 = 60 * 60 * 1_000;
 pub const POP_KEPT_MS: u64 = 60_000;
 /// Most pops kept for a repeat; the oldest gives way.
 pub const POP_KEPT_MAX: usize = 10_000;
-/// Log time in milliseconds, from the pop on, for which its request id is remembered: a repeat that comes after its
-/// messages are no longer kept is told so, and takes nothing. After that an id counts as never seen.
+/// Log time in milliseconds for which the request id of a pop is remembered. A repeat that comes when the messages are
+/// no longer kept is told so, and takes nothing. After that time an id counts as never seen.
 pub const POP_REMEMBERED_MS: u64 = 60 * 60 * 1_000;
 /// Most request ids remembered without their messages; the oldest gives way.
 pub const POP_REMEMBERED_MAX: usize = 100_000;
 /// Most items (leases, delays, deadlines, sessions, kept pops) that one apply ends because their time is over.
 pub const EXPIRED_PER_APPLY_MAX: usize = 1_000;
-/// Counters beyond this are not believed: it leaves room to count on without overflow.
+/// Counters beyond this are not believed. So there is always room to count on without overflow.
 pub(crate) const COUNTER_MAX: u64 = 1 << 62;

@@ -1,20 +1,20 @@
 //! An ordered map whose clone is cheap.
 //!
-//! A snapshot must not stop the queue for the time it takes to copy a million leases, so the entries stand in sorted
-//! chunks that clones share: a clone costs one pointer a chunk, and the first change of a chunk after it copies that
-//! chunk alone. A chunk holds at most [`CHUNK_MAX`] entries.
+//! A snapshot must not stop the queue while a million leases are copied. So the entries stand in sorted chunks that
+//! clones share. A clone costs one pointer for each chunk; later, the first change of a chunk copies that chunk alone.
+//! A chunk holds at most [`CHUNK_MAX`] entries.
 //!
-//! The commonest pattern of a queue, add at the end and remove at the front, moves no entries at all.
+//! The commonest pattern of a queue, adding at the end and removing at the front, moves no entries at all.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-/// Most entries of a chunk: so few that copying one is a matter of a microsecond.
+/// Most entries of a chunk: few enough to copy one in about a microsecond.
 const CHUNK_MAX: usize = 64;
 
-/// An ordered map in shared chunks. Two maps are equal when their entries are, however they are cut.
+/// An ordered map in shared chunks. Two maps with equal entries are equal, whatever their chunks are.
 ///
 /// Invariants: no chunk is empty; `low` of a chunk is at most its first key and greater than every key before it.
 pub(crate) struct Map<K, V> {
@@ -81,7 +81,7 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
             // Rising keys fill every chunk to the brim.
             self.push_chunk_back(key, value);
         } else if chunk == 0 && position == 0 {
-            // Removals may have left this low behind, and the new key may lie above it.
+            // `low` may be a key that was removed, and the new key may lie above it.
             self.chunks[0].low = self.chunks[0].entries[0].0.clone();
             let entries = Arc::new(VecDeque::from([(key.clone(), value)]));
             self.chunks.push_front(Chunk { low: key, entries });

@@ -32,8 +32,8 @@ impl Offsets {
 
     /// What can be said of a lease before looking at the message: `None` if message and token were given out.
     ///
-    /// The generation is judged before the offset: an offset beyond the last one may have been given in a part of the
-    /// log that a forced recovery lost, and its message is gone rather than invalid.
+    /// The generation is judged before the offset. An offset beyond the last one may have been given in a part of the
+    /// log that a forced recovery lost: then its message is gone, not invalid.
     pub(crate) fn judge(
         &self,
         lease: &LeaseId,

@@ -132,7 +132,7 @@ pub struct PopParts {
 }
 
 impl State {
-    /// Everything, as plain data. Costs time and memory by entries, so take it of a clone and off the driver.
+    /// Everything, as plain data. The cost in time and memory is by entries, so do it with a clone and off the driver.
     #[must_use]
     pub fn to_parts(&self) -> Parts {
         Parts {
@@ -157,7 +157,8 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`Broken`] if they break a rule of the state. Their source is damaged: take the older snapshot, or another node's.
+    /// [`Broken`] if the parts break a rule of the state. Their source is then damaged: take the older snapshot, or
+    /// that of another node.
     pub fn from_parts(parts: Parts) -> Result<State, Broken> {
         let mut topics: Map<TopicId, Arc<Topic>> = Map::default();
         let mut before = TopicId(0);

@@ -1,7 +1,7 @@
 //! Pops with a request id: what makes a repeated pop return the same messages.
 //!
-//! A pop is kept with what it took for [`POP_KEPT_MS`], so that a repeat gets the same; then its id alone is remembered
-//! for [`POP_REMEMBERED_MS`], so that a late repeat takes nothing more. Both are bounded in number too; the oldest
+//! A pop is kept with its messages for [`POP_KEPT_MS`], so that a repeat gets the same. Then only its id is remembered,
+//! for [`POP_REMEMBERED_MS`], so that a late repeat takes nothing more. Both are bounded in number, too; the oldest
 //! gives way.
 
 use crate::map::Map;
@@ -11,7 +11,7 @@ use crate::{
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Every pop that is known, oldest first: first those of which only the id is remembered, then those that are kept.
+/// Every pop that is known, oldest first. Pops of which only the id is remembered come before those that are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pops {
     /// By the order in which they came; numbers are dense.
@@ -63,7 +63,7 @@ impl Pops {
         self.kept_count += 1;
     }
 
-    /// How many kept ones are to be let go of and remembered ones to be forgotten; stops counting at `max`.
+    /// How many kept pops must be let go, and remembered ones forgotten. Stops counting at `max`.
     pub(crate) fn due_count(&self, now_ms: u64, max: usize) -> usize {
         let kept = self.kept().take_while(|pop| pop.popped_ms.saturating_add(POP_KEPT_MS) <= now_ms);
         let remembered = self.by_number.iter().map(|(_, pop)| pop);
@@ -72,7 +72,7 @@ impl Pops {
         kept.chain(remembered).take(max).count()
     }
 
-    /// When the oldest kept one is only to be remembered, or the oldest remembered one forgotten.
+    /// When the oldest kept pop must be let go, or the oldest remembered one forgotten.
     pub(crate) fn next_end_ms(&self) -> Option<u64> {
         let kept = self.oldest_kept().map(|pop| pop.popped_ms.saturating_add(POP_KEPT_MS));
         let remembered =
@@ -83,7 +83,7 @@ impl Pops {
         }
     }
 
-    /// Lets the oldest kept pop go, if its time is over or there are too many; returns it with what it took.
+    /// Lets the oldest kept pop go, if its time is over or there are too many. Returns it with what it took.
     pub(crate) fn release(&mut self, now_ms: u64) -> Option<Pop> {
         let oldest = self.oldest_kept()?;
         let is_over = oldest.popped_ms.saturating_add(POP_KEPT_MS) <= now_ms;
@@ -98,7 +98,7 @@ impl Pops {
         Some(released)
     }
 
-    /// Forgets the oldest remembered pop, if its time is over or there are too many; says whether it did.
+    /// Forgets the oldest remembered pop, if its time is over or there are too many. Returns whether it did.
     pub(crate) fn forget(&mut self, now_ms: u64) -> bool {
         let remembered_count = self.by_number.len() - self.kept_count;
         let Some((_, oldest)) = self.by_number.first().filter(|_| remembered_count > 0) else { return false };

@@ -32,9 +32,9 @@ pub enum Reply {
         /// The batch was taken earlier, under the same sequence; nothing was added.
         repeated: bool,
     },
-    /// To `Receive`. Without deliveries the leader looks up candidates again: it is not the answer "empty".
+    /// To `Receive`. Without deliveries the leader looks up candidates again: this is not yet the answer "empty".
     Received {
-        /// The token of all these leases. 0 where nothing was leased: no number is spent then.
+        /// The token of all these leases. 0 if nothing was leased: then no number is spent.
         token: Token,
         /// The log time at which they end.
         expires_ms: u64,
@@ -108,7 +108,7 @@ pub enum LeaseResult {
     /// It was done.
     Done,
     /// The message is no longer there: acknowledged, purged, its topic deleted, or lost in a forced recovery. A client
-    /// library counts the ack of such a one as success.
+    /// library counts an ack with this result as success.
     Gone,
     /// The lease is over: the message is dead, was returned, or is leased under another token. An ack alone is still
     /// accepted after a mere expiry, until the message is leased again or dead.
@@ -156,7 +156,7 @@ pub enum Refused {
     InvalidName,
     /// The command names nothing to do, such as a publish without messages.
     Empty,
-    /// A limit would be passed. Of a topic: wait for consumers. Else: ask for less.
+    /// A limit would be passed. If it is a topic's limit, wait for consumers; else ask for less.
     OverLimit {
         /// Which.
         limit: Limit,
@@ -174,8 +174,8 @@ pub enum Refused {
         /// What the command asked for.
         value: u64,
     },
-    /// The session was never opened, was closed, or was idle for too long. Open a new one; what was not answered before
-    /// has an unknown outcome.
+    /// The session was never opened, was closed, or was idle for too long. Open a new one. Calls that were not answered
+    /// have an unknown outcome.
     SessionExpired {
         /// The session asked for.
         session: SessionId,
@@ -207,10 +207,10 @@ pub enum Refused {
     },
     /// The request id was used for a pop of another topic or subscription.
     RequestIdReused,
-    /// The sizes that the command gives cannot be those of the messages that it names: they were looked up elsewhere. Ask
+    /// The sizes in the command cannot be those of the messages that it names: they were looked up elsewhere. Ask
     /// again.
     SizesImpossible,
-    /// An id, a token, an offset or the bytes of a topic would pass 2^62, beyond which nothing is counted.
+    /// An id, a token, an offset or the bytes of a topic would pass 2^62. Nothing is counted beyond that.
     NumbersSpent,
     /// The generation does not rise.
     GenerationNotAbove {
@@ -322,12 +322,13 @@ impl std::error::Error for Refused {}
 /// What the leader should do because of a command. Followers drop it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Subscriptions in which messages became ready, sorted, each once, with the lowest offset of these messages: wake who
-    /// waits there, and look from there on.
+    /// Subscriptions in which messages became ready, each with the lowest offset of these messages; sorted, each once.
+    /// Wake whoever waits there, and look for messages from that offset on.
     pub ready: Vec<(TopicId, SubscriptionId, u64)>,
-    /// Topics that were deleted: answer who waits there, forget their places on disk.
+    /// Topics that were deleted. Answer whoever waits there, and forget where their messages stand on disk.
     pub deleted: Vec<TopicId>,
-    /// Topics that keep no longer all that a pop took of them, sorted, each once: look which places can be forgotten.
+    /// Topics that no longer keep everything that a pop took of them; sorted, each once. Look which places on disk can
+    /// be forgotten.
     pub released: Vec<TopicId>,
     /// Leases that ran out, for metrics.
     pub leases_expired: u32,
@@ -335,7 +336,7 @@ pub struct Effects {
     pub died: u32,
     /// Sessions that ended because they were idle, for metrics.
     pub sessions_expired: u32,
-    /// How much there was to do: messages, leases and candidates looked at, runs and entries dropped. About as long as a
-    /// hundred nanoseconds each. So that who applies can stop in time.
+    /// How much there was to do: messages, leases and candidates looked at, runs and entries dropped. Each step takes
+    /// about a hundred nanoseconds. By this count the caller can stop in time.
     pub steps: u64,
 }

@@ -1,12 +1,12 @@
-//! A set of offsets as runs: what makes a backlog cost nothing.
+//! A set of offsets as runs, so that a backlog costs nothing.
 
 use crate::map::Map;
 use std::ops::Range;
 
-/// A set of offsets, held as maximal runs. The cost is by runs, not by offsets.
+/// A set of offsets, held as maximal runs. It costs by runs, not by offsets.
 ///
-/// The map goes from the end of a run (the first offset behind it) to its start, so that taking from the front of a run,
-/// the commonest change, touches no key. Invariants: runs are not empty, do not overlap and do not touch.
+/// The map goes from the end of a run (the first offset behind it) to its start. So the commonest change, taking from
+/// the front of a run, changes no key. Invariants: runs are not empty, do not overlap and do not touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Runs {
     starts: Map<u64, u64>,
@@ -51,7 +51,7 @@ impl Runs {
         self.starts.iter().map(|(&end, &start)| start..end)
     }
 
-    /// Adds a run of which nothing is there yet.
+    /// Adds a run; none of its offsets may be there yet.
     pub(crate) fn insert(&mut self, run: Range<u64>) {
         assert!(run.start < run.end, "a run must not be empty: {run:?}");
         let right = self.starts.ceiling(&(run.start + 1)).map(|(&end, &start)| start..end);
@@ -70,7 +70,7 @@ impl Runs {
         self.count += run.end - run.start;
     }
 
-    /// Takes away a run of which everything is there.
+    /// Takes away a run; all of its offsets must be there.
     pub(crate) fn remove(&mut self, run: Range<u64>) {
         let held = self.run_of(run.start).filter(|held| run.end <= held.end && run.start < run.end);
         let Some(held) = held else { panic!("{run:?} is not all there") };
@@ -85,7 +85,7 @@ impl Runs {
         self.count -= run.end - run.start;
     }
 
-    /// Adds a run unless something of it is there; says whether it did.
+    /// Adds a run unless some of its offsets are there. Returns whether it did.
     pub(crate) fn insert_new(&mut self, run: Range<u64>) -> bool {
         let is_new =
             run.start < run.end && self.iter_from(run.start).next().is_none_or(|held| run.end <= held.start);
@@ -104,7 +104,8 @@ impl Runs {
         held
     }
 
-    /// Adds many runs at once, none of which is there yet, given in rising order. Costs time by the runs of both.
+    /// Adds many runs at once, in rising order; none of their offsets may be there yet. The cost is by the runs of both
+    /// sets.
     pub(crate) fn unite(&mut self, runs: impl Iterator<Item = Range<u64>>) {
         let mut united = Runs::default();
         let mut pending: Option<Range<u64>> = None;
@@ -133,7 +134,7 @@ impl Runs {
         *self = united;
     }
 
-    /// The set made of these runs, or the first of them that is empty, out of order, or not apart from the one before.
+    /// Returns the set of these runs, or the first run that is empty, out of order, or not apart from the one before.
     pub(crate) fn from_runs(runs: &[(u64, u64)]) -> Result<Runs, (u64, u64)> {
         let mut set = Runs::default();
         let mut behind: Option<u64> = None;

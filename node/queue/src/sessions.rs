@@ -1,7 +1,7 @@
 //! Sessions: what makes a repeated publish harmless.
 //!
-//! A session counts the batches of one producer, per topic, from 1 without gaps. The last replies are kept, so a
-//! repeat gets the answer of the first time; an older repeat is told that it was done.
+//! A session counts the batches of one producer in each topic, from 1 without gaps. The last replies are kept, so a
+//! repeat gets the first answer again. A repeat of an older batch is told that it was done.
 
 use crate::limits::COUNTER_MAX;
 use crate::map::Map;
@@ -53,7 +53,7 @@ pub struct KeptReply {
     pub batch_crc: u32,
 }
 
-/// What a sequence that is not refused means.
+/// What a sequence means, if it is not refused.
 pub(crate) enum Admitted {
     /// The next batch.
     New,
@@ -88,7 +88,7 @@ impl Session {
 }
 
 impl Sessions {
-    /// The session of this name whose time is over but which still stands in the table.
+    /// The session of this name, if its time is over but it still stands in the table.
     pub(crate) fn overdue(&self, name: Option<&str>, now_ms: u64) -> Option<SessionId> {
         let id = *self.by_name.get(name?)?;
         (self.by_id.get(&id)?.end_ms() <= now_ms).then_some(id)
@@ -126,8 +126,8 @@ impl Sessions {
         Ok((new_id, 0, false))
     }
 
-    /// Checks that the caller holds the session, and notes that it was heard of. A session whose time is over is not
-    /// there any more, also while it waits for its turn to be removed.
+    /// Checks that the caller holds the session, and notes that it was used. A session whose time is over counts as
+    /// gone, even if it still waits to be removed.
     pub(crate) fn hold(&mut self, id: SessionId, epoch: u64, now_ms: u64) -> Result<(), Refused> {
         let session = self.by_id.get(&id).filter(|session| session.end_ms() > now_ms);
         let session = session.ok_or(Refused::SessionExpired { session: id })?;
@@ -138,7 +138,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Judges the sequence of a batch for a topic. The session is held.
+    /// Judges the sequence of a batch for a topic. The caller holds the session.
     pub(crate) fn admit(&self, given: &Sequenced, topic: TopicId) -> Result<Admitted, Refused> {
         let session = self.by_id.get(&given.session).expect("the caller holds the session");
         let pair = session.pairs.get(&topic);
@@ -177,7 +177,7 @@ impl Sessions {
         Ok(Admitted::New)
     }
 
-    /// Notes that the batch was taken; says whether the session counts in this topic from now on.
+    /// Notes that the batch was taken. Returns whether this was the session's first batch in the topic.
     pub(crate) fn keep(&mut self, given: &Sequenced, topic: TopicId, reply: KeptReply) -> bool {
         let session =
             Arc::make_mut(self.by_id.get_mut(&given.session).expect("the caller holds the session"));

@@ -15,10 +15,10 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// The whole queue: what every node of the cluster agrees on after the same entries.
+/// The whole queue. Every node of the cluster holds the same after the same entries.
 ///
-/// Cloning is cheap and meant for snapshots: a clone shares everything, and what changes afterwards is copied piece by
-/// piece, at most 64 entries at a time. Equal states hold the same, however they came about.
+/// Cloning is cheap, for snapshots: a clone shares everything. What changes afterwards is copied piece by piece, at
+/// most 64 entries at a time. Two states that hold the same are equal, however they came about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The greatest stamp seen.
@@ -49,15 +49,15 @@ impl State {
     /// [`EXPIRED_PER_APPLY_MAX`] items, the earliest first), then does what the command says.
     ///
     /// Never fails, and never panics on what a command says: what cannot be done is refused in the reply, the same on
-    /// every node. The cost is by what the command lists, never by the backlog; deleting and purging cost time by the runs
-    /// and entries that they drop, redriving all by runs.
+    /// every node. The cost is by what the command lists, never by the backlog. Deleting and purging cost by the runs
+    /// and entries that they drop; redriving all costs by runs.
     pub fn apply(&mut self, meta: &ApplyMeta, command: &Command) -> (Reply, Effects) {
         let mut effects = Effects::default();
         let mut budget = EXPIRED_PER_APPLY_MAX;
         self.now_ms = self.now_ms.max(meta.now_ms);
         self.expire(&mut budget, &mut effects);
         let reply = self.perform(meta.index, command, &mut budget, &mut effects);
-        // Of those of one subscription the lowest stands first, and stays.
+        // For each subscription the lowest offset comes first, and is the one that stays.
         effects.ready.sort_unstable();
         effects.ready.dedup_by_key(|ready| (ready.0, ready.1));
         effects.released.sort_unstable();
@@ -292,7 +292,8 @@ impl State {
             let pop = Pop { request_id, popped_ms: now_ms, topic, subscription, deliveries };
             pop.runs().for_each(|run| kept.insert(run));
             self.pops.keep(pop);
-            // Whose time is over was ended before, as far as the budget went: here the oldest gives way to this one.
+            // Pops whose time is over were ended before, as far as the budget went. Here the oldest gives way to this
+            // one.
             self.release_pop(0, effects);
             self.pops.forget(0);
         }
@@ -361,7 +362,7 @@ impl State {
         Ok(Reply::Settled { results })
     }
 
-    /// Judges every lease alone: whether message and token were given out at all, then whatever `act` makes of it.
+    /// Judges every lease alone: first whether message and token were given out at all, then what `act` makes of it.
     fn judge_each(
         &mut self,
         target: (TopicId, SubscriptionId),
@@ -386,7 +387,7 @@ impl State {
         })
     }
 
-    /// A topic that is not there was deleted, or lost in a forced recovery, or never made.
+    /// The result for a lease of a topic that is not there: it was deleted, lost in a forced recovery, or never made.
     fn result_without_topic(&self, topic: TopicId, generation: Generation) -> LeaseResult {
         let is_lost = generation < self.generation;
         let is_known = generation == self.generation && topic.0 <= self.last_id;
@@ -446,7 +447,7 @@ impl State {
             if first_ms > self.now_ms {
                 break;
             }
-            // Up to where another subscription would be earlier.
+            // Up to the time when another subscription comes first.
             let until_ms = ends.next().map_or(self.now_ms, |(second_ms, ..)| second_ms.min(self.now_ms));
             drop(ends);
             let times = (self.now_ms, until_ms);
@@ -478,12 +479,13 @@ impl State {
             let spent = self.with_subscription((*topic, *subscription), effects, |scope| {
                 scope.subscription.expire_overdue(candidates, *budget, now_ms, scope.moves)
             });
-            // A topic that is gone meanwhile took its messages with it.
+            // If the topic is gone meanwhile, so are its messages.
             *budget -= spent.unwrap_or(0);
         }
     }
 
-    /// Lets go of the messages of the oldest kept pop, if it has to; says whether it did.
+    /// Lets go of the messages of the oldest kept pop, if its time is over or there are too many. Returns whether it
+    /// did.
     fn release_pop(&mut self, now_ms: u64, effects: &mut Effects) -> bool {
         let Some(pop) = self.pops.release(now_ms) else { return false };
         effects.steps += 1;
@@ -517,7 +519,7 @@ impl State {
     }
 }
 
-/// Keeps the entry of a subscription in `ends` at its earliest end.
+/// Keeps a subscription in `ends` under its earliest end.
 fn move_end(
     ends: &mut Map<(u64, TopicId, SubscriptionId), ()>,
     (topic, subscription): (TopicId, SubscriptionId),
@@ -544,7 +546,7 @@ fn note(effects: &mut Effects, target: (TopicId, SubscriptionId), moves: Moves) 
     effects.leases_expired += moves.leases_expired;
 }
 
-/// The number that comes `step` after one that only rises.
+/// The next value of a number that only rises.
 fn next_number(last: u64, step: u64) -> Result<u64, Refused> {
     let next = last.saturating_add(step);
     if next > COUNTER_MAX { Err(Refused::NumbersSpent) } else { Ok(next) }

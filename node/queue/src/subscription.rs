@@ -19,18 +19,18 @@ use crate::{
     Candidate, DeadReason, DeadSelection, LEASE_MS_MAX, LeaseResult, MessageMeta, MessageSize, Refused, Token,
 };
 
-/// The messages of one subscription: each offset that is not done with stands in exactly one of ready, leased, delayed
-/// and dead.
+/// The messages of one subscription. Each offset that is not done with is in exactly one state: ready, leased, delayed
+/// or dead.
 ///
-/// Sizes of ready messages are not in memory. Their sum is what is left of `bytes` after the others, which is why those
-/// keep theirs.
+/// The sizes of ready messages are not in memory. Their sum is what is left of `bytes` after the others. That is why
+/// the others keep their sizes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
     /// Messages that can be received.
     pub(crate) ready: Runs,
     /// Of the ready ones, those that were leased before without success.
     pub(crate) retried: Map<u64, Retried>,
-    /// Of those: the only ready ones whose sizes are known here.
+    /// Bytes of the retried ones, the only ready ones whose sizes are known here.
     pub(crate) retried_bytes: u64,
     /// Of the ready ones, those whose deadline does not count because they were redriven.
     pub(crate) waived: Runs,
@@ -41,7 +41,7 @@ pub struct Subscription {
     /// (end, offset) of every delay.
     pub(crate) delay_ends: Map<(u64, u64), ()>,
     pub(crate) dead: DeadRuns,
-    /// Of all messages, wherever they are.
+    /// Bytes of all messages, whatever their state.
     pub(crate) bytes: u64,
     pub(crate) leased_bytes: u64,
     pub(crate) delayed_bytes: u64,
@@ -83,7 +83,7 @@ pub(crate) struct Taken {
     deadline: Deadline,
 }
 
-/// What changes of a subscription mean to others.
+/// What others must know of changes in a subscription.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moves {
     /// The lowest offset that became ready.
@@ -101,7 +101,7 @@ impl Moves {
 }
 
 impl Subscription {
-    /// Messages held, wherever they are.
+    /// How many messages are held, whatever their state.
     pub(crate) fn count(&self) -> u64 {
         self.ready.count() + self.leased.len() as u64 + self.delayed.len() as u64 + self.dead.count()
     }
@@ -167,7 +167,7 @@ impl Subscription {
         self.make_ready_new(run, moves);
     }
 
-    /// Whether the sizes of these can be true, as far as can be told: of the ready messages only the sum is known.
+    /// Whether these sizes can be true, as far as can be told: only the sum of the ready messages is known.
     fn fit(&self, candidates: &[Candidate]) -> Result<(), Refused> {
         let tally = Tally {
             count: self.ready.count() - self.retried.len() as u64,
@@ -178,7 +178,7 @@ impl Subscription {
         if tally.can_spare(sizes, is_plain) { Ok(()) } else { Err(Refused::SizesImpossible) }
     }
 
-    /// Leases the candidates that are still ready; those that outlived their deadline die instead.
+    /// Leases the candidates that are still ready. Those that outlived their deadline die instead.
     pub(crate) fn lease(
         &mut self,
         candidates: &[Candidate],
@@ -197,7 +197,7 @@ impl Subscription {
         Ok(taken)
     }
 
-    /// Takes the first candidates that are still ready out for good; those that outlived their deadline die instead.
+    /// Takes out for good the first candidates that are still ready. Those that outlived their deadline die instead.
     pub(crate) fn pop(
         &mut self,
         candidates: &[Candidate],
@@ -300,7 +300,8 @@ impl Subscription {
         LeaseResult::Done
     }
 
-    /// Ends leases and delays that are over at `until_ms`, the earliest first, at most `budget` of them; says how many.
+    /// Ends leases and delays that are over at `until_ms`, the earliest first, at most `budget` of them. Returns how
+    /// many.
     pub(crate) fn expire(
         &mut self,
         (now_ms, until_ms): (u64, u64),
@@ -325,8 +326,8 @@ impl Subscription {
         spent
     }
 
-    /// Ends those that are ready and outlived their deadline, at most `budget` of them; says how many. None, where their
-    /// sizes cannot be.
+    /// Ends candidates that are ready and outlived their deadline, at most `budget` of them. Returns how many: none, if
+    /// the sizes cannot be true.
     pub(crate) fn expire_overdue(
         &mut self,
         candidates: &[Candidate],
@@ -431,7 +432,7 @@ impl Subscription {
         Ok((before.0 - self.dead.count(), bytes))
     }
 
-    /// Takes candidates out of the ready ones, wherever they go next. Consecutive ones cost one change of the runs.
+    /// Takes candidates out of the ready messages. Neighbours cost one change of the runs.
     fn take_ready(
         &mut self,
         candidates: &[Candidate],
@@ -441,7 +442,7 @@ impl Subscription {
     ) -> Vec<Taken> {
         let mut taken = Vec::with_capacity(count_max.min(candidates.len()));
         moves.steps += candidates.len() as u64;
-        // Seen to be ready, part of a run that ends at `run_end`, and not taken out of it yet.
+        // These are known to be ready, in a run that ends at `run_end`, and are not taken out of it yet.
         let mut pending = 0..0;
         let mut run_end = 0;
         for &Candidate { offset, size, deadline_ms } in candidates {
@@ -496,7 +497,7 @@ impl Subscription {
         self.make_ready(Taken { offset, size, attempts, deadline }, Token(0), now_ms, moves);
     }
 
-    /// Whether the lease is in force: granted under this token and not over, processed or not.
+    /// Whether the lease is in force: granted under this token and not over, whether its end was processed or not.
     fn is_held(&self, offset: u64, token: Token, now_ms: u64) -> bool {
         self.leased.get(&offset).is_some_and(|lease| lease.token == token && lease.expires_ms > now_ms)
     }
@@ -517,7 +518,7 @@ impl Subscription {
             self.bytes.checked_sub(u64::from(size)).expect("a message is no larger than all together");
     }
 
-    /// A ready message goes elsewhere; returns what it had kept from earlier leases.
+    /// A ready message leaves that state. Returns what it had kept from earlier leases.
     fn forget_retries(&mut self, offset: u64) -> Option<Retried> {
         let retried = self.retried.remove(&offset)?;
         self.retried_bytes -= u64::from(retried.size);
@@ -529,7 +530,7 @@ impl Subscription {
         self.make_ready(Taken { offset, size, attempts, deadline }, late_ack, now_ms, moves);
     }
 
-    /// Makes ready what was elsewhere, unless it outlived its deadline there.
+    /// Makes a message ready, unless it outlived its deadline in another state.
     fn make_ready(&mut self, message: Taken, late_ack: Token, now_ms: u64, moves: &mut Moves) {
         let Taken { offset, size, attempts, deadline } = message;
         if deadline.has_passed(now_ms) {

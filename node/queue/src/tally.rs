@@ -1,9 +1,9 @@
-//! Messages of which only the number and the sum of their sizes are known.
+//! A tally: messages of which only the number and the sum of their sizes are known.
 
 use std::collections::BTreeMap;
 
-/// A number of messages and their bytes in all. Whoever takes some out must bring their sizes; they are not believed where
-/// they cannot be.
+/// A number of messages and their bytes in all. Whoever takes some out must bring their sizes. Sizes that cannot be
+/// true are not believed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
     pub(crate) count: u64,
@@ -11,11 +11,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Whether messages of these (offset, size) can be part of it, so that any of them may be taken out: they have no more
-    /// bytes than there are, and leave no more than the others can have. Only those that `is_here` count, and each once: one
-    /// of two sizes cannot be.
+    /// Whether messages of these (offset, size) can be part of it, so that any of them may be taken out. They must not
+    /// have more bytes than there are, nor leave more than the others can have. Only those for which `is_here` is true
+    /// count, and each counts once. An offset that is listed with two sizes is refused.
     ///
-    /// Costs no look at the messages as long as all of them can be here.
+    /// Looks at single messages only if they cannot all be here.
     pub(crate) fn can_spare(
         self,
         sizes: impl Iterator<Item = (u64, u32)> + Clone,
@@ -49,7 +49,7 @@ fn sum(sizes: impl Iterator<Item = u32>) -> (u64, u64) {
 mod tests {
     use super::*;
 
-    /// Whether a share can spare what is listed, where only `here` is part of it.
+    /// Whether a tally can spare what is listed, if only `here` is part of it.
     fn can_spare((count, bytes): (u64, u64), listed: &[(u64, u32)], here: &[u64]) -> bool {
         Tally { count, bytes }.can_spare(listed.iter().copied(), |offset| here.contains(&offset))
     }

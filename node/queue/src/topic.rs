@@ -15,7 +15,7 @@ pub struct Topic {
     pub(crate) id: TopicId,
     pub(crate) name: Arc<str>,
     pub(crate) settings: TopicSettings,
-    /// Of the creation, so that its repeat is known.
+    /// The request id of the creation, by which its repeat is known.
     pub(crate) request_id: Option<u128>,
     /// When it was created, in log time.
     pub(crate) created_ms: u64,
@@ -23,7 +23,7 @@ pub struct Topic {
     pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
     /// Sessions that count sequences here. Follows from the sessions.
     pub(crate) sessions: Map<SessionId, ()>,
-    /// Messages that were popped and whose bodies are kept for a repeat; a message is popped once. Follows from the kept
+    /// Messages that were popped, whose bodies are kept for a repeat. A message is popped once. Follows from the kept
     /// pops.
     pub(crate) kept: Runs,
 }
@@ -49,7 +49,8 @@ impl Topic {
         }
     }
 
-    /// Whether a batch of these fits into the limits. Each subscription has messages of its own; the fullest decides.
+    /// Whether a batch of these messages fits into the limits. Each subscription has its own messages; the fullest
+    /// decides.
     pub(crate) fn admit(&self, messages: &[MessageMeta]) -> Result<(), Refused> {
         let held = |of: fn(&Subscription) -> u64| self.subscriptions.values().map(of).max().unwrap_or(0);
         let count = messages.len() as u64;

@@ -1,7 +1,7 @@
 //! What can be asked of the state without changing it.
 //!
-//! Everything here reads in place. Listings take an offset to start from, so that a caller can go on where it stopped
-//! although the state has changed in between.
+//! Nothing is copied. Listings start from an offset that the caller gives, so it can go on where it stopped although
+//! the state has changed in between.
 
 use crate::dead::DeadRun;
 use crate::sessions::Session;
@@ -148,9 +148,9 @@ impl State {
         self.topic(topic).is_some_and(|topic| topic.is_live(offset))
     }
 
-    /// The earliest time at which something ends: a lease, a delay, a session, a kept pop. At or before
-    /// [`State::now_ms`] when the last apply had more to end than it may. Deadlines of ready messages are not known
-    /// here: the log knows them.
+    /// The earliest time at which something ends: a lease, a delay, a session, a kept pop. It is not after
+    /// [`State::now_ms`] if the last apply had more to end than it may. Deadlines of ready messages are not known here:
+    /// the log knows them.
     #[must_use]
     pub fn earliest_deadline_ms(&self) -> Option<u64> {
         let end = self.ends.first().map(|(&(ms, ..), ())| ms);
@@ -158,7 +158,7 @@ impl State {
         [end, session, self.pops.next_end_ms()].into_iter().flatten().min()
     }
 
-    /// How much would be over at `now_ms`, in steps of applying something then; stops counting at `max`.
+    /// How much would be over at `now_ms`, in steps of an apply at that time. Stops counting at `max`.
     #[must_use]
     pub fn due_count(&self, now_ms: u64, max: usize) -> usize {
         let mut due = 0;
@@ -273,8 +273,8 @@ impl Topic {
         })
     }
 
-    /// All live offsets at or after `from`, as runs that rise, do not overlap, and may touch. Costs time by the runs
-    /// and entries passed, so a caller on the driver should stop in time and go on later from where it was.
+    /// All live offsets at or after `from`, as runs that rise, do not overlap, and may touch. The cost is by the runs
+    /// and entries passed, so a caller on the driver should stop in time and go on later from there.
     pub fn live_runs_from(&self, from: u64) -> impl Iterator<Item = Range<u64>> {
         let mut from = from;
         std::iter::from_fn(move || {
@@ -340,7 +340,7 @@ impl Subscription {
         self.ready.iter_from(from).flatten()
     }
 
-    /// Leases of a live message that ended by nack or expiry, and 0 for one that is not dead, leased, delayed or
+    /// How many leases of a live message ended by nack or expiry. 0 for a message that is not dead, leased, delayed or
     /// retried.
     #[must_use]
     pub fn attempts(&self, offset: u64) -> u32 {
@@ -351,8 +351,8 @@ impl Subscription {
         retried.or_else(leased).or_else(delayed).or_else(|| dead().map(|run| run.attempts)).unwrap_or(0)
     }
 
-    /// Whether the deadline of a ready message does not count, because it was redriven. The leader leaves such a one
-    /// out when it looks for overdue messages, else it would find the same again and again.
+    /// Whether the deadline of a ready message does not count, because the message was redriven. The leader leaves such
+    /// messages out when it looks for overdue ones, else it would find the same again and again.
     #[must_use]
     pub fn is_deadline_waived(&self, offset: u64) -> bool {
         self.waived.contains(offset)

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum MemberKind {
     /// Counts for elections and commits.
     Voter,
-    /// Receives the log and counts for nothing yet.
+    /// Gets the log, but does not count yet for elections and commits.
     Learner,
 }
 
@@ -49,7 +49,7 @@ pub enum VoteResult {
 }
 
 impl Configuration {
-    /// The voters that a decision of the new configuration needs a majority of.
+    /// The voters of the new configuration: a decision needs a majority of them.
     pub fn voters(&self) -> impl Iterator<Item = NodeId> {
         self.members.iter().filter(|(_, member)| member.kind == MemberKind::Voter).map(|(id, _)| *id)
     }
@@ -67,15 +67,15 @@ impl Configuration {
             || self.outgoing.contains(&id)
     }
 
-    /// Every node that must receive the log: members, and outgoing voters until they are out.
+    /// Every node that must get the log: members, and outgoing voters until they are out.
     #[must_use]
     pub fn peers(&self) -> BTreeSet<NodeId> {
         self.members.keys().copied().chain(self.outgoing.iter().copied()).collect()
     }
 
-    /// The greatest index that a quorum has reached, given each voter's durable index (a voter without one has 0).
-    /// An empty set of voters has reached everything, so that the two halves of a joint configuration combine by
-    /// taking the smaller.
+    /// The greatest index that a quorum has reached, given each voter's durable index (0 for a voter without one). An
+    /// empty set of voters has reached everything; so the smaller index of the two halves is that of a joint
+    /// configuration.
     pub fn committed(&self, reached: impl Fn(NodeId) -> Index) -> Index {
         fn half(mut indexes: Vec<Index>) -> Index {
             indexes.sort_unstable();

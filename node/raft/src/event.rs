@@ -80,7 +80,7 @@ pub enum Event {
     Loaded(LogSlice),
     /// The state machine has applied everything up to this index.
     Applied(Index),
-    /// A write has been out for longer than an election timeout (true), or is through again (false).
+    /// A write has been out for longer than an election timeout (true), or has ended (false).
     DiskStalled(bool),
     /// The connection to a node was reset and its port refuses: its process is gone, most likely. Only a hint.
     PeerGone(NodeId),
@@ -104,7 +104,7 @@ pub struct LogSlice {
     pub to: NodeId,
     /// The request's first index.
     pub from: Index,
-    /// Consecutive entries from there; empty if they could not be read now (the core asks again later).
+    /// Consecutive entries from there. Empty if they cannot be read now: the core asks again later.
     pub entries: Vec<Entry>,
 }
 
@@ -219,9 +219,9 @@ pub struct Output {
     pub load: Vec<LoadRequest>,
     /// The new commit index, if it moved: everything up to it may be applied.
     pub committed: Option<Index>,
-    /// Reads that are decided: once everything up to the index is applied, the state is as fresh as a read may ask for.
+    /// Reads that are decided. A read may be served once everything up to its index is applied.
     pub reads: Vec<(ReadId, Result<Index, Refused>)>,
-    /// Role, term or leader changed.
+    /// The new role, term and leader, if one of them changed.
     pub role: Option<RoleState>,
     /// What should never happen.
     pub alarms: Vec<Alarm>,
@@ -238,7 +238,7 @@ pub struct PeerStatus {
     pub active: bool,
     /// Its disk does not answer.
     pub disk_stalled: bool,
-    /// It has yet to apply what was committed when it started; so it counts until it has said otherwise.
+    /// It has not applied yet what was committed when it started. Assumed until it says otherwise.
     pub replaying: bool,
     /// How it is fed.
     pub state: ProgressState,
@@ -261,11 +261,11 @@ pub struct Status {
     pub uncommitted_bytes: usize,
     /// A hand-over is under way.
     pub transferring: bool,
-    /// The greatest commit index that the leader has told of, here or not; the own one on a leader.
+    /// The greatest commit index that the leader has told, whether those entries are here or not. On a leader, its own.
     pub leader_commit: Index,
     /// What was committed when this process started is not applied yet.
     pub replaying: bool,
-    /// Up to here it must be applied, as soon as that is known.
+    /// The index up to which it must apply; `None` while that is not known.
     pub replay_until: Option<Index>,
     /// The peers (leader only).
     pub peers: Vec<PeerStatus>,

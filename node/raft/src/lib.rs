@@ -7,16 +7,16 @@
 //! What this crate deliberately does not do: encode anything (the shell converts at its edges), apply entries (the
 //! queue does), or know what a command means.
 //!
-//! The one rule that a shell could get wrong is kept by a type: whatever promises durability (a vote, an append reply,
-//! the leader's own count) stays inside the core until the [`Write`] that makes it durable came back as [`Persisted`],
-//! and only [`Write::persist`] can make one. A leader's own appends promise nothing, so they leave at once: its disk and
-//! the followers work in parallel.
+//! A shell could get one rule wrong, so a type keeps it. Whatever promises durability (a vote, an append reply, the
+//! leader's own count) stays inside the core until the [`Write`] that makes it durable comes back as [`Persisted`].
+//! Only [`Write::persist`] makes a [`Persisted`]. A leader's own appends promise nothing and leave at once: its disk
+//! and the followers work in parallel.
 //!
-//! In it, always on: PreVote without side effects, CheckQuorum, leader stickiness, randomised timeouts, an empty entry at
+//! Always on are: PreVote without side effects, CheckQuorum, leader stickiness, randomised timeouts, an empty entry at
 //! the start of a term, commit by counting own-term entries only, durable-only match indexes, pipelined appends with a
 //! window in messages and bytes, ReadIndex by unique rounds, leadership transfer, learners, joint consensus, the hint
-//! that a leader's process is gone, and hand-over when the leader's disk hangs. Snapshots have their place in the events
-//! and in [`ProgressState`], and come with compaction.
+//! that a leader's process is gone, and hand-over when the leader's disk hangs. Snapshots come with compaction; the
+//! events and [`ProgressState`] leave room for them.
 
 mod configuration;
 mod entry;

@@ -1,7 +1,7 @@
-//! What the core knows of its log: the term of every index, the newest entries, and how much of it is durable.
+//! What the core knows of its log: the term of every index, the newest entries, and which index is durable.
 //!
-//! Entries live on disk. In memory stay those that are not durable yet, and behind them a tail bounded in bytes, from
-//! which followers are fed and commits applied; older ones are loaded by the shell on request.
+//! Entries live on disk. Memory holds those that are not durable yet, and a tail of older ones that is bounded in
+//! bytes. Followers are fed and commits applied from that tail. The shell loads still older entries on request.
 
 use crate::mutants::{self, Mutant};
 use crate::{Configuration, Entry, HardState, Index, Payload, Term, Write};
@@ -33,8 +33,8 @@ pub(crate) struct Log {
 #[derive(Debug)]
 struct InFlight {
     sequence: u64,
-    /// What will be durable of *this* log when it is done. Lowered when a truncation overtakes the write, so that the
-    /// receipt of old entries never counts for the ones that replaced them.
+    /// The index of *this* log that will be durable when the write is done. A truncation that overtakes the write
+    /// lowers it, so the receipt for old entries never counts for those that replaced them.
     durable: Index,
     hard_state: HardState,
 }
@@ -95,7 +95,7 @@ impl Log {
         self.hard_state
     }
 
-    /// True when a crash now would bring back this very term and vote.
+    /// True if this term and vote would survive a crash now.
     pub(crate) fn is_hard_state_durable(&self) -> bool {
         mutants::is(Mutant::SkipVoteSync) || self.hard_state_durable == self.hard_state
     }
@@ -121,8 +121,8 @@ impl Log {
         Some(self.runs[run].1)
     }
 
-    /// The greatest index at most `index` whose term is at most `term`: where a log that has `term` at `index` could
-    /// agree with this one at the earliest.
+    /// The greatest index, up to `index`, whose term is not above `term`. A log that has `term` at `index` cannot agree
+    /// with this one beyond it.
     pub(crate) fn find_agreement(&self, index: Index, term: Term) -> (Index, Term) {
         let index = index.min(self.last);
         let run = self.runs.partition_point(|(first, t)| *first <= index && *t <= term) - 1;
@@ -130,7 +130,7 @@ impl Log {
         (end.min(index), self.runs[run].1)
     }
 
-    /// True if a log that ends with (`index`, `term`) holds everything that this one can have committed.
+    /// True if a log that ends with (`index`, `term`) holds everything that can be committed of this one.
     pub(crate) fn is_up_to_date(&self, index: Index, term: Term) -> bool {
         mutants::is(Mutant::VoteForShorterLog) || (term, index) >= (self.last_term(), self.last)
     }
@@ -251,8 +251,8 @@ impl Log {
         };
     }
 
-    /// Drops the oldest entries from memory, down to `bytes_max`: first those that are durable and applied; where that
-    /// is not enough (applying is far behind) those that are only durable, down to four times as much.
+    /// Drops the oldest entries from memory: those that are durable and applied, down to `bytes_max`. If applying is
+    /// far behind, it also drops entries that are only durable, down to four times `bytes_max`.
     pub(crate) fn evict(&mut self, applied: Index, bytes_max: usize) {
         while let Some(first) = self.window.front() {
             let over =

@@ -27,7 +27,7 @@ pub enum Message {
         last_index: Index,
         /// The term of the entry there.
         last_term: Term,
-        /// The sender has yet to apply what was committed when it started: whoever has may lead instead.
+        /// The sender has not applied yet what was committed when it started. A node that has may lead instead.
         replaying: bool,
     },
     /// The answer to a `PreVote`.
@@ -49,8 +49,8 @@ pub enum Message {
         /// Whether the sender voted for the receiver.
         granted: bool,
     },
-    /// Entries of the leader's log, or none: a question what the receiver has. One without entries belongs on the same way
-    /// as those with entries, behind them: a receiver that it finds without them has lost them.
+    /// Entries of the leader's log. Without entries it asks what the receiver has. It must travel on the same stream as
+    /// those with entries, behind them: a receiver that lacks those entries when it comes has lost them.
     Append {
         /// The entry before the first one here.
         prev_index: Index,
@@ -68,7 +68,7 @@ pub enum Message {
         /// The sender's disk does not answer at the moment.
         disk_stalled: bool,
     },
-    /// "I lead." Also carries the read round that its answers confirm.
+    /// "I lead." It also carries a round of reads, which its answers confirm.
     Heartbeat {
         /// The leader's commit index; the receiver believes it only as far as its log is verified.
         commit: Index,

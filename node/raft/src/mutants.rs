@@ -6,7 +6,7 @@
 pub enum Mutant {
     /// Promises leave before the term and vote behind them are durable.
     SkipVoteSync,
-    /// A follower says that entries are durable when it has only received them.
+    /// A follower says that entries are durable when they have only arrived.
     SkipEntrySync,
     /// A leader counts its own entries before they are on its disk.
     CountSelfEarly,
@@ -44,7 +44,7 @@ pub enum Mutant {
     TakeOverUnflushed,
     /// A peer whose answer was lost is not asked again.
     NeverAskAgain,
-    /// A peer waits for entries that were loaded for an index it has passed.
+    /// A peer waits for entries that are being loaded from an index that it has passed.
     WaitForOldLoad,
     /// A voter that is being removed does not campaign, though nobody else can win.
     RemovedNeverLeads,

@@ -4,8 +4,8 @@ use crate::Index;
 use crate::mutants::{self, Mutant};
 use std::collections::VecDeque;
 
-/// Answers to beats in a row that show the same gap before a loss is suspected. One is not enough:
-/// heartbeats and entries travel on different streams, so a heartbeat may overtake the entries sent before it.
+/// So many answers to heartbeats in a row must show the same gap before a loss is suspected. One is not enough:
+/// heartbeats and entries travel on different streams, and a heartbeat may overtake entries that were sent before it.
 const QUIET_REPLIES_MAX: u32 = 3;
 
 /// How a peer is fed.
@@ -29,16 +29,16 @@ pub(crate) struct Progress {
     pub(crate) silent_ticks: u32,
     /// Its disk does not answer, it says.
     pub(crate) disk_stalled: bool,
-    /// It has yet to apply what was committed when it started; so it counts until it says otherwise.
+    /// It has not applied yet what was committed when it started. Assumed until it says otherwise.
     pub(crate) replaying: bool,
     /// The greatest read round that it confirmed.
     pub(crate) read_round: u64,
     /// In `Probe`: a probe is out; another leaves after the next answer to a beat.
     pub(crate) probe_sent: bool,
-    /// In `Probe`: entries were sent from `next` on already. Further probes go without: the peer may only be slow.
+    /// In `Probe`: entries from `next` on were sent already. Further probes carry none: the peer may only be slow.
     pub(crate) probed: bool,
-    /// In `Replicate`: an append without entries is to leave, whatever the window says, because entries, or the answers to
-    /// them, may be lost.
+    /// In `Replicate`: entries or the answers to them may be lost, so an append without entries must leave even if the
+    /// window is full.
     pub(crate) ask: bool,
     /// Entries from `next` on are being loaded from disk for it.
     pub(crate) loading: bool,
@@ -47,13 +47,14 @@ pub(crate) struct Progress {
     in_flight_bytes: usize,
     received: Index,
     quiet_replies: u32,
-    /// Nothing was heard since the last beat. Rounds of reads send heartbeats too, as many as there are reads; only one
-    /// answer a beat says something about what was lost.
+    /// The last beat was not answered yet. Rounds of reads send heartbeats as well, as many as there are reads. Only
+    /// one answer for each beat says something about losses.
     beat_unanswered: bool,
 }
 
 impl Progress {
-    /// A peer of a new leader: counts as just heard, since it had no chance to answer yet, and is probed at `next`.
+    /// A peer of a new leader, to be probed at `next`. It counts as heard just now, since it had no chance to answer
+    /// yet.
     pub(crate) fn new(next: Index) -> Self {
         Self {
             state: ProgressState::Probe,
@@ -125,17 +126,17 @@ impl Progress {
             next = self.matched.next();
         }
         if next != self.next {
-            // What is being loaded begins elsewhere: it will not be sent when it comes, so nothing may wait for it.
+            // What is being loaded begins at another index and will not be sent, so nothing may wait for it.
             self.loading &= mutants::is(Mutant::WaitForOldLoad);
             self.next = next;
         }
         news
     }
 
-    /// The peer refused a message that followed `prev`; `agreement` is where the logs could agree at the earliest.
-    /// Returns false for an answer to something that no longer matters.
+    /// The peer refused a message that followed `prev`; `agreement` is the greatest index at which the two logs can
+    /// agree. Returns false if the answer no longer matters.
     pub(crate) fn rejected(&mut self, prev: Index, agreement: Index) -> bool {
-        // What is matched cannot be refused, or the peer lost what it had on disk: not to be asked again at once.
+        // A peer refuses what it has matched only if it lost its disk: do not ask it again at once.
         let stale = prev <= self.matched || self.state == ProgressState::Probe && prev != self.next.prev();
         if !stale {
             self.become_probe(agreement.next().min(prev));
@@ -148,10 +149,12 @@ impl Progress {
         self.beat_unanswered = true;
     }
 
-    /// A heartbeat was answered: the peer has `received` of this log. Where the same gap shows again and again although
-    /// everything was sent, it is asked: an append without entries travels behind the entries, so a peer that lacks some
-    /// when it comes has lost them, and says where to go on. Sending them again on suspicion would choke a slow link for
-    /// good. Where there is no gap, what may be lost is the answer that says how much is durable.
+    /// A heartbeat was answered: the peer has this log up to `received`.
+    ///
+    /// If everything was sent and several answers show the same gap, the leader asks by an append without entries. That
+    /// one travels behind the entries, so a peer that lacks some of them when it comes has lost them; it says where to
+    /// go on. To send them again on mere suspicion would choke a slow link for good. If there is no gap, the answer
+    /// that says how much is durable may be lost: the leader asks then, too.
     pub(crate) fn beat_answered(&mut self, received: Index) {
         if !std::mem::take(&mut self.beat_unanswered) {
             return;

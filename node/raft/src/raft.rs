@@ -30,7 +30,7 @@ use replay::Replay;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// No honest cluster gets to this term, and counting on from here cannot overflow: what names a greater one is malformed.
+/// No honest cluster gets to this term. A message with a greater one is malformed; so terms cannot overflow.
 const TERM_MAX: Term = Term(u64::MAX / 2);
 
 /// One node's part in the protocol. See the crate's header for the contract with the shell.
@@ -44,25 +44,26 @@ pub struct Raft {
     role: Role,
     /// The leader of the current term, as far as known.
     leader: Option<NodeId>,
-    /// Ticks since that leader was heard. Past the election timeout it protects nobody from a vote.
+    /// Ticks since that leader was heard. Once they reach the election timeout, that leader no longer keeps this node
+    /// from voting.
     leader_silent_ticks: u32,
-    /// The leader's process is gone, the shell says: it protects nobody from a vote either.
+    /// The shell says that the leader's process is gone: it does not keep this node from voting either.
     leader_gone: bool,
-    /// The greatest commit index that the leader of this term has told of, however much of its log is here.
+    /// The greatest commit index that the leader of this term has told, whether those entries are here or not.
     leader_commit: Index,
-    /// What was committed when the process started is applied, or not yet.
+    /// Whether this node has applied what was committed when its process started.
     replay: Replay,
-    /// For so many ticks it is believed that nobody leads because the leader's process is gone. No leader is judged by it.
+    /// For so many ticks more this node believes that the leader's process is gone. No leader is judged by it.
     hinted_ticks: u32,
     /// Why this node campaigned last.
     cause: Cause,
     /// Ticks until this node campaigns.
     campaign_in_ticks: u32,
-    /// It has asked for pre-votes since it last heard a leader.
+    /// This node has asked for pre-votes since it last heard a leader.
     has_tried: bool,
     /// Up to here the log is known to agree with that of the current term's leader.
     verified: Index,
-    /// The leader waits for the receipt of entries that are not durable yet.
+    /// The leader waits to hear that entries are durable which are not yet.
     reply_due: bool,
     disk_stalled: bool,
     /// Ticks until a stalled disk may cause a hand-over again.
@@ -236,7 +237,7 @@ impl Raft {
         output
     }
 
-    /// This node's id.
+    /// Returns this node's id.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.settings.id
@@ -284,7 +285,7 @@ impl Raft {
         RoleState { role, term: self.term(), leader: self.leader }
     }
 
-    /// Why this node campaigned last; says nothing of one that never did.
+    /// Why this node campaigned last. Without meaning if it never did.
     #[must_use]
     pub fn campaign_cause(&self) -> Cause {
         self.cause
@@ -367,7 +368,7 @@ impl Raft {
             let campaigns = matches!(self.role, Role::Candidate { .. });
             let released = std::mem::take(&mut self.held);
             self.send.extend(released.into_iter().filter(|envelope| {
-                // A candidate that gave up while its vote was on the way to the disk asks for no other.
+                // A candidate may have given up while its own vote was on the way to the disk. It then asks nobody.
                 envelope.term == term && (campaigns || !matches!(envelope.message, Message::Vote { .. }))
             }));
             self.count_own_vote();
@@ -387,7 +388,7 @@ impl Raft {
             return self.alarms.push(Alarm::Malformed { from });
         }
         match message {
-            // Neither changes a term here: a pre-vote only asks.
+            // Neither changes the term here: a pre-vote only asks.
             Message::PreVote { last_index, last_term, replaying } => {
                 return self.on_pre_vote(from, term, (last_term, last_index), replaying);
             }

@@ -14,8 +14,8 @@ pub struct Term(pub u64);
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Index(pub u64);
 
-/// The Raft group that a message or record belongs to. Always 0 for now; it stands in every envelope and record so that
-/// topics can be spread over several groups that share one log.
+/// The Raft group that a message or record belongs to. Always 0 for now. It stands in every envelope and record, so
+/// that topics can later be spread over several groups that share one log.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupId(pub u32);
 

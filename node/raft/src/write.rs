@@ -5,7 +5,7 @@ use crate::{Entry, HardState, Index};
 /// Everything that must become durable next, as one append and one sync. At most one is out at a time.
 ///
 /// Order inside: the hard state first, then the truncation, then the entries. A store may make all three durable with
-/// one sync, but it may not make a later part durable without the earlier ones.
+/// one sync. It must not make a later part durable without the earlier ones.
 #[must_use = "a write that is dropped stops the node: nothing after it can become durable"]
 #[derive(Debug)]
 pub struct Write {
@@ -17,7 +17,7 @@ pub struct Write {
 }
 
 impl Write {
-    /// The term and vote as of this write; unchanged ones are repeated.
+    /// The term and vote as of this write, also if they did not change.
     #[must_use]
     pub fn hard_state(&self) -> HardState {
         self.hard_state
@@ -44,8 +44,8 @@ impl Write {
     /// Runs `store` and, if it succeeds, turns this write into the receipt that the core waits for.
     ///
     /// # Errors
-    /// What `store` said, with the write, so that it can be tried again where that is safe (a full disk, undone whole).
-    /// After a failed sync it is not: the node must stop.
+    /// What `store` said, with the write. The write can be tried again after a full disk whose partial write was
+    /// undone. After a failed sync it cannot: the node must stop.
     pub fn persist<E>(self, store: impl FnOnce(&Write) -> Result<(), E>) -> Result<Persisted, (E, Write)> {
         match store(&self) {
             Ok(()) => Ok(Persisted { sequence: self.sequence }),

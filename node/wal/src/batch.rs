@@ -14,7 +14,7 @@ use std::io::{self, IoSlice};
 /// What becomes durable with one append: the hard state first, then the truncation, then the entries.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// The hard state as of this batch; unchanged ones are repeated.
+    /// The hard state as of this batch, also if it did not change.
     pub hard_state: HardState,
     /// True if it differs from that of every earlier batch.
     pub hard_state_changed: bool,

@@ -28,11 +28,11 @@ pub struct DataDir {
     disk: Arc<dyn Disk>,
     lock: Arc<dyn DiskLock>,
     identity: Option<Identity>,
-    /// The lock as the open [`Wal`] holds it: there is one writer at most.
+    /// The lock that the open [`Wal`] holds: there is one writer at most.
     wal: Weak<WalLock>,
 }
 
-/// Keeps the directory's lock for a [`Wal`], and shows that it is there.
+/// Keeps the directory's lock for a [`Wal`]; while it lives, that [`Wal`] is open.
 struct WalLock {
     _lock: Arc<dyn DiskLock>,
 }
@@ -40,8 +40,8 @@ struct WalLock {
 impl DiskLock for WalLock {}
 
 impl DataDir {
-    /// Locks the directory and reads its identity. `name` is the name that this node was started with, if it knows one.
-    /// What it reads is durable by the time it returns.
+    /// Locks the directory and reads its identity. `name` is the name that this node was started with, if it has one.
+    /// What was read is durable when this returns.
     ///
     /// # Errors
     /// [`OpenError::AnotherProcess`], [`OpenError::OtherNode`], [`OpenError::Newer`], [`OpenError::Damaged`],
@@ -49,7 +49,7 @@ impl DataDir {
     pub fn open(disk: Arc<dyn Disk>, name: Option<&str>) -> Result<DataDir, OpenError> {
         let lock =
             disk.lock(LOCK).map_err(io_error("lock the directory"))?.ok_or(OpenError::AnotherProcess)?;
-        // A name that the last process gave may be in the cache only.
+        // The last process may have given a name that is in the cache only.
         disk.sync_dir().map_err(io_error("sync the directory"))?;
         let identity = read_identity(&*disk)?;
         match (&identity, name) {
@@ -143,7 +143,7 @@ impl DataDir {
         self.write_identity(Identity { formation_id: 0, binding: None, ..identity })
     }
 
-    /// Makes a bound or unbound node without a log a new, unbound node: with a new id, under the same name.
+    /// Makes a node without a log, bound or not, a new unbound node: the id is new, the name stays.
     ///
     /// # Errors
     /// As [`DataDir::unbind`].

@@ -4,7 +4,7 @@
 //! opened; all of them block. [`RealDisk`] is the directory itself; the `FakeDisk` (feature `fake`) loses, tears and
 //! refuses what a real one may.
 //!
-//! Errors are plain [`io::Error`]s. Only one kind is told apart from all others: [`is_no_space`].
+//! Errors are plain [`io::Error`]s. Only one kind is treated apart: [`is_no_space`].
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -95,8 +95,7 @@ pub trait DiskFile: Send + Sync {
     /// about it.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Makes the file at least `size` bytes long and reserves the room, so that writing inside it does not run out of
-    /// space.
+    /// Makes the file at least `size` bytes long and reserves the room: a write inside it does not run out of space.
     ///
     /// # Errors
     /// What the disk said; no space is the expected one.
@@ -114,8 +113,8 @@ pub trait DiskFile: Send + Sync {
     /// What the disk said.
     fn size(&self) -> io::Result<u64>;
 
-    /// How many names it has. More than one means that somebody keeps it by a hard link, which does not protect bytes
-    /// that are overwritten.
+    /// How many names it has. If there is more than one, somebody keeps it by a hard link. A link does not protect
+    /// bytes from being overwritten.
     ///
     /// # Errors
     /// What the disk said.

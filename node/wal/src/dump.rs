@@ -21,7 +21,7 @@ pub struct DumpSummary {
     pub records: u64,
     /// Damaged places in what was once synced, unreadable small files included.
     pub damaged: u64,
-    /// Damaged places in the last batch, which nothing proves: a torn write, most likely.
+    /// Damaged places in the last batch, which nothing proves. Most likely a torn write.
     pub torn: u64,
 }
 

@@ -43,7 +43,7 @@ pub struct Rotten {
     pub file: String,
     /// Where the damaged part begins.
     pub offset: u64,
-    /// What it is.
+    /// Which part it is.
     pub part: RottenPart,
     /// The record that it belongs to, if either copy of the name can still be read.
     pub record: Option<RecordName>,
@@ -103,7 +103,7 @@ pub enum OpenError {
         /// A file of the log.
         file: String,
     },
-    /// A file that is replaced or synced only as a whole cannot be read: a damaged disk.
+    /// A file cannot be read that is only ever replaced or synced as a whole: the disk is damaged.
     #[error("{file} is damaged at {offset}: {reason}")]
     Damaged {
         /// The file.
@@ -174,8 +174,8 @@ pub enum AppendError {
         /// What was tried then.
         operation: &'static str,
     },
-    /// Neither slot of `HARDSTATE` could be read when the log was opened: this node may have promised what it no longer
-    /// knows. It must be replaced.
+    /// Neither slot of `HARDSTATE` could be read when the log was opened. This node may have promised what it no longer
+    /// knows, and must be replaced.
     #[error("the hard state is lost: this node must be replaced")]
     HardStateLost,
 }
@@ -183,7 +183,7 @@ pub enum AppendError {
 /// Why entries cannot be read.
 #[derive(Debug, Error)]
 pub enum ReadError {
-    /// Released; a snapshot has what they did.
+    /// The entry was released, since a snapshot covers it.
     #[error("index {asked} was released, the log begins at {first}")]
     Released {
         /// The index asked for.
@@ -243,13 +243,13 @@ impl ReadError {
 /// Why the identity was not changed.
 #[derive(Debug, Error)]
 pub enum IdentityError {
-    /// There is an identity already, damaged or not: never formatted over.
+    /// There is an identity already. It is never formatted over, damaged or not.
     #[error("the directory belongs to node {name:?}")]
     AlreadyFormatted {
         /// Its name.
         name: String,
     },
-    /// There is none yet.
+    /// There is no identity yet.
     #[error("the directory has no identity")]
     NotFormatted,
     /// Bound to another formation, or to this one with another seed or other members.
@@ -276,7 +276,7 @@ pub enum IdentityError {
     },
 }
 
-/// Puts the operation to an error of the disk.
+/// Adds the operation to an error of the disk.
 pub(crate) fn io_error(operation: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |source| OpenError::Io { operation, source }
 }

@@ -8,7 +8,7 @@
 //! - [`small`]: IDENTITY, HARDSTATE, MANIFEST;
 //! - [`configuration`]: a cluster configuration inside a record.
 //!
-//! What is deliberately not here: what the bytes mean for a log (`scan`, `recover`), and when they become durable.
+//! On purpose it is not said here what the bytes mean for a log (`scan`, `recover`), and when they become durable.
 
 pub mod configuration;
 pub mod segment;
@@ -99,7 +99,7 @@ pub(crate) fn unwrap(magic: [u8; 4], bytes: &[u8]) -> Result<&[u8], Malformed> {
     }
 }
 
-/// A checksum that only verifies under the salt of the segment's present life.
+/// A checksum that verifies only under the salt of the segment's present life.
 pub(crate) fn salted_crc(salt: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), bytes)
 }
@@ -162,7 +162,7 @@ impl<'a> Cursor<'a> {
 /// Appends a string with its length (u16) before it.
 ///
 /// # Panics
-/// Beyond 65,535 bytes: names are limited far below where they enter.
+/// If the string is longer than 65,535 bytes. Names are limited far below that where they enter.
 pub(crate) fn put_string(bytes: &mut Vec<u8>, string: &str) {
     let length = u16::try_from(string.len()).expect("names are limited far below 64 KiB");
     bytes.extend_from_slice(&length.to_le_bytes());

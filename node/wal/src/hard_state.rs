@@ -1,9 +1,9 @@
 //! The two-slot file `HARDSTATE`: term and vote, safe against a write that tears.
 //!
 //! A change goes into the slot with the lesser value and is synced; then the promise may leave; then
-//! [`HardStateFile::copy`] copies it into the other slot. So at every moment one slot holds what was promised last, and
-//! the greatest readable value is right: a promise never goes back, and a value that was written but not promised does
-//! no harm.
+//! [`HardStateFile::copy`] copies it into the other slot. So one slot always holds what was promised last, and the
+//! greatest readable value is right: a promise never goes back, and a value that was written but not promised does no
+//! harm.
 
 use crate::disk::{self, Disk, DiskFile};
 use crate::error::{OpenError, io_error, malformed};
@@ -23,7 +23,7 @@ pub(crate) struct HardStateFile {
 }
 
 impl HardStateFile {
-    /// Replaces the file by one whose slots both hold `value`: old or new after a crash at any point.
+    /// Replaces the file by one whose slots both hold `value`. A crash leaves the old file or the new one.
     pub(crate) fn create(disk: &dyn Disk, value: HardState) -> io::Result<HardStateFile> {
         let mut bytes = encode_hard_state(value);
         bytes.resize(usize::try_from(HARD_STATE_SLOT_BYTES).expect("a few KiB"), 0);
@@ -37,7 +37,8 @@ impl HardStateFile {
         Ok(HardStateFile::read_slots(disk)?.into_iter().filter_map(Result::ok).max())
     }
 
-    /// Each slot by itself. A slot of a newer build is an error of the whole: the other one may be behind it.
+    /// Reads each slot by itself. A slot of a newer build makes the whole an error, because the other one may be behind
+    /// it.
     pub(crate) fn read_slots(disk: &dyn Disk) -> Result<[Result<HardState, Malformed>; 2], OpenError> {
         let bytes = disk::read_small(disk, HARD_STATE, 2 * HARD_STATE_SLOT_BYTES)
             .map_err(io_error("read HARDSTATE"))?
@@ -52,7 +53,7 @@ impl HardStateFile {
         Ok(slots)
     }
 
-    /// What was promised last, or may have been.
+    /// What was promised last, or may have been promised.
     pub(crate) fn value(&self) -> HardState {
         self.slots[0].max(self.slots[1])
     }

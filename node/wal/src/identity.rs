@@ -11,7 +11,7 @@ pub struct Identity {
     pub generation: u32,
     /// Minted at random when the directory was formatted, so a wiped disk is a new node. Never 0.
     pub node_id: NodeId,
-    /// The node's name, which is its address; a directory of another name is refused.
+    /// The node's name, which is its address. A node refuses a directory of another name.
     pub name: String,
     /// The formation's details; `None` while it is bound to none.
     pub binding: Option<Binding>,

@@ -9,16 +9,16 @@
 //! - bytes of an earlier life of a file never verify: every use of a segment has a random salt (`format::segment`);
 //! - a torn batch is cut whole, and what was acknowledged is never cut: damage there is rot, and refused (`scan`,
 //!   `recover`);
-//! - what was read back after a crash is made durable before anything is reported: the log goes on in a fresh segment
-//!   whose head names the proven end of the one before (`recover`);
+//! - what was read back after a crash is made durable before it is reported: the log goes on in a fresh segment, whose
+//!   head names the proven end of the one before (`recover`);
 //! - a failed write or sync ends the log: every later call is refused (`wal`). A full disk does not: the batch is undone
 //!   and can be tried again.
 //!
 //! The files of a data directory: `IDENTITY`, `HARDSTATE`, `MANIFEST`, `LOCK`, `segment-*`, `spare-*` (files that wait
 //! for reuse), and `*.aside` (small files being replaced).
 //!
-//! What this crate deliberately does not do: decide anything about the protocol (raft), know what a command means
-//! (queue), start threads, read clocks, or make random numbers (the caller gives [`Options::entropy`]).
+//! On purpose this crate does not decide anything about the protocol (raft does), know what a command means (queue
+//! does), start threads, read clocks, or make random numbers (the caller gives [`Options::entropy`]).
 
 mod batch;
 mod data_dir;

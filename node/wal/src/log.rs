@@ -1,4 +1,4 @@
-//! Where every entry of the log stands: the one map that the writer changes and readers look into.
+//! The map of the log: where every entry stands. The writer changes it, and readers look into it.
 
 use crate::error::RecordName;
 use crate::format::segment::{IndexedRecord, RecordIdentity, RecordKind};
@@ -34,7 +34,7 @@ pub(crate) struct Log {
     entries: VecDeque<PlacedRecord>,
 }
 
-/// A record that does not follow what is there.
+/// A record does not follow the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfOrder {
     pub(crate) expected: Index,

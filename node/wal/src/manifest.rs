@@ -1,7 +1,7 @@
-//! Which files are the log: the list that changes only as a whole.
+//! The list of the files that are the log. It changes only as a whole.
 
-/// The content of `MANIFEST`. Segments from `first_segment` on are the log, each naming the one before; older ones are
-/// leftovers of a release that a crash cut short.
+/// The content of `MANIFEST`. Segments from `first_segment` on are the log, and each names the one before. Older ones
+/// are left over from a release that a crash cut short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The oldest segment that counts.

@@ -12,7 +12,7 @@ pub(crate) const MANIFEST: &str = "MANIFEST";
 const SIZE_MAX_BYTES: u64 = 64 << 20;
 
 impl Manifest {
-    /// Reads it; `None` if there is none, which is so until a log was made.
+    /// Reads it; `None` until a log was made.
     pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Manifest>, OpenError> {
         match disk::read_small(disk, MANIFEST, SIZE_MAX_BYTES).map_err(io_error("read MANIFEST"))? {
             None => Ok(None),
@@ -20,7 +20,7 @@ impl Manifest {
         }
     }
 
-    /// Replaces it: old or new after a crash at any point.
+    /// Replaces it. A crash leaves the old file or the new one.
     pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
         disk::replace(disk, MANIFEST, &encode_manifest(self))
     }

@@ -10,16 +10,16 @@ pub struct Options {
     /// Bytes of a segment file, 64 MiB by default; a multiple of 512. A batch that does not fit gets a file of its own
     /// size. May change from one start to the next.
     pub segment_bytes: u64,
-    /// Randomness of this opening, out of which the salts of segments are made. Hazard: it must be fresh (from the
-    /// operating system) every time, or bytes of an earlier life of a file could verify again.
+    /// Randomness of this opening, out of which the salts of segments are made. Hazard: it must be fresh every time
+    /// (from the operating system), or bytes of an earlier life of a file could verify.
     pub entropy: u64,
     /// How many released segment files are kept for reuse, 2 by default.
     pub spare_files_max: usize,
     /// Bytes of the disk that publishing must leave free for hard state, acks, deletes, a snapshot and a kept file;
     /// 0 by default. Kept here for [`crate::Wal::reserve_bytes`]; the log itself never refuses because of it.
     pub reserve_bytes: u64,
-    /// Read every byte of every segment when opening, not only those of the last one. Off by default: rot in old
-    /// segments is found by the reads that meet it.
+    /// Read every byte of every segment when opening, not only those of the last segment. Off by default: the reads
+    /// that meet rot in old segments find it.
     pub verify_all: bool,
 }
 
@@ -38,8 +38,8 @@ impl Default for Options {
 /// What was found, and is durable by the time it is reported.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// The hard state; `None` if neither slot of `HARDSTATE` could be read: the node may have promised what it no longer
-    /// knows, so it neither votes nor counts, and every append is refused.
+    /// The hard state; `None` if neither slot of `HARDSTATE` can be read. The node may then have promised what it no
+    /// longer knows, so it neither votes nor counts, and every append is refused.
     pub hard_state: Option<HardState>,
     /// The last index before the first entry that is there, and its term: what a snapshot covers.
     pub start: (Index, Term),

@@ -1,7 +1,7 @@
 //! Reads durable entries back, on any thread, while the writer appends.
 //!
-//! A read looks its records up under a short lock, then reads and verifies without any. A segment that is released
-//! meanwhile is not overwritten before the read is done: each read holds a count of it.
+//! A read looks its records up under a short lock, then reads and verifies without a lock. Each read holds a count of
+//! its segment, so a segment that is released meanwhile is not overwritten before the read is done.
 
 use crate::error::{OpenError, ReadError, RecordName, Rotten, RottenPart, malformed};
 use crate::format::configuration;
@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Unwanted bytes between two wanted stretches that are read along rather than skipped with another call.
+/// Most unwanted bytes between two wanted stretches that are read along; a larger gap costs another call.
 const GAP_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes of one read call at most, unless a single record is longer.
 const READ_BYTES_MAX: u64 = 4 << 20;
-/// What an entry counts besides its bytes, so that empty ones count too.
+/// Bytes that every entry counts on top of its own, so that empty ones count too.
 const ENTRY_OVERHEAD_BYTES: u64 = 64;
 
 /// An entry without its bodies: what applying it needs.
@@ -89,8 +89,9 @@ impl Reader {
     /// Every checksum is verified. `to` may lie beyond the end.
     ///
     /// # Errors
-    /// [`ReadError::Released`]: the follower needs a snapshot. [`ReadError::Beyond`]: `from` is not durable (any more).
-    /// [`ReadError::Rot`]: never served, ask a peer. Io: the disk fails, the process should end.
+    /// [`ReadError::Released`]: the follower needs a snapshot. [`ReadError::Beyond`]: `from` is not durable, or not any
+    /// more. [`ReadError::Rot`]: such bytes are never served, ask a peer. [`ReadError::Io`]: the disk fails, the
+    /// process should end.
     pub fn entries(&self, from: Index, to: Index, bytes_max: u64) -> Result<Vec<Entry>, ReadError> {
         let records = self.look_up(from, to, bytes_max, |placed| {
             u64::from(placed.identity.meta_bytes) + u64::from(placed.identity.bodies_bytes)
@@ -123,12 +124,12 @@ impl Reader {
         read_all(&records, |record| RECORD_BYTES + u64::from(record.placed.identity.meta_bytes), read_meta)
     }
 
-    /// Bytes `offset..offset + length` of an entry's bodies. They are not verified: the caller knows the checksum and
-    /// identity of the message that it reads.
+    /// Reads the bytes `offset..offset + length` of an entry's bodies, without verifying them: the caller knows the
+    /// checksum and the identity of the message that it reads.
     ///
     /// # Errors
-    /// As [`Reader::entries`], and [`ReadError::OutOfBodies`] if the entry has no such bytes: the caller's index and
-    /// this log disagree. The caller reports a checksum that differs as rot.
+    /// As [`Reader::entries`]. [`ReadError::OutOfBodies`] if the entry has no such bytes: the caller's index and this
+    /// log disagree. The caller reports a checksum that differs as rot.
     pub fn bodies(&self, index: Index, offset: u64, length: usize) -> Result<Bytes, ReadError> {
         let records = self.look_up(index, index.next(), 0, |_| 0)?;
         let Pinned { placed, segment } = &records[0];
@@ -145,8 +146,8 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// Exactly the record of this name, for a peer that must repair its copy; `None` if another entry, or none, stands
-    /// there.
+    /// Reads exactly the record of this name, for a peer that must repair its copy. `None` if another entry stands at
+    /// its index, or none.
     ///
     /// # Errors
     /// As [`Reader::entries`], but an index that is not there is no error.
@@ -165,7 +166,7 @@ impl Reader {
         self.shared.read().log.get(index).map(PlacedRecord::name)
     }
 
-    /// Looks up a range; `size` says what each entry counts.
+    /// Looks up a range of entries; `size` says how many bytes each counts.
     fn look_up(
         &self,
         from: Index,

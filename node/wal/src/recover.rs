@@ -1,11 +1,11 @@
-//! From what a crash left behind to a log that goes on.
+//! Makes a log that goes on out of what a crash left behind.
 //!
-//! Recovery reads the chain of segments, refuses rot, cuts what was torn, and then makes durable what it is about to
+//! Recovery reads the chain of segments, refuses rot and cuts what was torn. Then it makes durable what it is about to
 //! report: bytes read back after a crash may stand in the page cache alone, and after a failed sync the kernel may call
-//! lost pages clean. So the log always goes on in a fresh segment, whose head names where the proven part of its
-//! predecessor ends, and which carries a copy of the one batch behind that. HARDSTATE is written anew for the same
-//! reason. Nothing on the disk changes before the verdict is clear, and a crash anywhere in between leads to the same
-//! log again.
+//! lost pages clean. So the log always goes on in a fresh segment. The head of that segment names where the proven part
+//! of its predecessor ends, and the segment carries a copy of the one batch behind that. HARDSTATE is written anew for
+//! the same reason. Nothing on the disk changes before the verdict is clear. A crash in between, at whatever call,
+//! leads to the same log again.
 
 use crate::batch::{Draft, DraftRecord, FrameContext};
 use crate::disk::{ASIDE_SUFFIX, Disk, SECTOR_BYTES, read_exactly};
@@ -34,7 +34,7 @@ struct Link {
     head: SegmentHead,
 }
 
-/// What the chain says.
+/// What the chain of segments says.
 struct Found {
     /// The log as the proven part leaves it.
     log: Log,
@@ -70,7 +70,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Opened, Open
         None => Found::nothing(),
     };
 
-    // Rot in a configuration would come to light when it is reported: look before anything changes.
+    // Configurations are reported later. Their rot must show before anything changes, so they are read here, too.
     read_configurations(&found.log, &found.segments)?;
 
     // From here on the disk changes, and a crash at any call leads back to the same log.
@@ -149,8 +149,8 @@ impl Found {
     }
 }
 
-/// Replays all segments. Older ones by their sealed index if that is whole, else by walking; the last one by walking
-/// over every byte.
+/// Replays all segments. An older one is read by its sealed index, or by a walk if that index is damaged. The last one
+/// is read by a walk over every byte.
 fn read_chain(links: &[Link], options: &Options) -> Result<Found, OpenError> {
     let first = &links.first().expect("the caller saw one").head;
     let mut found = Found::nothing();
@@ -237,7 +237,7 @@ fn read_last(found: &mut Found, link: &Link, rot: &mut Vec<Rotten>) -> Result<()
     let (proven, behind) = scan.split();
     take_proven(found, segment, &proven, rot)?;
     if proven.is_empty() && rot.is_empty() {
-        // A segment is born with a batch: not even a trace of it is left.
+        // A segment is born with a batch, and not even a trace of it is left.
         let (file, part) = (segment.name.clone(), RottenPart::Frame);
         rot.push(Rotten { file, offset: SECTOR_BYTES, part, record: None });
     }
@@ -257,7 +257,7 @@ fn read_last(found: &mut Found, link: &Link, rot: &mut Vec<Rotten>) -> Result<()
         found.hard_state = found.hard_state.max(frame.hard_state);
     }
     if tail.damage.is_empty() {
-        // Its bytes are whole, so an index that does not follow is no torn write.
+        // Its bytes are whole. So if an index does not follow, the write was not torn.
         found.log.check_order(&tail.records).map_err(|(record, order)| OpenError::IndexOrder {
             file: segment.name.clone(),
             offset: record.offset,
@@ -290,7 +290,7 @@ fn take_proven(
         if let Some(frame) = batch.frame {
             found.hard_state = found.hard_state.max(frame.hard_state);
         }
-        // Once rot is found the order cannot be judged any more; the walk goes on only to name all of it.
+        // Once rot is found, the order cannot be judged any more. The walk goes on only to name all of the rot.
         if rot.is_empty() {
             found.take(segment, batch)?;
         }
@@ -372,7 +372,8 @@ fn read_tail(segment: &Segment, tail: &BatchScan) -> Result<Draft, OpenError> {
     Ok(draft)
 }
 
-/// Gives back the room behind the proven end of a segment that is never written again, unless a hard link keeps the file.
+/// Gives back the room behind the proven end of a segment that is not written any more, unless a hard link keeps the
+/// file.
 fn trim(last: Option<&Link>, proven_to: u64) -> io::Result<()> {
     let Some(Link { segment, .. }) = last else { return Ok(()) };
     if segment.file.size()? > proven_to && segment.file.link_count()? == 1 {
@@ -395,7 +396,7 @@ fn clean(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> io::Result<(
     Ok(())
 }
 
-/// True if the log ever held an entry that may still count: judged without changing anything.
+/// True if the log ever held an entry that may still count. Changes nothing.
 pub(crate) fn holds_entries(disk: &dyn Disk) -> Result<bool, OpenError> {
     let manifest = Manifest::read(disk)?.unwrap_or_default();
     let names = disk.list().map_err(io_error("list the directory"))?;

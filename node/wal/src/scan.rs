@@ -1,10 +1,10 @@
 //! Walks one segment and says what is there, what is proven, and what is damaged.
 //!
-//! The walk goes from frame to frame. Where no frame can be read it looks for a later one, sector by sector: every frame
-//! says up to where everything was synced before it was written, so a readable one behind a damaged place proves that
-//! the place was durable once. That, and nothing else, tells rot from a torn write.
+//! The walk goes from frame to frame. If a frame cannot be read, the walk looks for a later one, sector by sector.
+//! Every frame says up to which offset everything was synced before it was written. So a readable frame behind damage
+//! proves that the damaged bytes were durable once. Nothing else tells rot from a torn write.
 //!
-//! What is deliberately not here: a verdict. `recover` refuses rot and cuts torn batches, `dump` prints both.
+//! On purpose there is no verdict here: `recover` refuses rot and cuts torn batches, `dump` prints both.
 
 use crate::disk::{DiskFile, SECTOR_BYTES};
 use crate::error::{Rotten, RottenPart};
@@ -27,12 +27,12 @@ pub(crate) enum Depth {
 /// One batch, or a stretch where no frame could be read.
 #[derive(Debug)]
 pub(crate) struct BatchScan {
-    /// Its frame; `None` if that is damaged and only what follows shows that something was here.
+    /// Its frame; `None` if it is damaged, and only what follows shows that a batch was here.
     pub(crate) frame: Option<Frame>,
     pub(crate) offset: u64,
     /// Where the next batch begins.
     pub(crate) next: u64,
-    /// Records whose place is known, damaged or not.
+    /// The records whose place is known, damaged or not.
     pub(crate) records: Vec<IndexedRecord>,
     /// Everything in it that does not verify.
     pub(crate) damage: Vec<Rotten>,
@@ -49,7 +49,8 @@ pub(crate) struct SegmentScan {
 }
 
 impl SegmentScan {
-    /// The batches of the proven part, and those behind it: at most one, unless something is badly wrong.
+    /// Splits the batches: those of the proven part, and those behind it. Of these there is at most one, unless
+    /// something is badly wrong.
     pub(crate) fn split(self) -> (Vec<BatchScan>, Vec<BatchScan>) {
         let proven_to = self.proven_to;
         self.batches.into_iter().partition(|batch| batch.offset < proven_to)
@@ -74,8 +75,8 @@ impl<'a> Scanner<'a> {
         Ok(Scanner { window: Window::new(file)?, name, head, depth })
     }
 
-    /// Walks up to `end`, which a successor names, or as far as frames go. `after` are the identities of the last batch
-    /// before `end`, as they stand behind it.
+    /// Walks up to `end`, which a successor names, or as far as there are frames. `after` are the identities of the
+    /// last batch before `end`, as they stand behind `end`.
     pub(crate) fn walk(
         &mut self,
         end: Option<u64>,
@@ -89,7 +90,7 @@ impl<'a> Scanner<'a> {
         while at < limit {
             let is_next = |frame: &Frame| frame.batch == expected && frame.end() <= limit;
             let Some(current) = frame.filter(is_next) else {
-                // Damaged, torn, or never written: only a later frame can tell.
+                // The frame is damaged, torn, or was never written: only a later frame can tell.
                 let found = self.find_frame(at + SECTOR_BYTES, limit, expected)?;
                 let to = found.map_or(limit, |found| found.offset);
                 if found.is_some() || end.is_some() {
@@ -180,7 +181,7 @@ impl<'a> Scanner<'a> {
             let known = copy.map(|copy| &copy[position]);
             let header = self.header(at, frame.end())?;
             let Some(identity) = header.map(|header| header.identity()).or(known.copied()) else {
-                // Without its length nothing behind it in this batch can be found.
+                // Its length is not known, so nothing behind it in this batch can be found.
                 batch.damage.push(self.rotten(at, RottenPart::RecordHeader, None));
                 return Ok(batch);
             };
@@ -201,8 +202,8 @@ impl<'a> Scanner<'a> {
         Ok(batch)
     }
 
-    /// A stretch without a readable frame. If it is one batch, the next frame knows its records, and the frame's length
-    /// follows from the batch before it (`previous` records).
+    /// A stretch without a readable frame. If it is a single batch, the next frame names its records, and the length of
+    /// its own frame follows from the batch before it, which has `previous` records.
     fn gap(
         &mut self,
         from: u64,
@@ -276,8 +277,8 @@ impl<'a> Window<'a> {
         Ok(Window { file, size: file.size()?, start: 0, buffer: Vec::new() })
     }
 
-    /// The bytes `offset..offset + count`; `None` if the file ends before. So a length out of garbage never costs more
-    /// memory than the file has bytes.
+    /// The bytes `offset..offset + count`; `None` if the file ends before. So a length read from garbage never costs
+    /// more memory than the file has bytes.
     fn get(&mut self, offset: u64, count: u64) -> io::Result<Option<&[u8]>> {
         let Some(end) = offset.checked_add(count).filter(|end| *end <= self.size) else { return Ok(None) };
         if offset < self.start || end > self.start + self.buffer.len() as u64 {

@@ -31,8 +31,8 @@ pub(crate) fn segment_number(name: &str) -> Option<u64> {
 /// Turns a spare file into segment `head.number`, born with one batch: head and batch are written under the spare's
 /// name and synced; the rename is the switch; the directory is synced.
 ///
-/// `head.born_to` is filled in here. An error before the rename leaves a spare file; the caller must treat an error of
-/// the directory sync ([`BirthError::Named`]) as the end of the log, because the file has its name by then.
+/// Sets `head.born_to`. An error before the rename leaves a spare file. An error of the directory's sync
+/// ([`BirthError::Named`]) must end the log, because the file has its name by then.
 pub(crate) fn give_birth(
     disk: &dyn Disk,
     spare_name: &str,
@@ -58,7 +58,7 @@ pub(crate) fn give_birth(
 pub(crate) enum BirthError {
     /// The file is still a spare.
     Unnamed(io::Error),
-    /// The file has its name, and whether durably so is unknown.
+    /// The file has its name, perhaps not durably.
     Named(io::Error),
 }
 
@@ -70,7 +70,7 @@ impl BirthError {
     }
 }
 
-/// Writes zeros, `step` bytes from `from` on: later writes there change no metadata, which makes their syncs cheaper.
+/// Writes `step` zeros from `from` on. Later writes there change no metadata, so their syncs are cheaper.
 pub(crate) fn write_zeros(file: &dyn DiskFile, from: u64, step: u64) -> io::Result<()> {
     let zeros = [0; 64 * 1024];
     let mut slices = Vec::new();

@@ -2,9 +2,9 @@
 //!
 //! A file of an earlier life keeps its old bytes: the new salt makes them unreadable, and overwriting allocated blocks
 //! makes a sync cheaper, because no metadata changes (measured with fdatasync on ext4: 110 against 200 microseconds for
-//! 4 KiB, 150 against 270 for 64 KiB, 400 against 600 to 750 for 1 MiB). A new file is reserved at once (0.3 ms) and then
-//! filled with zeros step by step while the segment before it fills, so that no append waits for it. Where batches are
-//! large, filling would write everything twice to save less than it costs, so there a file is only reserved.
+//! 4 KiB, 150 against 270 for 64 KiB, 400 against 600 to 750 for 1 MiB). A new file is reserved at once (0.3 ms). It is
+//! filled with zeros step by step while the segment before it fills, so that no append waits for it. If batches are
+//! large, filling would write everything twice and cost more than it saves; then a file is only reserved.
 
 use crate::disk::{Disk, DiskFile};
 use crate::segment::write_zeros;
@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 const PREFIX: &str = "spare-";
-/// Zeros written per step: what an append may have to wait for, less than a millisecond of disk time.
+/// Zeros written in one step. An append may have to wait for one: less than a millisecond of disk time.
 const STEP_BYTES: u64 = 512 << 10;
 
 /// One file.
@@ -38,7 +38,7 @@ pub(crate) fn is_spare(name: &str) -> bool {
 }
 
 impl Spares {
-    /// Takes over what `names` lists, as far as it is of use, and removes the rest.
+    /// Takes over those spare files of `names` that are of use, and removes the others.
     pub(crate) fn adopt(
         disk: &dyn Disk,
         names: &[String],
@@ -61,7 +61,7 @@ impl Spares {
         Ok(spares)
     }
 
-    /// A file of at least `size` bytes (and at least a segment), whose bytes nobody else keeps.
+    /// Gives a file of at least `size` bytes, and at least a segment, whose bytes nobody else keeps.
     pub(crate) fn take(&mut self, disk: &dyn Disk, size: u64) -> io::Result<Spare> {
         while size <= self.segment_bytes {
             let Some(spare) = self.files.last() else { break };
@@ -75,8 +75,8 @@ impl Spares {
         self.create(disk, size.max(self.segment_bytes))
     }
 
-    /// As [`Spares::take`], but on a full disk a file of just `size` bytes will do: a node must be able to start, read and
-    /// release where it cannot append.
+    /// As [`Spares::take`], but on a full disk a file of just `size` bytes will do: a node that cannot append must
+    /// still start, read and release.
     pub(crate) fn take_to_start(&mut self, disk: &dyn Disk, size: u64) -> io::Result<Spare> {
         match self.take(disk, size) {
             Err(error) if crate::disk::is_no_space(&error) => self.create(disk, size),
@@ -84,12 +84,12 @@ impl Spares {
         }
     }
 
-    /// Takes back what could not be used.
+    /// Takes back a file that could not be used.
     pub(crate) fn put_back(&mut self, spare: Spare) {
         self.files.push(spare);
     }
 
-    /// One step towards having a file ready; true if there is no more to do. Zeros are written only if `fill`. A full disk
+    /// Does one step of preparing a file; true if there is no more to do. Zeros are written only if `fill`. A full disk
     /// is no error here.
     pub(crate) fn prepare(&mut self, disk: &dyn Disk, fill: bool) -> io::Result<bool> {
         if self.files.is_empty() {
@@ -111,8 +111,8 @@ impl Spares {
         Ok(spare.filled == spare.size)
     }
 
-    /// Takes in a released segment file, or removes it: it is overwritten only if nobody reads it, no hard link keeps
-    /// it, it has the right size, and there is room in the pool.
+    /// Takes in a released segment file, or removes it. It is kept for reuse only if nobody reads it, no hard link
+    /// keeps it, it has the right size, and the pool has room.
     pub(crate) fn recycle(&mut self, disk: &dyn Disk, name: &str, file: Arc<dyn DiskFile>) -> io::Result<()> {
         let is_unpinned = Arc::strong_count(&file) == 1;
         let fits = self.files.len() < self.files_max && file.size()? == self.segment_bytes;

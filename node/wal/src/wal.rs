@@ -23,8 +23,8 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-/// The next segment is filled with zeros while batches are no larger than this, on average, in bytes. What an append into
-/// a filled file saves (see `spare`) is then more than what filling it costs; beyond, zeros only compete for the disk.
+/// The greatest mean size of a batch, in bytes, at which the next segment is filled with zeros. Up to this size an
+/// append into a filled file saves more (see `spare`) than filling costs. Above it zeros only compete for the disk.
 const FILL_BATCH_BYTES_MAX: u64 = 128 << 10;
 
 /// A place on this disk where bytes of the log stand.
@@ -79,7 +79,7 @@ pub(crate) struct Opened {
 pub(crate) struct Active {
     segment: Arc<Segment>,
     size: u64,
-    /// Where the next batch goes; everything before is synced.
+    /// The offset of the next batch; everything before it is synced.
     end: u64,
     /// The number of the next batch.
     batch_next: u64,
@@ -89,7 +89,7 @@ pub(crate) struct Active {
     index: Vec<IndexedRecord>,
     /// The records of the last batch, for the next frame.
     previous: Vec<RecordIdentity>,
-    /// No frame behind the last batch says yet that it was synced, and repeats the identities of its records.
+    /// True until a frame behind the last batch says that it was synced and repeats the identities of its records.
     is_unproven: bool,
 }
 
@@ -110,7 +110,7 @@ impl Active {
             batch_first: batch,
             index: draft.places(SECTOR_BYTES, identities),
             previous: draft.identities(),
-            // The birth proved it, but its identities stand only once.
+            // The birth of the segment proved the batch, but its identities stand only once.
             is_unproven: !draft.records.is_empty(),
         }
     }
@@ -131,7 +131,7 @@ impl Active {
         })
     }
 
-    /// Bytes kept free for what must always fit: an empty batch that proves the last one, and the seal.
+    /// Bytes to keep free: an empty batch that proves the last one, and the seal, must always fit.
     fn room_to_end(last_records: usize, all_records: usize) -> u64 {
         Active::seal_bytes(last_records, 0) + Active::seal_bytes(last_records, all_records)
     }
@@ -144,7 +144,7 @@ impl Active {
         let count = draft.records.len();
         let end = sector_end(self.end + draft.batch_bytes(self.previous.len()));
         let all = self.index.len() + count;
-        // What only proves the last batch uses the room that was kept for it.
+        // An empty batch uses the room that was kept free for it.
         let room = if count == 0 { Active::seal_bytes(0, all) } else { Active::room_to_end(count, all) };
         end + room <= self.size
     }
@@ -264,12 +264,12 @@ impl Wal {
     /// new costs nothing.
     ///
     /// # Errors
-    /// [`AppendError::NoSpace`]: nothing of the entries counts, try the same again later (a changed hard state may be
-    /// durable already, which is harmless). Everything else: the process must end.
+    /// [`AppendError::NoSpace`]: none of the entries counts; try the same again later. (A changed hard state may be
+    /// durable already, which is harmless.) Everything else: the process must end.
     ///
     /// # Panics
-    /// If the entries do not follow the log, the truncation lies beyond it or before its first index, or the hard state
-    /// goes back: the caller then has lost track of this very log.
+    /// If the entries do not follow the log, if the truncation lies beyond it or before its first index, or if the hard
+    /// state goes back: the caller has lost track of this log.
     pub fn append(&mut self, batch: &Batch<'_>) -> Result<Receipt, AppendError> {
         self.check_open()?;
         self.check_batch(batch);
@@ -286,8 +286,8 @@ impl Wal {
         Ok(Receipt { last_index: self.last_index(), synced_to: self.synced_to() })
     }
 
-    /// Writes an empty batch, if that is needed to prove the last one: from then on damage in it is known for rot.
-    /// Called when nothing was appended for 100 ms. True if something was written.
+    /// Proves the last batch by an empty one, if it is not proven yet: from then on damage in it is known to be rot. To
+    /// be called when nothing was appended for 100 ms. Returns true if something was written.
     ///
     /// # Errors
     /// As [`Wal::append`].
@@ -300,9 +300,10 @@ impl Wal {
         Ok(true)
     }
 
-    /// What can wait until the promises of an append have left: copies a changed hard state into the other slot, and
-    /// does one step (less than a millisecond) of preparing the next segment once half of this one is used. Called after
-    /// every append; leaving it out costs speed and one copy of the hard state, not safety.
+    /// Does what can wait until the promises of an append have left. It copies a changed hard state into the other
+    /// slot. Once half of this segment is used, it also does one step (less than a millisecond) of preparing the next
+    /// one. To be called after every append; without it the log is slower and one copy of the hard state is missing,
+    /// but nothing is unsafe.
     ///
     /// # Errors
     /// As [`Wal::append`].
@@ -318,7 +319,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Gives up whole segments whose entries are all before `index`, because a snapshot covers them. Entries before
+    /// Gives up the segments whose entries are all before `index`, since a snapshot covers those. Entries before
     /// `index` that share a segment with later ones stay. Returns how many segments went.
     ///
     /// # Errors
@@ -352,7 +353,7 @@ impl Wal {
     }
 
     fn give_up(&mut self, segment: Arc<Segment>) -> io::Result<()> {
-        // The map no longer leads to it, so nobody can begin to read; whoever still does holds a count of it.
+        // The map no longer leads to the segment, so nobody can begin to read it. Whoever still reads it holds a count.
         match Arc::try_unwrap(segment) {
             Ok(Segment { name, file, .. }) => self.spares.recycle(&*self.disk, &name, file),
             Err(segment) => self.disk.remove(&segment.name),
@@ -435,9 +436,9 @@ impl Wal {
         Ok(())
     }
 
-    /// Seals this segment and goes on in a new one, which is born with the batch. Without space for that the seal may
-    /// stand already; it takes no number and proves nothing but what was synced before, so the next attempt (or a batch
-    /// that still fits) is written over it.
+    /// Seals this segment and goes on in a new one, which is born with the batch. If there is no space for that, the
+    /// seal may stand already. It has no number of its own and proves only what was synced before, so the next attempt
+    /// (or a batch that still fits) is written over it.
     fn write_next(&mut self, draft: &Draft) -> Result<(), AppendError> {
         let size = Active::size_needed(draft, self.active.previous.len());
         let taken = self.spares.take(&*self.disk, size);
@@ -478,7 +479,7 @@ impl Wal {
                 self.spares.put_back(spare);
                 self.judge(Err(error), "make a segment")
             }
-            // The name is there and may or may not last: the file can be neither used nor written over.
+            // The file has its name, and nobody knows whether durably: it can be neither used nor written over.
             Err(BirthError::Named(error)) => Err(self.poison("sync the directory", error)),
         }
     }

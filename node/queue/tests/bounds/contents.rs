@@ -1,5 +1,5 @@
-//! Whatever a command says, apply answers it and keeps the rules of the state: a command that panics does so on every
-//! node, at every start.
+//! Whatever a command says, apply answers it and keeps the rules of the state. A command that panicked would do so on
+//! every node, at every start.
 
 use crate::queue::{DEFAULT, Queue};
 use proptest::prelude::*;
@@ -207,7 +207,8 @@ fn rule_10_5_sizes_that_cannot_be_are_refused_wholly() {
     let (topic, subscription) = (TopicId(2), DEFAULT);
     let before = queue.stats(topic);
     assert_eq!((before.ready, before.dead), (8, 4));
-    // Of the dead there are 400 bytes, and none must be left when all are taken; of the ready 800, and four may be any.
+    // The dead messages have 400 bytes, and none may be left when all are taken. The ready ones have 800, and four of
+    // them may have any size.
     for size in [0, 99, 101, u32::MAX] {
         let selection = DeadSelection::Listed(of(size));
         let purge = Command::PurgeDead { topic, subscription, selection: selection.clone() };

@@ -1,7 +1,7 @@
 //! The queue as one would explain it: a list of topics, each a list of messages, each with a status.
 //!
-//! Nothing here is fast, bounded (beyond what callers are told) or shared with the real thing but the words of commands and
-//! replies.
+//! Nothing here is fast, or bounded beyond what callers are told. It shares only the words of commands and replies with
+//! the real queue.
 
 use raftqueue_queue::{
     Candidate, Command, DeadReason, DeadSelection, Delivery, Effects, Extension, Generation, LeaseId,
@@ -155,8 +155,8 @@ impl Model {
         (reply, effects)
     }
 
-    /// An answer of the queue as far as the model can know it: not how much there was to do for it, nor where the first
-    /// message is that became ready.
+    /// An answer of the queue as far as the model can know it. The model does not know how much there was to do, nor
+    /// which message became ready first.
     pub(crate) fn knowable((reply, mut effects): (Reply, Effects)) -> (Reply, Effects) {
         effects.steps = 0;
         effects.ready.iter_mut().for_each(|ready| ready.2 = 0);

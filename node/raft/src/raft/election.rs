@@ -14,8 +14,8 @@ impl Raft {
         self.campaign_in_ticks = self.random.between(timeout, 2 * timeout);
     }
 
-    /// A shorter one, after an attempt that failed: nobody leads, so there is nobody to disturb. Where the leader's process
-    /// was seen to end the others see it within moments, so that the next attempt may come at once.
+    /// A shorter timeout, after an attempt that failed: nobody leads, so nobody is disturbed. If this node saw the
+    /// leader's process end, the others see it within moments, and the next attempt may come at once.
     fn ticks_to_next_attempt(&mut self) -> u32 {
         let timeout = self.settings.election_ticks;
         if self.hinted_ticks > 0 {
@@ -24,7 +24,7 @@ impl Raft {
         self.random.between(timeout / 4, timeout)
     }
 
-    /// As long as the one that goes first may need: it asks for votes, and two disks must hold them.
+    /// Waits as long as the node that goes first may need: it asks for votes, and two disks must hold them.
     fn let_another_go_first(&mut self) {
         let timeout = self.settings.election_ticks;
         self.role = Role::Follower;
@@ -32,7 +32,7 @@ impl Raft {
         self.campaign_in_ticks = self.random.between(timeout / 4, longest);
     }
 
-    /// True while the current leader was heard within the shortest election timeout: as long, no other may win.
+    /// True while the leader was heard within the shortest election timeout. No other node may win in that time.
     pub(super) fn is_leader_fresh(&self) -> bool {
         self.is_leader()
             || self.leader.is_some()
@@ -50,9 +50,10 @@ impl Raft {
         }
     }
 
-    /// A voter may be needed, and so may one that the newest configuration removes, until that is known to be committed:
-    /// perhaps only those on their way out hold it, and without it the others cannot win (Ongaro's dissertation, section
-    /// 4.2.2). Such a node leads without counting itself and stops once the configuration is committed.
+    /// A voter may be needed. So may a node that the newest configuration removes, until that configuration is known to
+    /// be committed: perhaps only nodes on their way out hold it, and the others cannot win without it (Ongaro's
+    /// dissertation, section 4.2.2). Such a node leads without counting itself, and stops once the configuration is
+    /// committed.
     fn may_be_needed_to_lead(&self) -> bool {
         let id = self.settings.id;
         let index = self.log.configuration_index();
@@ -110,7 +111,7 @@ impl Raft {
     /// "Would you vote for me in `term`?" The answer changes nothing here: no term, no vote, no contact with a leader.
     pub(super) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: (Term, Index), replaying: bool) {
         let (last_term, last_index) = last;
-        // With a disk that hangs no vote could follow, and a campaign would only raise the term.
+        // A node whose disk hangs could not vote afterwards, and the campaign would only raise the term.
         let mut granted = term > self.term()
             && !self.is_leader_fresh()
             && !self.disk_stalled
@@ -126,8 +127,9 @@ impl Raft {
         if mutants::is(Mutant::PreVoteEntersTerm) {
             self.become_follower(term, None);
         }
-        // Two that saw the leader die need not race. One that has not asked yet gives the other its turn; of two that
-        // ask, the one whose log is behind or whose id is smaller steps back, or they would split the votes.
+        // Two nodes that saw the leader die need not race. A node that has not asked yet gives the other its turn. Of
+        // two that ask, one steps back, or they would split the votes: the one whose log is behind or whose id is
+        // smaller.
         let (own_index, own_term) = (self.log.last(), self.log.last_term());
         let races = matches!(self.role, Role::PreCandidate { .. })
             && (last_term, last_index, from) > (own_term, own_index, self.settings.id);
@@ -140,8 +142,8 @@ impl Raft {
         self.send.push(Envelope { from: self.settings.id, to: from, group: GroupId(0), term, message });
     }
 
-    /// Under a leader that still replays everybody waits. This node does not, could have that one's vote, and has had no
-    /// turn yet: it takes one, and if it fails the other has its own. So nobody is refused for ever.
+    /// Under a leader that still replays everybody waits. If this node does not replay, could get the other's vote and
+    /// has had no turn yet, it takes its turn. If it fails, the other one has its turn. So nobody is refused for ever.
     fn could_lead_instead_of(&self, last: (Term, Index)) -> bool {
         !self.is_replaying()
             && !self.has_tried
@@ -176,8 +178,8 @@ impl Raft {
         }
     }
 
-    /// A request for a vote in the current term. It is granted whatever role this node believes it has: a voter that
-    /// does not know yet that it is one may be needed for the quorum.
+    /// A request for a vote in the current term. This node answers it whatever its role is: it may be a voter without
+    /// knowing so yet, and the quorum may need it.
     pub(super) fn on_vote(&mut self, from: NodeId, last_index: Index, last_term: Term) {
         let hard_state = self.log.hard_state();
         let free = match hard_state.vote {
@@ -198,7 +200,8 @@ impl Raft {
         let Role::Candidate { answers } = &mut self.role else { return };
         answers.insert(from, granted);
         if !granted {
-            // A split vote, most likely. With the old leader dead nobody may be left to say that it is lost.
+            // Most likely the votes are split. If the old leader is dead, perhaps nobody is left to say that this vote
+            // is lost.
             self.campaign_in_ticks = self.ticks_to_next_attempt().min(self.campaign_in_ticks);
         }
         self.count_votes();
@@ -234,8 +237,8 @@ impl Raft {
 
     /// The leader's process died. Its followers need not wait out their timeouts; pre-votes keep a wrong hint harmless.
     ///
-    /// They wait for a random eighth of one, so that the others have most likely seen it too and few ask at once. For an
-    /// election timeout from now, or until a leader is heard, what fails is tried again soon.
+    /// Each waits up to an eighth of a timeout, at random: then the others have most likely seen it too, and few ask at
+    /// once. For one election timeout, or until a leader is heard, an attempt that fails is repeated soon.
     pub(super) fn on_peer_gone(&mut self, id: NodeId) {
         if let Role::Leader(leader) = &mut self.role {
             leader.peer_gone(id);

@@ -55,7 +55,7 @@ impl Raft {
         self.send_to(to, Message::Append { prev_index, prev_term, entries, commit: self.commit });
     }
 
-    /// Old entries were read for a peer. They are sent if that peer still waits for them and they are still the log's.
+    /// Old entries were read for a peer. They are sent if that peer still waits for them and the log still holds them.
     pub(super) fn on_loaded(&mut self, slice: LogSlice) {
         let LogSlice { to, from, mut entries } = slice;
         let Role::Leader(leader) = &mut self.role else { return };
@@ -74,7 +74,7 @@ impl Raft {
             .count();
         entries.truncate(valid);
         if entries.is_empty() {
-            // Not readable now: asked for again after the next heartbeat answer.
+            // They cannot be read now. The core asks again after the next answer to a heartbeat.
             progress.become_probe(from);
             progress.probe_sent = true;
         } else {

@@ -22,7 +22,7 @@ impl Raft {
         true
     }
 
-    /// What this node says of itself to a heartbeat of that round.
+    /// The answer to a heartbeat of that round.
     pub(super) fn heartbeat_reply(&self, round: u64, received: Index) -> Message {
         let (disk_stalled, replaying) = (self.disk_stalled, self.is_replaying());
         Message::HeartbeatReply { round, received, disk_stalled, replaying }
@@ -72,8 +72,8 @@ impl Raft {
         }
     }
 
-    /// Appends what is not there yet. What is there and agrees stays, also behind a message that ends earlier: it may
-    /// be late. Returns false if the message contradicts what is committed.
+    /// Appends entries that are not there yet. Entries that agree stay, even behind the last entry of the message,
+    /// which may be late. Returns false if the message contradicts what is committed.
     fn append_new(&mut self, from: NodeId, entries: Vec<Entry>) -> bool {
         for entry in entries {
             match self.log.term_at(entry.index) {
@@ -96,7 +96,7 @@ impl Raft {
         true
     }
 
-    /// Believes a leader's commit index only as far as this log is known to agree with the leader's.
+    /// Takes a leader's commit index only as far as this log is known to agree with the leader's.
     fn commit_up_to(&mut self, commit: Index) {
         self.leader_commit = self.leader_commit.max(commit);
         let known = if mutants::is(Mutant::CommitUnverified) { self.log.last() } else { self.verified };

@@ -138,8 +138,8 @@ impl Raft {
         }
     }
 
-    /// A leader that has not heard a quorum for two election timeouts may have been replaced: it stops
-    /// (Ongaro's dissertation, section 6.2).
+    /// A leader that has not heard a quorum for two election timeouts stops: another may have replaced it (Ongaro's
+    /// dissertation, section 6.2).
     fn hears_quorum(&self) -> bool {
         let limit = 2 * self.settings.election_ticks;
         self.is_quorum_with_peers(|p| p.silent_ticks < limit)
@@ -154,7 +154,8 @@ impl Raft {
             .is_quorum(|peer| peer == id || leader.progress.get(&peer).is_some_and(&holds))
     }
 
-    /// Commits what a quorum has on disk, if it is of this term (Raft, section 5.4.2), and everything before it.
+    /// Commits the last entry that a quorum has on disk, with everything before it, if it is of this term (Raft,
+    /// section 5.4.2).
     pub(super) fn advance_commit(&mut self) {
         let id = self.settings.id;
         let term = self.term();

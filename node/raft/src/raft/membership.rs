@@ -11,7 +11,7 @@ use crate::{Configuration, Index, Member, Message, NodeId, Payload, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The wanted difference to the members in force.
+/// How the members in force are to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberChange {
     /// Members to add, or whose kind changes.
@@ -21,12 +21,12 @@ pub struct MemberChange {
 }
 
 impl Raft {
-    /// Appends a configuration with the members changed as asked. Where voters change it is joint, and the leader leaves
-    /// it by itself once it is committed.
+    /// Appends a configuration with the members changed as asked. If voters change, it is a joint one, which the leader
+    /// leaves by itself once it is committed.
     ///
     /// # Errors
     /// [`Refused::ChangePending`] while an earlier configuration is not committed or this term has not committed
-    /// anything; [`Refused::InvalidChange`] if no voter would be left or nothing would change; as for proposals else.
+    /// anything; [`Refused::InvalidChange`] if no voter would be left or nothing would change; else as for proposals.
     pub fn change_members(&mut self, change: MemberChange) -> Result<(Term, Index), Refused> {
         self.check_may_change()?;
         let old = self.log.configuration();
@@ -59,8 +59,8 @@ impl Raft {
         Ok((self.term(), self.append_as_leader(Payload::Config(Arc::new(new)))))
     }
 
-    /// One configuration at a time, and none before this term has committed an entry: else two leaders could each count
-    /// a majority that the other does not overlap (Ongaro, raft-dev, 2015).
+    /// Only one configuration may be pending, and none may come before this term has committed an entry. Else two
+    /// leaders could each count a majority, and the two would not overlap (Ongaro, raft-dev, 2015).
     fn check_may_change(&self) -> Result<(), Refused> {
         self.check_may_propose()?;
         let Role::Leader(leader) = &self.role else { return Err(Refused::NotLeader { leader: self.leader }) };

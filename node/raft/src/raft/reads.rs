@@ -1,8 +1,8 @@
 //! Reads that are known to be fresh: the commit index, confirmed by a quorum that still follows (Ongaro's dissertation,
 //! section 6.4).
 //!
-//! Every round of heartbeats that confirms reads has a number of its own, never used twice in a term, and a peer's answer
-//! names the round that it answers. So a late or doubled answer confirms nothing that was asked after it was given.
+//! Every round of heartbeats that confirms reads has a number of its own, which is never used twice in a term. A peer's
+//! answer names the round that it answers. So a late or doubled answer never confirms a read that was asked later.
 
 use super::{Raft, Role};
 use crate::Index;
@@ -31,8 +31,8 @@ impl Reads {
 }
 
 impl Raft {
-    /// Asks for an index such that whoever has applied it sees every write that was acknowledged before this call. The
-    /// answer comes in [`crate::Output::reads`]; it waits until this term has committed an entry.
+    /// Asks for a read index: a node that has applied it sees every write that was acknowledged before this call. The
+    /// answer comes in [`crate::Output::reads`], once this term has committed an entry.
     ///
     /// # Errors
     /// [`Refused::NotLeader`], and [`Refused::Transferring`] as for proposals.

@@ -1,9 +1,10 @@
 //! Whether this node has applied what was committed when its process started.
 //!
-//! A node begins with nothing applied, and learns what is committed from the first leader that it hears. Until it is
-//! through it answers nobody and shows states of the past, so it leaves leading to those that are: a leader hands over to
-//! it only where nobody else is left, and a voter that could lead itself takes its turn first ([`crate::Raft`]'s answer to
-//! a pre-vote). Neither may cost an election: whoever waits in its favour does so once.
+//! A node begins with nothing applied, and learns what is committed from the first leader that it hears. While it
+//! replays it answers nobody and shows states of the past. So it leaves leading to nodes that have replayed: a leader
+//! hands over to it only if nobody else is left, and a voter that could lead takes its turn first (see
+//! [`crate::Raft`]'s answer to a pre-vote). That must not cost an election, so nobody waits for such a turn more than
+//! once.
 
 use super::{Raft, Role};
 use crate::{Index, Term};
@@ -11,14 +12,14 @@ use crate::{Index, Term};
 /// How far the replay has come.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    /// The leader of this term said that so much is committed, when it was heard first.
+    /// So much was committed, as the leader of this term said when this node first heard it.
     goal: Option<(Term, Index)>,
-    /// It is over. Nothing takes this back but the end of the process.
+    /// The replay is over, until the process ends.
     is_over: bool,
 }
 
 impl Replay {
-    /// Where it ends, while it goes on and that is known.
+    /// The index where the replay ends; `None` once it is over, or while that is not known.
     pub(super) fn until(&self) -> Option<Index> {
         self.goal.filter(|_| !self.is_over).map(|(_, index)| index)
     }
@@ -33,8 +34,8 @@ impl Raft {
 
     /// Something was applied, or heard from a leader.
     ///
-    /// What a leader says counts once an entry of its own term is committed: before, it may not know what its predecessors
-    /// committed. So a goal that turns out to be of an earlier term is dropped for what the leader says then.
+    /// What a leader says counts only once an entry of its own term is committed: before that it may not know what its
+    /// predecessors committed. So a goal of an earlier term is replaced by what the leader says later.
     pub(super) fn look_at_replay(&mut self) {
         if self.replay.is_over {
             return;

@@ -1,4 +1,4 @@
-//! What a disk that hangs means for the one that leads: it gives way where the others can do without it.
+//! What a leader does when its disk hangs: it gives way if the others can do without it.
 
 use super::{Raft, Role};
 use crate::progress::Progress;
@@ -17,7 +17,7 @@ impl Raft {
         }
     }
 
-    /// A leader whose disk hangs gives way, unless the others could not do without it.
+    /// A leader whose disk hangs hands over, if the others can do without it.
     pub(super) fn hand_over_stalled(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
         if leader.transfer.is_some() || self.stall_pause_ticks > 0 || !self.can_others_carry_on() {
@@ -31,8 +31,8 @@ impl Raft {
         }
     }
 
-    /// True if the peers that are well are a quorum without this node. A majority of stalled disks leaves no such quorum,
-    /// nor does half of an even number: whoever led then could neither be elected nor commit.
+    /// True if the peers that are well are a quorum without this node. If a majority of disks stalls, or half of an
+    /// even number, there is no such quorum: another leader could neither be elected nor commit.
     pub(super) fn can_others_carry_on(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let is_well = |p: &Progress| !p.disk_stalled && p.silent_ticks < self.settings.election_ticks;

@@ -11,7 +11,7 @@ use crate::{MemberKind, Message, NodeId};
 pub(super) struct Transfer {
     to: NodeId,
     ticks_left: u32,
-    /// Asked for by a stalled disk: when it fails the leader steps down.
+    /// A stalled disk is the reason. If the hand-over fails, the leader steps down.
     pub(super) because_stalled: bool,
 }
 
@@ -50,14 +50,13 @@ impl Raft {
         Ok(())
     }
 
-    /// The peer to hand over to when the caller does not mind which: the active voter that has most of the log, and one
-    /// that still replays only where there is no other.
+    /// The best peer to hand over to: the active voter that has most of the log. One that still replays comes last.
     #[must_use]
     pub fn best_successor(&self) -> Option<NodeId> {
         self.best_successor_among(|_| true)
     }
 
-    /// The same among those that the caller accepts.
+    /// As [`Raft::best_successor`], among the peers that the caller accepts.
     #[must_use]
     pub fn best_successor_among(&self, accepts: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let is_replaying = |p: &Progress| p.replaying && !mutants::is(Mutant::HandOverToReplaying);
@@ -101,7 +100,7 @@ impl Raft {
         let step_down = transfer.because_stalled && self.disk_stalled;
         leader.transfer = None;
         if step_down && self.can_others_carry_on() {
-            // Nobody took over, and this node can promise nothing: silence lets the others elect.
+            // Nobody took over, and this node can make nothing durable. It falls silent, so that the others elect.
             self.become_follower(self.term(), None);
         }
     }

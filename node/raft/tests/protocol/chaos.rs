@@ -44,8 +44,8 @@ impl Dice {
     }
 }
 
-/// How hard the schedule is on the cluster. Each schedule has its own mixture: faults that are always all on hide what
-/// only shows when one of them is off.
+/// How hard the schedule is on the cluster. Each schedule has its own mixture: some bugs show only when one of the
+/// faults is off.
 #[derive(Debug)]
 struct Faults {
     lost_permille: u64,
@@ -344,7 +344,7 @@ impl Chaos {
         }
     }
 
-    /// Without faults nobody disturbs the leader: neither removed members, nor blank nodes, nor what is left of the past.
+    /// Without faults nobody disturbs the leader: no removed member, no blank node, and no late message.
     fn check_stability(&mut self) {
         let before = self.cluster.leaders();
         let term = self.cluster.raft(before[0]).map(Raft::term);

@@ -1,5 +1,5 @@
-//! What must hold whatever happens. Every check compares what nodes say with what their disks hold at that moment, so a
-//! promise that outruns its sync is seen when it leaves, not when it is broken.
+//! What must hold whatever happens. Every check compares what nodes say with what their disks hold at that moment. So a
+//! promise that leaves before its sync is seen when it leaves, not when it is broken.
 
 use crate::disk::Disk;
 use raftqueue_raft::{

@@ -1,4 +1,4 @@
-//! A disk in memory that loses, tears and refuses what a real one may, decided by a seed.
+//! A disk in memory that loses, tears and refuses what a real one may. A seed decides.
 //!
 //! What it models:
 //! - **Page cache.** Writes are seen at once by every reader, and reach the medium at a sync. [`FakeDisk::crash_process`]
@@ -115,7 +115,7 @@ struct State {
     calls_by_operation: BTreeMap<Operation, u64>,
     crash_at: Option<u64>,
     refusals: Vec<Refusal>,
-    /// So many reads to come show a flipped bit.
+    /// So many of the next reads show a flipped bit.
     rotten_reads: u64,
     locks: BTreeSet<String>,
     capacity_bytes: u64,
@@ -123,7 +123,7 @@ struct State {
 }
 
 impl FakeDisk {
-    /// An empty disk without limit; `seed` decides how far a write gets that is cut short.
+    /// An empty disk without limit. `seed` decides how far a write gets that is cut short.
     #[must_use]
     pub fn new(seed: u64) -> FakeDisk {
         FakeDisk {
@@ -152,7 +152,7 @@ impl FakeDisk {
         self.state().restart();
     }
 
-    /// The power fails: of all that no sync covered, `seed` decides sector by sector and name by name what is left.
+    /// The power fails. Of all that no sync covered, `seed` decides sector by sector and name by name what is left.
     pub fn power_cut(&self, seed: u64) {
         let mut random = Random::new(seed);
         // Some cuts keep nearly all, some nearly nothing: both ends are as likely as the middle.
@@ -160,7 +160,7 @@ impl FakeDisk {
         self.state().cut(&mut |_| random.below(4) < kept_of_four);
     }
 
-    /// The power fails, and of all that no sync covered about so many quarters are left: nothing for 0, everything for 4.
+    /// The power fails. Of all that no sync covered about so many quarters are left: nothing for 0, everything for 4.
     pub fn power_cut_keeping(&self, kept_of_four: u64, seed: u64) {
         let mut random = Random::new(seed);
         self.state().cut(&mut |_| random.below(4) < kept_of_four);
@@ -385,7 +385,7 @@ impl State {
         Ok(())
     }
 
-    /// The first name of an inode; only looked for when a refusal may ask for it.
+    /// The first name of an inode, looked for only when a refusal may ask for it.
     fn name_of(&self, inode: u64) -> String {
         if self.refusals.is_empty() {
             return String::new();

@@ -160,14 +160,14 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // Not retried when interrupted: what a second call says about the first one's pages is not defined.
+        // Not retried when interrupted: it is not defined what a second call says about the pages of the first.
         rustix::fs::fdatasync(&self.0)?;
         Ok(())
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, size) {
-            // A file system that cannot reserve: the length alone still keeps later syncs from changing it.
+            // This file system cannot reserve. The length alone still keeps later syncs from changing it.
             Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(size),
             other => Ok(other?),
         }

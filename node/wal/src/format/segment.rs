@@ -11,9 +11,10 @@
 //!  the seal: | frame (88) | identities of the batch before (32 each) | index of all records (40 each) |
 //! ```
 //!
-//! Two kinds of checksum, on purpose: those of heads of things (frame, identities, record headers) are *salted* with
+//! There are two kinds of checksum, on purpose. Those of heads (frame, identities, record headers) are *salted* with
 //! the random number of this life of the file, so that what an earlier life left behind never verifies. Those of
-//! content (meta, bodies, and the entry checksum over both) are not: every node computes the same for the same entry.
+//! content (meta, bodies, and the entry checksum over both) are not salted: every node computes the same for the same
+//! entry.
 
 use super::small::{decode_vote, encode_vote};
 use super::{Cursor, Malformed, salted_crc, unwrap, wrap};
@@ -45,7 +46,7 @@ pub struct SegmentHead {
     pub predecessor_end: u64,
     /// True if the predecessor's sealed index stands at `predecessor_end`.
     pub predecessor_sealed: bool,
-    /// The part of this file that was synced before it got its name, so it is proven from birth.
+    /// The end of the part that was synced before this file got its name: that part is proven from birth.
     pub born_to: u64,
     /// The number of its first batch.
     pub first_batch: u64,
@@ -124,7 +125,7 @@ pub struct Frame {
     pub kind: FrameKind,
     /// Rises by one with every batch of the log, over all segments.
     pub batch: u64,
-    /// Where it stands in its file: a copy elsewhere is no frame.
+    /// Where it stands in its file. A copy elsewhere is no frame.
     pub offset: u64,
     /// Bytes from its first to the last of its last record.
     pub length: u64,
@@ -245,7 +246,7 @@ pub enum RecordKind {
     Configuration,
     /// Commands and bodies.
     Command,
-    /// The log ends before this record's index from here on; the record's term is that of the entry before the index.
+    /// From here on the log ends before this record's index. The record's term is that of the entry before that index.
     Truncation,
 }
 
@@ -362,7 +363,7 @@ impl RecordHeader {
     }
 }
 
-/// The second copy of what names a record and says how long it is.
+/// The second copy of the name and the lengths of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordIdentity {
     /// What it is.
@@ -427,8 +428,8 @@ impl IndexedRecord {
 
 /// The checksum that binds record headers, encoded one after another, to their frame.
 ///
-/// NB: each header's own checksum, its last four bytes, is left out. A checksum that runs over bytes and then over their
-/// checksum ends in the same state whatever the bytes are, so with it every set of valid headers would look alike.
+/// NB: each header's own checksum, its last four bytes, is left out. A checksum over bytes and then over their own
+/// checksum is the same for all bytes, so every set of valid headers would look alike.
 pub(crate) fn records_crc(salt: u64, headers: &[u8]) -> u32 {
     let own_crc = usize::try_from(RECORD_BYTES).expect("48") - 4;
     let covered = headers.chunks(own_crc + 4).map(|header| &header[..own_crc.min(header.len())]);

@@ -10,7 +10,7 @@ use raftqueue_raft::Index;
 use std::io;
 use std::sync::Arc;
 
-/// Opens, appends `acknowledged` one batch each, then writes `torn` without getting to the sync.
+/// Opens the log and appends `acknowledged`, one batch each. Then writes `torn`, but never gets to the sync.
 fn crash_before_sync(disk: &FakeDisk, acknowledged: u64, torn: std::ops::Range<u64>, size: usize) -> String {
     let (mut wal, _) = open(disk, 1).unwrap();
     for index in 1..=acknowledged {
@@ -301,8 +301,9 @@ fn rule_2_7_a_smaller_batch_may_follow_where_a_roll_over_found_no_space() {
 
 #[test]
 fn rule_2_7_parts_of_two_attempts_at_a_batch_never_verify_together() {
-    // The first attempt reaches the medium, the second one (other content, same place, same number) only in part. The
-    // size makes the second record begin at a sector boundary, so that whole records of both attempts can be mixed.
+    // The first attempt reaches the medium. The second one (other content, same place, same number) reaches it only in
+    // part. The size makes the second record begin at a sector boundary, so that whole records of both attempts can be
+    // mixed.
     let disk = formatted(1);
     let (mut wal, _) = open(&disk, 1).unwrap();
     wal.append(&batch(hard(1, 7), &entries(1..2, 1, 600))).unwrap();

@@ -18,7 +18,7 @@ pub(super) struct Inode {
     allocated: u64,
     /// Dirty sectors: the next sync makes them durable.
     dirty: BTreeMap<u64, Medium>,
-    /// Sectors that a failed sync called clean: no sync helps them, only another write does.
+    /// Sectors that a failed sync called clean. No later sync writes them, only another write does.
     lost: BTreeMap<u64, Medium>,
     /// How often the living process has it open.
     pub(super) open_files: u64,
@@ -83,8 +83,8 @@ impl Inode {
         self.lost.append(&mut self.dirty);
     }
 
-    /// A power cut: each un-synced sector, and the length, becomes what the medium had unless `keeps` says that the new
-    /// one made it.
+    /// A power cut. Each un-synced sector, and the length, falls back to what the medium has, unless `keeps` says that
+    /// the new one arrived there.
     pub(super) fn cut(&mut self, keeps: &mut dyn FnMut(u64) -> bool) {
         let size = if self.size == self.durable_size || keeps(0) { self.size } else { self.durable_size };
         let mut unsynced = std::mem::take(&mut self.dirty);
