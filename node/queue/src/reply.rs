@@ -307,9 +307,12 @@ impl fmt::Display for Refused {
                 write!(f, "the request id was used for another topic or subscription")
             }
             Refused::SizesImpossible => {
-                write!(f, "the sizes given are not those of the messages that are there")
+                write!(f, "the sizes given cannot be those of the messages that are there")
             }
-            Refused::NumbersSpent => write!(f, "a number that only rises has come to its end"),
+            Refused::NumbersSpent => write!(
+                f,
+                "an id, a token, an offset or the bytes of a topic would pass 2^62, the greatest number there is"
+            ),
             Refused::GenerationNotAbove { held, given } => {
                 write!(f, "generation {given} is not above {held}")
             }
