@@ -70,6 +70,17 @@ impl fmt::Display for List<'_> {
     }
 }
 
+struct Oldest(Option<u64>);
+
+impl fmt::Display for Oldest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(found) => write!(f, "the oldest one here is segment {found}"),
+            None => f.write_str("there is no segment here"),
+        }
+    }
+}
+
 /// Why a data directory or its log cannot be opened. The node says so and ends, unless a variant says otherwise.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -113,8 +124,18 @@ pub enum OpenError {
         /// How.
         reason: Malformed,
     },
-    /// A segment is not there, or not the one that its neighbour names.
-    #[error("segment {found} follows segment {named}, and segment {expected} is the one before it here")]
+    /// The oldest segment of the log is not there.
+    #[error("the log begins with segment {first}, as MANIFEST says, but {}", Oldest(*found))]
+    FirstSegmentMissing {
+        /// The segment that `MANIFEST` names.
+        first: u64,
+        /// The oldest one that is there, if there is any.
+        found: Option<u64>,
+    },
+    /// A segment between two others is not there.
+    #[error(
+        "segment {found} names segment {named} as the one before it, but that is segment {expected} here"
+    )]
     BrokenChain {
         /// The segment whose head was read.
         found: u64,
@@ -169,7 +190,7 @@ pub enum AppendError {
         source: io::Error,
     },
     /// The disk failed earlier. The process must end.
-    #[error("the log is closed since it could not {operation}")]
+    #[error("the log is closed: earlier it could not {operation}")]
     Poisoned {
         /// What was tried then.
         operation: &'static str,

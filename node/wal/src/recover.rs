@@ -65,7 +65,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Opened, Open
         Some(_) => read_chain(&links, options)?,
         None if stored_manifest.is_some() => {
             let first = manifest.first_segment;
-            return Err(OpenError::BrokenChain { found: 0, named: first, expected: first });
+            return Err(OpenError::FirstSegmentMissing { first, found: None });
         }
         None => Found::nothing(),
     };
@@ -103,10 +103,19 @@ fn read_links(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<
         let file = disk.open(&name).map_err(io_error("open a segment"))?;
         let head = read_head(&*file).map_err(io_error("read a segment's head"))?;
         let head = head.map_err(|reason| malformed(&name, 0, reason))?;
-        let expected = links.last().map_or(manifest.first_segment, |link| link.head.number);
-        let named = if links.is_empty() { head.number } else { head.predecessor };
-        if named != expected || head.number != number {
-            return Err(OpenError::BrokenChain { found: head.number, named, expected });
+        if head.number != number {
+            return Err(malformed(&name, 0, Malformed::Field("segment number")));
+        }
+        match links.last().map(|link| link.head.number) {
+            None if number != manifest.first_segment => {
+                let first = manifest.first_segment;
+                return Err(OpenError::FirstSegmentMissing { first, found: Some(number) });
+            }
+            Some(expected) if head.predecessor != expected => {
+                let named = head.predecessor;
+                return Err(OpenError::BrokenChain { found: number, named, expected });
+            }
+            _ => {}
         }
         let segment = Arc::new(Segment { number, salt: head.salt, name, file });
         links.push(Link { segment, head });

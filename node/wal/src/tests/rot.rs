@@ -164,14 +164,29 @@ fn a_record_that_was_rewritten_by_a_recovery_is_proven_from_birth() {
 fn a_missing_segment_or_manifest_is_noticed() {
     let (disk, _) = log();
     let files: Vec<String> = disk.names().into_iter().filter(|name| name.starts_with("segment-")).collect();
-    for file in &files[..files.len() - 1] {
+    let refused = |damaged: &FakeDisk| open(damaged, 9).err().unwrap().to_string();
+    let begins = "the log begins with segment 1, as MANIFEST says, but";
+    for (position, file) in files[..files.len() - 1].iter().enumerate() {
         let damaged = disk.deep_clone();
         damaged.take(file);
-        assert!(matches!(open(&damaged, 9), Err(OpenError::BrokenChain { .. })), "{file}");
+        let (before, missing, next) = (position, position + 1, position + 2);
+        let expected = match before {
+            0 => format!("{begins} the oldest one here is segment 2"),
+            _ => format!(
+                "segment {next} names segment {missing} as the one before it, but that is segment {before} here"
+            ),
+        };
+        assert_eq!(refused(&damaged), expected);
     }
     let damaged = disk.deep_clone();
     files.iter().for_each(|file| damaged.take(file));
-    assert!(matches!(open(&damaged, 9), Err(OpenError::BrokenChain { .. })));
+    assert_eq!(refused(&damaged), format!("{begins} there is no segment here"));
+    let damaged = disk.deep_clone();
+    damaged.put(&files[1], &disk.bytes(&files[0]).unwrap());
+    assert_eq!(
+        refused(&damaged),
+        format!("{} is damaged at 0: impossible value of segment number", files[1])
+    );
     let damaged = disk.deep_clone();
     damaged.corrupt("MANIFEST", 20, 1);
     assert!(matches!(open(&damaged, 9), Err(OpenError::Damaged { .. })));
