@@ -6,7 +6,7 @@ use raftqueue_proto::v1;
 
 /// Publishes to one topic inside a session: batch after batch, each stored once however often it has to be sent.
 ///
-/// Invariant: `next_sequence` is the number of the next batch; `unsettled` is the batch that was sent under it and whose
+/// Invariant: `next_sequence` is the number of the next batch; `unknown` is the batch that was sent under it and whose
 /// outcome is unknown.
 #[derive(Debug)]
 pub struct Producer {
@@ -14,13 +14,13 @@ pub struct Producer {
     topic: String,
     session: Bytes,
     next_sequence: u64,
-    unsettled: Option<Vec<v1::NewMessage>>,
+    unknown: Option<Vec<v1::NewMessage>>,
 }
 
 impl Producer {
     pub(crate) async fn open(client: Client, topic: String) -> Result<Self, Error> {
         let session = client.open_session(v1::OpenSessionRequest { name: None }).await?.session;
-        Ok(Self { client, topic, session, next_sequence: 1, unsettled: None })
+        Ok(Self { client, topic, session, next_sequence: 1, unknown: None })
     }
 
     /// Publishes a batch: all of its messages or none, and once.
@@ -35,7 +35,7 @@ impl Producer {
     /// The node's refusal, or no answer until the timeout. `SESSION_EXPIRED` ends this producer: open another, and know
     /// that what was unknown stays unknown.
     pub async fn publish(&mut self, messages: Vec<v1::NewMessage>) -> Result<v1::PublishResponse, Error> {
-        if self.unsettled.as_ref().is_some_and(|unsettled| *unsettled != messages) {
+        if self.unknown.as_ref().is_some_and(|unknown| *unknown != messages) {
             return Err(Error::not_sent(
                 "the outcome of the last batch is unknown: publish it again before another",
             ));
@@ -43,18 +43,18 @@ impl Producer {
         let step = v1::SessionStep { session: self.session.clone(), sequence: self.next_sequence };
         let request =
             v1::PublishRequest { topic: self.topic.clone(), session: Some(step), messages: messages.clone() };
-        let was_unsettled = self.unsettled.replace(messages).is_some();
+        let was_unknown = self.unknown.replace(messages).is_some();
         match self.client.publish(request).await {
             Ok(published) => {
-                self.unsettled = None;
+                self.unknown = None;
                 self.next_sequence += 1;
                 Ok(published)
             }
             // The first sending of this batch may still be carried out, whatever became of this one.
-            Err(error) if was_unsettled => Err(Error { outcome: Outcome::Unknown, ..error }),
+            Err(error) if was_unknown => Err(Error { outcome: Outcome::Unknown, ..error }),
             Err(error) => {
                 if error.outcome == Outcome::NotDone {
-                    self.unsettled = None;
+                    self.unknown = None;
                 }
                 Err(error)
             }

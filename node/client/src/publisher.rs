@@ -259,7 +259,7 @@ impl Worker {
             if self.pending.answered() > answered {
                 pause = PAUSE_MIN;
             }
-            if self.settle_failure(&error) {
+            if self.take_failure(&error) {
                 rest_after(&error, &mut pause).await;
             }
         }
@@ -304,9 +304,9 @@ impl Worker {
                 }
             }
             let linger = self.linger_left(in_flight < self.settings.window);
-            let alarm =
+            let overdue_in =
                 self.pending.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let nap = [linger, alarm].into_iter().flatten().min().unwrap_or(Duration::MAX);
+            let nap = [linger, overdue_in].into_iter().flatten().min().unwrap_or(Duration::MAX);
             tokio::select! {
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => {
@@ -396,7 +396,7 @@ impl Worker {
     }
 
     /// What a failure means for what is pending. True if it is worth trying again after a pause.
-    fn settle_failure(&mut self, error: &Error) -> bool {
+    fn take_failure(&mut self, error: &Error) -> bool {
         let now = Instant::now();
         if self.pending.is_overdue(now) {
             self.pending.give_up(error);

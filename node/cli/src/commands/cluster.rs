@@ -121,25 +121,25 @@ async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
             .map(|member| &member.client_address)
             .find(|known| !known.is_empty())
     };
-    let places: BTreeMap<String, String> =
+    let endpoints: BTreeMap<String, String> =
         members.iter().filter_map(|member| Some((member.id.clone(), known(&member.id)?.clone()))).collect();
     let is_asked = |id: &str| answers().any(|status| status.node_id == id);
     let others = members.iter().filter(|member| !is_asked(&member.id));
-    let others: Vec<String> = others.filter_map(|member| places.get(&member.id)).cloned().collect();
+    let others: Vec<String> = others.filter_map(|member| endpoints.get(&member.id)).cloned().collect();
     let mut views: Vec<View> = asked.into_iter().filter(|view| view.status.is_ok()).collect();
     views.extend(ask(client, others).await);
     let mut rows = Vec::new();
     for v1::Member { id, name, .. } in members {
-        let place = places.get(&id).cloned().unwrap_or_default();
+        let endpoint = endpoints.get(&id).cloned().unwrap_or_default();
         let is_of_it = |view: &View| match &view.status {
             Ok(status) => status.node_id == id,
-            Err(_) => view.endpoint == place,
+            Err(_) => view.endpoint == endpoint,
         };
         let view = views.iter().position(is_of_it).map(|position| views.swap_remove(position));
         let unheard = "no node that answers knows where it is";
         rows.push(match view {
             Some(view) => View { node: Some(name), ..view },
-            None => View { endpoint: place, node: Some(name), status: Err(unheard.to_owned()) },
+            None => View { endpoint, node: Some(name), status: Err(unheard.to_owned()) },
         });
     }
     // A node that is no member, perhaps not yet; and one that answers in a member's place.

@@ -1,6 +1,6 @@
 //! `raftq dead`: messages that were given up, and kept.
 
-use super::{Place, confirm, peek};
+use super::{Target, confirm, peek};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text::counted;
@@ -33,7 +33,7 @@ Examples:
 #[derive(Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     #[command(flatten)]
     window: peek::Window,
 }
@@ -42,7 +42,7 @@ pub(crate) struct List {
 #[derive(Args)]
 pub(crate) struct Chosen {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     /// Offsets of dead messages
     #[arg(required_unless_present = "all")]
     offsets: Vec<u64>,
@@ -63,17 +63,17 @@ pub(crate) struct Purge {
 impl DeadCommand {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         match self {
-            DeadCommand::List(List { place, window }) => {
-                peek::show(&place, &window, v1::MessageState::Dead, client, output).await
+            DeadCommand::List(List { target, window }) => {
+                peek::show(&target, &window, v1::MessageState::Dead, client, output).await
             }
-            DeadCommand::Redrive(Chosen { place, offsets, all: _ }) => {
-                let Place { topic, subscription } = place;
+            DeadCommand::Redrive(Chosen { target, offsets, all: _ }) => {
+                let Target { topic, subscription } = target;
                 let request = v1::RedriveDeadRequest { topic, subscription, offsets };
                 let count = client.redrive_dead(request).await?.count;
                 output.say(&format!("redriven: {}", counted(count, "message")), &json!({"count": count}))
             }
             DeadCommand::Purge(Purge { chosen, yes }) => {
-                let Chosen { place: Place { topic, subscription }, offsets, all: _ } = chosen;
+                let Chosen { target: Target { topic, subscription }, offsets, all: _ } = chosen;
                 confirm(yes, &format!("This drops dead messages of {topic}."))?;
                 let request = v1::PurgeDeadRequest { topic, subscription, offsets };
                 let count = client.purge_dead(request).await?.count;

@@ -71,7 +71,7 @@ pub(crate) enum Command {
 
 /// Which messages: a topic, and a subscription of it.
 #[derive(Args)]
-pub(crate) struct Place {
+pub(crate) struct Target {
     /// The topic
     topic: String,
     /// The subscription; a plain queue has only the default one

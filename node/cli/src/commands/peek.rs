@@ -1,6 +1,6 @@
 //! `raftq peek`, and the looking part of `raftq dead`.
 
-use super::{Place, deliveries};
+use super::{Target, deliveries};
 use crate::failure::Failure;
 use crate::output::Output;
 use clap::{Args, ValueEnum};
@@ -17,7 +17,7 @@ Examples:
   raftq peek orders --from 1000 -n 5 -o json | jq -r .body")]
 pub(crate) struct Peek {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     #[command(flatten)]
     window: Window,
     /// Which messages
@@ -59,13 +59,13 @@ impl Peek {
             State::Delayed => v1::MessageState::Delayed,
             State::Dead => v1::MessageState::Dead,
         };
-        show(&self.place, &self.window, state, client, output).await
+        show(&self.target, &self.window, state, client, output).await
     }
 }
 
 /// Shows messages of one state, as many as asked for.
 pub(super) async fn show(
-    place: &Place,
+    target: &Target,
     window: &Window,
     state: v1::MessageState,
     client: &Client,
@@ -76,8 +76,8 @@ pub(super) async fn show(
     while (found.len() as u64) < window.number {
         let wanted = (window.number - found.len() as u64).min(CALL_MESSAGES_MAX);
         let request = v1::PeekRequest {
-            topic: place.topic.clone(),
-            subscription: place.subscription.clone(),
+            topic: target.topic.clone(),
+            subscription: target.subscription.clone(),
             state: state.into(),
             from_offset,
             messages_max: u32::try_from(wanted).expect("a call has at most a thousand"),

@@ -1,6 +1,6 @@
 //! `raftq purge`.
 
-use super::{Place, confirm};
+use super::{Target, confirm};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text::counted;
@@ -17,7 +17,7 @@ Examples:
 Leased and dead messages stay: see raftq dead purge.")]
 pub(crate) struct Purge {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Purge {
 
 impl Purge {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
-        let Place { topic, subscription } = self.place;
+        let Target { topic, subscription } = self.target;
         confirm(self.yes, &format!("This drops every message that waits in {topic}."))?;
         let count = client.purge(v1::PurgeRequest { topic, subscription }).await?.count;
         output.say(&format!("dropped: {}", counted(count, "message")), &json!({"count": count}))

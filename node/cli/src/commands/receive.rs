@@ -1,6 +1,6 @@
 //! `raftq receive`.
 
-use super::{Place, deliveries};
+use super::{Target, deliveries};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text::{counted, parse_ms};
@@ -25,7 +25,7 @@ again another time, and loses none. Exit code 3 says that there was nothing.
 Piped, messages are printed as their raw bodies, one a line. -o json has everything, the lease too.")]
 pub(crate) struct Receive {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     /// Most messages to receive
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     number: u64,
@@ -72,8 +72,8 @@ impl Receive {
 
     async fn receive(&self, client: &Client, count: u64, wait_ms: u64) -> Result<Vec<v1::Delivery>, Failure> {
         let request = v1::ReceiveRequest {
-            topic: self.place.topic.clone(),
-            subscription: self.place.subscription.clone(),
+            topic: self.target.topic.clone(),
+            subscription: self.target.subscription.clone(),
             messages_max: u32::try_from(count).expect("a call has at most a thousand"),
             bytes_max: 0,
             lease_ms: self.lease,
@@ -88,8 +88,8 @@ impl Receive {
             return Ok(());
         }
         let request = v1::AckRequest {
-            topic: self.place.topic.clone(),
-            subscription: self.place.subscription.clone(),
+            topic: self.target.topic.clone(),
+            subscription: self.target.subscription.clone(),
             leases: deliveries.into_iter().map(|delivery| delivery.lease).collect(),
         };
         let results = client.ack(request).await?.results;

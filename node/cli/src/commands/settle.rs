@@ -1,6 +1,6 @@
 //! `raftq ack`, `nack`, `extend` and `release`: what becomes of leased messages.
 
-use super::Place;
+use super::Target;
 use super::lines::Lines;
 use crate::failure::Failure;
 use crate::output::{Output, Table};
@@ -18,7 +18,7 @@ const CALL_LEASES_MAX: usize = 1_000;
 #[derive(Args)]
 struct Leases {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     /// Leases, as `raftq receive` showed them; without any, one from each line of standard input
     leases: Vec<String>,
 }
@@ -79,7 +79,7 @@ impl Ack {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut settled = Settled::default();
         for leases in self.leases.batches()? {
-            let (topic, subscription) = self.leases.place();
+            let (topic, subscription) = self.leases.target();
             let request = v1::AckRequest { topic, subscription, leases: leases.clone() };
             settled.add(leases, client.ack(request).await?.results);
         }
@@ -91,7 +91,7 @@ impl Nack {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut settled = Settled::default();
         for leases in self.leases.batches()? {
-            let (topic, subscription) = self.leases.place();
+            let (topic, subscription) = self.leases.target();
             let (delay_ms, reason) = (self.delay, self.reason.clone());
             let request = v1::NackRequest { topic, subscription, leases: leases.clone(), delay_ms, reason };
             settled.add(leases, client.nack(request).await?.results);
@@ -104,7 +104,7 @@ impl Extend {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut settled = Settled::default();
         for leases in self.leases.batches()? {
-            let (topic, subscription) = self.leases.place();
+            let (topic, subscription) = self.leases.target();
             let request =
                 v1::ExtendRequest { topic, subscription, leases: leases.clone(), lease_ms: self.lease };
             settled.add(leases, client.extend(request).await?.results);
@@ -117,7 +117,7 @@ impl Release {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut settled = Settled::default();
         for leases in self.leases.batches()? {
-            let (topic, subscription) = self.leases.place();
+            let (topic, subscription) = self.leases.target();
             let request = v1::ReleaseRequest { topic, subscription, leases: leases.clone() };
             settled.add(leases, client.release(request).await?.results);
         }
@@ -126,8 +126,8 @@ impl Release {
 }
 
 impl Leases {
-    fn place(&self) -> (String, String) {
-        (self.place.topic.clone(), self.place.subscription.clone())
+    fn target(&self) -> (String, String) {
+        (self.target.topic.clone(), self.target.subscription.clone())
     }
 
     /// All leases, read before the first one is used, so that a mistyped one stops everything.

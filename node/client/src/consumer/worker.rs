@@ -139,9 +139,9 @@ impl Worker {
                 drop(requests);
                 return self.finish(&mut events).await;
             }
-            let mut alarm = self.closing.unwrap_or_else(|| self.swept + self.sweep_every());
+            let mut wake_at = self.closing.unwrap_or_else(|| self.swept + self.sweep_every());
             if self.settlements.on_stream() > 0 {
-                alarm = alarm.min(heard + self.settings.timeout);
+                wake_at = wake_at.min(heard + self.settings.timeout);
             }
             tokio::select! {
                 event = events.message() => match event {
@@ -163,7 +163,7 @@ impl Worker {
                     }
                 }
                 _ = &mut *close, if self.closing.is_none() => self.begin_closing(),
-                () = sleep_until(alarm) => {
+                () = sleep_until(wake_at) => {
                     if self.settlements.on_stream() > 0 && heard.elapsed() >= self.settings.timeout {
                         return self.broken(&connection, Error::unheard("the node does not answer"));
                     }
