@@ -8,7 +8,7 @@ use crate::names;
 use crate::observation::ClusterId;
 use kube::ResourceExt;
 
-/// Everything that is asked, and what earlier looks have settled.
+/// Everything that is asked, and what earlier looks have found out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
     /// The object's name, and that of the cluster.

@@ -15,7 +15,7 @@ use crate::health::Health;
 use crate::metrics::PassResult;
 use crate::names::{INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
 use crate::observe::{ask_all, observe};
-use crate::plan::{Correction, Pace, Step, plan};
+use crate::plan::{Correction, NextLook, Step, plan};
 use crate::status::{self, Written, answer, answer_unseen, under_older_definition};
 use crate::validate::{asked, validate};
 use futures_util::{StreamExt, future::BoxFuture};
@@ -391,7 +391,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     told.extend(events::events(&before, &after));
     context.tell(&object, &told).await;
     // What changed something is looked at once more.
-    let is_quiet = why.is_none() && !is_race && plan.pace == Pace::Steady && before == after;
+    let is_quiet = why.is_none() && !is_race && plan.next_look == NextLook::Steady && before == after;
     let quiet = is_quiet.then(|| Quiet {
         at: began.0,
         touches: began.1,
@@ -400,11 +400,11 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
         cluster: seen.cluster,
     });
     context.memory.looked(&key(metadata), quiet);
-    match (why, plan.pace) {
+    match (why, plan.next_look) {
         (Some(why), _) => Err(PassError::Call(why)),
         (None, _) if is_race => Ok((PassResult::Done, Action::requeue(SPACING))),
-        (None, Pace::Soon) => Ok((PassResult::Done, Action::requeue(SOON))),
-        (None, Pace::Steady) => Ok((PassResult::Done, Action::requeue(STEADY))),
+        (None, NextLook::Soon) => Ok((PassResult::Done, Action::requeue(SOON))),
+        (None, NextLook::Steady) => Ok((PassResult::Done, Action::requeue(STEADY))),
     }
 }
 

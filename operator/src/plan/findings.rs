@@ -5,7 +5,7 @@
 mod disks;
 
 use super::trouble::{self, shorten};
-use super::{Identity, Pace, Shape};
+use super::{Identity, NextLook, Shape};
 use crate::crd::{ConditionType, Finding, Phase, Reason, Truth};
 use crate::names;
 use crate::observation::{NodeSeen, Observation, Ownership};
@@ -17,7 +17,7 @@ pub(super) struct Verdict {
     pub(super) findings: Vec<Finding>,
     pub(super) phase: Phase,
     pub(super) message: String,
-    pub(super) pace: Pace,
+    pub(super) next_look: NextLook,
 }
 
 /// Something that keeps the cluster from being as the spec asks.
@@ -70,8 +70,8 @@ pub(super) fn judge(
         None => (Phase::Ready, case.all_well()),
     };
     let findings = case.findings(&problems);
-    let pace = if problems.is_empty() { Pace::Steady } else { Pace::Soon };
-    Verdict { findings, phase, message, pace }
+    let next_look = if problems.is_empty() { NextLook::Steady } else { NextLook::Soon };
+    Verdict { findings, phase, message, next_look }
 }
 
 fn finding(
@@ -370,7 +370,7 @@ impl Case<'_> {
                 let hoped = members.iter().filter(|member| member.voter && !is_gone(&member.name)).count();
                 hoped > members.len() / 2
             }
-            Identity::Settled(_) => self.asked.latched.is_none(),
+            Identity::Certain(_) => self.asked.latched.is_none(),
             Identity::Blank | Identity::Mixed(_) => false,
         }
     }

@@ -19,7 +19,7 @@ pub enum Identity {
         found: BTreeSet<String>,
     },
     /// The status names this cluster, or a quorum of its members was found.
-    Settled(ClusterId),
+    Certain(ClusterId),
     /// Disks of different clusters: who has which. The status's cluster counts as one.
     Mixed(BTreeMap<ClusterId, BTreeSet<String>>),
 }
@@ -41,7 +41,7 @@ impl Identity {
         }
         let Some((&id, names)) = owners.first_key_value() else { return Self::Blank };
         if asked.latched.is_some() {
-            return Self::Settled(id);
+            return Self::Certain(id);
         }
         let members = members_of(seen, id);
         // A disk counts by the id that stands on it: an empty one under the old name is another node.
@@ -52,7 +52,7 @@ impl Identity {
         let found: BTreeSet<String> =
             voters.iter().filter(|member| is_found(member)).map(|member| member.name.clone()).collect();
         if !voters.is_empty() && found.len() > voters.len() / 2 {
-            Self::Settled(id)
+            Self::Certain(id)
         } else {
             Self::Found { id, members, found }
         }
@@ -60,9 +60,9 @@ impl Identity {
 
     /// The cluster, once it is certain.
     #[must_use]
-    pub fn settled(&self) -> Option<ClusterId> {
+    pub fn certain(&self) -> Option<ClusterId> {
         match self {
-            Self::Settled(id) => Some(*id),
+            Self::Certain(id) => Some(*id),
             Self::Blank | Self::Found { .. } | Self::Mixed(_) => None,
         }
     }
@@ -74,7 +74,7 @@ impl Identity {
     /// How many members the cluster has, where that is known: from the nodes, else from the status.
     pub(super) fn members(&self, asked: &Asked, seen: &Observation) -> Option<i32> {
         let (id, kept) = match self {
-            Self::Settled(id) => (*id, asked.latched.map(|_| asked.members_kept)),
+            Self::Certain(id) => (*id, asked.latched.map(|_| asked.members_kept)),
             Self::Found { id, .. } => (*id, None),
             Self::Blank | Self::Mixed(_) => return None,
         };

@@ -47,7 +47,7 @@ pub struct Plan {
     /// The same in a sentence.
     pub message: String,
     /// How soon to look again.
-    pub pace: Pace,
+    pub next_look: NextLook,
 }
 
 /// What the children depend on beside the spec.
@@ -105,7 +105,7 @@ pub enum Step {
 
 /// How soon to look again when nothing calls earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum NextLook {
     /// Something is on its way or wrong.
     Soon,
     /// All is well.
@@ -124,7 +124,7 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
         && !identity.is_mixed()
         && seen.children.values().all(|child| matches!(child.owner, Ownership::Ours | Ownership::Orphan));
     Plan {
-        cluster_id: identity.settled(),
+        cluster_id: identity.certain(),
         image: shape.image.clone(),
         nodes: asked.nodes(shape.replicas),
         claims: if is_free { disks::changes(asked, seen) } else { Vec::new() },
@@ -133,7 +133,7 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
         findings: verdict.findings,
         phase: verdict.phase,
         message: verdict.message,
-        pace: verdict.pace,
+        next_look: verdict.next_look,
         shape: is_free.then_some(shape),
     }
 }
@@ -145,10 +145,10 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
         replicas: replicas(asked, identity.members(asked, seen), set),
         bootstrap: match identity {
             Identity::Blank => Bootstrap::Form,
-            Identity::Settled(id) => Bootstrap::Join(Some(*id).filter(|_| asked.latched.is_some())),
+            Identity::Certain(id) => Bootstrap::Join(Some(*id).filter(|_| asked.latched.is_some())),
             Identity::Found { .. } | Identity::Mixed { .. } => Bootstrap::Join(None),
         },
-        cluster_id: identity.settled(),
+        cluster_id: identity.certain(),
         image: asked
             .spec
             .image

@@ -11,7 +11,7 @@ impl Case<'_> {
     /// Nodes whose disk is blank although the cluster has a member of their name.
     pub(super) fn lost(&self) -> Option<String> {
         let id = match self.identity {
-            Identity::Settled(id) | Identity::Found { id, .. } => *id,
+            Identity::Certain(id) | Identity::Found { id, .. } => *id,
             Identity::Blank | Identity::Mixed(_) => return None,
         };
         let members = members_of(self.seen, id);

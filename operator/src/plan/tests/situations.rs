@@ -537,7 +537,7 @@ fn children_of_an_earlier_object_are_waited_for() {
     let mut seen = Observation::default();
     seen.children.insert(Child::StatefulSet, child(Ownership::Leaving));
     let plan = planned(&demo(3), &seen);
-    assert_eq!((plan.shape.clone(), plan.pace), (None, super::super::Pace::Soon));
+    assert_eq!((plan.shape.clone(), plan.next_look), (None, super::super::NextLook::Soon));
     assert_eq!(said(&plan, ConditionType::Progressing), (Truth::True, Reason::WaitingForDeletion));
     seen.children.insert(Child::StatefulSet, child(Ownership::Orphan));
     assert!(planned(&demo(3), &seen).shape.is_some(), "an orphan is taken over");
