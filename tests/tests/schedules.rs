@@ -89,7 +89,7 @@ fn rule_2_5_rot_in_another_entry_on_each_node_is_refused_and_nothing_is_cut() {
     for number in 0..6 {
         script.publish(&[number]);
     }
-    script.settle();
+    script.catch_up();
     script.pass_ms(500);
     let rot: Vec<_> = (0..3).map(|node| script.rot_message(node, 1 + node as u32)).collect();
     (0..3).for_each(|node| script.cut_power(node));
@@ -114,13 +114,13 @@ fn rule_2_5_an_old_entry_that_rots_is_neither_served_nor_cut() {
     for number in 0..60 {
         script.publish(&[number]);
     }
-    script.settle();
+    script.catch_up();
     let rot: Vec<_> = (0..3).map(|node| script.rot_message(node, 1 + node as u32)).collect();
     script.say("old segments are not read at a start: the nodes come back, and meet the rot when they read");
     (0..3).for_each(|node| script.cut_power(node));
     (0..3).for_each(|node| script.start(node));
     let leader = script.leader();
-    script.settle();
+    script.catch_up();
     let peeking = |from_offset, messages_max| Request::Peek {
         topic: TOPIC.into(),
         subscription: String::new(),
@@ -153,7 +153,7 @@ fn rule_2_6_a_node_that_lost_what_it_promised_takes_no_part() {
     let mut script = Script::new(3);
     let (leader, lost, third) = three(&mut script);
     script.publish(&[1]);
-    script.settle();
+    script.catch_up();
     script.kill(lost);
     script.rot_hard_state(lost);
     script.start(lost);
@@ -282,7 +282,7 @@ fn rule_4_2_what_a_leader_had_set_aside_is_free_when_its_term_ends() {
         Some(Outcome::NotDone),
         "it was overtaken"
     );
-    script.settle();
+    script.catch_up();
     script.make_leader(leader);
     assert_eq!(script.pop(2), [1, 2]);
     script.end();
@@ -293,7 +293,7 @@ fn rule_4_2_what_is_set_aside_for_another_is_not_called_empty() {
     let mut script = Script::with(3, |plan| plan.entries_in_flight = 1);
     let (leader, one, other) = three(&mut script);
     script.publish(&[1]);
-    script.settle();
+    script.catch_up();
     script.say("nothing can be committed, but both followers confirm that the leader leads");
     script.hang_disk(one);
     script.hang_disk(other);
@@ -418,7 +418,7 @@ fn rule_6_2_a_late_ack_at_the_next_leader_counts_until_the_message_is_leased_aga
     assert_eq!(script.ack(second), LeaseResult::Stale);
     assert_eq!(script.ack(again), LeaseResult::Done);
     script.start(leader);
-    script.settle();
+    script.catch_up();
     script.make_leader(leader);
     assert_eq!(script.ack(first), LeaseResult::Gone);
     assert_eq!(script.ack(second), LeaseResult::Gone, "acknowledged under another token");
@@ -610,7 +610,7 @@ fn rule_6_2_what_was_leased_for_a_client_that_has_gone_goes_back_at_once() {
     let mut script = Script::new(3);
     let (leader, one, other) = three(&mut script);
     script.publish(&[1, 2]);
-    script.settle();
+    script.catch_up();
     script.say(
         "a consumer goes while its receive is under way: neither it nor anybody else knows of the lease",
     );
@@ -620,7 +620,7 @@ fn rule_6_2_what_was_leased_for_a_client_that_has_gone_goes_back_at_once() {
     script.cancel(gone);
     script.unhang_disk(one);
     script.unhang_disk(other);
-    script.settle();
+    script.catch_up();
     script.pass_ms(100);
     assert_eq!(script.counts(), (2, 0, 0, 0), "it is not away for an hour");
     assert_eq!(script.pop(10), [1, 2]);
@@ -687,24 +687,24 @@ fn rule_10_4_a_node_counts_what_happens_after_its_replay() {
     let mut script = Script::new(3);
     let (_, one, other) = three(&mut script);
     script.publish(&[1, 2, 3]);
-    script.settle();
+    script.catch_up();
     assert_eq!(script.counters(one).messages_published, 3);
     script.kill(one);
     script.publish(&[4]);
     script.start(one);
     assert!(script.is_replaying(one));
-    script.settle();
+    script.catch_up();
     assert!(!script.is_replaying(one));
     assert_eq!(script.counters(one).commands_applied, 0, "four were published, none of them since");
     script.publish(&[5]);
-    script.settle();
+    script.catch_up();
     assert_eq!(script.counters(one).messages_published, 1);
     script.say("nor does a leader count what its predecessors have done");
     (0..3).for_each(|node| script.kill(node));
     script.start(one);
     script.start(other);
     script.publish(&[6, 7]);
-    script.settle();
+    script.catch_up();
     for node in [one, other] {
         assert_eq!(script.counters(node).messages_published, 2);
     }
@@ -717,7 +717,7 @@ fn rule_10_4_a_node_that_replays_does_not_lead_while_another_is_ready() {
     let (leader, one, other) = three(&mut script);
     script.publish(&[1]);
     for round in 0..10 {
-        script.settle();
+        script.catch_up();
         script.say("one of the others has just started when the leader dies, and has heard of nobody yet");
         let (ready, late) = if round % 2 == 0 { (one, other) } else { (other, one) };
         script.kill(late);

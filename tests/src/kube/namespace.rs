@@ -182,7 +182,7 @@ impl Namespaces {
         let mut record = state.read_record();
         record.holder = ProcessMark::of(holder.id());
         record.first = Some(first);
-        state.record(&record)?;
+        state.write_record(&record)?;
         Ok(Self { entrance: Entrance::of(state)?, holder, lifeline })
     }
 

@@ -37,8 +37,8 @@ struct Parts {
     node: Option<Node>,
     /// Where in the record of calls those begin that may not be refused.
     calls_judged_from: usize,
-    /// Nothing is left to be done at the end: it was stopped already, or left running on purpose.
-    is_settled: bool,
+    /// Nothing is left to do at the end: it was stopped already, or left running on purpose.
+    is_over: bool,
 }
 
 impl Own {
@@ -233,9 +233,9 @@ impl Own {
     pub(super) fn leave_running(self) -> Result<(), Error> {
         let mut record = self.state.read_record();
         record.owner = None;
-        self.state.record(&record)?;
+        self.state.write_record(&record)?;
         let mut parts = self.parts();
-        parts.is_settled = true;
+        parts.is_over = true;
         parts.namespaces.take().map_or(Ok(()), Namespaces::let_stay)
     }
 
@@ -246,8 +246,8 @@ impl Own {
 
     /// Ends everything once; a second call finds nothing to do.
     fn end(&self) -> Result<(), Error> {
-        let parts = std::mem::replace(&mut *self.parts(), Parts { is_settled: true, ..Parts::default() });
-        if parts.is_settled {
+        let parts = std::mem::replace(&mut *self.parts(), Parts { is_over: true, ..Parts::default() });
+        if parts.is_over {
             return Ok(());
         }
         stop::end_processes(&self.state)?;

@@ -158,7 +158,7 @@ impl State {
         }
         make_folder(&self.folder)?;
         let owner = ProcessMark::of(std::process::id());
-        self.record(&Record { owner, ..Record::default() })?;
+        self.write_record(&Record { owner, ..Record::default() })?;
         for inner in ["pki", "log", "pid", "cni", "bin", "sysctl", "volumes"] {
             make_folder(&self.folder.join(inner))?;
         }
@@ -211,7 +211,7 @@ impl State {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn record(&self, record: &Record) -> Result<(), Error> {
+    pub fn write_record(&self, record: &Record) -> Result<(), Error> {
         let mark = |mark: &Option<ProcessMark>| mark.as_ref().map(ProcessMark::to_json);
         let value = json!({"owner": mark(&record.owner), "holder": mark(&record.holder), "first": mark(&record.first)});
         let aside = self.path("record.new");

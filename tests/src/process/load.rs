@@ -33,7 +33,7 @@ struct Account {
 
 /// What the producers were told, and what was there in the end.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct Report {
     /// Messages that were acknowledged.
     pub acknowledged: usize,
     /// Messages of unknown outcome.
@@ -79,7 +79,7 @@ impl Load {
     ///
     /// # Errors
     /// What is wrong, in words.
-    pub fn finish(self, topic: &str, nodes: &[Http]) -> Result<Outcome, String> {
+    pub fn finish(self, topic: &str, nodes: &[Http]) -> Result<Report, String> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().map_err(|_| "a producer panicked".to_owned())?;
@@ -107,7 +107,7 @@ impl Load {
         if !lost.is_empty() {
             return Err(format!("{} acknowledged messages are lost, the first is {}", lost.len(), lost[0]));
         }
-        Ok(Outcome {
+        Ok(Report {
             acknowledged: account.acknowledged.len(),
             unknown: account.unknown.len(),
             refused: account.refused,

@@ -6,7 +6,7 @@ mod load;
 mod patience;
 
 pub use http::{Answer, Http, Unanswered};
-pub use load::{Load, Outcome};
+pub use load::{Load, Report};
 pub use patience::{CALM, Ended, PATIENCE, Running, env_number, run_to_end, series_value, wait_for};
 
 use links::Links;
@@ -188,7 +188,7 @@ impl Cluster {
         };
         command
             .current_dir(self.folder.path())
-            .args(self.place(node))
+            .args(self.addresses(node))
             .args(["--log-format", "human"])
             .args(&self.arguments)
             .args(self.has_operations.then(|| format!("--operations-port={}", self.operations[node])))
@@ -199,7 +199,7 @@ impl Cluster {
     }
 
     /// Which node it is and where the others are, as arguments.
-    fn place(&self, node: usize) -> Vec<String> {
+    fn addresses(&self, node: usize) -> Vec<String> {
         let Some(links) = &self.links else {
             return ["--config", "config.json", "--index", &node.to_string()].map(String::from).into();
         };
@@ -423,11 +423,11 @@ pub fn free_ports(count: usize) -> Vec<u16> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Several test processes may look at once, each from a place of its own.
-    let place = std::process::id().wrapping_mul(7_919);
+    // Several test processes may look at once, each from a number of its own.
+    let first = std::process::id().wrapping_mul(7_919);
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..COUNT {
-        let number = place.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
         let port = u16::try_from(FIRST + number).expect("below 65,536");
         listeners.extend(TcpListener::bind(("127.0.0.1", port)));
         if listeners.len() == count {

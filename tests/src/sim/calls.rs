@@ -4,9 +4,9 @@ use super::plan::Micros;
 use raftqueue_node::api::{Delivery, Failure, Outcome, Reason, Request, Response};
 use raftqueue_raft::Index;
 
-/// Where a call is.
+/// How far a call has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Stage {
     OnItsWay,
     /// At the node, in this life of its process.
     AtNode(u32),
@@ -22,7 +22,7 @@ pub(super) struct Call {
     pub(super) client: usize,
     pub(super) request: Request,
     pub(super) node: usize,
-    pub(super) place: Place,
+    pub(super) stage: Stage,
     /// How long it may take.
     pub(super) allowed: Micros,
     /// The last index committed when it began: its own command comes later.

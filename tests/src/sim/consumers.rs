@@ -2,7 +2,7 @@
 
 use super::calls::Answer;
 use super::clients::{Ask, allowed, any_topic};
-use super::ledger::{Ledger, place};
+use super::ledger::{Ledger, key};
 use super::plan::{MS, Plan};
 use super::random::Random;
 use raftqueue_node::api::{Delivery, LeaseId, LeaseResult, Request, Response};
@@ -53,12 +53,12 @@ impl Consumer {
             (Request::Ack { leases, .. }, Answer::Response(Response::Leases(results))) => {
                 for (lease, result) in leases.iter().zip(results) {
                     if matches!(result, LeaseResult::Done | LeaseResult::Gone) {
-                        ledger.take(place(lease.message));
+                        ledger.take(key(lease.message));
                     }
                 }
             }
             (Request::Ack { leases, .. }, answer) if answer.is_unknown() => {
-                leases.iter().for_each(|lease| ledger.perhaps_take(place(lease.message)));
+                leases.iter().for_each(|lease| ledger.perhaps_take(key(lease.message)));
             }
             _ => {}
         }
@@ -117,15 +117,15 @@ impl Consumer {
 #[derive(Debug, Default)]
 pub(super) struct Popper {
     /// A pop with a request id whose outcome is not known.
-    unsettled: Option<Request>,
+    open: Option<Request>,
     repeats: u32,
     /// Log time when it last knew what had become of its pops.
-    settled_ms: Option<u64>,
+    known_ms: Option<u64>,
 }
 
 impl Popper {
     pub(super) fn next(&mut self, plan: &Plan, random: &mut Random) -> Ask {
-        let request = self.unsettled.clone().unwrap_or_else(|| Request::Pop {
+        let request = self.open.clone().unwrap_or_else(|| Request::Pop {
             topic: any_topic(plan, random),
             subscription: String::new(),
             messages_max: random.pick(&[1, 1, 3]),
@@ -138,7 +138,7 @@ impl Popper {
 
     /// No more calls: what is unknown stays so.
     pub(super) fn stop(&mut self, ledger: &mut Ledger) {
-        if let Some(Request::Pop { topic, messages_max, .. }) = self.unsettled.take() {
+        if let Some(Request::Pop { topic, messages_max, .. }) = self.open.take() {
             ledger.allow(&topic, messages_max);
         }
     }
@@ -152,25 +152,25 @@ impl Popper {
         ledger: &mut Ledger,
     ) -> bool {
         let Request::Pop { topic, messages_max, request_id, .. } = request else { return false };
-        let settled_ms = *self.settled_ms.get_or_insert(log_ms);
+        let known_ms = *self.known_ms.get_or_insert(log_ms);
         if let Answer::Deliveries(deliveries) = answer {
-            deliveries.iter().for_each(|delivery| ledger.take(place(delivery.message.id)));
+            deliveries.iter().for_each(|delivery| ledger.take(key(delivery.message.id)));
         }
-        let was_open = self.unsettled.is_some();
+        let was_open = self.open.is_some();
         let is_open = answer.is_unknown() || was_open && answer.is_not_done();
         if is_open && request_id.is_some() && self.repeats < REPEATS_MAX {
             self.repeats += 1;
-            self.unsettled = Some(request.clone());
+            self.open = Some(request.clone());
             return true;
         }
         // Where a majority of clocks has jumped by an hour, the repeat was taken for another pop.
-        let was_forgotten = was_open && log_ms - settled_ms >= POP_REMEMBERED_MS;
+        let was_forgotten = was_open && log_ms - known_ms >= POP_REMEMBERED_MS;
         if is_open || was_forgotten {
             ledger.allow(topic, *messages_max);
         }
         self.repeats = 0;
-        self.unsettled = None;
-        self.settled_ms = Some(log_ms);
+        self.open = None;
+        self.known_ms = Some(log_ms);
         false
     }
 }

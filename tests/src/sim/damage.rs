@@ -101,7 +101,7 @@ impl World {
     fn rot(&mut self, node: usize, fault: Fault) -> bool {
         let disk = self.nodes[node].disk.clone();
         let running = self.nodes[node].running();
-        let may_lose_slot = running.is_settled && running.write.is_none();
+        let may_lose_slot = running.is_kept_up && running.write.is_none();
         let proven = running.proven;
         let is_small = fault == Fault::Rot && self.random.one_in(8);
         let files: Vec<(String, u64)> = disk

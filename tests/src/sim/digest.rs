@@ -29,11 +29,11 @@ impl Trail {
     }
 
     pub(super) fn at(&self, index: Index) -> Option<Step> {
-        self.steps.get(place(index)?).copied()
+        self.steps.get(position(index)?).copied()
     }
 
     pub(super) fn truncate(&mut self, from: Index) {
-        self.steps.truncate(place(from).expect("nothing is cut before the first entry"));
+        self.steps.truncate(position(from).expect("nothing is cut before the first entry"));
     }
 
     pub(super) fn push(&mut self, step: Step) {
@@ -78,6 +78,6 @@ fn content(payload: &Payload) -> u64 {
     }
 }
 
-fn place(index: Index) -> Option<usize> {
+fn position(index: Index) -> Option<usize> {
     usize::try_from(index.0.checked_sub(1)?).ok()
 }

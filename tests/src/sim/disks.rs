@@ -96,17 +96,17 @@ impl World {
             // The frame of a batch, or the head of a new segment, says that what came before was synced.
             running.proven = (to.segment, if to.segment == before.segment { before.offset } else { 0 });
         }
-        running.is_settled = false;
+        running.is_kept_up = false;
         running.is_full = false;
         running.busy_until = now + self.random.between(20, 300);
         let was_stalled = std::mem::take(&mut running.is_stalled);
-        let (settle, boot) = (running.busy_until, at.boot);
+        let (upkeep, boot) = (running.busy_until, at.boot);
         let (term, last) = (after.hard_state.term.0, after.trail.last().0);
         self.disks.insert(at.id, after);
         self.trace.note(self.now, &[7, node as u64, term, last], || {
             format!("node {node} has written up to {last}, term {term}")
         });
-        self.schedule.add(settle, Event::Settle { node, boot });
+        self.schedule.add(upkeep, Event::Upkeep { node, boot });
         self.report_free_bytes(node);
         self.hand(node, replica::Event::Persisted(persisted));
         if was_stalled {
@@ -141,11 +141,11 @@ impl World {
         Durable { hard_state: write.hard_state().max(before.hard_state), trail: logged.clone() }
     }
 
-    pub(super) fn settle(&mut self, node: usize) -> Result<(), Violation> {
+    pub(super) fn upkeep(&mut self, node: usize) -> Result<(), Violation> {
         let running = self.nodes[node].running();
         let writes = running.writes;
         match running.wal.upkeep() {
-            Ok(()) => running.is_settled = running.write.is_none(),
+            Ok(()) => running.is_kept_up = running.write.is_none(),
             Err(AppendError::NoSpace { .. }) => {}
             Err(error) => return self.disk_failed(node, &error),
         }

@@ -4,7 +4,7 @@ use super::Violation;
 use super::calls::Answer;
 use super::clients::{NOBODY, PASSING_TOPICS};
 use super::coverage::Rare;
-use super::ledger::place;
+use super::ledger::key;
 use super::message::Origin;
 use super::nodes::Node;
 use super::plan::{MS, SECOND};
@@ -279,7 +279,7 @@ impl World {
                 )?;
                 for delivery in deliveries {
                     let origin = Origin::of(&delivery.body).expect("checked when it was read");
-                    self.ledger.drain(place(delivery.message.id), origin)?;
+                    self.ledger.drain(key(delivery.message.id), origin)?;
                 }
                 Ok(())
             }

@@ -6,38 +6,38 @@ use raftqueue_node::api::MessageId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A message by topic and offset.
-pub(super) type Place = (u64, u64);
+pub(super) type MessageKey = (u64, u64);
 
 /// The clients' own books, kept without looking into the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// Acknowledged publishes.
-    kept: BTreeMap<Place, Origin>,
+    kept: BTreeMap<MessageKey, Origin>,
     /// Acknowledged or popped, and the client heard of it.
-    taken: BTreeSet<Place>,
+    taken: BTreeSet<MessageKey>,
     /// An ack whose outcome is not known.
-    perhaps_taken: BTreeSet<Place>,
+    perhaps_taken: BTreeSet<MessageKey>,
     /// By topic, messages that pops of unknown outcome may have taken.
     allowance: BTreeMap<String, u64>,
     /// Taken out at the end.
-    drained: BTreeMap<Place, Origin>,
+    drained: BTreeMap<MessageKey, Origin>,
 }
 
-pub(super) fn place(id: MessageId) -> Place {
+pub(super) fn key(id: MessageId) -> MessageKey {
     (id.topic, id.offset)
 }
 
 impl Ledger {
-    pub(super) fn keep(&mut self, place: Place, origin: Origin) {
-        self.kept.insert(place, origin);
+    pub(super) fn keep(&mut self, key: MessageKey, origin: Origin) {
+        self.kept.insert(key, origin);
     }
 
-    pub(super) fn take(&mut self, place: Place) {
-        self.taken.insert(place);
+    pub(super) fn take(&mut self, key: MessageKey) {
+        self.taken.insert(key);
     }
 
-    pub(super) fn perhaps_take(&mut self, place: Place) {
-        self.perhaps_taken.insert(place);
+    pub(super) fn perhaps_take(&mut self, key: MessageKey) {
+        self.perhaps_taken.insert(key);
     }
 
     /// A pop of up to `count` messages has an unknown outcome for good.
@@ -45,10 +45,10 @@ impl Ledger {
         *self.allowance.entry(topic.to_owned()).or_default() += count as u64;
     }
 
-    pub(super) fn drain(&mut self, place: Place, origin: Origin) -> Result<(), Violation> {
-        let before = self.drained.insert(place, origin);
-        Violation::unless(before.is_none() && !self.taken.contains(&place), || {
-            format!("the message at {place:?}, of {origin:?}, was taken before and comes again")
+    pub(super) fn drain(&mut self, key: MessageKey, origin: Origin) -> Result<(), Violation> {
+        let before = self.drained.insert(key, origin);
+        Violation::unless(before.is_none() && !self.taken.contains(&key), || {
+            format!("the message at {key:?}, of {origin:?}, was taken before and comes again")
         })
     }
 
@@ -56,13 +56,13 @@ impl Ledger {
     pub(super) fn close(&self, topic: u64, name: &str) -> Result<u64, Violation> {
         let here = (topic, 0)..=(topic, u64::MAX);
         let mut missing = Vec::new();
-        for (place, origin) in self.kept.range(here.clone()) {
-            match self.drained.get(place) {
+        for (key, origin) in self.kept.range(here.clone()) {
+            match self.drained.get(key) {
                 Some(found) => Violation::unless(found == origin, || {
-                    format!("at {place:?} stands a message of {found:?}, it was given to {origin:?}")
+                    format!("at {key:?} stands a message of {found:?}, it was given to {origin:?}")
                 })?,
-                None if self.taken.contains(place) || self.perhaps_taken.contains(place) => {}
-                None => missing.push((place, origin)),
+                None if self.taken.contains(key) || self.perhaps_taken.contains(key) => {}
+                None => missing.push((key, origin)),
             }
         }
         let allowed = self.allowance.get(name).copied().unwrap_or(0);
@@ -73,9 +73,9 @@ impl Ledger {
             )
         })?;
         let mut origins = BTreeSet::new();
-        for (place, origin) in self.drained.range(here.clone()) {
+        for (key, origin) in self.drained.range(here.clone()) {
             Violation::unless(origins.insert(*origin), || {
-                format!("{origin:?} came out twice, the second time at {place:?}")
+                format!("{origin:?} came out twice, the second time at {key:?}")
             })?;
         }
         Ok(self.drained.range(here).count() as u64)

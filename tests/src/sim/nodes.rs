@@ -106,8 +106,8 @@ pub(super) struct Running {
     pub(super) is_full: bool,
     /// The free bytes that the replica was told last.
     pub(super) free_bytes: u64,
-    /// Nothing is left to do after the last write.
-    pub(super) is_settled: bool,
+    /// The upkeep after the last write is done.
+    pub(super) is_kept_up: bool,
     /// Everything before this segment and offset is proven: damage there is rot.
     pub(super) proven: (u64, u64),
     /// The node's own clock when the process began.

@@ -72,7 +72,7 @@ pub(super) struct Oracle {
     /// By index, from 1 on.
     decided: Vec<Vec<Decided>>,
     names: BTreeMap<TopicId, String>,
-    places: BTreeMap<(TopicId, u64), Origin>,
+    origins: BTreeMap<(TopicId, u64), Origin>,
     /// How often a message stands in the log.
     published: BTreeMap<Origin, u32>,
     pub(super) fates: BTreeMap<Origin, Fate>,
@@ -96,7 +96,7 @@ impl Oracle {
             versions: vec![0],
             decided: Vec::new(),
             names: BTreeMap::new(),
-            places: BTreeMap::new(),
+            origins: BTreeMap::new(),
             published: BTreeMap::new(),
             fates: BTreeMap::new(),
             contents: BTreeMap::new(),
@@ -140,9 +140,9 @@ impl Oracle {
         self.acknowledged
     }
 
-    /// Whose message stands at a place.
+    /// Whose message has an offset.
     pub(super) fn origin_at(&self, topic: u64, offset: u64) -> Option<Origin> {
-        self.places.get(&(TopicId(topic), offset)).copied()
+        self.origins.get(&(TopicId(topic), offset)).copied()
     }
 
     /// The next entry is committed.
@@ -227,7 +227,7 @@ impl Oracle {
                 for (message, ordinal) in messages.iter().zip(0..) {
                     let origin = self.read(message, bodies, position)?;
                     if let Some((topic, first_offset)) = first {
-                        self.places.insert((topic, first_offset + ordinal), origin);
+                        self.origins.insert((topic, first_offset + ordinal), origin);
                         *self.published.entry(origin).or_default() += 1;
                         self.messages += 1;
                     }
@@ -499,11 +499,11 @@ impl Oracle {
             };
             *unclaimed.entry((is_pop, self.names[topic].clone())).or_default() += 1;
         }
-        for (place, count) in unclaimed {
-            let possible = self.open_takes.get(&place).copied().unwrap_or(0);
+        for (target, count) in unclaimed {
+            let possible = self.open_takes.get(&target).copied().unwrap_or(0);
             Violation::unless(count <= possible, || {
                 format!(
-                    "{count} times messages of {place:?} (pop or receive) went to nobody, {possible} calls do not know"
+                    "{count} times messages of {target:?} (pop or receive) went to nobody, {possible} calls do not know"
                 )
             })?;
         }

@@ -17,7 +17,7 @@ pub(super) struct Producer {
     /// The number of the next message.
     next: u32,
     sessions: Option<Sessions>,
-    /// What was not settled yet.
+    /// The batch that waits for its answer, or must be sent again.
     batch: Option<Batch>,
 }
 

@@ -7,7 +7,7 @@
 
 use super::calls::Answer;
 use super::clients::NOBODY;
-use super::ledger::place;
+use super::ledger::key;
 use super::message::Origin;
 use super::nodes::EPOCH_MS;
 use super::plan::{LeftOut, MS, Micros, Plan, SECOND};
@@ -56,7 +56,7 @@ impl Script {
         let mut script = Self { world: World::new(plan, Telling::LastLines), asked: BTreeMap::new() };
         script.step(World::begin);
         script.world.phase = Phase::Scripted;
-        script.settle();
+        script.catch_up();
         script
     }
 
@@ -153,7 +153,7 @@ impl Script {
     }
 
     /// Waits until every node that runs has applied all that is committed.
-    pub fn settle(&mut self) {
+    pub fn catch_up(&mut self) {
         self.wait("all to have the same", |world| {
             let committed = world.oracle.committed();
             let mut running = world.nodes.iter().filter_map(|node| node.replica());
@@ -387,7 +387,7 @@ impl Script {
                 }
             }
             (Request::Pop { .. }, Answer::Deliveries(deliveries)) => {
-                deliveries.iter().for_each(|delivery| ledger.take(place(delivery.message.id)));
+                deliveries.iter().for_each(|delivery| ledger.take(key(delivery.message.id)));
             }
             (Request::Pop { topic, messages_max, .. }, answer) if answer.is_unknown() => {
                 ledger.allow(topic, *messages_max);
@@ -395,11 +395,11 @@ impl Script {
             (Request::Ack { leases, .. }, Answer::Response(Response::Leases(results))) => {
                 let is_taken = |result| matches!(result, LeaseResult::Done | LeaseResult::Gone);
                 for (lease, _) in leases.iter().zip(results).filter(|(_, result)| is_taken(**result)) {
-                    ledger.take(place(lease.message));
+                    ledger.take(key(lease.message));
                 }
             }
             (Request::Ack { leases, .. }, answer) if answer.is_unknown() => {
-                leases.iter().for_each(|lease| ledger.perhaps_take(place(lease.message)));
+                leases.iter().for_each(|lease| ledger.perhaps_take(key(lease.message)));
             }
             _ => {}
         }

@@ -337,7 +337,7 @@ impl World {
             is_stalled: false,
             is_full: false,
             free_bytes: u64::MAX,
-            is_settled: true,
+            is_kept_up: true,
             proven,
             started: at.clockwork.own(self.now),
             logged,

@@ -20,7 +20,7 @@ pub enum Telling {
     Aloud,
 }
 
-/// The record of one life.
+/// The trace of one life.
 #[derive(Debug)]
 pub(super) struct Trace {
     telling: Telling,

@@ -1,10 +1,10 @@
 //! Calls between clients and nodes.
 
 use super::Violation;
-use super::calls::{Answer, Call, Place};
+use super::calls::{Answer, Call, Stage};
 use super::clients::NOBODY;
 use super::coverage::Rare;
-use super::ledger::place;
+use super::ledger::key;
 use super::message::Origin;
 use super::nodes::fingerprint;
 use super::oracle::{Excuse, Verdict};
@@ -57,7 +57,7 @@ impl World {
             client,
             request,
             node,
-            place: Place::OnItsWay,
+            stage: Stage::OnItsWay,
             allowed,
             committed_before: self.oracle.committed(),
             acknowledged_before: self.oracle.acknowledged(),
@@ -83,7 +83,7 @@ impl World {
         if !node.is_up() {
             return self.answer(id, Answer::Refused);
         }
-        call.place = Place::AtNode(node.boot);
+        call.stage = Stage::AtNode(node.boot);
         call.due = now + call.allowed;
         let deadline_ms = node.mono_ms(now) + call.allowed / MS;
         let (node, request) = (call.node, call.request.clone());
@@ -96,7 +96,7 @@ impl World {
             self.calls.remove(&id);
             return;
         }
-        call.place = Place::Answered;
+        call.stage = Stage::Answered;
         let delay = self.delay();
         self.schedule.add(self.now + delay, Event::Answer { call: id, answer: Box::new(answer) });
     }
@@ -109,7 +109,7 @@ impl World {
         result: Result<Response, Failure>,
     ) -> Result<(), Violation> {
         let boot = self.nodes[node].boot;
-        let Some(call) = self.calls.get(&id).filter(|call| call.place == Place::AtNode(boot)) else {
+        let Some(call) = self.calls.get(&id).filter(|call| call.stage == Stage::AtNode(boot)) else {
             return Err(Violation(format!("node {node} answers call {} twice: {result:?}", id.0)));
         };
         // A slow clock makes all waiting longer.
@@ -152,7 +152,7 @@ impl World {
                     Request::Peek { bytes_max, .. } => *bytes_max,
                     _ => usize::MAX,
                 };
-                self.calls.get_mut(&id).expect("just seen").place = Place::Reading(boot);
+                self.calls.get_mut(&id).expect("just seen").stage = Stage::Reading(boot);
                 self.read_bodies(node, id, messages, bytes_max)?;
             }
             Ok(response) => self.answer(id, Answer::Response(response)),
@@ -181,7 +181,7 @@ impl World {
             if matches!(request, Some(Request::Pop { .. })) {
                 // They could be read before they were taken, and not any more: a pop gives at most once.
                 for lost in &lost {
-                    self.ledger.perhaps_take(place(lost.message.id));
+                    self.ledger.perhaps_take(key(lost.message.id));
                 }
             }
             let messages: Vec<MessageRef> = lost.iter().map(|lost| lost.message.clone()).collect();
@@ -236,10 +236,10 @@ impl World {
         let Some(call) = self.calls.get_mut(&id) else { return Ok(()) };
         call.is_abandoned = true;
         let call = call.clone();
-        if call.place == Place::Answered {
+        if call.stage == Stage::Answered {
             self.calls.remove(&id);
         }
-        if let Place::AtNode(boot) = call.place
+        if let Stage::AtNode(boot) = call.stage
             && self.nodes[call.node].lives(boot)
             && self.random.percent(50)
         {
@@ -253,12 +253,12 @@ impl World {
     pub(super) fn break_calls(&mut self, node: usize) {
         let boot = self.nodes[node].boot;
         let here = |call: &Call| {
-            call.node == node && [Place::AtNode(boot), Place::Reading(boot)].contains(&call.place)
+            call.node == node && [Stage::AtNode(boot), Stage::Reading(boot)].contains(&call.stage)
         };
         let broken: Vec<CallId> = self.calls.iter().filter(|(_, c)| here(c)).map(|(id, _)| *id).collect();
         for id in broken {
             let call = &self.calls[&id];
-            if call.place == Place::AtNode(boot) {
+            if call.stage == Stage::AtNode(boot) {
                 self.oracle.unanswered(call);
             }
             self.answer(id, Answer::Broken);

@@ -29,7 +29,7 @@ pub(super) enum Event {
     Arrive(Box<Packet>),
     Written { node: usize, boot: u32, writes: u64 },
     FreeBytes { node: usize, boot: u32 },
-    Settle { node: usize, boot: u32 },
+    Upkeep { node: usize, boot: u32 },
     Idle { node: usize, boot: u32, writes: u64 },
     StallLook { node: usize, boot: u32, writes: u64 },
     Read { node: usize, boot: u32, job: Box<Job> },
@@ -241,9 +241,9 @@ impl World {
                     self.look_at_free_bytes(node, boot);
                 }
             }
-            Event::Settle { node, boot } => {
+            Event::Upkeep { node, boot } => {
                 if self.nodes[node].lives(boot) {
-                    self.settle(node)?;
+                    self.upkeep(node)?;
                 }
             }
             Event::Idle { node, boot, writes } => {
