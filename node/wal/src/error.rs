@@ -34,6 +34,18 @@ pub enum RottenPart {
     Meta,
     /// A record's bodies.
     Bodies,
+    /// The first sector of a places file or kept file.
+    Head,
+    /// A page of 63 blocks there.
+    Page,
+    /// The table of topics there.
+    Topics,
+    /// The directory of pages there.
+    Directory,
+    /// The end of the file, which says where its parts are.
+    Tail,
+    /// A body in a kept file.
+    KeptBody,
 }
 
 /// One damaged place in what was once acknowledged.

@@ -6,11 +6,13 @@
 //! - here: the envelope of the small files, and the two tools (cursor, salted checksum) of all forms;
 //! - [`segment`]: the log itself: segment head, frames, records, the sealed index;
 //! - [`small`]: IDENTITY, HARDSTATE, MANIFEST;
-//! - [`configuration`]: a cluster configuration inside a record.
+//! - [`configuration`]: a cluster configuration inside a record;
+//! - [`places`]: places files and kept files.
 //!
 //! On purpose it is not said here what the bytes mean for a log (`scan`, `recover`), and when they become durable.
 
 pub mod configuration;
+pub mod places;
 pub mod segment;
 pub mod small;
 

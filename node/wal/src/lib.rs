@@ -2,7 +2,8 @@
 //!
 //! [`DataDir`] is a node's data directory: it keeps other processes out and says who the node is. [`DataDir::open_log`]
 //! recovers the log and gives a [`Wal`], the one writer, and what was found ([`Recovered`]). A [`Reader`] reads entries
-//! back on any thread while the writer appends.
+//! back on any thread while the writer appends. [`Places`] says which messages stand where in segments that are full, and
+//! keeps bodies whose segments are gone.
 //!
 //! The promises, each kept by the module named:
 //! - what [`Wal::append`] acknowledged survives a power cut: one vectored write and one sync a batch (`wal`);
@@ -32,6 +33,7 @@ mod log;
 mod manifest;
 mod manifest_file;
 mod opening;
+mod places;
 mod random;
 mod reader;
 mod recover;
@@ -50,5 +52,6 @@ pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Ro
 pub use identity::{Binding, Identity};
 pub use manifest::{KeptFile, Manifest, SnapshotFile};
 pub use opening::{CutBatch, Options, Recovered};
+pub use places::{Block, Blocks, PageCache, Places, PlacesKind, PlacesWriter, Spot, TopicPlaces, Written};
 pub use reader::{EntryMeta, MetaPayload, Reader};
 pub use wal::{Place, Receipt, Wal};

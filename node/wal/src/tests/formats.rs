@@ -21,7 +21,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Compares with a golden: changing one is changing the format. `RAFTQUEUE_RECORD=1` writes them anew.
-fn golden(bytes: &[u8], name: &str) {
+pub(super) fn golden(bytes: &[u8], name: &str) {
     let path = format!("{}/src/tests/goldens/{name}.hex", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
         std::fs::write(&path, hex(bytes)).unwrap();

@@ -7,6 +7,7 @@ mod formats;
 mod identity;
 mod life;
 mod model;
+mod places;
 mod reading;
 mod rot;
 mod schedules;
