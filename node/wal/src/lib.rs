@@ -52,6 +52,9 @@ pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Ro
 pub use identity::{Binding, Identity};
 pub use manifest::{KeptFile, Manifest, SnapshotFile};
 pub use opening::{CutBatch, Options, Recovered};
-pub use places::{Block, Blocks, PageCache, Places, PlacesKind, PlacesWriter, Spot, TopicPlaces, Written};
+pub use places::{
+    Block, Blocks, Keep, LostBody, Merge, MergeError, Merged, PageCache, Places, PlacesKind, PlacesWriter,
+    Spot, Step, TopicPlaces, Written, merge,
+};
 pub use reader::{EntryMeta, MetaPayload, Reader};
 pub use wal::{Place, Receipt, Wal};

@@ -234,6 +234,12 @@ impl Places {
         self.directory.get(page).map(PageEntry::key)
     }
 
+    /// Where a page begins in the file.
+    #[cfg(test)]
+    pub(crate) fn page_offset(&self, page: usize) -> u64 {
+        self.directory[page].offset
+    }
+
     /// Bytes that lie in the file: the range was checked.
     fn read_range(&self, range: Range<u64>, part: RottenPart) -> Result<Bytes, ReadError> {
         let size = usize::try_from(range.end - range.start).expect("a part of a file that was opened");

@@ -3,6 +3,7 @@
 mod damage;
 mod files;
 mod format;
+mod merging;
 mod throughput;
 
 use crate::disk::Disk;
