@@ -1,5 +1,7 @@
 //! Prints what a data directory holds, for a human: read-only, without the lock, and without giving up at damage.
 
+mod places;
+
 use crate::data_dir::read_identity;
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::error::{OpenError, Rotten};
@@ -25,8 +27,8 @@ pub struct DumpSummary {
     pub torn: u64,
 }
 
-/// Writes a line or a few for everything in the directory: identity, hard state, manifest, and each segment with its
-/// head, frames and records. Damage stands where it is, with file and offset.
+/// Writes a line or a few for everything in the directory: identity, hard state, manifest, each segment with its head,
+/// frames and records, and each places file and kept file with its blocks. Damage stands where it is, with file and offset.
 ///
 /// A node may be writing meanwhile: the end of the last segment is then seen as it was at some moment.
 ///
@@ -36,6 +38,7 @@ pub fn dump(disk: &dyn Disk, out: &mut dyn Write) -> io::Result<DumpSummary> {
     let mut dump = Dump { disk, out, summary: DumpSummary::default() };
     dump.small_files()?;
     dump.segments()?;
+    dump.summary.damaged += places::dump_places(disk, dump.out)?;
     let DumpSummary { segments, records, damaged, torn } = dump.summary;
     writeln!(dump.out, "{segments} segments, {records} records, {damaged} damaged places, {torn} torn")?;
     Ok(dump.summary)

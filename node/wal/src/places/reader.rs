@@ -58,6 +58,14 @@ impl Places {
         Ok(Arc::new(found))
     }
 
+    /// Opens the file as it is, whatever the manifest says: for a dump.
+    pub(crate) fn open_as_found(disk: &dyn Disk, name: &str, number: u64) -> Result<Places, OpenError> {
+        let file = disk.open(name).map_err(|error| cannot_read(name, &error))?;
+        let head = read_part(&*file, name, 0..HEAD_BYTES, RottenPart::Head)?;
+        let (kind, _) = decode_head(&head).map_err(|reason| broken(name, 0, RottenPart::Head, reason))?;
+        Places::read(file, name.to_owned(), kind, number, &PageCache::new(0))
+    }
+
     fn read(
         file: Arc<dyn DiskFile>,
         name: String,
@@ -235,7 +243,6 @@ impl Places {
     }
 
     /// Where a page begins in the file.
-    #[cfg(test)]
     pub(crate) fn page_offset(&self, page: usize) -> u64 {
         self.directory[page].offset
     }

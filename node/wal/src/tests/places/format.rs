@@ -1,6 +1,7 @@
 //! The bytes themselves.
 
 use super::*;
+use crate::dump;
 use crate::format::Malformed;
 use crate::format::places::*;
 use crate::tests::formats::golden;
@@ -80,6 +81,42 @@ fn a_file_of_a_newer_build_says_so() {
     disk.put(name, &bytes);
     let refused = open(&disk, PlacesKind::Kept, written, 0).unwrap_err().to_string();
     assert_eq!(refused, format!("{name} has format version 2, this build reads up to 1"));
+}
+
+#[test]
+fn a_dump_shows_blocks_and_damage() {
+    let disk = crate::tests::support::formatted(1);
+    write(&disk, PlacesKind::Kept, 0x1f, &plain(PlacesKind::Kept, 70)).unwrap();
+    write(&disk, PlacesKind::Segment(9), 5, &plain(PlacesKind::Segment(9), 3)).unwrap();
+    let text = || {
+        let mut out = Vec::new();
+        let summary = dump(&disk, &mut out).unwrap();
+        (String::from_utf8(out).unwrap(), summary.damaged)
+    };
+    let (shown, damaged) = text();
+    for part in [
+        "KEPT       kept-000000000000001f: bodies, ",
+        "2 topics, 70 blocks in 2 pages",
+        "  topic    1: 35 messages in 0..",
+        "least deadline 1000",
+        "  page     1 at ",
+        "    topic 1 0..1: body at 512, crc ",
+        "PLACES     places-0000000000000005: of segment 0000000000000009, ",
+        "    topic 1 0..2: record at 0, command 2, 20 bytes, published 0, deadline 1000",
+        "deadline none",
+    ] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+    assert_eq!(damaged, 0);
+    assert!(disk.corrupt("kept-000000000000001f", 600, 1), "a body");
+    assert!(disk.corrupt("places-0000000000000005", 5000, 1), "a page");
+    let (shown, damaged) = text();
+    assert!(shown.contains("DAMAGED rot: kept-000000000000001f at 592: KeptBody"), "{shown}");
+    assert!(shown.contains("DAMAGED rot: places-0000000000000005 at 4096: Page"), "{shown}");
+    assert_eq!(damaged, 2);
+    assert!(disk.corrupt("kept-000000000000001f", 20, 1), "the head");
+    let (shown, damaged) = text();
+    assert!(shown.contains("kept-000000000000001f at 0: Head") && damaged == 2, "{shown}");
 }
 
 proptest! {
