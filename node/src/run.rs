@@ -280,12 +280,8 @@ async fn prepare(
         // It tells what it is for as long as it runs, and does nothing else.
         std::future::pending::<()>().await;
     }
-    let recovered = raft::Recovered {
-        hard_state,
-        last_index: recovered.last_index,
-        term_runs: recovered.term_runs,
-        configurations: recovered.configurations,
-    };
+    let applied = recovered.start.0;
+    let recovered = recovered.into_core(hard_state, applied);
     let form = if has_log {
         None
     } else {

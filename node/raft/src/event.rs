@@ -59,11 +59,15 @@ impl Settings {
 pub struct Recovered {
     /// Term and vote.
     pub hard_state: HardState,
-    /// The last index.
+    /// The index before the first entry, and the term of the entry that stood there. (0, 0) if nothing is gone.
+    pub start: (Index, Term),
+    /// The state machine begins with everything up to here, out of its snapshot. At least the start's index.
+    pub applied: Index,
+    /// The last index; the start's if there are no entries.
     pub last_index: Index,
     /// The first index of each term in the log, in order.
     pub term_runs: Vec<(Index, Term)>,
-    /// Every configuration in the log, in order.
+    /// The configuration in force at the start, which may stand before it, and every one behind, in order.
     pub configurations: Vec<(Index, Arc<Configuration>)>,
 }
 
@@ -80,6 +84,11 @@ pub enum Event {
     Loaded(LogSlice),
     /// The state machine has applied everything up to this index.
     Applied(Index),
+    /// The log up to `to` is gone from the disk, for good. A snapshot has everything up to there.
+    Compacted {
+        /// The last index that is gone: applied and durable.
+        to: Index,
+    },
     /// A write has been out for longer than an election timeout (true), or has ended (false).
     DiskStalled(bool),
     /// The connection to a node was reset and its port refuses: its process is gone, most likely. Only a hint.
@@ -104,8 +113,28 @@ pub struct LogSlice {
     pub to: NodeId,
     /// The request's first index.
     pub from: Index,
-    /// Consecutive entries from there. Empty if they cannot be read now: the core asks again later.
-    pub entries: Vec<Entry>,
+    /// What was there.
+    pub found: Found,
+}
+
+/// What was found in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Consecutive entries from the first index on, at least one.
+    Entries(Vec<Entry>),
+    /// They cannot be read now: the core asks again later.
+    Unreadable,
+    /// They are gone: the log begins behind the first index. The core is told so by [`Event::Compacted`] too, perhaps later.
+    Released,
+}
+
+/// A snapshot is wanted that covers the start of the leader's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// The leader. The snapshot may come from any node that has it.
+    pub leader: NodeId,
+    /// The index before the first entry of the leader's log, and its term: the least that will do.
+    pub start: (Index, Term),
 }
 
 /// Names one read; never used twice by one [`crate::Raft`].
@@ -217,6 +246,8 @@ pub struct Output {
     pub send: Vec<Envelope>,
     /// To be read; the answer goes back as [`Event::Loaded`].
     pub load: Vec<LoadRequest>,
+    /// The leader no longer has what this node lacks: a snapshot is to be got. Said again and again until there is one.
+    pub install: Option<Install>,
     /// The new commit index, if it moved: everything up to it may be applied.
     pub committed: Option<Index>,
     /// Reads that are decided. A read may be served once everything up to its index is applied.
@@ -251,6 +282,8 @@ pub struct Status {
     pub role: RoleState,
     /// Last committed index.
     pub commit: Index,
+    /// The index before the first entry of the log: what came up to there is gone.
+    pub start: Index,
     /// Last index in the log.
     pub last: Index,
     /// Last index on this disk.

@@ -1,15 +1,19 @@
-//! What the core knows of its log: the term of every index, the newest entries, and which index is durable.
+//! What the core knows of its log: where it begins, the term of every index, the newest entries, and which index is durable.
 //!
 //! Entries live on disk. Memory holds those that are not durable yet, and a tail of older ones that is bounded in
-//! bytes. Followers are fed and commits applied from that tail. The shell loads still older entries on request.
+//! bytes. Followers are fed and commits applied from that tail. The shell loads still older entries on request. The oldest
+//! are gone: the log begins behind an index whose term and configuration it still knows. It knows nothing of what came
+//! before.
 
 use crate::mutants::{self, Mutant};
-use crate::{Configuration, Entry, HardState, Index, Payload, Term, Write};
+use crate::{Configuration, Entry, HardState, Index, Payload, Recovered, Term, Write};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Invariants:
-/// - `runs` starts with (0, 0), its indexes rise and its terms rise; it covers every index up to `last`;
+/// - `runs` begins with the index before the first entry and its term; its indexes rise and its terms rise; it covers every
+///   index from there to `last`;
+/// - `configurations` holds the one in force where the log begins, and all behind it;
 /// - `window` is contiguous and ends at `last`, or is empty;
 /// - every index after `durable` is in `window`; `durable < unwritten_from <= last + 1`.
 #[derive(Debug)]
@@ -40,14 +44,15 @@ struct InFlight {
 }
 
 impl Log {
-    pub(crate) fn new(
-        hard_state: HardState,
-        last: Index,
-        term_runs: Vec<(Index, Term)>,
-        configurations: Vec<(Index, Arc<Configuration>)>,
-    ) -> Self {
-        let mut runs = vec![(Index(0), Term(0))];
-        runs.extend(term_runs);
+    pub(crate) fn new(recovered: Recovered) -> Self {
+        let Recovered { hard_state, start, applied, last_index: last, term_runs, configurations } = recovered;
+        assert!(
+            start.0 <= applied && applied <= last,
+            "applied up to {applied}, the log goes from {} to {last}",
+            start.0
+        );
+        let mut runs = vec![start];
+        runs.extend(term_runs.into_iter().filter(|(_, term)| *term != start.1));
         assert!(runs.windows(2).all(|w| w[0] < w[1] && w[0].1 < w[1].1), "term runs must rise: {runs:?}");
         let (run, term) = runs[runs.len() - 1];
         assert!(run <= last, "a term begins at {run}, the log ends at {last}");
@@ -60,6 +65,10 @@ impl Log {
             configurations.windows(2).all(|w| w[0].0 < w[1].0)
                 && configurations.last().is_none_or(|(index, _)| *index <= last),
             "configurations must rise and lie within the log"
+        );
+        assert!(
+            start.0 == Index(0) || configurations.first().is_some_and(|(index, _)| *index <= start.0),
+            "the configuration in force where the log begins must be known"
         );
         Self {
             runs,
@@ -76,6 +85,11 @@ impl Log {
             hard_state,
             hard_state_durable: hard_state,
         }
+    }
+
+    /// The index before the first entry, and its term: what is gone ends there.
+    pub(crate) fn start(&self) -> (Index, Term) {
+        self.runs[0]
     }
 
     pub(crate) fn last(&self) -> Index {
@@ -112,22 +126,22 @@ impl Log {
         self.hard_state = hard_state;
     }
 
-    /// The term of the entry at `index`; `None` beyond the end.
+    /// The term of the entry at `index`; `None` beyond the end, and before the beginning, where it is not known any more.
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
         if index > self.last {
             return None;
         }
-        let run = self.runs.partition_point(|(first, _)| *first <= index) - 1;
+        let run = self.runs.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
         Some(self.runs[run].1)
     }
 
     /// The greatest index, up to `index`, whose term is not above `term`. A log that has `term` at `index` cannot agree
-    /// with this one beyond it.
-    pub(crate) fn find_agreement(&self, index: Index, term: Term) -> (Index, Term) {
+    /// with this one beyond it. `None` if that is before the beginning.
+    pub(crate) fn find_agreement(&self, index: Index, term: Term) -> Option<(Index, Term)> {
         let index = index.min(self.last);
-        let run = self.runs.partition_point(|(first, t)| *first <= index && *t <= term) - 1;
+        let run = self.runs.partition_point(|(first, t)| *first <= index && *t <= term).checked_sub(1)?;
         let end = self.runs.get(run + 1).map_or(self.last, |(next, _)| next.prev());
-        (end.min(index), self.runs[run].1)
+        Some((end.min(index), self.runs[run].1))
     }
 
     /// True if a log that ends with (`index`, `term`) holds everything that can be committed of this one.
@@ -140,7 +154,7 @@ impl Log {
         self.configurations.last().map_or(&self.empty, |(_, configuration)| configuration)
     }
 
-    /// Where the configuration in force stands; 0 if there is none.
+    /// Where the configuration in force stands, which may be before the beginning; 0 if there is none.
     pub(crate) fn configuration_index(&self) -> Index {
         self.configurations.last().map_or(Index(0), |(index, _)| *index)
     }
@@ -169,8 +183,9 @@ impl Log {
     /// Cuts off everything from `from` on.
     pub(crate) fn truncate(&mut self, from: Index) {
         assert!(
-            from > Index(0) && from <= self.last,
-            "nothing to cut at {from}, the log ends at {}",
+            from > self.start().0 && from <= self.last,
+            "nothing to cut at {from}, the log goes from {} to {}",
+            self.start().0,
             self.last
         );
         while let Some(entry) = self.window.pop_back_if(|entry| entry.index >= from) {
@@ -190,6 +205,20 @@ impl Log {
             if let Some(in_flight) = &mut self.in_flight {
                 in_flight.durable = in_flight.durable.min(self.last);
             }
+        }
+    }
+
+    /// The log up to `to` is gone from the disk: what is known of it goes too, but for its last term and configuration.
+    pub(crate) fn compact(&mut self, to: Index) {
+        let Some(term) = self.term_at(to) else { return };
+        assert!(to <= self.durable, "what is gone up to {to} was durable only up to {}", self.durable);
+        self.runs.retain(|(first, _)| *first > to);
+        self.runs.insert(0, (to, term));
+        let in_force = self.configurations.partition_point(|(at, _)| *at <= to).saturating_sub(1);
+        let forgets = usize::from(mutants::is(Mutant::ForgetConfigurationAtStart));
+        self.configurations.drain(..in_force + forgets);
+        while let Some(entry) = self.window.pop_front_if(|entry| entry.index <= to) {
+            self.window_bytes -= entry.size();
         }
     }
 
@@ -279,7 +308,7 @@ mod tests {
     }
 
     fn log(terms: &[u64]) -> Log {
-        let mut log = Log::new(HardState::default(), Index(0), vec![], vec![]);
+        let mut log = Log::new(Recovered::default());
         for (i, term) in terms.iter().enumerate() {
             log.append(entry(i as u64 + 1, *term));
         }
@@ -311,9 +340,42 @@ mod tests {
             (1, 5, (1, 1)),
             (3, 0, (0, 0)),
         ] {
-            let (i, t) = log.find_agreement(Index(index), Term(term));
+            let (i, t) = log.find_agreement(Index(index), Term(term)).expect("it begins at 0");
             assert_eq!((i.0, t.0), expected, "for index {index}, term {term}");
         }
+    }
+
+    #[test]
+    fn what_was_compacted_is_unknown_and_the_rest_is_as_before() {
+        let mut log = log(&[1, 1, 3, 3, 3, 7]);
+        persist(&mut log);
+        let whole = format!("{:?}", log.slice(Index(5), usize::MAX));
+        for (to, starts) in [(1, (1, 1)), (4, (4, 3)), (2, (4, 3)), (4, (4, 3))] {
+            log.compact(Index(to));
+            assert_eq!(log.start(), (Index(starts.0), Term(starts.1)));
+        }
+        let terms: Vec<_> = (0..8).map(|i| log.term_at(Index(i)).map(|t| t.0)).collect();
+        assert_eq!(terms, [None, None, None, None, Some(3), Some(3), Some(7), None]);
+        assert_eq!(log.find_agreement(Index(9), Term(6)), Some((Index(5), Term(3))));
+        assert_eq!(log.find_agreement(Index(4), Term(3)), Some((Index(4), Term(3))));
+        assert_eq!(log.find_agreement(Index(3), Term(9)), None);
+        assert_eq!(log.find_agreement(Index(9), Term(2)), None);
+        assert!(log.slice(Index(4), usize::MAX).is_none() && log.entry(Index(4)).is_none());
+        assert_eq!(format!("{:?}", log.slice(Index(5), usize::MAX)), whole);
+        log.compact(Index(6));
+        assert_eq!((log.last(), log.last_term(), log.durable()), (Index(6), Term(7), Index(6)));
+        assert!(log.window_bytes() == 0 && log.is_up_to_date(Index(6), Term(7)));
+        log.append(entry(7, 7));
+        assert_eq!(log.take_write(usize::MAX).unwrap().entries().len(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing to cut at 4")]
+    fn nothing_is_cut_off_that_was_compacted() {
+        let mut log = log(&[1, 1, 3, 3, 3, 7]);
+        persist(&mut log);
+        log.compact(Index(4));
+        log.truncate(Index(4));
     }
 
     #[test]

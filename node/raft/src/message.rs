@@ -88,6 +88,12 @@ pub enum Message {
     },
     /// "Campaign now": the last step of a leadership transfer.
     TimeoutNow,
+    /// "What you lack is no longer in my log, which begins here: go and get a snapshot." Repeated until the receiver has it.
+    /// One that has the entry there answers as if this were an append behind it.
+    Install {
+        /// The index before the first entry of the leader's log, and its term.
+        start: (Index, Term),
+    },
 }
 
 /// What became of an `Append`.

@@ -52,11 +52,19 @@ pub enum Mutant {
     YieldToReplaying,
     /// A leader hands over to whoever has most of the log, replayed or not.
     HandOverToReplaying,
+    /// A log that is cut forgets the configuration in force where it begins now.
+    ForgetConfigurationAtStart,
+    /// An append is refused because what it follows is gone here.
+    RefuseBehindGone,
+    /// A peer that lacks what is gone is asked again where the log begins.
+    ProbeForGone,
+    /// A peer that lacks what is gone is told so once.
+    TellGoneOnce,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 24] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::SkipVoteSync,
         Mutant::SkipEntrySync,
         Mutant::CountSelfEarly,
@@ -81,6 +89,10 @@ impl Mutant {
         Mutant::RemovedNeverLeads,
         Mutant::YieldToReplaying,
         Mutant::HandOverToReplaying,
+        Mutant::ForgetConfigurationAtStart,
+        Mutant::RefuseBehindGone,
+        Mutant::ProbeForGone,
+        Mutant::TellGoneOnce,
     ];
 }
 

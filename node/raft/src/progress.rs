@@ -15,6 +15,8 @@ pub enum ProgressState {
     Probe,
     /// It agrees: as many messages as the window holds, without waiting for answers.
     Replicate,
+    /// What it lacks is gone from the leader's log: it is told so, and gets no entries until it has got over that.
+    Snapshot,
 }
 
 /// Invariant: `matched < next`; everything between them is in flight.
@@ -33,7 +35,7 @@ pub(crate) struct Progress {
     pub(crate) replaying: bool,
     /// The greatest read round that it confirmed.
     pub(crate) read_round: u64,
-    /// In `Probe`: a probe is out; another leaves after the next answer to a beat.
+    /// In `Probe`: a probe is out; another leaves after the next answer to a beat. In `Snapshot`: so is the word.
     pub(crate) probe_sent: bool,
     /// In `Probe`: entries from `next` on were sent already. Further probes carry none: the peer may only be slow.
     pub(crate) probed: bool,
@@ -77,7 +79,32 @@ impl Progress {
     }
 
     pub(crate) fn become_probe(&mut self, next: Index) {
-        self.state = ProgressState::Probe;
+        self.restart(ProgressState::Probe, next);
+    }
+
+    fn become_snapshot(&mut self) {
+        self.restart(ProgressState::Snapshot, self.matched.next());
+    }
+
+    /// What it lacks next is gone. Returns true if it is to be told so now.
+    pub(crate) fn enter_snapshot(&mut self) -> bool {
+        if self.state != ProgressState::Snapshot {
+            self.become_snapshot();
+        }
+        !std::mem::replace(&mut self.probe_sent, true)
+    }
+
+    /// What it lacks next is there, after all if it was not: it has come further by itself, or by a snapshot.
+    pub(crate) fn leave_snapshot(&mut self) {
+        if self.state == ProgressState::Snapshot {
+            let next = self.next;
+            let agrees = next == self.matched.next();
+            self.restart(if agrees { ProgressState::Replicate } else { ProgressState::Probe }, next);
+        }
+    }
+
+    fn restart(&mut self, state: ProgressState, next: Index) {
+        self.state = state;
         self.next = next.max(self.matched.next());
         self.probe_sent = false;
         self.probed = false;
@@ -92,7 +119,7 @@ impl Progress {
     pub(crate) fn has_room(&self, messages_max: usize, bytes_max: usize) -> bool {
         !self.loading
             && match self.state {
-                ProgressState::Probe => !self.probe_sent,
+                ProgressState::Probe | ProgressState::Snapshot => !self.probe_sent,
                 ProgressState::Replicate => {
                     self.in_flight.len() < messages_max && self.in_flight_bytes < bytes_max
                 }
@@ -102,7 +129,7 @@ impl Progress {
     /// Notes that a message up to `last` has left. One without entries takes no room.
     pub(crate) fn sent(&mut self, last: Index, bytes: usize) {
         match self.state {
-            ProgressState::Probe => (self.probe_sent, self.probed) = (true, true),
+            ProgressState::Probe | ProgressState::Snapshot => (self.probe_sent, self.probed) = (true, true),
             ProgressState::Replicate if bytes == 0 => {}
             ProgressState::Replicate => {
                 self.next = last.next();
@@ -134,12 +161,20 @@ impl Progress {
     }
 
     /// The peer refused a message that followed `prev`; `agreement` is the greatest index at which the two logs can
-    /// agree. Returns false if the answer no longer matters.
-    pub(crate) fn rejected(&mut self, prev: Index, agreement: Index) -> bool {
+    /// agree, `None` if that is gone. Returns false if the answer no longer matters.
+    pub(crate) fn rejected(&mut self, prev: Index, agreement: Option<Index>) -> bool {
         // A peer refuses what it has matched only if it lost its disk: do not ask it again at once.
-        let stale = prev <= self.matched || self.state == ProgressState::Probe && prev != self.next.prev();
+        let stale = prev <= self.matched
+            || match self.state {
+                ProgressState::Probe => prev != self.next.prev(),
+                ProgressState::Replicate => false,
+                ProgressState::Snapshot => true,
+            };
         if !stale {
-            self.become_probe(agreement.next().min(prev));
+            match agreement {
+                Some(agreement) => self.become_probe(agreement.next().min(prev)),
+                None => self.become_snapshot(),
+            }
         }
         !stale
     }
@@ -159,9 +194,13 @@ impl Progress {
         if !std::mem::take(&mut self.beat_unanswered) {
             return;
         }
-        if self.state == ProgressState::Probe {
-            self.probe_sent = false;
-            return;
+        match self.state {
+            ProgressState::Probe => return self.probe_sent = false,
+            ProgressState::Snapshot => {
+                self.probe_sent = mutants::is(Mutant::TellGoneOnce);
+                return self.next = self.next.max(received.next());
+            }
+            ProgressState::Replicate => {}
         }
         let missing = received < self.next.prev();
         self.quiet_replies = if missing && received <= self.received { self.quiet_replies + 1 } else { 0 };
@@ -252,11 +291,11 @@ mod tests {
     #[test]
     fn stale_rejections_change_nothing() {
         let mut progress = Progress::new(Index(10));
-        assert!(!progress.rejected(Index(5), Index(2)), "not the probe that is out");
-        assert!(progress.rejected(Index(9), Index(4)));
+        assert!(!progress.rejected(Index(5), Some(Index(2))), "not the probe that is out");
+        assert!(progress.rejected(Index(9), Some(Index(4))));
         assert_eq!(progress.next, Index(5));
         progress.accepted(Index(7));
-        assert!(!progress.rejected(Index(7), Index(2)), "matched meanwhile");
+        assert!(!progress.rejected(Index(7), Some(Index(2))), "matched meanwhile");
         assert_eq!(progress.state, ProgressState::Replicate);
     }
 }

@@ -3,12 +3,13 @@
 //! The parts: `election` (timeouts, pre-votes, votes), `follower` (taking entries), `leading` (appending, heartbeats,
 //! committing), `feeding` (sending entries), `transferring` (handing over), `stalling` (a disk that hangs), `reads`
 //! (answers that are known to be fresh), `membership` (changes of the configuration), `replay` (whether what was committed
-//! at the start is applied). Each goes on with `impl Raft`, and sees what is private here. Outside, `log` knows what is
+//! at the start is applied), `installing` (a log whose beginning moves). Each goes on with `impl Raft`, and sees what is private here. Outside, `log` knows what is
 //! durable, `progress` what each peer has.
 
 mod election;
 mod feeding;
 mod follower;
+mod installing;
 mod leading;
 mod membership;
 mod reads;
@@ -19,8 +20,8 @@ mod transferring;
 pub use membership::MemberChange;
 
 use crate::event::{
-    Alarm, Cause, Event, LoadRequest, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind, RoleState,
-    Settings, Status,
+    Alarm, Cause, Event, Install, LoadRequest, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind,
+    RoleState, Settings, Status,
 };
 use crate::log::Log;
 use crate::random::Random;
@@ -61,7 +62,9 @@ pub struct Raft {
     campaign_in_ticks: u32,
     /// This node has asked for pre-votes since it last heard a leader.
     has_tried: bool,
-    /// Up to here the log is known to agree with that of the current term's leader.
+    /// Up to here the log is known to agree with that of the current term's leader. Never less than what is committed: a
+    /// leader has all that was committed before its term, and this node learns of a commit in the term in which it is made
+    /// or a later one.
     verified: Index,
     /// The leader waits to hear that entries are durable which are not yet.
     reply_due: bool,
@@ -73,6 +76,7 @@ pub struct Raft {
     held: Vec<Envelope>,
     send: Vec<Envelope>,
     load: Vec<LoadRequest>,
+    install: Option<Install>,
     reads: Vec<(ReadId, Result<Index, Refused>)>,
     next_read: u64,
     alarms: Vec<Alarm>,
@@ -110,16 +114,16 @@ impl Raft {
             settings.heartbeat_ticks >= 1 && 3 * settings.heartbeat_ticks <= settings.election_ticks,
             "an election timeout must outlast three heartbeats"
         );
-        let Recovered { hard_state, last_index, term_runs, configurations } = recovered;
-        let log = Log::new(hard_state, last_index, term_runs, configurations);
+        let applied = recovered.applied;
+        let log = Log::new(recovered);
         let random = Random::new(settings.seed);
-        let role = RoleState { role: RoleKind::Follower, term: hard_state.term, leader: None };
+        let role = RoleState { role: RoleKind::Follower, term: log.hard_state().term, leader: None };
         let mut raft = Self {
             settings,
             random,
             log,
-            commit: Index(0),
-            applied: Index(0),
+            commit: applied,
+            applied,
             role: Role::Follower,
             leader: None,
             leader_silent_ticks: 0,
@@ -130,17 +134,18 @@ impl Raft {
             cause: Cause::Timeout,
             campaign_in_ticks: 0,
             has_tried: false,
-            verified: Index(0),
+            verified: applied,
             reply_due: false,
             disk_stalled: false,
             stall_pause_ticks: 0,
             held: Vec::new(),
             send: Vec::new(),
             load: Vec::new(),
+            install: None,
             reads: Vec::new(),
             next_read: 1,
             alarms: Vec::new(),
-            reported_commit: Index(0),
+            reported_commit: applied,
             reported_role: role,
         };
         raft.wait_for_leader();
@@ -167,7 +172,8 @@ impl Raft {
     /// Takes one event. Anything may come in any order; what no longer matters is ignored.
     ///
     /// # Panics
-    /// If a receipt does not belong to the write that is out: the shell is broken.
+    /// If a receipt does not belong to the write that is out, or what is not durable and applied is said to be compacted:
+    /// the shell is broken.
     pub fn step(&mut self, event: Event) {
         match event {
             Event::Tick => self.on_tick(),
@@ -181,6 +187,7 @@ impl Raft {
                 self.applied = self.applied.max(index);
                 self.look_at_replay();
             }
+            Event::Compacted { to } => self.on_compacted(to),
             Event::DiskStalled(stalled) => self.on_disk_stalled(stalled),
             Event::PeerGone(id) => self.on_peer_gone(id),
         }
@@ -227,6 +234,7 @@ impl Raft {
             write: self.log.take_write(self.settings.write_bytes_max),
             send: std::mem::take(&mut self.send),
             load: std::mem::take(&mut self.load),
+            install: self.install.take(),
             committed: (self.commit > self.reported_commit).then_some(self.commit),
             reads: std::mem::take(&mut self.reads),
             role: (role != self.reported_role).then_some(role),
@@ -253,6 +261,12 @@ impl Raft {
     #[must_use]
     pub fn commit(&self) -> Index {
         self.commit
+    }
+
+    /// The index before the first entry of the log, and its term: what came up to there is gone.
+    #[must_use]
+    pub fn start(&self) -> (Index, Term) {
+        self.log.start()
     }
 
     /// The last index in the log.
@@ -297,7 +311,7 @@ impl Raft {
         self.log.configuration()
     }
 
-    /// The newest configuration at or before `index`; `None` before the first.
+    /// The newest configuration at or before `index`; `None` before the first that is known.
     #[must_use]
     pub fn configuration_at(&self, index: Index) -> Option<&Arc<Configuration>> {
         self.log.configuration_at(index)
@@ -309,7 +323,7 @@ impl Raft {
         self.log.entry(index)
     }
 
-    /// The term of the entry at `index`; `None` beyond the end.
+    /// The term of the entry at `index`; `None` beyond the end and before the beginning.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)
@@ -340,6 +354,7 @@ impl Raft {
         Status {
             role: self.role_state(),
             commit: self.commit,
+            start: self.log.start().0,
             last: self.log.last(),
             durable: self.log.durable(),
             window_bytes: self.log.window_bytes(),
@@ -422,13 +437,14 @@ impl Raft {
                 self.on_heartbeat_reply(from, round, received, disk_stalled, replaying);
             }
             Message::TimeoutNow => self.on_timeout_now(from),
+            Message::Install { start } => self.on_install(from, start),
         }
     }
 
     /// A message of a term that is over. Whoever still leads or campaigns in it is told; answers are ignored.
     fn on_old_term(&mut self, from: NodeId, message: &Message) {
         match message {
-            Message::Append { .. } | Message::Heartbeat { .. } => {
+            Message::Append { .. } | Message::Heartbeat { .. } | Message::Install { .. } => {
                 let reply = self.heartbeat_reply(0, Index(0));
                 self.send_to(from, reply);
             }
@@ -459,7 +475,7 @@ impl Raft {
     fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         if term > self.term() {
             self.log.set_hard_state(HardState { term, vote: None });
-            self.verified = Index(0);
+            self.verified = self.commit;
             self.leader_commit = Index(0);
             self.reply_due = false;
             self.held.clear();
@@ -467,7 +483,7 @@ impl Raft {
         if let Role::Leader(leader) = std::mem::replace(&mut self.role, Role::Follower) {
             let refused = Refused::NotLeader { leader: None };
             self.reads.extend(leader.into_reads().map(|read| (read, Err(refused))));
-            self.verified = Index(0);
+            self.verified = self.commit;
         }
         self.leader = leader;
         self.leader_gone = false;

@@ -21,7 +21,7 @@ use crate::peers::transport::{Arrival, Arrivals, News, Transport};
 use crate::replica::{Actions, AppliedEntry, CallId, Event, LoadedEntry, Now, Replica, Shell, View};
 use bytes::Bytes;
 use raftqueue_queue::TopicId;
-use raftqueue_raft::{Alarm, Index, LoadRequest, LogSlice, Payload, RoleKind};
+use raftqueue_raft::{Alarm, Found, Index, LoadRequest, LogSlice, Payload, RoleKind};
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -407,17 +407,17 @@ impl Driver {
         });
     }
 
-    /// Reads the log on another thread. What is read comes back as an event, empty where it cannot be read; the
+    /// Reads the log on another thread. What is read comes back as an event, nothing where it cannot be read; the
     /// replica is told why first.
     fn read_log<T>(
         &self,
         purpose: &'static str,
-        read: impl FnOnce() -> Result<Vec<T>, ReadError> + Send + 'static,
-        answer: impl FnOnce(Vec<T>) -> Event + Send + 'static,
+        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+        answer: impl FnOnce(Option<T>) -> Event + Send + 'static,
     ) {
         let notify = self.parts.notify.clone();
         self.off_the_driver(move || {
-            answer(read().unwrap_or_else(|error| {
+            answer(read().map(Some).unwrap_or_else(|error| {
                 tracing::error!(%error, "cannot read entries {purpose}");
                 if error.is_of_disk() {
                     // Fails only when the node has stopped.
@@ -425,7 +425,7 @@ impl Driver {
                 }
                 // Not again at once: an unreadable disk is not asked a thousand times a second.
                 std::thread::sleep(UNREADABLE_PAUSE);
-                Vec::new()
+                None
             }))
         });
     }
@@ -435,8 +435,8 @@ impl Driver {
         let LoadRequest { to, from, bytes_max } = request;
         self.read_log(
             "for a peer",
-            move || reader.entries(from, Index(u64::MAX), bytes_max as u64),
-            move |entries| Event::Loaded(LogSlice { to, from, entries }),
+            move || reader.find(from, bytes_max),
+            move |found| Event::Loaded(LogSlice { to, from, found: found.unwrap_or(Found::Unreadable) }),
         );
     }
 
@@ -444,7 +444,7 @@ impl Driver {
         let reader = self.parts.reader.clone();
         let read = move || reader.metas(from, to.next(), APPLY_BYTES_MAX);
         self.read_log("to apply them", read, |entries| {
-            let entries = entries.into_iter().map(|entry| LoadedEntry {
+            let entries = entries.unwrap_or_default().into_iter().map(|entry| LoadedEntry {
                 index: entry.index,
                 term: entry.term,
                 payload: match entry.payload {

@@ -52,13 +52,7 @@ struct Alone {
 
 impl Alone {
     fn leading() -> Self {
-        let recovered = raft::Recovered {
-            hard_state: HardState::default(),
-            last_index: Index(0),
-            term_runs: Vec::new(),
-            configurations: Vec::new(),
-        };
-        let mut alone = Self::recovered(recovered);
+        let mut alone = Self::recovered(raft::Recovered::default());
         let member = Member { name: "a".into(), kind: MemberKind::Voter };
         let members = BTreeMap::from([(OWN, member)]);
         alone.replica.form(Configuration { members, version: 1, ..Configuration::default() });
@@ -98,8 +92,9 @@ impl Alone {
         }
         let last_index = self.entries.last().expect("something was written").index;
         let hard_state = self.hard_state;
-        let mut again =
-            Self::recovered(raft::Recovered { hard_state, last_index, term_runs, configurations });
+        let recovered =
+            raft::Recovered { hard_state, last_index, term_runs, configurations, ..Default::default() };
+        let mut again = Self::recovered(recovered);
         again.entries = self.entries;
         again.lead();
         again

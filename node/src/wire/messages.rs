@@ -67,6 +67,10 @@ pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
             pb::envelope::Message::HeartbeatReply(pb::HeartbeatReply { round, received: received.0 })
         }
         Message::TimeoutNow => pb::envelope::Message::TimeoutNow(pb::TimeoutNow {}),
+        Message::Install { start } => {
+            let (start_index, start_term) = (start.0.0, start.1.0);
+            pb::envelope::Message::Install(pb::Install { start_index, start_term })
+        }
     };
     pb::Envelope {
         from: from.0,
@@ -127,6 +131,9 @@ pub fn read_envelope(envelope: pb::Envelope) -> Option<(Envelope, Option<Vitals>
             Message::HeartbeatReply { round, received: Index(received), disk_stalled, replaying }
         }
         pb::envelope::Message::TimeoutNow(pb::TimeoutNow {}) => Message::TimeoutNow,
+        pb::envelope::Message::Install(pb::Install { start_index, start_term }) => {
+            Message::Install { start: (Index(start_index), Term(start_term)) }
+        }
     };
     let vitals =
         envelope.vitals.map(|vitals| Vitals { wall_ms: vitals.wall_clock_ms, free_bytes: vitals.free_bytes });
@@ -171,6 +178,16 @@ fn read_entry(entry: pb::Entry) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_the_log_begins_travels_and_waits_for_no_entries() {
+        let message = Message::Install { start: (Index(9), Term(4)) };
+        assert!(is_control(&message));
+        let sent = Envelope { from: NodeId(1), to: NodeId(2), group: GroupId(0), term: Term(7), message };
+        let (read, _) =
+            read_envelope(write_envelope(sent.clone(), Vitals::default())).expect("it can be read");
+        assert_eq!(read, sent);
+    }
 
     #[test]
     fn rule_10_4_peers_tell_each_other_whether_they_replay() {

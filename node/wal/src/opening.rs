@@ -57,6 +57,15 @@ pub struct Recovered {
     pub damaged_copies: Vec<Rotten>,
 }
 
+impl Recovered {
+    /// What the protocol's core goes on from, if its state machine begins with everything up to `applied`.
+    #[must_use]
+    pub fn into_core(self, hard_state: HardState, applied: Index) -> raftqueue_raft::Recovered {
+        let Recovered { start, last_index, term_runs, configurations, .. } = self;
+        raftqueue_raft::Recovered { hard_state, start, applied, last_index, term_runs, configurations }
+    }
+}
+
 /// A batch that was never acknowledged and did not arrive whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CutBatch {

@@ -9,7 +9,7 @@ use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordKind};
 use crate::log::{Log, PlacedRecord, Shared};
 use crate::segment::Segment;
 use bytes::Bytes;
-use raftqueue_raft::{Configuration, Entry, Index, Payload, Term};
+use raftqueue_raft::{Configuration, Entry, Found, Index, Payload, Term};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -112,6 +112,19 @@ impl Reader {
                 Ok(Entry { index: header.index, term: header.term, payload })
             },
         )
+    }
+
+    /// What there is for a peer that wants everything from `from` on: as [`Reader::entries`], but that it was released is an
+    /// answer, not an error.
+    ///
+    /// # Errors
+    /// As [`Reader::entries`], without [`ReadError::Released`].
+    pub fn find(&self, from: Index, bytes_max: usize) -> Result<Found, ReadError> {
+        match self.entries(from, Index(u64::MAX), bytes_max as u64) {
+            Ok(entries) => Ok(Found::Entries(entries)),
+            Err(ReadError::Released { .. }) => Ok(Found::Released),
+            Err(error) => Err(error),
+        }
     }
 
     /// The entries of `from..to` without their bodies, as many as fit into `bytes_max` of meta, and at least one.

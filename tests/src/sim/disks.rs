@@ -10,7 +10,7 @@ use super::plan::{Fault, MS, Micros, SECOND};
 use super::world::{Event, World};
 use raftqueue_node::api::MessageRef;
 use raftqueue_node::replica::{self, CallId, LoadedEntry, Lookup};
-use raftqueue_raft::{LoadRequest, LogSlice, Payload, Write};
+use raftqueue_raft::{Found, LoadRequest, LogSlice, Payload, Write};
 use raftqueue_wal::{AppendError, Batch, MetaPayload, ReadError};
 
 /// Bytes read at once to be applied.
@@ -229,8 +229,8 @@ impl World {
     }
 
     /// What was read of the log, nothing where it cannot be read; the replica is told why first, as by the shell.
-    fn readable<T>(&mut self, node: usize, read: Result<Vec<T>, ReadError>) -> Vec<T> {
-        read.unwrap_or_else(|error| {
+    fn readable<T>(&mut self, node: usize, read: Result<T, ReadError>) -> Option<T> {
+        read.map(Some).unwrap_or_else(|error| {
             if error.is_of_disk() {
                 self.trace.note(self.now, &[16, node as u64], || {
                     format!("node {node} cannot read its log: {error}")
@@ -238,7 +238,7 @@ impl World {
                 self.coverage.rare(Rare::LogUnreadable);
                 self.hand(node, replica::Event::LogUnreadable);
             }
-            Vec::new()
+            None
         })
     }
 
@@ -249,10 +249,9 @@ impl World {
         let running = self.nodes[node].running();
         match job {
             Job::Load(LoadRequest { to, from, bytes_max }) => {
-                let end = running.reader.last_index().next();
-                let entries = running.reader.entries(from, end, bytes_max as u64);
-                let entries = self.readable(node, entries);
-                self.hand(node, replica::Event::Loaded(LogSlice { to, from, entries }));
+                let found = running.reader.find(from, bytes_max);
+                let found = self.readable(node, found).unwrap_or(Found::Unreadable);
+                self.hand(node, replica::Event::Loaded(LogSlice { to, from, found }));
             }
             Job::LoadToApply(first, last) => {
                 let metas = running.reader.metas(first, last.next(), LOAD_TO_APPLY_BYTES);
@@ -268,7 +267,7 @@ impl World {
                         }
                     },
                 };
-                let entries = metas.into_iter().map(entry).collect();
+                let entries = metas.unwrap_or_default().into_iter().map(entry).collect();
                 self.hand(node, replica::Event::LoadedToApply(entries));
             }
             Job::LookUp(lookup) => {

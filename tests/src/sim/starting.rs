@@ -76,13 +76,9 @@ pub(super) struct Found {
 pub(super) fn open(disk: &FakeDisk, name: &str, options: Options) -> Result<Found, Refused> {
     let mut directory = DataDir::open(Arc::new(disk.clone()), Some(name)).map_err(Refused::Open)?;
     let (wal, found) = directory.open_log(options).map_err(Refused::Open)?;
-    let recovered = raft::Recovered {
-        hard_state: found.hard_state.ok_or(Refused::HardStateLost)?,
-        last_index: found.last_index,
-        term_runs: found.term_runs,
-        configurations: found.configurations,
-    };
-    Ok(Found { directory, wal, recovered, is_cut: found.cut.is_some() })
+    let hard_state = found.hard_state.ok_or(Refused::HardStateLost)?;
+    let (is_cut, applied) = (found.cut.is_some(), found.start.0);
+    Ok(Found { directory, wal, recovered: found.into_core(hard_state, applied), is_cut })
 }
 
 impl Found {

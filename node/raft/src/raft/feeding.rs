@@ -1,7 +1,7 @@
 //! Sending entries to the peers of a leader, and taking what they answer.
 
 use super::{Raft, Role};
-use crate::event::{Alarm, LoadRequest, LogSlice};
+use crate::event::{Alarm, Found, LoadRequest, LogSlice};
 use crate::mutants::{self, Mutant};
 use crate::progress::ProgressState;
 use crate::{AppendOutcome, Entry, Index, Message, NodeId};
@@ -19,9 +19,16 @@ impl Raft {
     /// Sends one message to `to` if there is something to send; returns true if there may be more.
     fn feed(&mut self, to: NodeId) -> bool {
         let settings = &self.settings;
-        let last = self.log.last();
+        let (start, last) = (self.log.start(), self.log.last());
         let Role::Leader(leader) = &mut self.role else { return false };
         let Some(progress) = leader.progress.get_mut(&to) else { return false };
+        if progress.next <= start.0 {
+            if progress.enter_snapshot() {
+                self.send_to(to, Message::Install { start });
+            }
+            return false;
+        }
+        progress.leave_snapshot();
         if std::mem::take(&mut progress.ask) && !mutants::is(Mutant::NeverAskAgain) {
             self.send_append(to, Vec::new());
             return true;
@@ -57,13 +64,18 @@ impl Raft {
 
     /// Old entries were read for a peer. They are sent if that peer still waits for them and the log still holds them.
     pub(super) fn on_loaded(&mut self, slice: LogSlice) {
-        let LogSlice { to, from, mut entries } = slice;
+        let LogSlice { to, from, found } = slice;
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&to) else { return };
         if !progress.loading || progress.next != from {
             return;
         }
         progress.loading = false;
+        let mut entries = match found {
+            Found::Entries(entries) => entries,
+            // Where the log begins now is still on its way here: without that there is nothing to tell the peer.
+            Found::Unreadable | Found::Released => Vec::new(),
+        };
         let log = &self.log;
         let valid = entries
             .iter()
@@ -95,8 +107,9 @@ impl Raft {
             }
             AppendOutcome::Accepted { .. } => self.alarms.push(Alarm::Malformed { from }),
             AppendOutcome::Rejected { prev_index, hint_index, hint_term } => {
-                let (agreement, _) = self.log.find_agreement(hint_index.min(prev_index), hint_term);
-                progress.rejected(prev_index, agreement);
+                let agreement = self.log.find_agreement(hint_index.min(prev_index), hint_term);
+                let begin = mutants::is(Mutant::ProbeForGone).then_some(self.log.start());
+                progress.rejected(prev_index, agreement.or(begin).map(|(index, _)| index));
             }
         }
     }
@@ -109,12 +122,13 @@ impl Raft {
         disk_stalled: bool,
         replaying: bool,
     ) {
+        let last = self.log.last();
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.silent_ticks = 0;
         progress.disk_stalled = disk_stalled;
         progress.replaying = replaying;
         progress.read_round = progress.read_round.max(round);
-        progress.beat_answered(received);
+        progress.beat_answered(received.min(last));
     }
 }

@@ -7,7 +7,7 @@ use crate::{AppendOutcome, Entry, Index, Message, NodeId, Term};
 
 impl Raft {
     /// The sender leads this term. Returns false if that cannot be.
-    fn hear_leader(&mut self, from: NodeId) -> bool {
+    pub(super) fn hear_leader(&mut self, from: NodeId) -> bool {
         if self.is_leader() || self.leader.is_some_and(|leader| leader != from) {
             self.alarms.push(Alarm::SecondLeader { from, term: self.term() });
             return false;
@@ -52,8 +52,11 @@ impl Raft {
         if !self.hear_leader(from) {
             return;
         }
-        if self.log.term_at(prev_index) != Some(prev_term) {
-            let (hint_index, hint_term) = self.log.find_agreement(prev_index, prev_term);
+        // Before the beginning no terms are known; but what was there is committed, so it agrees.
+        let is_gone = prev_index < self.log.start().0 && !mutants::is(Mutant::RefuseBehindGone);
+        if !is_gone && self.log.term_at(prev_index) != Some(prev_term) {
+            let (hint_index, hint_term) =
+                self.log.find_agreement(prev_index, prev_term).unwrap_or(self.log.start());
             let outcome = AppendOutcome::Rejected { prev_index, hint_index, hint_term };
             return self.send_to(from, Message::AppendReply { outcome, disk_stalled: self.disk_stalled });
         }
@@ -66,6 +69,11 @@ impl Raft {
         }
         self.verified = self.verified.max(end);
         self.commit_up_to(commit);
+        self.reply_once_durable(end);
+    }
+
+    /// The leader is told how much of its log is durable here: now, or when `end` is.
+    pub(super) fn reply_once_durable(&mut self, end: Index) {
         self.reply_due = true;
         if self.log.durable() >= end || mutants::is(Mutant::SkipEntrySync) {
             self.reply_durable();
@@ -77,6 +85,7 @@ impl Raft {
     fn append_new(&mut self, from: NodeId, entries: Vec<Entry>) -> bool {
         for entry in entries {
             match self.log.term_at(entry.index) {
+                _ if entry.index < self.log.start().0 => {}
                 Some(term) if term == entry.term => {}
                 Some(_) if entry.index <= self.commit => {
                     self.alarms.push(Alarm::ConflictBelowCommit {

@@ -61,9 +61,8 @@ impl Checker {
         );
     }
 
-    /// A log as a whole was seen.
-    pub(crate) fn saw_log(&mut self, entries: &[Entry]) {
-        let mut prev_term = Term(0);
+    /// A log as a whole was seen, behind an entry of `prev_term`.
+    pub(crate) fn saw_log(&mut self, mut prev_term: Term, entries: &[Entry]) {
         for entry in entries {
             self.saw_entry(prev_term, entry);
             prev_term = entry.term;
@@ -120,7 +119,9 @@ impl Checker {
         }
         let first = self.leaders.insert(term, node.id);
         assert!(first.is_none(), "two leaders in term {term}: {} and {}", first.expect("just seen"), node.id);
-        for (entry, _) in self.committed.iter().zip(&self.committed_in).filter(|(_, by)| **by < term) {
+        let is_kept = |entry: &Entry| entry.index >= node.raft.start().0;
+        let committed = self.committed.iter().zip(&self.committed_in);
+        for (entry, _) in committed.filter(|(entry, by)| **by < term && is_kept(entry)) {
             assert_eq!(
                 node.raft.term_at(entry.index),
                 Some(entry.term),
@@ -175,7 +176,9 @@ impl Checker {
         assert!(commit > node.applied, "the commit index goes back");
         assert!(commit <= node.raft.last_index(), "commits {commit} beyond the end of the log");
         let holds = |peer: NodeId, entry: &Entry| {
-            disks.get(&peer).is_some_and(|disk| disk.term_at(entry.index) == Some(entry.term))
+            disks.get(&peer).is_some_and(|disk| {
+                disk.term_at(entry.index) == Some(entry.term) || entry.index < disk.start().0
+            })
         };
         let is_durable =
             |configuration: &Configuration, entry: &Entry| configuration.is_quorum(|peer| holds(peer, entry));

@@ -5,8 +5,8 @@ use crate::disk::Disk;
 use crate::show;
 use bytes::Bytes;
 use raftqueue_raft::{
-    Configuration, Entry, Envelope, Event, HardState, Index, LoadRequest, LogSlice, Member, MemberKind,
-    NodeId, Output, Payload, Raft, ReadId, Refused, RoleKind, RoleState, Settings, Term, Write,
+    Configuration, Entry, Envelope, Event, Found, HardState, Index, Install, LoadRequest, LogSlice, Member,
+    MemberKind, NodeId, Output, Payload, Raft, ReadId, Refused, RoleKind, RoleState, Settings, Term, Write,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Cluster {
 
     /// Adds a node with this disk and starts it.
     pub(crate) fn add(&mut self, id: NodeId, disk: Disk) {
-        self.checker.saw_log(disk.entries());
+        self.checker.saw_log(disk.start().1, disk.entries());
         self.disks.insert(id, disk);
         let node = Node {
             raft: None,
@@ -187,6 +187,11 @@ impl Cluster {
                 Err(refused) => format!("n{id} refuses read {}: {refused}", read.0),
             });
         }
+        if let Some(Install { leader, start }) = output.install {
+            self.tell(|| {
+                format!("n{id} needs a snapshot: n{leader}'s log begins behind {}@{}", start.0, start.1)
+            });
+        }
         let mut stepped = false;
         if let Some(commit) = output.committed {
             self.tell(|| format!("n{id} commits {commit}"));
@@ -276,12 +281,20 @@ impl Cluster {
         }
         let request = node.loads.remove(0);
         let slice = if fail {
-            LogSlice { to: request.to, from: request.from, entries: Vec::new() }
+            LogSlice { to: request.to, from: request.from, found: Found::Unreadable }
         } else {
             self.disks[&id].load(&request)
         };
         self.step(id, Event::Loaded(slice));
         true
+    }
+
+    /// Takes a snapshot of everything up to `snapshot`, and cuts the log up to `to`. The core is told, now or never.
+    pub(crate) fn compact(&mut self, id: NodeId, to: Index, snapshot: Index, told: bool) {
+        self.disks.get_mut(&id).expect("every node has a disk").compact(to, snapshot);
+        if told {
+            self.step(id, Event::Compacted { to });
+        }
     }
 
     fn post(&mut self, envelope: Envelope) {
@@ -342,7 +355,7 @@ impl Cluster {
         node.disk_held = false;
         node.loads_held = false;
         node.applying_held = false;
-        node.applied = Index(0);
+        node.applied = recovered.applied;
         let seed = self.template.seed ^ (id.0 << 32) ^ (node.starts << 16);
         let settings = Settings { id, seed, ..self.template.clone() };
         node.raft = Some(Raft::new(settings, recovered));

@@ -1,23 +1,35 @@
 //! A store in memory that is as strict as a write allows, and as forgetful as a crash may be.
 
-use raftqueue_raft::{Entry, HardState, Index, LoadRequest, LogSlice, Payload, Recovered, Term, Write};
-use std::collections::VecDeque;
+use raftqueue_raft::{
+    Configuration, Entry, Found, HardState, Index, LoadRequest, LogSlice, Payload, Recovered, Term, Write,
+};
+use std::sync::Arc;
 
 /// What one node has durably.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     hard_state: HardState,
+    /// What was there up to here is gone.
+    start: (Index, Term),
+    /// The configuration in force there.
+    configuration: Option<(Index, Arc<Configuration>)>,
+    /// The newest snapshot has everything up to here.
+    snapshot: Index,
     entries: Vec<Entry>,
 }
 
 impl Disk {
     /// A disk that was filled before the story begins.
     pub(crate) fn with(hard_state: HardState, entries: Vec<Entry>) -> Self {
-        Self { hard_state, entries }
+        Self { hard_state, entries, ..Self::default() }
     }
 
     pub(crate) fn hard_state(&self) -> HardState {
         self.hard_state
+    }
+
+    pub(crate) fn start(&self) -> (Index, Term) {
+        self.start
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
@@ -25,15 +37,36 @@ impl Disk {
     }
 
     pub(crate) fn last(&self) -> Index {
-        Index(self.entries.len() as u64)
+        Index(self.start.0.0 + self.entries.len() as u64)
     }
 
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
-        self.entries.get(usize::try_from(index.0.checked_sub(1)?).ok()?)
+        self.entries.get(usize::try_from(index.0.checked_sub(self.start.0.0 + 1)?).ok()?)
     }
 
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
-        if index == Index(0) { Some(Term(0)) } else { self.entry(index).map(|entry| entry.term) }
+        if index == self.start.0 { Some(self.start.1) } else { self.entry(index).map(|entry| entry.term) }
+    }
+
+    /// The newest configuration at or before `index`.
+    pub(crate) fn configuration_at(&self, index: Index) -> Option<(Index, Arc<Configuration>)> {
+        let of = |entry: &Entry| match &entry.payload {
+            Payload::Config(configuration) => Some((entry.index, Arc::clone(configuration))),
+            _ => None,
+        };
+        let before = self.entries.iter().rev().filter(|entry| entry.index <= index);
+        before.filter_map(of).next().or_else(|| self.configuration.clone())
+    }
+
+    /// A snapshot is taken of everything up to `snapshot`, and the log is cut up to `to`.
+    pub(crate) fn compact(&mut self, to: Index, snapshot: Index) {
+        assert!(to <= snapshot && snapshot <= self.last(), "a snapshot of what is not on the disk");
+        self.snapshot = self.snapshot.max(snapshot);
+        if let Some(term) = self.term_at(to) {
+            self.configuration = self.configuration_at(to);
+            self.entries.retain(|entry| entry.index > to);
+            self.start = (to, term);
+        }
     }
 
     /// Stores a whole write.
@@ -53,7 +86,12 @@ impl Disk {
             && parts >= 2
         {
             assert!(from <= self.last(), "a truncation at {from} of a log that ends at {}", self.last());
-            self.entries.truncate(from.0 as usize - 1);
+            assert!(
+                from > self.snapshot,
+                "a truncation at {from} of what the snapshot at {} has",
+                self.snapshot
+            );
+            self.entries.retain(|entry| entry.index < from);
         }
         for entry in write.entries().iter().take(parts.saturating_sub(2)) {
             assert_eq!(entry.index, self.last().next(), "a write leaves a gap");
@@ -64,21 +102,25 @@ impl Disk {
     /// Reads what was asked for.
     pub(crate) fn load(&self, request: &LoadRequest) -> LogSlice {
         let mut bytes = 0;
-        let mut entries = VecDeque::new();
-        for entry in &self.entries[(request.from.0 as usize - 1).min(self.entries.len())..] {
+        let wanted = self.entries.iter().filter(|entry| entry.index >= request.from).take_while(|entry| {
             bytes += entry.size();
-            if bytes > request.bytes_max && !entries.is_empty() {
-                break;
+            bytes <= request.bytes_max || bytes == entry.size()
+        });
+        let found = if request.from <= self.start.0 {
+            Found::Released
+        } else {
+            match wanted.cloned().collect::<Vec<_>>() {
+                entries if entries.is_empty() => Found::Unreadable,
+                entries => Found::Entries(entries),
             }
-            entries.push_back(entry.clone());
-        }
-        LogSlice { to: request.to, from: request.from, entries: entries.into() }
+        };
+        LogSlice { to: request.to, from: request.from, found }
     }
 
     /// What a node finds when it starts.
     pub(crate) fn recover(&self) -> Recovered {
         let mut term_runs: Vec<(Index, Term)> = Vec::new();
-        let mut configurations = Vec::new();
+        let mut configurations = Vec::from_iter(self.configuration.clone());
         for entry in &self.entries {
             if term_runs.last().is_none_or(|(_, term)| *term < entry.term) {
                 term_runs.push((entry.index, entry.term));
@@ -87,6 +129,13 @@ impl Disk {
                 configurations.push((entry.index, configuration.clone()));
             }
         }
-        Recovered { hard_state: self.hard_state, last_index: self.last(), term_runs, configurations }
+        Recovered {
+            hard_state: self.hard_state,
+            start: self.start,
+            applied: self.snapshot,
+            last_index: self.last(),
+            term_runs,
+            configurations,
+        }
     }
 }

@@ -20,6 +20,7 @@ fn node(voters: u64, last: u64, term: u64, seed: u64) -> Raft {
         last_index: Index(last),
         term_runs: runs,
         configurations: vec![(Index(1), Arc::new(configuration(&ids, &[])))],
+        ..Recovered::default()
     };
     Raft::new(Settings::new(NodeId(1), seed), recovered)
 }

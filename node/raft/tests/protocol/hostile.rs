@@ -4,8 +4,8 @@
 use crate::chaos::{Chaos, Dice};
 use crate::cluster::{command, configuration};
 use raftqueue_raft::{
-    Alarm, AppendOutcome, Entry, Envelope, Event, GroupId, Index, LogSlice, Message, NodeId, Payload, Raft,
-    Term,
+    Alarm, AppendOutcome, Entry, Envelope, Event, Found, GroupId, Index, LogSlice, Message, NodeId, Payload,
+    Raft, Term,
 };
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn some_entries(dice: &mut Dice, prev: u64, term: u64) -> Vec<Entry> {
 fn some_message(dice: &mut Dice, raft: &Raft) -> Message {
     let index = |dice: &mut Dice| Index(some_number(dice, raft.last_index().0));
     let term = |dice: &mut Dice| Term(some_number(dice, raft.term().0));
-    match dice.below(9) {
+    match dice.below(10) {
         0 => Message::PreVote { last_index: index(dice), last_term: term(dice), replaying: dice.chance(500) },
         1 => Message::PreVoteReply { granted: dice.chance(500) },
         2 => Message::Vote { last_index: index(dice), last_term: term(dice), transfer: dice.chance(500) },
@@ -75,6 +75,7 @@ fn some_message(dice: &mut Dice, raft: &Raft) -> Message {
             disk_stalled: dice.chance(200),
             replaying: dice.chance(200),
         },
+        8 => Message::Install { start: (index(dice), term(dice)) },
         _ => Message::TimeoutNow,
     }
 }
@@ -96,7 +97,12 @@ fn abuse(seed: u64) {
             3 => {
                 let from = some_number(&mut dice, raft.last_index().0);
                 let entries = some_entries(&mut dice, from.wrapping_sub(1), raft.term().0);
-                Event::Loaded(LogSlice { to: NodeId(dice.below(6)), from: Index(from), entries })
+                let found = match dice.below(5) {
+                    0 => Found::Unreadable,
+                    1 => Found::Released,
+                    _ => Found::Entries(entries),
+                };
+                Event::Loaded(LogSlice { to: NodeId(dice.below(6)), from: Index(from), found })
             }
             _ => {
                 let message = some_message(&mut dice, &raft);

@@ -29,6 +29,11 @@ fn seen_by(mutant: Mutant) -> SeenBy {
         }
         Mutant::YieldToReplaying => Script("a_ready_voter_takes_its_turn_before_one_that_replays"),
         Mutant::HandOverToReplaying => Script("a_leader_that_leaves_avoids_those_that_replay"),
+        Mutant::ForgetConfigurationAtStart => Script("the_configuration_at_the_beginning_stays_in_force"),
+        Mutant::RefuseBehindGone => Script("what_came_before_the_beginning_agrees"),
+        Mutant::ProbeForGone | Mutant::TellGoneOnce => {
+            Script("a_follower_that_lacks_what_is_gone_is_told_so")
+        }
         _ => RandomSchedules,
     }
 }

@@ -147,6 +147,7 @@ impl Script {
                 }
                 self.cluster.serve_load(id, fail);
             }
+            "compact" => self.compact(args)?,
             "stall" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::DiskStalled(true)))?,
             "recover" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::DiskStalled(false)))?,
             // Elections.
@@ -416,6 +417,14 @@ impl Script {
         Ok(())
     }
 
+    /// `compact 1 to=5 [snapshot=7] [told=no]`
+    fn compact(&mut self, args: &mut ArgumentConsumer) -> Executed {
+        let to = Index(number(args, "to")?.ok_or("to=?")?);
+        let snapshot = number(args, "snapshot")?.map_or(to, Index);
+        let told = args.take_key("told") != Some("no");
+        self.for_nodes(args, |cluster, id| cluster.compact(id, to, snapshot, told))
+    }
+
     fn refusal(&mut self, id: NodeId, refused: Option<String>) {
         if let Some(refused) = refused {
             self.cluster.tell(|| format!("n{id} refuses: {refused}"));
@@ -440,6 +449,10 @@ impl Script {
             let mut line = format!("n{id} {role}, term {}, log ends at {}", status.role.term, status.last);
             let last_term = raft.term_at(status.last).expect("the end of the log");
             write!(line, "@{last_term}, durable {}, commit {}", status.durable, status.commit)?;
+            if status.start > Index(0) {
+                let start_term = raft.term_at(status.start).expect("the beginning of the log");
+                write!(line, ", begins behind {}@{start_term}", status.start)?;
+            }
             if status.transferring {
                 line += ", handing over";
             }
@@ -456,7 +469,7 @@ impl Script {
             let disk = &self.cluster.disks[&id];
             let line = match self.cluster.raft(id) {
                 Some(raft) => {
-                    let entries = (1..=raft.last_index().0).map(Index).map(|index| {
+                    let entries = (raft.start().0.0 + 1..=raft.last_index().0).map(Index).map(|index| {
                         raft.entry(index).or_else(|| disk.entry(index)).expect("in memory or on disk")
                     });
                     format!("n{id} {}", show::log(entries))
@@ -475,6 +488,7 @@ impl Script {
             let state = match peer.state {
                 ProgressState::Probe => "probe",
                 ProgressState::Replicate => "replicate",
+                ProgressState::Snapshot => "snapshot",
             };
             let active = if peer.active { "" } else { ", silent" };
             let stalled = if peer.disk_stalled { ", disk stalled" } else { "" };

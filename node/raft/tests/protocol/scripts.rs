@@ -49,9 +49,12 @@ scripts! {
     a_follower_commits_only_what_agrees_with_its_leader
     a_follower_that_cannot_hear_disturbs_nobody
     a_follower_that_cannot_speak_keeps_following
+    a_follower_that_got_there_by_itself_is_fed_again
     a_follower_that_has_everything_is_never_left_probing
+    a_follower_that_lacks_what_is_gone_is_told_so
     a_fresh_leader_protects_its_followers_from_candidates
     a_fresh_learner_gets_the_log_without_further_writes
+    a_fresh_learner_of_an_idle_compacted_cluster_is_told_at_once
     a_full_window_recovers_from_the_loss_of_an_answer
     a_full_window_recovers_from_the_loss_of_everything
     a_joint_configuration_is_left_once_also_by_a_new_leader
@@ -62,6 +65,7 @@ scripts! {
     a_lagging_follower_is_fed_from_disk
     a_late_answer_confirms_no_later_read
     a_late_shorter_append_cuts_nothing
+    a_leader_compacts_past_a_throttled_follower
     a_leader_that_cannot_hear_stops
     a_leader_that_cannot_speak_is_replaced
     a_leader_that_hears_no_quorum_stops_and_the_others_elect
@@ -78,15 +82,19 @@ scripts! {
     a_leadership_transfer_is_repeated_when_its_message_is_lost
     a_leadership_transfer_that_fails_ends_after_a_timeout
     a_leadership_transfer_waits_until_its_target_has_everything
+    a_load_that_finds_nothing_left_waits_for_the_word
     a_log_that_is_behind_wins_no_pre_vote
     a_member_is_added_as_a_learner_and_promoted
+    a_new_leader_whose_log_has_begun_feeds_who_agrees
     a_new_voter_is_not_taken_for_a_silent_one
     a_node_replays_until_it_has_applied_what_was_committed_when_it_started
+    a_node_starts_with_what_its_snapshot_has
     a_node_that_was_cut_off_returns_without_disturbing_anybody
-    a_node_whose_disk_hangs_grants_no_pre_vote
     a_node_that_was_demoted_in_vain_is_a_voter_again
+    a_node_whose_disk_hangs_grants_no_pre_vote
     a_node_with_a_smaller_term_may_still_win
     a_paused_leader_answers_no_stale_read
+    a_peer_that_has_the_beginning_after_all_is_fed_again
     a_pre_vote_changes_nothing_at_those_who_grant_it
     a_read_waits_for_the_first_commit_of_the_term
     a_ready_voter_takes_its_turn_before_one_that_replays
@@ -115,12 +123,14 @@ scripts! {
     reads_are_refused_where_nobody_could_answer_them
     six_divergent_followers_take_the_log_of_their_leader
     the_active_version_rises_by_an_entry
+    the_configuration_at_the_beginning_stays_in_force
     the_disk_of_a_single_voter_may_hang
     the_last_entry_commits_although_its_answers_were_lost
     those_on_their_way_out_may_have_to_lead_once_more
     two_nodes_that_cannot_hear_each_other_do_not_fight
     voters_are_replaced_in_one_step
     what_a_client_was_told_survives_a_power_cut_everywhere
+    what_came_before_the_beginning_agrees
     without_a_quorum_what_waits_is_bounded
     writes_that_complete_one_after_another_lose_nothing
 }

@@ -19,6 +19,7 @@ pub(crate) fn kind(message: &Message) -> &'static str {
         Message::Heartbeat { .. } => "heartbeat",
         Message::HeartbeatReply { .. } => "heartbeat-reply",
         Message::TimeoutNow => "timeout-now",
+        Message::Install { .. } => "install",
     }
 }
 
@@ -53,6 +54,7 @@ fn message(message: &Message) -> String {
             format!("{kind}, round {round}, received {received}{stalled}{replaying}")
         }
         Message::TimeoutNow => kind.to_owned(),
+        Message::Install { start } => format!("{kind} what lies before {}@{}", start.0, start.1),
     }
 }
 

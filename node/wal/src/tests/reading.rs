@@ -3,7 +3,7 @@
 use super::support::*;
 use crate::disk::fake::{Operation, Refusal};
 use crate::{AppendError, MetaPayload, ReadError, RecordName};
-use raftqueue_raft::{Configuration, Entry, Index, Member, MemberKind, NodeId, Payload, Term};
+use raftqueue_raft::{Configuration, Entry, Found, Index, Member, MemberKind, NodeId, Payload, Term};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,6 +41,9 @@ fn a_read_is_bounded_and_gives_at_least_one() {
     let first = reader.first_index();
     assert!(first > Index(1) && first <= Index(40));
     assert!(matches!(reader.metas(first.prev(), first, 1), Err(ReadError::Released { .. })));
+    assert_eq!(reader.find(first.prev(), 1).unwrap(), Found::Released);
+    assert_eq!(reader.find(Index(59), 1).unwrap(), Found::Entries(all[58..].to_vec()));
+    assert!(matches!(reader.find(Index(60), 1), Err(ReadError::Beyond { .. })));
     assert_eq!(reader.term(first.prev()), Some(Term(1)));
     assert_eq!(
         (reader.term(Index(59)), reader.term(Index(60)), reader.term(Index(1))),
