@@ -127,25 +127,25 @@ impl DeadRuns {
         self.runs.iter().map(|(&end, run)| run.start..end)
     }
 
-    /// Returns what these runs make, or the first run that is empty, overlaps the one before, or should be one with it.
-    pub(crate) fn from_runs(runs: &[DeadRun], bytes: u64) -> Result<DeadRuns, Range<u64>> {
-        let mut dead = DeadRuns { bytes, ..DeadRuns::default() };
-        let mut before: Option<&DeadRun> = None;
-        for run in runs {
-            let DeadRun { offsets, attempts, reason } = run;
-            let fits = before.is_none_or(|before| {
-                let like = before.attempts == *attempts && before.reason == *reason;
-                if like { before.offsets.end < offsets.start } else { before.offsets.end <= offsets.start }
-            });
-            if offsets.start >= offsets.end || !fits {
-                return Err(offsets.clone());
-            }
-            dead.count += offsets.end - offsets.start;
-            let held = Run { start: offsets.start, attempts: *attempts, reason: reason.clone() };
-            dead.runs.insert(offsets.end, held);
-            before = Some(run);
+    /// Without messages yet, and with the bytes of those that [`DeadRuns::append`] adds.
+    pub(crate) fn with_bytes(bytes: u64) -> DeadRuns {
+        DeadRuns { bytes, ..DeadRuns::default() }
+    }
+
+    /// Adds a run behind all others, unless it is empty, overlaps the last one, or should be one with it; says whether it
+    /// did.
+    pub(crate) fn append(&mut self, run: DeadRun) -> bool {
+        let DeadRun { offsets, attempts, reason } = run;
+        let is_apart = self.runs.last().is_none_or(|(&end, last)| match last.is_like(attempts, &reason) {
+            true => end < offsets.start,
+            false => end <= offsets.start,
+        });
+        let fits = is_apart && offsets.start < offsets.end;
+        if fits {
+            self.count += offsets.end - offsets.start;
+            self.runs.insert(offsets.end, Run { start: offsets.start, attempts, reason });
         }
-        Ok(dead)
+        fits
     }
 }
 
@@ -186,8 +186,11 @@ mod tests {
                 prop_assert_eq!(dead.count(), model.len() as u64);
                 prop_assert_eq!(dead.bytes(), model.keys().map(|offset| offset + 1).sum::<u64>());
                 // Also says that the runs are maximal.
-                let runs: Vec<DeadRun> = dead.iter_from(0).collect();
-                prop_assert_eq!(DeadRuns::from_runs(&runs, dead.bytes()), Ok(dead.clone()));
+                let mut again = DeadRuns::with_bytes(dead.bytes());
+                for run in dead.iter_from(0) {
+                    prop_assert!(again.append(run));
+                }
+                prop_assert_eq!(&again, &dead);
             }
         }
     }

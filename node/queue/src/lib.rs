@@ -19,6 +19,7 @@
 //! later ones get the next free number: `max(index, greatest id so far + 1)`. So ids are unique and rise without an
 //! ordinal in [`ApplyMeta`]. The greatest id is part of the state.
 
+mod builder;
 mod check;
 mod command;
 mod dead;
@@ -27,10 +28,10 @@ mod ids;
 mod limits;
 mod map;
 mod offsets;
-mod parts;
 mod pops;
 mod reply;
 mod runs;
+mod sections;
 mod sessions;
 mod state;
 mod subscription;
@@ -38,6 +39,7 @@ mod tally;
 mod topic;
 mod view;
 
+pub use builder::StateBuilder;
 pub use check::Broken;
 pub use command::{
     ApplyMeta, Candidate, Command, DeadSelection, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
@@ -46,8 +48,11 @@ pub use command::{
 pub use dead::DeadRun;
 pub use ids::{Generation, SessionId, SubscriptionId, Token, TopicId};
 pub use limits::*;
-pub use parts::{PairParts, Parts, PopParts, SessionParts, SubscriptionParts, TopicParts};
 pub use reply::{DeadReason, Delivery, Effects, Extension, LeaseResult, Limit, Refused, Reply};
+pub use sections::{
+    Head, PairSection, PopSection, SECTION_BYTES_MAX, SECTION_ITEMS_MAX, Section, Sections, SessionHead,
+    SubscriptionHead, TopicHead,
+};
 pub use sessions::{KeptReply, Session};
 pub use state::State;
 pub use subscription::Subscription;

@@ -124,6 +124,11 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
         Some((key, value))
     }
 
+    pub(crate) fn last(&self) -> Option<(&K, &V)> {
+        let (key, value) = self.chunks.back()?.entries.back()?;
+        Some((key, value))
+    }
+
     /// The first entry whose key is `key` or greater.
     pub(crate) fn ceiling<'a>(&'a self, key: &K) -> Option<(&'a K, &'a V)> {
         let mut chunk = self.chunk_of(key).unwrap_or(0);
@@ -343,6 +348,7 @@ mod tests {
                 map.check();
                 prop_assert_eq!(map.len(), model.len());
                 prop_assert_eq!(map.first(), model.first_key_value());
+                prop_assert_eq!(map.last(), model.last_key_value());
                 for key in [0, 77, 300, 599, 700] {
                     prop_assert_eq!(map.get(&key), model.get(&key));
                     prop_assert_eq!(map.get_mut(&key), model.get_mut(&key));

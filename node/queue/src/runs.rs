@@ -134,19 +134,15 @@ impl Runs {
         *self = united;
     }
 
-    /// Returns the set of these runs, or the first run that is empty, out of order, or not apart from the one before.
-    pub(crate) fn from_runs(runs: &[(u64, u64)]) -> Result<Runs, (u64, u64)> {
-        let mut set = Runs::default();
-        let mut behind: Option<u64> = None;
-        for &(start, end) in runs {
-            if start >= end || behind.is_some_and(|behind| start <= behind) {
-                return Err((start, end));
-            }
-            set.starts.insert(end, start);
-            set.count += end - start;
-            behind = Some(end);
+    /// Adds a run behind all others, apart from the last; says whether it did.
+    pub(crate) fn append(&mut self, run: Range<u64>) -> bool {
+        let is_apart = self.starts.last().is_none_or(|(&end, _)| end < run.start);
+        let fits = is_apart && run.start < run.end;
+        if fits {
+            self.starts.insert(run.end, run.start);
+            self.count += run.end - run.start;
         }
-        Ok(set)
+        fits
     }
 }
 
@@ -197,8 +193,11 @@ mod tests {
                 prop_assert_eq!(runs.contains(start), model.contains(&start));
                 let tail: BTreeSet<u64> = model.range(start..).copied().collect();
                 prop_assert_eq!(runs.iter_from(start).collect::<Vec<_>>(), model_runs(&tail));
-                let parts: Vec<(u64, u64)> = runs.iter().map(|run| (run.start, run.end)).collect();
-                prop_assert_eq!(Runs::from_runs(&parts), Ok(runs.clone()));
+                let mut again = Runs::default();
+                for run in runs.iter() {
+                    prop_assert!(again.append(run));
+                }
+                prop_assert_eq!(&again, &runs);
             }
         }
     }
@@ -206,7 +205,11 @@ mod tests {
     #[test]
     fn runs_that_touch_overlap_or_are_empty_are_not_taken() {
         for bad in [&[(3, 3)][..], &[(1, 4), (4, 6)], &[(1, 4), (2, 9)], &[(5, 6), (1, 2)], &[(7, 5)]] {
-            assert_eq!(Runs::from_runs(bad), Err(*bad.last().unwrap()));
+            let mut runs = Runs::default();
+            let taken: Vec<bool> = bad.iter().map(|&(start, end)| runs.append(start..end)).collect();
+            let mut wanted = vec![true; bad.len()];
+            *wanted.last_mut().unwrap() = false;
+            assert_eq!(taken, wanted, "{bad:?}");
         }
     }
 }

@@ -75,6 +75,12 @@ impl Topic {
         Ok(())
     }
 
+    /// The earliest end in each of its subscriptions.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (u64, TopicId, SubscriptionId)> {
+        let end = |(&id, held): (&SubscriptionId, &Subscription)| Some((held.next_end_ms()?, self.id, id));
+        self.subscriptions.iter().filter_map(end)
+    }
+
     pub(crate) fn deliveries(&self, taken: &[Taken]) -> Vec<Delivery> {
         let delivery = |taken: &Taken| Delivery {
             generation: self.offsets.generation_of(taken.offset),

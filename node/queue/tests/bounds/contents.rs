@@ -160,7 +160,7 @@ proptest! {
         steps in prop::collection::vec((command(), prop_oneof![8 => 0u64..3_000, 1 => number()]), 1..60),
     ) {
         let Queue { mut state, now_ms, .. } = lively();
-        let mut again = State::from_parts(state.to_parts()).expect("a living state keeps its rules");
+        let mut again = State::from_sections(state.sections()).expect("a living state keeps its rules");
         let (mut now_ms, mut index) = (now_ms, 1_000);
         for (command, wait_ms) in steps {
             now_ms = now_ms.saturating_add(wait_ms);

@@ -62,6 +62,18 @@ impl Queue {
         assert!(matches!(self.apply(&nack), Reply::Settled { .. }));
     }
 
+    pub(crate) fn nack_because(
+        &mut self,
+        topic: TopicId,
+        token: Token,
+        offsets: impl Iterator<Item = u64>,
+        reason: &str,
+    ) {
+        let (leases, reason) = (leases(token, offsets), Some(reason.to_string()));
+        let nack = Command::Nack { topic, subscription: DEFAULT, leases, delay_ms: 0, reason };
+        assert!(matches!(self.apply(&nack), Reply::Settled { .. }));
+    }
+
     pub(crate) fn stats(&self, topic: TopicId) -> Stats {
         self.state.subscription(topic, DEFAULT).expect("the topic was made").stats()
     }

@@ -1,6 +1,6 @@
 //! Golden scripts of the queue: one behaviour each, read like a story, re-recorded with `RAFTQUEUE_RECORD=1`.
 //!
-//! After every command the state must keep its rules ([`State::check`]) and survive the way through its plain-data form.
+//! After every command the state must keep its rules ([`State::check`]) and survive the way through its sections.
 
 mod leader;
 mod show;
@@ -76,8 +76,8 @@ impl goldenscript::Runner for Script {
     fn end_command(&mut self, _: &goldenscript::Command, _: &Context) -> Fallible<String> {
         let state = &self.leader.state;
         state.check()?;
-        let restored = State::from_parts(state.to_parts())?;
-        assert_eq!(restored, *state, "a state must survive the way through its parts");
+        let restored = State::from_sections(state.sections())?;
+        assert_eq!(restored, *state, "a state must survive the way through its sections");
         Ok(String::new())
     }
 }

@@ -1,8 +1,8 @@
 //! States, replies and effects as text.
 
 use raftqueue_queue::{
-    Command, DeadReason, Delivery, Effects, LeaseResult, PopParts, Reply, SessionParts, State,
-    SubscriptionParts, TopicParts,
+    Command, DeadReason, DeadRun, DelayedMessage, Delivery, Effects, Head, LeaseResult, LeasedMessage,
+    PairSection, PopSection, Reply, RetriedMessage, Section, SessionHead, State, TopicHead,
 };
 use std::fmt::Write as _;
 
@@ -114,38 +114,106 @@ pub(crate) fn effects(effects: &Effects, state: &State) -> String {
     if text.is_empty() { text } else { format!(" {text}\n") }
 }
 
+/// What a subscription holds, its sections put together.
+#[derive(Default)]
+struct Held {
+    bytes: u64,
+    ready: Vec<(u64, u64)>,
+    retried: Vec<RetriedMessage>,
+    waived: Vec<(u64, u64)>,
+    leased: Vec<LeasedMessage>,
+    delayed: Vec<DelayedMessage>,
+    dead: Vec<DeadRun>,
+}
+
+struct Topic {
+    head: TopicHead,
+    generations: Vec<(raftqueue_queue::Generation, u64)>,
+    subscriptions: Vec<Held>,
+}
+
+/// The sections of a state, put together.
+#[derive(Default)]
+struct Whole {
+    head: Head,
+    topics: Vec<Topic>,
+    sessions: Vec<(SessionHead, Vec<PairSection>)>,
+    pops: Vec<PopSection>,
+}
+
+impl Whole {
+    fn of(state: &State) -> Whole {
+        let mut whole = Whole::default();
+        state.sections().for_each(|section| whole.take(section));
+        whole
+    }
+
+    fn take(&mut self, section: Section) {
+        let topic = self.topics.last_mut();
+        match section {
+            Section::Head(head) => self.head = head,
+            Section::Topic(head) => {
+                self.topics.push(Topic { head, generations: Vec::new(), subscriptions: Vec::new() });
+            }
+            Section::Generations(some) => topic.expect("a topic came").generations.extend(some),
+            Section::Subscription(head) => {
+                let held = Held { bytes: head.bytes, ..Held::default() };
+                topic.expect("a topic came").subscriptions.push(held);
+            }
+            Section::Session(head) => self.sessions.push((head, Vec::new())),
+            Section::Pair(pair) => self.sessions.last_mut().expect("a session came").1.push(pair),
+            Section::Pops(some) => self.pops.extend(some),
+            held => {
+                let topic = topic.expect("a topic came");
+                topic.subscriptions.last_mut().expect("a subscription came").take(held);
+            }
+        }
+    }
+}
+
+impl Held {
+    fn take(&mut self, section: Section) {
+        match section {
+            Section::Ready(runs) => self.ready.extend(runs),
+            Section::Retried(some) => self.retried.extend(some),
+            Section::Waived(runs) => self.waived.extend(runs),
+            Section::Leased(some) => self.leased.extend(some),
+            Section::Delayed(some) => self.delayed.extend(some),
+            Section::Dead(runs) => self.dead.extend(runs),
+            other => panic!("a subscription holds no {}", other.name()),
+        }
+    }
+}
+
 /// The whole state, or one topic of it.
 pub(crate) fn state(state: &State, topic: Option<&str>) -> String {
-    let parts = state.to_parts();
+    let whole = Whole::of(state);
     let mut text = String::new();
-    for of in parts.topics.iter().filter(|of| topic.is_none_or(|topic| of.name == topic)) {
+    for of in whole.topics.iter().filter(|of| topic.is_none_or(|topic| of.head.name == topic)) {
         show_topic(&mut text, of).expect("a string takes everything");
     }
     if topic.is_none() {
-        for session in &parts.sessions {
-            show_session(&mut text, session).expect("a string takes everything");
+        for (session, pairs) in &whole.sessions {
+            show_session(&mut text, session, pairs).expect("a string takes everything");
         }
-        let kept = parts.pops.len() - parts.pops_kept as usize;
-        for (position, pop) in parts.pops.iter().enumerate() {
+        let kept = whole.pops.len() - whole.head.pops_kept as usize;
+        for (position, pop) in whole.pops.iter().enumerate() {
             show_pop(&mut text, pop, position >= kept).expect("a string takes everything");
         }
     }
     if text.is_empty() { "nothing\n".to_string() } else { text }
 }
 
-fn show_topic(text: &mut String, topic: &TopicParts) -> std::fmt::Result {
-    write!(text, "topic {} {}: next {}", topic.id, topic.name, topic.next_offset)?;
+fn show_topic(text: &mut String, topic: &Topic) -> std::fmt::Result {
+    write!(text, "topic {} {}: next {}", topic.head.id, topic.head.name, topic.head.next_offset)?;
     for (generation, first) in topic.generations.iter().filter(|(generation, _)| generation.0 > 0) {
         write!(text, ", generation {generation} from {first}")?;
     }
     writeln!(text)?;
-    for subscription in &topic.subscriptions {
-        show_subscription(text, subscription)?;
-    }
-    Ok(())
+    topic.subscriptions.iter().try_for_each(|held| show_subscription(text, held))
 }
 
-fn show_subscription(text: &mut String, held: &SubscriptionParts) -> std::fmt::Result {
+fn show_subscription(text: &mut String, held: &Held) -> std::fmt::Result {
     let runs = |runs: &[(u64, u64)]| {
         let one = |&(start, end): &(u64, u64)| {
             if start + 1 == end { start.to_string() } else { format!("{start}..{end}") }
@@ -216,13 +284,13 @@ fn show_rest(
     writeln!(text)
 }
 
-fn show_session(text: &mut String, session: &SessionParts) -> std::fmt::Result {
+fn show_session(text: &mut String, session: &SessionHead, pairs: &[PairSection]) -> std::fmt::Result {
     write!(text, "session {}", session.id)?;
     if let Some(name) = &session.name {
         write!(text, " {name} epoch {}", session.epoch)?;
     }
     writeln!(text, ", used at {}", time(session.used_ms))?;
-    for pair in &session.pairs {
+    for pair in pairs {
         writeln!(
             text,
             "  topic {}: last {}, {} replies",
@@ -234,7 +302,7 @@ fn show_session(text: &mut String, session: &SessionParts) -> std::fmt::Result {
     Ok(())
 }
 
-fn show_pop(text: &mut String, pop: &PopParts, is_kept: bool) -> std::fmt::Result {
+fn show_pop(text: &mut String, pop: &PopSection, is_kept: bool) -> std::fmt::Result {
     let what = if is_kept { deliveries(&pop.deliveries) } else { "remembered".to_string() };
     writeln!(text, "pop {} at {} of topic {}: {what}", pop.request_id, time(pop.popped_ms), pop.topic)
 }

@@ -2,7 +2,7 @@
 
 use crate::model::{Model, Status, Topic};
 use raftqueue_queue::{
-    DeadReason, Generation, SessionId, State, Stats, SubscriptionId, Token, TopicId, TopicSettings,
+    DeadReason, Generation, Section, SessionId, State, Stats, SubscriptionId, Token, TopicId, TopicSettings,
 };
 
 #[derive(Debug, PartialEq)]
@@ -39,22 +39,31 @@ enum MessageState {
 }
 
 pub(crate) fn state(state: &State) -> Seen {
-    let parts = state.to_parts();
-    let kept = parts.pops.len() - parts.pops_kept as usize;
+    let mut head = None;
+    let (mut sessions, mut pops) = (Vec::new(), Vec::new());
+    for section in state.sections() {
+        match section {
+            Section::Head(of) => head = Some(of),
+            Section::Session(of) => sessions.push(of.id),
+            Section::Pops(some) => pops.extend(some),
+            _ => {}
+        }
+    }
+    let kept = pops.len() - head.expect("a state has a head").pops_kept as usize;
     let topics: Vec<SeenTopic> = state.topics().map(of_topic).collect();
     assert!(state.topic_names().eq(topics.iter().map(|topic| topic.name.as_str())));
     for topic in &topics {
         assert_eq!(state.topic_id(&topic.name), Some(topic.id));
     }
-    let session = |session: &raftqueue_queue::SessionParts| {
-        let held = state.session(session.id).expect("a listed session is there");
-        (session.id, held.epoch(), held.sequences().collect())
+    let session = |&id: &SessionId| {
+        let held = state.session(id).expect("a listed session is there");
+        (id, held.epoch(), held.sequences().collect())
     };
     Seen {
         topics,
-        sessions: parts.sessions.iter().map(session).collect(),
+        sessions: sessions.iter().map(session).collect(),
         pair_count: state.session_pair_count(),
-        pops: (0..).zip(&parts.pops).map(|(position, pop)| (pop.request_id, position >= kept)).collect(),
+        pops: (0..).zip(&pops).map(|(position, pop)| (pop.request_id, position >= kept)).collect(),
         generation: state.generation(),
         earliest_ms: state.earliest_deadline_ms(),
     }
