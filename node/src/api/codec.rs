@@ -1,4 +1,4 @@
-//! Commands of the queue as bytes: the `meta` of a log entry, and the records in its `bodies`.
+//! Commands of the queue as bytes: the `meta` of a log entry, and the records in its `bodies`; and the sections of its state.
 //!
 //! The form follows the *active version* of the cluster, not the binary's: an old binary can read whatever is written
 //! before the version is raised. Version 1 is the only one so far. An entry that this binary does not know is an
@@ -17,9 +17,11 @@
 mod entry;
 mod message;
 mod parts;
+mod snapshot;
 
 pub use entry::{EntryMeta, EntryWriter, batch_crc, read_entry};
 pub use message::{Record, content_bytes, read_record, record_size_max, write_record};
+pub use snapshot::{read_section, write_section};
 
 use std::fmt;
 

@@ -1,11 +1,11 @@
 //! The `meta` of a log entry: commands, each with a kind and its fields.
 
-use super::parts::{Reader, put_bytes, put_list, put_number, put_option};
+use super::parts::{Reader, put_bytes, put_list, put_number, put_option, put_session, put_settings};
 use super::{CRC_BYTES, Unreadable, VERSION_MIN, version_max};
 use bytes::{BufMut, Bytes, BytesMut};
 use raftqueue_queue::{
     Candidate, Command, DeadSelection, Generation, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
-    SessionId, SubscriptionId, Token, TopicId, TopicSettings,
+    SubscriptionId, Token, TopicId,
 };
 
 /// The `meta` of an entry, decoded.
@@ -115,10 +115,7 @@ fn write_command(out: &mut BytesMut, command: &Command) {
         Command::CreateTopic { name, settings, topics_max, request_id } => {
             out.put_u8(kind::CREATE_TOPIC);
             put_bytes(out, name.as_bytes());
-            put_number(out, u64::from(settings.attempts_max));
-            put_option(out, settings.messages_max, put_number);
-            put_option(out, settings.bytes_max, put_number);
-            put_option(out, settings.ttl_ms_default, put_number);
+            put_settings(out, settings);
             put_number(out, *topics_max);
             put_option(out, *request_id, BytesMut::put_u128_le);
         }
@@ -212,12 +209,7 @@ fn read_command(reader: &mut Reader<'_>) -> Result<Command, Unreadable> {
     Ok(match reader.byte()? {
         kind::CREATE_TOPIC => Command::CreateTopic {
             name: reader.text()?,
-            settings: TopicSettings {
-                attempts_max: reader.small()?,
-                messages_max: reader.option(Reader::number)?,
-                bytes_max: reader.option(Reader::number)?,
-                ttl_ms_default: reader.option(Reader::number)?,
-            },
+            settings: reader.settings()?,
             topics_max: reader.number()?,
             request_id: reader.option(Reader::request_id)?,
         },
@@ -279,9 +271,7 @@ fn read_command(reader: &mut Reader<'_>) -> Result<Command, Unreadable> {
             sessions_max: reader.number()?,
             pairs_max: reader.number()?,
         },
-        kind::CLOSE_SESSION => {
-            Command::CloseSession { session: read_session(reader)?, epoch: reader.number()? }
-        }
+        kind::CLOSE_SESSION => Command::CloseSession { session: reader.session()?, epoch: reader.number()? },
         kind::TIME => Command::Time {
             overdue: reader.list(|reader| {
                 Ok(Overdue {
@@ -360,15 +350,6 @@ fn read_lease(reader: &mut Reader<'_>) -> Result<LeaseId, Unreadable> {
     })
 }
 
-fn put_session(out: &mut BytesMut, session: SessionId) {
-    put_number(out, u64::from(session.generation.0));
-    put_number(out, session.number);
-}
-
-fn read_session(reader: &mut Reader<'_>) -> Result<SessionId, Unreadable> {
-    Ok(SessionId { generation: Generation(reader.small()?), number: reader.number()? })
-}
-
 fn put_sequenced(out: &mut BytesMut, sequenced: Sequenced) {
     put_session(out, sequenced.session);
     put_number(out, sequenced.epoch);
@@ -378,7 +359,7 @@ fn put_sequenced(out: &mut BytesMut, sequenced: Sequenced) {
 
 fn read_sequenced(reader: &mut Reader<'_>) -> Result<Sequenced, Unreadable> {
     Ok(Sequenced {
-        session: read_session(reader)?,
+        session: reader.session()?,
         epoch: reader.number()?,
         sequence: reader.number()?,
         batch_crc: reader.crc()?,

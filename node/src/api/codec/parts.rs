@@ -2,7 +2,7 @@
 
 use super::Unreadable;
 use bytes::{BufMut, BytesMut};
-use raftqueue_queue::{SubscriptionId, TopicId};
+use raftqueue_queue::{Generation, SessionId, SubscriptionId, TopicId, TopicSettings};
 
 pub(super) fn put_number(out: &mut BytesMut, mut number: u64) {
     while number >= 0x80 {
@@ -29,6 +29,18 @@ pub(super) fn put_list<T>(out: &mut BytesMut, list: &[T], put: impl Fn(&mut Byte
     for item in list {
         put(out, item);
     }
+}
+
+pub(super) fn put_session(out: &mut BytesMut, session: SessionId) {
+    put_number(out, u64::from(session.generation.0));
+    put_number(out, session.number);
+}
+
+pub(super) fn put_settings(out: &mut BytesMut, settings: &TopicSettings) {
+    put_number(out, u64::from(settings.attempts_max));
+    put_option(out, settings.messages_max, put_number);
+    put_option(out, settings.bytes_max, put_number);
+    put_option(out, settings.ttl_ms_default, put_number);
 }
 
 /// Reads what the `put_` functions wrote. Every step checks what is left; nothing is allocated on the word of a length.
@@ -105,6 +117,19 @@ impl<'a> Reader<'a> {
 
     pub(super) fn subscription(&mut self) -> Result<SubscriptionId, Unreadable> {
         Ok(SubscriptionId(self.small()?))
+    }
+
+    pub(super) fn session(&mut self) -> Result<SessionId, Unreadable> {
+        Ok(SessionId { generation: Generation(self.small()?), number: self.number()? })
+    }
+
+    pub(super) fn settings(&mut self) -> Result<TopicSettings, Unreadable> {
+        Ok(TopicSettings {
+            attempts_max: self.small()?,
+            messages_max: self.option(Self::number)?,
+            bytes_max: self.option(Self::number)?,
+            ttl_ms_default: self.option(Self::number)?,
+        })
     }
 
     pub(super) fn option<T>(

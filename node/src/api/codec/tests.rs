@@ -1,4 +1,6 @@
-//! The codec's properties, and the one form that must not drift.
+//! The codec's properties, and the forms that must not drift.
+
+mod sections;
 
 use super::*;
 use crate::api::NewMessage;
