@@ -19,8 +19,8 @@ mod message;
 mod parts;
 mod snapshot;
 
-pub use entry::{EntryMeta, EntryWriter, batch_crc, read_entry};
-pub use message::{Record, content_bytes, read_record, record_size_max, write_record};
+pub use entry::{EntryMeta, EntryWriter, read_entry};
+pub use message::{Record, batch_crc, content_bytes, read_record, record_size_max, write_record};
 pub use snapshot::{read_section, write_section};
 
 use std::fmt;

@@ -359,7 +359,7 @@ impl Replica {
             .topic_id(&topic)
             .and_then(|id| self.state.topic(id))
             .and_then(|t| t.settings().ttl_ms_default);
-        let messages: Vec<MessageMeta> = messages
+        let metas: Vec<MessageMeta> = messages
             .iter()
             .map(|message| {
                 let (size, crc) = codec::write_record(bodies, message);
@@ -378,9 +378,9 @@ impl Replica {
             },
             epoch: step.session.epoch,
             sequence: step.sequence,
-            batch_crc: codec::batch_crc(&messages),
+            batch_crc: codec::batch_crc(messages),
         });
-        Command::Publish { topic, session, messages }
+        Command::Publish { topic, session, messages: metas }
     }
 }
 

@@ -82,15 +82,6 @@ pub fn read_entry(meta: &[u8]) -> Result<EntryMeta, Unreadable> {
     Ok(EntryMeta { stamp_ms, commands })
 }
 
-/// The CRC32C of a batch of published messages, so that a repeat can be told from other content.
-#[must_use]
-pub fn batch_crc(messages: &[MessageMeta]) -> u32 {
-    messages.iter().fold(0, |crc, message| {
-        let crc = crc32c::crc32c_append(crc, &message.crc.to_le_bytes());
-        crc32c::crc32c_append(crc, &message.size.to_le_bytes())
-    })
-}
-
 mod kind {
     pub(super) const CREATE_TOPIC: u8 = 1;
     pub(super) const DELETE_TOPIC: u8 = 2;

@@ -38,6 +38,27 @@ pub fn write_record(out: &mut BytesMut, message: &NewMessage) -> (u32, u32) {
     (u32::try_from(out.len() - start).expect("messages are limited"), crc)
 }
 
+/// The CRC32C of what a producer published as one batch, so that a repeat can be told from other content. It covers the CRC
+/// and size of each body, the keys and the headers, as they were given, and nothing of the record: a batch that is repeated
+/// under a newer form of records is still the same.
+#[must_use]
+pub fn batch_crc(messages: &[NewMessage]) -> u32 {
+    let sized = |crc, bytes: &[u8]| {
+        let crc = crc32c::crc32c_append(crc, &(bytes.len() as u64).to_le_bytes());
+        crc32c::crc32c_append(crc, bytes)
+    };
+    messages.iter().fold(0, |crc, message| {
+        let mut head = [0; 28];
+        head[..4].copy_from_slice(&message.body_crc.to_le_bytes());
+        head[4..12].copy_from_slice(&(message.body.len() as u64).to_le_bytes());
+        head[12..20].copy_from_slice(&(message.headers.len() as u64).to_le_bytes());
+        head[20..].copy_from_slice(&(message.key.len() as u64).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &head), &message.key);
+        let header = |crc, (name, value): &(String, Bytes)| sized(sized(crc, name.as_bytes()), value);
+        message.headers.iter().fold(crc, header)
+    })
+}
+
 /// What a record of this size counts where a caller limits the bytes of a reply: body, key and headers, and the lengths
 /// that stand before each of the latter two. Without key and headers exactly the body.
 #[must_use]
