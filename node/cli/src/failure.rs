@@ -1,4 +1,4 @@
-//! What is said, and which code is returned, when a command does not get through.
+//! What a command that fails says, and which code it returns.
 
 use crate::text::escaped;
 use raftqueue_client::{Error, Outcome, v1};
@@ -6,23 +6,23 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-/// A command that did not get through: one variant for each exit code.
+/// A command that failed: one variant for each exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Refused or failed. Code 1.
     Failed(String),
     /// The arguments contradict each other or a value makes no sense. Code 2.
     Usage(String),
-    /// There was nothing to give. Code 3; said by the code alone.
+    /// There was nothing to give. Code 3; only the code says so.
     Nothing,
     /// It may have been done. Code 4.
     Unknown(String),
-    /// Whoever read the results has gone, as `head` does. Code 1; nobody is there to be told.
+    /// The reader of the results has gone, as `head` does. Code 1; nobody is left to be told.
     ReaderGone,
 }
 
 impl Failure {
-    /// Tells people what happened, and scripts by the code.
+    /// Tells people by a text what happened, and scripts by the code.
     pub(crate) fn report(&self) -> ExitCode {
         let (code, text) = match self {
             Failure::Failed(text) => (1, Some(text.clone())),
@@ -39,7 +39,7 @@ impl Failure {
         ExitCode::from(code)
     }
 
-    /// The same failure, with what had been going on in front of what went wrong.
+    /// The same failure, with what was done before in front of what went wrong.
     pub(crate) fn within(self, context: impl Display) -> Self {
         match self {
             Failure::Failed(text) => Failure::Failed(format!("{context}: {text}")),

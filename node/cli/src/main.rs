@@ -1,8 +1,8 @@
 //! `raftq`: RaftQueue from the command line.
 //!
 //! [`commands`] has one module for each command: its arguments, its help, and what it does. [`output`] decides how
-//! results look, [`failure`] what is said and which code is returned when there are none. Everything a command knows of
-//! a cluster it knows through `raftqueue-client`.
+//! results look; [`failure`] decides what is said and which code is returned if a command fails. A command knows a
+//! cluster only through `raftqueue-client`.
 
 mod commands;
 mod failure;
@@ -17,11 +17,11 @@ use raftqueue_client::Client;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Messages come and go in a thousand sizes on every thread: this allocator takes about a tenth less time for it.
+/// Every thread allocates and frees messages of many sizes. With this allocator that takes about a tenth less time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Where nodes are looked for if nobody says where they are: as `raftq up` starts them. Not all of them need to be there.
+/// Where nodes are looked for if nobody says where they are: where `raftq up` starts them. Some of them may be missing.
 const ENDPOINTS_DEFAULT: [&str; 3] = ["127.0.0.1:7420", "127.0.0.1:7430", "127.0.0.1:7440"];
 
 /// Said below the help of every command.
@@ -42,11 +42,11 @@ Output:
 #[derive(Parser)]
 #[command(name = "raftq", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 110)]
 struct Arguments {
-    /// Nodes to talk to, any of the cluster, separated by commas; the default is where `raftq up` starts them, which in a
-    /// pod of a cluster is its own node [default: 127.0.0.1:7420,127.0.0.1:7430,127.0.0.1:7440]
+    /// Nodes to talk to, any of the cluster, separated by commas. The default is where `raftq up` starts them; in a pod
+    /// of a cluster that is its own node [default: 127.0.0.1:7420,127.0.0.1:7430,127.0.0.1:7440]
     #[arg(long, global = true, env = "RAFTQ_ENDPOINTS", value_delimiter = ',', value_name = "HOST:PORT")]
     endpoints: Vec<String>,
-    /// How long a call may take, repeats included
+    /// How long a call may take, with its repeats
     #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = text::parse_positive_duration)]
     timeout: Duration,
     /// How results look [default: table on a terminal, plain otherwise]
@@ -110,7 +110,7 @@ mod tests {
                 assert!(example.contains("raftq "), "{path} has an example");
             }
         }
-        // What is hidden is called by `raftq up`, not by people.
+        // `raftq up` calls the hidden commands, not people.
         let shown = Arguments::command();
         shown
             .get_subcommands()

@@ -38,7 +38,7 @@ impl Table {
         Self { columns, rows: Vec::new() }
     }
 
-    /// Adds a result: its cells, one for each column, and all that is known of it as JSON.
+    /// Adds a result: one cell for each column, and everything known of it as JSON.
     pub(crate) fn add(&mut self, cells: Vec<String>, json: Value) {
         assert_eq!(cells.len(), self.columns.len(), "a cell for each column");
         self.rows.push((cells, json));
@@ -46,7 +46,7 @@ impl Table {
 }
 
 impl Output {
-    /// The form that was asked for, or else the one that suits whoever reads.
+    /// The form that was asked for, or else the one that suits the reader.
     pub(crate) fn new(format: Option<Format>) -> Self {
         let is_terminal = io::stdout().is_terminal();
         let suitable = if is_terminal { Format::Table } else { Format::Plain };
@@ -82,7 +82,7 @@ impl Output {
         }
     }
 
-    /// Writes bytes as they are, and does not return before they are out.
+    /// Writes bytes as they are. Returns when they are out.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         out.write_all(bytes)?;

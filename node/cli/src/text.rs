@@ -19,10 +19,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "is too long".into())
 }
 
-/// The same, where none at all makes no sense.
+/// The same, for a duration that must not be zero.
 pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("must be more than nothing, as 500ms or 30s".into()),
+        Duration::ZERO => Err("must be more than zero, as in 500ms or 30s".into()),
         duration => Ok(duration),
     }
 }
@@ -47,7 +47,7 @@ pub(crate) fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{ending}")
 }
 
-/// Text that cannot do anything to a terminal or break a line: control characters are written as escapes.
+/// Text that is harmless to a terminal and stays on its line: control characters are written as escapes.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

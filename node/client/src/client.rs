@@ -12,13 +12,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-/// How long a call may take in all, repeats included, unless the client is told otherwise.
+/// How long a call may take in all, with its repeats, unless the client is told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Pause before the first repeat; it doubles each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between repeats, unless the node asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// Greatest answer that is read, in bytes: far more than a node sends, so that no answer is lost to a limit here.
+/// Largest answer that is read, in bytes: far more than a node sends, so that no answer fails at a limit here.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// Metadata in which a node that does not lead names the leader.
 const LEADER_METADATA: &str = "raftqueue-leader";
@@ -35,7 +35,7 @@ pub struct Client {
 /// What to do about an attempt of unknown outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repeat {
-    /// Repeat it: done twice is done once.
+    /// Repeat it: doing it twice has the same effect as doing it once.
     Harmless,
     /// Tell the caller. Only what was certainly not done is repeated.
     Risky,
@@ -71,8 +71,8 @@ calls! { queue:
     list_topics(ListTopicsRequest) -> ListTopicsResponse, Harmless;
     /// One topic with its counts.
     describe_topic(DescribeTopicRequest) -> DescribeTopicResponse, Harmless;
-    /// Acknowledges leased messages. `GONE` counts as success: it was acknowledged before, perhaps by an attempt of this
-    /// very call whose answer was lost.
+    /// Acknowledges leased messages. `GONE` counts as success: the message was acknowledged before, perhaps by an
+    /// earlier attempt of this call whose answer was lost.
     ack(AckRequest) -> AckResponse, Harmless;
     /// Returns leased messages as failed attempts.
     nack(NackRequest) -> NackResponse, Risky;
@@ -88,8 +88,8 @@ calls! { queue:
     purge_dead(PurgeDeadRequest) -> PurgeDeadResponse, Risky;
     /// Drops every message that waits.
     purge(PurgeRequest) -> PurgeResponse, Risky;
-    /// Opens a producer session; [`Client::producer`] does so by itself. One whose opening was answered to nobody ends
-    /// for want of use.
+    /// Opens a producer session; [`Client::producer`] does so by itself. If the answer is lost, the session ends by
+    /// itself after an hour without use.
     open_session(OpenSessionRequest) -> OpenSessionResponse, Harmless;
     /// Ends a producer session.
     close_session(CloseSessionRequest) -> CloseSessionResponse, Risky;
@@ -108,13 +108,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// No endpoints, or one that is no address: mend the caller.
+    /// There are no endpoints, or one is no address: the caller must be corrected.
     pub fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, Error> {
         let endpoints = endpoints.into_iter().map(Into::into).collect();
         Ok(Self { connections: Arc::new(Connections::new(endpoints)?), timeout: TIMEOUT_DEFAULT })
     }
 
-    /// A client of the same cluster with connections of its own, so that the two do not share one.
+    /// A client of the same cluster with its own connections: the two share none.
     #[must_use]
     pub fn independent(&self) -> Self {
         let connections = self.connections.endpoints().to_vec();
@@ -122,8 +122,8 @@ impl Client {
         Self { connections: Arc::new(connections), timeout: self.timeout }
     }
 
-    /// The same client with another timeout: how long a call may take in all, repeats included. What a call waits for
-    /// messages comes on top. 5 seconds unless set.
+    /// The same client with another timeout: how long a call may take in all, with its repeats. The time that a call
+    /// waits for messages is added. 5 seconds unless set.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -142,7 +142,7 @@ impl Client {
         self.connections.endpoints()
     }
 
-    /// A producer for one topic, with a session of its own: its publishes can be repeated without harm.
+    /// A producer for one topic, with its own session: its publishes can be repeated without harm.
     ///
     /// # Errors
     ///
@@ -173,8 +173,8 @@ impl Client {
         Publisher::open(self.clone(), topic.into(), settings).await
     }
 
-    /// A consumer of one topic: messages come as they are settled, through fail-overs, and stay leased while they are
-    /// worked on. It begins at once, and connects by itself.
+    /// A consumer of one topic. Messages come as fast as they are settled, through fail-overs, and stay leased while
+    /// they are worked on. It begins at once, and connects by itself.
     ///
     /// # Panics
     ///
@@ -253,7 +253,7 @@ impl Client {
     }
 
     /// Publishes a batch: all of its messages or none. Every body without a CRC gets one, which is checked wherever the
-    /// body goes from here on. Only with a session is a publish of unknown outcome repeated.
+    /// body goes from here on. A publish of unknown outcome is repeated only with a session.
     ///
     /// # Errors
     ///
@@ -299,7 +299,7 @@ impl Client {
         .await
     }
 
-    /// What the node at `endpoint` says of itself: its own view, which may be out of date. Asks no other node.
+    /// Returns what the node at `endpoint` says of itself: its own view, which may be out of date. Asks no other node.
     ///
     /// # Errors
     ///
@@ -321,7 +321,7 @@ impl Client {
             .unwrap_or_else(|_| Err(Error::unheard("no answer in time")))
     }
 
-    /// Calls until there is an answer, as long as time is left and another attempt is safe and may help.
+    /// Calls until there is an answer, as long as time is left and another attempt is safe and can help.
     async fn call<Q: Clone, R>(
         &self,
         request: Q,
@@ -334,7 +334,8 @@ impl Client {
         let mut was_unknown = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // All that is left: a call that takes long is not sent again beside itself. What hangs ends its connection.
+            // An attempt may take all the time that is left: a slow call is not sent a second time while it runs. A
+            // node that hangs ends its connection.
             let error = match self.attempt(request.clone(), left, &attempt).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -343,7 +344,7 @@ impl Client {
             let is_safe = repeat == Repeat::Harmless || error.outcome == Outcome::NotDone;
             let rest = pause.max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
             if !is_safe || !error.is_passing || Instant::now() + rest >= deadline {
-                // An earlier attempt may still be carried out, whatever became of this one.
+                // An earlier attempt may still be carried out, whatever the result of this one.
                 let outcome = if was_unknown { Outcome::Unknown } else { error.outcome };
                 return Err(Error { outcome, ..error });
             }
@@ -361,7 +362,7 @@ impl Client {
         let begun = Instant::now();
         let connection = tokio::time::timeout(patience, self.connections.get())
             .await
-            .unwrap_or_else(|_| Err(Error::unreachable("no connection in time")))?;
+            .unwrap_or_else(|_| Err(Error::unreachable("no connection was made in time")))?;
         let left = patience.saturating_sub(begun.elapsed());
         let mut request = Request::new(request);
         request.set_timeout(left);
@@ -377,7 +378,7 @@ impl Client {
         }
     }
 
-    /// Learns from a failure whom to ask next.
+    /// Learns from a failure which node to ask next.
     pub(crate) fn note_failure(&self, connection: &Connection, error: Error) -> Error {
         use v1::Reason as R;
         let hint = error.leader_hint.as_deref();

@@ -1,9 +1,9 @@
 //! Which node to talk to.
 //!
 //! The endpoints are tried in turn until one accepts a connection; that one is kept as long as it works. When a node
-//! says where the leader is, the leader is asked directly, which saves a hop, but only if it accepts a connection within
-//! [`HINT_TIMEOUT`]: behind a load balancer or a port forward it may not be reachable at all, and then calls stay with
-//! the endpoint, which passes them on.
+//! says where the leader is, the leader is asked directly, which saves a hop. That needs a connection within
+//! [`HINT_TIMEOUT`]: behind a load balancer or a port forward the leader may not be reachable at all. Then calls stay
+//! with the endpoint, which passes them on.
 
 use crate::Error;
 use std::collections::BTreeMap;
@@ -22,8 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const WINDOW_BYTES: u32 = 8 << 20;
 /// How long a connection with calls under way may be silent before its node is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// How long it has to answer that. Then the node hangs, or cannot be reached: the connection ends, and every call on it.
-/// How long the calls themselves take says nothing of that.
+/// How long the node has to answer that. If it does not, it hangs or cannot be reached: the connection ends with every
+/// call on it. A slow call alone is no sign of that.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection and where it leads.
@@ -44,9 +44,9 @@ pub(crate) struct Connections {
 struct Known {
     /// The endpoint in use: a position in the list.
     current: usize,
-    /// The leader, where it is not the endpoint in use.
+    /// The leader, if it is not the endpoint in use.
     leader: Option<String>,
-    /// Leaders that could not be reached, and until when they are left alone.
+    /// Leaders that could not be reached, and until when they are not tried again.
     unreachable: BTreeMap<String, Instant>,
     channels: BTreeMap<String, Channel>,
 }
@@ -104,12 +104,12 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// It does not accept one.
+    /// The endpoint does not accept a connection.
     pub(crate) async fn get_only(&self, address: &str) -> Result<Connection, Error> {
         self.open(address, CONNECT_TIMEOUT).await
     }
 
-    /// Takes note of where the node at `from` says that the leader is; `None`: it leads itself, or does not know.
+    /// Notes where the leader is, as the node at `from` says. `None`: that node leads itself, or does not know.
     pub(crate) fn note_leader(&self, from: &str, leader: Option<&str>) {
         let mut known = self.lock();
         let now = Instant::now();
@@ -121,13 +121,13 @@ impl Connections {
                 known.leader = Some(leader.to_owned());
             }
             Some(_) => {}
-            // Where another than the noted leader answers without a hint, the note is out of date.
+            // If another node than the noted leader answers without a hint, the note is out of date.
             None if known.leader.as_deref() != Some(from) => known.leader = None,
             None => {}
         }
     }
 
-    /// Takes note that a connection broke, or that its node does not know any further: others come first from now on.
+    /// Notes that a connection broke, or that its node cannot help: from now on others are asked first.
     pub(crate) fn leave(&self, connection: &Connection, is_broken: bool) {
         let mut known = self.lock();
         if is_broken {

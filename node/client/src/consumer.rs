@@ -1,9 +1,9 @@
 //! Consuming at full speed: messages come as credit allows, and stay leased for as long as they are worked on.
 //!
-//! A task of its own holds the stream to the leader ([`worker`]). What is received and not handed out waits in a buffer
-//! that credit bounds, in messages and in bytes. The task extends leases before they end, gathers acknowledgements into
-//! few calls, and goes to another node when its own does not go on. It also remembers what is under way ([`held`],
-//! [`settlements`]), so that nothing that was settled is forgotten on the way from one stream to the next.
+//! A task of its own holds the stream to the leader ([`worker`]). Messages that are not handed out yet wait in a
+//! buffer, which credit bounds in messages and in bytes. The task extends leases before they end, gathers
+//! acknowledgements into few calls, and goes to another node when its own does not go on. It also remembers what is
+//! under way ([`held`], [`settlements`]), so that no settlement is lost when one stream ends and the next begins.
 
 mod held;
 mod settlements;
@@ -24,7 +24,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use worker::Worker;
 
-/// How long a message rests that was dropped without being settled, so that one that always fails does not spin.
+/// How long a message rests that was dropped without being settled. So one that always fails does not come back at
+/// once.
 const DROPPED_DELAY_MS: u64 = 1_000;
 /// Said of such a message when it was its last attempt.
 const DROPPED_REASON: &str = "dropped by its consumer";
@@ -37,7 +38,7 @@ const CREDIT_MESSAGES_MAX: usize = 10_000;
 /// Shortest and longest lease that a node grants.
 const LEASE_MIN: Duration = Duration::from_secs(1);
 const LEASE_MAX: Duration = Duration::from_secs(12 * 3_600);
-/// Shortest time after which it is told that no node goes on.
+/// Shortest time after which callers can be told that no node goes on.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// How a [`Consumer`] consumes.
@@ -45,19 +46,19 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 pub struct ConsumerSettings {
     /// The subscription; empty: the default one, which makes the topic a plain queue.
     pub subscription: String,
-    /// Messages that may be held at once, those whose acknowledgement is under way included: 1 to 10,000. No more come
+    /// Messages that may be held at once, 1 to 10,000. Those whose acknowledgement is under way count. No more come
     /// while so many are not settled.
     pub credit_messages: usize,
-    /// Bytes of bodies, keys and headers that may be held at once, 1 to 1 GiB. One message beyond it may come, so that a
+    /// Bytes of bodies, keys and headers that may be held at once, 1 to 1 GiB. One message may exceed it, so that a
     /// large one is not left out for ever.
     pub credit_bytes: usize,
-    /// How long a lease lasts, 1 second to 12 hours. If this process dies its messages are delivered again after so
-    /// long; as long as it lives they are extended three times in each lease.
+    /// How long a lease lasts, 1 second to 12 hours. If this process dies, its messages are delivered again after that
+    /// time. While it lives, it extends them three times in each lease.
     pub lease: Duration,
-    /// How long a message is extended in all. One held for longer counts as forgotten: its lease ends, and it is
-    /// delivered again. At most 12 hours, which is all that a node grants.
+    /// How long a message is extended in all. A message held for longer counts as forgotten: its lease ends, and it is
+    /// delivered again. At most 12 hours, since a node grants no more.
     pub hold: Duration,
-    /// How long no node may go on before [`Consumer::receive`] and settlements say so; 1 millisecond or more.
+    /// After how long without a node that goes on [`Consumer::receive`] and settlements say so; 1 millisecond or more.
     pub timeout: Duration,
 }
 
@@ -89,26 +90,27 @@ pub struct Consumer {
 
 /// A message that is leased to this consumer. Reads as the contract's own [`v1::Delivery`].
 ///
-/// Settle it with [`Delivery::ack`], [`Delivery::nack`] or [`Delivery::release`]. One that is dropped instead, as when
-/// the code that works on it fails, counts as a failed attempt and is ready again after a second.
+/// Settle it with [`Delivery::ack`], [`Delivery::nack`] or [`Delivery::release`]. If it is dropped instead, perhaps
+/// because the code that works on it fails, that counts as a failed attempt, and it is ready again after a second.
 #[derive(Debug)]
 pub struct Delivery {
     content: v1::Delivery,
-    /// Where it is settled; `None` once it is.
+    /// The task that settles it; `None` once it is settled.
     orders: Option<mpsc::UnboundedSender<Order>>,
 }
 
-/// Resolves when the node has said what became of it. Dropping it changes nothing: it is settled all the same.
+/// Resolves when the node has said what became of the messages. Dropping it changes nothing: they are settled all the
+/// same.
 #[derive(Debug)]
 pub struct Settlement(oneshot::Receiver<Result<Settled, Error>>);
 
 /// What became of messages that were settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// As asked. An acknowledgement of what had been acknowledged before is one of those.
+    /// Done as asked. A message that had been acknowledged before counts here, too.
     pub done: usize,
-    /// Nothing was done: the lease had ended, and the message is dead, was returned, or is leased to another. Whatever
-    /// was acknowledged here will be seen, or was seen, by another consumer too.
+    /// Nothing was done: the lease had ended, and the message is dead, was returned, or is leased to another consumer.
+    /// If it was to be acknowledged, another consumer sees it, too.
     pub stale: usize,
 }
 
@@ -140,9 +142,9 @@ struct Shared {
 struct Buffer {
     /// Received and not handed out, oldest first. Bounded by the credit.
     waiting: VecDeque<v1::Delivery>,
-    /// To be told once: it may pass.
+    /// An error to be told once: it may pass.
     trouble: Option<Error>,
-    /// The end, which does not pass.
+    /// The error that ended the consumer.
     end: Option<Error>,
 }
 
@@ -162,7 +164,7 @@ impl Consumer {
     pub(crate) fn start(client: Client, topic: String, settings: ConsumerSettings) -> Result<Self, Error> {
         check(&settings)?;
         let shared = Arc::new(Shared::default());
-        // Not bounded by itself, but by the credit: each message that is held is settled once.
+        // The credit bounds this channel: each message that is held is settled once.
         let (orders, taken) = mpsc::unbounded_channel();
         let (open, closing) = oneshot::channel();
         let worker = Worker::new(client, topic, settings, Arc::clone(&shared), taken);
@@ -176,8 +178,8 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// No node could go on for as long as the settings allow: call again to go on waiting. Or a refusal that does not
-    /// pass, such as `TOPIC_NOT_FOUND`: the consumer has ended, and every further call says the same.
+    /// No node went on for as long as the settings allow: call again to go on waiting. Or a refusal that does not pass,
+    /// such as `TOPIC_NOT_FOUND`: then the consumer has ended, and every further call says the same.
     pub async fn receive(&mut self) -> Result<Delivery, Error> {
         loop {
             if let Some(delivery) = self.take(1)?.pop() {
@@ -215,13 +217,12 @@ impl Consumer {
         Settlement::order(&self.orders, Kind::Ack, leases)
     }
 
-    /// Ends the consumer: what was settled is settled before this returns, and what was not, whether handed out or not,
-    /// is given back without counting an attempt. Finish first what you work on; an acknowledgement that comes later
-    /// fails.
+    /// Ends the consumer. Settlements are confirmed before this returns. Messages that were not settled, handed out or
+    /// not, are given back without counting an attempt. Finish first what you work on: a later acknowledgement fails.
     ///
     /// # Errors
     ///
-    /// No node could be told within ten seconds. What was settled and not confirmed may be delivered again.
+    /// No node could be told within ten seconds. Messages whose settlement was not confirmed may be delivered again.
     ///
     /// # Panics
     ///
@@ -252,9 +253,9 @@ impl Delivery {
         self.settle(Kind::Ack)
     }
 
-    /// The attempt failed: the message is ready again after `delay`, or dead if this was its last attempt, and then kept
-    /// with `reason`. Of a reason the first 256 bytes are kept, and a delay is ten years at most: the text of an error
-    /// can be passed on as it is.
+    /// The attempt failed: the message is ready again after `delay`. If this was its last attempt, it is dead and kept
+    /// with `reason`. The first 256 bytes of a reason are kept, and a delay is ten years at most; so the text of an
+    /// error can be passed on as it is.
     pub fn nack(mut self, delay: Duration, reason: impl Into<String>) -> Settlement {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).min(DELAY_MS_MAX);
         let mut reason = reason.into();
@@ -267,11 +268,12 @@ impl Delivery {
         self.settle(Kind::Release)
     }
 
-    /// The message without its consumer: nothing extends or settles it any more; its lease is the caller's to use.
+    /// Takes the message out of its consumer: nothing extends or settles it any more, and its lease is the caller's to
+    /// use.
     #[must_use]
     pub fn into_inner(mut self) -> v1::Delivery {
         if let Some(orders) = self.orders.take() {
-            // The consumer may have ended; then nothing extends it anyway.
+            // The consumer may have ended. Then nothing extends the lease anyway.
             let leases = vec![self.content.lease.clone()];
             let _ = orders.send(Order { kind: Kind::Forget, leases, reply: None });
         }
@@ -302,7 +304,7 @@ impl Drop for Delivery {
         if let Some(orders) = self.orders.take() {
             let kind = Kind::Nack { delay_ms: DROPPED_DELAY_MS, reason: DROPPED_REASON.into() };
             let leases = vec![std::mem::take(&mut self.content.lease)];
-            // The consumer may have ended; then it has given everything back.
+            // The consumer may have ended. Then it has given everything back.
             let _ = orders.send(Order { kind, leases, reply: None });
         }
     }

@@ -7,7 +7,7 @@ use tonic::{Code, ConnectError, Status};
 /// Whether a call that failed may have happened all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did not happen and never will: safe to repeat.
+    /// It did not happen and never will. It is safe to repeat.
     NotDone,
     /// It may have happened, or may still.
     Unknown,
@@ -17,19 +17,18 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Error {
-    /// Why, in the words of the contract; `Unspecified` where no node said so: no connection, a broken one, or no
-    /// answer in time.
+    /// Why, in the words of the contract. `Unspecified` if no node said why: no connection, a broken one, or no answer
+    /// in time.
     pub reason: v1::Reason,
     /// Whether the call may have happened.
     pub outcome: Outcome,
     /// What was wrong, for people.
     pub text: String,
-    /// When to try again, in milliseconds, where waiting helps.
+    /// When to try again, in milliseconds, if waiting helps.
     pub retry_after_ms: Option<u64>,
     /// Where the leader is, as the node that refused knows it.
     pub(crate) leader_hint: Option<String>,
-    /// Another attempt may succeed without anybody doing anything. Says nothing about whether it is safe: that is the
-    /// outcome's part.
+    /// Another attempt may succeed without anybody doing anything. Whether it is safe, the outcome says.
     pub(crate) is_passing: bool,
 }
 
@@ -56,14 +55,15 @@ impl Error {
         Self { outcome: Outcome::Unknown, ..Self::unreachable(text) }
     }
 
-    /// True if no node made this error, so that the connection is to blame.
+    /// True if no node made this error: then the connection is to blame.
     pub(crate) fn is_of_connection(&self) -> bool {
         self.reason == v1::Reason::Unspecified && self.is_passing
     }
 }
 
 impl From<&Status> for Error {
-    /// With our detail the node's own words; without it the outcome is unknown, unless the request never left.
+    /// With our detail, these are the node's own words. Without it the outcome is unknown, unless the request never
+    /// left.
     fn from(status: &Status) -> Self {
         if let Some(detail) = status::detail(status) {
             return Self {
@@ -83,7 +83,7 @@ impl From<&Status> for Error {
             _ if never_left(status) => Self::unreachable(text),
             Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted => Self::unheard(text),
             Code::Cancelled | Code::DeadlineExceeded => Self::unheard("no answer in time"),
-            // Whoever answers like this is no node of a queue; asking again changes nothing.
+            // A server that answers like this is no node of a queue. Asking again changes nothing.
             _ => Self { is_passing: false, ..Self::unheard(text) },
         }
     }
@@ -100,13 +100,13 @@ fn is_passing(reason: v1::Reason) -> bool {
             | R::DeadlineExceeded
             | R::ForwardingBroken
             | R::ShuttingDown
-            // Another node may read it, and takes the lead where it can.
+            // Another node may be able to read it, and may take the lead.
             | R::DataUnreadable
     )
 }
 
-/// What a library says, and what it says of the causes: its own words for a connection that ended are "h2 protocol error",
-/// and that the other side found too many calls reset stands further down.
+/// The words of a library, with those of the causes. Its own words for a connection that ended are "h2 protocol error";
+/// only a cause says, for example, that the other side found too many calls reset.
 fn with_causes(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut cause = status.source();

@@ -38,21 +38,22 @@
 //! # What is promised
 //!
 //! * **An acknowledged publish is kept**: a majority of the nodes has it on disk when it is acknowledged.
-//! * **Stored once**: what a [`Publisher`] or [`Producer`] sends again after a broken connection or a fail-over is stored
-//!   once, as long as its session lives, and a session ends only after an hour without use. Then the publish is failed
-//!   and called unknown, never repeated in the dark. A plain [`Client::publish`] has no session, and is repeated only
-//!   where it was certainly not done.
-//! * **Delivered until acknowledged**: a [`Consumer`] sees each message at least once; again where a lease ended or an
-//!   acknowledgement was lost with its process. [`Settled`] says when an acknowledgement came too late.
-//! * **Order**: messages are stored in the order in which one publisher hands them over, and delivered in the order of
-//!   the topic, except those that come again; where a stream breaks, that is also what was on its way and never arrived.
+//! * **Stored once**: what a [`Publisher`] or [`Producer`] sends again after a broken connection or a fail-over is
+//!   stored once, as long as its session lives. A session ends only after an hour without use. Then the publish fails
+//!   with an unknown outcome and is not repeated. A plain [`Client::publish`] has no session, and is repeated only if
+//!   it was certainly not done.
+//! * **Delivered until acknowledged**: a [`Consumer`] sees each message at least once. It comes again if a lease ended,
+//!   or if an acknowledgement was lost with its process. [`Settled`] says when an acknowledgement came too late.
+//! * **Order**: messages are stored in the order in which one publisher hands them over. They are delivered in the
+//!   order of the topic, except those that come again; when a stream breaks, messages that were on their way come
+//!   again, too.
 //! * **Honest errors**: every [`Error`] says whether the call may have happened ([`Outcome`]).
-//! * **Bounded memory**: a publisher holds at most [`PublisherSettings::buffer_bytes`] that are not acknowledged and a
-//!   consumer at most what [`ConsumerSettings`] grant; whoever hands over more waits.
+//! * **Bounded memory**: a publisher holds at most [`PublisherSettings::buffer_bytes`] that are not acknowledged, and a
+//!   consumer at most what [`ConsumerSettings`] grant. Whoever hands over more waits.
 //!
-//! Nobody has to know where the leader is: a client starts with any endpoint that answers, goes to the leader directly
-//! once it is told of it and can reach it within 200 ms, and stays with its endpoint, which passes calls on, where it
-//! cannot.
+//! Nobody has to know where the leader is. A client starts with any endpoint that answers. Once it is told of the
+//! leader and can reach it within 200 ms, it goes there directly. If it cannot, it stays with its endpoint, which
+//! passes calls on.
 
 mod client;
 mod connections;

@@ -27,13 +27,13 @@ impl Batch {
         Self { deadline, callers: VecDeque::new(), permits: Vec::new() }
     }
 
-    /// Behind those that were added before.
+    /// Adds one behind those that were added before.
     pub(crate) fn add(&mut self, permit: OwnedSemaphorePermit, reply: Reply, messages: usize) {
         self.callers.push_back((reply, messages));
         self.permits.push(permit);
     }
 
-    /// In front of them.
+    /// Adds one in front of them.
     pub(crate) fn add_first(&mut self, permit: OwnedSemaphorePermit, reply: Reply, messages: usize) {
         self.callers.push_front((reply, messages));
         self.permits.push(permit);
@@ -49,7 +49,7 @@ impl Batch {
         let mut first_offset = answer.first_offset;
         for (position, (reply, messages)) in self.callers.into_iter().enumerate() {
             let count = messages as u64;
-            // Only the first message's id is told.
+            // The node tells only the id of the first message.
             let first_id = if position == 0 { answer.first_id.clone() } else { Bytes::new() };
             let _ =
                 reply.send(Ok(v1::PublishResponse { first_offset, count, first_id, already_done: false }));
@@ -103,7 +103,7 @@ impl Pending {
         self.answered
     }
 
-    /// Takes a new batch in and returns it as it is sent. Every batch before it must be on the stream.
+    /// Takes a new batch in and returns the request for it. Every batch before it must be on the stream.
     pub(crate) fn push(&mut self, batch: Batch, messages: Vec<v1::NewMessage>) -> v1::PublishRequest {
         let step = v1::SessionStep { session: self.session.clone(), sequence: self.next_sequence };
         let request = v1::PublishRequest { topic: self.topic.clone(), session: Some(step), messages };
@@ -113,14 +113,14 @@ impl Pending {
         request
     }
 
-    /// A new stream is open: the oldest batches, up to `window` of them, to be sent again on it.
+    /// A new stream is open. Returns the oldest batches, up to `window`, to be sent again on it.
     pub(crate) fn resend(&mut self, window: usize) -> Vec<v1::PublishRequest> {
         self.on_stream = self.batches.len().min(window);
         let again = self.batches.iter_mut().take(self.on_stream);
         again.map(Sent::send).collect()
     }
 
-    /// The oldest batch that is not on the stream, to be sent on it.
+    /// The oldest batch that is not on the stream, to be sent now.
     pub(crate) fn unsent(&mut self) -> Option<v1::PublishRequest> {
         let request = self.batches.get_mut(self.on_stream)?.send();
         self.on_stream += 1;
@@ -130,7 +130,7 @@ impl Pending {
     /// The oldest batch was acknowledged.
     ///
     /// # Panics
-    /// If there is none: a node answers what nobody asked. It ends the publisher's task, not the process.
+    /// If there is none, because a node answers what nobody asked. That ends the publisher's task, not the process.
     pub(crate) fn acknowledge(&mut self, answer: &v1::PublishResponse) {
         let sent = self.batches.pop_front().expect("one answer for each batch");
         self.on_stream -= 1;
@@ -157,8 +157,8 @@ impl Pending {
         self.on_stream = 0;
     }
 
-    /// The oldest batch was refused for good: it fails, and everything behind it, which cannot be stored without it. True
-    /// if the session can go on: it was sent once, so that its number is free for certain.
+    /// The oldest batch was refused for good. It fails, and so does everything behind it, which cannot be stored
+    /// without it. True if the session can go on: the batch was sent only once, so its number is certainly free.
     pub(crate) fn refuse(&mut self, error: &Error) -> bool {
         let Some(first) = self.batches.pop_front() else { return !expires_session(error) };
         let step = first.request.session.as_ref().expect("every batch is a step");

@@ -4,7 +4,7 @@ use crate::{Client, Error, Outcome};
 use bytes::Bytes;
 use raftqueue_proto::v1;
 
-/// Publishes to one topic inside a session: batch after batch, each stored once however often it has to be sent.
+/// Publishes to one topic inside a session: batch after batch, each stored once, however often it is sent.
 ///
 /// Invariant: `next_sequence` is the number of the next batch; `unknown` is the batch that was sent under it and whose
 /// outcome is unknown.
@@ -32,8 +32,8 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// The node's refusal, or no answer until the timeout. `SESSION_EXPIRED` ends this producer: open another, and know
-    /// that what was unknown stays unknown.
+    /// The node's refusal, or no answer until the timeout. `SESSION_EXPIRED` ends this producer: open another. A batch
+    /// of unknown outcome then stays so.
     pub async fn publish(&mut self, messages: Vec<v1::NewMessage>) -> Result<v1::PublishResponse, Error> {
         if self.unknown.as_ref().is_some_and(|unknown| *unknown != messages) {
             return Err(Error::not_sent(
@@ -50,7 +50,7 @@ impl Producer {
                 self.next_sequence += 1;
                 Ok(published)
             }
-            // The first sending of this batch may still be carried out, whatever became of this one.
+            // An earlier attempt with this batch may still be carried out, whatever the result of this one.
             Err(error) if was_unknown => Err(Error { outcome: Outcome::Unknown, ..error }),
             Err(error) => {
                 if error.outcome == Outcome::NotDone {
@@ -61,11 +61,11 @@ impl Producer {
         }
     }
 
-    /// Ends the session. One that is not closed ends by itself after an hour without use.
+    /// Ends the session. A session that is not closed ends by itself after an hour without use.
     ///
     /// # Errors
     ///
-    /// The node's refusal, or no answer; either way nothing that was published is lost.
+    /// The node's refusal, or no answer. Either way nothing is lost that was published.
     pub async fn close(self) -> Result<(), Error> {
         self.client.close_session(v1::CloseSessionRequest { session: self.session }).await?;
         Ok(())

@@ -1,8 +1,8 @@
 //! Publishing at full speed: many batches under way at once, in order, each stored once.
 //!
-//! A task of its own holds the stream to the leader. Batches are steps of a session, so whatever breaks, those that were
-//! not answered are sent again under the same numbers and nothing is stored twice. What is handed over waits in memory
-//! only up to [`PublisherSettings::buffer_bytes`]; beyond, handing over waits: that is the back-pressure.
+//! A task of its own holds the stream to the leader. Batches are steps of a session: after a break, those without an
+//! answer are sent again under the same numbers, and nothing is stored twice. Messages that were handed over wait in
+//! memory, up to [`PublisherSettings::buffer_bytes`]. Beyond that, handing over waits: that is the back-pressure.
 
 use crate::connections::Connection;
 use crate::pending::{Batch, Pending};
@@ -22,12 +22,12 @@ use tonic::Streaming;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between attempts, unless a node asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// How long opening a stream may take before another node is asked. How long a batch then goes unanswered says nothing of
-/// the node, whose disk may be slow: a node that hangs ends its connection, since nobody answers the pings.
+/// How long opening a stream may take before another node is asked. There is no such limit for a batch's answer: the
+/// node's disk may be slow. A node that hangs does not answer the pings, and its connection ends.
 const OPEN_MAX: Duration = Duration::from_secs(2);
 /// Batches that a session remembers, and so the most that may be under way.
 const WINDOW_MAX: usize = 1_024;
-/// What a message costs in memory beside its bytes, roughly.
+/// Roughly what a message costs in memory besides its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 /// Orders taken at once.
 const ORDERS_AT_ONCE: usize = 256;
@@ -98,7 +98,7 @@ struct Order {
     reply: oneshot::Sender<Result<v1::PublishResponse, Error>>,
 }
 
-/// Resolves when what was handed over is on the disks of a majority, or is not going to be. Dropping it changes nothing.
+/// Resolves when what was handed over is on the disks of a majority, or has failed. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct Acknowledgement(oneshot::Receiver<Result<v1::PublishResponse, Error>>);
 
@@ -130,12 +130,12 @@ impl Publisher {
         Ok(Self { orders, room, buffer_bytes, task })
     }
 
-    /// Hands a message over: waits for room, not for the acknowledgement, which the returned future resolves to. Messages
+    /// Hands a message over. Waits for room only; the future that is returned waits for the acknowledgement. Messages
     /// that wait share batches.
     ///
     /// # Errors
     ///
-    /// The publisher's task has ended, which only a panic in it makes happen.
+    /// The publisher's task has ended. Only a panic in it can cause that.
     pub async fn send(&self, message: v1::NewMessage) -> Result<Acknowledgement, Error> {
         self.hand_over(vec![message], false).await
     }
@@ -161,7 +161,7 @@ impl Publisher {
     /// Waits until everything that was handed over before is acknowledged or has failed.
     pub async fn flush(&self) {
         let all = u32::try_from(self.buffer_bytes).expect("checked when it was opened");
-        // The semaphore is fair: it has all permits once everything before has given its own back.
+        // The semaphore is fair: all permits are free once everything before has given its own back.
         drop(self.room.acquire_many(all).await);
     }
 
@@ -221,7 +221,7 @@ struct Worker {
     client: Client,
     settings: PublisherSettings,
     pending: Pending,
-    /// What no batch has been made of yet.
+    /// Messages that are not in a batch yet.
     waiting: VecDeque<Order>,
     orders: mpsc::Receiver<Order>,
     /// The session cannot be continued: nothing is sent before there is another.
@@ -240,7 +240,7 @@ impl Worker {
     async fn run(mut self) {
         let mut pause = PAUSE_MIN;
         loop {
-            // No stream is held open for nothing.
+            // A stream that nobody uses is not held open.
             if self.pending.is_empty() && self.waiting.is_empty() && !self.take_orders().await {
                 return self.close_session().await;
             }
@@ -282,7 +282,7 @@ impl Worker {
     /// Opens a stream, sends what is pending and then what comes, until it breaks.
     async fn stream(&mut self) -> Left {
         let opened = tokio::time::timeout(OPEN_MAX, self.open()).await;
-        let opened = opened.unwrap_or_else(|_| Err(Error::unreachable("no stream in time")));
+        let opened = opened.unwrap_or_else(|_| Err(Error::unreachable("no stream was opened in time")));
         let (connection, requests, mut answers) = match opened {
             Ok(opened) => opened,
             Err(error) => return Left::Broken(error),
@@ -340,7 +340,7 @@ impl Worker {
 
     async fn open(&self) -> Result<Opened, Error> {
         let opened = self.open_at(self.client.connection().await?).await?;
-        // Told of the leader, the client goes there if it can.
+        // The client goes to the leader that it is told of, if it can.
         let better = self.client.connection().await?;
         if better.address == opened.0.address { Ok(opened) } else { self.open_at(better).await }
     }
@@ -353,12 +353,13 @@ impl Worker {
         }
     }
 
-    /// How long the next batch may still wait for more messages; `None`: nothing waits, or there is no room for it.
+    /// How long the next batch may still wait for more messages. `None`: nothing waits, or there is no room for a
+    /// batch.
     fn linger_left(&self, has_room: bool) -> Option<Duration> {
         let first = self.waiting.front()?;
         let handed_over = first.deadline.checked_sub(self.settings.timeout)?;
         let left = self.settings.linger.saturating_sub(handed_over.elapsed());
-        // What lingers may have become due since it was looked at: then it is looked at again at once.
+        // A batch may have become due in between. Then it is looked at again at once.
         Some(left).filter(|left| !left.is_zero() || has_room)
     }
 
@@ -395,7 +396,7 @@ impl Worker {
         Some(self.pending.push(batch, first.messages))
     }
 
-    /// What a failure means for what is pending. True if it is worth trying again after a pause.
+    /// Carries out what a failure means for pending batches. True if it is worth trying again after a pause.
     fn take_failure(&mut self, error: &Error) -> bool {
         let now = Instant::now();
         if self.pending.is_overdue(now) {
@@ -423,12 +424,12 @@ impl Worker {
         }
     }
 
-    /// Ends the session, if that can be done: nothing that was published depends on it.
+    /// Ends the session, if possible. Nothing that was published depends on it.
     async fn close_session(&self) {
         let _ = self.client.close_session(self.pending.closing()).await;
     }
 
-    /// A new session, since the old one cannot be continued. Until there is one, nothing can be published.
+    /// Opens a new session, since the old one cannot go on. Until there is one, nothing can be published.
     async fn renew_session(&mut self) -> Result<(), Error> {
         let opened = self.client.open_session(v1::OpenSessionRequest { name: None }).await?;
         self.pending.start_over(opened.session);
@@ -446,7 +447,7 @@ async fn rest_after(error: &Error, pause: &mut Duration) {
 
 type Opened = (Connection, mpsc::Sender<v1::PublishRequest>, Streaming<v1::PublishResponse>);
 
-/// What was behind a refused batch hears.
+/// The error of batches behind one that was refused.
 pub(crate) fn behind(error: &Error) -> Error {
     let text = format!("not published, since a batch before it was refused: {}", error.text);
     Error { text, outcome: Outcome::NotDone, ..error.clone() }

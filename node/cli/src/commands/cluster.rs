@@ -31,7 +31,7 @@ Examples:
   raftq transfer
   raftq transfer raftqueue-2")]
 pub(crate) struct Transfer {
-    /// A node by name or id [default: the follower that is furthest]
+    /// A node by name or id [default: the follower that has most of the log]
     to: Option<String>,
 }
 
@@ -69,7 +69,7 @@ impl Status {
         output.print(&table)?;
         let cluster = cluster.map_err(|error| Failure::from(error).within("the cluster's view"))?;
         match output.format {
-            // Lines of nodes only: what `cut` and `awk` go by.
+            // Only lines of nodes, for `cut` and `awk`.
             Format::Plain => Ok(()),
             Format::Table | Format::Json => output.say(&sentence(&cluster), &cluster_json(&cluster)),
         }
@@ -83,16 +83,16 @@ impl Transfer {
     }
 }
 
-/// What a node says of itself, or why it does not.
+/// What a node says of itself, or why it says nothing.
 struct View {
-    /// Where it was asked; empty where nobody knows where it is.
+    /// Where it was asked; empty if nobody knows where it is.
     endpoint: String,
-    /// Its name, where that is known although it does not answer.
+    /// Its name, if that is known although it does not answer.
     node: Option<String>,
     status: Result<v1::StatusResponse, String>,
 }
 
-/// Asks every endpoint at once, so that one that is down delays nothing; in the order given.
+/// Asks all endpoints at once, so that one that is down delays nothing. The answers are in the order given.
 async fn ask(client: &Client, endpoints: Vec<String>) -> Vec<View> {
     let mut asking = JoinSet::new();
     for (position, endpoint) in endpoints.into_iter().enumerate() {
@@ -107,14 +107,14 @@ async fn ask(client: &Client, endpoints: Vec<String>) -> Vec<View> {
     views.into_iter().map(|(_, view)| view).collect()
 }
 
-/// The members of the cluster that was found, each by what it says itself; where none was found, what was asked. Ports at which a
-/// node might have been are of no interest once there is one, as in a pod, which has a single node.
+/// The members of the cluster that was found, each as it describes itself; if no cluster was found, what was asked.
+/// Once a node is found, ports where no node answers do not matter: in a pod there is a single node.
 async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
     let answers = || asked.iter().filter_map(|view| view.status.as_ref().ok());
     let Some(newest) = answers().max_by_key(|status| status.term) else { return asked };
     let mut members = newest.members.clone();
     members.sort_by(|one, other| one.name.cmp(&other.name));
-    // Any of those that answer may know where a member is.
+    // Any node that answers may know where a member is.
     let known = |id: &str| {
         let all = answers().flat_map(|status| &status.members);
         all.filter(|member| member.id == id)
@@ -142,7 +142,7 @@ async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
             None => View { endpoint, node: Some(name), status: Err(unheard.to_owned()) },
         });
     }
-    // A node that is no member, perhaps not yet; and one that answers in a member's place.
+    // Also a node that is not a member, or not yet, and one that answers at a member's endpoint.
     rows.extend(views.into_iter().filter(|view| view.status.is_ok()));
     rows
 }
@@ -283,7 +283,8 @@ mod tests {
         listener.local_addr().expect("an address").to_string()
     }
 
-    /// In a pod: its own node answers where `raftq up` would have its first, and nothing is where the others would be.
+    /// In a pod its own node answers where the first node of `raftq up` would be. Nothing answers where the others
+    /// would be.
     #[tokio::test]
     async fn members_are_looked_for_where_they_are_and_not_where_they_might_be() {
         let (own, other) = (serve().await, serve().await);
@@ -317,7 +318,7 @@ mod tests {
         let client = Client::connect([nowhere.clone()]).expect("endpoints");
         let found = of_members(&client, ask(&client, vec![nowhere.clone()]).await).await;
         assert_eq!(seen(&found), [(nowhere.as_str(), "", false)]);
-        // One that has not formed yet has no members.
+        // A cluster that has not formed yet has no members.
         let own = serve().await;
         own.node.set_status(node(1, "demo-0", &[]));
         let client = Client::connect([own.endpoint(), nowhere]).expect("endpoints");

@@ -7,8 +7,8 @@ use raftqueue_client::v1;
 use raftqueue_proto::text::{base64, hex};
 use serde_json::{Map, Value, json};
 
-/// Shows messages: raw bodies, one a line, in the plain form and wherever `bodies_only` is asked for; else a table or an
-/// object each.
+/// Shows messages. The plain form, and every form with `bodies_only`, has raw bodies, one a line. The others are a
+/// table, or an object for each message.
 pub(super) fn show(output: &Output, deliveries: &[v1::Delivery], bodies_only: bool) -> Result<(), Failure> {
     if bodies_only || output.format == Format::Plain {
         let mut bytes = Vec::with_capacity(deliveries.iter().map(|delivery| delivery.body.len() + 1).sum());
@@ -36,7 +36,7 @@ fn row(delivery: &v1::Delivery) -> Vec<String> {
     ]
 }
 
-/// All that is known of a message. What is no UTF-8 stands as base64 under a name of its own.
+/// All that is known of a message. Values that are not UTF-8 are written as base64, under a name of their own.
 fn json(delivery: &v1::Delivery) -> Value {
     let mut object = Map::new();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);

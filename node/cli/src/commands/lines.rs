@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-/// Longest line that is read, in bytes; beyond any message that a cluster can be set to take.
+/// Longest line that is read, in bytes: longer than any message that a cluster can be set to take.
 const LINE_BYTES_MAX: usize = 17 << 20;
 
 /// Where lines come from.
@@ -12,7 +12,7 @@ pub(super) struct Lines {
     reader: Box<dyn BufRead>,
     /// Bytes read so far, line ends included.
     pub(super) bytes: u64,
-    /// Bytes in all, where that is known before.
+    /// Bytes in all, if that is known before.
     pub(super) bytes_total: Option<u64>,
 }
 
@@ -34,8 +34,8 @@ impl Lines {
         Ok(Self { reader: Box::new(BufReader::with_capacity(1 << 16, file)), bytes: 0, bytes_total })
     }
 
-    /// The next line without its end (`\n`; a `\r` before it belongs to the line); `None` after the last one. A last
-    /// line without an end counts.
+    /// The next line without its end (`\n`; a `\r` before it belongs to the line). `None` after the last one. A last
+    /// line without an end counts as a line.
     ///
     /// # Errors
     ///

@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Release(settle::Release),
     /// Look at messages without taking them
     Peek(peek::Peek),
-    /// See, redrive and drop messages that were given up
+    /// Show, redrive and drop messages that were given up
     #[command(subcommand)]
     Dead(dead::DeadCommand),
     /// Drop every message that waits in a topic
@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Wal(wal::WalCommand),
     /// Free a node from a cluster that was never formed
     Unbind(unbind::Unbind),
-    /// Print what makes a shell complete these commands
+    /// Print a script by which a shell completes these commands
     Completions(completions::Completions),
 }
 
@@ -79,10 +79,10 @@ pub(crate) struct Target {
     subscription: String,
 }
 
-/// Does what the command says.
+/// Runs a command.
 ///
-/// `connect` gives a client of the cluster; only commands that talk to one call it. `are_told` says whether somebody named its
-/// endpoints.
+/// `connect` gives a client of the cluster; only commands that talk to a cluster call it. `are_told` says whether
+/// somebody named its endpoints.
 pub(crate) async fn run(
     command: Command,
     connect: impl FnOnce() -> Result<Client, Failure>,
@@ -111,12 +111,12 @@ pub(crate) async fn run(
     }
 }
 
-/// Asks before something that there is no way back from, where somebody is there to be asked.
+/// Asks before something that cannot be undone, if there is somebody to ask.
 fn confirm(is_confirmed: bool, what: &str) -> Result<(), Failure> {
     if is_confirmed || !io::stdin().is_terminal() {
         return Ok(());
     }
-    eprint!("{what} There is no way back. Go on? [y/N] ");
+    eprint!("{what} It cannot be undone. Go on? [y/N] ");
     io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;

@@ -13,7 +13,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Runs the node until it is told to stop, or `raftq up` has gone: then its end of the pipe is closed.
+    /// Runs the node until it is told to stop, or `raftq up` has gone: then the other end of its pipe is closed.
     pub(crate) fn run(self) -> ExitCode {
         process::main(self.node, StopWith::SignalsOrStandardInput)
     }

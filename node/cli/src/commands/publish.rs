@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-/// Bytes of one batch: a quarter of what one publish may have, so that it is on its way soon.
+/// Bytes of one batch: a quarter of what one publish may have, so that it leaves soon.
 const BATCH_BYTES: usize = 1 << 20;
 /// Batches under way at once.
 const WINDOW: usize = 8;
@@ -47,7 +47,7 @@ pub(crate) struct Publish {
     /// Not delivered before this time has passed, as in 10m
     #[arg(long, value_name = "DURATION", value_parser = parse_ms, default_value = "0s")]
     delay: u64,
-    /// Dead when still waiting after this time, as in 7d [default: the topic's]
+    /// Dead if it still waits after this time, as in 7d [default: the topic's]
     #[arg(long, value_name = "DURATION", value_parser = parse_ms)]
     ttl: Option<u64>,
     /// Most lines of one batch
@@ -107,7 +107,7 @@ impl Publish {
         let publisher = client.publisher_with(&self.topic, settings).await?;
         let mut sent = VecDeque::new();
         let mut ended = self.send_lines(&publisher, &mut lines, &mut sent, stored, &progress).await;
-        // What is under way counts, also where the next line cannot be read.
+        // What is under way counts, even if the next line cannot be read.
         for batch in sent {
             ended = take_in(stored, batch).await.and(ended);
         }
@@ -116,7 +116,7 @@ impl Publish {
         ended
     }
 
-    /// Hands all lines over, and takes in what is acknowledged meanwhile.
+    /// Hands all lines over, and takes in acknowledgements meanwhile.
     async fn send_lines(
         &self,
         publisher: &Publisher,
@@ -147,7 +147,7 @@ impl Publish {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while (batch.len() as u64) < self.batch && bytes < BATCH_BYTES {
-            // Reading blocks this thread; nothing else is to be done on it meanwhile.
+            // Reading blocks this thread, which has nothing else to do meanwhile.
             match lines.next()? {
                 Some(line) => {
                     bytes += line.len();
@@ -186,7 +186,8 @@ async fn publish(
     Ok(())
 }
 
-/// Waits for a batch. The first failure is that of the first batch that is not stored: those behind it are not either.
+/// Waits for a batch. The first failure is that of the first batch that is not stored. Those behind it are not stored
+/// either.
 async fn take_in(stored: &mut Stored, (acknowledgement, count): Sent) -> Result<(), Failure> {
     stored.add(&acknowledgement.await?, count);
     Ok(())
@@ -202,12 +203,12 @@ impl Stored {
     }
 }
 
-/// Ends the session. Where that fails the session ends by itself; nothing that was published depends on it.
+/// Ends the session. If that fails, the session ends by itself; nothing that was published depends on it.
 async fn close(producer: Producer) {
     let _ = producer.close().await;
 }
 
-/// A progress bar where somebody sees it.
+/// A progress bar, if somebody can see it.
 fn progress(lines: &Lines) -> ProgressBar {
     let bar = match lines.bytes_total {
         Some(bytes_total) if io::stderr().is_terminal() => ProgressBar::new(bytes_total),

@@ -56,8 +56,8 @@ impl Receive {
         while !deliveries.is_empty() {
             left -= (deliveries.len() as u64).min(left);
             deliveries::show(output, &deliveries, self.bodies_only)?;
-            // One batch is acknowledged while the next is on its way. Only the first message is waited for: what comes
-            // after is what was there.
+            // One batch is acknowledged while the next is on its way. Only the first message is waited for; then come
+            // those that are there already.
             let (acknowledged, next) = tokio::join!(self.acknowledge(client, deliveries), async {
                 match left.min(CALL_MESSAGES_MAX) {
                     0 => Ok(Vec::new()),
@@ -82,7 +82,7 @@ impl Receive {
         Ok(client.receive(request).await?.deliveries)
     }
 
-    /// Acknowledges what is printed, where that is wanted.
+    /// Acknowledges what is printed, if that is wanted.
     async fn acknowledge(&self, client: &Client, deliveries: Vec<v1::Delivery>) -> Result<(), Failure> {
         if !self.ack {
             return Ok(());

@@ -49,7 +49,7 @@ pub(crate) struct Nack {
     /// Not delivered again before this time has passed, as in 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_ms, default_value = "0s")]
     delay: u64,
-    /// Why; kept with the message when this was its last attempt
+    /// Why; kept with the message if this was its last attempt
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
 }
@@ -130,7 +130,7 @@ impl Leases {
         (self.target.topic.clone(), self.target.subscription.clone())
     }
 
-    /// All leases, read before the first one is used, so that a mistyped one stops everything.
+    /// All leases. They are read before the first one is used, so that a mistyped one stops everything.
     fn batches(&self) -> Result<Vec<Vec<Bytes>>, Failure> {
         let mut typed = self.leases.clone();
         if typed.is_empty() {
@@ -146,7 +146,7 @@ impl Leases {
         let read = |lease: &String| {
             let bytes = unhex(lease).filter(|bytes| !bytes.is_empty());
             bytes.map(Bytes::from).ok_or_else(|| {
-                Failure::Usage(format!("{lease}: no lease, which has hexadecimal digits only"))
+                Failure::Usage(format!("{lease} is not a lease: a lease has hexadecimal digits only"))
             })
         };
         let leases = typed.iter().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -176,7 +176,7 @@ impl Settled {
         match refused {
             0 => Ok(()),
             refused => Err(Failure::Failed(format!(
-                "{refused} of {} leases were not yours (any more)",
+                "{refused} of {} leases were not yours, or not any more",
                 self.0.len()
             ))),
         }

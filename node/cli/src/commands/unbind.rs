@@ -1,4 +1,4 @@
-//! `raftq unbind`: a way back for a node whose cluster was never formed.
+//! `raftq unbind`: frees a node whose cluster was never formed.
 
 use crate::failure::Failure;
 use clap::Args;

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command as Process};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Ports of one node: clients, peers, operations; the rest is left free.
+/// Ports of one node: clients, peers, operations. The others are left free.
 const PORTS_PER_NODE: u16 = 10;
-/// A node that dies is started again after this.
+/// Pause before a node that died is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
-/// How long a cluster may take to elect a leader before that is said to be strange.
+/// How long a cluster may take to elect a leader before a message says that something is wrong.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a node may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 Kill a node with `kill -9 PID` and watch the others go on; it is started again after two seconds.")]
 pub(crate) struct Up {
-    /// How many nodes: 1, 3, 5, 7 or 9 (an even number bears no more failures than one less).
+    /// How many nodes: 1, 3, 5, 7 or 9. An even number survives no more failures than one node less.
     #[arg(long, default_value_t = 3, value_parser = nodes)]
     nodes: u16,
 
@@ -49,7 +49,7 @@ pub(crate) struct Up {
     #[arg(long)]
     ephemeral: bool,
 
-    /// Leave a node that dies dead.
+    /// Do not start a node again that dies.
     #[arg(long)]
     no_restart: bool,
 
@@ -63,7 +63,7 @@ fn nodes(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(count @ (1 | 3 | 5 | 7 | 9)) => Ok(count),
         Ok(count) => Err(format!(
-            "{count} is not 1, 3, 5, 7 or 9: an even number bears no more failures than one less"
+            "{count} is not 1, 3, 5, 7 or 9: an even number survives no more failures than one node less"
         )),
         Err(error) => Err(error.to_string()),
     }
@@ -166,7 +166,7 @@ impl Up {
             .args(["--log-format", "human"])
             .arg("--data-dir")
             .arg(&node.folder)
-            // The node stops when this end of the pipe is closed, so that none outlives this program.
+            // The node stops when this end of the pipe is closed, so no node outlives this program.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
@@ -293,7 +293,7 @@ impl Up {
     }
 }
 
-/// Closes the nodes' pipes, which stops them, and waits; one that takes too long is killed.
+/// Closes the nodes' pipes, which stops them, and waits. Kills a node that takes too long.
 async fn stop_all(nodes: &mut [Running]) {
     for node in nodes.iter_mut() {
         if let Some(child) = &mut node.child {

@@ -1,8 +1,8 @@
-//! What a consumer holds, how much more may come, and whose lease is to be extended.
+//! What a consumer holds, how much more may come, and which leases must be extended.
 //!
-//! Pure book-keeping: time is an argument. Invariant: held messages and bytes are the sums over `leases`, and credit
-//! that the node has plus what is held never exceeds the limits, but for the one message by which a node may exceed the
-//! bytes.
+//! Pure book-keeping: time is an argument. Invariants: held messages and bytes are the sums over `leases`. The credit
+//! that the node has, plus what is held, never exceeds the limits, except by the one message by which a node may exceed
+//! the bytes.
 
 use bytes::Bytes;
 use raftqueue_proto::v1;
@@ -32,7 +32,7 @@ struct Lease {
     bytes: usize,
     granted: Instant,
     extended: Instant,
-    /// Nothing extends it any more: it is being settled, or lost.
+    /// Nothing extends this lease any more: it is being settled, or it was lost.
     is_over: bool,
 }
 
@@ -49,7 +49,7 @@ impl Held {
             bytes += size;
             let lease = Lease { bytes: size, granted: now, extended: now, is_over: false };
             if let Some(old) = self.leases.insert(delivery.lease.clone(), lease) {
-                // A node that gives the same lease twice counts once.
+                // If a node gives the same lease twice, it counts once.
                 self.holds.messages -= 1;
                 self.holds.bytes -= old.bytes;
             }
@@ -60,7 +60,7 @@ impl Held {
         self.granted.bytes = self.granted.bytes.saturating_sub(bytes);
     }
 
-    /// The lease is not to be extended any more. It counts until it is forgotten.
+    /// The lease must not be extended any more. It counts until it is forgotten.
     pub(super) fn finish(&mut self, lease: &Bytes) {
         if let Some(held) = self.leases.get_mut(lease) {
             held.is_over = true;
@@ -80,7 +80,7 @@ impl Held {
         self.granted = Credit::default();
     }
 
-    /// What is to be granted now: nothing until it is worth a request.
+    /// What to grant now: nothing until it is worth a request.
     pub(super) fn grant(&mut self) -> Option<Credit> {
         let Credit { messages, bytes } = self.limits;
         let room = Credit {
@@ -100,7 +100,7 @@ impl Held {
         Some(room)
     }
 
-    /// Leases that were not extended for `after`, and are not held for longer than `hold`: from now on they count as
+    /// Leases that were not extended for `after` and are not held for longer than `hold`. From now on they count as
     /// extended.
     pub(super) fn extend(&mut self, now: Instant, after: Duration, hold: Duration) -> Vec<Bytes> {
         let mut due = Vec::new();

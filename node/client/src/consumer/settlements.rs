@@ -1,8 +1,8 @@
 //! What was settled and not confirmed yet, in the order in which it goes to the node.
 //!
-//! Settlements of one kind that wait are sent as one. What was on a stream that broke is sent again on the next: doing it
-//! twice is doing it once, and only where the second answer cannot tell whether the first was heard is the outcome
-//! called unknown.
+//! Waiting settlements of one kind are sent as one. What was on a stream that broke is sent again on the next: doing it
+//! twice has the same effect as doing it once. The outcome is called unknown only if the second answer cannot tell
+//! whether the first request arrived.
 
 use super::Settled;
 use crate::{Error, Outcome};
@@ -23,11 +23,11 @@ pub(super) enum Kind {
         reason: String,
     },
     Release,
-    /// By the task alone.
+    /// Done by the task alone.
     Extend {
         lease_ms: u64,
     },
-    /// Only to be held no longer: the node keeps the lease as it is.
+    /// The message is no longer held. The node keeps the lease as it is.
     Forget,
 }
 
@@ -65,9 +65,9 @@ struct Sent {
 #[derive(Debug)]
 struct Caller {
     reply: Option<Reply>,
-    /// How many of the leases are its own.
+    /// How many of the leases are this caller's.
     count: usize,
-    /// More of them are in the next request.
+    /// The next request has more of them.
     goes_on: bool,
 }
 
@@ -99,7 +99,7 @@ impl Settlements {
         self.on_stream
     }
 
-    /// Takes an order in; it joins the last one where that waits for the same.
+    /// Takes an order in. It joins the last request if that still waits and is of the same kind.
     pub(super) fn push(&mut self, order: Order) {
         let Order { kind, mut leases, mut reply } = order;
         if leases.is_empty() {
@@ -111,9 +111,9 @@ impl Settlements {
         while !leases.is_empty() {
             let rest = leases.split_off(leases.len().min(LEASES_MAX));
             let count = leases.len();
-            // Extensions are nobody's: each part is answered for itself.
+            // Nobody waits for extensions: each part is answered by itself.
             let goes_on = !rest.is_empty() && reply.is_some();
-            // Whoever waits hears when the last part is done.
+            // The caller hears when the last part is done.
             let caller = Caller { reply: if goes_on { None } else { reply.take() }, count, goes_on };
             let is_waiting = self.queue.len() > self.on_stream;
             match self.queue.back_mut().filter(|_| is_waiting) {
@@ -132,7 +132,7 @@ impl Settlements {
         }
     }
 
-    /// The oldest that is not on the stream, to be sent on it.
+    /// The oldest request that is not on the stream, to be sent now.
     pub(super) fn send_next(&mut self) -> Option<v1::Settlement> {
         let sent = self.queue.get_mut(self.on_stream)?;
         sent.times += 1;
@@ -140,13 +140,13 @@ impl Settlements {
         Some(write(&sent.kind, sent.leases.clone()))
     }
 
-    /// The stream broke: all of it is to be sent again, except extensions, which would be out of date.
+    /// The stream broke: everything must be sent again, except extensions, which would be out of date.
     pub(super) fn start_over(&mut self) {
         self.on_stream = 0;
         self.queue.retain(|sent| !matches!(sent.kind, Kind::Extend { .. }));
     }
 
-    /// The oldest on the stream was answered. `None`: the answer is not one to it.
+    /// The oldest request on the stream was answered. `None`: the answer does not belong to it.
     pub(super) fn answer(&mut self, answer: &v1::AckResponse) -> Option<Answered> {
         if self.on_stream == 0 || self.queue.front()?.leases.len() != answer.results.len() {
             return None;
@@ -180,7 +180,7 @@ impl Settlements {
     pub(super) fn give_up(&mut self, error: &Error) -> Vec<Bytes> {
         self.on_stream = 0;
         let mut leases = Vec::new();
-        // Whether an earlier part of the order at hand was sent, or answered.
+        // Whether an earlier part of this order was sent, or answered.
         let mut is_begun = self.so_far.take().is_some();
         for sent in self.queue.drain(..) {
             for caller in sent.callers {
@@ -200,7 +200,7 @@ impl Settlements {
 /// What a caller is told.
 fn judge(kind: &Kind, results: &[v1::LeaseResult], times: u32) -> Result<Settled, Error> {
     let is_done = |result: &&v1::LeaseResult| match result {
-        // Gone is done as well, for whoever returns a message too: there is nothing left to do.
+        // Gone counts as done, also for a caller that returns a message: there is nothing left to do.
         v1::LeaseResult::Done | v1::LeaseResult::Gone => true,
         v1::LeaseResult::Stale | v1::LeaseResult::Invalid | v1::LeaseResult::Unspecified => false,
     };

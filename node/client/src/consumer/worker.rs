@@ -20,23 +20,25 @@ const DAMAGED_REASON: &str = "damaged on the way to its consumer";
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between attempts, unless a node asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// How long opening a stream, or ending one, may take. How long a settlement goes unanswered says nothing of the node,
-/// whose disk may be slow: a node that hangs ends its connection, since nobody answers the pings.
+/// How long opening or ending a stream may take. There is no such limit for a settlement's answer: the node's disk may
+/// be slow. A node that hangs does not answer the pings, and its connection ends.
 const OPEN_MAX: Duration = Duration::from_secs(2);
-/// A stream that lasted so long was no trouble, though it brought nothing.
+/// A stream that lasted so long was good, though it brought nothing.
 const LASTING: Duration = Duration::from_secs(10);
 /// How long closing may take.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
-/// Settlements under way at once. What waits meanwhile goes out together, so that a fast consumer makes few requests.
+/// Settlements under way at once. Those that wait meanwhile go out together, so that a fast consumer makes few
+/// requests.
 const SETTLEMENTS_MAX: usize = 4;
-/// Extensions are sent when a lease is this part of its length old: two may be lost before it ends.
+/// A lease is extended when this part of its length has passed: two extensions may be lost before it ends.
 const EXTENSIONS_PER_LEASE: u32 = 3;
 /// Requests on the way to a stream: far more than the settlements and grants that can be under way.
 const REQUESTS_MAX: usize = 64;
 /// Orders taken at once.
 const ORDERS_AT_ONCE: usize = 1_024;
 
-/// The task's state. Invariant: whatever is settled is held until it is answered, so that credit bounds both.
+/// The task's state. Invariant: a message that is being settled is held until the answer comes, so that credit bounds
+/// both.
 pub(super) struct Worker {
     client: Client,
     topic: String,
@@ -91,7 +93,7 @@ impl Worker {
                 pause = PAUSE_MIN;
                 self.troubled = None;
             }
-            // An idle stream that lasted was no trouble either.
+            // An idle stream that lasted was good, too.
             if begun.elapsed() > LASTING {
                 self.troubled = None;
             }
@@ -121,13 +123,13 @@ impl Worker {
         self.held.start_over();
         self.settlements.start_over();
         let opened = timeout(OPEN_MAX, self.open()).await;
-        let opened = opened.unwrap_or_else(|_| Err(Error::unreachable("no stream in time")));
+        let opened = opened.unwrap_or_else(|_| Err(Error::unreachable("no stream was opened in time")));
         let (connection, requests, mut events) = match opened {
             Ok(opened) => opened,
             Err(error) => return Left::Broken(error),
         };
         let mut heard = Instant::now();
-        // Leases may have been without care for long.
+        // Perhaps no lease was extended for a long time.
         self.swept = heard - self.sweep_every();
         let mut orders = Vec::new();
         loop {
@@ -158,24 +160,24 @@ impl Worker {
                 count = self.orders.recv_many(&mut orders, ORDERS_AT_ONCE), if self.closing.is_none() => {
                     orders.drain(..).for_each(|order| self.take(order));
                     if count == 0 {
-                        // Nobody is left to whom a message could be handed, or who could settle one.
+                        // Nobody is left to receive a message, or to settle one.
                         self.begin_closing();
                     }
                 }
                 _ = &mut *close, if self.closing.is_none() => self.begin_closing(),
                 () = sleep_until(wake_at) => {
                     if self.settlements.on_stream() > 0 && heard.elapsed() >= self.settings.timeout {
-                        return self.broken(&connection, Error::unheard("the node does not answer"));
+                        return self.broken(&connection, Error::unheard("the node did not answer in time"));
                     }
                     if self.closing.is_some_and(|end| end <= Instant::now()) {
-                        return self.broken(&connection, Error::unheard("closing takes too long"));
+                        return self.broken(&connection, Error::unheard("closing took too long"));
                     }
                 }
             }
         }
     }
 
-    /// The node takes no more requests: why, if it says so, after what it has sent before.
+    /// The node takes no more requests. Returns why, if the node says so behind what it has sent before.
     async fn last_words(&mut self, events: &mut Streaming<v1::ConsumeResponse>) -> Option<Error> {
         let reading = async {
             loop {
@@ -222,7 +224,7 @@ impl Worker {
             return;
         }
         self.swept = now;
-        // A sweep earlier rather than one too late.
+        // Rather one sweep too early than one too late.
         let after = self.settings.lease / EXTENSIONS_PER_LEASE - self.sweep_every() / 2;
         let leases = self.held.extend(now, after, self.settings.hold);
         let lease_ms = u64::try_from(self.settings.lease.as_millis()).expect("at most 12 hours");
@@ -246,7 +248,7 @@ impl Worker {
                     self.take(Order { kind: Kind::Release, leases, reply: None });
                     return Ok(());
                 }
-                // One that was damaged on the way takes no other with it. It is read anew, after a while.
+                // A message that was damaged on the way harms no other. It is read anew, after a while.
                 let is_whole =
                     |delivery: &v1::Delivery| crc32c::crc32c(&delivery.body) == delivery.body_crc32c;
                 let (whole, damaged) = received.deliveries.into_iter().partition(is_whole);
@@ -256,13 +258,14 @@ impl Worker {
                 Ok(())
             }
             Some(Event::Settled(answer)) => self.on_settled(&answer),
-            None => Err(Error::unheard("the node says what this client does not know")),
+            None => Err(Error::unheard("the node sent an event that this client does not know")),
         }
     }
 
     fn on_settled(&mut self, answer: &v1::AckResponse) -> Result<(), Error> {
         let answered = self.settlements.answer(answer);
-        let answered = answered.ok_or_else(|| Error::unheard("the node answered what was not asked"))?;
+        let answered =
+            answered.ok_or_else(|| Error::unheard("the node answered a request that was never sent"))?;
         if !matches!(answered.kind, Kind::Extend { .. }) {
             answered.results.iter().for_each(|(lease, _)| self.held.forget(lease));
             return Ok(());
@@ -272,7 +275,7 @@ impl Worker {
         if lost.is_empty() {
             return Ok(());
         }
-        // What is not handed out yet need not be: it belongs to another by now.
+        // A message that is not handed out yet need not be: it belongs to another consumer by now.
         let mut buffer = self.shared.lock();
         for (lease, _) in lost {
             self.held.finish(&lease);
@@ -284,7 +287,7 @@ impl Worker {
         Ok(())
     }
 
-    /// No more messages; what is held and not settled goes back.
+    /// Takes no more messages. What is held and not settled goes back.
     fn begin_closing(&mut self) {
         self.closing = Some(Instant::now() + CLOSE_MAX);
         self.orders.close();
@@ -296,10 +299,10 @@ impl Worker {
         self.take(Order { kind: Kind::Release, leases, reply: None });
     }
 
-    /// Everything is settled and the stream closed on this side: what still comes is given back by the node.
+    /// Everything is settled and the stream is closed on this side. The node gives back what it still sends.
     async fn finish(&mut self, events: &mut Streaming<v1::ConsumeResponse>) -> Left {
         let ended = timeout(OPEN_MAX, async { while let Ok(Some(_)) = events.message().await {} });
-        // If it takes longer the leases end by themselves.
+        // If this takes longer, the leases end by themselves.
         let _ = ended.await;
         Left::Closed
     }
@@ -314,7 +317,7 @@ impl Worker {
         }
     }
 
-    /// There is no going on.
+    /// The consumer cannot go on.
     fn end(mut self, error: Error) -> Result<(), Error> {
         self.orders.close();
         self.give_up(&error);
@@ -328,7 +331,7 @@ impl Worker {
 
     async fn open(&self) -> Result<Opened, Error> {
         let opened = self.open_at(self.client.connection().await?).await?;
-        // Told of the leader, the client goes there if it can.
+        // The client goes to the leader that it is told of, if it can.
         let better = self.client.connection().await?;
         if better.address == opened.0.address { Ok(opened) } else { self.open_at(better).await }
     }

@@ -15,13 +15,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// A topic that gave nothing for so long is empty.
+/// A topic from which nothing came for so long is empty.
 const EMPTY_AFTER: Duration = Duration::from_secs(2);
-/// How often that is looked at.
+/// How often a topic is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Batches that a consumer may hold, most of them while their acknowledgement is under way.
+/// Batches that a consumer may hold. For most of them the acknowledgement is under way.
 const BATCHES_HELD: usize = 16;
-/// Messages that a consumer may hold, also where batches are small or large.
+/// Messages that a consumer may hold, for small and for large batches.
 const HELD_MIN: usize = 2_000;
 const HELD_MAX: usize = 10_000;
 /// Bytes that a consumer may hold.
@@ -74,7 +74,7 @@ impl Consume {
         }
         consumers.finish().await?;
         if self.ready(client).await? == 0 {
-            // It may have been empty for a while, though not for so long as to be noticed before the end.
+            // The topic may have been empty for a while, but not long enough to be noticed before the end.
             measure.end_early();
         }
         let own = json!({"consumers": self.consumers, "batch": self.batch, "backlog": backlog});
@@ -158,13 +158,13 @@ async fn consume(client: &Client, topic: &str, batch: usize, measure: &Arc<Measu
         }
     }
     drop(sent);
-    // The listener ends when everything that was settled is answered.
+    // The listener ends when every settlement is answered.
     let _ = listener.await;
     consumer.close().await?;
     Ok(())
 }
 
-/// Resolves when nothing comes any more, and ends the measure as of the last that came.
+/// Resolves when nothing comes any more. The measure then ends at the last message that came.
 async fn until_empty(measure: &Measure) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes of the file that is written round and round.
+/// Bytes of the file, which is written over and over.
 const FILE_BYTES: u64 = 64 << 20;
 
 #[derive(Args)]
@@ -34,7 +34,7 @@ pub(crate) struct Disk {
     seconds: u64,
 }
 
-/// A file that is removed again.
+/// A file that is removed at the end.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -62,7 +62,7 @@ impl Disk {
     }
 }
 
-/// A file whose blocks are all there, so that syncing its data is all there is to do.
+/// A file whose blocks are all allocated, so that a sync has nothing to do but its data.
 fn preallocated(path: &Path) -> std::io::Result<File> {
     let file = File::options().write(true).create_new(true).open(path)?;
     let zeros = vec![0; 1 << 20];

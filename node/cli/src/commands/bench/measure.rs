@@ -1,4 +1,4 @@
-//! What a benchmark counts, and how it is told.
+//! What a benchmark counts, and how it reports that.
 
 use crate::failure::Failure;
 use crate::output::Table;
@@ -61,19 +61,19 @@ impl Measure {
         Instant::now() < self.end && self.lock().ended.is_none()
     }
 
-    /// How long nothing was done, before the first too.
+    /// How long nothing was done, also before the first time.
     pub(super) fn idle(&self) -> Duration {
         self.lock().last_done.unwrap_or(self.begun).elapsed()
     }
 
-    /// Ends counting as of when something was last done. False if nothing ever was.
+    /// Ends counting at the time when something was last done. False if nothing ever was.
     pub(super) fn end_early(&self) -> bool {
         let mut counts = self.lock();
         counts.ended = counts.ended.or(counts.last_done);
         counts.ended.is_some()
     }
 
-    /// So many messages and bytes are done that were begun at `begun`. What is done after the end does not count.
+    /// So many messages and bytes, begun at `begun`, are done. What is done after the end does not count.
     pub(super) fn done(&self, begun: Instant, messages: u64, bytes: u64) {
         if !self.goes_on() {
             return;
@@ -99,7 +99,7 @@ impl Measure {
         format!("{} {}, {} errors", counts.messages, self.what, counts.errors)
     }
 
-    /// What was measured, with the conditions that it was measured under.
+    /// What was measured, and under which conditions.
     pub(super) fn report(&self, conditions: Value) -> Report {
         let counts = self.lock();
         let ended = counts.ended.unwrap_or_else(Instant::now).min(self.end);
@@ -146,7 +146,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Refuses to tell the speed of something that failed from the first to the last.
+    /// Refuses to report a speed if every request failed.
     pub(super) fn check(&self) -> Result<(), Failure> {
         match &self.last_error {
             Some(error) if self.acknowledged == 0 => Err(Failure::Failed(format!(
@@ -157,7 +157,7 @@ impl Report {
         }
     }
 
-    /// As one row; as JSON with everything that was counted and every condition.
+    /// One row; in JSON everything that was counted, and every condition.
     pub(super) fn table(&self) -> Table {
         let mut table = Table::new(&[
             "WHAT",

@@ -33,7 +33,7 @@ pub(crate) enum BenchCommand {
     Consume(consume::Consume),
     /// Publish and consume at once
     Mixed(mixed::Mixed),
-    /// Write and sync as a node does, without a node: the floor that a disk sets
+    /// Write and sync as a node does, without a node: how fast the disk is at best
     Disk(disk::Disk),
 }
 
@@ -48,7 +48,7 @@ struct Load {
     seconds: u64,
 }
 
-/// Takes a whole number of `range`, and says of anything else what would be right.
+/// Takes a whole number of `range`. For anything else the error says what would be right.
 fn whole(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
     move |text| {
         let number = text.parse().ok().filter(|number| range.contains(number));
@@ -92,7 +92,7 @@ impl Load {
     }
 }
 
-/// Refuses endpoints of different clusters. Those that do not answer are left to those who call them.
+/// Refuses endpoints of different clusters. Endpoints that do not answer are not judged: the calls to them will fail.
 async fn same_cluster(client: &Client) -> Result<(), Failure> {
     if client.endpoints().len() < 2 {
         return Ok(());
@@ -119,7 +119,8 @@ async fn same_cluster(client: &Client) -> Result<(), Failure> {
 struct Workers(JoinSet<Result<(), Failure>>);
 
 impl Workers {
-    /// Waits until all have heard of everything they sent; an error is one that kept a worker from working at all.
+    /// Waits until everything that all of them sent is answered. An error is one that kept a worker from working at
+    /// all.
     async fn finish(mut self) -> Result<(), Failure> {
         while let Some(ended) = self.0.join_next().await {
             ended.map_err(|error| Failure::Failed(format!("a worker ended: {error}")))??;
@@ -128,7 +129,7 @@ impl Workers {
     }
 }
 
-/// Shows how far a measurement has come until it ends, where somebody sees it.
+/// Shows how far a measurement has come until it ends, if somebody can see it.
 async fn show_progress(measures: &[&Measure], end: Instant) {
     if !io::stderr().is_terminal() {
         return tokio::time::sleep_until(end.into()).await;

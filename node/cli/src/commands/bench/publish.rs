@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 
 /// The largest body that a node can be set to take, and so the largest batch.
 const BATCH_BYTES_MAX: u64 = 16 << 20;
-/// What a message costs in memory besides its body, roughly.
+/// Roughly what a message costs in memory besides its body.
 const MESSAGE_BYTES: u64 = 200;
-/// Connections of many producers: as in services, where many tasks call through one client.
+/// Connections of many producers. In services, too, many tasks call through one client.
 const CONNECTIONS_DEFAULT: u64 = 8;
 /// Most bytes that may wait for their acknowledgement.
 const UNDER_WAY_BYTES_MAX: u64 = 4 << 30;
@@ -36,7 +36,7 @@ Latency is that of a batch: from handing it over until its acknowledgement, whic
 pub(crate) struct Publish {
     #[command(flatten)]
     load: Load,
-    /// Topics to publish to in turn; where there are more than one, each has a number behind its name
+    /// Topics to publish to in turn. If there is more than one, each has a number behind its name
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     topics: u64,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(super) struct Producing {
     /// Producers, each with a session of its own
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     pub(super) producers: u64,
-    /// Connections that the producers share [default: 8, or one each where there are fewer producers]
+    /// Connections that the producers share [default: 8, or one for each if there are fewer producers]
     #[arg(long, value_name = "N", value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     pub(super) connections: Option<u64>,
     /// Messages in a batch
@@ -72,7 +72,7 @@ pub(super) struct Producers {
     all: Vec<Producer>,
 }
 
-/// One of them, with its share of the topics.
+/// One producer, with its part of the topics.
 struct Producer {
     client: Client,
     topics: Vec<String>,
@@ -102,7 +102,7 @@ impl Publish {
 }
 
 impl Producing {
-    /// Refuses what no node would take, and what this machine would not have the memory for.
+    /// Refuses what no node would take, and what would not fit into this machine's memory.
     fn check(&self) -> Result<(), Failure> {
         if self.connections() > self.producers {
             return Err(Failure::Usage(format!(
@@ -114,7 +114,7 @@ impl Producing {
         let batch_bytes = self.batch * self.size;
         if batch_bytes > BATCH_BYTES_MAX {
             return Err(Failure::Usage(format!(
-                "--batch {} of --size {} are {batch_bytes} bytes: no node takes more than {BATCH_BYTES_MAX} at once",
+                "--batch {} of --size {} are {batch_bytes} bytes, and no node takes more than {BATCH_BYTES_MAX} at once",
                 self.batch, self.size
             )));
         }
@@ -132,9 +132,9 @@ impl Producing {
         Ok(())
     }
 
-    /// Connects all producers, and makes the topics that are not there. None of that is measured.
+    /// Connects all producers, and makes the topics that are missing. None of that is measured.
     ///
-    /// Endpoints of several clusters are refused: the load would go to one of them, and nobody knew to which.
+    /// Endpoints of several clusters are refused: the load would go to one of them, and nobody would know to which.
     pub(super) async fn open(&self, client: &Client, topics: &[String]) -> Result<Producers, Failure> {
         self.check()?;
         same_cluster(client).await?;
@@ -265,7 +265,7 @@ impl Producing {
         };
         let mut turns = publishers.iter().cycle();
         while measure.goes_on() {
-            // Room first, so that the clock starts when the batch is really handed over.
+            // Waits for room first, so that the clock starts when the batch is really handed over.
             let room = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
             let begun = Instant::now();
             let publisher = turns.next().expect("every producer has a topic");
@@ -275,7 +275,7 @@ impl Producing {
             }
         }
         drop(sent);
-        // The listener ends when everything that was handed over is answered.
+        // The listener ends when every batch is answered.
         let _ = listener.await;
         for publisher in publishers {
             publisher.close().await;
@@ -285,7 +285,7 @@ impl Producing {
 }
 
 impl Producers {
-    /// Starts all of them; they go on until the measure ends.
+    /// Starts all producers. They go on until the measure ends.
     pub(super) fn start(self, measure: &Arc<Measure>) -> Workers {
         let mut tasks = JoinSet::new();
         for producer in self.all {
