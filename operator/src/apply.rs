@@ -1,9 +1,10 @@
 //! The hands of the operator: applies children whole, and takes the one step of a plan.
 //!
-//! A child that was not seen is created, so that what somebody else made meanwhile under its name is never touched: two passes
-//! over different objects may want one name at the same moment, and an apply with force would give it to the later one. A child
-//! that was seen is applied server-side, whole, by one field manager, and by its uid: what somebody changed by hand is put back,
-//! fields of others are left alone, and an unchanged child is not written. Deletes name the uid too.
+//! A child that was not seen is created, so that an object which somebody else made meanwhile under its name is never
+//! touched. Two passes over different objects may want one name at the same moment, and an apply with force would give
+//! it to the later one. A child that was seen is applied server-side, whole, by one field manager, and by its uid. So
+//! what somebody changed by hand is put back, fields of others are left alone, and an unchanged child is not written.
+//! Deletes name the uid, too.
 
 use crate::build::{Resources, owner_of_disks};
 use crate::crd::RaftQueue;
@@ -25,7 +26,7 @@ use std::fmt::Debug;
 
 /// A call to the API server that failed. Another pass repeats it.
 ///
-/// NB: what was seen may have changed meanwhile, which is nobody's fault: [`ApplyError::is_race`].
+/// NB: what was seen may have changed meanwhile. That is nobody's fault: [`ApplyError::is_race`].
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {object}: {error}")]
 pub struct ApplyError {
@@ -40,7 +41,7 @@ pub struct ApplyError {
 /// Brings all children in line. Cancelling it leaves some of them for the next pass.
 ///
 /// # Errors
-/// The first that the API server refused; those behind it were not tried.
+/// The first call that the API server refused. Those behind it were not tried.
 pub async fn apply(
     client: &Client,
     asked: &Asked,
@@ -66,7 +67,7 @@ pub async fn apply(
     bring_in_line(client, namespace, stateful_set, uid(Child::StatefulSet)).await
 }
 
-/// Takes the step. True: it was taken; false: what it was about is gone already.
+/// Takes the step. Returns true if it was taken, false if its object is gone already.
 ///
 /// # Errors
 /// What the API server refused.
@@ -80,11 +81,12 @@ pub async fn take(client: &Client, asked: &Asked, step: &Step) -> Result<bool, A
 
 /// Changes the owners of claims.
 ///
-/// A claim whose owner is gone is deleted by Kubernetes, so a claim is given to the object only while that is there and is not
-/// being deleted, perhaps without its disks (`--cascade=orphan`). An object that goes at this very moment gives them back.
+/// Kubernetes deletes a claim whose owner is gone. So a claim is given to the object only while the object is there and
+/// is not being deleted, perhaps without its disks (`--cascade=orphan`). If the object goes at this very moment, its
+/// claims are taken back.
 ///
 /// # Errors
-/// The first that the API server refused. A claim that was changed meanwhile is left for the next pass.
+/// The first call that the API server refused. A claim that was changed meanwhile is left for the next pass.
 pub async fn own_claims(client: &Client, asked: &Asked, changes: &[ClaimChange]) -> Result<(), ApplyError> {
     let owns = changes.iter().any(|change| change.own);
     if owns && !is_there(client, asked).await? {
@@ -173,8 +175,8 @@ where
     }
 }
 
-/// Gives up the fields that belong to us by the creation, since by now all of them belong to us by an apply: as long as both hold
-/// them, an apply that leaves one out would not take it away. Absent: there is nothing to give up.
+/// Gives up the fields that belong to us by the creation: by now all of them belong to us by an apply. As long as both
+/// hold a field, an apply that leaves it out does not take it away. Absent: there is nothing to give up.
 fn without_creation(metadata: &ObjectMeta) -> Option<Value> {
     let entries = metadata.managed_fields.as_ref()?;
     let is_creation = |entry: &&ManagedFieldsEntry| {
@@ -204,14 +206,14 @@ where
     let params = DeleteParams { preconditions, ..DeleteParams::default() };
     match api.delete(name, &params).await {
         Ok(_) => Ok(true),
-        // Gone, or another object has its name by now: what was to be deleted is no more.
+        // The object is gone, or another one has its name by now.
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         Err(error) => Err(failed::<K>("delete", name, error)),
     }
 }
 
 impl ApplyError {
-    /// Whether something was made, changed or deleted meanwhile, so that another look is all that is needed.
+    /// Whether something was made, changed or deleted meanwhile. Then another look is all that is needed.
     #[must_use]
     pub fn is_race(&self) -> bool {
         match &*self.error {

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 /// Turns RaftQueue objects into running clusters of nodes, and keeps them that way.
 ///
-/// It runs in Kubernetes, installed by `kubectl apply -k deploy`, and finds the API server by itself there; elsewhere it takes
-/// KUBECONFIG, which is handy for trying a change: of all operators in a namespace only the one that holds the lease acts.
+/// It runs in Kubernetes, installed by `kubectl apply -k deploy`, and finds the API server by itself there. Elsewhere
+/// it takes KUBECONFIG, for trying a change. Of all operators in a namespace only the one that holds the lease acts.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "raftqueue-operator", version, after_help = AFTER_HELP)]
 pub struct Config {
@@ -37,7 +37,7 @@ pub struct Config {
     #[arg(long, value_name = "IP:PORT", env = "RAFTQUEUE_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
-    /// RaftQueues that are looked at at the same time.
+    /// How many RaftQueues are looked at at the same time.
     #[arg(long, value_name = "COUNT", env = "RAFTQUEUE_OPERATOR_CONCURRENCY", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub concurrency: u16,

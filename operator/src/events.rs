@@ -1,6 +1,6 @@
 //! Events: what changed, told once, when it changes.
 //!
-//! They follow from the conditions before and after a pass, so that an operator that was restarted tells nothing twice.
+//! They follow from the conditions before and after a pass. So an operator that was restarted tells nothing twice.
 
 use crate::crd::{ConditionType, RaftQueueStatus, Reason, condition};
 use crate::plan::{Correction, Step};
@@ -55,7 +55,7 @@ pub fn events(before: &RaftQueueStatus, after: &RaftQueueStatus) -> Vec<Event> {
             Told::False => now.status == "False",
             Told::Lost => now.status == "False" && then.is_some_and(|then| then.status == "True"),
         };
-        // Disks that have no volume yet are the ordinary beginning; where that lasts, the pods' trouble is told.
+        // At the beginning disks have no volume yet. If that lasts, the trouble of the pods is told.
         if is_told && now.reason != Reason::DisksMissing.to_string() {
             let reason = if *about == ConditionType::Ready { "Ready" } else { now.reason.as_str() };
             events.push(event(*kind, reason, "Observe", &now.message));
@@ -79,7 +79,7 @@ pub fn event_of(step: &Step) -> Event {
     }
 }
 
-/// The event of a status that could not be written: what the object says of itself is old, and only an event can tell.
+/// The event of a status that could not be written. The status of the object is old then, and only an event can say so.
 #[must_use]
 pub fn event_of_unwritten_status(why: &str) -> Event {
     event(EventType::Warning, "StatusNotWritten", "WriteStatus", why)

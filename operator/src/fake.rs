@@ -1,4 +1,4 @@
-//! An API server for tests of what calls the operator makes: it answers as a test says, and remembers what it was asked.
+//! An API server for tests of the operator's calls. It answers as a test says, and remembers what it was asked.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};

@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 pub struct Health {
     /// The metrics.
     pub metrics: Metrics,
-    /// It has reached the API server, and RaftQueues can be listed. Holding the lease is not needed: one that waits is ready too.
+    /// It has reached the API server, and RaftQueues can be listed. It need not hold the lease: an operator that waits
+    /// is ready, too.
     pub ready: AtomicBool,
 }
 

@@ -1,10 +1,10 @@
 //! Leadership among operators, by a Lease: at most one of them acts.
 //!
-//! [`judge`] decides and is pure; [`Holder`] makes the calls. Whether a Lease has run out is judged by how long this process has
-//! seen it unchanged, never by comparing clocks of different machines; every write names the version that it was judged by, so of
-//! two that write at once one is refused. A holder that could not renew for [`GIVE_UP_AFTER`] stops, well before anyone may take
-//! over. A library for this exists (kube-lease-manager), but it keeps its holder believing in itself while the API server cannot
-//! be reached, and compares clocks.
+//! [`judge`] decides and is pure; [`Holder`] makes the calls. A Lease has run out if this process has seen it unchanged
+//! for long enough; clocks of different machines are never compared. Every write names the version that it was judged
+//! by, so of two that write at once one is refused. A holder that could not renew for [`GIVE_UP_AFTER`] stops, well
+//! before anyone may take over. There is a library for this (kube-lease-manager), but its holder goes on believing that
+//! it leads while the API server cannot be reached, and it compares clocks.
 
 use crate::names::MANAGER;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -19,11 +19,11 @@ use tokio::time::Instant;
 pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(15);
 /// How long a holder goes on without a renewal that succeeded.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
-/// Pause between two renewals. Each is one call: the version that the last one left is known.
+/// Pause between two renewals. Each renewal is one call, since the version that the last one left is known.
 pub const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// Pause between two looks of one who waits.
+/// Pause between two looks of a contender that waits.
 pub const LOOK_EVERY: Duration = Duration::from_secs(3);
-/// Pause after a call that failed: an API server that is back must not wait for its operator.
+/// Pause after a call that failed. It is short: an API server that is back must not wait for its operator.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,12 +63,13 @@ pub struct Holder {
     identity: String,
     /// The version that was seen last, and since when.
     seen: Option<(String, Instant)>,
-    /// The Lease as this contender wrote it last; absent where somebody else may have written it since.
+    /// The Lease as this contender wrote it last; absent if somebody else may have written it since.
     held: Option<Lease>,
 }
 
 impl Holder {
-    /// A contender of this identity: the name of its pod, so that a container that restarts takes its own Lease back at once.
+    /// A contender of this identity. That is the name of its pod, so a container that restarts takes its own Lease back
+    /// at once.
     #[must_use]
     pub fn new(client: Client, namespace: &str, identity: String) -> Self {
         let api = Api::namespaced(client, namespace);
@@ -96,14 +97,14 @@ impl Holder {
         }
     }
 
-    /// Renews the Lease for as long as it can; returns why it cannot any more. Whoever acts under the Lease stops then. Cancelling it
-    /// is safe.
+    /// Renews the Lease for as long as it can. Returns why it cannot any more; whoever acts under the Lease must then
+    /// stop. Cancelling it is safe.
     pub async fn keep(&mut self) -> String {
         let mut renewed = Instant::now();
         let mut pause = RENEW_EVERY;
         loop {
             tokio::time::sleep(pause).await;
-            // Others count from when they see the renewal, which may be long before its answer is here.
+            // Others count from the moment when they see the renewal. That may be long before its answer is here.
             let asked = Instant::now();
             match self.look().await {
                 Ok(true) => (renewed, pause) = (asked, RENEW_EVERY),
@@ -122,7 +123,7 @@ impl Holder {
         }
     }
 
-    /// Gives the Lease back, so that the next operator need not wait. Does its best: nothing depends on it.
+    /// Gives the Lease back if it can, so that the next operator need not wait. Nothing depends on it.
     pub async fn release(&mut self) {
         let give_back = async {
             let mut lease = self.api.get(&self.name).await?;
@@ -144,7 +145,7 @@ impl Holder {
     async fn look(&mut self) -> Result<bool, String> {
         match tokio::time::timeout(CALL_TIMEOUT, self.look_once()).await {
             Ok(Ok(held)) => Ok(held),
-            // Somebody wrote in between; who holds it shows the next look.
+            // Somebody wrote in between. The next look shows who holds the Lease.
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => {
                 Err("it was written meanwhile".to_owned())
             }
@@ -154,7 +155,7 @@ impl Holder {
     }
 
     async fn look_once(&mut self) -> Result<bool, kube::Error> {
-        // Whatever becomes of the call, also if it is given up: until it has succeeded others may have written.
+        // Until the call has succeeded others may have written, whatever becomes of it.
         if let Some(mut lease) = self.held.take() {
             lease.spec.get_or_insert_default().renew_time = Some(MicroTime(Timestamp::now()));
             self.held = Some(self.api.replace(&self.name, &post(), &lease).await?);
@@ -193,7 +194,7 @@ impl Holder {
         self.held = Some(if judgement == Judgement::Create {
             self.api.create(&post(), &lease).await?
         } else {
-            // The version that was read goes with it: a Lease that was written meanwhile is refused.
+            // The write carries the version that was read, so it is refused if the Lease was written meanwhile.
             self.api.replace(&self.name, &post(), &lease).await?
         });
         Ok(true)
@@ -278,7 +279,8 @@ mod tests {
         assert_eq!(calls.what(), [get, put.clone(), put.clone(), put]);
     }
 
-    /// The version that was written last is no proof: a renewal is refused where another has written, and then looked at anew.
+    /// The version that was written last proves nothing: if another has written, the renewal is refused, and the Lease
+    /// is read anew.
     #[tokio::test]
     async fn a_lease_that_another_took_is_not_renewed() {
         let (mut holder, calls, stored) = with_lease("me");

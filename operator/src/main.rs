@@ -14,9 +14,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Pause between two tries to reach the API server at the start.
+/// Pause between two attempts to reach the API server at the start.
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// How long connecting to the API server may take. The library's 30 s would outlast an outage by as much.
+/// How long connecting to the API server may take. With the library's 30 s an outage would last that much longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
@@ -64,13 +64,13 @@ async fn run(config: Config) -> Result<(), String> {
         format!("cannot listen on {}: {error}; --listen names another place", config.listen)
     })?;
     let health = Arc::new(Health::default());
-    // It serves to the end: until the lease is given back this process is alive.
+    // It serves to the end: this process is alive until the lease is given back.
     let server = tokio::spawn(health::serve(listener, Arc::clone(&health)));
     let result = tokio::select! {
         result = lead(&config, &health, stopping.clone()) => result,
         ended = server => Err(format!("the server of /metrics ended: {ended:?}")),
     };
-    // A stop that was asked for is no failure, however the loop saw it.
+    // A stop that was asked for is not a failure, whatever the loop says of it.
     if *stopping.borrow() { Ok(()) } else { result }
 }
 
@@ -90,8 +90,8 @@ async fn lead(config: &Config, health: &Arc<Health>, stopping: watch::Receiver<b
         () = stopped(stopping.clone()) => return Ok(()),
     }
     health.ready.store(true, Ordering::Relaxed);
-    // An operator whose lease is lost begins anew at once. Ending instead would cost whatever Kubernetes makes containers wait
-    // that end again and again, just when the API server is back.
+    // An operator whose lease is lost begins anew at once. If it ended instead, Kubernetes would make it wait longer
+    // with each end, just when the API server is back.
     loop {
         let term = lead_once(config, health, stopping.clone(), identity.clone(), &api_server);
         let Err(why) = Box::pin(term).await? else { return Ok(()) };
@@ -105,18 +105,19 @@ async fn api_server() -> Result<kube::Config, String> {
         format!("no API server is known ({error}): run in a pod, or name one by KUBECONFIG")
     })?;
     api_server.connect_timeout = Some(CONNECT_TIMEOUT);
-    // Whatever fails is tried again by those who know how soon. The library's own pauses double within a call, and grow to minutes.
+    // The callers know how soon to try again what fails. The library's own pauses double within a call, and grow to
+    // minutes.
     api_server.default_retry = false;
     Ok(api_server)
 }
 
-/// A client with connections of its own: those of another may hang on an API server that is no more.
+/// A client with its own connections: those of another client may hang on an API server that is gone.
 fn client(api_server: &kube::Config) -> Result<kube::Client, String> {
     kube::Client::try_from(api_server.clone()).map_err(|error| format!("cannot make a client: {error}"))
 }
 
-/// Waits for the lease, and acts while it is held: until this process is asked to stop, or for as long as the lease can be renewed.
-/// Then the inner error says why it could not.
+/// Waits for the lease, and acts while it is held: until this process is asked to stop, or until the lease cannot be
+/// renewed. The inner error then says why.
 async fn lead_once(
     config: &Config,
     health: &Arc<Health>,
@@ -143,7 +144,7 @@ async fn lead_once(
         tokio::pin!(passes);
         tokio::select! {
             () = &mut passes => Ok(()),
-            // Passes under way are dropped where they are: another operator may act from now on.
+            // Passes under way are dropped as they are: another operator may act from now on.
             why = holder.keep() => Err(why),
         }
     };

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Most objects with series of their own; what comes after is counted but not shown one by one.
+/// Most objects with series of their own. Further ones are counted, but not shown one by one.
 const OBJECTS_MAX: usize = 1_000;
 
 /// How a pass ended.
@@ -39,7 +39,7 @@ impl Metrics {
     /// Registered, all zero.
     ///
     /// # Panics
-    /// Never: names are different from each other and well formed, and a test makes it.
+    /// Never: the names differ from each other and are well formed, and a test makes them.
     #[must_use]
     pub fn new() -> Self {
         let counter = |name: &str, help: &str, label: &str| {
@@ -127,7 +127,7 @@ impl Metrics {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         for (namespace, name) in objects.extract_if(.., |object| !there.contains(object)) {
             for about in ConditionType::ALL {
-                // Absent already is as good as removed.
+                // If it is absent already, that is as good.
                 let _ = self.condition.remove_label_values(&[
                     namespace.as_str(),
                     name.as_str(),

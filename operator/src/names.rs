@@ -29,14 +29,14 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 /// Label that Kubernetes puts on a pod: the revision of the template that it was made from.
 pub const REVISION_LABEL: &str = "controller-revision-hash";
-/// Annotation of the StatefulSet: how many nodes it was made for. Its own count may be edited by hand; this one tells what
-/// it has to be.
+/// Annotation of the StatefulSet: how many nodes it was made for. The set's own count may be edited by hand; this one
+/// says what it has to be.
 pub const MADE_FOR_ANNOTATION: &str = "raftqueue.io/made-for-replicas";
 /// Annotation of the StatefulSet and the ConfigMap: the cluster that the disks belong to, as the status has it too. A status can
 /// be lost: an older definition of the custom resource does not keep it, a backup leaves it out.
 pub const CLUSTER_ID_ANNOTATION: &str = "raftqueue.io/cluster-id";
-/// Annotation of the pods: the settings of `spec.config` that they were made for. It makes a change of these a change of the
-/// template, and the form or join that stands beside them is deliberately not in it.
+/// Annotation of the pods: the settings of `spec.config` that they were made for. By it a change of the settings
+/// changes the template. Whether nodes form or join stands beside the settings and is left out on purpose.
 pub const CONFIG_ANNOTATION: &str = "raftqueue.io/config";
 
 /// The headless service, by which nodes find each other.
@@ -63,7 +63,7 @@ pub fn claim(node: &str) -> String {
     format!("{DATA_VOLUME}-{node}")
 }
 
-/// The node whose claim this is; absent where it is no claim of a node of this cluster.
+/// The node whose claim this is; absent if it is not a claim of a node of this cluster.
 #[must_use]
 pub fn node_of_claim<'a>(name: &str, claim: &'a str) -> Option<&'a str> {
     let node = claim.strip_prefix(DATA_VOLUME)?.strip_prefix('-')?;

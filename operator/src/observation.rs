@@ -17,7 +17,7 @@ pub struct Observation {
     pub pods: BTreeMap<String, PodSeen>,
     /// The disks by the names of their nodes.
     pub claims: BTreeMap<String, ClaimSeen>,
-    /// The cluster as its leader sees it, by a linearizable read; absent where no node could give that.
+    /// The cluster as its leader sees it, by a linearizable read; absent if no node could give that.
     pub cluster: Option<ClusterSeen>,
 }
 
@@ -112,7 +112,7 @@ pub struct PodSeen {
     pub ready: bool,
     /// It is being deleted.
     pub deleting: bool,
-    /// Why its node does not run; absent where it runs, or is on its way.
+    /// Why its node does not run; absent if it runs, or is on its way.
     pub trouble: Option<Trouble>,
     /// Where its node can be asked, once its container runs.
     pub address: Option<String>,
@@ -281,7 +281,7 @@ impl Observation {
         self.children.values().filter(is_ours).find_map(|child| child.cluster_id)
     }
 
-    /// Which child of this kind there is that is this object's to change: its own, or an orphan to be taken over.
+    /// The child of this kind that this object may change: its own, or an orphan to be taken over.
     #[must_use]
     pub fn own_child(&self, child: Child) -> Option<&str> {
         let seen = self.children.get(&child)?;

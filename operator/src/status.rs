@@ -37,7 +37,7 @@ pub fn answer(
         Some(failure) => {
             let message_of_failure = format!("{failure}. It is tried again by itself");
             findings.push(reconciled(false, Reason::CallFailed, &message_of_failure));
-            // A cluster that cannot be kept as asked is not as asked, whatever its nodes say.
+            // If the cluster cannot be kept as asked, it does not count as asked, whatever its nodes say.
             for finding in &mut findings {
                 if finding.about == ConditionType::Ready && finding.holds == Truth::True {
                     *finding = Finding {
@@ -60,7 +60,8 @@ pub fn answer(
         selector: Some(names::as_text(&names::selector(&asked.name))),
         leader: leader.map(|(leader, _)| leader.to_owned()),
         term: leader.map(|(_, term)| i64::try_from(term).unwrap_or(i64::MAX)),
-        // Once written it stays. It also stands on the StatefulSet and the ConfigMap, from where it comes back.
+        // Once written, it stays. It also stands on the StatefulSet and the ConfigMap; if it is lost, it comes back
+        // from there.
         cluster_id: asked.latched.or(plan.cluster_id).map(|id| id.to_string()),
         image: Some(plan.image.clone()),
         disk_size: seen.disk_size(),
@@ -68,8 +69,8 @@ pub fn answer(
     }
 }
 
-/// The status after a pass that failed before the cluster could be seen, or of an object that cannot be read: what was known
-/// stays, and the conditions say that it may be old.
+/// The status after a pass that failed before the cluster could be seen, or of an object that cannot be read. What was
+/// known stays, and the conditions say that it may be old.
 #[must_use]
 pub fn answer_unseen(
     before: &RaftQueueStatus,
@@ -182,12 +183,13 @@ impl Written {
     }
 }
 
-/// Writes the whole status; an unchanged one changes nothing. Fields that the definition does not know are dropped by the API
-/// server, and told: a server-side apply would fail for them, and then nothing at all could be said.
+/// Writes the whole status; writing an unchanged one changes nothing. The API server drops fields that the definition
+/// does not know, and they are told. A server-side apply would fail because of them, and then nothing at all could be
+/// said.
 ///
 /// # Errors
-/// What the API server refused. The object that the status was made for is named by uid, so an object that was made anew
-/// meanwhile does not get it.
+/// What the API server refused. The call names the object by its uid, so an object that was made anew meanwhile does
+/// not get this status.
 pub async fn write(
     client: &Client,
     metadata: &ObjectMeta,
@@ -195,7 +197,7 @@ pub async fn write(
 ) -> Result<Written, kube::Error> {
     let name = metadata.name.as_deref().unwrap_or_default();
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    // An object that cannot be read gets its status too, so the reply is not read as one.
+    // An object that cannot be read gets its status, too. So the reply is not read as an object.
     let api: Api<DynamicObject> =
         Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<RaftQueue>(&()));
     let sent = json!(status);

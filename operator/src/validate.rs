@@ -1,7 +1,7 @@
 //! From an object as it is stored to what is asked of the operator: checks that the API server may not have made.
 //!
-//! The rules of the definition refuse all of this when an object is written. An object may be older than a rule, though, and
-//! rules can be switched off; nothing behind this room meets a spec that a node could not be started with.
+//! The rules of the definition refuse all of this when an object is written. But an object may be older than a rule,
+//! and rules can be switched off. Behind this file there is no spec with which a node could not start.
 
 use crate::crd::{self, RaftQueue, RaftQueueSpec, Reason};
 use crate::names;
@@ -58,7 +58,7 @@ pub fn asked(object: &RaftQueue, image_default: &str) -> Asked {
     }
 }
 
-/// Everything for which the spec cannot be followed; empty where it can.
+/// Every reason why the spec cannot be followed; empty if it can.
 #[must_use]
 pub fn validate(asked: &Asked) -> Vec<Refusal> {
     let mut refusals = Vec::new();
@@ -101,7 +101,7 @@ pub fn validate(asked: &Asked) -> Vec<Refusal> {
 }
 
 impl Asked {
-    /// With the cluster that was written down on the children, where the status names none.
+    /// The same, with the cluster that was written down on the children if the status names none.
     #[must_use]
     pub fn recalling(&self, kept: Option<ClusterId>) -> Self {
         Self { latched: self.latched.or(kept), ..self.clone() }

@@ -17,8 +17,8 @@ pub(super) fn build_service_account(asked: &Asked) -> ServiceAccount {
     }
 }
 
-/// Gives each pod a name of its own in DNS, also before it is ready: nodes find each other by these names to form the cluster,
-/// and cannot be ready before they have.
+/// Gives each pod a name of its own in DNS, also before it is ready. Nodes find each other by these names to form the
+/// cluster, and are not ready before that.
 pub(super) fn build_headless_service(asked: &Asked) -> Service {
     Service {
         metadata: child(asked, names::headless(&asked.name)),
@@ -51,8 +51,8 @@ pub(super) fn build_client_service(asked: &Asked) -> Service {
     }
 }
 
-/// Lets drains take one node at a time, and none while more than one is not ready: those that are not ready may be about to be, and
-/// without them there is no majority. A single one that is not ready may go, for the others serve.
+/// Lets drains take one node at a time, and none while more than one is not ready: those nodes may be about to get
+/// ready, and without them there is no majority. If a single node is not ready, it may go, for the others serve.
 pub(super) fn build_budget(asked: &Asked) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata: child(asked, asked.name.clone()),

@@ -1,7 +1,8 @@
 //! From a shape to the children: typed objects, whole, as they are to be. PURE: nothing here can reach the API server.
 //!
-//! Every child carries the labels of [`crate::names`] and an owner reference to its RaftQueue, so that Kubernetes deletes it
-//! with that. Claims are made by the StatefulSet, without one: what becomes of the disks is for `spec.storage.retention` to say.
+//! Every child carries the labels of [`crate::names`] and an owner reference to its RaftQueue, so that Kubernetes
+//! deletes both together. The StatefulSet makes the claims, without such a reference: `spec.storage.retention` says
+//! what becomes of the disks.
 //!
 //! How to add a child: a function in a file of its own, a field in [`Resources`], and [`crate::apply`] stops compiling until
 //! it applies that.
@@ -22,7 +23,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-/// Fewest nodes of which one can be spared, so that a budget makes sense.
+/// Fewest nodes for which a budget makes sense: one of them can be spared.
 const BUDGET_REPLICAS_MIN: i32 = 3;
 
 /// The children, in the order in which they are applied: what pods need comes before the pods.

@@ -1,7 +1,7 @@
 //! The settings file of the nodes, in a ConfigMap.
 //!
-//! Forming or joining stands here and not in the pods' template: a node reads it when it starts, and a cluster that has formed
-//! changes to joining without a restart.
+//! Whether nodes form or join stands here and not in the pods' template. A node reads it when it starts, so a cluster
+//! that has formed changes to joining without a restart.
 
 use super::{child, with_cluster_id};
 use crate::names;
@@ -11,10 +11,12 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// How long a stopping node goes on answering where `spec.config` does not say: clients learn of its end within that.
+/// How long a stopping node goes on answering, unless `spec.config` says otherwise. Clients learn of its end in that
+/// time.
 pub(super) const DRAIN_MS_DEFAULT: u64 = 3_000;
-/// How long a node waits for the process that it replaces. A pod that is deleted without grace is gone from the API while its
-/// process still ends; a container that failed instead of waiting would be held back for ten seconds and more.
+/// How long a node waits for the process that it replaces. A pod that is deleted without grace is gone from the API
+/// while its process still ends. If the new container failed instead of waiting, Kubernetes would hold it back for ten
+/// seconds and more.
 const LOCK_WAIT_MS: u64 = 60_000;
 
 pub(super) fn build_config_map(asked: &Asked, shape: &Shape) -> ConfigMap {

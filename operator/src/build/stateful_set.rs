@@ -1,11 +1,12 @@
 //! The pods.
 //!
-//! `Parallel`, since no node becomes ready before a majority runs; `OnDelete`, since only the operator may know when a pod can be
-//! spared. Whatever changes the template here changes it for every cluster in the world at the next upgrade of the operator: it
-//! restarts nothing, but each of them says then that its pods are older.
+//! `Parallel`, since no node becomes ready before a majority runs. `OnDelete`, since only the operator knows when a pod
+//! can be spared. A change of the template here changes it for every cluster in the world at the next upgrade of the
+//! operator. That restarts nothing, but each cluster then says that its pods are older.
 //!
-//! It never deletes a claim, neither when scaled nor when deleted: scaled by a tired hand, it would take the disks of a majority.
-//! What becomes of the disks is said by owner references of the claims ([`crate::plan::ClaimChange`]).
+//! It never deletes a claim, neither when it is scaled nor when it is deleted: one mistaken `kubectl scale` would take
+//! the disks of a majority. Owner references of the claims say what becomes of the disks
+//! ([`crate::plan::ClaimChange`]).
 
 use super::settings::DRAIN_MS_DEFAULT;
 use super::{child, with_cluster_id};
@@ -160,7 +161,7 @@ fn build_container(asked: &Asked, shape: &Shape) -> Container {
             run_as_non_root: Some(true),
             ..SecurityContext::default()
         }),
-        // A node tells its recovery from the first second, so a minute without an answer is a node that hangs.
+        // A node reports its recovery from the first second. If it gives no answer for a minute, it hangs.
         startup_probe: Some(probe("/livez", 1, 2, 60)),
         liveness_probe: Some(probe("/livez", 10, 5, 6)),
         readiness_probe: Some(probe("/readyz", 1, 2, 2)),
@@ -191,7 +192,7 @@ fn grace_seconds(asked: &Asked) -> i64 {
     (drain + END_SECONDS_MAX).max(GRACE_SECONDS_MIN)
 }
 
-/// Nodes on machines of their own where there are enough; a single machine takes all of them.
+/// Puts nodes on different machines if there are enough. A single machine takes all of them.
 fn spread_over_machines(asked: &Asked) -> Affinity {
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
@@ -209,7 +210,7 @@ fn spread_over_machines(asked: &Asked) -> Affinity {
     }
 }
 
-/// Nodes evenly over zones, as far as possible.
+/// Spreads nodes evenly over zones, as far as possible.
 fn spread_over_zones(asked: &Asked) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         max_skew: 1,

@@ -1,5 +1,5 @@
-//! What is remembered between passes. Nothing that the operator decides depends on it: only when it looks again, how thoroughly,
-//! and what it says of the definition of the custom resource.
+//! What is remembered between passes. No decision of the operator depends on it. It matters only for when it looks
+//! again, how thoroughly, and what it says of the definition of the custom resource.
 
 use crate::observation::{ClusterSeen, PodSeen};
 use crate::status::Written;
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 /// Least time between the beginnings of two passes over an object. What a node says may change with every look, and each change of
 /// a status calls the next pass.
 pub(super) const SPACING: Duration = Duration::from_millis(500);
-/// Pause after the first pass over an object that failed; each further one doubles it.
+/// Pause after the first pass over an object that failed. Each further failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause after a pass that failed.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How long the API server need not be asked about an object of which nothing was heard: should a watch have gone deaf, it is
-/// found out then.
+/// How long the API server need not be asked about an object of which nothing was heard. Then it is asked, in case a
+/// watch has gone deaf.
 const QUIET_FOR: Duration = Duration::from_secs(300);
 
 /// Everything that is remembered.
@@ -44,7 +44,8 @@ struct Remembered {
     quiet: Option<Quiet>,
 }
 
-/// A whole look that found everything as asked and changed nothing: what the nodes said is all that can change unheard.
+/// A whole look that found everything as asked and changed nothing. Only what the nodes say can change after it without
+/// being heard of.
 #[derive(Clone)]
 pub(super) struct Quiet {
     /// When it was.
@@ -73,7 +74,7 @@ impl Memory {
         pause(remembered.failures, self.jitter.hash_one((object, remembered.failures)))
     }
 
-    /// A pass over this object is to begin. Absent: it may; else how long it has to wait.
+    /// Asks to begin a pass over this object. Absent: it may; else how long it has to wait.
     pub(super) fn begin(&self, object: &Key) -> Option<Duration> {
         let mut objects = self.objects();
         let remembered = objects.entry(object.clone()).or_default();
@@ -196,7 +197,7 @@ mod tests {
         assert!(is_quiet("7"));
         memory.touch(demo());
         assert!(!is_quiet("7"), "a child has changed");
-        // What was heard while the look went on counts too.
+        // What was heard during the look counts, too.
         let before = quiet(&memory);
         memory.touch(demo());
         memory.looked(&demo(), before);
@@ -233,7 +234,7 @@ mod tests {
         let written = |kept: &[&str], lost: &[&str]| Written { kept: fields(kept), lost: fields(lost) };
         assert!(!memory.learn(&written(&["status.phase"], &[])));
         assert!(memory.learn(&written(&["status.phase"], &["status.diskSize"])));
-        // A status without the field teaches nothing about it.
+        // A status without the field says nothing about it.
         assert!(!memory.learn(&written(&["status.phase"], &[])));
         assert_eq!(memory.lacking(), fields(&["status.diskSize"]));
         assert!(memory.learn(&written(&["status.diskSize"], &[])));

@@ -1,8 +1,8 @@
 //! The loop: a pass over an object whenever something about it changed, and now and then without a cause.
 //!
-//! A pass is `observe, validate, plan, build, apply, status`, in [`pass`]; here is what calls it: the watches, how many passes run
-//! at once, how long to wait after one that failed. A pass over a cluster of which nothing was heard, and whose nodes say what they
-//! said before, ends there. An object that cannot be read does not hold up the others.
+//! A pass is `observe, validate, plan, build, apply, status`, in [`pass`]. The rest is what calls it: the watches, how
+//! many passes run at once, how long to wait after a failure. If nothing was heard of a cluster, and its nodes say what
+//! they said before, the pass ends there. An object that cannot be read does not hold up the others.
 
 mod memory;
 
@@ -47,16 +47,17 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How long a pass may take.
 const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Pause after a watch broke; each further break doubles it.
+/// Pause after a watch broke. Each further break doubles it.
 const WATCH_PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause after a watch broke. All eight share it and break one after the other: each may have failed once more just before
-/// the API server was back.
+/// Longest pause after a watch broke. All eight share it and break one after the other, and each may have failed again
+/// just before the API server was back.
 const WATCH_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How often those that are gone are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
-/// Pauses between attempts to watch. All watches share them, and with an API server that restarts all of them break at once, and
-/// again while it is not ready yet: with the library's own pauses, of up to 30 s, nothing would be seen for minutes.
+/// Pauses between attempts to watch, which all watches share. When an API server restarts, all of them break at once,
+/// and again while it is not ready yet. With the library's own pauses, of up to 30 s, nothing would be seen for
+/// minutes.
 #[derive(Debug, Default)]
 struct WatchPause {
     breaks: u32,
@@ -136,7 +137,7 @@ impl Context {
         self.memory.keep_only(&there);
     }
 
-    /// Whom this child belongs to, which is thereby heard of.
+    /// The object to which this child belongs. It is noted that something was heard of it.
     fn heard(&self, owner: Option<ObjectRef<Guarded>>) -> Option<ObjectRef<Guarded>> {
         let owner = owner?;
         self.memory.touch((owner.namespace.clone().unwrap_or_default(), owner.name.clone()));
@@ -144,7 +145,7 @@ impl Context {
     }
 }
 
-/// A task that ends with whoever started it, also where that is dropped.
+/// A task that ends with its owner, even if the owner is dropped.
 struct Aborted(tokio::task::JoinHandle<()>);
 
 impl Drop for Aborted {
@@ -153,14 +154,15 @@ impl Drop for Aborted {
     }
 }
 
-/// Runs the loop until `stop` is done; passes that are under way are finished first. Dropped, it drops them where they are.
+/// Runs the loop until `stop` is done, and finishes the passes that are under way. If it is dropped, it drops them as
+/// they are.
 pub async fn run(
     context: Arc<Context>,
     namespace: Option<&str>,
     concurrency: u16,
     stop: BoxFuture<'static, ()>,
 ) {
-    // What a BoxFuture lacks: Sync. Only its end is of interest.
+    // A BoxFuture is not Sync. Only its end matters.
     let (stopped, mut stopping) = tokio::sync::watch::channel(false);
     let _stopper = Aborted(tokio::spawn(async move {
         stop.await;
@@ -219,7 +221,8 @@ pub async fn run(
         }
     });
     let forgetting = async {
-        // Before the first list everything would seem to be gone. An error means that the loop has ended.
+        // Before the first list everything would seem to be gone, so wait for it. An error means that the loop has
+        // ended.
         if store.wait_until_ready().await.is_ok() {
             loop {
                 tokio::time::sleep(FORGET_EVERY).await;
@@ -305,15 +308,16 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     action
 }
 
-/// Whether the nodes say what they said in the last whole look. Their own state is all of a quiet cluster that no watch tells of, and
-/// to ask them costs the API server nothing.
+/// Whether the nodes say what they said in the last whole look. In a quiet cluster their state is the only thing that
+/// no watch tells, and asking them costs the API server nothing.
 async fn nodes_say_the_same(quiet: &Quiet) -> bool {
     let mut pods = quiet.pods.clone();
     let cluster = ask_all(&mut pods).await;
     pods == quiet.pods && cluster == quiet.cluster
 }
 
-/// One pass over the object of this name. Cancelled or killed anywhere, the next one goes on from what it sees then.
+/// One pass over the object of this name. It may be cancelled or killed anywhere: the next pass goes on from what it
+/// sees.
 async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, Action), PassError> {
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
@@ -347,7 +351,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
         Err(error) => {
             let why = format!("cannot look at the cluster: {error}. It is tried again by itself");
             let after = answer_unseen(&before, generation, Reason::CallFailed, &why, &now);
-            // The first failure is the one to tell, not that it could not be written down either.
+            // The first failure is told, not the second one, that it could not be written down either.
             let _ = write(context, &object.metadata, &before, after, &now).await;
             return Err(PassError::Call(why));
         }
@@ -373,7 +377,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
             Err(error) => failure = Some(error),
         }
     }
-    // Something came in between: what there is shows the next look, and nothing has failed.
+    // Something came in between. The next look shows what there is, and nothing has failed.
     let is_race = failure.as_ref().is_some_and(ApplyError::is_race);
     let why = failure.filter(|_| !is_race).map(|failure| failure.to_string());
     let after = answer(&asked, &before, generation, &plan, &seen, why.as_deref(), &now);
@@ -390,7 +394,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     };
     told.extend(events::events(&before, &after));
     context.tell(&object, &told).await;
-    // What changed something is looked at once more.
+    // After a change, the object is looked at once more.
     let is_quiet = why.is_none() && !is_race && plan.next_look == NextLook::Steady && before == after;
     let quiet = is_quiet.then(|| Quiet {
         at: began.0,
@@ -455,7 +459,7 @@ async fn write_once(
     }
 }
 
-/// The status of an object that cannot be read as a whole, as far as that can.
+/// The status of an object that cannot be read as a whole, as far as the status can be read.
 async fn known_status(client: &Client, metadata: &ObjectMeta) -> RaftQueueStatus {
     let resource = kube::api::ApiResource::erase::<RaftQueue>(&());
     let namespace = metadata.namespace.as_deref().unwrap_or_default();

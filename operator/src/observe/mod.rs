@@ -1,7 +1,7 @@
 //! One look at everything that belongs to a RaftQueue, from the API server and from the nodes themselves.
 //!
-//! Reads only. Every pass looks anew, and by direct reads: an answer from a cache could be older than what this operator did a
-//! moment ago. Watches only tell when to look.
+//! It only reads. Every pass looks anew, by direct reads: an answer from a cache could be older than this operator's
+//! last act. Watches only tell when to look.
 
 mod nodes;
 mod pods;
@@ -34,7 +34,7 @@ const NOT_MADE: &str = "FailedCreate";
 /// Looks at the cluster. Cancelling it is safe at any point.
 ///
 /// # Errors
-/// That of the API server, for the caller to report and try again. A node that does not answer is not an error.
+/// An error of the API server, for the caller to report and try again. A node that does not answer is not an error.
 pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube::Error> {
     let namespace = asked.namespace.as_str();
     let headless = names::headless(&asked.name);
@@ -170,7 +170,7 @@ fn storage_of(
     requests.get("storage").map(|quantity| quantity.0.clone())
 }
 
-/// Why the StatefulSet's controller makes no pods, if that is the last that it said about making one.
+/// Why the StatefulSet's controller makes no pods, if that is the last thing it said about making one.
 async fn complaint(client: &Client, namespace: &str, uid: &str) -> Result<Option<String>, kube::Error> {
     let said = events_of(client, namespace, uid).await?;
     let last = said

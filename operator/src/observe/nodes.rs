@@ -1,7 +1,7 @@
-//! What the nodes say: each its own view, and one of them, for the leader, the truth.
+//! What the nodes say: each its own view, and one of them what the leader says, which is the truth.
 //!
-//! Nodes are asked at the addresses of their pods, not by names: DNS may be what is wrong. What they say is judged by the
-//! planner; here it is only bounded.
+//! Nodes are asked at the addresses of their pods, not by names, since DNS may be what is wrong. Here their answers are
+//! only bounded; the planner judges them.
 
 use crate::names;
 use crate::observation::{ClusterId, ClusterSeen, MemberSeen, NodeAnswer, NodeSeen, PodSeen};
@@ -19,8 +19,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most members of a cluster that are read from an answer; there are never as many.
 const MEMBERS_MAX: usize = 64;
 
-/// Asks every node that can be asked, all at once, and writes down what they say. Gives the truth of the newest term that one
-/// of them could give; absent where none had a quorum. Takes at most 4 s.
+/// Asks every node that can be asked, all at once, and writes down what they say. Returns the leader's view in the
+/// newest term that one of them could give; absent if none had a quorum. Takes at most 4 s.
 pub async fn ask_all(pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen> {
     let asked = pods.iter_mut().filter_map(|(_, pod)| pod.address.clone().map(|address| (pod, address)));
     let clients = join_all(asked.map(|(pod, address)| async move {
@@ -36,7 +36,7 @@ pub async fn ask_all(pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen
         }
     }))
     .await;
-    // Any node forwards to the leader, so one that is behind does no harm: the newest term counts.
+    // Any node forwards to the leader. A node that is behind does no harm, since the newest term counts.
     let truths = join_all(clients.into_iter().flatten().map(ask_for_truth)).await;
     truths.into_iter().flatten().max_by_key(|cluster| cluster.term)
 }

@@ -8,9 +8,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use std::collections::BTreeMap;
 
-/// How long a pod may wait for a machine or a volume before that is called trouble, in seconds: making a volume takes a moment.
+/// How long a pod may wait for a machine or a volume before that is called trouble, in seconds. Making a volume takes a
+/// moment.
 const PLACING_SECONDS_MAX: i64 = 5;
-/// How long a container may be in the making before the reason is looked for, in seconds.
+/// How long the start of a container may take before the reason is looked for, in seconds.
 const STARTING_SECONDS_MAX: i64 = 20;
 
 /// These pods by their names; their nodes are not asked yet.

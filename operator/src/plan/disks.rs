@@ -1,8 +1,9 @@
-//! With whom the disks go: the owner references of their claims.
+//! With which object the disks are deleted: the owner references of their claims.
 //!
-//! `whenDeleted: Delete` makes the RaftQueue an owner of each claim, so that Kubernetes collects the disks with it, without a
-//! finalizer; Retain takes that off again. A StatefulSet or a pod as an owner is what `whenScaled` and `whenDeleted` of a
-//! StatefulSet make: one scale by hand, and the disk is gone. Those are taken off, whoever put them there.
+//! `whenDeleted: Delete` makes the RaftQueue an owner of each claim, so that Kubernetes collects the disks with it,
+//! without a finalizer; Retain takes that off again. `whenScaled` and `whenDeleted` of a StatefulSet would make the set
+//! or a pod an owner: after one scale by hand the disk would be gone. Such owners are taken off, whoever put them
+//! there.
 
 use crate::crd::{Disposal, RaftQueue};
 use crate::names;
@@ -25,7 +26,7 @@ pub struct ClaimChange {
     pub disown: Vec<String>,
 }
 
-/// What is to be changed about the owners of the claims; empty where all is as asked.
+/// What must change about the owners of the claims; empty if all is as asked.
 pub(super) fn changes(asked: &Asked, seen: &Observation) -> Vec<ClaimChange> {
     seen.claims.iter().filter_map(|(node, claim)| change(asked, node, claim)).collect()
 }
@@ -34,7 +35,7 @@ fn change(asked: &Asked, node: &str, claim: &ClaimSeen) -> Option<ClaimChange> {
     let goes_with_it = asked.spec.storage.retention.when_deleted == Disposal::Delete;
     let is_queue = |owner: &OwnerSeen| owner.kind == RaftQueue::kind(&()) && owner.name == asked.name;
     let is_ours = |owner: &OwnerSeen| owner.uid == asked.uid;
-    // It goes already, or is about to go with an earlier object of the same name, as was asked then.
+    // The claim is being deleted, or will be with an earlier object of the same name, as was asked then.
     if claim.deleting || claim.owners.iter().any(|owner| is_queue(owner) && !is_ours(owner)) {
         return None;
     }

@@ -25,7 +25,7 @@ struct Problem {
     reason: Reason,
     message: String,
     phase: Phase,
-    /// What a problem is for the conditions beside Ready.
+    /// What a problem means for the conditions other than Ready.
     weight: Weight,
 }
 
@@ -46,7 +46,7 @@ struct Case<'a> {
     seen: &'a Observation,
     identity: &'a Identity,
     shape: &'a Shape,
-    /// Nodes that there are to be.
+    /// The nodes that there should be.
     nodes: Vec<String>,
     /// Those that serve.
     serving: BTreeSet<&'a str>,
@@ -355,8 +355,8 @@ impl Case<'_> {
         }
     }
 
-    /// Whether enough members of a cluster that was just found may still turn up: nodes that answer last, or that bound
-    /// themselves and are about to get the first entry.
+    /// Whether enough members of a cluster that was just found may still turn up: nodes that have not answered yet, or
+    /// that are bound and about to get the first entry.
     fn is_coming_together(&self) -> bool {
         match self.identity {
             Identity::Found { members, .. } => {
@@ -475,7 +475,7 @@ impl Case<'_> {
             .seen
             .pods
             .iter()
-            // One that does not run is replaced without being asked for.
+            // A pod whose node does not run is replaced without a request.
             .filter(|(_, pod)| !pod.deleting && pod.trouble.is_none())
             .filter(|(_, pod)| pod.revision.as_ref().is_some_and(|revision| revision != newest))
             .map(|(name, _)| name.as_str())

@@ -44,7 +44,7 @@ impl Identity {
             return Self::Certain(id);
         }
         let members = members_of(seen, id);
-        // A disk counts by the id that stands on it: an empty one under the old name is another node.
+        // A disk counts by the id that stands on it. An empty disk under the old name is another node.
         let is_found = |member: &MemberSeen| {
             seen.answers().any(|(name, answer)| names.contains(name) && answer.id == member.id)
         };
@@ -88,8 +88,8 @@ impl Identity {
     }
 }
 
-/// The members of this cluster: as its leader sees them, else as the node sees them that is furthest in terms, the lowest
-/// name among equals.
+/// The members of this cluster as its leader sees them. Without a leader, as the node with the greatest term sees them;
+/// of several, the one with the lowest name.
 pub(super) fn members_of(seen: &Observation, id: ClusterId) -> Vec<MemberSeen> {
     if let Some(cluster) = seen.cluster.as_ref().filter(|cluster| cluster.id == id) {
         return cluster.members.clone();

@@ -5,9 +5,9 @@
 //! to tell. It is made anew in every pass and remembers nothing, so an operator that is killed between any two calls goes on
 //! from what it then sees.
 //!
-//! What the plan never does, whatever was seen: ask nodes to form a cluster once one of them has a log, or the status names a
-//! cluster; ask for another number of nodes than the cluster has members; touch anything while disks of different clusters
-//! are about; delete a pod whose node runs.
+//! Whatever was seen, a plan never asks nodes to form a cluster once one of them has a log or the status names a
+//! cluster. It never asks for another number of nodes than the cluster has members, touches nothing while there are
+//! disks of different clusters, and deletes no pod whose node runs.
 
 mod disks;
 mod findings;
@@ -30,7 +30,7 @@ pub struct Plan {
     pub shape: Option<Shape>,
     /// What becomes of the disks when the object is deleted: changes to the owners of their claims.
     pub claims: Vec<ClaimChange>,
-    /// What bringing the children in line undoes of others' doing, as far as people should know.
+    /// Changes of others that are undone when the children are brought in line, as far as people should know.
     pub corrections: Vec<Correction>,
     /// The one step that touches a running pod, if any is due.
     pub step: Option<Step>,
@@ -103,7 +103,7 @@ pub enum Step {
     },
 }
 
-/// How soon to look again when nothing calls earlier.
+/// How soon to look again if nothing calls for it earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextLook {
     /// Something is on its way or wrong.
@@ -156,8 +156,8 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
             .or_else(|| asked.image_kept.clone())
             .or_else(|| set.and_then(|set| set.image.clone()))
             .unwrap_or_else(|| asked.image_default.clone()),
-        // A claim template can never change: what it says is kept, and the findings tell where the spec wants more. What is left
-        // out enlarges nothing that exists.
+        // A claim template can never change. What it says is kept, and the findings tell if the spec wants more. A size
+        // that the spec leaves out enlarges nothing that exists.
         disk_size: set
             .and_then(|set| set.size.clone())
             .or_else(|| asked.disk_size().map(str::to_owned))
@@ -167,9 +167,9 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
     }
 }
 
-/// How many nodes there are to be. Once there is a cluster, that many as it has members; its StatefulSet may have been made
-/// for another number only if it was made before the kept disks could be seen, and then the spec and the disks together
-/// put it right.
+/// How many nodes there should be. Once there is a cluster, it is the number of its members. Its StatefulSet can have
+/// been made for another number only before the kept disks could be seen; then the spec and the disks together put it
+/// right.
 fn replicas(asked: &Asked, members: Option<i32>, set: Option<&SetSeen>) -> i32 {
     match (set, members) {
         (None, members) => members.unwrap_or(asked.spec.replicas),
@@ -178,10 +178,10 @@ fn replicas(asked: &Asked, members: Option<i32>, set: Option<&SetSeen>) -> i32 {
     }
 }
 
-/// What of the StatefulSet is not as this operator made it.
+/// What about the StatefulSet is not as this operator made it.
 fn corrections(shape: &Shape, seen: &Observation) -> Vec<Correction> {
     let Some(set) = &seen.set else { return Vec::new() };
-    // Where the operator itself changes the number, nobody else did.
+    // If the operator itself changes the number, nobody else has changed it.
     let is_scaled = set.made_for == Some(shape.replicas) && set.replicas != shape.replicas;
     let scaled = is_scaled.then_some(Correction::Scaled { by_hand: set.replicas, to: shape.replicas });
     scaled.into_iter().chain((!set.keeps_disks).then_some(Correction::Retention)).collect()

@@ -32,7 +32,7 @@ impl Case<'_> {
         let names = lost.iter().copied().collect::<Vec<_>>().join(", ");
         let put_back = self.put_back(lost.first()?);
         let voters = members.iter().filter(|member| member.voter).map(|member| &member.name);
-        // Where no node that answers knows the members, they are those that there are to be.
+        // If no node that answers knows the members, they are the nodes that there should be.
         let all: Vec<&String> =
             if members.is_empty() { self.nodes.iter().collect() } else { voters.collect() };
         let (left, all) = (all.iter().filter(|name| !lost.contains(name.as_str())).count(), all.len());
@@ -57,7 +57,7 @@ impl Case<'_> {
         })
     }
 
-    /// How the volume of a node comes back that has got an empty one.
+    /// How a node that has got an empty volume gets its own back.
     fn put_back(&self, node: &str) -> String {
         let (namespace, claim) = (&self.asked.namespace, names::claim(node));
         format!(
@@ -68,7 +68,7 @@ impl Case<'_> {
         )
     }
 
-    /// Claims that somebody has deleted, and that are there only as long as their pods are.
+    /// Claims that somebody has deleted, and that last only as long as their pods.
     pub(super) fn disks_leaving(&self) -> Option<String> {
         let leaving: Vec<&str> = self
             .seen

@@ -386,8 +386,8 @@ impl World {
 }
 
 impl World {
-    /// What the condition UpToDate asks for; and a node that was told to join while a foreign disk was there says that it
-    /// waits to be added, where by now there is nothing to be added to.
+    /// Does what the condition UpToDate asks for. It also helps a node that was told to join while a foreign disk was
+    /// there: it says that it waits to be added, but by now there is no cluster to be added to.
     fn delete_a_pod_that_asks_for_it(&mut self) {
         let (Some(set), Some((_, told))) = (&self.set, self.config) else { return };
         let asks = |(ordinal, pod): &(&i32, &Pod)| {
