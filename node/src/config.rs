@@ -259,12 +259,12 @@ impl NodeArgs {
     /// # Errors
     /// [`ConfigError`]: the person who starts the node must mend it.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let places = match (&self.config, self.index) {
-            (Some(file), Some(index)) => self.places_by_file(file, index)?,
-            _ => self.places_by_name()?,
+        let who = match (&self.config, self.index) {
+            (Some(file), Some(index)) => self.by_file(file, index)?,
+            _ => self.by_name()?,
         };
-        let Places { name, mut members, client_listen, client_address, peer_listen, operations, folder } =
-            places;
+        let WhoAndWhere { name, mut members, client_listen, client_address, peer_listen, operations, folder } =
+            who;
         members.sort();
         if let Some(pair) = members.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(ConfigError(format!(
@@ -310,7 +310,7 @@ impl NodeArgs {
         })
     }
 
-    fn places_by_file(&self, file: &Path, index: usize) -> Result<Places, ConfigError> {
+    fn by_file(&self, file: &Path, index: usize) -> Result<WhoAndWhere, ConfigError> {
         let addresses = read_addresses(file)?;
         let count = addresses.len();
         let own = addresses.get(index).ok_or_else(|| {
@@ -323,7 +323,7 @@ impl NodeArgs {
         let members = addresses.iter().map(|a| format!("{}:{}", a.ip, a.internal_port));
         let client_listen = format!("{}:{}", own.ip, own.port);
         let name = format!("{}:{}", own.ip, own.internal_port);
-        Ok(Places {
+        Ok(WhoAndWhere {
             name: name.clone(),
             members: members.map(|at| Member { name: at.clone(), peer_address: at }).collect(),
             client_address: client_listen.clone(),
@@ -334,7 +334,7 @@ impl NodeArgs {
         })
     }
 
-    fn places_by_name(&self) -> Result<Places, ConfigError> {
+    fn by_name(&self) -> Result<WhoAndWhere, ConfigError> {
         let Some(name) = self.name.clone().filter(|_| !self.members.is_empty()) else {
             return Err(ConfigError(
                 "say who this node is: --config FILE --index I, or --name NAME --members LIST".into(),
@@ -370,7 +370,7 @@ impl NodeArgs {
             }
             _ => client_listen.clone(),
         };
-        Ok(Places {
+        Ok(WhoAndWhere {
             operations: Some(format!("{host}:{}", self.operations_port.unwrap_or(7422))),
             folder: name.clone(),
             name,
@@ -410,7 +410,7 @@ impl NodeArgs {
 }
 
 /// Who a node is, and where.
-struct Places {
+struct WhoAndWhere {
     name: String,
     members: Vec<Member>,
     client_listen: String,

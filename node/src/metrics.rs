@@ -8,7 +8,7 @@
 mod budget;
 mod calls;
 mod census;
-mod pace;
+mod entry_times;
 mod process;
 mod pulse;
 
@@ -18,7 +18,7 @@ use crate::replica::{Counters, View};
 use calls::Calls;
 pub use calls::Method;
 pub(crate) use census::Census;
-pub(crate) use pace::{Pace, Progress};
+pub(crate) use entry_times::{EntryTimes, Progress};
 use process::Process;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -53,7 +53,7 @@ pub struct Metrics {
     batch_entries: Histogram,
     calls: Calls,
     process: Process,
-    pace: pace::Series,
+    entry_times: entry_times::Series,
     free_bytes: IntGauge,
     disk_stalled: IntGauge,
     peer_messages: IntCounterVec,
@@ -214,7 +214,7 @@ impl Metrics {
             batch_entries,
             calls: Calls::new(&r),
             process: Process::new(&r),
-            pace: pace::Series::new(&r),
+            entry_times: entry_times::Series::new(&r),
             free_bytes: gauge(&r, "raftqueue_wal_free_bytes", "Bytes free on the data disk."),
             disk_stalled: gauge(
                 &r,
@@ -419,8 +419,8 @@ impl Metrics {
     }
 
     /// How far the log has come, after a turn of the driver's loop that began at `begun`.
-    pub(crate) fn turned(&self, pace: &mut Pace, now: Progress, begun: Instant) {
-        pace.turned(now, begun, &self.pace);
+    pub(crate) fn turned(&self, times: &mut EntryTimes, now: Progress, begun: Instant) {
+        times.turned(now, begun, &self.entry_times);
     }
 
     /// How full the queue is, and how many calls wait for it to be less empty.

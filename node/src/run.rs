@@ -7,7 +7,7 @@ use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT};
 use crate::driver::inbox::Leadership;
 use crate::driver::storage::Storage;
 use crate::driver::{Driver, Ended, Parts};
-use crate::edges::connections::{Acceptor, Shares};
+use crate::edges::connections::{Acceptor, ConnectionLimits};
 use crate::edges::edge::Edge;
 use crate::edges::http;
 use crate::edges::operations;
@@ -111,18 +111,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let stopping = Arc::new(AtomicBool::new(false));
     let pulse = Arc::new(Pulse::default());
 
-    let shares = Shares::of_this_process();
+    let connection_limits = ConnectionLimits::of_this_process();
     let mut servers = Servers::new(Arc::clone(&metrics), Handle::current(), core.handle());
     let client_port = servers.listen_for_clients(&config.client_listen).await?;
-    servers.serve_clients(client_port, shares.clients, http::router(&edge));
+    servers.serve_clients(client_port, connection_limits.clients, http::router(&edge));
     let peer_port = servers.listen(&config.peer_listen, "peers").await?;
     let peers = PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader));
-    servers.serve_peers(peer_port, shares.peers, peers);
+    servers.serve_peers(peer_port, connection_limits.peers, peers);
     if let Some(address) = &config.operations_listen {
         let router =
             operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping), Arc::clone(&pulse));
         let port = servers.listen(address, "operations").await?;
-        servers.serve_operations(port, shares.operations, router);
+        servers.serve_operations(port, connection_limits.operations, router);
     }
 
     let mut shutdown = std::pin::pin!(shutdown);
@@ -498,8 +498,8 @@ impl Servers {
             // The server takes the first error of a listener for its end, so it is given none.
             let (accepted, incoming) = mpsc::channel(1);
             let accept = async {
-                while let Ok(place) = accepted.reserve().await {
-                    place.send(Ok::<_, std::io::Error>(acceptor.accept().await));
+                while let Ok(permit) = accepted.reserve().await {
+                    permit.send(Ok::<_, std::io::Error>(acceptor.accept().await));
                 }
             };
             let server = tonic::transport::Server::builder()

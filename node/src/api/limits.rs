@@ -37,7 +37,7 @@ const MESSAGE_FRAMING_BYTES: usize = 64;
 /// take more, which [`LENGTHS_SHARE`] has room for.
 const HEADER_FRAMING_BYTES: usize = 6;
 /// Lengths that take more than one byte are of contents that are at least so many times as long as what they add.
-const LENGTHS_SHARE: usize = 32;
+const LENGTHS_PART: usize = 32;
 /// The same for JSON, compact or with a space behind each colon and comma.
 const JSON_MESSAGE_FRAMING_BYTES: usize = 256;
 /// The same for a header: `{"name": "", "value_base64": ""}, ` has 34.
@@ -79,7 +79,7 @@ impl Limits {
     /// inside every other limit is never larger, however many headers it has and however short they are.
     #[must_use]
     pub fn frame_bytes_max(&self) -> usize {
-        let lengths = self.publish_bytes_max / LENGTHS_SHARE;
+        let lengths = self.publish_bytes_max / LENGTHS_PART;
         let framing = batch_framing_bytes(MESSAGE_FRAMING_BYTES, HEADER_FRAMING_BYTES);
         self.publish_bytes_max + lengths + framing + CALL_FRAMING_BYTES
     }

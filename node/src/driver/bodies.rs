@@ -491,9 +491,10 @@ impl Bodies {
             None => self.load(block.index),
         };
         let messages = entry.and_then(|entry| {
-            // In the order of the commands: an entry of ten thousand is not gone through for each.
-            let place = entry.binary_search_by_key(&block.command, |(command, _)| *command);
-            let messages = place.ok().map(|place| &entry[place].1);
+            // They are in the order of the commands, so an entry of ten thousand is not searched from the start for
+            // each.
+            let found = entry.binary_search_by_key(&block.command, |(command, _)| *command);
+            let messages = found.ok().map(|position| &entry[position].1);
             match messages {
                 Some(messages) if messages.len() == block.count as usize => Ok(Arc::clone(messages)),
                 _ => Err(Unreadable(format!("entry {} is not the one that was applied", block.index))),

@@ -14,7 +14,7 @@ use crate::driver::bodies::Bodies;
 use crate::driver::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
 use crate::driver::storage::Storage;
 use crate::driver::view::Standing;
-use crate::metrics::{Census, Metrics, Pace, Progress, Pulse};
+use crate::metrics::{Census, EntryTimes, Metrics, Progress, Pulse};
 use crate::peers::forming::{Forming, LogStanding};
 use crate::peers::own::{Acknowledged, Own};
 use crate::peers::transport::{Arrival, Arrivals, News, Transport};
@@ -102,7 +102,7 @@ pub(crate) struct Driver {
     /// Answers that were at hand; handled before anything else.
     immediate: Vec<Event>,
     disk_stalled: bool,
-    pace: Pace,
+    entry_times: EntryTimes,
     census: Census,
     /// It was said in the log that log time is ahead of the clocks.
     is_ahead_told: bool,
@@ -114,7 +114,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let now = Instant::now();
-        let pace = Pace::new(parts.replica.raft().last_index());
+        let entry_times = EntryTimes::new(parts.replica.raft().last_index());
         Self {
             parts,
             start: now,
@@ -124,7 +124,7 @@ impl Driver {
             forgets: false,
             immediate: Vec::new(),
             disk_stalled: false,
-            pace,
+            entry_times,
             census: Census::default(),
             is_ahead_told: false,
             last_tick: now,
@@ -169,7 +169,7 @@ impl Driver {
             self.drain();
             self.perform();
             self.forgets = self.forgets && self.parts.bodies.forget_settled(FORGOTTEN_MAX);
-            self.parts.metrics.turned(&mut self.pace, Progress::of(&self.parts.replica), begun);
+            self.parts.metrics.turned(&mut self.entry_times, Progress::of(&self.parts.replica), begun);
         }
         let ended = self.ended.take().expect("just seen");
         let Driver { parts, replies, .. } = self;

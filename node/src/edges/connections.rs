@@ -26,7 +26,7 @@ const OPERATIONS_MAX: usize = 64;
 
 /// How many connections each port may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shares {
+pub struct ConnectionLimits {
     /// Of clients.
     pub clients: usize,
     /// Of other nodes.
@@ -35,8 +35,8 @@ pub struct Shares {
     pub operations: usize,
 }
 
-impl Shares {
-    /// Shares of a limit on open files; a quarter, or more, stays for the log and for connections to peers.
+impl ConnectionLimits {
+    /// The limits that follow from one on open files. A quarter of it, or more, stays for the log and for connections to peers.
     #[must_use]
     pub fn of(files_max: u64) -> Self {
         let files_max = usize::try_from(files_max).unwrap_or(usize::MAX).min(1 << 20);
@@ -127,15 +127,15 @@ pub struct Connection {
     stream: TcpStream,
     /// Until when the first byte must be there; `None` once it was.
     silence: Option<Pin<Box<Sleep>>>,
-    _place: (OwnedSemaphorePermit, Open),
+    _permit: (OwnedSemaphorePermit, Open),
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: (OwnedSemaphorePermit, Open), silence_max: Duration) -> Self {
-        // Answers are small and wanted at once: they do not wait for more to fill a packet. Fails only for a connection
-        // that is already broken, which the first read will say.
+    fn new(stream: TcpStream, permit: (OwnedSemaphorePermit, Open), silence_max: Duration) -> Self {
+        // Answers are small and wanted at once, so they do not wait for more to fill a packet. This fails only if the
+        // connection is already broken; then the first read says so.
         let _ = stream.set_nodelay(true);
-        Self { stream, silence: Some(Box::pin(tokio::time::sleep(silence_max))), _place: place }
+        Self { stream, silence: Some(Box::pin(tokio::time::sleep(silence_max))), _permit: permit }
     }
 }
 
@@ -211,15 +211,15 @@ mod tests {
     #[test]
     fn the_log_keeps_a_part_of_every_limit() {
         for files_max in [256, 1_024, 20_000, 1 << 20, u64::MAX] {
-            let shares = Shares::of(files_max);
-            let taken = (shares.clients + shares.peers + shares.operations) as u64;
-            assert!(taken <= files_max / 4 * 3, "{files_max}: {shares:?}");
+            let limits = ConnectionLimits::of(files_max);
+            let taken = (limits.clients + limits.peers + limits.operations) as u64;
+            assert!(taken <= files_max / 4 * 3, "{files_max}: {limits:?}");
         }
-        assert!(Shares::of(20_000).clients >= 10_000);
+        assert!(ConnectionLimits::of(20_000).clients >= 10_000);
     }
 
     #[tokio::test]
-    async fn a_connection_beyond_the_share_is_closed_and_one_that_ends_makes_room() {
+    async fn a_connection_beyond_the_limit_is_closed_and_one_that_ends_makes_room() {
         let (mut acceptor, address) = acceptor(1, Duration::from_secs(60)).await;
         let _first = TcpStream::connect(address).await.unwrap();
         let held = acceptor.accept().await;

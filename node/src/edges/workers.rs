@@ -28,9 +28,9 @@ impl Workers {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let place = Arc::clone(&self.room).acquire_owned().await.expect("it is never closed");
+        let permit = Arc::clone(&self.room).acquire_owned().await.expect("it is never closed");
         let working = tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _permit = permit;
             work()
         });
         match working.await {
@@ -49,7 +49,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[tokio::test]
-    async fn work_waits_for_its_turn_and_gives_its_place_back() {
+    async fn work_waits_for_its_turn_and_gives_its_permit_back() {
         let workers = Workers::new(1);
         let (go, gone) = mpsc::channel::<()>();
         let (began, begun) = tokio::sync::oneshot::channel();
@@ -67,7 +67,7 @@ mod tests {
         begun.await.expect("it has begun");
         let mut second = Box::pin(workers.run(|| 2));
         let early = futures_util::FutureExt::now_or_never(second.as_mut());
-        assert_eq!(early, None, "there is one place");
+        assert_eq!(early, None, "there is one permit");
         drop(go);
         assert_eq!(first.await.expect("it ends"), Ok(true));
         assert_eq!(second.await, Ok(2));

@@ -108,14 +108,14 @@ struct Leading(BTreeSet<(u64, Reverse<TopicId>)>);
 impl Leading {
     /// True if the topic is among them, so far; whoever it replaces is not any more.
     fn enter(&mut self, value: u64, topic: TopicId) -> bool {
-        let place = (value, Reverse(topic));
+        let entry = (value, Reverse(topic));
         if self.0.len() == LEADING_MAX {
-            if self.0.first().is_some_and(|least| *least > place) {
+            if self.0.first().is_some_and(|least| *least > entry) {
                 return false;
             }
             self.0.pop_first();
         }
-        self.0.insert(place)
+        self.0.insert(entry)
     }
 
     fn topics(&self) -> impl Iterator<Item = TopicId> {

@@ -102,14 +102,16 @@ impl Discovery {
     /// A connection to `address`.
     async fn connect(&self, address: &str) -> io::Result<TcpStream> {
         let mut last = None;
-        for place in self.resolve(address).await? {
-            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await {
+        for endpoint in self.resolve(address).await? {
+            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;
                     return Ok(stream);
                 }
-                Ok(Err(error)) => last = Some(io::Error::new(error.kind(), format!("{place}: {error}"))),
-                Err(_) => last = Some(io::Error::new(io::ErrorKind::TimedOut, format!("{place}: no answer"))),
+                Ok(Err(error)) => last = Some(io::Error::new(error.kind(), format!("{endpoint}: {error}"))),
+                Err(_) => {
+                    last = Some(io::Error::new(io::ErrorKind::TimedOut, format!("{endpoint}: no answer")));
+                }
             }
         }
         Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no addresses")))
@@ -119,17 +121,17 @@ impl Discovery {
     /// `within`, since a process that dies listens for some moments after its connections broke: what it accepts then says
     /// nothing, and is reset. DNS is not asked, since what it knows is of no use for that.
     pub async fn is_gone(&self, address: &str, within: Duration) -> bool {
-        let places = match address.parse() {
-            Ok(place) => vec![place],
+        let endpoints = match address.parse() {
+            Ok(endpoint) => vec![endpoint],
             Err(_) => self.found_last(address),
         };
-        let Some(place) = places.first() else {
+        let Some(endpoint) = endpoints.first() else {
             return false;
         };
         let asking = async {
             let mut pause = ASK_AGAIN_MIN;
             loop {
-                match TcpStream::connect(place).await {
+                match TcpStream::connect(endpoint).await {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return,
                     Err(_) => tokio::time::sleep(pause).await,
                     Ok(mut stream) => {
@@ -145,8 +147,8 @@ impl Discovery {
     }
 
     async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(place) = address.parse() {
-            return Ok(vec![place]);
+        if let Ok(endpoint) = address.parse() {
+            return Ok(vec![endpoint]);
         }
         let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
         let Some((host, port)) = parts else {
@@ -154,13 +156,13 @@ impl Discovery {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         };
         match self.look_up(host, port).await {
-            Ok(places) => {
+            Ok(endpoints) => {
                 let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-                found.insert(address.to_owned(), places.clone());
-                Ok(places)
+                found.insert(address.to_owned(), endpoints.clone());
+                Ok(endpoints)
             }
             Err(why) => match self.found_last(address) {
-                places if !places.is_empty() => Ok(places),
+                endpoints if !endpoints.is_empty() => Ok(endpoints),
                 _ => Err(io::Error::new(io::ErrorKind::NotFound, format!("cannot look up {host}: {why}"))),
             },
         }
@@ -176,8 +178,8 @@ impl Discovery {
         let answer = tokio::time::timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(host)).await;
         let answer =
             answer.map_err(|_| "DNS does not answer".to_owned())?.map_err(|error| error.to_string())?;
-        let places: Vec<SocketAddr> = answer.iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        if places.is_empty() { Err("it has no addresses".into()) } else { Ok(places) }
+        let endpoints: Vec<SocketAddr> = answer.iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        if endpoints.is_empty() { Err("it has no addresses".into()) } else { Ok(endpoints) }
     }
 
     /// The resolver by the machine's settings. Where those cannot be read they are read again next time.
@@ -222,13 +224,13 @@ mod tests {
     /// A name server that gives every question for an address the answer of the day, or none.
     struct Dns {
         answer: watch::Sender<Option<Result<Ipv4Addr, ()>>>,
-        place: SocketAddr,
+        endpoint: SocketAddr,
     }
 
     impl Dns {
         async fn start() -> Self {
             let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let place = socket.local_addr().unwrap();
+            let endpoint = socket.local_addr().unwrap();
             let (answer, answers) = watch::channel(Some(Err(())));
             tokio::spawn(async move {
                 let mut question = [0; 1500];
@@ -237,13 +239,13 @@ mod tests {
                     socket.send_to(&reply(&question[..length], answer), from).await.unwrap();
                 }
             });
-            Self { answer, place }
+            Self { answer, endpoint }
         }
 
         fn resolver(&self) -> TokioResolver {
-            let mut server = NameServerConfig::udp(self.place.ip());
+            let mut server = NameServerConfig::udp(self.endpoint.ip());
             for connection in &mut server.connections {
-                connection.port = self.place.port();
+                connection.port = self.endpoint.port();
                 connection.protocol = ProtocolConfig::Udp;
             }
             let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);

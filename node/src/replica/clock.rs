@@ -33,7 +33,7 @@ pub(super) struct Clock {
 
 impl Clock {
     /// A reply of `peer` carried its wall clock.
-    pub(super) fn heard(&mut self, peer: NodeId, wall_ms: u64, now: Now) {
+    pub(super) fn note_clock(&mut self, peer: NodeId, wall_ms: u64, now: Now) {
         self.offsets.insert(peer, i128::from(wall_ms) - i128::from(now.mono_ms));
     }
 
@@ -98,25 +98,25 @@ mod tests {
         const HOUR: u64 = 3_600_000;
         // The leader's own.
         let mut clock = Clock::default();
-        clock.heard(NODES[1], 1_000_000, now(0, 0));
-        clock.heard(NODES[2], 1_000_010, now(0, 0));
+        clock.note_clock(NODES[1], 1_000_000, now(0, 0));
+        clock.note_clock(NODES[2], 1_000_010, now(0, 0));
         assert_eq!(stamp(&mut clock, now(0, 1_000_000 + HOUR)), 1_000_510);
         // A follower's.
         let mut clock = Clock::default();
-        clock.heard(NODES[1], 1_000_000 + HOUR, now(0, 0));
-        clock.heard(NODES[2], 1_000_010, now(0, 0));
+        clock.note_clock(NODES[1], 1_000_000 + HOUR, now(0, 0));
+        clock.note_clock(NODES[2], 1_000_010, now(0, 0));
         assert_eq!(stamp(&mut clock, now(0, 1_000_000)), 1_000_000);
         // Behind.
         let mut clock = Clock::default();
-        clock.heard(NODES[1], 10_000_000, now(0, 0));
-        clock.heard(NODES[2], 10_000_010, now(0, 0));
+        clock.note_clock(NODES[1], 10_000_000, now(0, 0));
+        clock.note_clock(NODES[2], 10_000_010, now(0, 0));
         assert_eq!(stamp(&mut clock, now(0, 10_000_000 - HOUR)), 9_999_500);
     }
 
     #[test]
     fn rule_5_1_of_two_known_clocks_the_lower_one_is_the_median() {
         let mut clock = Clock::default();
-        clock.heard(NODES[1], 5_000, now(0, 0));
+        clock.note_clock(NODES[1], 5_000, now(0, 0));
         assert_eq!(stamp(&mut clock, now(0, 9_000)), 5_500);
     }
 
@@ -126,7 +126,7 @@ mod tests {
             let mut clock = Clock::default();
             let mut at = |mono_ms, wall_ms| {
                 let now = now(mono_ms, wall_ms);
-                clocks[1..].iter().for_each(|node| clock.heard(*node, wall_ms, now));
+                clocks[1..].iter().for_each(|node| clock.note_clock(*node, wall_ms, now));
                 (clock.stamp(NODES[0], clocks.iter().copied(), now), clock.ahead_ms())
             };
             assert_eq!(at(0, 9_000_000), (9_000_000, 0));

@@ -455,7 +455,7 @@ impl Replica {
             Event::Tick => self.on_tick(),
             Event::Receive(envelope, vitals) => {
                 if let Some(vitals) = vitals {
-                    self.clock.heard(envelope.from, vitals.wall_ms, now);
+                    self.clock.note_clock(envelope.from, vitals.wall_ms, now);
                     self.room.learn(envelope.from, vitals.free_bytes);
                 }
                 self.raft.step(RaftEvent::Arrived(envelope));

@@ -1,8 +1,8 @@
 //! How long entries take: from proposal to commit on the leader, from commit to apply on every node.
 //!
-//! The replica has no clock, so the driver tells how far the log has come after each turn of its loop, and when that turn
-//! began; entries that moved on in one turn share one mark. Between two marks nothing is measured by message, and what is
-//! remembered is bounded by [`MARKS_MAX`].
+//! The replica has no clock. So after each turn of its loop the driver tells how far the log has come, and when that
+//! turn began. Entries that moved on in one turn share one mark. Nothing is measured for single messages, and
+//! [`MARKS_MAX`] bounds what is remembered.
 
 use crate::replica::Replica;
 use prometheus::{Histogram, Registry};
@@ -10,7 +10,7 @@ use raftqueue_raft::Index;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Marks kept of each kind. Where more would be needed, entries count as begun with those before them.
+/// Marks kept of each kind. If more are needed, entries count as begun with those before them.
 const MARKS_MAX: usize = 4_096;
 
 /// Where a node's log stands.
@@ -35,7 +35,7 @@ impl Progress {
     }
 }
 
-/// Histograms of what [`Pace`] measures.
+/// Histograms of what [`EntryTimes`] measures.
 #[derive(Debug)]
 pub(super) struct Series {
     propose_to_commit: Histogram,
@@ -64,13 +64,13 @@ impl Series {
 
 /// See the module's header.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct EntryTimes {
     led_from: Option<Index>,
     proposed: Marks,
     committed: Marks,
 }
 
-impl Pace {
+impl EntryTimes {
     /// Measures entries after `last`: those that a start finds are only applied again.
     pub(crate) fn new(last: Index) -> Self {
         Self { led_from: None, proposed: Marks::after(last), committed: Marks::after(last) }
@@ -79,7 +79,7 @@ impl Pace {
     /// The log stands like this after a turn that began at `begun` and ends now.
     pub(super) fn turned(&mut self, now: Progress, begun: Instant, series: &Series) {
         if self.led_from != now.led_from {
-            // Whatever another leader makes of these entries, their way is not this node's to measure.
+            // Another leader decides on these entries now. This node does not measure them.
             self.led_from = now.led_from;
             let before = now.led_from.map_or(now.last.0, |first| first.0.saturating_sub(1));
             self.proposed = Marks::after(Index(before));
@@ -151,7 +151,7 @@ mod tests {
 
     /// A leader from entry 11 on, whose clock is turned by hand.
     struct Bench {
-        pace: Pace,
+        times: EntryTimes,
         series: Series,
         start: Instant,
     }
@@ -159,14 +159,14 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let series = Series::new(&Registry::new());
-            Self { pace: Pace::new(Index(10)), series, start: Instant::now() }
+            Self { times: EntryTimes::new(Index(10)), series, start: Instant::now() }
         }
 
         fn turn(&mut self, at_ms: u64, led_from: Option<u64>, [last, commit, applied]: [u64; 3]) {
             let led_from = led_from.map(Index);
             let now =
                 Progress { led_from, last: Index(last), commit: Index(commit), applied: Index(applied) };
-            self.pace.turned(now, self.start + Duration::from_millis(at_ms), &self.series);
+            self.times.turned(now, self.start + Duration::from_millis(at_ms), &self.series);
         }
 
         /// Entries and milliseconds from proposal to commit so far, and entries from commit to apply.
@@ -202,7 +202,7 @@ mod tests {
         bench.turn(50, None, [13, 10, 10]);
         bench.turn(60, None, [13, 13, 13]);
         assert_eq!(bench.seen(), (0, 0.0, 3), "a follower measures only what it applies");
-        // It leads again: entries of the others are none of its own.
+        // It leads again. Entries of other leaders are not its own.
         bench.turn(100, Some(14), [15, 13, 13]);
         bench.turn(107, Some(14), [15, 15, 15]);
         assert_eq!(bench.seen(), (2, 14.0, 5));
@@ -215,7 +215,7 @@ mod tests {
         for n in 1..=entries {
             bench.turn(n, Some(11), [10 + n, 10, 10]);
         }
-        assert_eq!(bench.pace.proposed.runs.len(), MARKS_MAX);
+        assert_eq!(bench.times.proposed.runs.len(), MARKS_MAX);
         bench.turn(entries + 1, Some(11), [10 + entries; 3]);
         assert_eq!((bench.seen().0, bench.seen().2), (entries, entries));
     }
