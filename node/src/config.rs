@@ -10,9 +10,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 const MIB: u64 = 1 << 20;
-/// The port for the other nodes where only a name is given.
+/// The port for the other nodes if only a name is given.
 const PEER_PORT: u16 = 7421;
-/// Milliseconds without a leader after which a follower campaigns, where nobody says otherwise.
+/// Default of the milliseconds without a leader after which a follower campaigns.
 pub const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 300;
 /// All addresses of this machine, of both kinds; see [`crate::run`] for machines without the newer kind.
 const ANY_HOST: &str = "[::]";
@@ -229,7 +229,7 @@ pub struct Config {
     pub segment_bytes: u64,
 }
 
-/// A configuration that cannot be run with. The text says what is wrong and what would be right.
+/// A configuration with which no node can run. The text says what is wrong and what would be right.
 #[derive(Debug)]
 pub struct ConfigError(String);
 
@@ -257,7 +257,7 @@ impl NodeArgs {
     /// The configuration that the flags and the file amount to.
     ///
     /// # Errors
-    /// [`ConfigError`]: the person who starts the node must mend it.
+    /// [`ConfigError`]: the person who starts the node must correct it.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let who = match (&self.config, self.index) {
             (Some(file), Some(index)) => self.by_file(file, index)?,

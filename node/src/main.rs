@@ -5,7 +5,7 @@ use raftqueue_node::process::{self, StopWith};
 use raftqueue_node::settings::{self, SettingsArgs};
 use std::process::ExitCode;
 
-/// Messages come and go in a thousand sizes on every thread: this allocator takes about a tenth less time for it.
+/// Every thread allocates and frees messages of many sizes. With this allocator that takes about a tenth less time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

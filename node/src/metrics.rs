@@ -1,9 +1,9 @@
 //! What a node tells Prometheus: `metrics/series.txt` lists it all.
 //!
 //! All series begin with `raftqueue_`, or with `process_` where every client library has them. Labels have few, fixed
-//! values; only [`census`] names topics, and only so many. What never happened shows as 0 rather than not at all, so that a
-//! rate of it can be taken from the first time on; but what the queue holds is not shown before this node knows it. Counters
-//! count what this process did: what it only applies again when it starts is no part of them.
+//! values; only [`census`] names topics, and only so many. What never happened shows as 0, so that a rate can be taken
+//! from the first time on. But what the queue holds is not shown before this node knows it. Counters count what this
+//! process did, without what it only applies again when it starts.
 
 mod budget;
 mod calls;
@@ -103,7 +103,7 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     counter
 }
 
-/// A counter for each value of a label: those that are given are there from the start.
+/// A counter for each value of a label. Those of the values given are there from the start.
 fn counters(registry: &Registry, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
     let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect("the name is valid");
     registry.register(Box::new(counters.clone())).expect("the name is new");
@@ -402,7 +402,7 @@ impl Metrics {
     /// Role, term or leader changed; `cause` is why this node campaigned last.
     pub fn role_changed(&self, role: &RoleState, cause: Cause) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who is alone leads before anybody sees a candidate.
+        // A node that is alone leads before anybody sees a candidate.
         if matches!(role.role, RoleKind::Candidate | RoleKind::Leader) && role.term.0 > last.stood {
             last.stood = role.term.0;
             self.elections.inc();
@@ -423,7 +423,7 @@ impl Metrics {
         times.turned(now, begun, &self.entry_times);
     }
 
-    /// How full the queue is, and how many calls wait for it to be less empty.
+    /// How full the queue is, and how many calls wait for messages.
     pub(crate) fn counted(&self, found: census::Found, receives_waiting: usize) {
         self.receives_waiting.set(as_gauge(receives_waiting as u64));
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);

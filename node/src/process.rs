@@ -16,7 +16,7 @@ refused; 4 an address cannot be served; 5 the disk failed; 6 an entry or this di
 pub enum StopWith {
     /// SIGTERM or SIGINT.
     Signals,
-    /// Those, or the end of standard input: the process that started this one has gone, or wants it to stop.
+    /// SIGTERM, SIGINT, or the end of standard input: the process that started this one has gone, or wants it to stop.
     SignalsOrStandardInput,
 }
 
@@ -69,7 +69,7 @@ pub fn main(args: NodeArgs, stop_with: StopWith) -> ExitCode {
 
 /// Resolves when nothing more can come on standard input.
 async fn standard_input_ends() {
-    // A thread of its own: a blocked read must not hold up the end of the process, as the runtime's would.
+    // It has a thread of its own: a blocked read on a thread of the runtime would hold up the end of the process.
     let (ended, end) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -89,7 +89,7 @@ fn start_logging(format: LogFormat) {
         EnvFilter::new("info")
     });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Fails only if a subscriber is installed already, which then does the job.
+    // Fails only if a subscriber is installed already. Then that one does the job.
     let _ = if human {
         builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
     } else {

@@ -47,7 +47,7 @@ const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(50);
 /// Calls that may wait for the driver.
 const ORDERS: usize = 16_384;
 
-/// Why a node could not start or go on, with the exit code that says so to whoever started it.
+/// Why a node could not start or go on, with its exit code.
 #[derive(Debug)]
 pub struct Fatal {
     /// 3: the data directory is refused; 4: an address cannot be served; 5: the disk failed; 6: an entry or this disk
@@ -211,7 +211,7 @@ async fn leave(service: &NodeService, config: &Config) {
 struct Prepared {
     wal: Wal,
     recovered: raft::Recovered,
-    /// As the seed of a new cluster: what entry 1 says.
+    /// On the seed of a new cluster: what entry 1 says.
     form: Option<raft::Configuration>,
 }
 
@@ -277,7 +277,7 @@ async fn prepare(
         tracing::error!("{text}");
         let cluster_id = format!("{own_cluster:032x}");
         status.send_replace(Arc::new(LocalStatus { cluster_id, not_ready: Some(text), ..waiting }));
-        // It tells what it is for as long as it runs, and does nothing else.
+        // It says what it is as long as it runs, and does nothing else.
         std::future::pending::<()>().await;
     }
     let applied = recovered.start.0;
@@ -294,7 +294,7 @@ async fn prepare(
     Ok(Prepared { wal, recovered, form })
 }
 
-/// Opens the data directory, once the process that this one replaces has let go of it.
+/// Opens the data directory, once the process that this one replaces has released it.
 async fn open_when_free(
     config: &Config,
     status: &watch::Sender<Arc<LocalStatus>>,
@@ -395,8 +395,8 @@ async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {
     })
 }
 
-/// The thread of what must never wait for a client's bytes: the driver, the peers' streams, the operations port. Whatever
-/// the threads that serve clients are busy with, heartbeats leave and are answered, and the probes as well.
+/// The thread of everything that must never wait for a client's bytes: the driver, the peers' streams, the operations
+/// port. So heartbeats and probes are answered, however busy the threads are that serve clients.
 struct Core(Option<Runtime>);
 
 impl Core {
@@ -417,7 +417,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // Everything that must end well has ended; a read of the disk that hangs is not waited for.
+        // Everything that must end well has ended. A read of the disk that hangs is not waited for.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
@@ -440,12 +440,12 @@ impl Servers {
         Self { metrics, clients, core: core.clone(), tasks: JoinSet::new(), stops: Vec::new() }
     }
 
-    /// Listens where clients come to.
+    /// Listens for clients.
     async fn listen_for_clients(&self, address: &str) -> Result<TcpListener, Fatal> {
         listen(address, "clients").await
     }
 
-    /// Listens where others come to: on the core's thread, which is then the one that hears of what arrives.
+    /// Listens for others, on the core's thread, which is then woken by what arrives.
     async fn listen(&self, address: &str, whom: &'static str) -> Result<TcpListener, Fatal> {
         let address = address.to_owned();
         let listening = self.core.spawn(async move { listen(&address, whom).await });
@@ -495,7 +495,7 @@ impl Servers {
         let clients = self.clients.clone();
         let serve = async move {
             let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE).metered(meter);
-            // The server takes the first error of a listener for its end, so it is given none.
+            // The server ends at the first error of a listener, so it is given none.
             let (accepted, incoming) = mpsc::channel(1);
             let accept = async {
                 while let Ok(permit) = accepted.reserve().await {
@@ -506,8 +506,8 @@ impl Servers {
                 .initial_stream_window_size(WINDOW_BYTES)
                 .initial_connection_window_size(WINDOW_BYTES)
                 .max_frame_size(FRAME_BYTES)
-                // Calls of many clients share a connection. Nodes of this build reset none of them, others may; what the
-                // library resets for itself is counted for as long as a connection lives.
+                // Calls of many clients share a connection. Nodes of this build reset none of them, but others may. The
+                // library counts its own resets for as long as a connection lives.
                 .http2_max_pending_accept_reset_streams(Some(usize::MAX))
                 .http2_max_local_error_reset_streams(None)
                 .http2_keepalive_interval(Some(PEER_SILENCE))
@@ -517,7 +517,7 @@ impl Servers {
                 }))
                 .add_service(PeerServer::new(peers).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX))
                 .serve_with_incoming(ReceiverStream::new(incoming));
-            // The streams of peers have no end of their own: they are cut.
+            // The streams of peers never end by themselves, so they are cut.
             tokio::select! {
                 result = server => if let Err(error) = result {
                     tracing::error!(%error, "the peers' port is closed");

@@ -1,8 +1,8 @@
 //! The settings file: a JSON object whose keys are the flags of `raftqueue-node` without their dashes.
 //!
-//! `{"election-timeout-ms": 500, "members": ["a", "b", "c"]}` says what `--election-timeout-ms 500 --members a,b,c` says.
-//! A flag wins over its environment variable, that over the file, and the file over the default. The file is made into
-//! flags, so that a value is read, checked and refused in one way wherever it comes from.
+//! `{"election-timeout-ms": 500, "members": ["a", "b", "c"]}` says what `--election-timeout-ms 500 --members a,b,c`
+//! says. A flag wins over its environment variable, the variable over the file, and the file over the default. The file
+//! is made into flags. So a value is read, checked and refused in the same way wherever it comes from.
 
 use crate::config::NodeArgs;
 use clap::parser::ValueSource;
@@ -23,7 +23,7 @@ pub struct SettingsArgs {
 /// Parses a command line whose parser `P` has [`SettingsArgs`] and [`NodeArgs`] in it, the file included.
 ///
 /// # Errors
-/// That of clap for the command line, or one for the file in the same form. It ends a process with exit code 2.
+/// The error of clap for the command line, or one for the file in the same form. It ends a process with exit code 2.
 pub fn parse<P: CommandFactory + FromArgMatches>(mut line: Vec<OsString>) -> Result<P, Error> {
     let mut command = P::command();
     let matches = command.try_get_matches_from_mut(&line)?;

@@ -1,8 +1,8 @@
 //! One budget in bytes for what a node holds for its clients.
 //!
-//! Requests take from it before their bytes are held, and give back when the call is answered; answers take from it before
-//! they are read, and give back piece by piece as the connection has written them. What finds no room is refused with
-//! `OVERLOADED`, not done, and a hint when to come again; nothing waits in memory for memory.
+//! Requests take from it before their bytes are held, and give back when the call is answered. Answers take from it
+//! before they are read, and give back piece by piece as the connection writes them. What finds no room is refused:
+//! `OVERLOADED`, not done, with a hint when to come again. So nothing waits in memory for memory.
 //!
 //! | who | may fill the budget up to |
 //! |---|---|
@@ -10,9 +10,9 @@
 //! | any other charge of at most [`SMALL_BYTES`] | 15/16 |
 //! | greater ones | 7/8, and no share that holds anything already more than three quarters of that |
 //!
-//! So a node that is full of slow readers still takes acknowledgements, which is what makes room, and small calls. What
-//! cannot be refused any more (messages that are already taken out of the queue) is charged by force: then the budget is
-//! overdrawn, and everybody else is refused until it is not.
+//! So a node that is full of slow readers still takes small calls, and acknowledgements, which make room. What cannot
+//! be refused any more (messages that are already taken out of the queue) is charged by force. Then the budget is
+//! overdrawn, and everybody else is refused until there is room again.
 //!
 //! A charge costs two atomic additions. [`Held`] is one charge; [`Account`] is one that several parts of a call share, of
 //! which a [`Part`] can travel with the bytes it stands for, until the connection has written them.
@@ -26,9 +26,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Charges up to this size go through where greater ones do not, in bytes.
+/// Charges up to this size, in bytes, go through when greater ones do not.
 pub const SMALL_BYTES: usize = 64 << 10;
-/// The budget where the memory of the process has no limit, in bytes.
+/// The budget if the memory of the process has no limit, in bytes.
 pub const BYTES_DEFAULT: usize = 256 << 20;
 /// The smallest budget, in bytes.
 pub const BYTES_MIN: usize = 64 << 20;
@@ -68,14 +68,14 @@ impl Share {
     }
 }
 
-/// The smallest budget into which a single call fits that asks for so many bytes at once.
+/// The smallest budget for a single call that asks for so many bytes at once.
 #[must_use]
 pub fn bytes_for(call_bytes_max: usize) -> usize {
     // The inverse of the rules of this module's header, rounded up.
     (call_bytes_max.saturating_mul(8) / 7).saturating_add(64)
 }
 
-/// The budget where nobody sets it: an eighth of the memory that the process may have.
+/// The budget unless it is set: an eighth of the memory that the process may have.
 #[must_use]
 pub fn default_bytes(memory_limit: Option<u64>) -> usize {
     match memory_limit {
@@ -95,7 +95,7 @@ struct Inner {
     bytes_max: usize,
     used: AtomicUsize,
     shares: [Counter; Share::ALL.len()],
-    /// How many wait for room, so that giving back is cheap while none does.
+    /// How many wait for room. Giving back is cheap while none does.
     waiting: AtomicUsize,
     freed: Notify,
 }
@@ -158,13 +158,13 @@ impl Budget {
         self.take(share, bytes).then(|| self.holding(share, bytes)).ok_or_else(|| self.refuse(share, bytes))
     }
 
-    /// The same where nobody is refused if there is none.
+    /// The same for callers that are not refused: `None` if there is no room.
     #[must_use]
     pub fn try_charge(&self, share: Share, bytes: usize) -> Option<Held> {
         self.take(share, bytes).then(|| self.holding(share, bytes))
     }
 
-    /// The same, waiting for room for a while. Nothing is held if it is cancelled.
+    /// The same, but waits a while for room. Nothing is held if it is cancelled.
     ///
     /// # Errors
     /// As [`Budget::charge`].
@@ -181,7 +181,7 @@ impl Budget {
             let _waiting = Waiting::new(&self.inner);
             loop {
                 let mut freed = std::pin::pin!(self.inner.freed.notified());
-                // Before looking again, so that nothing is given back unheard in between.
+                // This is set up before the next look, so that nothing is given back unnoticed in between.
                 freed.as_mut().enable();
                 if self.take(share, bytes) {
                     return;
@@ -195,7 +195,7 @@ impl Budget {
         }
     }
 
-    /// Holds `bytes` whether there is room or not: they are there already, and cannot be refused any more.
+    /// Holds `bytes` even if there is no room: they are there already, and cannot be refused any more.
     #[must_use]
     pub fn force(&self, share: Share, bytes: usize) -> Held {
         self.inner.add(share, bytes);

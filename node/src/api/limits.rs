@@ -34,7 +34,7 @@ pub const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 /// and time to live.
 const MESSAGE_FRAMING_BYTES: usize = 64;
 /// What one header takes on the wire beside its name and value, in bytes: three tags and three lengths. Lengths over 127
-/// take more, which [`LENGTHS_SHARE`] has room for.
+/// take more, which [`LENGTHS_PART`] has room for.
 const HEADER_FRAMING_BYTES: usize = 6;
 /// Lengths that take more than one byte are of contents that are at least so many times as long as what they add.
 const LENGTHS_PART: usize = 32;

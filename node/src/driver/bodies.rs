@@ -1,12 +1,12 @@
 //! Where messages stand in the log, and reading them back.
 //!
-//! The queue knows offsets, the log knows entries; this is the map between them, local to a node and made anew from the
-//! log at every start. It is used off the driver: [`Bodies`] is shared by the driver, which feeds it, and by whoever
-//! delivers. The newest entries stay in memory, bounded in bytes; those that are not on this node's disk yet are pinned
-//! there, because they exist nowhere else here.
+//! The queue knows offsets, the log knows entries. This is the map between them, local to a node and made anew from the
+//! log at every start. The driver feeds [`Bodies`], and whoever delivers messages reads it on another thread. The
+//! newest entries stay in memory, bounded in bytes. Entries that are not on this node's disk yet are pinned there,
+//! because this node has them nowhere else.
 //!
-//! Every message that leaves has been checked: its CRC covers body, key and headers, and stands in the entry's meta, which
-//! has a CRC of its own. One that cannot be read costs nobody but itself: its neighbours are read, and it is named.
+//! Every message that leaves was checked. Its CRC covers body, key and headers, and stands in the entry's meta, which
+//! has a CRC of its own. A message that cannot be read harms no other: its neighbours are read, and it is named.
 
 use crate::api::codec::{self, Unreadable};
 use crate::api::{Delivery, MessageRef};
@@ -21,11 +21,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// Bytes of the newest entries kept in memory, unless set otherwise.
 pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
-/// Entries read back whose messages stay known, for the next call on the same part of the log.
+/// How many entries that were read back stay known, for the next call on the same part of the log.
 const LOADED_ENTRIES_MAX: usize = 256;
 /// Bytes of bodies that are checked for a lookup where it may not block.
 const CHECKED_BYTES_MAX: usize = 64 << 10;
-/// Bytes that are checked, and copied, without leaving the thread that asks: as many as a consumer asks for at once.
+/// Bytes that are checked and copied on the thread that asks: as many as a consumer asks for at once.
 const INLINE_BYTES_MAX: usize = 2 << 20;
 /// What an entry costs in memory besides its bodies: a bound for the cache, not an exact number.
 const ENTRY_BYTES: usize = 256;
@@ -93,7 +93,7 @@ impl Map {
 /// What is held in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Publishes some of whose messages may still be asked for.
+    /// Publishes of which a message may still be asked for.
     pub places: usize,
     /// Bytes of the newest entries.
     pub bytes: usize,
@@ -117,7 +117,7 @@ impl std::fmt::Debug for DebugReader {
     }
 }
 
-/// A block that messages are being taken from, in order as a rule.
+/// A block from which messages are taken, usually in order.
 struct Cursor {
     topic: TopicId,
     first_offset: u64,
@@ -153,7 +153,7 @@ impl Cursor {
     }
 }
 
-/// What deliveries share with an entry that is in memory.
+/// The bytes that deliveries share with an entry in memory.
 #[derive(Debug, Default)]
 struct Shared {
     /// The entry; `None` before the first.
@@ -173,7 +173,7 @@ impl Shared {
         self.bytes += bytes;
     }
 
-    /// The deliveries so far are all of this entry: unless they are half of it at least, they become copies.
+    /// The deliveries of this entry are complete. If they are less than half of it, they become copies.
     fn end(&mut self, deliveries: &mut [Delivery]) {
         let Self { index, entry_bytes, bytes, first } = std::mem::take(self);
         if index.is_none() || bytes >= entry_bytes / 2 {
@@ -202,9 +202,9 @@ fn each_part(delivery: &mut Delivery, each: impl FnMut(&mut Bytes)) {
 #[derive(Clone, Debug)]
 pub struct Located {
     messages: Vec<MessageRef>,
-    /// The blocks that the messages are in, in the order in which they are met.
+    /// The blocks of the messages, in the order in which they are met.
     blocks: Vec<(TopicId, u64, Block)>,
-    /// Those that stand nowhere.
+    /// Messages that stand nowhere.
     nowhere: Vec<Lost>,
 }
 
@@ -255,9 +255,9 @@ impl Bodies {
         Self { reader: DebugReader(reader), cache_bytes_max, map: RwLock::default() }
     }
 
-    /// An entry was applied. Called in the order of the log, each time with the index up to which the log is durable: that
-    /// goes back when a tail is cut off, and what is applied before its write has ended must not be looked for on the
-    /// disk, where the entry that it replaces may still stand.
+    /// An entry was applied. To be called in the order of the log, each time with the index up to which the log is
+    /// durable. That index goes back when a tail is cut off. An entry that is applied before its write has ended must
+    /// not be read from the disk, where the entry that it replaces may still stand.
     pub fn applied(&self, entry: AppliedEntry, durable: Index) {
         let AppliedEntry { index, bodies, placements } = entry;
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
@@ -314,7 +314,7 @@ impl Bodies {
         !map.settled.is_empty()
     }
 
-    /// What it holds in memory: for checkers.
+    /// What is held in memory, for checkers.
     #[must_use]
     pub fn held(&self) -> Held {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
@@ -333,8 +333,8 @@ impl Bodies {
         map.block(topic, offset).ok().map(|(_, block)| block.published_ms)
     }
 
-    /// Size and deadline of messages, and which could not be found; of those a line is logged, with the first. `None` if that
-    /// would take a read of the disk, or long, and `may_block` is false.
+    /// Size and deadline of messages, and which could not be found; a line of the log names the first of those. `None`
+    /// if that would take long, or a read of the disk, and `may_block` is false.
     #[must_use]
     pub fn look_up(&self, lookup: &Lookup, may_block: bool) -> Option<LookedUp> {
         let mut looked_up = LookedUp { found: Vec::with_capacity(lookup.offsets.len()), missing: Vec::new() };
@@ -366,7 +366,7 @@ impl Bodies {
             };
             let Found { message, .. } = found;
             if let Some(bytes_max) = lookup.takes_bytes_max {
-                // No more than the answer holds: the others stay, whatever is wrong with them.
+                // Only as many as the answer holds. The others stay, whatever is wrong with them.
                 let size = codec::content_bytes(message.size);
                 if bytes + size > bytes_max && !looked_up.found.is_empty() {
                     break;
@@ -417,11 +417,11 @@ impl Bodies {
         located
     }
 
-    /// The located messages, in the order asked for, up to `bytes_max` but at least one, and those before them that could
-    /// not be read. `None` if that would take a read of the disk, or long, and `may_block` is false.
+    /// The located messages, in the order asked for, up to `bytes_max` but at least one, and those before them that
+    /// could not be read. `None` if that would take long, or a read of the disk, and `may_block` is false.
     ///
-    /// They keep an entry in memory only where they are half of it or more: the others are copies, so that whoever is slow to send
-    /// a few messages holds just these.
+    /// They keep an entry in memory only if they are half of it or more. The others are copies, so that a slow sender
+    /// of a few messages holds only these.
     #[must_use]
     pub fn read(&self, located: &Located, bytes_max: usize, may_block: bool) -> Option<Readings> {
         let deliveries = Vec::with_capacity(located.messages.len());
@@ -491,8 +491,7 @@ impl Bodies {
             None => self.load(block.index),
         };
         let messages = entry.and_then(|entry| {
-            // They are in the order of the commands, so an entry of ten thousand is not searched from the start for
-            // each.
+            // They are in order, so an entry of ten thousand commands is not searched from the start for each.
             let found = entry.binary_search_by_key(&block.command, |(command, _)| *command);
             let messages = found.ok().map(|position| &entry[position].1);
             match messages {

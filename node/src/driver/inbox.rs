@@ -1,5 +1,5 @@
-//! What reaches the driver: notices of the disk, calls of clients and what becomes of their callers; and what is waited
-//! for on the other side.
+//! What reaches the driver: notices of the disk, calls of clients, and what becomes of their callers. Also what the
+//! callers wait for on the other side.
 
 use crate::api::{Answer, Failure, MessageRef, Reason, Request, Response};
 use crate::driver::bodies::Located;
@@ -23,7 +23,7 @@ pub enum Notice {
     DiskFailed(String),
 }
 
-/// What a call is answered with: messages are still to be read.
+/// What a call is answered with. Messages must still be read.
 #[derive(Debug)]
 pub(crate) enum Replied {
     /// Anything but messages.
@@ -55,7 +55,7 @@ pub(crate) enum Order {
     Cancel(CallId),
     /// A receive was answered with these, and its caller has gone.
     Unheard(Vec<MessageRef>),
-    /// Messages of an answer cannot be read here; those that were leased are heard of by nobody.
+    /// Messages of an answer cannot be read here. If they were leased, nobody hears of them.
     Unreadable { messages: Vec<MessageRef>, are_leased: bool },
     /// Give leadership away, if this node has it.
     HandOver,
@@ -105,7 +105,8 @@ impl Drop for Asked<'_> {
             Ok(_) => return,
             Err(_) => Order::Cancel(self.id),
         };
-        // A driver that is too busy to take it answers a call that nobody hears, and what it leased ends by itself.
+        // A driver that is too busy to take this answers a call that nobody waits for, and the leases end by
+        // themselves.
         let _ = self.orders.try_send(order);
     }
 }
@@ -126,7 +127,7 @@ impl Drop for Leased<'_> {
     }
 }
 
-/// A call that the driver has. Answers of messages are not among those that are begun so.
+/// A call that the driver has. It is never one that is answered with messages.
 pub struct Driven {
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) metrics: Arc<Metrics>,
@@ -156,7 +157,7 @@ impl Future for Driven {
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        // An answer that only waits to be taken leaves nothing to cancel.
+        // If the answer only waits to be taken, there is nothing to cancel.
         let is_open =
             |answer: &mut oneshot::Receiver<_>| matches!(answer.try_recv(), Err(TryRecvError::Empty));
         if self.answer.as_mut().is_some_and(is_open) {
@@ -166,7 +167,7 @@ impl Drop for Driven {
     }
 }
 
-/// What a call is told that the driver did not answer any more.
+/// What the caller is told if the driver does not answer any more.
 pub(crate) fn stopped() -> Failure {
     Failure::unknown(Reason::ShuttingDown, "the node stopped before the call was done")
 }
@@ -195,7 +196,7 @@ mod tests {
         assert!(reply.send(answer()).is_ok());
         drop(peek);
         assert!(taken.try_recv().is_err());
-        // A driver that answers later hears that nobody is there.
+        // A driver that answers later learns that nobody is there.
         let (reply, receive) = asked(true);
         drop(receive);
         assert!(matches!(taken.try_recv(), Ok(Order::Cancel(CallId(5)))));

@@ -1,8 +1,8 @@
-//! The one task that owns the replica: drain events, handle them, perform the actions. It decides nothing and waits for
-//! nothing but the next event.
+//! The one task that owns the replica. It drains events, has them handled, and performs the actions. It decides
+//! nothing, and waits only for the next event.
 //!
-//! What it performs: writes go to the log's thread ([`crate::driver::storage`]), messages to the transport, reads of the disk to
-//! blocking threads whose answers come back as events, replies to the callers. All of it leaves without waiting.
+//! Writes go to the log's thread ([`crate::driver::storage`]), messages to the transport, and replies to the callers.
+//! Reads of the disk go to blocking threads, whose answers come back as events. All of that leaves without waiting.
 
 pub mod bodies;
 pub(crate) mod inbox;
@@ -40,7 +40,7 @@ const APPLY_BYTES_MAX: u64 = 4 << 20;
 const FORGOTTEN_MAX: usize = 2_000;
 /// Pause after the log could not be read.
 const UNREADABLE_PAUSE: Duration = Duration::from_millis(100);
-/// Log time that is so far ahead of the clocks is spoken of: two leaders may differ by as much whose clocks are well enough.
+/// If log time is further ahead of the clocks, the log says so. Two leaders with good clocks may differ so far.
 const AHEAD_TOLD_MS: u64 = 1_000;
 
 /// Why the driver ended.
@@ -95,11 +95,11 @@ pub(crate) struct Driver {
     now: Now,
     /// Where each answer goes, and whether its messages are leased.
     replies: BTreeMap<CallId, (Reply, bool)>,
-    /// Calls that came together and did not fit into one turn; before all other orders.
+    /// Calls that came together and did not fit into one turn. They go before all other orders.
     calls: VecDeque<NewCall>,
     /// Places are still to be forgotten.
     forgets: bool,
-    /// Answers that were at hand; handled before anything else.
+    /// Answers that were at hand. They are handled before anything else.
     immediate: Vec<Event>,
     disk_stalled: bool,
     entry_times: EntryTimes,
@@ -136,14 +136,14 @@ impl Driver {
     /// Runs until it is told to stop, or cannot go on.
     pub(crate) async fn run(mut self) -> Ended {
         let mut ticks = tokio::time::interval(TICK);
-        // A process that was held up does not make up for ticks: its peers have not waited either.
+        // A process that was held up does not make up for missed ticks: its peers have not waited either.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         self.look_at_clocks();
         self.perform();
         while self.ended.is_none() {
-            // Receipts of the disk first: they release what others wait for. Time next, so that load cannot stop it.
-            // Then small messages, entries, and the clients' calls last. A turn that left something is followed by the next
-            // at once, after a look at all of these.
+            // Receipts of the disk come first: they release what others wait for. Time is next, so that load cannot
+            // stop it. Then come small messages, then entries, and the clients' calls last. After a turn that left
+            // something the next follows at once, but after a look at all of these.
             let has_rest = self.has_rest();
             let first = tokio::select! {
                 biased;
@@ -180,7 +180,7 @@ impl Driver {
             )));
         }
         let storage = parts.storage;
-        // The last write is finished, so that the next start finds nothing to doubt.
+        // The last write is finished, so that the next start finds nothing unproven.
         let _ = tokio::task::spawn_blocking(move || storage.stop()).await;
         ended
     }
@@ -306,7 +306,7 @@ impl Driver {
         self.parts.metrics.observe(&view, stalled, lag);
         self.tell_of_clocks(view.log_time_ahead_ms);
         let published_ms = |topic, offset| self.parts.bodies.published_ms(topic, offset);
-        // Before, there are only states of the past to show.
+        // Until then there are only states of the past to show.
         if !view.raft.replaying
             && let Some(found) = self.census.tick(self.parts.replica.state(), published_ms)
         {
@@ -314,7 +314,7 @@ impl Driver {
         }
     }
 
-    /// Says once, each time that it happens, that log time does not follow the clocks.
+    /// Says that log time does not follow the clocks: once, each time that it happens.
     fn tell_of_clocks(&mut self, ahead_ms: u64) {
         if ahead_ms > AHEAD_TOLD_MS && !self.is_ahead_told {
             tracing::warn!(
@@ -344,7 +344,7 @@ impl Driver {
         if let Some(write) = write {
             self.parts.storage.write(write);
         }
-        // Before any message leaves: a call that a peer passes on because of it is to find it so.
+        // Before any message leaves: a call that a peer passes on because of such a message must find this state.
         if let Some(role) = role {
             tracing::info!(
                 role = ?role.role,
@@ -407,8 +407,8 @@ impl Driver {
         });
     }
 
-    /// Reads the log on another thread. What is read comes back as an event, nothing where it cannot be read; the
-    /// replica is told why first.
+    /// Reads the log on another thread. What is read comes back as an event, or nothing if it cannot be read. The
+    /// replica is told why before it.
     fn read_log<T>(
         &self,
         purpose: &'static str,
@@ -423,7 +423,7 @@ impl Driver {
                     // Fails only when the node has stopped.
                     let _ = notify.send(Notice::Event(Event::LogUnreadable));
                 }
-                // Not again at once: an unreadable disk is not asked a thousand times a second.
+                // After a pause: an unreadable disk must not be asked a thousand times a second.
                 std::thread::sleep(UNREADABLE_PAUSE);
                 None
             }))
@@ -501,7 +501,7 @@ impl Shell for Driver {
     fn reply(&mut self, call: CallId, result: Result<Response, Failure>) {
         let Some((reply, leases)) = self.replies.remove(&call) else { return };
         let result = result.map(|response| self.locate(response));
-        // The caller may have gone; then nobody hears of what was leased for it.
+        // The caller may have gone. Then nobody hears of what was leased for it.
         if let Err(Ok(Replied::Messages(located))) = reply.send(result)
             && leases
         {

@@ -1,7 +1,7 @@
 //! The log's own thread: writes go in, receipts come out.
 //!
-//! One write is out at a time, so the thread never has a queue; while it syncs, the core gathers the next write. Nothing
-//! else of the process waits for the disk here.
+//! One write is out at a time, so nothing ever waits in line for the thread; while it syncs, the core gathers the next
+//! write. Nothing else in the process waits for the disk here.
 
 use crate::driver::inbox::Notice;
 use crate::metrics::Metrics;
@@ -67,7 +67,7 @@ impl Storage {
         }
     }
 
-    /// How long the write that is out has been so, in milliseconds; 0 if none is.
+    /// How long a write has been out, in milliseconds; 0 if none is.
     #[must_use]
     pub fn busy_ms(&self) -> u64 {
         match self.since.since_ms.load(Ordering::Relaxed) {
@@ -110,7 +110,7 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             match done.and_then(|()| self.wal.upkeep()) {
-                // A full disk ends neither: what was left out is done after the next write.
+                // A full disk is no reason to end. What was left out is done after the next write.
                 Ok(()) | Err(AppendError::NoSpace { .. }) => {}
                 Err(error) => {
                     let _ = self.notices.send(Notice::DiskFailed(error.to_string()));
@@ -122,7 +122,7 @@ impl Worker {
         let _ = self.wal.prove().and_then(|_| self.wal.upkeep());
     }
 
-    /// Appends one write, again and again while the disk is full: the core can do nothing else with it.
+    /// Appends one write, and tries again while the disk is full: the core can do nothing else with it.
     fn append(&mut self, mut write: Write) -> Result<(), AppendError> {
         let mut told = false;
         loop {
@@ -133,8 +133,9 @@ impl Worker {
             match write.persist(|write| wal.append(&Batch::from(write)).map(|_| ())) {
                 Ok(persisted) => {
                     self.metrics.wal_synced(begun.elapsed(), entries, bytes);
-                    // After every write: in a second a fast producer gets through the whole reserve, and then nothing can
-                    // be acknowledged or deleted any more. Before the receipt, so that the replies it releases say so.
+                    // Free bytes are looked at after every write: a fast producer uses up the whole reserve in a
+                    // second, and then nothing can be acknowledged or deleted any more. It is done before the receipt,
+                    // so that the replies which that releases carry the number.
                     self.report_free_bytes();
                     self.since.since_ms.store(0, Ordering::Relaxed);
                     let _ = self.notices.send(Notice::Event(Event::Persisted(persisted)));

@@ -1,4 +1,4 @@
-//! What this node is, in the words of its edges, its probes and its answers: built in one place, whoever asks.
+//! What this node is, in the words of its edges, its probes and its answers. It is built here for all of them.
 
 use crate::api::{ClusterInfo, LocalStatus, MemberInfo, MemberRole, Role};
 use crate::peers::own::Own;
@@ -12,7 +12,7 @@ const READY_LAG_MAX: u64 = 10_000;
 /// How long a leader may be unknown before a node is not ready.
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 
-/// What the replica knows of itself, beside what only its surroundings know: names of addresses, connections, time.
+/// What the replica knows of itself, and what only its surroundings know: addresses, connections, time.
 pub(crate) struct Standing<'a> {
     /// What decides.
     pub(crate) replica: &'a Replica,
@@ -36,7 +36,7 @@ impl Standing<'_> {
         LocalStatus {
             node_id: Some(id.0),
             name: own.name.clone(),
-            // A node that is bound to a formation belongs to no cluster before there is one.
+            // A node that is bound to a formation belongs to no cluster until there is one.
             cluster_id: identity
                 .filter(|_| !view.configuration.members.is_empty())
                 .and_then(|own| own.cluster_id)
@@ -60,12 +60,12 @@ impl Standing<'_> {
         }
     }
 
-    /// The cluster as this node sees it: the truth where it leads, as a read index confirms.
+    /// The cluster as this node sees it. On a leader, once a read index confirms it, that is the truth.
     pub(crate) fn cluster(&self) -> ClusterInfo {
         let status = self.status();
         ClusterInfo {
             cluster_id: status.cluster_id,
-            // Of the replicated state, which IDENTITY and the configuration only mirror.
+            // They come from the replicated state, which IDENTITY and the configuration only mirror.
             generation: self.replica.state().generation().0,
             version: self.replica.version(),
             leader: status.leader.unwrap_or_default(),
@@ -96,7 +96,7 @@ impl Standing<'_> {
                 (_, MemberKind::Learner) => MemberRole::Learner,
             },
             voter: member.kind == MemberKind::Voter,
-            // A leader hears of every member, the others only know who is connected.
+            // A leader hears from every member. The others only know who is connected.
             active: is_own || peer.map_or_else(|| self.transport.is_connected(id), |peer| peer.active),
             matched: matched.unwrap_or(Index(0)).0,
             lag: matched.map_or(0, |matched| raft.last.0.saturating_sub(matched.0)),
@@ -122,7 +122,7 @@ impl Standing<'_> {
     }
 }
 
-/// What is missing in the queue of a node: what was committed when it started, or too much of what has been since.
+/// What a node has not applied: entries that were committed when it started, or too many of those since.
 fn not_applied(raft: &raft::Status, applied: Index) -> Option<String> {
     if raft.replaying {
         return Some(match raft.replay_until {

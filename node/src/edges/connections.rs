@@ -1,9 +1,10 @@
 //! How many connections a node holds, so that nobody can take the file descriptors that its log needs.
 //!
-//! Every open connection costs a descriptor, and so does every file of the log; a node that cannot open its next segment
-//! must stop. So each port has a share of the process's limit. A connection beyond it is closed as soon as it is
-//! accepted: its client hears at once that there is no room, instead of waiting in a line that nobody serves. One that
-//! has sent nothing for a while after it was opened is closed too, since no protocol here lets the server speak first.
+//! Every open connection costs a descriptor, and so does every file of the log; a node that cannot open its next
+//! segment must stop. So each port has a part of the process's limit. A connection beyond it is closed as soon as it is
+//! accepted: its client hears at once that there is no room, instead of waiting in a line that nobody serves. A
+//! connection that sends nothing for a while after it was opened is closed, too, since in no protocol here the server
+//! speaks first.
 
 use crate::metrics::{Meter, Open};
 use std::io;
@@ -48,19 +49,19 @@ impl ConnectionLimits {
         }
     }
 
-    /// Shares of what this process may open, after asking for as much as it may have.
+    /// The limits that follow from what this process may open, after it has asked for as much as it may have.
     #[must_use]
     pub fn of_this_process() -> Self {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
-        // An ordinary process may always raise its limit to the hard one; where it is refused, the old one stays.
+        // An ordinary process may always raise its limit to the hard one. If that is refused, the old limit stays.
         let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
         let files_max = if raised.is_ok() { limit.maximum } else { limit.current };
         Self::of(files_max.unwrap_or(u64::MAX))
     }
 }
 
-/// Accepts connections on one port, up to its share.
+/// Accepts connections on one port, up to its limit.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
@@ -112,7 +113,7 @@ impl Acceptor {
     }
 }
 
-/// A client that is gone before it was accepted is its own affair; everything else is a shortage here that passes.
+/// If the client went before it was accepted, nothing is wrong here. Every other error is a shortage that passes.
 async fn pause_after(error: &io::Error) {
     let gone =
         [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
@@ -121,7 +122,7 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-/// A connection, which gives its place back when it ends.
+/// A connection, which gives its permit back when it ends.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,

@@ -1,16 +1,16 @@
 //! How much of an answer was put on the wire.
 //!
-//! What a receive leases and nobody gets is to go back at once. But an answer that was handed to the HTTP library is not
-//! on the wire: as long as the client's flow control window is shut, or its connection takes nothing, it waits in the
-//! library's buffers, and when the stream is reset it is dropped there without a word. So every chunk of a body counts
-//! here as its bytes are taken: the library advances a buffer by what was written to the socket (or was copied into the
-//! few KiB that it gathers before a write), and drops it when nothing more of it will be. The last one to be dropped says
-//! that it is over, and by then it is known how much got through.
+//! Messages that a receive leased and nobody got must go back at once. But an answer that was handed to the HTTP
+//! library is not on the wire yet. It waits in the library's buffers while the client's flow control window is shut or
+//! its connection takes nothing; if the stream is reset, it is dropped there without a word. So every chunk of a body
+//! is counted here as its bytes are taken. The library advances a buffer by what was written to the socket (or copied
+//! into the few KiB that it gathers before a write), and drops the buffer when no more of it will be written. When the
+//! last buffer is dropped the answer is over, and it is known how much got through.
 //!
-//! Nor can the library be told to drop what waits, except by dropping the task that carries the stream; [`carry`] does so
-//! when nothing of what waits was written for [`Sent`]'s patience: the stream is reset (the connection closed, for
-//! HTTP/1.1), and whatever it held comes back. Therefore the end of a body is held until the rest is written: a stream
-//! whose end has been handed over has no task any more.
+//! The library drops what waits only if the task that carries the stream is dropped. [`carry`] does so when nothing of
+//! what waits was written for [`Sent`]'s patience: the stream is reset (with HTTP/1.1 the connection is closed), and
+//! everything that it held comes back. For that the end of a body is held back until the rest is written, because a
+//! stream whose end was handed over has no task any more.
 
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
@@ -28,8 +28,8 @@ use tokio::time::{Instant, Sleep};
 /// The longest patience with an answer of which nothing is taken.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How long nothing of what leases messages for so long may be taken before it is given up; it takes up to twice as long
-/// to be noticed. So the messages are back before their lease has ended.
+/// How long an answer whose messages are leased for `lease` may go without a byte being taken before it is given up. It
+/// may take twice that time to be noticed. So the messages are back before their lease has ended.
 pub(crate) fn patience(lease: Duration) -> Duration {
     (lease / 3).min(PATIENCE_MAX)
 }
@@ -64,7 +64,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// From now on it is given up when nothing of what waits is taken for so long.
+    /// From now on the answer is given up when nothing of what waits is taken for so long.
     pub(crate) fn set_patience(&self, patience: Duration) {
         self.patience.store(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
@@ -78,23 +78,23 @@ impl Sent {
         self.written.load(Ordering::SeqCst)
     }
 
-    /// True if this node gave it up, as nothing of it was taken.
+    /// True if this node gave it up because nothing of it was taken.
     pub(crate) fn is_given_up(&self) -> bool {
         self.is_given_up.load(Ordering::SeqCst)
     }
 
-    /// False if whoever took the response does not count its body: then nothing of this says anything.
+    /// False if the taker of the response does not count its body. Then nothing here has a meaning.
     pub(crate) fn is_counted(&self) -> bool {
         self.is_counted.load(Ordering::SeqCst)
     }
 
-    /// Says that the body will have so many bytes at least: from now on it is watched that they are taken.
+    /// Says that the body will have at least so many bytes. From now on it is watched that they are taken.
     pub(crate) fn expect(&self, bytes: u64) {
         self.expected.fetch_max(bytes, Ordering::SeqCst);
         self.carrier.wake();
     }
 
-    /// Resolves when so many bytes are written, if they ever are. For one waiter at a time, and the same as below.
+    /// Resolves when so many bytes are written, if they ever are. For one waiter at a time, as those below.
     pub(crate) async fn reached(&self, bytes: u64) {
         self.awaited.store(bytes, Ordering::SeqCst);
         self.holds(|sent| sent.written() >= bytes).await;
@@ -105,8 +105,8 @@ impl Sent {
         self.holds(|sent| sent.is_over.load(Ordering::SeqCst)).await;
     }
 
-    /// Resolves when there is nothing more to write for: it is over, or given up. What is given up is over once its maker
-    /// has let go of the requests, too.
+    /// Resolves when there is no reason to write more: the answer is over, or given up. If it is given up, it is over
+    /// once its maker has dropped the requests, too.
     pub(crate) async fn ended(&self) {
         self.holds(|sent| sent.is_given_up() || sent.is_over.load(Ordering::SeqCst)).await;
     }
@@ -120,10 +120,10 @@ impl Sent {
         .await;
     }
 
-    /// What is to be written and was not.
+    /// Bytes that must be written and are not.
     fn unsent(&self) -> u64 {
         let due = self.handed.load(Ordering::SeqCst).max(self.expected.load(Ordering::SeqCst));
-        // What is made only as it is taken waits for the client as well.
+        // Parts that are made only when they are taken wait for the client as well.
         let to_come = u64::from(self.ends && !self.is_whole.load(Ordering::SeqCst));
         due.saturating_sub(self.written()) + to_come
     }
@@ -151,7 +151,8 @@ impl Sent {
     }
 }
 
-/// Goes with a response to say how much of it was sent. Every chunk of the body holds it; the last one that goes tells.
+/// Goes with a response to say how much of it was sent. Every chunk of the body holds it, and the last one that goes
+/// tells.
 #[derive(Clone)]
 pub(crate) struct Outgoing(Arc<Last>);
 
@@ -162,8 +163,8 @@ struct Last {
 }
 
 struct Otherwise {
-    /// The answer is of one message: once a part of it was sent it counts as sent, unless it was given up here. It may be
-    /// too large for its client, which then would be sent it for ever.
+    /// The answer has one message. Once a part of it was sent, it counts as sent, unless it was given up here.
+    /// Otherwise a message that is too large for its client would be sent again for ever.
     is_of_one: bool,
     act: Box<dyn FnOnce() + Send>,
 }
@@ -219,7 +220,7 @@ impl Drop for Last {
 }
 
 thread_local! {
-    /// The answer whose response was made in this poll of what carries it.
+    /// The answer whose response was made in this poll of its carrier.
     static MADE: Cell<Option<Arc<Sent>>> = const { Cell::new(None) };
 }
 
@@ -281,7 +282,7 @@ impl Body for Counted {
             return Poll::Pending;
         }
         let end = self.end.take().expect("it is held");
-        // Asked again, it has nothing more to say.
+        // If it is asked again, there is nothing more.
         self.end = Some(None);
         Poll::Ready(end.map(Ok))
     }
@@ -318,8 +319,8 @@ impl Buf for Chunk {
     }
 }
 
-/// Runs what carries one stream, or a connection of HTTP/1.1, and drops it when the answer on it stalls: nothing of what
-/// is to be written was written for its patience.
+/// Runs the carrier of one stream, or of a connection of HTTP/1.1. Drops it when the answer on it stalls: when nothing
+/// of what must be written was written for its patience.
 pub(crate) async fn carry<F: Future>(carried: F) {
     let mut carried = pin!(carried);
     let mut watched: Option<Watched> = None;
@@ -347,7 +348,7 @@ impl Watched {
         let Self { sent, timer } = self;
         sent.carrier.register(context.waker());
         if sent.unsent() == 0 || sent.is_over.load(Ordering::SeqCst) {
-            // One that is set need not be set anew all the time; one that has ended would end what comes next.
+            // A timer that is set need not be set anew all the time. A timer that has ended would end what comes next.
             if timer.as_ref().is_some_and(|(timer, _)| timer.is_elapsed()) {
                 *timer = None;
             }

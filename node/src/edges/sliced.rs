@@ -1,9 +1,9 @@
 //! Answers that are encoded while they are sent: a slice at a time, when the connection has room for it.
 //!
-//! A full answer has 16 MiB of messages. Encoded at once it would be held twice, and hold up every other call of its
-//! thread meanwhile. Here the messages are encoded one after the other, in slices of at most [`SLICE_BYTES`]; large bodies
-//! are not copied at all. Each slice takes its part of what the call holds of the budget along, so that it counts until
-//! the connection has written it.
+//! A full answer has 16 MiB of messages. Encoded at once, it would be held twice, and would hold up every other call of
+//! its thread. Here the messages are encoded one after the other, in slices of at most [`SLICE_BYTES`]; large bodies
+//! are not copied at all. Each slice carries its part of what the call holds of the budget, so that it counts until the
+//! connection has written it.
 
 use crate::api::budget::{Account, bytes_with};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -16,13 +16,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Most bytes of one slice, but for what little a piece of text grows when it is escaped.
+/// Most bytes of one slice. A piece of text may exceed it a little when it is escaped.
 pub(crate) const SLICE_BYTES: usize = 64 << 10;
-/// What is shorter is copied into the slice that is being made; what is longer is passed on as it is.
+/// Pieces that are shorter are copied into the slice that is being made. Longer ones are passed on as they are.
 const COPIED_BYTES_MAX: usize = 16 << 10;
 /// Slices that are shorter are not followed into the connection.
 const FOLLOWED_BYTES_MIN: usize = 1 << 10;
-/// Text that is escaped, or bytes that are made base64, at a time; divisible by three.
+/// Bytes that are escaped or made base64 in one step; divisible by three.
 const ENCODED_BYTES: usize = 12 << 10;
 
 /// A part of an answer.
@@ -46,7 +46,7 @@ impl Piece {
         }
     }
 
-    /// The inside of a JSON string: the text, or what is no text in base64. True if it is text.
+    /// The inside of a JSON string: the text, or base64 for bytes that are not text. True if it is text.
     pub(crate) fn json(bytes: Bytes) -> (Self, bool) {
         if std::str::from_utf8(&bytes).is_ok() {
             (Piece::Text(bytes), true)
@@ -65,9 +65,9 @@ pub(crate) struct Sliced {
     messages: Messages,
     account: Arc<Account>,
     trailers: Option<HeaderMap>,
-    /// How much of it is to come, where that is known before.
+    /// How much of it is to come, if that is known before.
     length: Option<u64>,
-    /// A long slice was made just now: others of this thread come first.
+    /// A long slice was made just now, so other calls of this thread come first.
     is_others_turn: bool,
     is_over: bool,
 }
@@ -96,7 +96,7 @@ impl Sliced {
         }
     }
 
-    /// The same of one message, whose length is said in advance.
+    /// The same for one message, whose length is told in advance.
     pub(crate) fn of_one(pieces: VecDeque<Piece>, account: Arc<Account>) -> Self {
         let length = pieces.iter().map(Piece::length).sum::<usize>() as u64;
         let mut sliced = Self::new(std::iter::once(pieces), None, account);
@@ -115,7 +115,7 @@ impl Sliced {
                     return Some(Piece::Raw(first));
                 }
                 Some(Piece::Text(mut bytes)) => {
-                    // What stands for itself need not be copied, where there is much of it.
+                    // Long text that needs no escape is not copied.
                     let longest = &bytes[..bytes.len().min(SLICE_BYTES)];
                     let plain = longest.iter().position(|byte| is_escaped(*byte)).unwrap_or(longest.len());
                     let is_plain = plain > COPIED_BYTES_MAX;
@@ -168,7 +168,7 @@ impl Body for Sliced {
             return Poll::Ready(None);
         }
         if std::mem::take(&mut self.is_others_turn) {
-            // A socket takes megabytes at once, and a dozen readers of those would hold up every other call.
+            // A socket takes megabytes at once. A dozen such readers would hold up every other call.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -191,7 +191,7 @@ impl Body for Sliced {
     }
 }
 
-/// Bytes of an answer, with their part of what is held for it; what is short is not followed into the connection.
+/// Bytes of an answer, with their part of what is held for it. Short ones are not followed into the connection.
 pub(crate) fn carrying(bytes: Bytes, account: &Arc<Account>) -> Bytes {
     let part = account.part(bytes.len());
     if bytes.len() < FOLLOWED_BYTES_MIN { bytes } else { bytes_with(bytes, part) }
@@ -199,12 +199,12 @@ pub(crate) fn carrying(bytes: Bytes, account: &Arc<Account>) -> Bytes {
 
 impl Drop for Sliced {
     fn drop(&mut self) {
-        // What was sent has its part; nothing more will be.
+        // The bytes that were sent have their part. No more will be sent.
         self.account.forget();
     }
 }
 
-/// True for what does not stand for itself inside a JSON string.
+/// True for bytes that must be escaped inside a JSON string.
 fn is_escaped(byte: u8) -> bool {
     byte < b' ' || byte == b'"' || byte == b'\\'
 }

@@ -1,7 +1,7 @@
 //! Long work, away from the threads that serve clients: reading the disk, checking, decoding.
 //!
-//! The runtime would start hundreds of threads for it, which would take the processor from the driver and hold as many
-//! half-done answers in memory. So only a few run at a time; the others wait, holding nothing but what they need to begin.
+//! The runtime would start hundreds of threads for it. They would take the processor from the driver, and hold as many
+//! half-done answers in memory. So only a few run at a time. The others wait, and hold only what they need to begin.
 
 use crate::api::{Failure, Reason};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Workers {
         Self { room: Arc::new(Semaphore::new(count)) }
     }
 
-    /// Does this, when it is its turn. Work that has begun runs to its end even if nobody waits for it any more.
+    /// Does the work when it is its turn. Work that has begun runs to its end, even if nobody waits for it any more.
     ///
     /// # Errors
     /// The node stops; nothing is known of the work.

@@ -1,10 +1,10 @@
 //! How full the queue is: counted a part at a time, so that the driver is not held up however many topics there are.
 //!
-//! One [`Census`] after another goes through all topics, [`TOPICS_AT_ONCE`] in a tick. What it found is shown when it is
-//! through, so totals are of the last second or, with more topics, of the last seconds. A label for each of 100,000 topics
-//! would cost whoever scrapes more than the queue costs here, so only some have series of their own: those that hold the
-//! most messages, those that moved the most of them lately, and, so that no series comes and goes with every scrape, those
-//! that were among either within [`SHOWN_TICKS`].
+//! One [`Census`] after another goes through all topics, [`TOPICS_AT_ONCE`] in a tick. What it found is shown when it
+//! is through, so totals are of the last second or, with more topics, of the last seconds. A label for each of 100,000
+//! topics would cost Prometheus more than the queue costs this node. So only some topics have series of their own:
+//! those that hold the most messages, and those that moved the most lately. Topics that were among either within
+//! [`SHOWN_TICKS`] stay, so that no series comes and goes with every scrape.
 //!
 //! Before the first census there is no series at all: a node that has only begun to apply its log would show depths of the
 //! past.
@@ -20,7 +20,7 @@ const TOPICS_AT_ONCE: usize = 500;
 const EVERY_TICKS: u64 = 100;
 /// Topics that are shown because they hold the most, and as many because they moved the most.
 const LEADING_MAX: usize = 100;
-/// Topics that are shown at all. Where more would be, those that were leading last stay.
+/// Most topics that are shown at all. If there would be more, those that were leading last stay.
 const SHOWN_MAX: usize = 400;
 /// Ticks for which a topic is shown after it was among the leading: five minutes.
 const SHOWN_TICKS: u64 = 30_000;
@@ -101,12 +101,12 @@ pub(crate) struct Found {
     shown: BTreeMap<TopicId, Shown>,
 }
 
-/// The topics with the greatest values, at most [`LEADING_MAX`]; of two alike the older one.
+/// The topics with the greatest values, at most [`LEADING_MAX`]. Of two with the same value the older one is taken.
 #[derive(Debug, Default)]
 struct Leading(BTreeSet<(u64, Reverse<TopicId>)>);
 
 impl Leading {
-    /// True if the topic is among them, so far; whoever it replaces is not any more.
+    /// True if the topic is among them so far. The topic that it replaces is not any more.
     fn enter(&mut self, value: u64, topic: TopicId) -> bool {
         let entry = (value, Reverse(topic));
         if self.0.len() == LEADING_MAX {
@@ -203,7 +203,7 @@ impl Census {
 
     fn count(&mut self, topic: &Topic, published_ms: impl Fn(TopicId, u64) -> Option<u64>) {
         let (id, depth) = (topic.id(), Depth::of(topic, published_ms));
-        // A message that dies has moved too; it is settled only when it is redriven and acknowledged, or purged.
+        // A message that dies has moved, too. It is settled only when it is redriven and acknowledged, or purged.
         let settled = topic.next_offset().saturating_sub(depth.count());
         let pace = self.pace(id, topic.next_offset() + settled + depth.dead);
         let counting = &mut self.counting;
@@ -220,7 +220,7 @@ impl Census {
         let Some(paces) = &self.paces else { return Pace::next(topic, moved, None) };
         self.paces_seen += paces[self.paces_seen..].iter().take_while(|pace| pace.topic < topic).count();
         let before = paces.get(self.paces_seen).filter(|pace| pace.topic == topic).copied();
-        // A topic that is new has moved all that it ever has.
+        // A new topic has moved everything that it ever had.
         Pace::next(topic, moved, before.or(Some(Pace { topic, moved: 0, pace: 0 })))
     }
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Ticks of a second in `/proc/PID/stat`: fixed for programs on Linux, whatever the kernel counts in.
+/// Ticks of a second in `/proc/PID/stat`. They are fixed for programs on Linux, whatever the kernel uses.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// See the module's header. Where there is no `/proc` the series stay at zero.
+/// See the module's header. Without `/proc` the series stay at zero.
 #[derive(Debug)]
 pub(super) struct Process {
     cpu_seconds: Counter,

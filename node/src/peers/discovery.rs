@@ -1,8 +1,9 @@
-//! From an address as it is configured to a connection: the only place that asks DNS.
+//! Makes a connection from an address as it is configured. Only this file asks DNS.
 //!
-//! An address is `HOST:PORT`. A host that is no IP address is looked up anew at every attempt to connect, so that a pod
-//! that moved is found where it is now. No answer is final: whoever connects tries again, for ever. While DNS cannot
-//! answer, the places where the host was found last are tried, since a process that was merely restarted is still there.
+//! An address is `HOST:PORT`. A host that is not an IP address is looked up anew at every attempt to connect, so that a
+//! pod that moved is found where it is now. No answer is final: whoever connects tries again, for ever. While DNS
+//! cannot answer, the endpoints where the host was found last are tried: a process that was merely restarted is still
+//! there.
 //!
 //! Who is a member is never decided here: what answers at an address must prove itself in the hello.
 
@@ -22,9 +23,9 @@ use tower::service_fn;
 
 /// HTTP/2 windows towards a peer, in bytes.
 const WINDOW_BYTES: u32 = 16 << 20;
-/// The same for calls that are passed on: what one of them may have been sent before this node has room for it.
+/// The same for calls that are passed on: as much as one of them may be sent before this node has room for it.
 const CALL_WINDOW_BYTES: u32 = 256 << 10;
-/// And for all of them together: an answer that waits for room never holds up another one.
+/// And for all of them together, so that an answer which waits for room never holds up another one.
 const CALLS_WINDOW_BYTES: u32 = 1 << 30;
 /// How long one address may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,10 +34,10 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one name server may take before it is asked again.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(700);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// How soon whoever still listens after its connections broke is asked again for the first time; each time it is twice as
-/// long.
+/// First pause before a peer is asked again that still listens after its connections broke. Each further pause is twice
+/// as long.
 const ASK_AGAIN_MIN: Duration = Duration::from_millis(5);
-/// How soon one that ends the connection by which it is asked is asked by another one.
+/// Pause before a peer is asked by another connection, after it ended the one by which it was asked.
 const ASK_AGAIN_AFTER_RESET: Duration = Duration::from_millis(1);
 
 /// Finds and connects to hosts. One of them serves a whole process.
@@ -55,7 +56,7 @@ impl fmt::Debug for Discovery {
 }
 
 impl Discovery {
-    /// Nothing is looked up, and no file is read, before the first host that is no IP address.
+    /// Nothing is looked up, and no file is read, before the first host that is not an IP address.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -64,7 +65,7 @@ impl Discovery {
     /// A gRPC channel to `address`. It connects again by itself for calls that come later, looking the host up anew.
     ///
     /// # Errors
-    /// Why there is no connection, for people. Worth another try later in every case but a malformed address.
+    /// Why there is no connection, for people. Unless the address is malformed, it is worth another attempt later.
     pub async fn dial(self: &Arc<Self>, address: &str) -> Result<Channel, String> {
         self.dial_with(address, WINDOW_BYTES, WINDOW_BYTES).await
     }
@@ -117,9 +118,9 @@ impl Discovery {
         Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no addresses")))
     }
 
-    /// True once nobody listens where `address` was found last: the process there has ended. Asked again and again for
-    /// `within`, since a process that dies listens for some moments after its connections broke: what it accepts then says
-    /// nothing, and is reset. DNS is not asked, since what it knows is of no use for that.
+    /// True once nobody listens where `address` was found last: the process there has ended. It is asked again and
+    /// again during `within`: a dying process listens for some moments after its connections broke, and connections
+    /// that it accepts then say nothing and are reset. DNS is not asked, since it knows nothing about that.
     pub async fn is_gone(&self, address: &str, within: Duration) -> bool {
         let endpoints = match address.parse() {
             Ok(endpoint) => vec![endpoint],
@@ -135,7 +136,7 @@ impl Discovery {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return,
                     Err(_) => tokio::time::sleep(pause).await,
                     Ok(mut stream) => {
-                        // The end of this connection may be the end of whoever listens.
+                        // The end of this connection may be the end of the process that listens.
                         let _ = tokio::time::timeout(pause, stream.read(&mut [0])).await;
                         tokio::time::sleep(ASK_AGAIN_AFTER_RESET).await;
                     }
@@ -182,7 +183,7 @@ impl Discovery {
         if endpoints.is_empty() { Err("it has no addresses".into()) } else { Ok(endpoints) }
     }
 
-    /// The resolver by the machine's settings. Where those cannot be read they are read again next time.
+    /// The resolver with the machine's settings. If those cannot be read, they are read again next time.
     fn resolver(&self) -> Result<Arc<TokioResolver>, String> {
         let mut resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(resolver) = &*resolver {
@@ -191,7 +192,7 @@ impl Discovery {
         let mut builder = TokioResolver::builder_tokio()
             .map_err(|error| format!("the DNS settings of this machine cannot be read: {error}"))?;
         let options = builder.options_mut();
-        // A pod that moves, or appears, is to be found at the next attempt.
+        // A pod that moves or appears must be found at the next attempt.
         options.cache_size = 0;
         options.timeout = SERVER_TIMEOUT;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
@@ -318,8 +319,8 @@ mod tests {
         assert!(!discovery.is_gone("other.service:80", within).await, "nothing is known of it");
     }
 
-    /// So ends a process that is killed: its connections break first, then nobody listens any more, and what it had not
-    /// accepted is reset.
+    /// This is how a killed process ends: its connections break first, then nobody listens any more, and connections
+    /// that it had not accepted are reset.
     #[tokio::test]
     async fn one_that_listens_for_a_moment_after_its_connections_broke_is_found_gone() {
         let discovery = Arc::new(Discovery::new());

@@ -1,9 +1,9 @@
 //! Forming a cluster, once in its life.
 //!
-//! The lowest-named initial member is the seed. It asks every member what it is; when each is blank, or bound to the
-//! seed's own formation, it has all of them bind themselves durably to the formation id that it minted, and only then
-//! writes entry 1, the configuration with all their ids. A bound node refuses every other formation, so two seeds with
-//! one name and different disks can never both gather all members: there is never more than one cluster.
+//! The lowest-named initial member is the seed. It asks every member what it is. When each is blank, or bound to the
+//! seed's own formation, it has all of them bind themselves durably to the formation id that it minted. Only then it
+//! writes entry 1, the configuration with all their ids. A bound node refuses every other formation. So two seeds with
+//! one name and different disks can never both gather all members, and there is never more than one cluster.
 //!
 //! Nothing here takes part in consensus: until entry 1 there is no cluster, and after it there is nothing to form.
 
@@ -61,8 +61,8 @@ pub struct Forming {
 }
 
 impl Forming {
-    /// `members` in the order of their names. With [`Bootstrap::Join`] a blank node neither forms a cluster nor lets
-    /// itself be bound to one that forms; what it was bound to before goes on.
+    /// `members` in the order of their names. With [`Bootstrap::Join`] a blank node neither forms a cluster nor is
+    /// bound to one that forms. A binding from before goes on.
     #[must_use]
     pub fn new(
         own: Arc<Own>,
@@ -108,7 +108,7 @@ impl Forming {
         self.own.identity.send_replace(identity);
     }
 
-    /// Runs until this node is bound or, as the seed, everybody is. Nothing is lost if it is cut off and run again.
+    /// Runs until this node is bound or, on the seed, until everybody is. It may be cut off and run again.
     ///
     /// # Errors
     /// What the disk said; the node must stop.
@@ -152,7 +152,7 @@ impl Forming {
         }
     }
 
-    /// A member with the log of another cluster of the same members: this node was wiped, or came too late.
+    /// A member has the log of another cluster of the same members: this node was wiped, or came too late.
     fn foreign_cluster(
         &self,
         answers: &BTreeMap<String, pb::FormReply>,
@@ -197,7 +197,7 @@ impl Forming {
         Ok(())
     }
 
-    /// As the seed: whether everybody is blank or bound to this very formation.
+    /// On the seed: whether everybody is blank or bound to this very formation.
     fn may_form(
         &self,
         answers: &BTreeMap<String, pb::FormReply>,
@@ -248,7 +248,7 @@ impl Forming {
         may
     }
 
-    /// As the seed: binds itself, then everybody else. `None` if somebody could not be bound this time.
+    /// On the seed: binds itself, then everybody else. `None` if somebody could not be bound this time.
     async fn bind_all(&self, formation_id: u128) -> Result<Option<Configuration>, IdentityError> {
         let formation_id = if formation_id == 0 { crate::entropy::random_wide() } else { formation_id };
         let own_id = self.with_dir(|dir| dir.identity().expect("formatted when it was opened").node_id);
@@ -331,7 +331,7 @@ impl Forming {
             ));
         }
         match self.bind(formation_id, NodeId(request.seed_id)) {
-            // One that is bound elsewhere is told so by the standing.
+            // The standing tells a seed that this node is bound elsewhere.
             Ok(()) | Err(IdentityError::BoundElsewhere { .. }) => Ok(()),
             Err(error) => Err(Status::internal(error.to_string())),
         }
@@ -383,7 +383,7 @@ impl Forming {
         }
     }
 
-    /// Asks every other member, all at once; those that did not answer in time are left out.
+    /// Asks every other member, all at once. Those that did not answer in time are left out.
     async fn ask_all(
         &self,
         request: impl Fn(&Initial) -> pb::FormRequest,

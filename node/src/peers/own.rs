@@ -1,5 +1,5 @@
-//! What this node says of itself to its peers, and what it holds against what they say: written by whoever knows it, read
-//! at every hello.
+//! What this node says of itself to its peers, and what it compares with what they say. Whoever knows it writes it; it
+//! is read at every hello.
 
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;
@@ -65,9 +65,9 @@ pub struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// True if a node that starts with this much on its disk has lost some of what it acknowledged here: the disk is a
-    /// copy, or was set back. One that is in a later term may have lost it rightly: its leader there cut what a majority
-    /// never had.
+    /// True if a node that starts with this much on its disk has lost some of what it acknowledged here: then the disk
+    /// is a copy, or was set back. A node in a later term may have lost it rightly: its leader there cut what a
+    /// majority never had.
     #[must_use]
     pub fn contradicts(&self, node: NodeId, durable_last_index: u64, term: u64) -> bool {
         let index = self.indexes.get(&node).copied().unwrap_or(0);

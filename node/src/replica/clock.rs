@@ -2,8 +2,8 @@
 //!
 //! All time in the queue comes from these stamps, so one wrong clock must not end every lease or keep one for ever. A
 //! leader knows the wall clocks of the other voters from their replies, and keeps its own within half a second of the
-//! median. A stamp never goes back; where the clocks were set back, log time runs on at nine tenths of the monotonic rate
-//! until they have caught up: it never stands still, and what lasts by it lasts at most a ninth longer.
+//! median. A stamp never goes back. If the clocks were set back, log time runs on at nine tenths of the monotonic rate
+//! until they have caught up. So it never stands still, and a time span measured by it is at most a ninth longer.
 
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Calls that peers pass on, answered beside the peers' streams.
 //!
-//! The peers' port is served by the thread of the driver. What comes there as a forwarded call is a client's bytes: it is
-//! decoded, answered and encoded on the threads that serve clients, and the driver's thread only moves the frames.
+//! The driver's thread serves the peers' port. A forwarded call on that port is a client's bytes. So it is decoded,
+//! answered and encoded on the threads that serve clients, and the driver's thread only moves the frames.
 
 use crate::api::budget::Budget;
 use crate::api::limits::Limits;
@@ -58,7 +58,7 @@ where
     }
 }
 
-/// A call on other threads, which ends with whoever waits for it.
+/// A call on other threads. It ends when its caller goes.
 struct Aside<T>(JoinHandle<T>);
 
 impl<T> Future for Aside<T> {

@@ -1,8 +1,8 @@
 //! Who is speaking: the first frames of every stream.
 //!
-//! Three hellos open a stream: the opener's with its nonce, the acceptor's with its own nonce and the opener's echoed, the
-//! opener's again with the acceptor's echoed. Whoever does not belong to this very cluster is refused, and so is a node
-//! that shows an old life of a disk that a newer one is known of: a clone, or a restored backup.
+//! Three hellos open a stream: the opener's with its nonce, the acceptor's with its own nonce and the opener's echoed,
+//! the opener's again with the acceptor's echoed. A node that does not belong to this very cluster is refused. So is a
+//! node whose disk shows an old life while a newer one is known: a clone, or a restored backup.
 
 use crate::peers::own::{Acknowledged, Own, OwnIdentity};
 use raftqueue_proto::peer::v1 as pb;

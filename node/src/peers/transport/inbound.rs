@@ -102,7 +102,7 @@ impl<S: Service> Peer for PeerService<S> {
             }
         };
         let result = match forward::read_call(call.call) {
-            // Given up first: a call that nobody waits for is not begun.
+            // The caller's end is looked at first: a call that nobody waits for is not begun.
             Ok(request) => tokio::select! {
                 biased;
                 () = given_up => {
