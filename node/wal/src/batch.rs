@@ -123,7 +123,7 @@ impl Draft {
         context: &FrameContext<'_>,
         head: Option<&[u8]>,
     ) -> io::Result<()> {
-        let mut identities = Vec::with_capacity(context.identities.len() * 32);
+        let mut identities = Vec::with_capacity(context.identities.len() * 40);
         context.identities.iter().for_each(|identity| identity.put(&mut identities));
         let headers: Vec<u8> = self.records.iter().flat_map(|record| record.header.encode(salt)).collect();
         let frame = Frame {
@@ -161,7 +161,7 @@ pub(crate) fn encode_seal(
 ) -> Vec<u8> {
     let mut identities = Vec::new();
     context.identities.iter().for_each(|identity| identity.put(&mut identities));
-    let mut items = Vec::with_capacity(index.len() * 40);
+    let mut items = Vec::with_capacity(index.len() * 48);
     index.iter().for_each(|item| item.put(&mut items));
     let frame = Frame {
         kind: FrameKind::Seal,

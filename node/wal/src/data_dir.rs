@@ -10,6 +10,7 @@ use crate::format::small::{decode_identity, encode_identity};
 use crate::hard_state::HardStateFile;
 use crate::identity::{Binding, Identity};
 use crate::manifest_file::MANIFEST;
+use crate::names::file_number;
 use crate::opening::{Options, Recovered};
 use crate::recover::recover;
 use crate::segment::segment_number;
@@ -59,10 +60,13 @@ impl DataDir {
             }
             (None, _) => {
                 let names = disk.list().map_err(io_error("list the directory"))?;
-                let log = names.into_iter().find(|name| name == MANIFEST || segment_number(name).is_some());
-                if let Some(file) = log {
+                let is_of_log =
+                    |name: &String| name == MANIFEST || segment_number(name).or(file_number(name)).is_some();
+                if let Some(file) = names.into_iter().find(is_of_log) {
                     return Err(OpenError::IdentityMissing { file });
                 }
+                // Left by a formatting that did not come to its end, or by a build whose data must not be written over.
+                HardStateFile::read(&*disk)?;
             }
             _ => {}
         }

@@ -113,11 +113,11 @@ impl Dump<'_> {
                 Manifest::default()
             }
         };
-        let Manifest { first_segment, kept_files, snapshots } = &manifest;
+        let Manifest { first_segment, kept, snapshots, .. } = &manifest;
         writeln!(
             self.out,
             "MANIFEST   first segment {first_segment:016x}, {} kept files, {} snapshots",
-            kept_files.len(),
+            kept.len(),
             snapshots.len()
         )?;
         let mut heads: BTreeMap<u64, Option<SegmentHead>> = BTreeMap::new();

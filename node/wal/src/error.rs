@@ -117,6 +117,14 @@ pub enum OpenError {
         /// The newest version that this build reads.
         supported: u32,
     },
+    /// Written by a build before the first release. Nothing was changed; only an empty directory helps.
+    #[error(
+        "{file} was written by a build before the first release, which no release can read: start with an empty folder"
+    )]
+    Unreleased {
+        /// The file.
+        file: String,
+    },
     /// The directory was never formatted; [`crate::DataDir::format`] does it.
     #[error("the directory has no identity")]
     NotFormatted,
@@ -320,6 +328,7 @@ pub(crate) fn malformed(file: &str, offset: u64, reason: Malformed) -> OpenError
         Malformed::Newer { found } => {
             OpenError::Newer { file: file.to_owned(), found, supported: FORMAT_VERSION }
         }
+        Malformed::Unreleased => OpenError::Unreleased { file: file.to_owned() },
         reason => OpenError::Damaged { file: file.to_owned(), offset, reason },
     }
 }

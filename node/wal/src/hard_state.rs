@@ -37,8 +37,8 @@ impl HardStateFile {
         Ok(HardStateFile::read_slots(disk)?.into_iter().filter_map(Result::ok).max())
     }
 
-    /// Reads each slot by itself. A slot of a newer build makes the whole an error, because the other one may be behind
-    /// it.
+    /// Reads each slot by itself. A slot of a newer or an unreleased build makes the whole an error, because the other one
+    /// may be behind it, and neither is ever written over.
     pub(crate) fn read_slots(disk: &dyn Disk) -> Result<[Result<HardState, Malformed>; 2], OpenError> {
         let bytes = disk::read_small(disk, HARD_STATE, 2 * HARD_STATE_SLOT_BYTES)
             .map_err(io_error("read HARDSTATE"))?
@@ -46,7 +46,7 @@ impl HardStateFile {
         let second = usize::try_from(HARD_STATE_SLOT_BYTES).expect("a few KiB");
         let slots = [decode_hard_state(&bytes), decode_hard_state(bytes.get(second..).unwrap_or_default())];
         for slot in &slots {
-            if let Err(reason @ Malformed::Newer { .. }) = slot {
+            if let Err(reason @ (Malformed::Newer { .. } | Malformed::Unreleased)) = slot {
                 return Err(malformed(HARD_STATE, 0, *reason));
             }
         }

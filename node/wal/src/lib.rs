@@ -15,8 +15,9 @@
 //! - a failed write or sync ends the log: every later call is refused (`wal`). A full disk does not: the batch is undone
 //!   and can be tried again.
 //!
-//! The files of a data directory: `IDENTITY`, `HARDSTATE`, `MANIFEST`, `LOCK`, `segment-*`, `spare-*` (files that wait
-//! for reuse), and `*.aside` (small files being replaced).
+//! The files of a data directory: `IDENTITY`, `HARDSTATE`, `MANIFEST`, `LOCK`, `segment-*`, `snapshot-*`, `places-*` (which
+//! messages stand in a segment), `kept-*` (bodies that outlived their segments), `spare-*` (files that wait for reuse), and
+//! `*.aside` (small files being replaced).
 //!
 //! On purpose this crate does not decide anything about the protocol (raft does), know what a command means (queue
 //! does), start threads, read clocks, or make random numbers (the caller gives [`Options::entropy`]).
@@ -32,6 +33,7 @@ mod identity;
 mod log;
 mod manifest;
 mod manifest_file;
+mod names;
 mod opening;
 mod places;
 mod random;
@@ -50,7 +52,7 @@ pub use data_dir::DataDir;
 pub use dump::{DumpSummary, dump};
 pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Rotten, RottenPart};
 pub use identity::{Binding, Identity};
-pub use manifest::{KeptFile, Manifest, SnapshotFile};
+pub use manifest::{Change, FileId, KeptFile, Manifest, PlacesFile, Retired, SnapshotFile};
 pub use opening::{CutBatch, Options, Recovered};
 pub use places::{
     Block, Blocks, Keep, LostBody, Merge, MergeError, Merged, PageCache, Places, PlacesKind, PlacesWriter,

@@ -1,26 +1,27 @@
-//! The list of the files that are the log. It changes only as a whole.
+//! The list of the files that live. It changes only as a whole.
 
-/// The content of `MANIFEST`. Segments from `first_segment` on are the log, and each names the one before. Older ones
-/// are left over from a release that a crash cut short.
+use raftqueue_raft::{Index, Term};
+
+/// How many snapshots are kept.
+pub(crate) const SNAPSHOTS_MAX: usize = 2;
+
+/// The content of `MANIFEST`. What it does not name is a leftover of something that a crash cut short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// The oldest segment that counts.
+    /// The oldest segment of the log. It and all later ones are the log, each naming the one before.
     pub first_segment: u64,
+    /// Above the number of every snapshot, places file and kept file so far.
+    pub next_file: u64,
+    /// Segments that are no longer part of the log and kept for their bodies, rising.
+    pub released: Vec<u64>,
+    /// Which messages stand in a segment; at most one for each, by rising segments.
+    pub places: Vec<PlacesFile>,
     /// Files that keep bodies of segments that are gone.
-    pub kept_files: Vec<KeptFile>,
-    /// Snapshots of the queue's state.
+    pub kept: Vec<KeptFile>,
+    /// The older and the newer snapshot of the queue's state, or the only one, or none.
     pub snapshots: Vec<SnapshotFile>,
-}
-
-/// One kept file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptFile {
-    /// Its number, which is its name.
-    pub number: u64,
-    /// Its length in bytes.
-    pub size: u64,
-    /// CRC32C of its index.
-    pub crc: u32,
+    /// Files that nothing looks into any more once the older snapshot covers that.
+    pub retired: Vec<Retired>,
 }
 
 /// One snapshot.
@@ -30,12 +31,87 @@ pub struct SnapshotFile {
     pub number: u64,
     /// Its length in bytes.
     pub size: u64,
-    /// CRC32C of its head.
+    /// Checksum of its head.
     pub crc: u32,
+    /// The last entry that it covers.
+    pub index: Index,
+    /// The term of that entry.
+    pub term: Term,
+}
+
+/// The list of the messages that stand in one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacesFile {
+    /// Its number, which is its name.
+    pub number: u64,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Checksum of its end.
+    pub crc: u32,
+    /// The segment.
+    pub segment: u64,
+    /// Every entry of the segment up to here is in it.
+    pub to: Index,
+    /// How many messages it names. With none the segment need not be kept for its bodies.
+    pub messages: u64,
+}
+
+/// One file of bodies that outlived their segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptFile {
+    /// Its number, which is its name.
+    pub number: u64,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Checksum of its end.
+    pub crc: u32,
+    /// Its messages were live as of the snapshot at this index.
+    pub since: Index,
+}
+
+/// A file that holds bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileId {
+    /// The segment of this number.
+    Segment(u64),
+    /// The kept file of this number.
+    Kept(u64),
+}
+
+/// A file whose live bodies stand elsewhere, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retired {
+    /// The file.
+    pub file: FileId,
+    /// From the snapshot at this index on nothing looks into it.
+    pub at: Index,
+}
+
+/// A change of the set of live files. The files that it names are on the disk already, synced, and so is the directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The newest snapshot. The former newest becomes the older one, and the former older one goes.
+    pub snapshot: Option<SnapshotFile>,
+    /// Each replaces the one of the same segment.
+    pub places: Vec<PlacesFile>,
+    /// New kept files.
+    pub kept: Vec<KeptFile>,
+    /// Files to retire.
+    pub retire: Vec<Retired>,
+    /// An install: the log is emptied and begins again behind the snapshot of this change, at this index and term.
+    pub reset: Option<(Index, Term)>,
 }
 
 impl Default for Manifest {
     fn default() -> Manifest {
-        Manifest { first_segment: 1, kept_files: Vec::new(), snapshots: Vec::new() }
+        Manifest {
+            first_segment: 1,
+            next_file: 1,
+            released: Vec::new(),
+            places: Vec::new(),
+            kept: Vec::new(),
+            snapshots: Vec::new(),
+            retired: Vec::new(),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::disk::{self, Disk};
 use crate::error::{OpenError, io_error, malformed};
-use crate::format::small::{decode_manifest, encode_manifest};
+use crate::format::manifest::{decode_manifest, encode_manifest};
 use crate::manifest::Manifest;
 use std::io;
 

@@ -3,6 +3,7 @@
 use crate::batch::{Draft, FrameContext};
 use crate::disk::{Disk, DiskFile, SECTOR_BYTES};
 use crate::format::segment::{SegmentHead, sector_end};
+use crate::names::{number_of, numbered};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -19,13 +20,12 @@ pub(crate) struct Segment {
 
 /// The name of segment `number`.
 pub(crate) fn segment_name(number: u64) -> String {
-    format!("{PREFIX}{number:016x}")
+    numbered(PREFIX, number)
 }
 
 /// The number in a segment's name; `None` for other files.
 pub(crate) fn segment_number(name: &str) -> Option<u64> {
-    let number = u64::from_str_radix(name.strip_prefix(PREFIX)?, 16).ok()?;
-    (segment_name(number) == name).then_some(number)
+    number_of(PREFIX, name)
 }
 
 /// Turns a spare file into segment `head.number`, born with one batch: head and batch are written under the spare's

@@ -6,9 +6,9 @@
 //!  sector 0   sector 1 ...
 //!  | head    | batch            | batch       | ... | seal (only when the file was full) |
 //!
-//!  a batch:  | frame (88) | identities of the batch before (32 each) | record | record | ...
+//!  a batch:  | frame (88) | identities of the batch before (40 each) | record | record | ...
 //!  a record: | header (48) | meta | bodies | zeros up to a multiple of 8 |
-//!  the seal: | frame (88) | identities of the batch before (32 each) | index of all records (40 each) |
+//!  the seal: | frame (88) | identities of the batch before (40 each) | index of all records (48 each) |
 //! ```
 //!
 //! There are two kinds of checksum, on purpose. Those of heads (frame, identities, record headers) are *salted* with
@@ -17,21 +17,21 @@
 //! entry.
 
 use super::small::{decode_vote, encode_vote};
-use super::{Cursor, Malformed, salted_crc, unwrap, wrap};
+use super::{Cursor, GROUP, Malformed, salted_crc, unwrap, wrap};
 use crate::disk::SECTOR_BYTES;
 use raftqueue_raft::{HardState, Index, Term};
 
-const HEAD_MAGIC: [u8; 4] = *b"RQSG";
-const FRAME_MAGIC: [u8; 4] = *b"RQFR";
+const HEAD_MAGIC: [u8; 4] = *b"RQsg";
+const FRAME_MAGIC: [u8; 4] = *b"RQfr";
 
 /// Length of a frame without what follows it.
 pub(crate) const FRAME_BYTES: u64 = 88;
 /// Length of one identity.
-pub(crate) const IDENTITY_BYTES: u64 = 32;
+pub(crate) const IDENTITY_BYTES: u64 = 40;
 /// Length of a record's header.
 pub(crate) const RECORD_BYTES: u64 = 48;
 /// Length of one item of the sealed index.
-pub(crate) const INDEXED_BYTES: u64 = 40;
+pub(crate) const INDEXED_BYTES: u64 = 48;
 
 /// The first sector of a segment: which one it is, and what it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,8 @@ pub struct SegmentHead {
     pub number: u64,
     /// Minted at random for this use of the file.
     pub salt: u64,
-    /// The segment before it; 0 for the very first.
+    /// The segment before it; 0 for the first of a log, which is the very first or one that begins behind an installed
+    /// snapshot.
     pub predecessor: u64,
     /// Where the predecessor's proven part ends. What lies behind is ignored for ever.
     pub predecessor_end: u64,
@@ -59,20 +60,17 @@ pub struct SegmentHead {
 impl SegmentHead {
     /// ```text
     /// envelope (16) | u64 number | u64 salt | u64 predecessor | u64 predecessor end | u64 born to
-    /// u64 first batch | u64 previous index | u64 previous term | u8 predecessor sealed | zeros up to 512
+    /// u64 first batch | u32 group | u64 previous index | u64 previous term | u8 predecessor sealed | zeros up to 512
     /// ```
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut payload = Vec::new();
-        for number in [
-            self.number,
-            self.salt,
-            self.predecessor,
-            self.predecessor_end,
-            self.born_to,
-            self.first_batch,
-            self.previous_index.0,
-            self.previous_term.0,
-        ] {
+        for number in
+            [self.number, self.salt, self.predecessor, self.predecessor_end, self.born_to, self.first_batch]
+        {
+            payload.extend_from_slice(&number.to_le_bytes());
+        }
+        payload.extend_from_slice(&GROUP.to_le_bytes());
+        for number in [self.previous_index.0, self.previous_term.0] {
             payload.extend_from_slice(&number.to_le_bytes());
         }
         payload.push(u8::from(self.predecessor_sealed));
@@ -94,7 +92,10 @@ impl SegmentHead {
             predecessor_end: cursor.u64()?,
             born_to: cursor.u64()?,
             first_batch: cursor.u64()?,
-            previous_index: Index(cursor.u64()?),
+            previous_index: {
+                cursor.group()?;
+                Index(cursor.u64()?)
+            },
             previous_term: Term(cursor.u64()?),
             predecessor_sealed: cursor.bool("predecessor sealed")?,
         };
@@ -148,7 +149,7 @@ impl Frame {
     /// ```text
     ///  0  magic | u8 kind (1 batch, 2 seal), 3 zeros | u64 salt
     /// 16  u64 batch | u64 offset | u64 length | u64 durable_to | u64 term | u64 vote (0: none)
-    /// 64  u32 records | u32 identities | u32 identities crc | u32 records crc | u32 zero
+    /// 64  u32 records | u32 identities | u32 identities crc | u32 records crc | u32 group (of the hard state)
     /// 84  u32 crc of bytes 0..84, salted
     /// ```
     pub(crate) fn encode(&self, salt: u64) -> [u8; FRAME_BYTES as usize] {
@@ -166,7 +167,7 @@ impl Frame {
         ] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        for number in [self.records, self.identities, self.identities_crc, self.records_crc, 0] {
+        for number in [self.records, self.identities, self.identities_crc, self.records_crc, GROUP] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&salted_crc(salt, &bytes).to_le_bytes());
@@ -196,7 +197,7 @@ impl Frame {
             identities_crc: cursor.u32()?,
             records_crc: cursor.u32()?,
         };
-        let zero = cursor.u32()?;
+        let group = cursor.u32()?;
         if cursor.u32()? != salted_crc(salt, &bytes[..84]) || salt_found != salt {
             return Err(Malformed::Checksum);
         }
@@ -205,8 +206,11 @@ impl Frame {
             2 => FrameKind::Seal,
             _ => return Err(Malformed::Field("frame kind")),
         };
-        if frame.offset != offset || zero != 0 {
+        if frame.offset != offset {
             return Err(Malformed::Field("frame offset"));
+        }
+        if group != GROUP {
+            return Err(Malformed::Field("group"));
         }
         let item = if frame.kind == FrameKind::Batch { RECORD_BYTES } else { INDEXED_BYTES };
         if frame.records_offset() + u64::from(frame.records) * item > frame.end() || frame.durable_to > offset
@@ -320,13 +324,14 @@ impl RecordHeader {
     }
 
     /// ```text
-    ///  0  u8 kind | 3 zeros | u32 group (0) | u64 index | u64 term
+    ///  0  u8 kind | 3 zeros | u32 group | u64 index | u64 term
     /// 24  u32 meta bytes | u32 meta crc | u32 bodies bytes | u32 bodies crc
     /// 40  u32 entry crc, not salted | u32 crc of bytes 0..44, salted
     /// ```
     pub(crate) fn encode(&self, salt: u64) -> [u8; RECORD_BYTES as usize] {
         let mut bytes = Vec::with_capacity(48);
-        bytes.extend_from_slice(&[self.kind.code(), 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[self.kind.code(), 0, 0, 0]);
+        bytes.extend_from_slice(&GROUP.to_le_bytes());
         bytes.extend_from_slice(&self.index.0.to_le_bytes());
         bytes.extend_from_slice(&self.term.0.to_le_bytes());
         for number in [self.meta_bytes, self.meta_crc, self.bodies_bytes, self.bodies_crc, self.entry_crc()] {
@@ -353,7 +358,7 @@ impl RecordHeader {
         }
         let kind = RecordKind::from_code(u8::try_from(kind).map_err(|_| Malformed::Field("record kind"))?)?;
         let header = RecordHeader { kind, index, term, meta_bytes, meta_crc, bodies_bytes, bodies_crc };
-        if group != 0 {
+        if group != GROUP {
             return Err(Malformed::Field("group"));
         }
         if header.entry_crc() != entry_crc {
@@ -387,21 +392,22 @@ impl RecordIdentity {
     }
 
     /// ```text
-    /// u64 index | u64 term | u32 meta bytes | u32 bodies bytes | u32 entry crc | u8 kind | 3 zeros
+    /// u64 index | u64 term | u32 group | u32 meta bytes | u32 bodies bytes | u32 entry crc | u8 kind | 7 zeros
     /// ```
     pub(crate) fn put(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.index.0.to_le_bytes());
         bytes.extend_from_slice(&self.term.0.to_le_bytes());
-        for number in [self.meta_bytes, self.bodies_bytes, self.entry_crc] {
+        for number in [GROUP, self.meta_bytes, self.bodies_bytes, self.entry_crc] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(&[self.kind.code(), 0, 0, 0]);
+        bytes.extend_from_slice(&[self.kind.code(), 0, 0, 0, 0, 0, 0, 0]);
     }
 
     fn take(cursor: &mut Cursor<'_>) -> Result<RecordIdentity, Malformed> {
         let (index, term) = (Index(cursor.u64()?), Term(cursor.u64()?));
+        cursor.group()?;
         let [meta_bytes, bodies_bytes, entry_crc] = [cursor.u32()?, cursor.u32()?, cursor.u32()?];
-        let kind = u8::try_from(cursor.u32()?).map_err(|_| Malformed::Field("record kind"))?;
+        let kind = u8::try_from(cursor.u64()?).map_err(|_| Malformed::Field("record kind"))?;
         let kind = RecordKind::from_code(kind)?;
         Ok(RecordIdentity { kind, index, term, meta_bytes, bodies_bytes, entry_crc })
     }
@@ -418,7 +424,7 @@ pub struct IndexedRecord {
 
 impl IndexedRecord {
     /// ```text
-    /// identity (32) | u64 offset
+    /// identity (40) | u64 offset
     /// ```
     pub(crate) fn put(&self, bytes: &mut Vec<u8>) {
         self.identity.put(bytes);
@@ -445,9 +451,11 @@ pub fn decode_identities(bytes: &[u8], salt: u64, frame: &Frame) -> Result<Vec<R
         return Err(Malformed::Checksum);
     }
     let mut cursor = Cursor(bytes);
-    let identities = (0..frame.identities).map(|_| RecordIdentity::take(&mut cursor)).collect();
+    let identities: Result<Vec<_>, _> =
+        (0..frame.identities).map(|_| RecordIdentity::take(&mut cursor)).collect();
+    let identities = identities?;
     cursor.end("identities length")?;
-    identities
+    Ok(identities)
 }
 
 /// Decodes the index behind a seal and its identities.
@@ -459,9 +467,10 @@ pub fn decode_index(bytes: &[u8], salt: u64, frame: &Frame) -> Result<Vec<Indexe
         return Err(Malformed::Checksum);
     }
     let mut cursor = Cursor(bytes);
-    let index = (0..frame.records)
+    let index: Result<Vec<_>, _> = (0..frame.records)
         .map(|_| Ok(IndexedRecord { identity: RecordIdentity::take(&mut cursor)?, offset: cursor.u64()? }))
         .collect();
+    let index = index?;
     cursor.end("index length")?;
-    index
+    Ok(index)
 }

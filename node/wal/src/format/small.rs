@@ -1,16 +1,14 @@
-//! The small files: IDENTITY, HARDSTATE, MANIFEST. Each is an envelope (see [`super`]) around the fields shown here.
+//! The small files IDENTITY and HARDSTATE. Each is an envelope (see [`super`]) around the fields shown here.
 
-use super::{Cursor, Malformed, put_string, unwrap, wrap};
+use super::{Cursor, GROUP, Malformed, put_string, unwrap, wrap};
 use crate::identity::{Binding, Identity};
-use crate::manifest::{KeptFile, Manifest, SnapshotFile};
 use raftqueue_raft::{HardState, NodeId, Term};
 
 /// Where the second slot of HARDSTATE begins: on a block of its own, so that no write touches both.
 pub(crate) const HARD_STATE_SLOT_BYTES: u64 = 4096;
 
-const IDENTITY_MAGIC: [u8; 4] = *b"RQID";
-const HARD_STATE_MAGIC: [u8; 4] = *b"RQHS";
-const MANIFEST_MAGIC: [u8; 4] = *b"RQMF";
+const IDENTITY_MAGIC: [u8; 4] = *b"RQid";
+const HARD_STATE_MAGIC: [u8; 4] = *b"RQhs";
 
 /// ```text
 /// u128 formation id (0: not bound) | u32 generation | u64 node id | u16 length, name
@@ -63,11 +61,11 @@ pub(crate) fn decode_identity(bytes: &[u8]) -> Result<Identity, Malformed> {
 }
 
 /// ```text
-/// u64 term | u64 vote (0: none)
+/// u32 group | u64 term | u64 vote (0: none)
 /// ```
 /// One slot, at most one sector long.
 pub(crate) fn encode_hard_state(hard_state: HardState) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = GROUP.to_le_bytes().to_vec();
     bytes.extend_from_slice(&hard_state.term.0.to_le_bytes());
     bytes.extend_from_slice(&encode_vote(hard_state.vote).to_le_bytes());
     wrap(HARD_STATE_MAGIC, &bytes)
@@ -75,6 +73,7 @@ pub(crate) fn encode_hard_state(hard_state: HardState) -> Vec<u8> {
 
 pub(crate) fn decode_hard_state(bytes: &[u8]) -> Result<HardState, Malformed> {
     let mut cursor = Cursor(unwrap(HARD_STATE_MAGIC, bytes)?);
+    cursor.group()?;
     let term = Term(cursor.u64()?);
     let vote = decode_vote(cursor.u64()?);
     cursor.end("hard state length")?;
@@ -88,49 +87,4 @@ pub(crate) fn encode_vote(vote: Option<NodeId>) -> u64 {
 
 pub(crate) fn decode_vote(vote: u64) -> Option<NodeId> {
     (vote != 0).then_some(NodeId(vote))
-}
-
-/// ```text
-/// u64 first segment
-/// u32 kept files | each: u64 number | u64 size | u32 crc
-/// u32 snapshots  | each: u64 number | u64 size | u32 crc
-/// ```
-pub(crate) fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.extend_from_slice(&manifest.first_segment.to_le_bytes());
-    let kept = manifest.kept_files.iter().map(|file| (file.number, file.size, file.crc));
-    put_files(&mut bytes, kept.collect());
-    let snapshots = manifest.snapshots.iter().map(|file| (file.number, file.size, file.crc));
-    put_files(&mut bytes, snapshots.collect());
-    wrap(MANIFEST_MAGIC, &bytes)
-}
-
-fn put_files(bytes: &mut Vec<u8>, files: Vec<(u64, u64, u32)>) {
-    let count = u32::try_from(files.len()).expect("far fewer files than 4 billion");
-    bytes.extend_from_slice(&count.to_le_bytes());
-    for (number, size, crc) in files {
-        bytes.extend_from_slice(&number.to_le_bytes());
-        bytes.extend_from_slice(&size.to_le_bytes());
-        bytes.extend_from_slice(&crc.to_le_bytes());
-    }
-}
-
-pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Malformed> {
-    let mut cursor = Cursor(unwrap(MANIFEST_MAGIC, bytes)?);
-    let mut manifest = Manifest { first_segment: cursor.u64()?, ..Manifest::default() };
-    for _ in 0..cursor.u32()? {
-        manifest.kept_files.push(KeptFile { number: cursor.u64()?, size: cursor.u64()?, crc: cursor.u32()? });
-    }
-    for _ in 0..cursor.u32()? {
-        manifest.snapshots.push(SnapshotFile {
-            number: cursor.u64()?,
-            size: cursor.u64()?,
-            crc: cursor.u32()?,
-        });
-    }
-    cursor.end("manifest length")?;
-    if manifest.first_segment == 0 {
-        return Err(Malformed::Field("first segment"));
-    }
-    Ok(manifest)
 }

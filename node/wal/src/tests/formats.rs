@@ -4,10 +4,11 @@ use super::support::*;
 use crate::batch::{Draft, FrameContext, encode_seal};
 use crate::disk::Disk;
 use crate::disk::fake::FakeDisk;
+use crate::format::manifest::*;
 use crate::format::segment::*;
 use crate::format::small::*;
 use crate::format::{Malformed, configuration, unwrap, wrap, wrap_version};
-use crate::{Binding, Identity, KeptFile, Manifest, SnapshotFile};
+use crate::{Binding, FileId, Identity, KeptFile, Manifest, OpenError, PlacesFile, Retired, SnapshotFile};
 use proptest::prelude::*;
 use raftqueue_raft::{Configuration, Entry, Index, Member, MemberKind, NodeId, Payload, Term};
 
@@ -59,8 +60,25 @@ fn cluster() -> Configuration {
 fn manifest() -> Manifest {
     Manifest {
         first_segment: 17,
-        kept_files: vec![KeptFile { number: 3, size: 4096, crc: 0xdead_beef }],
-        snapshots: vec![SnapshotFile { number: 4, size: 99, crc: 7 }],
+        next_file: 10,
+        released: vec![11, 13],
+        places: vec![PlacesFile {
+            number: 6,
+            size: 8192,
+            crc: 0xabcd,
+            segment: 13,
+            to: Index(44),
+            messages: 100,
+        }],
+        kept: vec![KeptFile { number: 3, size: 4096, crc: 0xdead_beef, since: Index(40) }],
+        snapshots: vec![
+            SnapshotFile { number: 4, size: 99, crc: 7, index: Index(40), term: Term(2) },
+            SnapshotFile { number: 9, size: 98, crc: 8, index: Index(60), term: Term(5) },
+        ],
+        retired: vec![
+            Retired { file: FileId::Segment(11), at: Index(40) },
+            Retired { file: FileId::Kept(3), at: Index(60) },
+        ],
     }
 }
 
@@ -112,11 +130,151 @@ fn goldens_of_the_small_files() {
 fn goldens_of_the_log() {
     let head = head().encode();
     assert_eq!(head.len(), 512);
-    assert!(head[96..].iter().all(|byte| *byte == 0));
-    golden(&head[..96], "segment_head");
+    assert!(head[112..].iter().all(|byte| *byte == 0));
+    golden(&head[..112], "segment_head");
     let (batch, seal) = batch_and_seal();
     golden(&batch, "batch");
     golden(&seal, "seal");
+}
+
+/// The golden of a form as the builds before the first release wrote it.
+fn before(name: &str) -> Vec<u8> {
+    let path = format!("{}/src/tests/goldens/before/{name}.hex", env!("CARGO_MANIFEST_DIR"));
+    let digits = std::fs::read_to_string(path).unwrap().replace('\n', "");
+    digits
+        .as_bytes()
+        .chunks(2)
+        .map(|two| u8::from_str_radix(str::from_utf8(two).unwrap(), 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn what_a_build_before_the_first_release_wrote_is_refused_by_name_and_never_formatted_over() {
+    let refused = |disk: &FakeDisk, file: &str| {
+        let held = |disk: &FakeDisk| {
+            let names = disk.names().into_iter().filter(|name| name != "LOCK");
+            names.map(|name| (disk.bytes(&name), name)).collect::<Vec<_>>()
+        };
+        let before = held(disk);
+        let error = open(disk, 2).err().expect("refused");
+        assert!(matches!(&error, OpenError::Unreleased { file: found } if found == file), "{error}");
+        let said = error.to_string();
+        assert!(said.starts_with(file), "{said}");
+        assert!(
+            said.contains("before the first release") && said.ends_with("start with an empty folder"),
+            "{said}"
+        );
+        assert!(held(disk) == before, "nothing changes");
+    };
+    let disk = formatted(1);
+    drop(open(&disk, 1).unwrap());
+    let segment = crate::segment::segment_name(1);
+    for (file, golden) in [
+        ("IDENTITY", "identity"),
+        ("HARDSTATE", "hard_state"),
+        ("MANIFEST", "manifest"),
+        (&segment, "segment_head"),
+    ] {
+        let mut bytes = before(golden);
+        if file == "HARDSTATE" {
+            // Both slots, or only one that a torn write of this build would leave beside a good one.
+            for slots in [2, 1] {
+                let mut both = disk.bytes(file).unwrap();
+                for slot in 0..slots {
+                    both[slot * 4096..slot * 4096 + bytes.len()].copy_from_slice(&bytes);
+                }
+                let old = disk.deep_clone();
+                old.put(file, &both);
+                refused(&old, file);
+            }
+        }
+        bytes.resize(8192, 0);
+        let old = disk.deep_clone();
+        old.put(file, &bytes);
+        refused(&old, file);
+    }
+    // The whole folder of such a build, and one that it did not come to the end of formatting.
+    let old = FakeDisk::new(1);
+    for (file, golden) in [
+        ("HARDSTATE", "hard_state"),
+        ("IDENTITY", "identity"),
+        ("MANIFEST", "manifest"),
+        (&segment, "segment_head"),
+    ] {
+        old.put(file, &before(golden));
+        if file == "HARDSTATE" {
+            refused(&old, "HARDSTATE");
+        }
+    }
+    refused(&old, "IDENTITY");
+    // What follows a head verifies no more either: the mark of a frame is another.
+    let (batch, _) = batch_and_seal();
+    let mut frame = batch[..88].to_vec();
+    frame[..4].copy_from_slice(b"RQFR");
+    let crc = crate::format::salted_crc(SALT, &frame[..84]);
+    frame[84..].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(Frame::decode(&frame, SALT, 512), Err(Malformed::Magic));
+}
+
+#[test]
+fn a_group_that_this_build_does_not_know_is_refused() {
+    let mut manifest = encode_manifest(&manifest())[16..].to_vec();
+    let mut hard_state = encode_hard_state(hard(6, 5))[16..].to_vec();
+    let mut head = head().encode()[16..85].to_vec();
+    (manifest[0], hard_state[0], head[48]) = (1, 1, 1);
+    let group = Malformed::Field("group");
+    assert_eq!(decode_manifest(&wrap(*b"RQmf", &manifest)), Err(group));
+    assert_eq!(decode_hard_state(&wrap(*b"RQhs", &hard_state)), Err(group));
+    assert_eq!(SegmentHead::decode(&wrap(*b"RQsg", &head)), Err(group));
+    // In records and frames behind salted checksums.
+    let (batch, seal) = batch_and_seal();
+    let frame = Frame::decode(&batch, SALT, 512).unwrap();
+    let mut identities = batch[88..128].to_vec();
+    identities[16] = 1;
+    let crc = crate::format::salted_crc(SALT, &identities);
+    assert_eq!(decode_identities(&identities, SALT, &Frame { identities_crc: crc, ..frame }), Err(group));
+    let frame = Frame::decode(&seal, SALT, 1024).unwrap();
+    let mut index = seal[128..].to_vec();
+    index[16] = 1;
+    let crc = crate::format::salted_crc(SALT, &index);
+    assert_eq!(decode_index(&index, SALT, &Frame { records_crc: crc, ..frame }), Err(group));
+    for (at, size) in [(0, 88), (128, 48)] {
+        let mut bytes = batch[at..at + size].to_vec();
+        bytes[if size == 88 { 80 } else { 4 }] = 1;
+        let crc = crate::format::salted_crc(SALT, &bytes[..size - 4]);
+        bytes[size - 4..].copy_from_slice(&crc.to_le_bytes());
+        let decoded = if size == 88 {
+            Frame::decode(&bytes, SALT, 512).err()
+        } else {
+            RecordHeader::decode(&bytes, SALT).err()
+        };
+        assert_eq!(decoded, Some(group));
+    }
+}
+
+#[test]
+fn a_manifest_that_contradicts_itself_is_refused() {
+    let refused = |change: &dyn Fn(&mut Manifest), field: &'static str| {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        assert_eq!(decode_manifest(&encode_manifest(&manifest)), Err(Malformed::Field(field)));
+    };
+    refused(&|manifest| manifest.first_segment = 0, "first segment");
+    refused(&|manifest| manifest.released = vec![13, 11], "released segments");
+    refused(&|manifest| manifest.first_segment = 13, "released segments");
+    refused(&|manifest| manifest.next_file = 9, "file number");
+    refused(&|manifest| manifest.kept[0].number = 9, "file number");
+    refused(
+        &|manifest| manifest.places.extend([PlacesFile { number: 7, ..manifest.places[0] }]),
+        "segments of places files",
+    );
+    refused(&|manifest| manifest.snapshots.swap(0, 1), "snapshots");
+    refused(
+        &|manifest| manifest.snapshots.insert(0, SnapshotFile { number: 1, ..manifest.snapshots[0] }),
+        "snapshots",
+    );
+    refused(&|manifest| manifest.retired[0].file = FileId::Segment(12), "retired files");
+    refused(&|manifest| manifest.retired[1].file = FileId::Kept(6), "retired files");
 }
 
 #[test]
@@ -129,14 +287,14 @@ fn everything_decodes_to_what_was_encoded() {
     let (batch, seal) = batch_and_seal();
     let frame = Frame::decode(&batch, SALT, 512).unwrap();
     assert_eq!((frame.batch, frame.records, frame.length), (33, 4, batch.len() as u64));
-    let identities = decode_identities(&batch[88..120], SALT, &frame).unwrap();
+    let identities = decode_identities(&batch[88..128], SALT, &frame).unwrap();
     assert_eq!(identities, draft().identities()[3..]);
     for place in draft().places(512, 1) {
         let at = place.offset as usize - 512;
         assert_eq!(RecordHeader::decode(&batch[at..], SALT).unwrap().identity(), place.identity);
     }
     let frame = Frame::decode(&seal, SALT, 1024).unwrap();
-    assert_eq!(decode_index(&seal[120..], SALT, &frame).unwrap(), draft().places(512, 1)[2..]);
+    assert_eq!(decode_index(&seal[128..], SALT, &frame).unwrap(), draft().places(512, 1)[2..]);
 }
 
 #[test]
@@ -144,9 +302,9 @@ fn salted_checksums_hold_only_under_their_salt_and_place() {
     let (batch, _) = batch_and_seal();
     assert_eq!(Frame::decode(&batch, SALT + 1, 512), Err(Malformed::Checksum));
     assert_eq!(Frame::decode(&batch, SALT, 1024), Err(Malformed::Field("frame offset")));
-    assert_eq!(RecordHeader::decode(&batch[120..], SALT + 1), Err(Malformed::Checksum));
+    assert_eq!(RecordHeader::decode(&batch[128..], SALT + 1), Err(Malformed::Checksum));
     let frame = Frame::decode(&batch, SALT, 512).unwrap();
-    assert_eq!(decode_identities(&batch[88..120], SALT + 1, &frame), Err(Malformed::Checksum));
+    assert_eq!(decode_identities(&batch[88..128], SALT + 1, &frame), Err(Malformed::Checksum));
     // The salt is in the checksum itself, not only beside it: the field set to another salt does not verify either.
     let mut other = batch.clone();
     other[8..16].copy_from_slice(&(SALT + 1).to_le_bytes());
@@ -199,8 +357,8 @@ fn valid() -> Vec<Vec<u8>> {
         encode_identity(&identity()),
         encode_hard_state(hard(6, 5)),
         encode_manifest(&manifest()),
-        head().encode()[..96].to_vec(),
-        batch[120..168].to_vec(),
+        head().encode()[..85].to_vec(),
+        batch[128..176].to_vec(),
         batch,
         seal,
     ]
@@ -217,11 +375,11 @@ proptest! {
 
     #[test]
     fn garbage_behind_a_good_checksum_never_panics(payload in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for magic in [*b"RQID", *b"RQHS", *b"RQMF", *b"RQSG"] {
+        for magic in [*b"RQid", *b"RQhs", *b"RQmf", *b"RQsg"] {
             decode_all(&wrap(magic, &payload));
         }
         // A frame and a record header with any fields at all, and checksums that hold.
-        for (size, magic) in [(84, b"RQFR".as_slice()), (44, b"")] {
+        for (size, magic) in [(84, b"RQfr".as_slice()), (44, b"")] {
             let mut bytes = [magic, &payload].concat();
             bytes.resize(size, 0);
             if size == 84 {
@@ -240,8 +398,6 @@ proptest! {
     ) {
         let mut bytes = valid().swap_remove(which);
         let fixed = match which {
-            // The rest of the sector is not covered.
-            3 => 81,
             5 | 6 => 88,
             _ => bytes.len(),
         };

@@ -171,7 +171,7 @@ fn a_foreign_a_newer_and_a_damaged_directory_are_refused_with_both_sides_named()
     let error = DataDir::open(shared(&disk), Some("b")).err().unwrap();
     assert_eq!(error.to_string(), "the directory belongs to node \"a\", and this node is \"b\"");
 
-    for (file, magic) in [("IDENTITY", *b"RQID"), ("HARDSTATE", *b"RQHS"), ("MANIFEST", *b"RQMF")] {
+    for (file, magic) in [("IDENTITY", *b"RQid"), ("HARDSTATE", *b"RQhs"), ("MANIFEST", *b"RQmf")] {
         let newer = disk.deep_clone();
         newer.put(file, &wrap_version(magic, 2, b"what a later build knows"));
         let before = newer.names();
@@ -187,7 +187,7 @@ fn a_foreign_a_newer_and_a_damaged_directory_are_refused_with_both_sides_named()
         assert_eq!(newer.names(), before);
     }
     let newer = disk.deep_clone();
-    newer.put(&crate::segment::segment_name(1), &wrap_version(*b"RQSG", 3, &[]));
+    newer.put(&crate::segment::segment_name(1), &wrap_version(*b"RQsg", 3, &[]));
     assert!(matches!(open(&newer, 2), Err(OpenError::Newer { found: 3, supported: 1, .. })));
 
     let damaged = disk.deep_clone();

@@ -128,11 +128,11 @@ fn rule_2_5_a_damaged_frame_hides_no_record() {
     let name = segment_name(1);
     let bytes = disk.bytes(&name).unwrap();
     let frames: Vec<usize> =
-        (512..bytes.len()).step_by(512).filter(|at| &bytes[*at..*at + 4] == b"RQFR").collect();
+        (512..bytes.len()).step_by(512).filter(|at| &bytes[*at..*at + 4] == b"RQfr").collect();
     let damaged = disk.deep_clone();
     assert!(damaged.corrupt(&name, frames[2] as u64 + 9, 1));
     assert!(
-        damaged.corrupt(&name, frames[2] as u64 + 88 + 96 + 200, 1),
+        damaged.corrupt(&name, frames[2] as u64 + 88 + 120 + 200, 1),
         "and the bodies of its first record"
     );
     let rot = rot_of(&damaged);
