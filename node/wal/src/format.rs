@@ -7,6 +7,7 @@
 //! - [`segment`]: the log itself: segment head, frames, records, the sealed index;
 //! - [`small`]: IDENTITY and HARDSTATE;
 //! - [`mod@manifest`]: the list of live files;
+//! - [`snapshot`]: the front, sections and end of a snapshot file;
 //! - [`configuration`]: a cluster configuration inside a record;
 //! - [`places`]: places files and kept files.
 //!
@@ -17,6 +18,7 @@ pub mod manifest;
 pub mod places;
 pub mod segment;
 pub mod small;
+pub mod snapshot;
 
 use std::fmt;
 

@@ -41,6 +41,7 @@ mod reader;
 mod recover;
 mod scan;
 mod segment;
+mod snapshot;
 mod spare;
 mod wal;
 
@@ -59,4 +60,5 @@ pub use places::{
     Spot, Step, TopicPlaces, Written, merge,
 };
 pub use reader::{EntryMeta, MetaPayload, Reader};
+pub use snapshot::{SECTION_BYTES_MAX, SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter};
 pub use wal::{Place, Receipt, Wal};

@@ -7,6 +7,7 @@ use crate::disk::fake::FakeDisk;
 use crate::format::manifest::*;
 use crate::format::segment::*;
 use crate::format::small::*;
+use crate::format::snapshot::*;
 use crate::format::{Malformed, configuration, unwrap, wrap, wrap_version};
 use crate::{Binding, FileId, Identity, KeptFile, Manifest, OpenError, PlacesFile, Retired, SnapshotFile};
 use proptest::prelude::*;
@@ -82,6 +83,25 @@ fn manifest() -> Manifest {
     }
 }
 
+fn snapshot_head() -> SnapshotHead {
+    SnapshotHead {
+        index: Index(60),
+        term: Term(5),
+        configuration_index: Index(7),
+        configuration: cluster().into(),
+        stamp_ms: 1_700_000_000_123,
+    }
+}
+
+/// A snapshot file with one section, as the writer makes it.
+fn snapshot_file() -> Vec<u8> {
+    let disk = FakeDisk::new(1);
+    let mut writer = crate::SnapshotWriter::create(&disk, 9, &snapshot_head()).unwrap();
+    writer.section(b"content").unwrap();
+    writer.finish(&disk).unwrap();
+    disk.bytes("snapshot-0000000000000009").unwrap()
+}
+
 fn head() -> SegmentHead {
     SegmentHead {
         number: 18,
@@ -123,6 +143,7 @@ fn goldens_of_the_small_files() {
     golden(&encode_identity(&identity()), "identity");
     golden(&encode_hard_state(hard(6, 5)), "hard_state");
     golden(&encode_manifest(&manifest()), "manifest");
+    golden(&snapshot_file(), "snapshot");
     golden(&configuration::encode(&cluster()), "configuration");
 }
 
@@ -226,6 +247,9 @@ fn a_group_that_this_build_does_not_know_is_refused() {
     assert_eq!(decode_manifest(&wrap(*b"RQmf", &manifest)), Err(group));
     assert_eq!(decode_hard_state(&wrap(*b"RQhs", &hard_state)), Err(group));
     assert_eq!(SegmentHead::decode(&wrap(*b"RQsg", &head)), Err(group));
+    let mut snapshot = encode_head(&snapshot_head());
+    snapshot[0] = 1;
+    assert_eq!(decode_head(&snapshot), Err(group));
     // In records and frames behind salted checksums.
     let (batch, seal) = batch_and_seal();
     let frame = Frame::decode(&batch, SALT, 512).unwrap();
@@ -284,6 +308,7 @@ fn everything_decodes_to_what_was_encoded() {
     assert_eq!(decode_manifest(&encode_manifest(&manifest())), Ok(manifest()));
     assert_eq!(configuration::decode(&configuration::encode(&cluster())), Ok(cluster()));
     assert_eq!(SegmentHead::decode(&head().encode()), Ok(head()));
+    assert_eq!(decode_head(&encode_head(&snapshot_head())), Ok(snapshot_head()));
     let (batch, seal) = batch_and_seal();
     let frame = Frame::decode(&batch, SALT, 512).unwrap();
     assert_eq!((frame.batch, frame.records, frame.length), (33, 4, batch.len() as u64));
@@ -348,6 +373,7 @@ fn decode_all(bytes: &[u8]) -> bool {
         | decode_hard_state(bytes).is_ok()
         | decode_manifest(bytes).is_ok()
         | SegmentHead::decode(bytes).is_ok()
+        | (decode_front(bytes, 9).is_ok() && decode_head(bytes).is_ok())
         | RecordHeader::decode(bytes, SALT).is_ok()
 }
 

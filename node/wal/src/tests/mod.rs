@@ -11,4 +11,5 @@ mod places;
 mod reading;
 mod rot;
 mod schedules;
+mod snapshot;
 mod support;
