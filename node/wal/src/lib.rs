@@ -56,8 +56,8 @@ pub use identity::{Binding, Identity};
 pub use manifest::{Change, FileId, KeptFile, Manifest, PlacesFile, Retired, SnapshotFile};
 pub use opening::{CutBatch, Options, Recovered};
 pub use places::{
-    Block, Blocks, Keep, LostBody, Merge, MergeError, Merged, PageCache, Places, PlacesKind, PlacesWriter,
-    Spot, Step, TopicPlaces, Written, merge,
+    Block, Blocks, DroppedTopic, DuePage, Filed, Keep, LostBody, Merge, MergeError, Merged, PageCache,
+    Places, PlacesKind, PlacesMap, PlacesWriter, Spot, Step, Stepped, TopicPlaces, Written, merge,
 };
 pub use reader::{EntryMeta, MetaPayload, Reader};
 pub use snapshot::{SECTION_BYTES_MAX, SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter};

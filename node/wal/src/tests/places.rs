@@ -3,6 +3,7 @@
 mod damage;
 mod files;
 mod format;
+mod map;
 mod merging;
 mod throughput;
 

@@ -121,6 +121,11 @@ fn another_file_under_the_name_is_not_taken_for_it() {
         part_of(&open(&disk, kept, Written { crc, ..written }, 0).unwrap_err(), &name),
         RottenPart::Tail
     );
+    let size = written.size + 8;
+    assert_eq!(
+        part_of(&open(&disk, kept, Written { size, ..written }, 0).unwrap_err(), &name),
+        RottenPart::Tail
+    );
     let of_segment = write(&disk, places, 7, &plain(places, 70)).unwrap();
     let other = PlacesKind::Segment(8);
     let refused = open(&disk, other, of_segment, 0).unwrap_err();
