@@ -26,7 +26,7 @@ async fn reaches(counter: &AtomicU64, wanted: u64, cluster: &Cluster) {
     }
 }
 
-/// Publishes numbers from 0 on until told to stop; all of them must be acknowledged. Returns how many.
+/// Publishes numbers from 0 on until it is told to stop. All of them must be acknowledged. Returns how many.
 async fn publish(client: Client, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> u64 {
     let publisher = client.publisher(TOPIC).await.expect("a session");
     let (sent, mut answers) = tokio::sync::mpsc::channel(256);

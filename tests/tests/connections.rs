@@ -33,7 +33,7 @@ fn idle_connections_cost_neither_the_log_nor_the_peers_their_files() {
             assert!(begun.elapsed() < Duration::from_secs(5), "{}", cluster.logs());
         }
     }
-    // The besieged node has it all, and counts: it and the leader are a majority.
+    // The besieged node has everything, and its vote counts: it and the leader are a majority.
     cluster.kill((leader + 2) % 3);
     let answer = cluster.http(besieged).with_timeout(Duration::from_secs(5)).publish("t", "last");
     assert_eq!(answer.map(|answer| answer.code), Ok(201), "{}", cluster.logs());

@@ -57,7 +57,7 @@ fn post(http: Http, path: &str, body: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_fullest_batch_goes_in_at_a_follower_and_comes_out_at_it_by_every_way() {
-    // What is tried is whether it passes, not how fast: no election comes between on a slow machine.
+    // The test is whether it passes, not how fast. So no election may come between on a slow machine.
     let mut cluster = Cluster::new(3).with_arguments(&["--election-timeout-ms", "5000"]);
     cluster.start_all();
     let leader = cluster.leader();
@@ -74,7 +74,7 @@ async fn the_fullest_batch_goes_in_at_a_follower_and_comes_out_at_it_by_every_wa
     let session = queue.open_session(patient(v1::OpenSessionRequest::default())).await.expect("opened");
     let step = v1::SessionStep { session: session.into_inner().session, sequence: 1 };
     let batch = v1::PublishRequest { session: Some(step), ..full_batch("streamed") };
-    // A stream gives a batch five seconds. The answer to one that takes a slow machine longer is had by repeating it.
+    // A stream gives a batch five seconds. If a slow machine takes longer, the batch is repeated to get its answer.
     let begun = std::time::Instant::now();
     let published = loop {
         let answers = queue.publish_stream(tokio_stream::iter([batch.clone()])).await.expect("a stream");

@@ -1,10 +1,10 @@
 //! How long nobody is served when a leader's process dies, seen by clients that know all nodes; and what must not cost a
 //! lead: followers that come and go, and a leader that stops for a moment.
 //!
-//! What is asserted is never a time: nothing acknowledged is lost, and no election where none is needed. The times are
-//! printed. `RAFTQUEUE_FAILOVER_KILLS=100` kills so many leaders in each of the four runs instead of a few, and
-//! `RAFTQUEUE_FAILOVER_DISTURBANCES=50` disturbs so many followers in each way, at an election timeout of 300 ms; both
-//! want a machine of their own, `--release` and `--nocapture`.
+//! No time is ever asserted: only that nothing acknowledged is lost, and that there is no election without need. The
+//! times are printed. `RAFTQUEUE_FAILOVER_KILLS=100` kills so many leaders in each of the four runs instead of a few,
+//! and `RAFTQUEUE_FAILOVER_DISTURBANCES=50` disturbs so many followers in each way, at an election timeout of 300 ms;
+//! both want a machine of their own, `--release` and `--nocapture`.
 
 use raftqueue_client::{Client, v1};
 use raftqueue_tests::process::{Cluster, PATIENCE, env_number};
@@ -70,7 +70,7 @@ impl Load {
         });
     }
 
-    /// The longest time without an acknowledgement since `from`, that of the last one before it included.
+    /// The longest time without an acknowledgement since `from`, counted from the last one before it.
     fn pause_since(&self, from: Instant) -> Duration {
         let times = &self.account.lock().expect("nobody panicked").times;
         let first = times.partition_point(|time| *time <= from).saturating_sub(1);
@@ -122,7 +122,7 @@ async fn publish(
         let body = format!("{publisher}-{}", number.fetch_add(1, Ordering::Relaxed));
         let message = v1::NewMessage { body: body.clone().into(), ..Default::default() };
         let request = v1::PublishRequest { topic: TOPIC.into(), session: None, messages: vec![message] };
-        // What became of one that failed is not known, and no matter here: the next one is another message.
+        // What became of a failed one is not known, and does not matter here: the next one is another message.
         if client.publish(request).await.is_ok() {
             let mut account = account.lock().expect("nobody panicked");
             account.times.push(Instant::now());
@@ -188,7 +188,7 @@ fn leaders_that_are_killed_lose_nothing_idle_or_under_load() {
 #[test]
 fn followers_that_come_and_go_and_a_leader_that_stops_for_a_moment_cause_no_election() {
     let full = env_number("RAFTQUEUE_FAILOVER_DISTURBANCES");
-    // A machine that does other work as well must not be taken for a leader that is silent.
+    // A busy machine must not be taken for a silent leader.
     let timeout_ms: u64 = if full.is_some() { 300 } else { 5_000 };
     let rounds = full.unwrap_or(1);
     let timeout = timeout_ms.to_string();

@@ -50,7 +50,8 @@ fn rule_1_2_two_seeds_of_one_name_never_form_two_clusters() {
     cluster.start_all();
     cluster.leader();
     cluster.make_topic("t");
-    // Being a member has reached the disk of the one that keeps it: with a node gone, nothing is acknowledged without it.
+    // The node that keeps its disk has on it that it is a member: with one node gone, nothing is acknowledged without
+    // it.
     cluster.kill(one);
     cluster.publish_until_taken(other, "t", "x");
     cluster.kill(seed);
@@ -72,7 +73,7 @@ fn rule_1_2_two_seeds_of_one_name_never_form_two_clusters() {
 
 #[test]
 fn rule_1_3_a_node_with_its_disk_set_back_is_stopped() {
-    // In a new term nobody would know what the follower has acknowledged: an election would hide what is tried.
+    // In a new term nobody would know what the follower has acknowledged. So an election would hide what is tested.
     let mut cluster = Cluster::started_with(3, &CALM);
     let leader = cluster.leader();
     cluster.make_topic("t");

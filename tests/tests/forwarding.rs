@@ -1,6 +1,6 @@
 //! Calls that a node passes on to the leader.
 //!
-//! Clients that give their calls up, by the thousand: it is their affair alone, at whichever node they are.
+//! Clients give their calls up by the thousand. That must harm nobody else, whichever node they are at.
 //!
 //! HTTP/2 carries many calls on one connection, and its library ends a connection on which too many calls are reset. The
 //! calls that a follower passes on to the leader share one, whoever made them.
@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 const AT_ONCE: usize = 200;
 /// Calls of each impatient caller, unless `RAFTQUEUE_IMPATIENT_CALLS` says how many there are in all.
 const CALLS_EACH: usize = 15;
-/// How long a calm call may take: far longer than it does, so that only an error can end it.
+/// How long a calm call may take: far longer than it needs, so that only an error can end it.
 const CALM: Duration = Duration::from_secs(60);
 
 async fn client(cluster: &Cluster, node: usize) -> QueueClient<Channel> {
@@ -82,7 +82,7 @@ async fn lose_patience(
 fn impatience_at(node_of: impl Fn(usize) -> usize) {
     let calls =
         env_number("RAFTQUEUE_IMPATIENT_CALLS").map_or(CALLS_EACH, |all: usize| all.div_ceil(AT_ONCE));
-    // So much at once on a machine with other work must not be taken for a leader that is silent.
+    // So much work at once on a busy machine must not be taken for a silent leader.
     let mut cluster = Cluster::new(3).with_arguments(&["--election-timeout-ms", "10000"]);
     cluster.start_all();
     let node = node_of(cluster.leader());
@@ -101,7 +101,7 @@ fn impatience_at(node_of: impl Fn(usize) -> usize) {
         }
         let mut impatient = JoinSet::new();
         for number in 0..AT_ONCE {
-            // Twenty callers a connection, which is not that of the calm ones.
+            // Twenty callers share a connection, which the calm ones do not use.
             if number % 20 == 0 {
                 first = client(&cluster, node).await;
             }
@@ -210,7 +210,7 @@ fn a_call_that_waits_for_an_election_is_not_passed_on_all_the_while() {
     cluster.wait_until("the leader leads no more", || {
         cluster.standing(leader).is_some_and(|(role, _)| role != "Leader")
     });
-    // It waits until its node believes in no leader, and beyond: what it is told then cannot be that nobody knows.
+    // It waits until its node knows no leader, and longer. Then its answer cannot be that nobody knows.
     let answer = cluster.patient(follower).publish("t", &"y".repeat(100_000)).unwrap();
     assert_eq!(answer.code, 503, "{answer:?}");
     // Followers believe for 3 s at most, and 300 ms pass between two times.

@@ -54,7 +54,8 @@ impl Drop for SmallDisk {
 }
 
 const ARGUMENTS: [&str; 4] = ["--segment-bytes", "4194304", "--reserve-bytes", "12582912"];
-/// What a node is given for a call: more than it takes, and little enough to go on to the next while it finds no leader.
+/// The deadline of a call: longer than a call takes, but short enough to go on to the next node while one finds no
+/// leader.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A cluster of three, the first `small` of which have disks of `mebibytes`.

@@ -1,5 +1,5 @@
-//! Clients that make a node hold their bytes: bodies that never end, readers that do not read. Whatever they do, a node has
-//! no more than its budget beside what it has when it is idle; they are told, and everybody else goes on.
+//! Clients that make a node hold their bytes: bodies that never end, readers that do not read. Whatever they do, a node
+//! has at most its budget besides what it has when it is idle. They are told, and everybody else goes on.
 
 use raftqueue_proto::v1;
 use raftqueue_proto::v1::consume_request::Step;
@@ -165,7 +165,7 @@ fn an_acknowledgement_is_no_place_for_a_large_body() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
 }
 
-/// Readers of 16 MiB that read nothing, at `node`: those that find no room are told so.
+/// Clients at `node` that ask for 16 MiB and read nothing. Those that find no room are told so.
 fn slow_readers(
     cluster: &Cluster,
     node: usize,

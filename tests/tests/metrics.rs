@@ -89,7 +89,7 @@ fn every_series_is_there_and_moves_as_messages_go_by() {
     assert!(cluster.metric(follower, "raftqueue_calls_forwarded_total") >= 2.0);
     assert!(cluster.metric(leader, "raftqueue_raft_elections_total") >= 1.0);
 
-    // Nothing is missing on any node, but for what only ever has labels once something failed.
+    // Nothing is missing on any node, except series that get a label only when something fails.
     let listed = std::fs::read_to_string(repository().join("node/src/metrics/series.txt")).expect("the list");
     let names =
         listed.lines().filter(|line| !line.starts_with(' ')).map(|line| line.split(['{', ' ']).next());
@@ -115,7 +115,7 @@ fn every_series_is_there_and_moves_as_messages_go_by() {
 fn rule_10_4_a_node_that_restarts_is_ready_and_shows_depths_once_it_has_replayed() {
     const BATCHES: u64 = 8;
     const MESSAGES: u64 = 1_000;
-    // No election comes between a call and its answer; afterwards nodes may take each other's place quickly.
+    // No election may come between a call and its answer. Afterwards another node must be able to lead soon.
     let mut cluster = Cluster::new(3).with_operations().with_arguments(&CALM);
     cluster.start_all();
     let leader = cluster.leader();

@@ -1,5 +1,5 @@
 //! More than a cluster can take: producers that are faster than its disks, and a consumer that never acknowledges.
-//! Memory stays within bounds that can be added up, everybody is told, nothing is lost.
+//! Memory stays within bounds that can be added up, everybody gets an answer, nothing is lost.
 
 use raftqueue_client::{Acknowledgement, Client, ConsumerSettings, Outcome, PublisherSettings, v1};
 use raftqueue_tests::process::{CALM, Cluster, PATIENCE};
@@ -124,7 +124,8 @@ async fn producers_faster_than_the_disks_wait_or_are_refused_and_nothing_is_lost
         published.extend((0..count).map(|message| ((number as u64, message), 1)));
     }
 
-    // Whoever did not wait was told what to do; what it was not told about may be stored, and is not counted below.
+    // A producer that did not wait was told what to do. Messages without an answer may be stored, and are not counted
+    // below.
     let overloaded = refused.iter().filter(|error| error.reason == v1::Reason::Overloaded);
     assert!(overloaded.clone().count() > 0, "nobody was refused: {refused:?}");
     for error in overloaded {
@@ -169,7 +170,7 @@ async fn a_consumer_that_never_acknowledges_gets_its_credit_and_no_more() {
     let all = (0..MESSAGES).map(|n| v1::NewMessage { body: n.to_string().into(), ..Default::default() });
     publisher.send_batch(all.collect()).await.expect("handed over").await.expect("acknowledged");
 
-    // It takes what its credit allows and then hears nothing more, however long it waits.
+    // It takes what its credit allows. Then it gets nothing more, however long it waits.
     let settings =
         ConsumerSettings { credit_messages: CREDIT, lease: LEASE, hold: HOLD, ..ConsumerSettings::default() };
     let mut silent = client.independent().consumer_with("t", settings).expect("good settings");
@@ -184,7 +185,7 @@ async fn a_consumer_that_never_acknowledges_gets_its_credit_and_no_more() {
     let topic = client.describe_topic(describe).await.expect("described").topic.expect("a topic");
     assert_eq!(topic.subscriptions[0].leased, CREDIT as u64);
 
-    // Everybody else goes on; and when the silent one has held its messages for too long, others get those as well.
+    // Everybody else goes on. When the silent one has held its messages for too long, others get those, too.
     let mut working = client.independent().consumer("t");
     let mut bodies = BTreeSet::new();
     let mut attempts = 0;
@@ -196,7 +197,7 @@ async fn a_consumer_that_never_acknowledges_gets_its_credit_and_no_more() {
         assert!(delivery.ack().await.expect("heard").is_done());
     }
     assert_eq!(attempts as usize, CREDIT, "each message that was held too long counts one attempt");
-    // What the silent one says now comes too late, and is answered all the same.
+    // The silent one speaks too late now, and still gets an answer.
     let late = silent.ack_all(held).await.expect("answered");
     assert_eq!(late.done + late.stale, CREDIT);
     working.close().await.expect("closed");

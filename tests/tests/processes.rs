@@ -91,8 +91,8 @@ fn a_paused_leader_is_replaced_and_answers_nothing_stale_when_it_wakes() {
     let popped = cluster.pop_until_answered(other, "side", 1);
     assert_eq!(popped.body["message"], "before", "{popped:?}");
     cluster.signal(leader, "CONT");
-    // The woken node must not hand out the same message again, whatever it believes it is. That it does not know what became
-    // of a call that it took while it believed to lead is an answer, too.
+    // The node that wakes must not hand out the same message again, whatever it believes it is. That it does not know
+    // what became of a call that it took while it believed to lead is an answer, too.
     let again = cluster.pop_until_answered(leader, "side", 2);
     assert_eq!(again.body["message"], "after", "{again:?}\n{}", cluster.logs());
     println!("writes went on {pause:?} after the leader was paused");
@@ -100,7 +100,7 @@ fn a_paused_leader_is_replaced_and_answers_nothing_stale_when_it_wakes() {
 
 #[test]
 fn without_a_quorum_every_answer_is_prompt_and_honest() {
-    // Nobody tells the node how long it may take. On a slow machine its answer is long on its way.
+    // Nobody tells the node how long it may take. On a slow machine its answer takes long.
     let own_time = |cluster: &Cluster, node| cluster.http(node).with_timeout(PATIENCE);
     let mut cluster = Cluster::started(3);
     let leader = cluster.leader();

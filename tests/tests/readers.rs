@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 const MIB: u64 = 1 << 20;
 const BODY_BYTES: usize = 100 << 10;
 const PUBLISHERS: u32 = 10;
-/// What a publisher may take; a client's own patience is longer, so that every answer is heard.
+/// How long a publish may take. The client waits longer, so that it gets every answer.
 const DEADLINE_MS: u64 = 5_000;
 
 /// How much is read, for how long, by how many.
@@ -97,7 +97,7 @@ fn post(path: &str, body: &str, deadline_ms: u64) -> String {
     )
 }
 
-/// Looks at 16 MiB from some place on, again and again; one who is refused asks again after a moment.
+/// Looks at 16 MiB from some offset on, again and again. After a refusal it asks again after a moment.
 async fn read(port: u16, reader: usize, messages: usize, counts: Arc<Counts>) {
     let mut from = reader * 97;
     while !counts.stop.load(Ordering::Relaxed) {
@@ -224,7 +224,7 @@ fn fill(http: Http, messages: usize) {
     for first in (0..messages).step_by(BATCH) {
         let batch = json!({"messages": vec![message.clone(); BATCH.min(messages - first)]}).to_string();
         let answer = http.request("POST", "/v1/topics/t/publish", batch.as_bytes()).expect("answered");
-        // A machine that is busy with others may have the nodes elect meanwhile; what counts begins later.
+        // On a busy machine the nodes may elect meanwhile. The part that counts begins later.
         assert!(answer.code == 200 || answer.text.contains("UNKNOWN"), "{}", answer.text);
     }
 }
@@ -266,7 +266,7 @@ async fn readers_of_much_cost_the_leader_neither_its_lead_nor_its_publishers() {
         }
         None => None,
     };
-    // So many processes that burn may cost a leader its lead, and that is no affair of readers.
+    // So many busy processes may cost a leader its lead. Readers have no part in that.
     let leader = cluster.leader();
     let port = cluster.ports(leader).0;
     let idle = cluster.forget_peak(leader);

@@ -40,7 +40,7 @@ fn every_variable_is_told() {
     let named = |before: &str| -> BTreeSet<&str> {
         sources.iter().flat_map(|code| code.split(before).skip(1).filter_map(variable)).collect()
     };
-    // Those of a command line stand in its `--help`, which is made of the same line.
+    // Variables of a command line stand in its `--help`, which is made from the same line.
     let helped = named("env = \"");
     let mut used = named("\"");
     used.extend(named("`"));

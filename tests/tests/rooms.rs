@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The names of a circle's files or rooms, sorted: paths in the folder, without `.rs`.
+/// The files or rooms of a circle, sorted: their paths in the folder, without `.rs`.
 type Circle = &'static [&'static str];
 
 /// Each folder, and the circles that it still has. This list only gets shorter.
@@ -158,7 +158,7 @@ impl Files {
         self.0.keys().map(|from| (from.clone(), named(from))).collect()
     }
 
-    /// The file that has what a path in `from` leads to; `None` if none of this crate has it.
+    /// The file to which a path in `from` leads; `None` if it is not of this crate.
     fn find(&self, from: &Module, path: &[String], depth: usize) -> Option<Module> {
         assert!(depth < 20, "{from:?}: where does {path:?} lead?");
         let ups = path.iter().take_while(|part| ["crate", "self", "super"].contains(&part.as_str())).count();

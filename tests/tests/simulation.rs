@@ -191,7 +191,7 @@ fn a_durable_index_that_outlives_a_truncation_is_noticed() {
     raft_bug(raft_mutants::Mutant::StaleDurableAfterTruncation);
 }
 
-/// Where no majority has a good disk, a leader that leads on is seen by that alone: nothing else goes wrong.
+/// If no majority has a good disk, a leader must stop. Nothing else shows that it leads on.
 #[test]
 fn a_leader_that_leads_on_without_a_quorum_is_noticed() {
     raft_mutants::activate(Some(raft_mutants::Mutant::NoCheckQuorum));

@@ -1,5 +1,5 @@
-//! A message that cannot be read costs nobody but itself: its neighbours are delivered, it goes back at once, and the
-//! leader lets another try.
+//! A message that cannot be read harms no other: its neighbours are delivered, it goes back at once, and the leader
+//! lets another try.
 
 use raftqueue_tests::process::{Answer, CALM, Cluster};
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ fn receive(cluster: &Cluster, node: usize, wait_ms: u64) -> Answer {
     call(cluster, node, "/v1/topics/t/receive", &request)
 }
 
-/// Receives until something comes, which is what could not be read before; no attempt was counted of it.
+/// Receives until a message comes: the one that could not be read before. No attempt of it was counted.
 fn receive_the_last(cluster: &Cluster, node: usize) {
     let last = cluster.wait_for("what could not be read is received", || {
         let answer = receive(cluster, node, 200);

@@ -68,7 +68,7 @@ pub(super) fn build(cache: &Path, key: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Go since 1.21 fetches the version that a module asks for; an older one says only that it does not understand.
+/// Go since 1.21 fetches the version that a module asks for. An older one says only that it does not understand.
 fn check_go() -> Result<(), Error> {
     let Ok(output) = Command::new("go").arg("version").output() else {
         return Err(Error::NoGo { found: None });

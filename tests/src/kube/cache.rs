@@ -45,7 +45,7 @@ impl Programs {
         Err(Error::NotBuilt { programs: missing, folder: programs.folder })
     }
 
-    /// The programs; what is missing is built first, which takes about ten minutes on a fresh machine with two cores.
+    /// The programs. Missing ones are built first, which takes about ten minutes on a fresh machine with two cores.
     ///
     /// # Errors
     /// Those of [`build::build`].

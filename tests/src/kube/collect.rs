@@ -21,7 +21,7 @@ const OBJECTS: [(&str, &[&str]); 6] = [
     ("raftqueues.yaml", &["get", "raftqueues.raftqueue.io", "-A", "-o", "yaml"]),
 ];
 
-/// Collects everything into a folder. What cannot be had is noted in its place: a broken cluster is the usual case here.
+/// Collects everything into a folder. If something cannot be had, a note says so: here the cluster is usually broken.
 ///
 /// # Errors
 /// [`Error::Io`] if the folder cannot be written.

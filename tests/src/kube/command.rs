@@ -69,7 +69,7 @@ pub(super) fn output_of(command: &mut Command, input: &str) -> Result<Output, Er
         .stderr(Stdio::piped())
         .spawn()
         .map_err(Error::io(format!("start `{}`", words(command))))?;
-    // A program that ends before it has read everything has said why in its output; the broken pipe adds nothing.
+    // A program that ends before it has read everything says why in its output. The broken pipe adds nothing.
     let writer = child.stdin.take().map(|mut pipe| {
         let input = input.to_owned();
         std::thread::spawn(move || drop(pipe.write_all(input.as_bytes())))

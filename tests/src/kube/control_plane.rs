@@ -16,7 +16,7 @@ pub const ADDRESS: &str = "10.99.0.1";
 pub const SERVICE_ADDRESS: &str = "10.96.0.1";
 /// The range that service addresses are from.
 const SERVICE_RANGE: &str = "10.96.0.0/16";
-/// Every call of the operator is written down: one that it was not allowed shows what its role lacks.
+/// Every call of the operator is written down. A call that was not allowed shows what its role lacks.
 const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
 "omitManagedFields": true, "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:raftqueue-system"]},
 {"level": "None"}]}"#;
@@ -48,7 +48,7 @@ impl ControlPlane {
         ip("link add rqk0 type bridge")?;
         ip(&format!("addr add {ADDRESS}/24 dev rqk0"))?;
         ip("link set rqk0 up")?;
-        // Service addresses need some route before they are translated, and this network has no default one.
+        // Service addresses need a route before they are translated, and this network has no default route.
         ip(&format!("route add {SERVICE_RANGE} dev rqk0"))?;
 
         let start = |name, arguments: Vec<String>| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum Mode {
     /// Unset or empty: every case is shown as ignored.
     Off,
-    /// `auto`: they run where the programs are there already; nothing is built.
+    /// `auto`: they run if the programs are there already; nothing is built.
     Auto,
     /// `require`: what is missing is built, and a case that cannot run fails.
     Require,
@@ -97,7 +97,7 @@ pub fn target_folder() -> PathBuf {
     variable("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }
 
-/// Where the evidence of a failure is kept: below `target`, where nobody commits it.
+/// Where the evidence of a failure is kept: below `target`, so that nobody commits it.
 #[must_use]
 pub fn report_folder(title: &str) -> PathBuf {
     target_folder().join("kube-reports").join(title)

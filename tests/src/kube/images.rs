@@ -126,7 +126,7 @@ pub fn build_product(names: &[&str]) -> Result<Vec<Image>, Error> {
     command
         .args(["build", "--quiet", "--release", "--target", &target])
         .current_dir(crate::process::repository())
-        // Only for this build: scripts and macros of the build itself cannot be static.
+        // Only for the target: scripts and macros of the build itself cannot be static.
         .env(format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_")), STATIC);
     for name in names {
         match *name {

@@ -133,7 +133,7 @@ impl Kubectl {
     }
 }
 
-/// Whether a pod serves and is to go on: a pod that is being deleted says `Ready` until its last container has ended.
+/// Whether a pod serves and will go on. A pod that is being deleted says `Ready` until its last container has ended.
 fn is_ready(pod: &Value) -> bool {
     pod["metadata"]["deletionTimestamp"].is_null() && condition(pod, "Ready").as_deref() == Some("True")
 }

@@ -1,10 +1,10 @@
 //! The namespaces that one Kubernetes lives in: a network of its own under a name (`ip netns list` shows it), and mounts
 //! and process numbers of its own, held by one first process.
 //!
-//! That buys a clean end: when the first process dies, the kernel kills all others inside (containers and their shims too)
-//! and with them go the mounts, the network, its links and its packet filter. The first process dies by itself when the
-//! lifeline breaks, a pipe whose other end is the process of the tests: not even `kill -9` of that leaves anything running.
-//! What remains, a name, empty cgroups and a folder, [`super::stop`] clears away.
+//! That buys a clean end: when the first process dies, the kernel kills all others inside (containers and their shims
+//! too) and with them go the mounts, the network, its links and its packet filter. The first process dies by itself
+//! when the lifeline breaks: a pipe whose other end is the process of the tests. So not even `kill -9` of that process
+//! leaves anything running. What remains, a name, empty cgroups and a folder, [`super::stop`] clears away.
 
 use super::command::{Seen, run, wait_for, write};
 use super::error::Error;
@@ -208,7 +208,7 @@ impl Namespaces {
     }
 }
 
-/// A child in a process group of its own: Ctrl-C in a terminal is for the tests, which then stop their children.
+/// A child in a process group of its own. Ctrl-C in a terminal is for the tests, which then stop their children.
 pub(super) fn own_group(command: &mut Command) {
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
@@ -225,7 +225,8 @@ fn child_of(parent: u32) -> Option<ProcessMark> {
     pids.find(|&pid| stat(pid).is_some_and(|(its_parent, _)| its_parent == parent)).and_then(ProcessMark::of)
 }
 
-/// What the first process does: make the room, then wait until the lifeline breaks, and reap what others leave behind.
+/// What the first process does: prepare everything, then wait until the lifeline breaks, and reap what others leave
+/// behind.
 fn script(state: &State) -> Result<String, Error> {
     let mut script = String::from("set -eu\nexec 3<&0 </dev/null\n");
     for folder in HIDDEN {

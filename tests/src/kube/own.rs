@@ -155,7 +155,7 @@ impl Own {
         let mut parts = self.parts();
         let control_plane = parts.control_plane.as_mut().expect("it is there until the end");
         control_plane.restart_api_server(&self.kubectl, after)?;
-        // Until it is ready it knows no roles, and refuses whoever it already listens to.
+        // Until it is ready it knows no roles, and refuses everybody.
         parts.calls_judged_from = self.calls()?.len();
         Ok(())
     }
@@ -200,7 +200,7 @@ impl Own {
                 what: "the record of calls".to_owned(),
                 text: line.to_owned(),
             })?;
-            // Not every 403 is a matter of rights: in a namespace that is being deleted nothing new may be made.
+            // Not every 403 is about rights: in a namespace that is being deleted nothing new may be made.
             if call["annotations"]["authorization.k8s.io/decision"] == "forbid" {
                 refused.push(format!("{} {}", call["verb"], call["requestURI"]));
             }

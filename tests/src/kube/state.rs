@@ -51,7 +51,7 @@ impl ProcessMark {
     }
 }
 
-/// The parent of a process and when it started; `None` for zombies too, which hold nothing any more.
+/// The parent of a process, and when it started. `None` also for zombies, which hold nothing any more.
 pub(super) fn stat(pid: u32) -> Option<(u32, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, and may hold spaces and parentheses itself.
@@ -128,7 +128,7 @@ impl State {
         Ok(names.iter().filter_map(|name| Self::named(name).ok()).collect())
     }
 
-    /// Holds everybody else off who wants to start, stop or clear away, until the file is dropped.
+    /// Keeps out everybody else who wants to start, stop or clear away, until the file is dropped.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder of all cannot be made.
@@ -219,7 +219,7 @@ impl State {
         std::fs::rename(&aside, self.path("record.json")).map_err(Error::io("put the record in place"))
     }
 
-    /// Reads the record; an empty one if there is none or it makes no sense, since then nothing can be said to be alive.
+    /// Reads the record. It is empty if there is none or it makes no sense: then nothing can be said to be alive.
     #[must_use]
     pub fn read_record(&self) -> Record {
         let text = std::fs::read_to_string(self.path("record.json")).unwrap_or_default();

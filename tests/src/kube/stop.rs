@@ -1,4 +1,5 @@
-//! Stopping, also what a killed process left behind. Only processes that were written down are ended, never one by its name.
+//! Stops a Kubernetes, also one that a killed process left behind. It ends only processes that were written down, never
+//! one by its name.
 
 use super::command::{Seen, run, wait_for};
 use super::error::Error;

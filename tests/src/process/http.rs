@@ -155,7 +155,7 @@ fn parse(answer: &[u8]) -> Option<Answer> {
     Some(Answer { code, body: body_value, head: head.to_lowercase(), text: body })
 }
 
-/// A body that came in chunks, each behind its length; `None` if it is not whole.
+/// A body that came in chunks, each behind its length. `None` if it is not whole.
 fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {

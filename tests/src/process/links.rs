@@ -1,11 +1,11 @@
-//! The connections between nodes, each through a place of its own where it can be held up, as a partition does.
+//! The connections between nodes. Each goes through a relay of its own, which can hold it up as a partition does.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Every way from one node to another. What is held up is not lost: it arrives once the way is open again.
+/// All relays between nodes. Bytes that are held up are not lost: they arrive once the relay is open again.
 #[derive(Debug)]
 pub(super) struct Links {
     /// By who connects and to whom: the port to connect to, and whether it lets bytes through.
@@ -32,7 +32,7 @@ impl Gate {
 }
 
 impl Links {
-    /// Ways between all nodes, whose peers' ports these are. The threads behind them end with the process.
+    /// Relays between all nodes, given their ports for peers. The threads behind them end with the process.
     pub(super) fn new(peer_ports: &[u16]) -> Self {
         let mut links = BTreeMap::new();
         for from in 0..peer_ports.len() {
@@ -66,7 +66,7 @@ fn serve(listener: &TcpListener, port: u16, gate: &Arc<Gate>) {
         let gate = Arc::clone(gate);
         std::thread::spawn(move || {
             gate.pass();
-            // Nobody listens there: the connection ends, as one that was refused.
+            // Nobody listens there. The connection ends, as if it was refused.
             let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { return };
             let (Ok(near_end), Ok(far_end)) = (near.try_clone(), far.try_clone()) else { return };
             let back = Arc::clone(&gate);

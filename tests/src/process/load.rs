@@ -1,4 +1,4 @@
-//! Producers that go on whatever happens to the nodes, and an account of what they were told.
+//! Producers that go on, whatever happens to the nodes, and an account of the answers that they got.
 
 use super::{Http, PATIENCE, Unanswered};
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,7 +170,7 @@ fn watch(nodes: &[Http], stop: &AtomicBool, account: &Mutex<Account>) {
     }
 }
 
-/// Takes everything out of a topic, from any node, until it is empty. A pop that is repeated, because an election came
+/// Takes everything out of a topic, at any node, until it is empty. A pop that is repeated, because an election came
 /// between it and its answer, gives the same message again.
 fn drain(topic: &str, nodes: &[Http]) -> Result<Vec<String>, String> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);

@@ -1,4 +1,5 @@
-//! Real node processes on loopback, killed, paused and restarted; and a client that shares no code with the product.
+//! Real node processes on loopback, to be killed, paused and restarted, and a client that shares no code with the
+//! product.
 
 mod http;
 mod links;
@@ -87,7 +88,7 @@ impl Cluster {
         }
     }
 
-    /// Nodes reach each other through places where [`Cluster::isolate`] can cut them off.
+    /// Nodes reach each other through relays, by which [`Cluster::isolate`] can cut them off.
     #[must_use]
     pub fn with_links(mut self) -> Self {
         let peer_ports: Vec<u16> = self.ports.iter().map(|(_, peers)| *peers).collect();
@@ -95,7 +96,7 @@ impl Cluster {
         self
     }
 
-    /// Cuts a node off from all others, or lets it reach them again. Its clients reach it all the while.
+    /// Cuts a node off from all others, or lets it reach them again. Its clients reach it all the time.
     ///
     /// # Panics
     /// If the cluster was not made [with links](Cluster::with_links).
@@ -110,7 +111,7 @@ impl Cluster {
         self
     }
 
-    /// Nodes that are started from now on get these further arguments instead of those before.
+    /// Nodes that are started from now on get these further arguments, instead of the earlier ones.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     }
@@ -297,7 +298,7 @@ impl Cluster {
             .map(|series| series_value(&text, series).unwrap_or_else(|| panic!("{series} is not in\n{text}")))
     }
 
-    /// The most memory that a node has had at once since it was started, or since the peak was forgotten.
+    /// The peak of a node's memory since it was started, or since the peak was forgotten.
     ///
     /// # Panics
     /// If it does not run.
@@ -347,7 +348,7 @@ impl Cluster {
     /// Waits until a node says that it is ready.
     ///
     /// # Panics
-    /// If it does not within [`PATIENCE`], or its operations port is not open.
+    /// If it is not ready within [`PATIENCE`], or its operations port is not open.
     pub fn wait_ready(&self, node: usize) {
         self.wait_until(&format!("node {node} is ready"), || self.is_ready(node));
     }
@@ -423,7 +424,7 @@ pub fn free_ports(count: usize) -> Vec<u16> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Several test processes may look at once, each from a number of its own.
+    // Several test processes may look for ports at once. Each begins at a number of its own.
     let first = std::process::id().wrapping_mul(7_919);
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..COUNT {

@@ -1,4 +1,5 @@
-//! How tests wait: for a state and not for a time, on a machine that may be slow, and with an end that tells what was seen.
+//! How tests wait: for a state and not for a time, on a machine that may be slow. If the wait fails, it says what was
+//! seen.
 
 use super::{Answer, Cluster, Http};
 use std::io::Read as _;
@@ -20,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A number that the environment sets; `None` if it does not.
 ///
 /// # Panics
-/// If it is not such a number: a budget with a slip in it is not the default.
+/// If it is not such a number: a mistyped budget must not count as the default.
 #[must_use]
 pub fn env_number<N: FromStr>(name: &str) -> Option<N> {
     #[expect(clippy::disallowed_methods, reason = "tests take their budgets from the environment")]
@@ -159,8 +160,8 @@ impl Cluster {
         });
     }
 
-    /// Pops at a node until it is answered with a message or that there is none; what is repeated has this id, and so takes
-    /// no more than once.
+    /// Pops at a node until the answer is a message, or that there is none. A repeat has the same id, and so takes no
+    /// more than once.
     ///
     /// # Panics
     /// If it is not answered within [`PATIENCE`].
@@ -174,7 +175,7 @@ impl Cluster {
         })
     }
 
-    /// Publishes a message at a node until it is acknowledged; what is of unknown outcome before may be there twice.
+    /// Publishes a message at a node until it is acknowledged. After an unknown outcome it may be there twice.
     ///
     /// # Panics
     /// If it is not within [`PATIENCE`].

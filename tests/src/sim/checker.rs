@@ -61,7 +61,7 @@ impl Checker {
         if let Some((hash, _)) = self.entries.get(&(index, term)) {
             return Ok(Step { term, hash: *hash });
         }
-        // Not written yet, so it is in memory, and so is all between it and what was written.
+        // It is not written yet, so it is in memory, with everything between it and what was written.
         let entry = raft.entry(index).expect("what is not written is in memory").clone();
         let before = if index == Index(1) { 0 } else { self.step_at(raft, index.prev())?.hash };
         let step = step_after(before, &entry);
@@ -118,8 +118,8 @@ impl Checker {
         Ok(news)
     }
 
-    /// A leader has every entry that was committed in an earlier term. Asked when one begins to lead; that may be long
-    /// after it was elected, and after another has committed more in a later term.
+    /// A leader has every entry that was committed in an earlier term. This is checked when a node begins to lead; that
+    /// may be long after it was elected, and after another has committed more in a later term.
     pub(super) fn check_complete(&mut self, raft: &Raft) -> Result<(), Violation> {
         let earlier = self.committed_in.range(..raft.term());
         let Some(last) = earlier.map(|(_, last)| *last).max() else { return Ok(()) };
@@ -210,8 +210,8 @@ impl Checker {
             && *durable > Index(0)
         {
             let found = disk.trail.at(*durable).map(|step| step.term);
-            // What was said in an earlier term of the same turn was said of the log as it was then: the entry may be
-            // overwritten by now, though not yet on the disk. The disk is what was promised.
+            // A message of an earlier term in the same turn speaks of the log as it was then. The entry may be
+            // overwritten by now, but not yet on the disk. The disk is what was promised.
             let promised = if *term == raft.term() { raft.term_at(*durable) } else { found };
             Violation::unless(
                 promised.is_some_and(|promised| promised <= *term) && promised == found,

@@ -1,7 +1,7 @@
-//! What the lives have met: every kind of fault, and the branches of the cores that only rare schedules reach. A checker
-//! that never saw a branch says nothing about it, so the default run fails if one of these stays at zero.
+//! What the lives have met: every kind of fault, and the branches of the cores that only rare schedules reach. A
+//! checker that never saw a branch proves nothing about it. So the default run fails if one of these stays at zero.
 //!
-//! All of it is read off outputs, answers and committed commands; the cores count nothing for it but their steps.
+//! All of it follows from outputs, answers and committed commands. The cores count only their steps for it.
 
 use super::plan::Fault;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Processes that die and machines that lose power, and what their disks hold afterwards.
 //!
-//! A crash that comes while a write is out happens somewhere inside it. After every crash the worst that a power cut
-//! could leave is opened and read: it must be what was acknowledged, or that and the write under way.
+//! If a crash comes while a write is out, it happens somewhere inside that write. After every crash the worst that a
+//! power cut could leave is opened and read. It must be what was acknowledged, with or without the write under way.
 
 use super::Violation;
 use super::nodes::Node;

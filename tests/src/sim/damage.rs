@@ -6,9 +6,9 @@
 //! from a torn write. A damaged node goes on as far as it can, serves nothing wrong, and is kept away in the end; the
 //! others must be whole without it.
 //!
-//! A disk that is blank, or another node's, is refused at the start. One that was set back is noticed only when the node
-//! says hello to a leader: that judgement is asked of the node's own code, and where it would not notice (no leader, or
-//! one of a later term) the disk is left as it was, since that is outside of what the cluster promises.
+//! A node refuses a disk that is blank, or another node's, when it starts. One that was set back is noticed only when
+//! the node says hello to a leader: that judgement is asked of the node's own code, and where it would not notice (no
+//! leader, or one of a later term) the disk is left as it was, since that is outside of what the cluster promises.
 
 use super::Violation;
 use super::coverage::Rare;

@@ -167,7 +167,7 @@ impl World {
         }
     }
 
-    /// A call to the disk failed: a crash was waiting there, or the disk is failing and the process ends.
+    /// A call to the disk failed: a crash waited there, or the disk fails and the process ends.
     fn disk_failed(&mut self, node: usize, error: &AppendError) -> Result<(), Violation> {
         if self.nodes[node].disk.is_crashed() {
             return self.crash_inside(node);
@@ -216,7 +216,7 @@ impl World {
         bytes_max: usize,
     ) -> Result<(), Violation> {
         let bodies = &self.nodes[node].running().bodies;
-        // Located at once, as the driver does: a popped message may be forgotten before it is read.
+        // It is located at once, as the driver does: a popped message may be forgotten before it is read.
         let located = bodies.locate(messages);
         match bodies.read(&located, bytes_max, false) {
             Some(readings) => self.bodies_read(node, call, located.messages(), readings),

@@ -1,4 +1,4 @@
-//! A crash at every call to a disk, in every way: not some moments drawn from a seed, but all of them.
+//! A crash at every call to a disk, in every way: at all moments, not at some that a seed draws.
 //!
 //! A short life of a whole cluster, in which nothing goes wrong, is lived once, and the calls of each node to its disk
 //! are counted, from the first start on. Then it is lived again for each of these calls and each [`Way`]: up to the call
@@ -6,7 +6,8 @@
 //! of what was not synced is lost. All come back, and the usual ending judges: the checker after every turn, the oracle
 //! about every answer, nothing acknowledged lost, all members the same in the end.
 //!
-//! The random lives crash inside calls too, but in a long life of a thousand calls nobody knows which were never hit.
+//! The random lives crash inside calls, too. But in a long life of a thousand calls nobody knows which of them were
+//! never hit.
 
 use super::plan::{Fault, MS, Micros, Plan};
 use super::random::Random;

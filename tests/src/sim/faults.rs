@@ -10,7 +10,7 @@ use raftqueue_node::replica;
 const FAULT_STREAM: u64 = 0x6661_756c_7473;
 
 impl World {
-    /// The next fault comes. It draws from a stream of its own, so that leaving it out changes no other.
+    /// The next fault comes. It draws from a stream of its own, so that no other fault changes if it is left out.
     pub(super) fn fault(&mut self) -> Result<(), Violation> {
         if !self.is_working() {
             return Ok(());
@@ -53,7 +53,7 @@ impl World {
         Ok(())
     }
 
-    /// True if the fault found something to spoil; those that wait for their moment count when it comes.
+    /// True if the fault found something to spoil. A fault that waits for its moment counts when that comes.
     fn strike_with(&mut self, fault: Fault) -> Result<bool, Violation> {
         let node = self.victim();
         let was_up = self.nodes[node].is_up();
@@ -141,7 +141,7 @@ impl World {
         });
     }
 
-    /// Whoever led before comes back just when the next one goes, each with a tail of its own (Raft, figure 8).
+    /// The former leader comes back just when the next one goes. Each has a tail of its own (Raft, figure 8).
     fn join_the_others(&mut self) {
         if self.random.percent(75) {
             self.network.join();
@@ -303,7 +303,7 @@ impl World {
         Ok(())
     }
 
-    /// How long the cluster may take to be well again: every node has to notice, and elections may be split.
+    /// How long the cluster may take to be well again. Every node must notice, and votes may be split.
     pub(super) const HEALING_MAX: u64 = 10 * SECOND;
     /// How long a node that is behind may take for each entry: in some lives one entry travels at a time, each to be
     /// read from a slow disk, sent, written to another slow disk and confirmed.

@@ -110,7 +110,8 @@ impl Network {
         link.blocked_until = link.blocked_until.max(until);
     }
 
-    /// Breaks the connections between two nodes: what was on the way is gone, or part of it `lingers` and arrives late.
+    /// Breaks the connections between two nodes. What was on the way is gone, or a part of it `lingers` and arrives
+    /// late.
     pub(super) fn reset(&mut self, one: usize, other: usize, lingers: bool) {
         for (from, to) in [(one, other), (other, one)] {
             let link = self.link(from, to);

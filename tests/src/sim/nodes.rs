@@ -1,7 +1,8 @@
 //! One node: the real replica, log and bodies over a fake disk, and the shell around them, acted out.
 //!
-//! As in the shell, what comes in waits in an inbox until the node turns to it; a turn handles all of it and performs
-//! the actions once. `disks` has what it does with its disk, `crashes` how it dies, `starting` how it comes back.
+//! As in the shell, everything that comes in waits in an inbox for the node's next turn. A turn handles all of it and
+//! performs the actions once. `disks` has what it does with its disk, `crashes` how it dies, `starting` how it comes
+//! back.
 
 use super::Violation;
 use super::checker::{Checker, Seen};
@@ -405,7 +406,7 @@ impl World {
         }
     }
 
-    /// A turn costs no time here, so what it did is counted; what it left is done in the next.
+    /// A turn costs no time here, so its steps are counted. What it left is done in the next turn.
     fn end_turn(&mut self, node: usize) -> Result<(), Violation> {
         let boot = self.nodes[node].boot;
         let running = self.nodes[node].running();

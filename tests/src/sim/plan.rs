@@ -1,5 +1,5 @@
 //! What one seed is about: how many nodes, how good the network and the disks are, who the clients are, which faults
-//! come how often. Lives differ in kind, not only in the order of events, so that rare mixtures are met too.
+//! come how often. Lives differ in kind, not only in the order of events, so that rare mixtures occur, too.
 
 use super::random::Random;
 use raftqueue_raft::NodeId;

@@ -32,7 +32,7 @@ impl Random {
         low + self.below(high - low + 1)
     }
 
-    /// A place in a list of `count` things, which must not be empty.
+    /// A position in a list of `count` things, which must not be empty.
     pub fn index(&mut self, count: usize) -> usize {
         usize::try_from(self.below(count as u64)).expect("less than count")
     }

@@ -1,6 +1,6 @@
-//! Makes a broken life smaller: leaves out clients and faults for as long as the same rule is broken without them. The
-//! span of time in which anything goes wrong is narrowed from both sides, kinds of faults are dropped, and then single
-//! faults, by halves.
+//! Makes a broken life smaller: leaves out clients and faults as long as the same rule is still broken. The span of
+//! time in which anything goes wrong is narrowed from both sides, kinds of faults are dropped, and then single faults,
+//! by halves.
 
 use super::plan::{Fault, LeftOut, MS, Micros, Plan};
 use super::{Broken, Telling, live_plan};

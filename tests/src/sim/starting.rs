@@ -142,7 +142,7 @@ impl World {
         Ok(Durable { hard_state, trail })
     }
 
-    /// What was found must be what was acknowledged, or that and the write that a crash hit.
+    /// What was found must be what was acknowledged, with or without the write that a crash hit.
     fn check_found(&self, node: usize, found: &Durable) -> Result<(), Violation> {
         let sure = &self.disks[&self.nodes[node].id];
         let maybe = self.nodes[node].maybe.as_ref().unwrap_or(sure);
@@ -208,7 +208,7 @@ impl World {
             format!("node {node} starts on a disk that is not its own")
         })?;
         let content = match found.entries() {
-            // Only the simulator reads the whole log, so a call that fails here fails nobody.
+            // Only the simulator reads the whole log, so a call that fails here harms nobody.
             Err(refused) if refused.is_io() || disk.is_crashed() => {
                 return self.start_refused(node, &refused);
             }

@@ -21,7 +21,7 @@ use raftqueue_node::replica::CallId;
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;
 
-/// What can happen next. `boot` names the life of a process: what was meant for an earlier one is dropped.
+/// What can happen next. `boot` names the life of a process: an event for an earlier life is dropped.
 #[derive(Debug)]
 pub(super) enum Event {
     Tick { node: usize, boot: u32 },
