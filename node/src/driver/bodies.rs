@@ -57,7 +57,7 @@ struct Map {
     /// Everything up to here can be read back from the log.
     durable: Index,
     /// Nothing of these topics before these offsets will be asked for any more; places are still to be forgotten.
-    settled: BTreeMap<TopicId, u64>,
+    done_before: BTreeMap<TopicId, u64>,
 }
 
 impl Block {
@@ -289,29 +289,29 @@ impl Bodies {
 
     /// A topic was deleted.
     pub fn forget(&self, topic: TopicId) {
-        self.settled(topic, u64::MAX);
+        self.done_before(topic, u64::MAX);
     }
 
-    /// Nothing of a topic before `offset` will be asked for any more: its places go with [`Bodies::forget_settled`].
-    pub fn settled(&self, topic: TopicId, offset: u64) {
+    /// Nothing of a topic before `offset` will be asked for any more: its places go with [`Bodies::forget_done`].
+    pub fn done_before(&self, topic: TopicId, offset: u64) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let settled = map.settled.entry(topic).or_default();
-        *settled = offset.max(*settled);
+        let done_before = map.done_before.entry(topic).or_default();
+        *done_before = offset.max(*done_before);
     }
 
-    /// Forgets up to so many places of what is settled: a topic may have had millions. Says whether some are left.
-    pub fn forget_settled(&self, count_max: usize) -> bool {
+    /// Forgets up to so many places of messages that are done with: a topic may have had millions. Says whether some are left.
+    pub fn forget_done(&self, count_max: usize) -> bool {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..count_max {
-            let Some((&topic, &offset)) = map.settled.first_key_value() else { return false };
+            let Some((&topic, &offset)) = map.done_before.first_key_value() else { return false };
             let first = map.blocks.range((topic, 0)..).next();
             let first = first.filter(|(key, _)| key.0 == topic).map(|(key, block)| (*key, *block));
             match first.filter(|(key, block)| key.1.saturating_add(u64::from(block.count)) <= offset) {
                 Some((key, _)) => drop(map.blocks.remove(&key)),
-                None => drop(map.settled.pop_first()),
+                None => drop(map.done_before.pop_first()),
             }
         }
-        !map.settled.is_empty()
+        !map.done_before.is_empty()
     }
 
     /// What is held in memory, for checkers.

@@ -168,7 +168,7 @@ impl Driver {
             let begun = Instant::now();
             self.drain();
             self.perform();
-            self.forgets = self.forgets && self.parts.bodies.forget_settled(FORGOTTEN_MAX);
+            self.forgets = self.forgets && self.parts.bodies.forget_done(FORGOTTEN_MAX);
             self.parts.metrics.turned(&mut self.entry_times, Progress::of(&self.parts.replica), begun);
         }
         let ended = self.ended.take().expect("just seen");
@@ -520,9 +520,9 @@ impl Shell for Driver {
         self.parts.bodies.forget(topic);
     }
 
-    fn settled(&mut self, topic: TopicId, offset: u64) {
+    fn done_before(&mut self, topic: TopicId, offset: u64) {
         self.forgets = true;
-        self.parts.bodies.settled(topic, offset);
+        self.parts.bodies.done_before(topic, offset);
     }
 }
 

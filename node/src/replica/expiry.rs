@@ -134,7 +134,7 @@ impl Replica {
         let leads = self.raft.term_start().is_some_and(|start| self.applied >= start);
         if !leads {
             self.deadlines.time_proposed = false;
-            self.drop_settled_blocks(self.state.now_ms());
+            self.drop_done_blocks(self.state.now_ms());
             return;
         }
         let now_ms = self.log_time_ms();
@@ -143,13 +143,13 @@ impl Replica {
             self.deadlines.time_proposed = true;
             self.enqueue(None, Command::Time { overdue: Vec::new() });
         }
-        for (block, offsets) in self.drop_settled_blocks(now_ms) {
+        for (block, offsets) in self.drop_done_blocks(now_ms) {
             self.look_up_overdue(block, offsets);
         }
     }
 
     /// Drops the due blocks of which nothing is left, and returns what is ready of the others.
-    fn drop_settled_blocks(&mut self, now_ms: u64) -> Vec<(Block, Vec<u64>)> {
+    fn drop_done_blocks(&mut self, now_ms: u64) -> Vec<(Block, Vec<u64>)> {
         let mut ready = Vec::new();
         // As many again may then be looked at: a topic that went with a million of them holds up nobody else's.
         while self.steps.has_half_room() && self.deadlines.drop_gone() {

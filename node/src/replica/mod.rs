@@ -597,7 +597,7 @@ impl Replica {
         self.leave_full_disk();
         self.begin_held_transfers();
         self.answer_transfers();
-        self.report_settled();
+        self.report_done();
     }
 
     /// A leader that cannot read what its followers lack feeds nobody and commits nothing, however well it is heard: it
@@ -609,14 +609,14 @@ impl Replica {
     }
 
     /// Says up to where the messages of a topic are done with, so that their places can be forgotten.
-    fn report_settled(&mut self) {
+    fn report_done(&mut self) {
         while self.steps.has_room()
             && let Some(id) = self.shrunk.pop_first()
         {
             self.steps.take(1);
             if let Some(topic) = self.state.topic(id) {
                 let first = topic.live_run_from(0).map_or(topic.next_offset(), |run| run.start);
-                self.actions.results.add_settled(id, first);
+                self.actions.results.add_done_before(id, first);
             }
         }
     }

@@ -14,7 +14,7 @@ pub struct Results {
     replies: Vec<(CallId, Result<Response, Failure>)>,
     confirmed: Vec<CallId>,
     deleted: Vec<TopicId>,
-    settled: Vec<(TopicId, u64)>,
+    done_before: Vec<(TopicId, u64)>,
 }
 
 /// Whoever carries out what applying led to: the driver, and what stands in its place in tests.
@@ -32,19 +32,19 @@ pub trait Shell {
     fn deleted(&mut self, topic: TopicId);
 
     /// Nothing of a topic before `offset` will be asked for any more.
-    fn settled(&mut self, topic: TopicId, offset: u64);
+    fn done_before(&mut self, topic: TopicId, offset: u64);
 }
 
 impl Results {
     /// Hands everything to `shell`: entries, then replies, which may name messages of those entries, and only then what is
     /// done with, since a pop takes messages and their topic may go with the next command.
     pub fn carry_out(self, shell: &mut impl Shell) {
-        let Self { applied, replies, confirmed, deleted, settled } = self;
+        let Self { applied, replies, confirmed, deleted, done_before } = self;
         applied.into_iter().for_each(|entry| shell.applied(entry));
         replies.into_iter().for_each(|(call, result)| shell.reply(call, result));
         confirmed.into_iter().for_each(|call| shell.confirmed(call));
         deleted.into_iter().for_each(|topic| shell.deleted(topic));
-        settled.into_iter().for_each(|(topic, offset)| shell.settled(topic, offset));
+        done_before.into_iter().for_each(|(topic, offset)| shell.done_before(topic, offset));
     }
 
     /// True if there is nothing to carry out.
@@ -54,7 +54,7 @@ impl Results {
             && self.replies.is_empty()
             && self.confirmed.is_empty()
             && self.deleted.is_empty()
-            && self.settled.is_empty()
+            && self.done_before.is_empty()
     }
 
     pub(super) fn add_applied(&mut self, entry: AppliedEntry) {
@@ -73,7 +73,7 @@ impl Results {
         self.deleted.push(topic);
     }
 
-    pub(super) fn add_settled(&mut self, topic: TopicId, offset: u64) {
-        self.settled.push((topic, offset));
+    pub(super) fn add_done_before(&mut self, topic: TopicId, offset: u64) {
+        self.done_before.push((topic, offset));
     }
 }

@@ -247,7 +247,7 @@ impl Shell for Alone {
 
     fn deleted(&mut self, _: TopicId) {}
 
-    fn settled(&mut self, _: TopicId, _: u64) {}
+    fn done_before(&mut self, _: TopicId, _: u64) {}
 }
 
 fn long_poll(wait_ms: u64) -> Request {

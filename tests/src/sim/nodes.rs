@@ -254,8 +254,8 @@ impl replica::Shell for Shell<'_> {
         self.world.nodes[self.node].running().bodies.forget(topic);
     }
 
-    fn settled(&mut self, topic: TopicId, offset: u64) {
-        self.world.nodes[self.node].running().bodies.settled(topic, offset);
+    fn done_before(&mut self, topic: TopicId, offset: u64) {
+        self.world.nodes[self.node].running().bodies.done_before(topic, offset);
     }
 }
 
@@ -411,7 +411,7 @@ impl World {
         let boot = self.nodes[node].boot;
         let running = self.nodes[node].running();
         let (steps, excess) = (running.replica.turn_steps(), running.replica.turn_excess(ONE_THING_MAX));
-        let forgets = running.bodies.forget_settled(FORGOTTEN_MAX);
+        let forgets = running.bodies.forget_done(FORGOTTEN_MAX);
         let has_rest = running.replica.is_unfinished() || !running.inbox.is_empty() || forgets;
         if has_rest && !running.is_turn_due {
             running.is_turn_due = true;

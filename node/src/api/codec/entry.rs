@@ -122,48 +122,48 @@ fn write_command(out: &mut BytesMut, command: &Command) {
         }
         Command::Receive { topic, subscription, candidates, lease_ms } => {
             out.put_u8(kind::RECEIVE);
-            put_place(out, *topic, *subscription);
+            put_target(out, *topic, *subscription);
             put_list(out, candidates, put_candidate);
             put_number(out, *lease_ms);
         }
         Command::Pop { topic, subscription, candidates, count_max, request_id } => {
             out.put_u8(kind::POP);
-            put_place(out, *topic, *subscription);
+            put_target(out, *topic, *subscription);
             put_list(out, candidates, put_candidate);
             put_number(out, u64::from(*count_max));
             put_option(out, *request_id, BytesMut::put_u128_le);
         }
         Command::Ack { topic, subscription, leases } => {
             out.put_u8(kind::ACK);
-            put_place(out, *topic, *subscription);
+            put_target(out, *topic, *subscription);
             put_list(out, leases, put_lease);
         }
         Command::Nack { topic, subscription, leases, delay_ms, reason } => {
             out.put_u8(kind::NACK);
-            put_place(out, *topic, *subscription);
+            put_target(out, *topic, *subscription);
             put_list(out, leases, put_lease);
             put_number(out, *delay_ms);
             put_option(out, reason.as_ref(), |out, reason| put_bytes(out, reason.as_bytes()));
         }
         Command::Extend { topic, subscription, leases, lease_ms } => {
             out.put_u8(kind::EXTEND);
-            put_place(out, *topic, *subscription);
+            put_target(out, *topic, *subscription);
             put_list(out, leases, put_lease);
             put_number(out, *lease_ms);
         }
         Command::Release { topic, subscription, leases } => {
             out.put_u8(kind::RELEASE);
-            put_place(out, *topic, *subscription);
+            put_target(out, *topic, *subscription);
             put_list(out, leases, put_lease);
         }
         Command::RedriveDead { topic, subscription, selection } => {
             out.put_u8(kind::REDRIVE_DEAD);
-            put_place(out, *topic, *subscription);
+            put_target(out, *topic, *subscription);
             put_selection(out, selection);
         }
         Command::PurgeDead { topic, subscription, selection } => {
             out.put_u8(kind::PURGE_DEAD);
-            put_place(out, *topic, *subscription);
+            put_target(out, *topic, *subscription);
             put_selection(out, selection);
         }
         Command::Purge { topic, subscription } => {
@@ -185,7 +185,7 @@ fn write_command(out: &mut BytesMut, command: &Command) {
         Command::Time { overdue } => {
             out.put_u8(kind::TIME);
             put_list(out, overdue, |out, overdue| {
-                put_place(out, overdue.topic, overdue.subscription);
+                put_target(out, overdue.topic, overdue.subscription);
                 put_list(out, &overdue.candidates, put_candidate);
             });
         }
@@ -279,7 +279,7 @@ fn read_command(reader: &mut Reader<'_>) -> Result<Command, Unreadable> {
     })
 }
 
-fn put_place(out: &mut BytesMut, topic: TopicId, subscription: SubscriptionId) {
+fn put_target(out: &mut BytesMut, topic: TopicId, subscription: SubscriptionId) {
     put_number(out, topic.0);
     put_number(out, u64::from(subscription.0));
 }

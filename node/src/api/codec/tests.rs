@@ -54,7 +54,7 @@ fn selection() -> impl Strategy<Value = DeadSelection> {
     ]
 }
 
-fn place() -> impl Strategy<Value = (TopicId, SubscriptionId)> {
+fn target() -> impl Strategy<Value = (TopicId, SubscriptionId)> {
     (any::<u64>(), any::<u32>())
         .prop_map(|(topic, subscription)| (TopicId(topic), SubscriptionId(subscription)))
 }
@@ -84,12 +84,12 @@ fn command() -> impl Strategy<Value = Command> {
         any::<String>().prop_map(|name| Command::DeleteTopic { name }),
         (any::<String>(), prop::option::of(sequenced()), list(message()))
             .prop_map(|(topic, session, messages)| Command::Publish { topic, session, messages }),
-        (place(), list(candidate()), any::<u64>()).prop_map(
+        (target(), list(candidate()), any::<u64>()).prop_map(
             |((topic, subscription), candidates, lease_ms)| {
                 Command::Receive { topic, subscription, candidates, lease_ms }
             }
         ),
-        (place(), list(candidate()), any::<u32>(), any::<Option<u128>>()).prop_map(
+        (target(), list(candidate()), any::<u32>(), any::<Option<u128>>()).prop_map(
             |((topic, subscription), candidates, count_max, request_id)| Command::Pop {
                 topic,
                 subscription,
@@ -98,12 +98,12 @@ fn command() -> impl Strategy<Value = Command> {
                 request_id
             }
         ),
-        (place(), list(lease())).prop_map(|((topic, subscription), leases)| Command::Ack {
+        (target(), list(lease())).prop_map(|((topic, subscription), leases)| Command::Ack {
             topic,
             subscription,
             leases
         }),
-        (place(), list(lease()), any::<u64>(), any::<Option<String>>()).prop_map(
+        (target(), list(lease()), any::<u64>(), any::<Option<String>>()).prop_map(
             |((topic, subscription), leases, delay_ms, reason)| Command::Nack {
                 topic,
                 subscription,
@@ -112,20 +112,20 @@ fn command() -> impl Strategy<Value = Command> {
                 reason
             }
         ),
-        (place(), list(lease()), any::<u64>()).prop_map(|((topic, subscription), leases, lease_ms)| {
+        (target(), list(lease()), any::<u64>()).prop_map(|((topic, subscription), leases, lease_ms)| {
             Command::Extend { topic, subscription, leases, lease_ms }
         }),
-        (place(), list(lease())).prop_map(|((topic, subscription), leases)| Command::Release {
+        (target(), list(lease())).prop_map(|((topic, subscription), leases)| Command::Release {
             topic,
             subscription,
             leases
         }),
-        (place(), selection()).prop_map(|((topic, subscription), selection)| Command::RedriveDead {
+        (target(), selection()).prop_map(|((topic, subscription), selection)| Command::RedriveDead {
             topic,
             subscription,
             selection
         }),
-        (place(), selection()).prop_map(|((topic, subscription), selection)| Command::PurgeDead {
+        (target(), selection()).prop_map(|((topic, subscription), selection)| Command::PurgeDead {
             topic,
             subscription,
             selection
@@ -138,7 +138,7 @@ fn command() -> impl Strategy<Value = Command> {
         (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(generation, number, epoch)| {
             Command::CloseSession { session: SessionId { generation: Generation(generation), number }, epoch }
         }),
-        list((place(), list(candidate())).prop_map(|((topic, subscription), candidates)| Overdue {
+        list((target(), list(candidate())).prop_map(|((topic, subscription), candidates)| Overdue {
             topic,
             subscription,
             candidates

@@ -84,7 +84,7 @@ fn pop() -> impl Strategy<Value = PopSection> {
             attempts,
         },
     );
-    (any::<u128>(), any::<u64>(), place(), list(delivery)).prop_map(
+    (any::<u128>(), any::<u64>(), target(), list(delivery)).prop_map(
         |(request_id, popped_ms, (topic, subscription), deliveries)| PopSection {
             request_id,
             popped_ms,
