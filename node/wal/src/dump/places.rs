@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use crate::error::{OpenError, ReadError};
+use crate::names::{KEPT, PLACES, number_of};
 use crate::places::{Block, Places, PlacesKind, Spot};
 use std::io::{self, Write};
 
@@ -10,7 +11,8 @@ use std::io::{self, Write};
 pub(super) fn dump_places(disk: &dyn Disk, out: &mut dyn Write) -> io::Result<u64> {
     let mut damaged = 0;
     for name in disk.list()? {
-        let Some(number) = file_number(&name) else { continue };
+        let number = [PLACES, KEPT].iter().find_map(|prefix| number_of(prefix, &name));
+        let Some(number) = number else { continue };
         damaged += match Places::open_as_found(disk, &name, number) {
             Ok(places) => dump_file(&name, &places, out)?,
             Err(OpenError::Io { source, .. }) => return Err(source),
@@ -21,14 +23,6 @@ pub(super) fn dump_places(disk: &dyn Disk, out: &mut dyn Write) -> io::Result<u6
         };
     }
     Ok(damaged)
-}
-
-/// The number in the name of a places file or kept file; `None` for other files.
-fn file_number(name: &str) -> Option<u64> {
-    let (prefix, digits) = name.split_once('-')?;
-    let number = u64::from_str_radix(digits, 16).ok()?;
-    let kind = if prefix == "kept" { PlacesKind::Kept } else { PlacesKind::Segment(0) };
-    (kind.file_name(number) == name).then_some(number)
 }
 
 fn dump_file(name: &str, places: &Places, out: &mut dyn Write) -> io::Result<u64> {

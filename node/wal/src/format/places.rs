@@ -22,7 +22,8 @@
 //! A page's checksum is seeded with the file's number and the page's offset: a page of another file, or of another place
 //! in this one, never verifies. That of a body is the message's own, so it is not seeded: every node has the same.
 
-use super::{Cursor, ENVELOPE_BYTES, Malformed, unwrap, wrap};
+use super::{Cursor, ENVELOPE_BYTES, GROUP, Malformed, unwrap, wrap};
+use crate::names::{KEPT, PLACES, numbered};
 use std::ops::Range;
 
 const PLACES_MAGIC: [u8; 4] = *b"RQPL";
@@ -42,8 +43,6 @@ pub(crate) const TOPIC_BYTES: u64 = 48;
 pub(crate) const ENTRY_BYTES: u64 = 32;
 /// Length of the tail.
 pub(crate) const TAIL_BYTES: u64 = 72;
-/// The only group that a node has so far.
-const GROUP: u32 = 0;
 const NO_DEADLINE: u64 = u64::MAX;
 
 /// What a file is for.
@@ -60,8 +59,8 @@ impl PlacesKind {
     #[must_use]
     pub fn file_name(self, number: u64) -> String {
         match self {
-            PlacesKind::Segment(_) => format!("places-{number:016x}"),
-            PlacesKind::Kept => format!("kept-{number:016x}"),
+            PlacesKind::Segment(_) => numbered(PLACES, number),
+            PlacesKind::Kept => numbered(KEPT, number),
         }
     }
 
@@ -317,9 +316,7 @@ pub(crate) fn encode_head(kind: PlacesKind, number: u64) -> Vec<u8> {
 pub(crate) fn decode_head(bytes: &[u8]) -> Result<(PlacesKind, u64), Malformed> {
     let mut cursor = Cursor(unwrap(PLACES_MAGIC, bytes)?);
     let kind = cursor.u8()?;
-    if cursor.u32()? != GROUP {
-        return Err(Malformed::Field("group"));
-    }
+    cursor.group()?;
     let (segment, number) = (cursor.u64()?, cursor.u64()?);
     match (kind, segment) {
         (1, 1..) => Ok((PlacesKind::Segment(segment), number)),

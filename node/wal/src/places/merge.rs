@@ -73,6 +73,8 @@ pub struct Step {
 pub struct Merged {
     /// The file, durable.
     pub written: Written,
+    /// How many messages it names.
+    pub messages: u64,
     /// Bodies that are missing in it.
     pub lost: Vec<LostBody>,
 }
@@ -152,8 +154,9 @@ impl Merge {
     /// If steps are left.
     pub fn finish(self, disk: &dyn Disk) -> Result<Merged, MergeError> {
         assert!(self.has_begun && self.next.is_empty(), "the merge is not done");
+        let messages = self.writer.messages();
         let written = self.writer.finish(disk).map_err(MergeError::Write)?;
-        Ok(Merged { written, lost: self.lost })
+        Ok(Merged { written, messages, lost: self.lost })
     }
 
     /// Gives up: the new file goes.

@@ -9,6 +9,7 @@ use crate::format::places::{
     Block, HEAD_BYTES, PAGE_BYTES, PageEntry, PlacesKind, Spot, TAIL_BYTES, Tail, TopicPlaces, check_page,
     decode_directory, decode_head, decode_topics, page_block, page_count, page_key, tail_crc,
 };
+use crate::manifest::{KeptFile, PlacesFile};
 use bytes::Bytes;
 use std::fmt;
 use std::io;
@@ -34,6 +35,32 @@ pub struct Places {
 }
 
 impl Places {
+    /// Opens the places file of a segment.
+    ///
+    /// # Errors
+    /// As [`Places::open`].
+    pub fn of_segment(
+        disk: &dyn Disk,
+        file: &PlacesFile,
+        cache: &Arc<PageCache>,
+    ) -> Result<Arc<Places>, OpenError> {
+        let PlacesFile { number, size, crc, segment, .. } = *file;
+        Places::open(disk, PlacesKind::Segment(segment), Written { number, size, crc }, cache)
+    }
+
+    /// Opens a kept file.
+    ///
+    /// # Errors
+    /// As [`Places::open`].
+    pub fn of_kept(
+        disk: &dyn Disk,
+        file: &KeptFile,
+        cache: &Arc<PageCache>,
+    ) -> Result<Arc<Places>, OpenError> {
+        let KeptFile { number, size, crc, .. } = *file;
+        Places::open(disk, PlacesKind::Kept, Written { number, size, crc }, cache)
+    }
+
     /// Opens the file that the manifest names. Head, tail, topics and directory are read and checked; pages and bodies when
     /// they are asked for.
     ///
@@ -121,6 +148,12 @@ impl Places {
     #[must_use]
     pub fn written(&self) -> Written {
         self.written
+    }
+
+    /// Messages that it names.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.topics.iter().map(|topic| topic.messages).fold(0, u64::saturating_add)
     }
 
     /// Blocks in it.

@@ -5,6 +5,8 @@ use crate::format::places::{
     Block, ENTRY_BYTES, PAGE_BLOCKS, PAGE_BYTES, PageEntry, PlacesKind, Spot, TOPIC_BYTES, Tail, TopicPlaces,
     encode_head, encode_page, tail_crc,
 };
+use crate::manifest::{KeptFile, PlacesFile};
+use raftqueue_raft::Index;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -20,6 +22,22 @@ pub struct Written {
     pub size: u64,
     /// CRC32C of its tail, which holds those of topics and directory.
     pub crc: u32,
+}
+
+impl Written {
+    /// It says where the messages of a segment stand, as far as entry `to`: so many messages.
+    #[must_use]
+    pub fn of_segment(self, segment: u64, to: Index, messages: u64) -> PlacesFile {
+        let Written { number, size, crc } = self;
+        PlacesFile { number, size, crc, segment, to, messages }
+    }
+
+    /// It keeps bodies that lived as of the snapshot at this index.
+    #[must_use]
+    pub fn of_kept(self, since: Index) -> KeptFile {
+        let Written { number, size, crc } = self;
+        KeptFile { number, size, crc, since }
+    }
 }
 
 /// Writes one file, in blocks of 1 MiB, one after another. Each call makes at most one write, so that a caller who must go
@@ -77,6 +95,12 @@ impl PlacesWriter {
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.blocks
+    }
+
+    /// Messages so far.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.topics.iter().map(|topic| topic.messages).sum()
     }
 
     /// How long the file will be if nothing more comes.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::disk::RealDisk;
 use crate::disk::fake::{Crashed, Operation, Refusal};
+use raftqueue_raft::Index;
 use std::io;
 
 proptest! {
@@ -94,6 +95,25 @@ fn many_threads_read_one_file() {
             });
         }
     });
+}
+
+#[test]
+fn the_manifest_keeps_what_opens_a_file_again() {
+    let disk = FakeDisk::new(1);
+    let cache = PageCache::new(0);
+    for kind in [PlacesKind::Segment(9), PlacesKind::Kept] {
+        let model = plain(kind, 70);
+        let written = write(&disk, kind, 5, &model).unwrap();
+        let places = match kind {
+            PlacesKind::Segment(segment) => {
+                Places::of_segment(&disk, &written.of_segment(segment, Index(7), 140), &cache).unwrap()
+            }
+            PlacesKind::Kept => Places::of_kept(&disk, &written.of_kept(Index(7)), &cache).unwrap(),
+        };
+        check(&places, &model);
+        let messages = if kind == PlacesKind::Kept { 70 } else { 140 };
+        assert_eq!((places.written(), places.messages()), (written, messages));
+    }
 }
 
 #[test]

@@ -119,6 +119,33 @@ fn a_dump_shows_blocks_and_damage() {
     assert!(shown.contains("kept-000000000000001f at 0: Head") && damaged == 2, "{shown}");
 }
 
+#[test]
+fn a_page_that_names_what_cannot_be_does_not_pass() {
+    let kept =
+        |offset, bytes| [Block { count: 1, spot: Spot::Kept { offset, crc: 0 }, bytes, ..blocks()[0] }];
+    let check = |blocks: &[Block], kind| {
+        let (page, entry) = (encode_page(blocks, 7, 4096), PageEntry::new(blocks, 4096));
+        check_page(&page, kind, 7, &entry, 512..9000)
+    };
+    assert_eq!(check(&kept(8900, 100), PlacesKind::Kept), Ok(()));
+    let refused = Err(Malformed::Field("block"));
+    for (offset, bytes) in [(8900, 101), (9001, 0), (511, 5), (u64::MAX, 1), (1000, u64::MAX)] {
+        assert_eq!(check(&kept(offset, bytes), PlacesKind::Kept), refused, "{bytes} bytes at {offset}");
+    }
+    let [first, second] = blocks();
+    let places = PlacesKind::Segment(9);
+    assert_eq!(check(&[first, second], places), Ok(()));
+    assert_eq!(check(&[first], PlacesKind::Kept), refused, "three messages in one body");
+    assert_eq!(check(&[Block { count: 0, ..first }], places), refused);
+    assert_eq!(check(&[Block { first_offset: u64::MAX - 1, ..first }], places), refused);
+    let order = Err(Malformed::Field("order of blocks"));
+    assert_eq!(check(&[second, first], places), order);
+    assert_eq!(check(&[Block { count: 0xff, ..first }, second], places), order, "overlapping");
+    let entry = PageEntry::new(&[second], 4096);
+    let found = check_page(&encode_page(&[first], 7, 4096), places, 7, &entry, 512..9000);
+    assert_eq!(found, Err(Malformed::Field("first block")), "another page");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -36,6 +36,7 @@ proptest! {
         prop_assert!(merged.lost.is_empty());
         let mut kept = model;
         kept.retain(|_, (block, _)| keep(block) == Keep::Yes);
+        prop_assert_eq!(merged.messages, kept.values().map(|(block, _)| u64::from(block.count)).sum::<u64>());
         check(&open(&disk.durable_view(), kind, merged.written, 0).unwrap(), &kept);
     }
 }
