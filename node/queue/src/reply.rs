@@ -34,6 +34,8 @@ pub enum Reply {
     },
     /// To `Receive`. Without deliveries the leader looks up candidates again: this is not yet the answer "empty".
     Received {
+        /// The topic that they are of.
+        topic: TopicId,
         /// The token of all these leases. 0 if nothing was leased: then no number is spent.
         token: Token,
         /// The log time at which they end.
@@ -43,6 +45,8 @@ pub enum Reply {
     },
     /// To `Pop`. Without deliveries the leader looks up candidates again, unless it is a repeat.
     Popped {
+        /// The topic that they are of.
+        topic: TopicId,
         /// What was taken, in the order of the candidates.
         deliveries: Vec<Delivery>,
         /// An earlier pop with the same request id took these; nothing more was taken.

@@ -254,11 +254,16 @@ impl State {
             scope.subscription.lease(candidates, token, (now_ms, expires_ms), scope.moves)
         })??;
         if taken.is_empty() {
-            return Ok(Reply::Received { token: Token(0), expires_ms, deliveries: Vec::new() });
+            return Ok(Reply::Received {
+                topic: target.0,
+                token: Token(0),
+                expires_ms,
+                deliveries: Vec::new(),
+            });
         }
         self.last_token = token;
         let deliveries = self.topics.get(&target.0).expect("it was just changed").deliveries(&taken);
-        Ok(Reply::Received { token, expires_ms, deliveries })
+        Ok(Reply::Received { topic: target.0, token, expires_ms, deliveries })
     }
 
     fn pop(
@@ -277,7 +282,8 @@ impl State {
             if known.deliveries.is_empty() || !self.topics.contains_key(&known.topic) {
                 return Ok(Reply::AlreadyDone);
             }
-            return Ok(Reply::Popped { deliveries: known.deliveries.to_vec(), repeated: true });
+            let deliveries = known.deliveries.to_vec();
+            return Ok(Reply::Popped { topic: target.0, deliveries, repeated: true });
         }
         let now_ms = self.now_ms;
         let taken = self.with_subscription(target, effects, |scope| {
@@ -297,7 +303,7 @@ impl State {
             self.release_pop(0, effects);
             self.pops.forget(0);
         }
-        Ok(Reply::Popped { deliveries, repeated: false })
+        Ok(Reply::Popped { topic: target.0, deliveries, repeated: false })
     }
 
     fn nack(

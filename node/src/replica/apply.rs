@@ -154,7 +154,7 @@ impl Replica {
         }
         let nothing_left = match &reply {
             Reply::Received { deliveries, .. } => deliveries.is_empty(),
-            Reply::Popped { deliveries, repeated } => deliveries.is_empty() && !repeated,
+            Reply::Popped { deliveries, repeated, .. } => deliveries.is_empty() && !repeated,
             _ => false,
         };
         if !nothing_left {
@@ -215,7 +215,7 @@ impl Replica {
                 counters.bytes_published +=
                     messages.iter().map(|message| u64::from(message.size)).sum::<u64>();
             }
-            (_, Reply::Received { deliveries, .. } | Reply::Popped { deliveries, repeated: false }) => {
+            (_, Reply::Received { deliveries, .. } | Reply::Popped { deliveries, repeated: false, .. }) => {
                 counters.messages_delivered += deliveries.len() as u64;
                 counters.messages_redelivered += deliveries.iter().filter(|d| d.attempts > 0).count() as u64;
                 if matches!(command, Command::Pop { .. }) {

@@ -19,11 +19,11 @@ pub(super) fn respond(command: &Command, reply: Reply) -> Result<Response, Failu
             first_offset,
             count: u64::from(count),
         }),
-        Reply::Received { token, expires_ms, deliveries } => {
-            Ok(Response::Messages(messages(command, &deliveries, token, expires_ms)))
+        Reply::Received { topic, token, expires_ms, deliveries } => {
+            Ok(Response::Messages(messages(topic, &deliveries, token, expires_ms)))
         }
-        Reply::Popped { deliveries, .. } => {
-            Ok(Response::Messages(messages(command, &deliveries, Token(0), 0)))
+        Reply::Popped { topic, deliveries, .. } => {
+            Ok(Response::Messages(messages(topic, &deliveries, Token(0), 0)))
         }
         Reply::Settled { results } => Ok(Response::Leases(results.into_iter().map(lease_result).collect())),
         Reply::Extended { extensions } => Ok(Response::Leases(
@@ -43,14 +43,11 @@ pub(super) fn respond(command: &Command, reply: Reply) -> Result<Response, Failu
     }
 }
 
-fn messages(command: &Command, deliveries: &[Delivery], token: Token, expires_ms: u64) -> Vec<MessageRef> {
-    let (Command::Receive { topic, .. } | Command::Pop { topic, .. }) = command else {
-        unreachable!("only receives and pops are answered with messages")
-    };
+fn messages(topic: TopicId, deliveries: &[Delivery], token: Token, expires_ms: u64) -> Vec<MessageRef> {
     deliveries
         .iter()
         .map(|delivery| MessageRef {
-            id: message_id(*topic, delivery.generation, delivery.offset),
+            id: message_id(topic, delivery.generation, delivery.offset),
             token: token.0,
             attempts: delivery.attempts,
             deadline_ms: expires_ms,

@@ -115,8 +115,8 @@ pub(super) fn answer_to(command: &Command, reply: &Reply) -> Option<Result<Respo
             count: u64::from(*count),
         },
         Reply::Received { deliveries, .. } if deliveries.is_empty() => return None,
-        Reply::Popped { deliveries, repeated: false } if deliveries.is_empty() => return None,
-        Reply::Received { token, expires_ms, deliveries } => {
+        Reply::Popped { deliveries, repeated: false, .. } if deliveries.is_empty() => return None,
+        Reply::Received { token, expires_ms, deliveries, .. } => {
             Response::Messages(references(command, deliveries, token.0, *expires_ms))
         }
         Reply::Popped { deliveries, .. } => Response::Messages(references(command, deliveries, 0, 0)),

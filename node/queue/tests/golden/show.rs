@@ -51,10 +51,10 @@ pub(crate) fn reply(reply: &Reply, command: &Command) -> String {
                 if generation.0 > 0 { format!(" in generation {generation}") } else { String::new() };
             format!("published {first_offset}..{end} in topic {topic}{generation}{}", again(repeated))
         }
-        Reply::Received { token, expires_ms, deliveries: some } => {
+        Reply::Received { token, expires_ms, deliveries: some, .. } => {
             format!("token {token} until {}: {}", time(*expires_ms), deliveries(some))
         }
-        Reply::Popped { deliveries: some, repeated } => {
+        Reply::Popped { deliveries: some, repeated, .. } => {
             format!("popped {}{}", deliveries(some), again(repeated))
         }
         Reply::Settled { results } => {

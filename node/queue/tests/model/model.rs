@@ -278,7 +278,7 @@ impl Model {
                 let deliveries = self.take(*topic, candidates, usize::MAX, &lease, happened)?;
                 let token = if deliveries.is_empty() { 0 } else { token };
                 self.last_token = self.last_token.max(token);
-                Ok(Reply::Received { token: Token(token), expires_ms, deliveries })
+                Ok(Reply::Received { topic: *topic, token: Token(token), expires_ms, deliveries })
             }
             Command::Pop { topic, candidates, count_max, request_id, .. } => {
                 if let Some(pop) = self.pops.iter().find(|pop| Some(pop.request_id) == *request_id) {
@@ -288,7 +288,11 @@ impl Model {
                     if !pop.is_kept(now_ms) || self.topics.iter().all(|held| held.id != topic.0) {
                         return Ok(Reply::AlreadyDone);
                     }
-                    return Ok(Reply::Popped { deliveries: pop.deliveries.clone(), repeated: true });
+                    return Ok(Reply::Popped {
+                        topic: *topic,
+                        deliveries: pop.deliveries.clone(),
+                        repeated: true,
+                    });
                 }
                 let deliveries =
                     self.take(*topic, candidates, *count_max as usize, &Status::Done, happened)?;
@@ -296,7 +300,7 @@ impl Model {
                     let deliveries = deliveries.clone();
                     self.pops.push(Pop { request_id, popped_ms: now_ms, topic: topic.0, deliveries });
                 }
-                Ok(Reply::Popped { deliveries, repeated: false })
+                Ok(Reply::Popped { topic: *topic, deliveries, repeated: false })
             }
             Command::Ack { topic, leases, .. } => Ok(self.settle(*topic, leases, |_, message, lease| {
                 let late = message.status == Status::Ready && message.ran_out == Some(lease.token.0);
