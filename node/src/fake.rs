@@ -9,8 +9,9 @@ mod served;
 mod topic;
 
 use crate::api::{
-    Answer, ClusterInfo, Delivery, Failure, LocalStatus, MemberInfo, MemberRole, Reason, Request, Response,
-    Role, SessionId, SessionStep, TopicInfo,
+    Answer, ClusterInfo, Dead, DeadAction, Delivery, Failure, LocalStatus, Look, MemberInfo, MemberRole,
+    Publish, Reason, Request, Response, Role, SessionId, SessionStep, Settle, Settlement, Take, TakeKind,
+    TopicInfo, Write,
 };
 use crate::edges::handle::{Begun, Service};
 use futures_util::FutureExt;
@@ -127,10 +128,7 @@ impl Service for FakeNode {
             }
         }
         self.is_held.subscribe().wait_for(|is_held| !is_held).await.expect("the node holds the sender");
-        let wait_ms = match &request {
-            Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } => *wait_ms,
-            _ => 0,
-        };
+        let wait_ms = request.wait_ms();
         let patience = tokio::time::sleep(Duration::from_millis(wait_ms));
         let mut patience = std::pin::pin!(patience);
         loop {
@@ -151,17 +149,17 @@ impl Service for FakeNode {
         }
     }
 
-    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<Self::Driven>> {
+    fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<Self::Driven>> {
         // As a driver does it: in order, and before anybody asks how far it has come.
-        let begin = |request| {
+        let begin = |batch| {
             let own = self.clone();
-            let mut call = async move { own.call(request, deadline, true).await }.boxed();
+            let mut call = async move { own.call(Request::Publish(batch), deadline, true).await }.boxed();
             Begun::Alone(match (&mut call).now_or_never() {
                 Some(result) => std::future::ready(result).boxed(),
                 None => call,
             })
         };
-        requests.into_iter().map(begin).collect()
+        batches.into_iter().map(begin).collect()
     }
 
     fn local_status(&self) -> Arc<LocalStatus> {
@@ -170,19 +168,20 @@ impl Service for FakeNode {
 }
 
 fn makes_ready(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Publish { .. }
-            | Request::Nack { .. }
-            | Request::Release { .. }
-            | Request::RedriveDead { .. }
-    )
+    match request {
+        Request::Publish(_) => true,
+        Request::Settle(settle) => {
+            matches!(settle.settlement, Settlement::Nack { .. } | Settlement::Release)
+        }
+        Request::Dead(dead) => dead.action == DeadAction::Redrive,
+        _ => false,
+    }
 }
 
 impl State {
     fn apply(&mut self, request: &Request) -> Result<Answer, Failure> {
         let response = match request.clone() {
-            Request::CreateTopic { topic, options, request_id } => {
+            Request::Write(Write::CreateTopic { topic, options, request_id }) => {
                 let id = self.last_id + 1;
                 match self.topics.get(&topic) {
                     Some(existing) if request_id.is_some() && existing.request_id == request_id => {
@@ -196,16 +195,18 @@ impl State {
                     }
                 }
             }
-            Request::DeleteTopic { topic } => {
+            Request::Write(Write::DeleteTopic { topic }) => {
                 self.topics.remove(&topic).ok_or_else(|| refused(Reason::TopicNotFound, &topic))?;
                 Response::TopicDeleted
             }
-            Request::ListTopics { after, topics_max } => self.list(after.unwrap_or(0), topics_max),
-            Request::DescribeTopic { topic: name } => {
+            Request::Look(Look::ListTopics { after, topics_max }) => {
+                self.list(after.unwrap_or(0), topics_max)
+            }
+            Request::Look(Look::DescribeTopic { topic: name }) => {
                 let info = self.topic(&name)?.info(&name);
                 Response::Topic(info)
             }
-            Request::Publish { topic, session, messages } => {
+            Request::Publish(Publish { topic, session, messages }) => {
                 let id = self.topic(&topic)?.id;
                 match session {
                     None => self.topic(&topic)?.publish(messages),
@@ -221,10 +222,18 @@ impl State {
                     },
                 }
             }
-            Request::Receive { topic, messages_max, bytes_max, .. } => {
+            Request::Take(Take {
+                topic, messages_max, bytes_max, kind: TakeKind::Receive { .. }, ..
+            }) => {
                 return Ok(Answer::Deliveries(self.topic(&topic)?.receive(messages_max, bytes_max).into()));
             }
-            Request::Pop { topic, messages_max, bytes_max, request_id, .. } => {
+            Request::Take(Take {
+                topic,
+                messages_max,
+                bytes_max,
+                kind: TakeKind::Pop { request_id },
+                ..
+            }) => {
                 if let Some(popped) = request_id.and_then(|id| self.pops.get(&id)) {
                     return Ok(Answer::Deliveries(popped.clone().into()));
                 }
@@ -234,29 +243,26 @@ impl State {
                 }
                 return Ok(Answer::Deliveries(popped.into()));
             }
-            Request::Ack { topic, leases, .. } => Response::Leases(self.topic(&topic)?.ack(&leases)),
-            Request::Nack { topic, leases, reason, .. } => {
-                Response::Leases(self.topic(&topic)?.nack(&leases, &reason))
+            Request::Settle(Settle { topic, leases, settlement, .. }) => {
+                Response::Leases(self.topic(&topic)?.settle(&leases, &settlement))
             }
-            Request::Extend { topic, leases, .. } => Response::Leases(self.topic(&topic)?.extend(&leases)),
-            Request::Release { topic, leases, .. } => Response::Leases(self.topic(&topic)?.release(&leases)),
-            Request::Peek { topic, state, from_offset, messages_max, bytes_max, .. } => {
+            Request::Look(Look::Peek { topic, state, from_offset, messages_max, bytes_max, .. }) => {
                 let seen = self.topic(&topic)?.peek(state, from_offset, messages_max, bytes_max);
                 return Ok(Answer::Deliveries(seen.into()));
             }
-            Request::RedriveDead { topic, offsets, .. } => {
+            Request::Dead(Dead { topic, offsets, action: DeadAction::Redrive, .. }) => {
                 Response::Count(self.topic(&topic)?.redrive(&offsets))
             }
-            Request::PurgeDead { topic, offsets, .. } => {
+            Request::Dead(Dead { topic, offsets, action: DeadAction::Purge, .. }) => {
                 Response::Count(self.topic(&topic)?.purge_dead(&offsets))
             }
-            Request::Purge { topic, .. } => Response::Count(self.topic(&topic)?.purge()),
-            Request::OpenSession { name } => self.open_session(name),
-            Request::CloseSession { session } => match self.sessions.remove(&session.number) {
+            Request::Write(Write::Purge { topic, .. }) => Response::Count(self.topic(&topic)?.purge()),
+            Request::Write(Write::OpenSession { name }) => self.open_session(name),
+            Request::Write(Write::CloseSession { session }) => match self.sessions.remove(&session.number) {
                 Some(_) => Response::SessionClosed,
                 None => return Err(refused(Reason::SessionExpired, &session.number.to_string())),
             },
-            Request::ClusterStatus => Response::Cluster(cluster(&self.status)),
+            Request::Look(Look::ClusterStatus) => Response::Cluster(cluster(&self.status)),
             Request::TransferLeadership { to } => match to.as_deref() {
                 None | Some("node-0" | "a1") => Response::Transferred { leader: NODE_ID },
                 Some(other) => return Err(refused(Reason::NodeNotFound, other)),

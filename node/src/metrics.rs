@@ -12,11 +12,10 @@ mod entry_times;
 mod process;
 mod pulse;
 
-use crate::api::Failure;
 use crate::api::budget::Budget;
+use crate::api::{Failure, Method};
 use crate::replica::{Counters, View};
 use calls::Calls;
-pub use calls::Method;
 pub(crate) use census::Census;
 pub(crate) use entry_times::{EntryTimes, Progress};
 use process::Process;

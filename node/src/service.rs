@@ -5,13 +5,13 @@ pub(crate) mod reading;
 
 use crate::api::budget::{Held, Share};
 use crate::api::limits::message_bytes;
-use crate::api::{Answer, Failure, LocalStatus, Outcome, Reason, Request};
+use crate::api::{Answer, Failure, LocalStatus, Method, Outcome, Publish, Reason, Request, Take, TakeKind};
 use crate::driver::bodies::{Bodies, Located, Lost, Readings};
 use crate::driver::inbox::{Asked, Driven, Leadership, Leased, NewCall, Order, Replied};
 use crate::edges::grpc::guard::{Charged, Patience, ReplyTicket, SETTLING_KEY};
 use crate::edges::handle::{Begun, Service};
 use crate::entropy;
-use crate::metrics::{Method, Metrics};
+use crate::metrics::Metrics;
 use crate::peers::discovery::describe;
 use crate::peers::own::Own;
 use crate::peers::transport::Transport;
@@ -158,14 +158,13 @@ impl NodeService {
     async fn ask_driver(&self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
         let wanted = self.inner.readers.admit(Share::Replies, request)?;
         for _ in 0..UNREADABLE_ROUNDS_MAX {
-            match self.ask_once(request.clone(), deadline).await? {
-                Replied::Messages(located) => {
-                    let wanted = wanted.as_ref().expect("only calls for messages are answered with messages");
+            match (self.ask_once(request.clone(), deadline).await?, &wanted) {
+                (Replied::Messages(located), Some(wanted)) => {
                     if let Some(answer) = self.read(request, wanted, located, deadline).await {
                         return answer;
                     }
                 }
-                Replied::Response(response) => return Ok(Answer::Response(response)),
+                (replied, _) => return Ok(replied.unread()),
             }
         }
         Err(unreadable(Outcome::NotDone, "the messages that were to be received cannot be read here"))
@@ -174,7 +173,7 @@ impl NodeService {
     async fn ask_once(&self, request: Request, deadline: Instant) -> Result<Replied, Failure> {
         let id = CallId(self.inner.next_call.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
-        let leases = matches!(request, Request::Receive { .. });
+        let leases = request.leases();
         let order = Order::Call(NewCall { id, request, deadline, reply });
         if self.inner.orders.try_send(order).is_err() {
             return Err(overloaded());
@@ -182,27 +181,27 @@ impl NodeService {
         Asked { id, orders: &self.inner.orders, leases, answer, is_taken: false }.await
     }
 
-    /// Hands calls to this node's own driver.
-    fn begin_here(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<Driven>> {
+    /// Hands batches to this node's own driver.
+    fn begin_here(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<Driven>> {
         if self.inner.stopping.load(Ordering::Relaxed) {
-            return requests.iter().map(|_| Begun::Failed(Some(shutting_down()))).collect();
+            return batches.iter().map(|_| Begun::Failed(Some(shutting_down()))).collect();
         }
         let begun = Instant::now();
-        let count = requests.len();
+        let count = batches.len();
         let first = self.inner.next_call.fetch_add(count as u64, Ordering::Relaxed);
         let mut calls = Vec::with_capacity(count);
         let mut answers = Vec::with_capacity(count);
-        for (id, request) in (first..).map(CallId).zip(requests) {
+        for (id, batch) in (first..).map(CallId).zip(batches) {
             let (reply, answer) = oneshot::channel();
-            let method = Method::of(&request);
             answers.push(Begun::Driven(Driven {
                 orders: self.inner.orders.clone(),
                 metrics: Arc::clone(&self.inner.metrics),
                 id,
-                method,
+                method: Method::Publish,
                 begun,
                 answer: Some(answer),
             }));
+            let request = Request::Publish(batch);
             calls.push(NewCall { id, request, deadline: begun + deadline, reply });
         }
         if self.inner.orders.try_send(Order::Calls(calls)).is_err() {
@@ -225,7 +224,7 @@ impl NodeService {
         let read = match readers.read_now(bodies, wanted, &located) {
             Some(read) => read,
             None => {
-                let leases = matches!(request, Request::Receive { .. });
+                let leases = request.leases();
                 let messages = if leases { located.clone().into_messages() } else { Vec::new() };
                 let mut leased = Leased { orders: &self.inner.orders, messages };
                 // If that fails, or nobody waits for it any more, what was leased goes back.
@@ -246,12 +245,16 @@ impl NodeService {
         let text = self.tell_unreadable(request, lost);
         let is_empty = deliveries.messages.is_empty();
         match request {
-            Request::Receive { .. } if is_empty => None,
+            Request::Take(Take { kind: TakeKind::Receive { .. }, .. }) if is_empty => None,
             // Its repeat may find a leader that reads all of it; one that fails again is given what there is.
-            Request::Pop { request_id: Some(request_id), .. } if self.is_first_failure(*request_id) => {
+            Request::Take(Take { kind: TakeKind::Pop { request_id: Some(request_id) }, .. })
+                if self.is_first_failure(*request_id) =>
+            {
                 Some(Err(unreadable(Outcome::Unknown, &text)))
             }
-            Request::Pop { .. } if is_empty => Some(Err(unreadable(Outcome::Unknown, &text))),
+            Request::Take(Take { kind: TakeKind::Pop { .. }, .. }) if is_empty => {
+                Some(Err(unreadable(Outcome::Unknown, &text)))
+            }
             _ if is_empty => Some(Err(unreadable(Outcome::NotDone, &text))),
             _ => Some(Ok(Answer::Deliveries(deliveries))),
         }
@@ -263,7 +266,7 @@ impl NodeService {
         let text = format!("{count} messages cannot be read here; of the first: {}", first.why);
         tracing::error!(topic = first.message.id.topic, offset = first.message.id.offset, "{text}");
         let messages = lost.into_iter().map(|lost| lost.message).collect();
-        let are_leased = matches!(request, Request::Receive { .. });
+        let are_leased = request.leases();
         // A driver that is too busy to take it: the leases end by themselves.
         let _ = self.inner.orders.try_send(Order::Unreadable { messages, are_leased });
         text
@@ -313,7 +316,7 @@ impl NodeService {
         };
         let mut call = tonic::Request::new(call);
         call.extensions_mut().insert(ticket.clone());
-        if is_settling(request) {
+        if request.method().share() == Share::Settling {
             call.metadata_mut().insert(SETTLING_KEY, MetadataValue::from_static("1"));
         }
         let expected = forward::Expected::of(request);
@@ -330,7 +333,7 @@ impl NodeService {
                 // The leader has no room for the call, or this node none for its answer.
                 Ok(Err(status)) if let Some(detail) = raftqueue_proto::status::detail(&status) => {
                     let failure = errors::failure(&detail, status.message().to_owned());
-                    if failure.outcome == Outcome::NotDone && ticket.is_refused() && !is_read(request) {
+                    if failure.outcome == Outcome::NotDone && ticket.is_refused() && !request.is_read() {
                         self.broken(request, Reason::Overloaded, failure.text)
                     } else {
                         failure
@@ -358,7 +361,10 @@ impl NodeService {
     fn hold_forwarded(&self, request: &Request, deadline: Instant) -> Result<(Held, ReplyTicket), Failure> {
         let readers = &self.inner.readers;
         let wanted = readers.admit(Share::Forwarded, request)?;
-        let share = if is_settling(request) { Share::Settling } else { Share::Forwarded };
+        let share = match request.method().share() {
+            Share::Settling => Share::Settling,
+            _ => Share::Forwarded,
+        };
         let held = readers.budget().charge(share, request_bytes(request))?;
         let patience = match wanted {
             Some(wanted) if wanted.is_peek() => Patience::None,
@@ -370,7 +376,7 @@ impl NodeService {
 
     /// A call that only looks has no outcome to be unsure of.
     fn broken(&self, request: &Request, reason: Reason, text: String) -> Failure {
-        let outcome = if is_read(request) { Outcome::NotDone } else { Outcome::Unknown };
+        let outcome = if request.is_read() { Outcome::NotDone } else { Outcome::Unknown };
         Failure { reason, outcome, text, retry_after_ms: None }
     }
 
@@ -472,14 +478,14 @@ impl Service for NodeService {
     type Driven = Driven;
 
     async fn call(&self, request: Request, deadline: Duration, forwarded: bool) -> Result<Answer, Failure> {
-        let (begun, method) = (Instant::now(), Method::of(&request));
+        let (begun, method) = (Instant::now(), request.method());
         let result = self.answer(request, begun + deadline, forwarded).await;
         self.inner.metrics.call_ended(method, begun.elapsed(), result.as_ref().err());
         result
     }
 
-    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<Driven>> {
-        self.begin_here(requests, deadline)
+    fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<Driven>> {
+        self.begin_here(batches, deadline)
     }
 
     fn local_status(&self) -> Arc<LocalStatus> {
@@ -497,36 +503,16 @@ async fn replaced(mut leadership: watch::Receiver<Leadership>, leader: NodeId) {
     tokio::time::sleep(LAST_ANSWERS).await;
 }
 
-/// True if the call settles leases.
-fn is_settling(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Ack { .. } | Request::Nack { .. } | Request::Extend { .. } | Request::Release { .. }
-    )
-}
-
 /// About how many bytes a call takes when it is passed on.
 fn request_bytes(request: &Request) -> usize {
     const CALL_BYTES: usize = 1 << 10;
     const LEASE_BYTES: usize = 40;
+    const OFFSET_BYTES: usize = 10;
     CALL_BYTES
         + match request {
-            Request::Publish { messages, .. } => messages.iter().map(message_bytes).sum(),
-            Request::Ack { leases, .. }
-            | Request::Nack { leases, .. }
-            | Request::Extend { leases, .. }
-            | Request::Release { leases, .. } => leases.len() * LEASE_BYTES,
-            Request::RedriveDead { offsets, .. } | Request::PurgeDead { offsets, .. } => offsets.len() * 10,
-            _ => 0,
+            Request::Publish(publish) => publish.messages.iter().map(message_bytes).sum(),
+            Request::Settle(settle) => settle.leases.len() * LEASE_BYTES,
+            Request::Dead(dead) => dead.offsets.len() * OFFSET_BYTES,
+            Request::Take(_) | Request::Write(_) | Request::Look(_) | Request::TransferLeadership { .. } => 0,
         }
-}
-
-fn is_read(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::ListTopics { .. }
-            | Request::DescribeTopic { .. }
-            | Request::Peek { .. }
-            | Request::ClusterStatus
-    )
 }

@@ -38,13 +38,13 @@ const LINES_MAX: usize = 500;
 const LONG: &[(&str, usize)] = &[
     ("driver/bodies.rs", 551),
     ("driver/mod.rs", 531),
-    ("edges/grpc/streams/consume.rs", 562),
+    ("edges/grpc/streams/consume.rs", 532),
     ("edges/http/v1/answers.rs", 517),
     ("edges/http/v1/requests.rs", 550),
-    ("metrics.rs", 519),
+    ("metrics.rs", 518),
     ("replica/mod.rs", 686),
     ("run.rs", 546),
-    ("service.rs", 532),
+    ("service.rs", 518),
 ];
 
 /// Every file of `src` that is not tests: its path there and its code, without comments and unit tests.

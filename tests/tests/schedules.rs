@@ -4,7 +4,9 @@
 //! acknowledged is lost, doubled or invented is judged behind it by the checker and the oracle of all simulated lives.
 //! Rules of one part alone are tested beside that part, under the same kind of name.
 
-use raftqueue_node::api::{LeaseResult, MessageState, Outcome, Reason, Request, Response, TopicOptions};
+use raftqueue_node::api::{
+    LeaseResult, Look, MessageState, Outcome, Publish, Reason, Request, Response, TopicOptions, Write,
+};
 use raftqueue_tests::sim::Answer;
 use raftqueue_tests::sim::scripted::{Script, TOPIC, acknowledging, popping, receiving};
 
@@ -121,13 +123,15 @@ fn rule_2_5_an_old_entry_that_rots_is_neither_served_nor_cut() {
     (0..3).for_each(|node| script.start(node));
     let leader = script.leader();
     script.catch_up();
-    let peeking = |from_offset, messages_max| Request::Peek {
-        topic: TOPIC.into(),
-        subscription: String::new(),
-        state: MessageState::Ready,
-        from_offset,
-        messages_max,
-        bytes_max: usize::MAX,
+    let peeking = |from_offset, messages_max| {
+        Request::Look(Look::Peek {
+            topic: TOPIC.into(),
+            subscription: String::new(),
+            state: MessageState::Ready,
+            from_offset,
+            messages_max,
+            bytes_max: usize::MAX,
+        })
     };
     for offset in 0..5 {
         let answer = script.ask(peeking(offset, 1));
@@ -173,7 +177,7 @@ fn rule_2_7_a_full_quorum_refuses_publishes_and_goes_on_acknowledging() {
     let mut script = Script::new(3);
     let (_, one, other) = three(&mut script);
     let options = TopicOptions::default();
-    let _ = script.ask(Request::CreateTopic { topic: "x0".into(), options, request_id: None });
+    let _ = script.ask(Request::Write(Write::CreateTopic { topic: "x0".into(), options, request_id: None }));
     script.publish(&[1, 2, 3]);
     let lease = script.lease(60_000);
     script.fill_disk(one, 20_000);
@@ -183,7 +187,7 @@ fn rule_2_7_a_full_quorum_refuses_publishes_and_goes_on_acknowledging() {
     assert_eq!(refused.failure(), Some((Reason::DiskFull, Outcome::NotDone)));
     assert_eq!(script.ack(lease), LeaseResult::Done);
     assert_eq!(script.pop(1), [2]);
-    let deleted = script.ask(Request::DeleteTopic { topic: "x0".into() });
+    let deleted = script.ask(Request::Write(Write::DeleteTopic { topic: "x0".into() }));
     assert!(matches!(deleted, Answer::Response(Response::TopicDeleted)), "{deleted:?}");
     script.make_room(one);
     assert_eq!(script.publish(&[5]), 4, "the refused one took no offset");
@@ -387,14 +391,14 @@ fn rule_5_2_leases_and_messages_expire_while_nobody_asks_for_anything() {
     let idle = script.committed();
     script.pass_ms(5_000);
     assert_eq!(script.committed(), idle, "nothing is due, and nothing is written");
-    let dead = script.ask(Request::Peek {
+    let dead = script.ask(Request::Look(Look::Peek {
         topic: TOPIC.into(),
         subscription: String::new(),
         state: MessageState::Dead,
         from_offset: 0,
         messages_max: 10,
         bytes_max: usize::MAX,
-    });
+    }));
     let Answer::Deliveries(dead) = dead else { panic!("{dead:?}") };
     assert_eq!((dead.len(), dead[0].message.reason.as_str()), (1, "expired"));
     assert_eq!(script.ack(lease), LeaseResult::Done, "it was not leased again");
@@ -463,7 +467,7 @@ fn rule_6_4_a_leader_of_the_past_never_says_that_a_topic_is_empty() {
     script.leader_after(old);
     script.publish(&[1]);
     script.resume(old);
-    let later = script.call_at(old, Request::DescribeTopic { topic: TOPIC.into() });
+    let later = script.call_at(old, Request::Look(Look::DescribeTopic { topic: TOPIC.into() }));
     assert!(script.thinks_it_leads(old));
     for call in [stale, later] {
         let answer = script.answer(call);
@@ -542,13 +546,14 @@ fn rule_7_2_a_refused_publish_takes_no_number_and_its_earlier_self_may_still_com
     let mut script = Script::new(3);
     let options = TopicOptions { messages_max: Some(1), ..TopicOptions::default() };
     let topic = "x0".to_owned();
-    let made = script.ask(Request::CreateTopic { topic: topic.clone(), options, request_id: None });
+    let made =
+        script.ask(Request::Write(Write::CreateTopic { topic: topic.clone(), options, request_id: None }));
     assert!(matches!(made, Answer::Response(Response::TopicCreated { .. })), "{made:?}");
     let session = script.open_session(None);
     let publishing =
         |script: &Script, sequence: u64, number: u32| match script.publishing_in(session, sequence, number) {
-            Request::Publish { session, messages, .. } => {
-                Request::Publish { topic: topic.clone(), session, messages }
+            Request::Publish(Publish { session, messages, .. }) => {
+                Request::Publish(Publish { topic: topic.clone(), session, messages })
             }
             other => unreachable!("{other:?}"),
         };
@@ -558,7 +563,7 @@ fn rule_7_2_a_refused_publish_takes_no_number_and_its_earlier_self_may_still_com
     let gap = script.ask(publishing(&script, 3, 3));
     assert_eq!(gap.failure().map(|(reason, _)| reason), Some(Reason::OutOfSequence), "2 is free");
     let subscription = String::new();
-    let _ = script.ask(Request::Purge { topic: topic.clone(), subscription });
+    let _ = script.ask(Request::Write(Write::Purge { topic: topic.clone(), subscription }));
     script.say("the first attempt at 2 was on its way all the time; there is room for it now");
     assert_eq!(script.ask(publishing(&script, 2, 2)).first_offset(), Some(1));
     let other = script.ask(publishing(&script, 2, 4));
@@ -664,10 +669,12 @@ fn rule_8_1_a_call_that_was_proposed_is_of_unknown_outcome_and_one_that_was_not_
 fn rule_8_2_a_creation_can_be_repeated_at_the_next_leader() {
     let mut script = Script::new(3);
     let (leader, _, _) = three(&mut script);
-    let creating = |request_id| Request::CreateTopic {
-        topic: "x1".into(),
-        options: TopicOptions::default(),
-        request_id,
+    let creating = |request_id| {
+        Request::Write(Write::CreateTopic {
+            topic: "x1".into(),
+            options: TopicOptions::default(),
+            request_id,
+        })
     };
     let made = script.ask(creating(Some(9)));
     let Answer::Response(Response::TopicCreated { topic }) = made else { panic!("{made:?}") };

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use raftqueue_client::{Client, Consumer, ConsumerSettings, Delivery, Outcome, Settled, v1};
-use raftqueue_node::api::{Failure, LocalStatus, NewMessage, Outcome as NodeOutcome, Reason, Request, Role};
+use raftqueue_node::api::{
+    Failure, LocalStatus, Method, NewMessage, Outcome as NodeOutcome, Publish, Reason, Request, Role, Settle,
+    Settlement,
+};
 use raftqueue_node::edges::handle::Service;
 use raftqueue_node::fake::{FakeNode, Served, leading};
 use std::collections::BTreeSet;
@@ -95,7 +98,7 @@ async fn every_message_is_seen_once_in_order_and_acknowledged_in_few_calls() {
     assert_eq!(consume_all(&mut consumer, 5_000).await, (0..5_000).collect::<Vec<_>>());
     consumer.close().await.expect("closed");
     assert_eq!(depth(&client).await, (0, 0, 0));
-    let acks = calls(&served, |call| matches!(call, Request::Ack { .. }));
+    let acks = calls(&served, |call| call.method() == Method::Ack);
     assert!(acks < 1_000, "{acks} calls for 5,000 acknowledgements");
 }
 
@@ -191,7 +194,9 @@ async fn leases_are_extended_for_as_long_as_a_message_is_held_and_no_longer() {
     let extended = || {
         let calls = served.node.calls().into_iter();
         let leases = calls.filter_map(|call| match call {
-            Request::Extend { leases, .. } => Some(leases.into_iter().map(|lease| lease.message.offset)),
+            Request::Settle(Settle { leases, settlement: Settlement::Extend { .. }, .. }) => {
+                Some(leases.into_iter().map(|lease| lease.message.offset))
+            }
             _ => None,
         });
         leases.flatten().collect::<Vec<_>>()
@@ -213,7 +218,7 @@ async fn what_another_has_by_now_is_not_handed_out() {
     served.node.end_leases(TOPIC);
     let others = client.receive(receive).await.expect("answered").deliveries;
     assert_eq!(others.len(), 2);
-    let is_extended = || calls(&served, |call| matches!(call, Request::Extend { .. })) > 0;
+    let is_extended = || calls(&served, |call| call.method() == Method::Extend) > 0;
     until("the lease is extended", async || is_extended()).await;
     // Answers come in order: the extension's is known with this one.
     assert_eq!(first.ack().await, Ok(Settled { done: 0, stale: 1 }));
@@ -275,7 +280,7 @@ async fn the_text_of_any_error_can_be_the_reason_of_a_nack() {
         .calls()
         .into_iter()
         .filter_map(|call| match call {
-            Request::Nack { reason, .. } => Some(reason),
+            Request::Settle(Settle { settlement: Settlement::Nack { reason, .. }, .. }) => Some(reason),
             _ => None,
         })
         .collect();
@@ -495,7 +500,7 @@ async fn a_damaged_message_takes_no_other_with_it() {
         NewMessage { body_crc: crc32c::crc32c(&body) ^ damage, body, ..Default::default() }
     };
     let messages = vec![message(0, 0), message(1, 1), message(2, 0)];
-    let publish = Request::Publish { topic: TOPIC.into(), session: None, messages };
+    let publish = Request::Publish(Publish { topic: TOPIC.into(), session: None, messages });
     served.node.call(publish, AT_MOST, false).await.expect("published");
     let mut consumer = client.consumer(TOPIC);
     for expected in [0, 2] {

@@ -6,9 +6,11 @@
 //! What depends on the state of the queue (how many topics there are, how full a topic is) is not checked here: the
 //! queue does that when the command is applied. Limits that both know have one home, `raftqueue_queue`.
 
-use crate::api::{Failure, LeaseId, NewMessage, Reason, Request, SessionStep, TopicOptions};
+pub use crate::api::checks::{DELAY_MS_MAX, LIST_TOPICS_MAX, RECEIVE_BYTES_MAX};
+use crate::api::checks::{check_name, check_range};
+pub(crate) use crate::api::checks::{check_size, invalid};
+use crate::api::{Failure, NewMessage, Publish, Request};
 use raftqueue_queue as queue;
-use std::fmt::Display;
 use std::time::Duration;
 
 /// How long a call may take when the caller does not say, in milliseconds: an answer that a client with a timeout of
@@ -22,14 +24,8 @@ pub const DEADLINE_MARGIN_MS_MAX: u64 = 100;
 /// Bytes of a receive, pop or peek where the caller does not say: with what surrounds the messages it stays below the
 /// 4 MiB that gRPC libraries take unless told otherwise.
 pub const RECEIVE_BYTES_DEFAULT: usize = 2 << 20;
-/// Most bytes that a receive, pop or peek may ask for.
-pub const RECEIVE_BYTES_MAX: usize = 16 << 20;
-/// Most topics on one page of a listing.
-pub const LIST_TOPICS_MAX: usize = 10_000;
 /// Topics on one page of a listing where the caller does not say.
 pub const LIST_TOPICS_DEFAULT: usize = 1_000;
-/// Longest delay and longest time to live, in milliseconds: ten years.
-pub const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 /// What one message of a publish takes on the wire beside its body, key and headers, in bytes: tags, lengths, CRC, delay
 /// and time to live.
 const MESSAGE_FRAMING_BYTES: usize = 64;
@@ -122,63 +118,28 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`Reason::InvalidArgument`] or [`Reason::TooLarge`], not done: no repeat helps, the caller must be mended.
+    /// [`Reason::InvalidArgument`](crate::api::Reason::InvalidArgument) or
+    /// [`Reason::TooLarge`](crate::api::Reason::TooLarge), not done: no repeat helps, the caller must be mended.
     pub fn check(&self, request: &Request) -> Result<(), Failure> {
         match request {
-            Request::CreateTopic { topic, options, request_id: _ } => {
-                check_name("topic", topic)?;
-                check_options(options)
-            }
-            Request::DeleteTopic { topic } | Request::DescribeTopic { topic } => check_name("topic", topic),
-            Request::ListTopics { after: _, topics_max } => {
-                check_range("topics_max", *topics_max, 1, LIST_TOPICS_MAX)
-            }
-            Request::Publish { topic, session, messages } => {
-                check_name("topic", topic)?;
-                self.check_publish(*session, messages)
-            }
-            Request::Receive { topic, subscription, messages_max, bytes_max, lease_ms, wait_ms: _ } => {
-                check_place(topic, subscription)?;
-                check_receive(*messages_max, *bytes_max)?;
-                check_lease_ms(*lease_ms)
-            }
-            Request::Pop { topic, subscription, messages_max, bytes_max, wait_ms: _, request_id: _ } => {
-                check_place(topic, subscription)?;
-                check_receive(*messages_max, *bytes_max)
-            }
-            Request::Peek { topic, subscription, state: _, from_offset: _, messages_max, bytes_max } => {
-                check_place(topic, subscription)?;
-                check_receive(*messages_max, *bytes_max)
-            }
-            Request::Ack { topic, subscription, leases }
-            | Request::Release { topic, subscription, leases } => {
-                check_place(topic, subscription)?;
-                check_leases(leases)
-            }
-            Request::Nack { topic, subscription, leases, delay_ms, reason } => {
-                check_place(topic, subscription)?;
-                check_leases(leases)?;
-                check_range("delay_ms", *delay_ms, 0, DELAY_MS_MAX)?;
-                check_range("reason_bytes", reason.len(), 0, queue::NACK_REASON_BYTES_MAX)
-            }
-            Request::Extend { topic, subscription, leases, lease_ms } => {
-                check_place(topic, subscription)?;
-                check_leases(leases)?;
-                check_lease_ms(*lease_ms)
-            }
-            Request::RedriveDead { topic, subscription, offsets }
-            | Request::PurgeDead { topic, subscription, offsets } => {
-                check_place(topic, subscription)?;
-                check_range("offsets", offsets.len(), 0, queue::DEAD_LISTED_MAX)
-            }
-            Request::Purge { topic, subscription } => check_place(topic, subscription),
-            Request::OpenSession { name } => name.as_deref().map_or(Ok(()), |name| check_name("name", name)),
+            Request::Publish(publish) => self.check_publish(publish),
+            Request::Take(take) => take.check(),
+            Request::Settle(settle) => settle.check(),
+            Request::Dead(dead) => dead.check(),
+            Request::Write(write) => write.check(),
+            Request::Look(look) => look.check(),
             Request::TransferLeadership { to } => to.as_deref().map_or(Ok(()), |to| check_name("to", to)),
-            Request::CloseSession { .. } | Request::ClusterStatus => Ok(()),
         }
     }
 
-    fn check_publish(&self, session: Option<SessionStep>, messages: &[NewMessage]) -> Result<(), Failure> {
+    /// The same for messages to be published.
+    ///
+    /// # Errors
+    ///
+    /// As [`Limits::check`].
+    pub fn check_publish(&self, publish: &Publish) -> Result<(), Failure> {
+        let Publish { topic, session, messages } = publish;
+        check_name("topic", topic)?;
         if session.is_some_and(|step| step.sequence == 0) {
             return Err(invalid("sequence is 0; the first publish of a session to a topic is 1"));
         }
@@ -241,82 +202,6 @@ pub fn deadline(asked: Option<Duration>, wait_ms: u64) -> Duration {
 #[must_use]
 pub fn less_margin(deadline: Duration) -> Duration {
     deadline - (deadline / 10).min(Duration::from_millis(DEADLINE_MARGIN_MS_MAX))
-}
-
-/// A request that is refused as it stands.
-pub(crate) fn invalid(text: impl Into<String>) -> Failure {
-    Failure::not_done(Reason::InvalidArgument, text)
-}
-
-/// Refuses a size over its limit.
-pub(crate) fn check_size(what: &str, value: usize, max: usize) -> Result<(), Failure> {
-    if value <= max {
-        return Ok(());
-    }
-    Err(Failure::not_done(Reason::TooLarge, format!("{what}: {value} is over the limit of {max}")))
-}
-
-fn check_range<T: PartialOrd + Display + Copy>(what: &str, value: T, min: T, max: T) -> Result<(), Failure> {
-    if value >= min && value <= max {
-        return Ok(());
-    }
-    Err(invalid(format!("{what}: {value} is not within {min} and {max}")))
-}
-
-fn check_name(what: &str, name: &str) -> Result<(), Failure> {
-    if name.is_empty() || name.len() > queue::NAME_BYTES_MAX {
-        return Err(invalid(format!(
-            "{what}: a name has 1 to {} bytes of UTF-8, this one has {}",
-            queue::NAME_BYTES_MAX,
-            name.len()
-        )));
-    }
-    match name.chars().find(|c| c.is_control()) {
-        Some(c) => {
-            Err(invalid(format!("{what}: a name has no control characters, this one has U+{:04X}", c as u32)))
-        }
-        None => Ok(()),
-    }
-}
-
-fn check_place(topic: &str, subscription: &str) -> Result<(), Failure> {
-    check_name("topic", topic)?;
-    if subscription.is_empty() { Ok(()) } else { check_name("subscription", subscription) }
-}
-
-fn check_receive(messages_max: usize, bytes_max: usize) -> Result<(), Failure> {
-    check_range("messages_max", messages_max, 1, queue::RECEIVE_MESSAGES_MAX)?;
-    check_range("bytes_max", bytes_max, 1, RECEIVE_BYTES_MAX)
-}
-
-fn check_lease_ms(lease_ms: Option<u64>) -> Result<(), Failure> {
-    lease_ms.map_or(Ok(()), |lease_ms| {
-        check_range("lease_ms", lease_ms, queue::LEASE_MS_MIN, queue::LEASE_MS_MAX)
-    })
-}
-
-fn check_leases(leases: &[LeaseId]) -> Result<(), Failure> {
-    check_range("leases", leases.len(), 1, queue::SETTLE_LEASES_MAX)?;
-    match leases.iter().find(|lease| lease.message.topic != leases[0].message.topic) {
-        Some(other) => Err(invalid(format!(
-            "leases of one call are of one topic, these are of topics {} and {}",
-            leases[0].message.topic, other.message.topic
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn check_options(options: &TopicOptions) -> Result<(), Failure> {
-    if let Some(attempts_max) = options.attempts_max {
-        check_range("attempts_max", attempts_max, 1, u32::MAX)?;
-    }
-    if let Some(messages_max) = options.messages_max {
-        check_range("messages_max", messages_max, 1, u64::MAX)?;
-    }
-    if let Some(bytes_max) = options.bytes_max {
-        check_range("bytes_max", bytes_max, 1, u64::MAX)?;
-    }
-    options.ttl_ms.map_or(Ok(()), |ttl_ms| check_range("ttl_ms", ttl_ms, 1, DELAY_MS_MAX))
 }
 
 #[cfg(test)]

@@ -9,9 +9,14 @@ pub mod codec;
 pub mod limits;
 
 mod answer;
+mod calls;
+mod checks;
 mod status;
 
 pub use answer::{Answer, DELIVERY_BYTES, Deliveries, deliveries_bytes};
+pub use calls::{
+    Dead, DeadAction, Look, Method, Publish, Request, Settle, Settlement, Take, TakeKind, Write,
+};
 pub use status::{LocalStatus, Role};
 
 use bytes::Bytes;
@@ -98,73 +103,6 @@ pub enum MessageState {
     Delayed,
     /// Given up, and kept.
     Dead,
-}
-
-/// One call of a client.
-#[allow(missing_docs, reason = "the fields of a variant are explained with the variant")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Makes a topic. A repeat with the same `request_id` succeeds.
-    CreateTopic { topic: String, options: TopicOptions, request_id: Option<u128> },
-    /// Deletes a topic with all its messages.
-    DeleteTopic { topic: String },
-    /// All topics in order of creation, after `after` (exclusive), at most `topics_max`.
-    ListTopics { after: Option<u64>, topics_max: usize },
-    /// One topic with its counts.
-    DescribeTopic { topic: String },
-    /// Publishes all messages or none.
-    Publish { topic: String, session: Option<SessionStep>, messages: Vec<NewMessage> },
-    /// Leases up to `messages_max` messages and `bytes_max` bytes (at least one message); waits up to `wait_ms` for the
-    /// first. `subscription` is `default` when empty.
-    Receive {
-        topic: String,
-        subscription: String,
-        messages_max: usize,
-        bytes_max: usize,
-        lease_ms: Option<u64>,
-        wait_ms: u64,
-    },
-    /// Receives and acknowledges in one step: at most once. `bytes_max` bounds the reply as it does for a receive;
-    /// `request_id` makes a repeat return the same messages.
-    Pop {
-        topic: String,
-        subscription: String,
-        messages_max: usize,
-        bytes_max: usize,
-        wait_ms: u64,
-        request_id: Option<u128>,
-    },
-    /// Acknowledges leases. All items are of one topic.
-    Ack { topic: String, subscription: String, leases: Vec<LeaseId> },
-    /// Returns leases as failed attempts, to be redelivered after `delay_ms`.
-    Nack { topic: String, subscription: String, leases: Vec<LeaseId>, delay_ms: u64, reason: String },
-    /// Sets the end of leases to `lease_ms` from now; `None`: the default lease.
-    Extend { topic: String, subscription: String, leases: Vec<LeaseId>, lease_ms: Option<u64> },
-    /// Gives back leases of work that was not started: no attempt is counted.
-    Release { topic: String, subscription: String, leases: Vec<LeaseId> },
-    /// Looks at messages without taking them, in offset order from `from_offset`.
-    Peek {
-        topic: String,
-        subscription: String,
-        state: MessageState,
-        from_offset: u64,
-        messages_max: usize,
-        bytes_max: usize,
-    },
-    /// Makes dead messages ready again: the named offsets, or all of them where none is named.
-    RedriveDead { topic: String, subscription: String, offsets: Vec<u64> },
-    /// Drops dead messages: the named offsets, or all of them where none is named.
-    PurgeDead { topic: String, subscription: String, offsets: Vec<u64> },
-    /// Drops everything that waits (ready and delayed).
-    Purge { topic: String, subscription: String },
-    /// Opens a producer session; a named one fences its predecessors.
-    OpenSession { name: Option<String> },
-    /// Ends a session.
-    CloseSession { session: SessionId },
-    /// The cluster as the leader sees it (linearizable).
-    ClusterStatus,
-    /// Hands leadership to a node named by id or name; `None`: to the best follower.
-    TransferLeadership { to: Option<String> },
 }
 
 /// What became of one lease that was acknowledged, returned or extended.

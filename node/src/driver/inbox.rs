@@ -1,9 +1,9 @@
 //! What reaches the driver: notices of the disk, calls of clients, and what becomes of their callers. Also what the
 //! callers wait for on the other side.
 
-use crate::api::{Answer, Failure, MessageRef, Reason, Request, Response};
+use crate::api::{Answer, Failure, MessageRef, Method, Reason, Request, Response};
 use crate::driver::bodies::Located;
-use crate::metrics::{Method, Metrics};
+use crate::metrics::Metrics;
 use crate::replica::{CallId, Event};
 use raftqueue_raft::NodeId;
 use std::future::Future;
@@ -30,6 +30,17 @@ pub(crate) enum Replied {
     Response(Response),
     /// Messages, located in the log.
     Messages(Located),
+}
+
+impl Replied {
+    /// The answer to a call that is not for messages. Messages that came all the same are not read: whoever writes the
+    /// answer finds that it is that of another call.
+    pub(crate) fn unread(self) -> Answer {
+        Answer::Response(match self {
+            Self::Response(response) => response,
+            Self::Messages(located) => Response::Messages(located.into_messages()),
+        })
+    }
 }
 
 /// Where an answer goes.
@@ -146,8 +157,7 @@ impl Future for Driven {
         let result = ready!(Pin::new(answer).poll(context));
         self.answer = None;
         let result = match result.unwrap_or_else(|_| Err(stopped())) {
-            Ok(Replied::Response(response)) => Ok(Answer::Response(response)),
-            Ok(Replied::Messages(_)) => unreachable!("only calls without messages are begun so"),
+            Ok(replied) => Ok(replied.unread()),
             Err(failure) => Err(failure),
         };
         self.metrics.call_ended(self.method, self.begun.elapsed(), result.as_ref().err());

@@ -9,7 +9,7 @@ pub(crate) mod inbox;
 pub mod storage;
 pub(crate) mod view;
 
-use crate::api::{Failure, LocalStatus, Reason, Request, Response};
+use crate::api::{Failure, LocalStatus, Reason, Response};
 use crate::driver::bodies::Bodies;
 use crate::driver::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
 use crate::driver::storage::Storage;
@@ -282,7 +282,7 @@ impl Driver {
 
     fn on_call(&mut self, call: NewCall) {
         let NewCall { id, request, deadline, reply } = call;
-        let leases = matches!(request, Request::Receive { .. });
+        let leases = request.leases();
         self.replies.insert(id, (reply, leases));
         let deadline_ms = millis(deadline.saturating_duration_since(self.start));
         self.handle(Event::Call { id, request, deadline_ms });

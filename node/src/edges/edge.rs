@@ -2,7 +2,9 @@
 
 use crate::api::budget::Budget;
 use crate::api::limits::{self, Limits, less_margin};
-use crate::api::{Answer, Failure, LeaseId, LocalStatus, Reason, Request};
+use crate::api::{
+    Answer, Failure, LeaseId, LocalStatus, Publish, Reason, Request, Settle, Settlement, Take, TakeKind,
+};
 use crate::edges::handle::{Begun, Service};
 use crate::edges::sent::{self, Outgoing};
 use crate::edges::workers::Workers;
@@ -97,15 +99,18 @@ impl<S: Service> Edge<S> {
         self.call_as(request, limits::deadline(Some(deadline), 0), true).await
     }
 
-    /// Begins calls that were [checked](Limits::check), at this node or not at all, in this order. Each is answered by its
+    /// Begins batches that were [checked](Limits::check_publish), at this node or not at all, in this order. Each is answered by its
     /// deadline, if the node works; whoever waits looks at [`overdue_after`] for one that does not.
-    pub fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<S::Driven>> {
-        self.service.begin(requests, deadline)
+    pub fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<S::Driven>> {
+        self.service.begin(batches, deadline)
     }
 
     /// What is needed to give back what a receive leases; `None` for any other call.
     pub(crate) fn leasing(&self, request: &Request) -> Option<Leasing> {
-        let Request::Receive { topic, subscription, lease_ms, .. } = request else { return None };
+        let Request::Take(Take { topic, subscription, kind: TakeKind::Receive { lease_ms }, .. }) = request
+        else {
+            return None;
+        };
         let lease = self.limits.lease(*lease_ms);
         Some(Leasing { topic: topic.clone(), subscription: subscription.clone(), lease })
     }
@@ -127,7 +132,8 @@ impl<S: Service> Edge<S> {
             .collect();
         let edge = self.clone();
         Some(Outgoing::or_else(sent::patience(lease), leases.len(), move || {
-            let release = Request::Release { topic, subscription, leases };
+            let release =
+                Request::Settle(Settle { topic, subscription, leases, settlement: Settlement::Release });
             // Where the process ends, the leases end by themselves; and so they do if this fails.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move { edge.call(release, GIVE_BACK).await });
@@ -142,9 +148,9 @@ impl<S: Service> Edge<S> {
         forwarded: bool,
     ) -> Result<Answer, Failure> {
         self.limits.check(&request)?;
-        if let Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } = &mut request {
+        if let Request::Take(take) = &mut request {
             let longest_ms = u64::try_from(less_margin(deadline).as_millis()).unwrap_or(u64::MAX);
-            *wait_ms = (*wait_ms).min(longest_ms);
+            take.wait_ms = take.wait_ms.min(longest_ms);
         }
         let call = self.service.call(request, deadline, forwarded);
         tokio::time::timeout(overdue_after(deadline), call).await.unwrap_or_else(|_| Err(overdue(deadline)))
@@ -165,7 +171,7 @@ pub fn overdue(deadline: Duration) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Outcome, Response};
+    use crate::api::{Look, Outcome, Response, Write};
     use std::future::pending;
 
     /// Answers a listing with its own deadline as a count, a pop with its wait, and nothing else ever.
@@ -177,10 +183,12 @@ mod tests {
 
         async fn call(&self, request: Request, deadline: Duration, _: bool) -> Result<Answer, Failure> {
             match request {
-                Request::ListTopics { .. } => {
+                Request::Look(Look::ListTopics { .. }) => {
                     Ok(Answer::Response(Response::Count(u64::try_from(deadline.as_millis()).unwrap())))
                 }
-                Request::Pop { wait_ms, .. } => Ok(Answer::Response(Response::Count(wait_ms))),
+                Request::Take(Take { wait_ms, kind: TakeKind::Pop { .. }, .. }) => {
+                    Ok(Answer::Response(Response::Count(wait_ms)))
+                }
                 _ => pending().await,
             }
         }
@@ -196,20 +204,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_does_not_answer_is_answered_for_and_the_outcome_is_unknown() {
-        let request = Request::DeleteTopic { topic: "orders".into() };
+        let request = Request::Write(Write::DeleteTopic { topic: "orders".into() });
         let failure = edge().call(request, Duration::from_millis(900)).await.expect_err("nobody answers");
         assert_eq!((failure.reason, failure.outcome), (Reason::DeadlineExceeded, Outcome::Unknown));
     }
 
     #[tokio::test]
     async fn a_long_poll_ends_before_the_deadline() {
-        let pop = |wait_ms| Request::Pop {
-            topic: "orders".into(),
-            subscription: String::new(),
-            messages_max: 1,
-            bytes_max: 1,
-            wait_ms,
-            request_id: None,
+        let pop = |wait_ms| {
+            Request::Take(Take {
+                topic: "orders".into(),
+                subscription: String::new(),
+                messages_max: 1,
+                bytes_max: 1,
+                wait_ms,
+                kind: TakeKind::Pop { request_id: None },
+            })
         };
         for (asked, given) in [(0, 0), (700, 700), (u64::MAX, 810)] {
             let answer = edge().call(pop(asked), Duration::from_millis(900)).await;
@@ -219,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_deadline_of_a_peer_is_cut_as_that_of_a_client() {
-        let listing = Request::ListTopics { after: None, topics_max: 1 };
+        let listing = Request::Look(Look::ListTopics { after: None, topics_max: 1 });
         for (asked, given) in [(900, 900), (u64::MAX, limits::DEADLINE_MS_MAX)] {
             let answer = edge().call_forwarded(listing.clone(), Duration::from_millis(asked)).await;
             assert_eq!(answer, Ok(Answer::Response(Response::Count(given))));
@@ -228,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_limit_refuses_never_reaches_the_node() {
-        let request = Request::ListTopics { after: None, topics_max: 0 };
+        let request = Request::Look(Look::ListTopics { after: None, topics_max: 0 });
         let failure = edge().call(request, Duration::from_millis(900)).await.expect_err("zero topics");
         assert_eq!((failure.reason, failure.outcome), (Reason::InvalidArgument, Outcome::NotDone));
     }

@@ -3,7 +3,7 @@
 //! The edges (gRPC, HTTP, calls forwarded by a peer) know nothing but [`Service`]. They decode, check what
 //! [`crate::api::limits`] can check, call, and encode; whether this node leads, forwards or refuses is decided behind it.
 
-use crate::api::{Answer, Failure, LocalStatus, Request};
+use crate::api::{Answer, Failure, LocalStatus, Publish, Request};
 use futures_util::future::BoxFuture;
 use std::future::Future;
 use std::pin::Pin;
@@ -33,16 +33,16 @@ pub trait Service: Clone + Send + Sync + Unpin + 'static {
         forwarded: bool,
     ) -> impl Future<Output = Result<Answer, Failure>> + Send;
 
-    /// Begins calls that this node's own driver is to propose in this order, next to each other where it can. None of them
+    /// Begins batches that this node's own driver is to propose in this order, next to each other where it can. None of them
     /// is passed on: if this node does not lead, each fails with `NOT_LEADER`, not done.
     ///
-    /// One [`Begun`] for each request. Dropping one is as dropping the future of [`Service::call`].
-    fn begin(&self, requests: Vec<Request>, deadline: Duration) -> Vec<Begun<Self::Driven>> {
-        let alone = |request| {
+    /// One [`Begun`] for each batch. Dropping one is as dropping the future of [`Service::call`].
+    fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<Self::Driven>> {
+        let alone = |batch| {
             let own = self.clone();
-            Begun::Alone(Box::pin(async move { own.call(request, deadline, true).await }))
+            Begun::Alone(Box::pin(async move { own.call(Request::Publish(batch), deadline, true).await }))
         };
-        requests.into_iter().map(alone).collect()
+        batches.into_iter().map(alone).collect()
     }
 
     /// What the node says of itself: at once, also without quorum, and possibly out of date.

@@ -1,7 +1,7 @@
 //! One topic of the node in memory, with the one subscription that it knows.
 
 use crate::api::{
-    Delivery, LeaseId, LeaseResult, MessageId, MessageRef, MessageState, NewMessage, Response,
+    Delivery, LeaseId, LeaseResult, MessageId, MessageRef, MessageState, NewMessage, Response, Settlement,
     SubscriptionInfo, TopicInfo, TopicOptions,
 };
 use std::collections::BTreeMap;
@@ -95,33 +95,8 @@ impl Topic {
             .collect()
     }
 
-    pub(super) fn ack(&mut self, leases: &[LeaseId]) -> Vec<LeaseResult> {
-        self.settle(leases, |topic, offset| {
-            topic.messages.remove(&offset);
-        })
-    }
-
-    pub(super) fn nack(&mut self, leases: &[LeaseId], reason: &str) -> Vec<LeaseResult> {
-        let attempts_max = self.options.attempts_max.unwrap_or(ATTEMPTS_MAX);
-        self.settle(leases, |topic, offset| {
-            let message = topic.messages.get_mut(&offset).expect("it was found");
-            message.attempts += 1;
-            message.state =
-                if message.attempts < attempts_max { MessageState::Ready } else { MessageState::Dead };
-            if message.state == MessageState::Dead {
-                message.reason = if reason.is_empty() { "attempts".into() } else { reason.into() };
-            }
-        })
-    }
-
-    pub(super) fn extend(&mut self, leases: &[LeaseId]) -> Vec<LeaseResult> {
-        self.settle(leases, |_, _| {})
-    }
-
-    pub(super) fn release(&mut self, leases: &[LeaseId]) -> Vec<LeaseResult> {
-        self.settle(leases, |topic, offset| {
-            topic.messages.get_mut(&offset).expect("it was found").state = MessageState::Ready;
-        })
+    pub(super) fn settle(&mut self, leases: &[LeaseId], settlement: &Settlement) -> Vec<LeaseResult> {
+        leases.iter().map(|lease| self.settle_one(lease, settlement)).collect()
     }
 
     pub(super) fn end_leases(&mut self) {
@@ -172,24 +147,30 @@ impl Topic {
         chosen
     }
 
-    fn settle(&mut self, leases: &[LeaseId], done: impl Fn(&mut Self, u64)) -> Vec<LeaseResult> {
-        let mut results = Vec::new();
-        for lease in leases {
-            let offset = lease.message.offset;
-            let result = match self.messages.get(&offset) {
-                _ if lease.message.topic != self.id || offset >= self.next_offset => LeaseResult::Invalid,
-                None => LeaseResult::Gone,
-                Some(found) if found.state == MessageState::Leased && found.token == lease.token => {
-                    LeaseResult::Done
-                }
-                Some(_) => LeaseResult::Stale,
-            };
-            if result == LeaseResult::Done {
-                done(self, offset);
-            }
-            results.push(result);
+    fn settle_one(&mut self, lease: &LeaseId, settlement: &Settlement) -> LeaseResult {
+        let offset = lease.message.offset;
+        if lease.message.topic != self.id || offset >= self.next_offset {
+            return LeaseResult::Invalid;
         }
-        results
+        let Some(message) = self.messages.get_mut(&offset) else { return LeaseResult::Gone };
+        if message.state != MessageState::Leased || message.token != lease.token {
+            return LeaseResult::Stale;
+        }
+        match settlement {
+            Settlement::Ack => drop(self.messages.remove(&offset)),
+            Settlement::Nack { reason, .. } => {
+                message.attempts += 1;
+                if message.attempts < self.options.attempts_max.unwrap_or(ATTEMPTS_MAX) {
+                    message.state = MessageState::Ready;
+                } else {
+                    message.state = MessageState::Dead;
+                    message.reason = if reason.is_empty() { "attempts".into() } else { reason.clone() };
+                }
+            }
+            Settlement::Extend { .. } => {}
+            Settlement::Release => message.state = MessageState::Ready,
+        }
+        LeaseResult::Done
     }
 
     fn unleased(&self, offset: u64) -> MessageRef {

@@ -3,7 +3,7 @@
 //! `RAFTQUEUE_RECORD=1 cargo test -p raftqueue-node series` writes `series.txt` anew.
 
 use super::*;
-use crate::api::{Reason, Request};
+use crate::api::Reason;
 use raftqueue_queue::State;
 use raftqueue_raft::Term;
 use std::fmt::Write;
@@ -68,7 +68,7 @@ fn value(metrics: &Metrics, series: &str) -> f64 {
 fn busy() -> Metrics {
     let metrics = Metrics::new("node-0");
     let failure = Failure::not_done(Reason::TopicNotFound, "none");
-    let method = Method::of(&Request::DescribeTopic { topic: "orders".into() });
+    let method = Method::DescribeTopic;
     metrics.call_ended(method, Duration::from_millis(3), Some(&failure));
     drop(metrics.connections("clients").open());
     metrics.standing("0a", true);
@@ -152,7 +152,7 @@ fn rule_10_4_what_the_queue_holds_is_not_shown_before_it_is_known() {
 #[test]
 fn calls_are_counted_by_method_and_reason() {
     let metrics = Metrics::new("node-0");
-    let method = Method::of(&Request::DescribeTopic { topic: "orders".into() });
+    let method = Method::DescribeTopic;
     let failure = Failure::not_done(Reason::TopicNotFound, "none");
     metrics.call_ended(method, Duration::from_millis(3), None);
     metrics.call_ended(method, Duration::from_millis(3), Some(&failure));

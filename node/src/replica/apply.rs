@@ -2,7 +2,7 @@
 
 use super::calls::{CallId, Stage};
 use super::propose::Proposed;
-use super::{AppliedEntry, LoadedEntry, Placement, Replica, reply};
+use super::{AppliedEntry, LoadedEntry, Placement, Replica, commands};
 use crate::api::Reason;
 use crate::api::codec::{self, EntryMeta};
 use bytes::Bytes;
@@ -158,7 +158,7 @@ impl Replica {
             _ => false,
         };
         if !nothing_left {
-            return self.answer(id, reply::respond(command, reply));
+            return self.answer(id, commands::respond(command, reply));
         }
         // All candidates had gone meanwhile; that is not the answer "empty".
         if self.raft.is_leader() {
@@ -248,7 +248,7 @@ impl Replica {
                     count: messages.len() as u32,
                     repeated: false,
                 };
-                self.answer(*id, reply::respond(command, reply));
+                self.answer(*id, commands::respond(command, reply));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The calls that are open: where each of them stands, and how it ends.
 
 use super::steps::Part;
-use super::{Actions, Replica};
-use crate::api::{Failure, Reason, Request, Response};
+use super::{Actions, Replica, commands};
+use crate::api::{Dead, Failure, Look, Reason, Request, Response, Take};
 use raftqueue_raft::NodeId;
 
 /// Names one call of one client, for the life of the process.
@@ -19,8 +19,21 @@ pub(super) struct Call {
     pub(super) stage: Stage,
     /// Its number in the queue of what is to be proposed, if it was put there.
     pub(super) number: u64,
-    /// What was asked; taken when it becomes a command. Kept where the call may have to start again.
-    pub(super) request: Option<Request>,
+    pub(super) kept: Kept,
+}
+
+/// What is kept of what was asked, for a call that has yet to begin, or may have to begin again.
+#[derive(Debug, Default)]
+pub(super) enum Kept {
+    /// Nothing: it has become a command, or waits for another node.
+    #[default]
+    Nothing,
+    /// Until it is answered: what it was offered may be gone.
+    Take(Take),
+    /// Until the leader is known to be one still.
+    Dead(Dead),
+    /// The same.
+    Look(Look),
 }
 
 /// Where a call stands.
@@ -62,32 +75,29 @@ impl Replica {
             let text = format!("{} calls are open here, the limit is {0}", self.calls.len());
             return self.reply(id, Err(Failure::not_done(Reason::Overloaded, text).retry_after_ms(100)));
         }
-        let wait_ms = match &request {
-            Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } => *wait_ms,
-            _ => 0,
-        };
         // A long poll ends a little before its deadline, so that "empty" can still be confirmed.
         const CONFIRM_MS: u64 = 100;
         let wait_until_ms =
-            self.now.mono_ms.saturating_add(wait_ms).min(deadline_ms.saturating_sub(CONFIRM_MS));
-        let call = Call { deadline_ms, wait_until_ms, stage: Stage::Queued, number: 0, request: None };
-        self.calls.insert(id, call);
+            self.now.mono_ms.saturating_add(request.wait_ms()).min(deadline_ms.saturating_sub(CONFIRM_MS));
+        let kept = Kept::Nothing;
+        self.calls.insert(id, Call { deadline_ms, wait_until_ms, stage: Stage::Queued, number: 0, kept });
         match request {
-            Request::Receive { .. } | Request::Pop { .. } => {
-                self.call_mut(id).request = Some(request);
+            Request::Publish(publish) => self.publish(id, publish),
+            Request::Take(take) => {
+                self.call_mut(id).kept = Kept::Take(take);
                 self.try_receive(id, false);
             }
-            Request::ListTopics { .. }
-            | Request::DescribeTopic { .. }
-            | Request::Peek { .. }
-            | Request::RedriveDead { .. }
-            | Request::PurgeDead { .. }
-            | Request::ClusterStatus => {
-                self.call_mut(id).request = Some(request);
+            Request::Settle(settle) => self.enqueue_asked(id, commands::settle(settle, &self.settings)),
+            Request::Write(write) => self.enqueue_asked(id, commands::write(write, &self.settings)),
+            Request::Dead(dead) => {
+                self.call_mut(id).kept = Kept::Dead(dead);
+                self.read(id);
+            }
+            Request::Look(look) => {
+                self.call_mut(id).kept = Kept::Look(look);
                 self.read(id);
             }
             Request::TransferLeadership { to } => self.transfer(id, to.as_deref()),
-            request => self.enqueue_request(id, request),
         }
     }
 

@@ -1,23 +1,19 @@
 //! From calls to entries: one entry carries everything that waited.
 
 use super::calls::{CallId, Stage};
+use super::commands::{self, COMMAND_BYTES, COMMAND_STEPS};
 use super::{Replica, mutants};
 use crate::api::codec::{self, EntryWriter};
-use crate::api::{Failure, LeaseId, NewMessage, Reason, Request, SessionStep};
+use crate::api::{Failure, Publish, Reason};
 use bytes::{Bytes, BytesMut};
 use raftqueue_queue::{
-    self as queue, Command, DeadSelection, EXPIRED_PER_APPLY_MAX, Generation, MessageMeta, Sequenced,
-    SessionId, SubscriptionId, Token, TopicId, TopicSettings,
+    Command, EXPIRED_PER_APPLY_MAX, Generation, MessageMeta, Sequenced, SessionId, TopicId,
 };
 use raftqueue_raft::Payload;
 use std::collections::VecDeque;
 
-/// Steps of a command and its answer, besides what it lists.
-const COMMAND_STEPS: usize = 2;
 /// Places in the queue of what was given up, besides as many as there are others.
 const GONE_MAX: usize = 64;
-/// An estimate of the bytes that a command without messages costs.
-const COMMAND_BYTES: usize = 64;
 
 /// What waits to be proposed, in the order in which it came.
 ///
@@ -42,20 +38,15 @@ struct Item {
     bytes: usize,
     /// What it costs to propose or to apply.
     steps: usize,
-    work: Work,
+    /// `None`: it was given up.
+    work: Option<Work>,
 }
 
 #[derive(Debug)]
 enum Work {
-    /// It was given up.
-    Gone,
     Command(Command),
     /// Becomes a command when its entry is made, so that the messages are copied once.
-    Publish {
-        topic: String,
-        session: Option<SessionStep>,
-        messages: Vec<NewMessage>,
-    },
+    Publish(Publish),
 }
 
 impl Queue {
@@ -87,7 +78,7 @@ impl Queue {
         let number = self.last_number;
         self.bytes += bytes;
         self.count += 1;
-        self.items.push_back(Item { number, call, bytes, steps, work });
+        self.items.push_back(Item { number, call, bytes, steps, work: Some(work) });
         number
     }
 
@@ -103,21 +94,18 @@ impl Queue {
     fn remove(&mut self, call: CallId, number: u64) -> Option<Work> {
         let at = self.items.binary_search_by_key(&number, |item| item.number).ok()?;
         let item = self.items.get_mut(at).filter(|item| item.call == Some(call))?;
-        if matches!(item.work, Work::Gone) {
-            return None;
-        }
-        let work = std::mem::replace(&mut item.work, Work::Gone);
+        let work = item.work.take()?;
         self.bytes -= item.bytes;
         self.count -= 1;
         self.drop_gone();
         if self.items.len() > 2 * self.count + GONE_MAX {
-            self.items.retain(|item| !matches!(item.work, Work::Gone));
+            self.items.retain(|item| item.work.is_some());
         }
         Some(work)
     }
 
     fn drop_gone(&mut self) {
-        while self.items.front().is_some_and(|item| matches!(item.work, Work::Gone)) {
+        while self.items.front().is_some_and(|item| item.work.is_none()) {
             self.items.pop_front();
         }
     }
@@ -135,20 +123,32 @@ pub(super) struct Proposed {
 }
 
 impl Replica {
-    /// Queues a request that becomes exactly one command.
-    pub(super) fn enqueue_request(&mut self, id: CallId, request: Request) {
-        let work = match self.work(request) {
-            Ok(work) => work,
-            Err(failure) => return self.answer(id, Err(failure)),
-        };
-        let (bytes, steps) = match &work {
-            Work::Publish { messages, .. } => {
-                let bytes = messages.iter().map(codec::record_size_max).sum::<usize>();
-                (COMMAND_BYTES + bytes, COMMAND_STEPS + messages.len())
+    /// Queues messages to be published.
+    pub(super) fn publish(&mut self, id: CallId, publish: Publish) {
+        if !self.has_quorum_room() {
+            let text = "the disks of a majority are nearly full: publishing waits until consumers or an operator have \
+                made room";
+            let failure = Failure::not_done(Reason::DiskFull, text).retry_after_ms(1_000);
+            return self.answer(id, Err(failure));
+        }
+        let messages = &publish.messages;
+        let bytes = COMMAND_BYTES + messages.iter().map(codec::record_size_max).sum::<usize>();
+        let steps = COMMAND_STEPS + messages.len();
+        self.enqueue_work(id, bytes, steps, Work::Publish(publish));
+    }
+
+    /// Queues the command that a call asks for, unless it asks for none that there is.
+    pub(super) fn enqueue_asked(&mut self, id: CallId, command: Result<Command, Failure>) {
+        match command {
+            Ok(command) => {
+                let (bytes, steps) = (commands::bytes(&command), commands::steps(&command));
+                self.enqueue_work(id, bytes, steps, Work::Command(command));
             }
-            Work::Command(command) => (command_bytes(command), command_steps(command)),
-            Work::Gone => unreachable!("nothing asks for nothing"),
-        };
+            Err(failure) => self.answer(id, Err(failure)),
+        }
+    }
+
+    fn enqueue_work(&mut self, id: CallId, bytes: usize, steps: usize, work: Work) {
         self.steps.take(steps);
         if self.queue.bytes + bytes > self.settings.queued_bytes_max && !self.queue.is_empty() {
             self.counters.calls_refused += 1;
@@ -165,7 +165,7 @@ impl Replica {
 
     /// Queues a command, for a call or for the node itself.
     pub(super) fn enqueue(&mut self, call: Option<CallId>, command: Command) {
-        let (bytes, steps) = (command_bytes(&command), command_steps(&command));
+        let (bytes, steps) = (commands::bytes(&command), commands::steps(&command));
         let number = self.queue.push(call, bytes, steps, Work::Command(command));
         if let Some(id) = call {
             let call = self.call_mut(id);
@@ -178,86 +178,6 @@ impl Replica {
         if let Some(Work::Command(command)) = self.queue.remove(id, number) {
             self.give_back(&command);
         }
-    }
-
-    fn work(&self, request: Request) -> Result<Work, Failure> {
-        let settings = &self.settings;
-        Ok(Work::Command(match request {
-            Request::Publish { topic, session, messages } => {
-                if !self.has_quorum_room() {
-                    return Err(Failure::not_done(
-                        Reason::DiskFull,
-                        "the disks of a majority are nearly full: publishing waits until consumers or an operator \
-                         have made room",
-                    )
-                    .retry_after_ms(1_000));
-                }
-                return Ok(Work::Publish { topic, session, messages });
-            }
-            Request::CreateTopic { topic, options, request_id } => Command::CreateTopic {
-                name: topic,
-                settings: TopicSettings {
-                    attempts_max: options.attempts_max.unwrap_or(settings.attempts_max_default),
-                    messages_max: options.messages_max,
-                    bytes_max: options.bytes_max,
-                    ttl_ms_default: options.ttl_ms,
-                },
-                topics_max: settings.topics_max,
-                request_id,
-            },
-            Request::DeleteTopic { topic } => Command::DeleteTopic { name: topic },
-            Request::Ack { subscription, leases, .. } => {
-                let (topic, subscription, leases) = place(&subscription, &leases)?;
-                Command::Ack { topic, subscription, leases }
-            }
-            Request::Nack { subscription, leases, delay_ms, reason, .. } => {
-                let (topic, subscription, leases) = place(&subscription, &leases)?;
-                let reason = (!reason.is_empty()).then_some(reason);
-                Command::Nack { topic, subscription, leases, delay_ms, reason }
-            }
-            Request::Extend { subscription, leases, lease_ms, .. } => {
-                let (topic, subscription, leases) = place(&subscription, &leases)?;
-                Command::Extend {
-                    topic,
-                    subscription,
-                    leases,
-                    lease_ms: lease_ms.unwrap_or(settings.lease_ms_default),
-                }
-            }
-            Request::Release { subscription, leases, .. } => {
-                let (topic, subscription, leases) = place(&subscription, &leases)?;
-                Command::Release { topic, subscription, leases }
-            }
-            Request::Purge { topic, subscription } => {
-                Command::Purge { topic, subscription: Self::subscription(&subscription)? }
-            }
-            Request::RedriveDead { topic, subscription, .. } => Command::RedriveDead {
-                topic: self.topic_id(&topic)?,
-                subscription: Self::subscription(&subscription)?,
-                selection: DeadSelection::All,
-            },
-            Request::PurgeDead { topic, subscription, .. } => Command::PurgeDead {
-                topic: self.topic_id(&topic)?,
-                subscription: Self::subscription(&subscription)?,
-                selection: DeadSelection::All,
-            },
-            Request::OpenSession { name } => Command::OpenSession {
-                name,
-                sessions_max: settings.sessions_max,
-                pairs_max: settings.session_pairs_max,
-            },
-            Request::CloseSession { session } => Command::CloseSession {
-                session: SessionId { generation: Generation(session.generation), number: session.number },
-                epoch: session.epoch,
-            },
-            Request::Receive { .. }
-            | Request::Pop { .. }
-            | Request::Peek { .. }
-            | Request::ListTopics { .. }
-            | Request::DescribeTopic { .. }
-            | Request::ClusterStatus
-            | Request::TransferLeadership { .. } => unreachable!("taken care of where calls come in"),
-        }))
     }
 
     /// The topic of that name, in the state that this leader has applied. A leader that has applied all of its
@@ -296,21 +216,19 @@ impl Replica {
         let mut steps = 0;
         while let Some(next) = self.queue.items.front() {
             let full = writer.size() + bodies.len() + next.bytes > self.settings.entry_bytes_target
-                || steps + next.steps + self.drop_steps(&next.work) > steps_max;
+                || steps + next.steps + self.drop_steps(next.work.as_ref()) > steps_max;
             if full && !entry.commands.is_empty() {
                 break;
             }
             let expires = due.min(EXPIRED_PER_APPLY_MAX);
             due -= expires;
-            steps += next.steps + self.drop_steps(&next.work) + expires;
+            steps += next.steps + self.drop_steps(next.work.as_ref()) + expires;
             self.steps.take(next.steps);
             let Item { call, work, .. } = self.queue.pop().expect("just seen");
             let command = match work {
-                Work::Gone => continue,
-                Work::Command(command) => command,
-                Work::Publish { topic, session, messages } => {
-                    self.publish(topic, session, &messages, &mut bodies)
-                }
+                None => continue,
+                Some(Work::Command(command)) => command,
+                Some(Work::Publish(publish)) => self.write_publish(publish, &mut bodies),
             };
             writer.push(&command);
             entry.commands.push(command);
@@ -331,29 +249,15 @@ impl Replica {
     }
 
     /// What applying would cost besides what is listed: by what is there to be dropped.
-    fn drop_steps(&self, work: &Work) -> usize {
+    fn drop_steps(&self, work: Option<&Work>) -> usize {
         match work {
-            Work::Command(
-                Command::RedriveDead { topic, selection: DeadSelection::All, .. }
-                | Command::PurgeDead { topic, selection: DeadSelection::All, .. },
-            ) => self.state.drop_steps(*topic),
-            Work::Command(Command::DeleteTopic { name } | Command::Purge { topic: name, .. }) => {
-                self.state.topic_id(name).map_or(0, |topic| self.state.drop_steps(topic))
-            }
-            Work::Command(Command::CloseSession { session, .. }) => {
-                self.state.session(*session).map_or(0, |session| session.sequences().count())
-            }
-            Work::Command(_) | Work::Publish { .. } | Work::Gone => 0,
+            Some(Work::Command(command)) => commands::drop_steps(command, &self.state),
+            Some(Work::Publish(_)) | None => 0,
         }
     }
 
-    fn publish(
-        &self,
-        topic: String,
-        session: Option<SessionStep>,
-        messages: &[NewMessage],
-        bodies: &mut BytesMut,
-    ) -> Command {
+    fn write_publish(&self, publish: Publish, bodies: &mut BytesMut) -> Command {
+        let Publish { topic, session, messages } = publish;
         let ttl_ms_default = self
             .state
             .topic_id(&topic)
@@ -378,65 +282,8 @@ impl Replica {
             },
             epoch: step.session.epoch,
             sequence: step.sequence,
-            batch_crc: codec::batch_crc(messages),
+            batch_crc: codec::batch_crc(&messages),
         });
         Command::Publish { topic, session, messages: metas }
     }
-}
-
-/// What a command costs to propose or to apply, as far as it lists what it is about.
-fn command_steps(command: &Command) -> usize {
-    COMMAND_STEPS
-        + match command {
-            Command::Publish { messages, .. } => messages.len(),
-            Command::Receive { candidates, .. } | Command::Pop { candidates, .. } => candidates.len(),
-            Command::Ack { leases, .. }
-            | Command::Nack { leases, .. }
-            | Command::Extend { leases, .. }
-            | Command::Release { leases, .. } => leases.len(),
-            Command::Time { overdue } => overdue.iter().map(|o| o.candidates.len()).sum(),
-            Command::RedriveDead { selection: DeadSelection::Listed(listed), .. }
-            | Command::PurgeDead { selection: DeadSelection::Listed(listed), .. } => listed.len(),
-            _ => 0,
-        }
-}
-
-fn command_bytes(command: &Command) -> usize {
-    COMMAND_BYTES
-        + match command {
-            Command::Receive { candidates, .. } | Command::Pop { candidates, .. } => 24 * candidates.len(),
-            Command::Ack { leases, .. }
-            | Command::Nack { leases, .. }
-            | Command::Extend { leases, .. }
-            | Command::Release { leases, .. } => 24 * leases.len(),
-            Command::Time { overdue } => overdue.iter().map(|o| 24 * o.candidates.len()).sum(),
-            _ => 0,
-        }
-}
-
-/// The topic that all the leases are of, and the leases in the queue's own words.
-fn place(
-    subscription: &str,
-    leases: &[LeaseId],
-) -> Result<(TopicId, SubscriptionId, Vec<queue::LeaseId>), Failure> {
-    let subscription = Replica::subscription(subscription)?;
-    let topic = leases.first().map_or(0, |lease| lease.message.topic);
-    if let Some(other) = leases.iter().find(|lease| lease.message.topic != topic) {
-        return Err(Failure::not_done(
-            Reason::InvalidArgument,
-            format!(
-                "one call settles leases of one topic; these are of topics {topic} and {}",
-                other.message.topic
-            ),
-        ));
-    }
-    let leases = leases
-        .iter()
-        .map(|lease| queue::LeaseId {
-            generation: Generation(lease.message.generation),
-            offset: lease.message.offset,
-            token: Token(lease.token),
-        })
-        .collect();
-    Ok((TopicId(topic), subscription, leases))
 }

@@ -1,8 +1,8 @@
 //! Calls that only look: answered from the applied state, once the leader is known to be one still.
 
-use super::calls::{CallId, Stage};
-use super::{Replica, reply};
-use crate::api::{Failure, MessageRef, MessageState, Reason, Request, Response};
+use super::calls::{CallId, Kept, Stage};
+use super::{Replica, commands};
+use crate::api::{Failure, Look, MessageRef, MessageState, Reason, Response};
 use raftqueue_queue::{Subscription, Topic, TopicId};
 use raftqueue_raft::{Index, ReadId, Refused};
 use std::collections::{BTreeMap, VecDeque};
@@ -79,55 +79,61 @@ impl Replica {
             let id = self.reads.ready.pop_front().expect("just seen");
             self.steps.take(1);
             let Some(call) = self.calls.get_mut(&id) else { continue };
-            match call.request.take() {
-                Some(request @ (Request::Receive { .. } | Request::Pop { .. })) => {
-                    call.request = Some(request);
+            match std::mem::take(&mut call.kept) {
+                take @ Kept::Take(_) => {
+                    call.kept = take;
                     self.try_receive(id, true);
                 }
-                Some(request @ (Request::RedriveDead { .. } | Request::PurgeDead { .. })) => {
-                    self.settle_dead(id, request);
-                }
-                Some(Request::ClusterStatus) => self.confirm(id),
-                Some(request) => {
-                    let result = self.look(request);
-                    self.steps.take(match &result {
-                        Ok(Response::Messages(messages)) => messages.len(),
-                        Ok(Response::Topics { topics, .. }) => topics.len(),
-                        _ => 0,
-                    });
-                    self.answer(id, result);
-                }
-                None => unreachable!("a call that reads keeps its request"),
+                Kept::Dead(dead) => self.settle_dead(id, dead),
+                Kept::Look(look) => self.look(id, look),
+                // It waits for no read any more.
+                Kept::Nothing => {}
             }
         }
     }
 
-    fn look(&self, request: Request) -> Result<Response, Failure> {
-        match request {
-            Request::ListTopics { after, topics_max } => {
-                let from = TopicId(after.map_or(0, |id| id.saturating_add(1)));
-                let mut topics: Vec<_> = self
-                    .state
-                    .topics_from(from)
-                    .take(topics_max.saturating_add(1))
-                    .map(reply::topic_info)
-                    .collect();
-                let more = topics.len() > topics_max;
-                topics.truncate(topics_max);
-                Ok(Response::Topics { topics, more })
+    /// Answers a call that only looks, or has the shell do it.
+    fn look(&mut self, id: CallId, look: Look) {
+        let result = match look {
+            Look::ListTopics { after, topics_max } => Ok(self.list_topics(after, topics_max)),
+            Look::DescribeTopic { topic } => {
+                self.topic_id(&topic).map(|id| Response::Topic(commands::topic_info(self.topic_at(id))))
             }
-            Request::DescribeTopic { topic } => {
-                self.topic_id(&topic).map(|id| Response::Topic(reply::topic_info(self.topic_at(id))))
+            Look::Peek { topic, subscription, state, from_offset, messages_max, .. } => {
+                self.peek(&topic, &subscription, state, from_offset, messages_max)
             }
-            Request::Peek { topic, subscription, state, from_offset, messages_max, .. } => {
-                let topic = self.topic_at(self.topic_id(&topic)?);
-                let subscription = topic
-                    .subscription(Self::subscription(&subscription)?)
-                    .expect("the default subscription is always there");
-                Ok(Response::Messages(peek(topic, subscription, state, from_offset, messages_max)))
-            }
-            _ => unreachable!("only calls that look are read"),
-        }
+            Look::ClusterStatus => return self.confirm(id),
+        };
+        self.steps.take(match &result {
+            Ok(Response::Messages(messages)) => messages.len(),
+            Ok(Response::Topics { topics, .. }) => topics.len(),
+            _ => 0,
+        });
+        self.answer(id, result);
+    }
+
+    fn list_topics(&self, after: Option<u64>, topics_max: usize) -> Response {
+        let from = TopicId(after.map_or(0, |id| id.saturating_add(1)));
+        let all = self.state.topics_from(from).take(topics_max.saturating_add(1));
+        let mut topics: Vec<_> = all.map(commands::topic_info).collect();
+        let more = topics.len() > topics_max;
+        topics.truncate(topics_max);
+        Response::Topics { topics, more }
+    }
+
+    fn peek(
+        &self,
+        topic: &str,
+        subscription: &str,
+        state: MessageState,
+        from_offset: u64,
+        messages_max: usize,
+    ) -> Result<Response, Failure> {
+        let topic = self.topic_at(self.topic_id(topic)?);
+        let subscription = topic
+            .subscription(Self::subscription(subscription)?)
+            .expect("the default subscription is always there");
+        Ok(Response::Messages(peek(topic, subscription, state, from_offset, messages_max)))
     }
 
     fn topic_at(&self, id: TopicId) -> &Topic {
@@ -143,7 +149,7 @@ fn peek(
     count: usize,
 ) -> Vec<MessageRef> {
     let message = |offset: u64, attempts: u32| MessageRef {
-        id: reply::message_id(
+        id: commands::message_id(
             topic.id(),
             topic.generation_of(offset).expect("a live offset was given"),
             offset,
@@ -176,7 +182,7 @@ fn peek(
         MessageState::Dead => subscription
             .dead_from(from)
             .flat_map(|run| {
-                let reason = reply::dead_reason(&run.reason);
+                let reason = commands::dead_reason(&run.reason);
                 run.offsets.map(move |offset| (offset, run.attempts, reason.clone()))
             })
             .take(count)

@@ -6,14 +6,13 @@
 //! the term ends. "Empty" is answered only when nothing is ready and nothing is set aside, at a confirmed read index.
 
 use super::aside::{Aside, Place, runs};
-use super::calls::{CallId, Stage};
+use super::calls::{CallId, Kept, Stage};
 use super::expiry::Block;
 use super::lines::Lines;
-use super::unread;
-use super::{LookedUp, Lookup, LookupId, Replica};
+use super::{LookedUp, Lookup, LookupId, Replica, commands, unread};
 use crate::api::codec;
-use crate::api::{Failure, Reason, Request, Response};
-use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, TopicId};
+use crate::api::{Dead, DeadAction, Failure, Reason, Response, TakeKind};
+use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, SubscriptionId, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -38,7 +37,7 @@ pub(super) struct Receives {
 #[derive(Debug)]
 enum Purpose {
     Receive { call: CallId, place: Place, offsets: Vec<u64> },
-    Dead { call: CallId, topic: TopicId },
+    Dead { call: CallId, topic: TopicId, subscription: SubscriptionId, action: DeadAction },
     Overdue { block: Block },
 }
 
@@ -47,6 +46,7 @@ struct Plan {
     place: Place,
     messages_max: usize,
     bytes_max: usize,
+    kind: TakeKind,
 }
 
 impl Receives {
@@ -108,19 +108,24 @@ impl Replica {
     /// Takes a receive or pop one step further. `confirmed`: the state is known to be fresh.
     pub(super) fn try_receive(&mut self, id: CallId, confirmed: bool) {
         let plan = match self.plan(id) {
-            Ok(plan) => plan,
-            Err(failure) if failure.reason == Reason::TopicNotFound && !confirmed => return self.read(id),
-            Err(failure) => return self.answer(id, Err(failure)),
+            None => return, // It takes nothing any more.
+            Some(Ok(plan)) => plan,
+            Some(Err(failure)) if failure.reason == Reason::TopicNotFound && !confirmed => {
+                return self.read(id);
+            }
+            Some(Err(failure)) => return self.answer(id, Err(failure)),
         };
-        if let Some(request_id) = self.repeated_pop(id) {
+        if let TakeKind::Pop { request_id: Some(request_id) } = plan.kind
+            && self.state.knows_pop(request_id)
+        {
+            // It was applied before: its repeat takes nothing, so it needs no candidates.
             return self.enqueue_pop(id, plan.place, Vec::new(), Some(request_id));
         }
         let offsets = self.choose(plan.place, plan.messages_max);
         if !offsets.is_empty() {
             self.call_mut(id).stage = Stage::LookingUp;
             let purpose = Purpose::Receive { call: id, place: plan.place, offsets: offsets.clone() };
-            let takes =
-                matches!(self.calls[&id].request, Some(Request::Pop { .. })).then_some(plan.bytes_max);
+            let takes = matches!(plan.kind, TakeKind::Pop { .. }).then_some(plan.bytes_max);
             return self.look_up_for(plan.place.0, offsets, purpose, takes);
         }
         if self.is_something_offered(plan.place) || self.now.mono_ms < self.call_mut(id).wait_until_ms {
@@ -137,27 +142,16 @@ impl Replica {
         }
     }
 
-    fn plan(&self, id: CallId) -> Result<Plan, Failure> {
-        let (topic, subscription, messages_max, bytes_max) = match &self.calls[&id].request {
-            Some(Request::Receive { topic, subscription, messages_max, bytes_max, .. })
-            | Some(Request::Pop { topic, subscription, messages_max, bytes_max, .. }) => {
-                (topic, subscription, *messages_max, *bytes_max)
-            }
-            other => unreachable!("a receive keeps its request, this is {other:?}"),
-        };
-        let place = (self.topic_id(topic)?, Self::subscription(subscription)?);
-        let messages_max = messages_max.clamp(1, raftqueue_queue::RECEIVE_MESSAGES_MAX);
-        Ok(Plan { place, messages_max, bytes_max })
+    /// What a call is to take, and where; `None` for one that takes nothing any more.
+    fn plan(&self, id: CallId) -> Option<Result<Plan, Failure>> {
+        let Some(Kept::Take(take)) = self.calls.get(&id).map(|call| &call.kept) else { return None };
+        let messages_max = take.messages_max.clamp(1, raftqueue_queue::RECEIVE_MESSAGES_MAX);
+        let plan = |place| Plan { place, messages_max, bytes_max: take.bytes_max, kind: take.kind };
+        Some(self.place(&take.topic, &take.subscription).map(plan))
     }
 
-    /// The request id of a pop that had been applied before: its repeat takes nothing, so it needs no candidates.
-    fn repeated_pop(&self, id: CallId) -> Option<u128> {
-        match self.calls[&id].request {
-            Some(Request::Pop { request_id: Some(request_id), .. }) if self.state.knows_pop(request_id) => {
-                Some(request_id)
-            }
-            _ => None,
-        }
+    fn place(&self, topic: &str, subscription: &str) -> Result<Place, Failure> {
+        Ok((self.topic_id(topic)?, Self::subscription(subscription)?))
     }
 
     /// Sets messages aside that are ready and not offered to anybody else.
@@ -208,7 +202,9 @@ impl Replica {
             Some(Purpose::Receive { call, place, offsets }) => {
                 self.on_candidates(call, place, offsets, found, &missing);
             }
-            Some(Purpose::Dead { call, topic }) => self.on_dead(call, topic, &found),
+            Some(Purpose::Dead { call, topic, subscription, action }) => {
+                self.on_dead(call, (topic, subscription), action, &found);
+            }
             Some(Purpose::Overdue { block }) => self.on_overdue(block, found),
             None => {} // Of an earlier term.
         }
@@ -236,7 +232,7 @@ impl Replica {
             self.give_back_offered(place, offsets.into_iter());
             return self.try_receive(id, false);
         }
-        let Ok(plan) = self.plan(id) else {
+        let Some(Ok(plan)) = self.plan(id) else {
             self.give_back_offered(place, offsets.into_iter());
             // The topic has gone meanwhile, as far as is known here: said only once a read confirms it.
             return self.try_receive(id, false);
@@ -257,13 +253,12 @@ impl Replica {
             self.give_back_offered(place, left);
         }
         let (topic, subscription) = place;
-        match self.calls[&id].request {
-            Some(Request::Receive { lease_ms, .. }) => {
+        match plan.kind {
+            TakeKind::Receive { lease_ms } => {
                 let lease_ms = lease_ms.unwrap_or(self.settings.lease_ms_default);
                 self.enqueue(Some(id), Command::Receive { topic, subscription, candidates: found, lease_ms });
             }
-            Some(Request::Pop { request_id, .. }) => self.enqueue_pop(id, place, found, request_id),
-            _ => unreachable!("a receive keeps its request"),
+            TakeKind::Pop { request_id } => self.enqueue_pop(id, place, found, request_id),
         }
     }
 
@@ -346,44 +341,28 @@ impl Replica {
     }
 
     /// Redrives or purges dead messages: those listed need their sizes first.
-    pub(super) fn settle_dead(&mut self, id: CallId, request: Request) {
-        let (Request::RedriveDead { topic, offsets, .. } | Request::PurgeDead { topic, offsets, .. }) =
-            &request
-        else {
-            unreachable!("only these settle dead messages")
+    pub(super) fn settle_dead(&mut self, id: CallId, dead: Dead) {
+        let (topic, subscription) = match self.place(&dead.topic, &dead.subscription) {
+            Ok(place) => place,
+            Err(failure) => return self.answer(id, Err(failure)),
         };
-        if offsets.is_empty() {
-            return self.enqueue_request(id, request);
+        if dead.offsets.is_empty() {
+            let command = commands::dead((topic, subscription), dead.action, DeadSelection::All);
+            return self.enqueue_asked(id, Ok(command));
         }
-        match self.topic_id(topic) {
-            Ok(topic) => {
-                let offsets = offsets.clone();
-                let call = self.call_mut(id);
-                call.stage = Stage::LookingUp;
-                call.request = Some(request);
-                self.look_up(topic, offsets, Purpose::Dead { call: id, topic });
-            }
-            Err(failure) => self.answer(id, Err(failure)),
-        }
+        self.call_mut(id).stage = Stage::LookingUp;
+        let purpose = Purpose::Dead { call: id, topic, subscription, action: dead.action };
+        self.look_up(topic, dead.offsets, purpose);
     }
 
     /// The command names the topic that was looked up: by now its name may lead to another, of other sizes.
-    fn on_dead(&mut self, id: CallId, topic: TopicId, found: &[Candidate]) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
+    fn on_dead(&mut self, id: CallId, place: Place, action: DeadAction, found: &[Candidate]) {
+        if !self.calls.contains_key(&id) {
+            return;
+        }
         let listed =
             found.iter().map(|found| MessageSize { offset: found.offset, size: found.size }).collect();
-        let selection = DeadSelection::Listed(listed);
-        let command = match call.request.take() {
-            Some(Request::RedriveDead { subscription, .. }) => Self::subscription(&subscription)
-                .map(|subscription| Command::RedriveDead { topic, subscription, selection }),
-            Some(Request::PurgeDead { subscription, .. }) => Self::subscription(&subscription)
-                .map(|subscription| Command::PurgeDead { topic, subscription, selection }),
-            other => unreachable!("only these look up dead messages, not {other:?}"),
-        };
-        match command {
-            Ok(command) => self.enqueue(Some(id), command),
-            Err(failure) => self.answer(id, Err(failure)),
-        }
+        self.enqueue(Some(id), commands::dead(place, action, DeadSelection::Listed(listed)));
     }
 
     fn on_overdue(&mut self, block: Block, found: Vec<Candidate>) {

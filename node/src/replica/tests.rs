@@ -5,8 +5,8 @@ use super::{
 };
 use crate::api::codec::{self, EntryWriter};
 use crate::api::{
-    ClusterInfo, Failure, MessageRef, MessageState, NewMessage, Outcome, Reason, Request, Response,
-    TopicOptions,
+    ClusterInfo, Dead, DeadAction, Failure, Look, MessageRef, MessageState, NewMessage, Outcome, Publish,
+    Reason, Request, Response, Take, TakeKind, TopicOptions, Write,
 };
 use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
@@ -216,7 +216,7 @@ impl Alone {
     }
 
     fn create(&mut self, id: u64, topic: &str, options: TopicOptions) {
-        let create = Request::CreateTopic { topic: topic.into(), options, request_id: None };
+        let create = Request::Write(Write::CreateTopic { topic: topic.into(), options, request_id: None });
         assert!(matches!(self.ask(id, create), Ok(Response::TopicCreated { .. })));
     }
 
@@ -251,14 +251,14 @@ impl Shell for Alone {
 }
 
 fn long_poll(wait_ms: u64) -> Request {
-    Request::Receive {
+    Request::Take(Take {
         topic: "t".into(),
         subscription: String::new(),
         messages_max: 1,
         bytes_max: 1,
-        lease_ms: None,
         wait_ms,
-    }
+        kind: TakeKind::Receive { lease_ms: None },
+    })
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn a_topic_that_goes_while_a_receive_looks_up_is_missed_only_at_a_read_index() {
     alone.call(2, long_poll(0), 1_000);
     alone.perform();
     let held = alone.held.take().expect("just held");
-    assert!(alone.ask(3, Request::DeleteTopic { topic: "t".into() }).is_ok());
+    assert!(alone.ask(3, Request::Write(Write::DeleteTopic { topic: "t".into() })).is_ok());
     alone.handle_now(alone.find(&held[0]));
     // Another leader may have made the topic again.
     assert_eq!(alone.replica.calls[&CallId(2)].stage, Stage::Reading);
@@ -303,19 +303,19 @@ fn a_topic_that_goes_while_a_receive_looks_up_is_missed_only_at_a_read_index() {
 }
 
 fn receive(topic: &str, messages_max: usize, lease_ms: u64) -> Request {
-    Request::Receive {
+    Request::Take(Take {
         topic: topic.into(),
         subscription: String::new(),
         messages_max,
         bytes_max: 1 << 30,
-        lease_ms: Some(lease_ms),
         wait_ms: 0,
-    }
+        kind: TakeKind::Receive { lease_ms: Some(lease_ms) },
+    })
 }
 
 fn publish(topic: &str, count: usize, body: &'static [u8]) -> Request {
     let message = NewMessage { body: body.into(), body_crc: crc32c::crc32c(body), ..NewMessage::default() };
-    Request::Publish { topic: topic.into(), session: None, messages: vec![message; count] }
+    Request::Publish(Publish { topic: topic.into(), session: None, messages: vec![message; count] })
 }
 
 fn empty() -> Result<Response, Failure> {
@@ -336,14 +336,14 @@ fn rule_6_4_what_is_not_ready_may_be_unreadable_and_the_topic_is_empty() {
 
     // What is ready is kept back for a moment, and said to be there.
     assert!(alone.ask(4, publish("t", 1, b"y")).is_ok());
-    let peek = Request::Peek {
+    let peek = Request::Look(Look::Peek {
         topic: "t".into(),
         subscription: String::new(),
         state: MessageState::Ready,
         from_offset: 0,
         messages_max: 1,
         bytes_max: 1,
-    };
+    });
     let Ok(Response::Messages(ready)) = alone.ask(5, peek) else { panic!("it is there") };
     alone.handle(shown(ready));
     alone.perform();
@@ -360,7 +360,7 @@ fn rule_6_4_what_was_purged_meanwhile_is_not_called_unreadable() {
     alone.held = Some(Vec::new());
     alone.call(2, receive("t", 3, 60_000), 60_000);
     alone.perform();
-    let purge = Request::Purge { topic: "t".into(), subscription: String::new() };
+    let purge = Request::Write(Write::Purge { topic: "t".into(), subscription: String::new() });
     assert_eq!(alone.ask(3, purge), Ok(Response::Count(3)));
     let lookups = alone.held.take().expect("they were held");
     assert_eq!(lookups.len(), 1);
@@ -500,14 +500,14 @@ fn rule_10_5_what_was_looked_up_is_redriven_and_purged_in_its_own_topic_only() {
             let make_dead = |alone: &mut Alone, id: u64, body: &'static [u8]| {
                 alone.create(id, "t", TopicOptions { attempts_max: Some(1), ..TopicOptions::default() });
                 assert!(alone.ask(id + 1, publish("t", 3, body)).is_ok());
-                let receive = Request::Receive {
+                let receive = Request::Take(Take {
                     topic: "t".into(),
                     subscription: String::new(),
                     messages_max: 2,
                     bytes_max: 1_000,
-                    lease_ms: Some(1_000),
                     wait_ms: 0,
-                };
+                    kind: TakeKind::Receive { lease_ms: Some(1_000) },
+                });
                 assert!(
                     matches!(alone.ask(id + 2, receive), Ok(Response::Messages(found)) if found.len() == 2)
                 );
@@ -516,16 +516,16 @@ fn rule_10_5_what_was_looked_up_is_redriven_and_purged_in_its_own_topic_only() {
             make_dead(&mut alone, 10, old);
             let (topic, subscription, offsets) = ("t".to_owned(), String::new(), vec![0, 1]);
             let request = if is_redrive {
-                Request::RedriveDead { topic, subscription, offsets }
+                Request::Dead(Dead { topic, subscription, offsets, action: DeadAction::Redrive })
             } else {
-                Request::PurgeDead { topic, subscription, offsets }
+                Request::Dead(Dead { topic, subscription, offsets, action: DeadAction::Purge })
             };
             alone.held = Some(Vec::new());
             alone.call(20, request, 60_000);
             alone.perform();
             let held = alone.held.take().expect("just held");
             assert_eq!(held.len(), 1);
-            assert!(alone.ask(21, Request::DeleteTopic { topic: "t".into() }).is_ok());
+            assert!(alone.ask(21, Request::Write(Write::DeleteTopic { topic: "t".into() })).is_ok());
             make_dead(&mut alone, 30, new);
             alone.handle(alone.find(&held[0]));
             alone.perform();

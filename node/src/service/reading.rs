@@ -6,7 +6,7 @@
 
 use crate::api::budget::{Account, Budget, Held, SMALL_BYTES, Share};
 use crate::api::limits::Limits;
-use crate::api::{DELIVERY_BYTES, Deliveries, Delivery, Failure, Request, deliveries_bytes};
+use crate::api::{DELIVERY_BYTES, Deliveries, Delivery, Failure, Look, Request, TakeKind, deliveries_bytes};
 use crate::driver::bodies::{Bodies, Located, Readings};
 use crate::edges::workers::Workers;
 use std::sync::Arc;
@@ -40,18 +40,21 @@ enum Kind {
 
 impl Wanted {
     /// What `request` may take; `None` if it is not for messages.
-    pub(crate) fn of(request: &Request) -> Option<(Self, u64)> {
-        let (kind, messages_max, bytes_max, wait_ms) = match request {
-            Request::Peek { messages_max, bytes_max, .. } => (Kind::Peek, messages_max, bytes_max, 0),
-            Request::Receive { messages_max, bytes_max, wait_ms, .. } => {
-                (Kind::Receive, messages_max, bytes_max, *wait_ms)
+    pub(crate) fn of(request: &Request) -> Option<Self> {
+        let (kind, messages_max, bytes_max) = match request {
+            Request::Look(Look::Peek { messages_max, bytes_max, .. }) => {
+                (Kind::Peek, *messages_max, *bytes_max)
             }
-            Request::Pop { messages_max, bytes_max, wait_ms, .. } => {
-                (Kind::Pop, messages_max, bytes_max, *wait_ms)
+            Request::Take(take) => {
+                let kind = match take.kind {
+                    TakeKind::Receive { .. } => Kind::Receive,
+                    TakeKind::Pop { .. } => Kind::Pop,
+                };
+                (kind, take.messages_max, take.bytes_max)
             }
             _ => return None,
         };
-        Some((Self { kind, messages_max: *messages_max, bytes_max: *bytes_max }, wait_ms))
+        Some(Self { kind, messages_max, bytes_max })
     }
 
     /// True if what it gets cannot be refused any more once it is there.
@@ -94,9 +97,9 @@ impl Readers {
     /// # Errors
     /// There is none: nothing is to be done.
     pub(crate) fn admit(&self, share: Share, request: &Request) -> Result<Option<Wanted>, Failure> {
-        let Some((wanted, wait_ms)) = Wanted::of(request) else { return Ok(None) };
+        let Some(wanted) = Wanted::of(request) else { return Ok(None) };
         let all = self.bytes_max(&wanted, wanted.messages_max);
-        let bytes = if wait_ms == 0 { all } else { all.min(SMALL_BYTES + 1) };
+        let bytes = if request.wait_ms() == 0 { all } else { all.min(SMALL_BYTES + 1) };
         self.budget.look(share, bytes)?;
         Ok(Some(wanted))
     }

@@ -1,198 +1,39 @@
-//! From the wire into the node's words, and back: the one place that knows both.
+//! What calls and answers are of, from the wire into the node's words and back: the one place that knows both. The calls
+//! themselves are [`super::calls`].
 //!
-//! Requests that clients send are read with everything that the contract leaves open (defaults, empty fields) filled
-//! in. What cannot be read at all (an id that was never given out, a body that is not what its CRC says) is refused
-//! here; whether the numbers make sense is checked by [`crate::api::limits`].
+//! What cannot be read at all (an id that was never given out, a body that is not what its CRC says) is refused here;
+//! whether the numbers make sense is checked by [`crate::api::limits`].
 
 use super::ids;
-use crate::api::limits::{LIST_TOPICS_DEFAULT, RECEIVE_BYTES_DEFAULT, invalid};
+use crate::api::limits::{RECEIVE_BYTES_DEFAULT, invalid};
 use crate::api::{
     ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, LocalStatus, MemberInfo, MessageRef, MessageState,
-    NewMessage, Request, Role, SessionStep, SubscriptionInfo, TopicInfo, TopicOptions,
+    NewMessage, Role, SessionStep, SubscriptionInfo, TopicInfo, TopicOptions,
 };
 use bytes::Bytes;
 use raftqueue_proto::v1;
 
-// ---- requests --------------------------------------------------------------------------------------------------------
+// ---- what requests are of ---------------------------------------------------------------------------------------------
 
-/// A message that is read from the wire; fails where the caller must be mended.
-pub(crate) trait Read {
-    /// The call that it makes.
-    fn read(self) -> Result<Request, Failure>;
-}
-
-impl Read for v1::CreateTopicRequest {
-    fn read(self) -> Result<Request, Failure> {
-        let request_id = read_request_id(&self.request_id)?;
-        Ok(Request::CreateTopic { topic: self.topic, options: read_options(self.options), request_id })
+pub(super) fn read_state(state: i32) -> Result<MessageState, Failure> {
+    match v1::MessageState::try_from(state) {
+        Ok(v1::MessageState::Unspecified | v1::MessageState::Ready) => Ok(MessageState::Ready),
+        Ok(v1::MessageState::Leased) => Ok(MessageState::Leased),
+        Ok(v1::MessageState::Delayed) => Ok(MessageState::Delayed),
+        Ok(v1::MessageState::Dead) => Ok(MessageState::Dead),
+        Err(_) => Err(invalid(format!("state: {state} is none that this node knows"))),
     }
 }
 
-impl Read for v1::DeleteTopicRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::DeleteTopic { topic: self.topic })
-    }
-}
-
-impl Read for v1::ListTopicsRequest {
-    fn read(self) -> Result<Request, Failure> {
-        let after = self.after.filter(|after| *after != 0);
-        Ok(Request::ListTopics { after, topics_max: read_count(self.topics_max, LIST_TOPICS_DEFAULT) })
-    }
-}
-
-impl Read for v1::DescribeTopicRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::DescribeTopic { topic: self.topic })
-    }
-}
-
-impl Read for v1::PublishRequest {
-    fn read(self) -> Result<Request, Failure> {
-        let session = self.session.as_ref().map(read_step).transpose()?;
-        let mut messages = Vec::with_capacity(self.messages.len());
-        for (position, message) in self.messages.into_iter().enumerate() {
-            messages.push(read_message(position, message)?);
-        }
-        Ok(Request::Publish { topic: self.topic, session, messages })
-    }
-}
-
-impl Read for v1::ReceiveRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::Receive {
-            topic: self.topic,
-            subscription: self.subscription,
-            messages_max: read_count(self.messages_max, 1),
-            bytes_max: read_bytes_max(self.bytes_max),
-            lease_ms: self.lease_ms,
-            wait_ms: self.wait_ms,
-        })
-    }
-}
-
-impl Read for v1::PopRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::Pop {
-            topic: self.topic,
-            subscription: self.subscription,
-            messages_max: read_count(self.messages_max, 1),
-            bytes_max: read_bytes_max(self.bytes_max),
-            wait_ms: self.wait_ms,
-            request_id: read_request_id(&self.request_id)?,
-        })
-    }
-}
-
-impl Read for v1::AckRequest {
-    fn read(self) -> Result<Request, Failure> {
-        let leases = read_leases(&self.leases)?;
-        Ok(Request::Ack { topic: self.topic, subscription: self.subscription, leases })
-    }
-}
-
-impl Read for v1::NackRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::Nack {
-            leases: read_leases(&self.leases)?,
-            topic: self.topic,
-            subscription: self.subscription,
-            delay_ms: self.delay_ms,
-            reason: self.reason,
-        })
-    }
-}
-
-impl Read for v1::ExtendRequest {
-    fn read(self) -> Result<Request, Failure> {
-        let leases = read_leases(&self.leases)?;
-        Ok(Request::Extend {
-            topic: self.topic,
-            subscription: self.subscription,
-            leases,
-            lease_ms: self.lease_ms,
-        })
-    }
-}
-
-impl Read for v1::ReleaseRequest {
-    fn read(self) -> Result<Request, Failure> {
-        let leases = read_leases(&self.leases)?;
-        Ok(Request::Release { topic: self.topic, subscription: self.subscription, leases })
-    }
-}
-
-impl Read for v1::PeekRequest {
-    fn read(self) -> Result<Request, Failure> {
-        let state = match v1::MessageState::try_from(self.state) {
-            Ok(v1::MessageState::Unspecified | v1::MessageState::Ready) => MessageState::Ready,
-            Ok(v1::MessageState::Leased) => MessageState::Leased,
-            Ok(v1::MessageState::Delayed) => MessageState::Delayed,
-            Ok(v1::MessageState::Dead) => MessageState::Dead,
-            Err(_) => return Err(invalid(format!("state: {} is none that this node knows", self.state))),
-        };
-        Ok(Request::Peek {
-            topic: self.topic,
-            subscription: self.subscription,
-            state,
-            from_offset: self.from_offset,
-            messages_max: read_count(self.messages_max, 1),
-            bytes_max: read_bytes_max(self.bytes_max),
-        })
-    }
-}
-
-impl Read for v1::RedriveDeadRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::RedriveDead { topic: self.topic, subscription: self.subscription, offsets: self.offsets })
-    }
-}
-
-impl Read for v1::PurgeDeadRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::PurgeDead { topic: self.topic, subscription: self.subscription, offsets: self.offsets })
-    }
-}
-
-impl Read for v1::PurgeRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::Purge { topic: self.topic, subscription: self.subscription })
-    }
-}
-
-impl Read for v1::OpenSessionRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::OpenSession { name: self.name })
-    }
-}
-
-impl Read for v1::CloseSessionRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::CloseSession { session: ids::decode_session(&self.session)? })
-    }
-}
-
-impl Read for v1::ClusterStatusRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::ClusterStatus)
-    }
-}
-
-impl Read for v1::TransferLeadershipRequest {
-    fn read(self) -> Result<Request, Failure> {
-        Ok(Request::TransferLeadership { to: self.to })
-    }
-}
-
-fn read_count(count: u32, default: usize) -> usize {
+pub(super) fn read_count(count: u32, default: usize) -> usize {
     if count == 0 { default } else { usize::try_from(count).unwrap_or(usize::MAX) }
 }
 
-fn read_bytes_max(bytes_max: u64) -> usize {
+pub(super) fn read_bytes_max(bytes_max: u64) -> usize {
     if bytes_max == 0 { RECEIVE_BYTES_DEFAULT } else { usize::try_from(bytes_max).unwrap_or(usize::MAX) }
 }
 
-fn read_request_id(bytes: &[u8]) -> Result<Option<u128>, Failure> {
+pub(super) fn read_request_id(bytes: &[u8]) -> Result<Option<u128>, Failure> {
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -201,15 +42,15 @@ fn read_request_id(bytes: &[u8]) -> Result<Option<u128>, Failure> {
     Ok(Some(u128::from_be_bytes(array)))
 }
 
-fn read_step(step: &v1::SessionStep) -> Result<SessionStep, Failure> {
+pub(super) fn read_step(step: &v1::SessionStep) -> Result<SessionStep, Failure> {
     Ok(SessionStep { session: ids::decode_session(&step.session)?, sequence: step.sequence })
 }
 
-fn read_leases(leases: &[Bytes]) -> Result<Vec<LeaseId>, Failure> {
+pub(super) fn read_leases(leases: &[Bytes]) -> Result<Vec<LeaseId>, Failure> {
     leases.iter().map(|lease| ids::decode_lease(lease)).collect()
 }
 
-fn read_message(position: usize, message: v1::NewMessage) -> Result<NewMessage, Failure> {
+pub(super) fn read_message(position: usize, message: v1::NewMessage) -> Result<NewMessage, Failure> {
     let body_crc = crc32c::crc32c(&message.body);
     if let Some(given) = message.body_crc32c
         && given != body_crc
@@ -235,6 +76,44 @@ fn read_headers(headers: Vec<v1::Header>) -> Vec<(String, Bytes)> {
 pub(crate) fn read_options(options: Option<v1::TopicOptions>) -> TopicOptions {
     let v1::TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms } = options.unwrap_or_default();
     TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms }
+}
+
+// ---- the same, as they are passed on -----------------------------------------------------------------------------------
+
+pub(super) fn write_count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+pub(super) fn write_request_id(request_id: Option<u128>) -> Bytes {
+    request_id.map(|id| Bytes::copy_from_slice(&id.to_be_bytes())).unwrap_or_default()
+}
+
+pub(super) fn write_step(step: SessionStep) -> v1::SessionStep {
+    v1::SessionStep { session: ids::encode_session(step.session), sequence: step.sequence }
+}
+
+pub(super) fn write_leases(leases: Vec<LeaseId>) -> Vec<Bytes> {
+    leases.into_iter().map(ids::encode_lease).collect()
+}
+
+pub(super) fn write_state(state: MessageState) -> v1::MessageState {
+    match state {
+        MessageState::Ready => v1::MessageState::Ready,
+        MessageState::Leased => v1::MessageState::Leased,
+        MessageState::Delayed => v1::MessageState::Delayed,
+        MessageState::Dead => v1::MessageState::Dead,
+    }
+}
+
+pub(super) fn write_message(message: NewMessage) -> v1::NewMessage {
+    v1::NewMessage {
+        body: message.body,
+        body_crc32c: Some(message.body_crc),
+        key: message.key,
+        headers: write_headers(message.headers),
+        delay_ms: message.delay_ms,
+        ttl_ms: message.ttl_ms,
+    }
 }
 
 // ---- answers ---------------------------------------------------------------------------------------------------------
@@ -283,7 +162,11 @@ pub(crate) fn write_delivery(delivery: Delivery) -> v1::Delivery {
     }
 }
 
-pub(crate) fn write_lease_result(result: LeaseResult) -> i32 {
+pub(super) fn write_results(results: &[LeaseResult]) -> Vec<i32> {
+    results.iter().map(|result| write_lease_result(*result)).collect()
+}
+
+fn write_lease_result(result: LeaseResult) -> i32 {
     let result = match result {
         LeaseResult::Done => v1::LeaseResult::Done,
         LeaseResult::Gone => v1::LeaseResult::Gone,

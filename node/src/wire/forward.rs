@@ -5,156 +5,19 @@
 //! and leaves the outcome unknown.
 
 use super::answers::Write as _;
-use super::convert::{Read as _, read_options, write_headers, write_options};
+use super::calls::{AnswerKind, answer_kind};
+use super::convert::read_options;
 use super::{errors, ids};
-use crate::api::limits::invalid;
 use crate::api::{
-    Answer, ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, MemberInfo, MemberRole, MessageRef,
-    MessageState, NewMessage, Reason, Request, Response, SessionStep, SubscriptionInfo, TopicInfo,
+    Answer, ClusterInfo, Delivery, Failure, LeaseResult, MemberInfo, MemberRole, MessageRef, Reason, Request,
+    Response, SubscriptionInfo, TopicInfo,
 };
-use bytes::Bytes;
 use raftqueue_proto::peer::v1 as peer;
 use raftqueue_proto::v1;
 
+pub use super::calls::{read_call, write_call};
 pub use peer::forward_reply::Reply;
 pub use peer::forward_request::Call;
-
-// ---- calls -----------------------------------------------------------------------------------------------------------
-
-/// The call as it is passed on. Bodies are shared, not copied.
-#[must_use]
-pub fn write_call(request: Request) -> Call {
-    match request {
-        Request::CreateTopic { topic, options, request_id } => Call::CreateTopic(v1::CreateTopicRequest {
-            topic,
-            options: Some(write_options(&options)),
-            request_id: write_request_id(request_id),
-        }),
-        Request::DeleteTopic { topic } => Call::DeleteTopic(v1::DeleteTopicRequest { topic }),
-        Request::ListTopics { after, topics_max } => {
-            Call::ListTopics(v1::ListTopicsRequest { after, topics_max: write_count(topics_max) })
-        }
-        Request::DescribeTopic { topic } => Call::DescribeTopic(v1::DescribeTopicRequest { topic }),
-        Request::Publish { topic, session, messages } => Call::Publish(v1::PublishRequest {
-            topic,
-            session: session.map(write_step),
-            messages: messages.into_iter().map(write_message).collect(),
-        }),
-        Request::Receive { topic, subscription, messages_max, bytes_max, lease_ms, wait_ms } => {
-            let (messages_max, bytes_max) = (write_count(messages_max), bytes_max as u64);
-            Call::Receive(v1::ReceiveRequest {
-                topic,
-                subscription,
-                messages_max,
-                bytes_max,
-                lease_ms,
-                wait_ms,
-            })
-        }
-        Request::Pop { topic, subscription, messages_max, bytes_max, wait_ms, request_id } => {
-            let (messages_max, bytes_max) = (write_count(messages_max), bytes_max as u64);
-            let request_id = write_request_id(request_id);
-            Call::Pop(v1::PopRequest { topic, subscription, messages_max, bytes_max, wait_ms, request_id })
-        }
-        Request::Ack { topic, subscription, leases } => {
-            Call::Ack(v1::AckRequest { topic, subscription, leases: write_leases(leases) })
-        }
-        Request::Nack { topic, subscription, leases, delay_ms, reason } => {
-            let leases = write_leases(leases);
-            Call::Nack(v1::NackRequest { topic, subscription, leases, delay_ms, reason })
-        }
-        Request::Extend { topic, subscription, leases, lease_ms } => {
-            let leases = write_leases(leases);
-            Call::Extend(v1::ExtendRequest { topic, subscription, leases, lease_ms })
-        }
-        Request::Release { topic, subscription, leases } => {
-            Call::Release(v1::ReleaseRequest { topic, subscription, leases: write_leases(leases) })
-        }
-        Request::Peek { topic, subscription, state, from_offset, messages_max, bytes_max } => {
-            let (messages_max, bytes_max) = (write_count(messages_max), bytes_max as u64);
-            let state = write_state(state).into();
-            Call::Peek(v1::PeekRequest { topic, subscription, state, from_offset, messages_max, bytes_max })
-        }
-        Request::RedriveDead { topic, subscription, offsets } => {
-            Call::RedriveDead(v1::RedriveDeadRequest { topic, subscription, offsets })
-        }
-        Request::PurgeDead { topic, subscription, offsets } => {
-            Call::PurgeDead(v1::PurgeDeadRequest { topic, subscription, offsets })
-        }
-        Request::Purge { topic, subscription } => Call::Purge(v1::PurgeRequest { topic, subscription }),
-        Request::OpenSession { name } => Call::OpenSession(v1::OpenSessionRequest { name }),
-        Request::CloseSession { session } => {
-            Call::CloseSession(v1::CloseSessionRequest { session: ids::encode_session(session) })
-        }
-        Request::ClusterStatus => Call::ClusterStatus(v1::ClusterStatusRequest {}),
-        Request::TransferLeadership { to } => Call::TransferLeadership(v1::TransferLeadershipRequest { to }),
-    }
-}
-
-/// The call that a peer passed on.
-///
-/// # Errors
-///
-/// The call cannot be read; the failure goes back to the peer. A call of a newer version is one of those.
-pub fn read_call(call: Option<Call>) -> Result<Request, Failure> {
-    match call.ok_or_else(|| invalid("a forwarded call that this node does not know"))? {
-        Call::CreateTopic(call) => call.read(),
-        Call::DeleteTopic(call) => call.read(),
-        Call::ListTopics(call) => call.read(),
-        Call::DescribeTopic(call) => call.read(),
-        Call::Publish(call) => call.read(),
-        Call::Receive(call) => call.read(),
-        Call::Pop(call) => call.read(),
-        Call::Ack(call) => call.read(),
-        Call::Nack(call) => call.read(),
-        Call::Extend(call) => call.read(),
-        Call::Release(call) => call.read(),
-        Call::Peek(call) => call.read(),
-        Call::RedriveDead(call) => call.read(),
-        Call::PurgeDead(call) => call.read(),
-        Call::Purge(call) => call.read(),
-        Call::OpenSession(call) => call.read(),
-        Call::CloseSession(call) => call.read(),
-        Call::ClusterStatus(call) => call.read(),
-        Call::TransferLeadership(call) => call.read(),
-    }
-}
-
-fn write_count(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-fn write_request_id(request_id: Option<u128>) -> Bytes {
-    request_id.map(|id| Bytes::copy_from_slice(&id.to_be_bytes())).unwrap_or_default()
-}
-
-fn write_step(step: SessionStep) -> v1::SessionStep {
-    v1::SessionStep { session: ids::encode_session(step.session), sequence: step.sequence }
-}
-
-fn write_leases(leases: Vec<LeaseId>) -> Vec<Bytes> {
-    leases.into_iter().map(ids::encode_lease).collect()
-}
-
-fn write_state(state: MessageState) -> v1::MessageState {
-    match state {
-        MessageState::Ready => v1::MessageState::Ready,
-        MessageState::Leased => v1::MessageState::Leased,
-        MessageState::Delayed => v1::MessageState::Delayed,
-        MessageState::Dead => v1::MessageState::Dead,
-    }
-}
-
-fn write_message(message: NewMessage) -> v1::NewMessage {
-    v1::NewMessage {
-        body: message.body,
-        body_crc32c: Some(message.body_crc),
-        key: message.key,
-        headers: write_headers(message.headers),
-        delay_ms: message.delay_ms,
-        ttl_ms: message.ttl_ms,
-    }
-}
 
 // ---- replies ---------------------------------------------------------------------------------------------------------
 
@@ -205,49 +68,11 @@ pub fn write_reply(result: Result<Answer, Failure>) -> Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected(AnswerKind);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AnswerKind {
-    TopicCreated,
-    TopicDeleted,
-    Topics,
-    Topic,
-    Published,
-    Deliveries,
-    /// All that were sent, or none: a repeat brings those again that were damaged on the way.
-    DeliveriesOrRepeat,
-    /// So many results.
-    Leases(usize),
-    Count,
-    SessionOpened,
-    SessionClosed,
-    Cluster,
-    Transferred,
-}
-
 impl Expected {
     /// What the answer to `request` must be.
     #[must_use]
     pub fn of(request: &Request) -> Self {
-        Self(match request {
-            Request::CreateTopic { .. } => AnswerKind::TopicCreated,
-            Request::DeleteTopic { .. } => AnswerKind::TopicDeleted,
-            Request::ListTopics { .. } => AnswerKind::Topics,
-            Request::DescribeTopic { .. } => AnswerKind::Topic,
-            Request::Publish { .. } => AnswerKind::Published,
-            Request::Pop { request_id: Some(_), .. } => AnswerKind::DeliveriesOrRepeat,
-            Request::Receive { .. } | Request::Pop { .. } | Request::Peek { .. } => AnswerKind::Deliveries,
-            Request::Ack { leases, .. }
-            | Request::Nack { leases, .. }
-            | Request::Extend { leases, .. }
-            | Request::Release { leases, .. } => AnswerKind::Leases(leases.len()),
-            Request::RedriveDead { .. } | Request::PurgeDead { .. } | Request::Purge { .. } => {
-                AnswerKind::Count
-            }
-            Request::OpenSession { .. } => AnswerKind::SessionOpened,
-            Request::CloseSession { .. } => AnswerKind::SessionClosed,
-            Request::ClusterStatus => AnswerKind::Cluster,
-            Request::TransferLeadership { .. } => AnswerKind::Transferred,
-        })
+        Self(answer_kind(request))
     }
 
     /// The answer in a peer's reply.

@@ -2,6 +2,7 @@
 //! messages of Raft between nodes.
 
 pub(crate) mod answers;
+pub(crate) mod calls;
 pub(crate) mod convert;
 pub mod errors;
 pub mod forward;

@@ -8,7 +8,7 @@ use super::plan::{MS, Micros, Plan};
 use super::producers::Producer;
 use super::random::Random;
 use super::world::{Event, Phase, World};
-use raftqueue_node::api::{MessageState, Request, TopicOptions};
+use raftqueue_node::api::{Dead, DeadAction, Look, MessageState, Request, TopicOptions, Write};
 use raftqueue_node::replica::CallId;
 
 /// The client that the simulator itself is, when it makes topics and drains them.
@@ -105,13 +105,13 @@ pub(super) fn any_topic(plan: &Plan, random: &mut Random) -> String {
 
 fn look(plan: &Plan, random: &mut Random) -> Request {
     match random.below(6) {
-        0 => Request::ListTopics {
+        0 => Request::Look(Look::ListTopics {
             after: random.percent(30).then(|| random.below(10)),
             topics_max: random.pick(&[1, 2, 100]),
-        },
-        1 | 2 => Request::DescribeTopic { topic: any_topic(plan, random) },
-        3 => Request::ClusterStatus,
-        _ => Request::Peek {
+        }),
+        1 | 2 => Request::Look(Look::DescribeTopic { topic: any_topic(plan, random) }),
+        3 => Request::Look(Look::ClusterStatus),
+        _ => Request::Look(Look::Peek {
             topic: any_topic(plan, random),
             subscription: String::new(),
             state: random.pick(&[
@@ -123,14 +123,14 @@ fn look(plan: &Plan, random: &mut Random) -> Request {
             from_offset: random.pick(&[0, 0, 5, 40]),
             messages_max: random.pick(&[1, 5, 50]),
             bytes_max: random.pick(&[100, 100_000]),
-        },
+        }),
     }
 }
 
 fn administrate(plan: &Plan, random: &mut Random) -> Request {
     let subscription = String::new();
     match random.below(10) {
-        0..=2 => Request::CreateTopic {
+        0..=2 => Request::Write(Write::CreateTopic {
             topic: passing_topic(random),
             options: TopicOptions {
                 ttl_ms: random.percent(50).then_some(1_500),
@@ -138,19 +138,21 @@ fn administrate(plan: &Plan, random: &mut Random) -> Request {
                 ..TopicOptions::default()
             },
             request_id: random.percent(50).then(|| u128::from(random.below(4))),
-        },
-        3 => Request::DeleteTopic { topic: passing_topic(random) },
-        4 => Request::Purge { topic: passing_topic(random), subscription },
-        5 => Request::PurgeDead {
+        }),
+        3 => Request::Write(Write::DeleteTopic { topic: passing_topic(random) }),
+        4 => Request::Write(Write::Purge { topic: passing_topic(random), subscription }),
+        5 => Request::Dead(Dead {
             topic: passing_topic(random),
             subscription,
             offsets: if random.percent(50) { Vec::new() } else { (0..random.below(20) + 1).collect() },
-        },
-        6 | 7 => Request::RedriveDead {
+            action: DeadAction::Purge,
+        }),
+        6 | 7 => Request::Dead(Dead {
             topic: any_topic(plan, random),
             subscription,
             offsets: if random.percent(50) { Vec::new() } else { (0..random.below(20) + 1).collect() },
-        },
+            action: DeadAction::Redrive,
+        }),
         8 => Request::TransferLeadership { to: None },
         _ => Request::TransferLeadership { to: Some(format!("node-{}", random.index(plan.nodes()))) },
     }

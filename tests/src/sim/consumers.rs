@@ -5,7 +5,9 @@ use super::clients::{Ask, allowed, any_topic};
 use super::ledger::{Ledger, key};
 use super::plan::{MS, Plan};
 use super::random::Random;
-use raftqueue_node::api::{Delivery, LeaseId, LeaseResult, Request, Response};
+use raftqueue_node::api::{
+    Delivery, LeaseId, LeaseResult, Request, Response, Settle, Settlement, Take, TakeKind,
+};
 use raftqueue_queue::POP_REMEMBERED_MS;
 
 /// How often a call of unknown outcome is repeated.
@@ -23,14 +25,14 @@ impl Consumer {
         match self.planned.last() {
             Some(request) => (request.clone(), allowed(random)),
             None => {
-                let request = Request::Receive {
+                let request = Request::Take(Take {
                     topic: any_topic(plan, random),
                     subscription: String::new(),
                     messages_max: random.pick(&[1, 2, 8]),
                     bytes_max: random.pick(&[1, 1_000, 1_000_000]),
-                    lease_ms: Some(random.between(1_000, 3_000)),
                     wait_ms: random.pick(&[0, 0, 50, 400]),
-                };
+                    kind: TakeKind::Receive { lease_ms: Some(random.between(1_000, 3_000)) },
+                });
                 (request, allowed(random) + 100 * MS)
             }
         }
@@ -45,19 +47,27 @@ impl Consumer {
         ledger: &mut Ledger,
     ) -> bool {
         match (request, answer) {
-            (Request::Receive { topic, .. }, Answer::Deliveries(deliveries)) => {
+            (
+                Request::Take(Take { topic, kind: TakeKind::Receive { .. }, .. }),
+                Answer::Deliveries(deliveries),
+            ) => {
                 self.plan(topic, deliveries, random);
                 return false;
             }
-            (Request::Receive { .. }, _) => return false,
-            (Request::Ack { leases, .. }, Answer::Response(Response::Leases(results))) => {
+            (Request::Take(Take { kind: TakeKind::Receive { .. }, .. }), _) => return false,
+            (
+                Request::Settle(Settle { leases, settlement: Settlement::Ack, .. }),
+                Answer::Response(Response::Leases(results)),
+            ) => {
                 for (lease, result) in leases.iter().zip(results) {
                     if matches!(result, LeaseResult::Done | LeaseResult::Gone) {
                         ledger.take(key(lease.message));
                     }
                 }
             }
-            (Request::Ack { leases, .. }, answer) if answer.is_unknown() => {
+            (Request::Settle(Settle { leases, settlement: Settlement::Ack, .. }), answer)
+                if answer.is_unknown() =>
+            {
                 leases.iter().for_each(|lease| ledger.perhaps_take(key(lease.message)));
             }
             _ => {}
@@ -84,32 +94,53 @@ impl Consumer {
                 let reason =
                     if random.percent(50) { format!("bad luck {}", random.below(3)) } else { String::new() };
                 let delay_ms = random.pick(&[0, 0, 30, 700]);
-                self.planned.push(Request::Nack { topic, subscription, leases, delay_ms, reason });
+                self.planned.push(Request::Settle(Settle {
+                    topic,
+                    subscription,
+                    leases,
+                    settlement: Settlement::Nack { delay_ms, reason },
+                }));
                 return;
             }
             4 => {
-                self.planned.push(Request::Release { topic, subscription, leases });
+                self.planned.push(Request::Settle(Settle {
+                    topic,
+                    subscription,
+                    leases,
+                    settlement: Settlement::Release,
+                }));
                 return;
             }
             5 => {
                 // Half is done with, half is given back.
                 let rest = leases.split_off(leases.len() / 2);
                 let (topic, subscription) = (topic.clone(), subscription.clone());
-                self.planned.push(Request::Release { topic, subscription, leases: rest });
+                self.planned.push(Request::Settle(Settle {
+                    topic,
+                    subscription,
+                    leases: rest,
+                    settlement: Settlement::Release,
+                }));
             }
             _ => {}
         }
         if leases.is_empty() {
             return;
         }
-        self.planned.push(Request::Ack {
+        self.planned.push(Request::Settle(Settle {
             topic: topic.clone(),
             subscription: subscription.clone(),
             leases: leases.clone(),
-        });
+            settlement: Settlement::Ack,
+        }));
         if random.one_in(8) {
             let lease_ms = Some(random.between(1_000, 4_000));
-            self.planned.push(Request::Extend { topic, subscription, leases, lease_ms });
+            self.planned.push(Request::Settle(Settle {
+                topic,
+                subscription,
+                leases,
+                settlement: Settlement::Extend { lease_ms },
+            }));
         }
     }
 }
@@ -125,20 +156,24 @@ pub(super) struct Popper {
 
 impl Popper {
     pub(super) fn next(&mut self, plan: &Plan, random: &mut Random) -> Ask {
-        let request = self.open.clone().unwrap_or_else(|| Request::Pop {
-            topic: any_topic(plan, random),
-            subscription: String::new(),
-            messages_max: random.pick(&[1, 1, 3]),
-            bytes_max: 1_000_000,
-            wait_ms: random.pick(&[0, 0, 50, 300]),
-            request_id: random.percent(50).then(|| u128::from(random.bits())),
+        let request = self.open.clone().unwrap_or_else(|| {
+            Request::Take(Take {
+                topic: any_topic(plan, random),
+                subscription: String::new(),
+                messages_max: random.pick(&[1, 1, 3]),
+                bytes_max: 1_000_000,
+                wait_ms: random.pick(&[0, 0, 50, 300]),
+                kind: TakeKind::Pop { request_id: random.percent(50).then(|| u128::from(random.bits())) },
+            })
         });
         (request, allowed(random) + 100 * MS)
     }
 
     /// No more calls: what is unknown stays so.
     pub(super) fn stop(&mut self, ledger: &mut Ledger) {
-        if let Some(Request::Pop { topic, messages_max, .. }) = self.open.take() {
+        if let Some(Request::Take(Take { topic, messages_max, kind: TakeKind::Pop { .. }, .. })) =
+            self.open.take()
+        {
             ledger.allow(&topic, messages_max);
         }
     }
@@ -151,7 +186,10 @@ impl Popper {
         log_ms: u64,
         ledger: &mut Ledger,
     ) -> bool {
-        let Request::Pop { topic, messages_max, request_id, .. } = request else { return false };
+        let Request::Take(Take { topic, messages_max, kind: TakeKind::Pop { request_id }, .. }) = request
+        else {
+            return false;
+        };
         let known_ms = *self.known_ms.get_or_insert(log_ms);
         if let Answer::Deliveries(deliveries) = answer {
             deliveries.iter().for_each(|delivery| ledger.take(key(delivery.message.id)));

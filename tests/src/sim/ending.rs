@@ -10,7 +10,8 @@ use super::nodes::Node;
 use super::plan::{MS, SECOND};
 use super::world::{Phase, World};
 use raftqueue_node::api::{
-    Failure, MessageId, MessageRef, Outcome, Request, Response, TopicInfo, TopicOptions,
+    Dead, DeadAction, Failure, Look, MessageId, MessageRef, Outcome, Request, Response, Take, TakeKind,
+    TopicInfo, TopicOptions, Write,
 };
 use raftqueue_node::replica::CallId;
 use raftqueue_queue::TopicId;
@@ -24,7 +25,11 @@ impl World {
                 messages_max: (topic == 2).then_some(40),
                 ..TopicOptions::default()
             };
-            let request = Request::CreateTopic { topic: format!("t{topic}"), options, request_id: Some(7) };
+            let request = Request::Write(Write::CreateTopic {
+                topic: format!("t{topic}"),
+                options,
+                request_id: Some(7),
+            });
             let mut answer = self.ask(&request)?;
             // Where crashes are enumerated, they come here too; the request's id makes a repeat succeed.
             while answer.is_unknown() {
@@ -83,7 +88,8 @@ impl World {
         let committed = self.oracle.committed();
         for node in members {
             self.endpoints.insert(NOBODY, node);
-            let id = self.place_call(NOBODY, Request::DescribeTopic { topic: "t0".into() }, SECOND);
+            let id =
+                self.place_call(NOBODY, Request::Look(Look::DescribeTopic { topic: "t0".into() }), SECOND);
             let answer = self.await_answer(id)?;
             Violation::unless(answer.is_not_done() || answer.is_unknown(), || {
                 format!("no majority has a good disk, and node {node} answers {answer:?}")
@@ -114,7 +120,7 @@ impl World {
         let end = self.now + 3 * World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX;
         while self.now < end {
             // Whoever names this producer again gets the same session.
-            let request = Request::OpenSession { name: Some("anybody".into()) };
+            let request = Request::Write(Write::OpenSession { name: Some("anybody".into()) });
             let id = self.place_call(NOBODY, request, 2 * SECOND);
             if let Answer::Response(_) = self.await_answer(id)? {
                 return Ok(());
@@ -231,7 +237,12 @@ impl World {
                 self.drain_some(topic)?;
             } else if counts.dead > 0 {
                 let (topic, subscription) = (topic.to_owned(), String::new());
-                self.ask(&Request::RedriveDead { topic, subscription, offsets: Vec::new() })?;
+                self.ask(&Request::Dead(Dead {
+                    topic,
+                    subscription,
+                    offsets: Vec::new(),
+                    action: DeadAction::Redrive,
+                }))?;
             } else if counts.leased + counts.delayed > 0 {
                 self.pass(200 * MS)?;
             } else {
@@ -246,7 +257,8 @@ impl World {
 
     fn describe(&mut self, topic: &str) -> Result<Option<TopicInfo>, Violation> {
         let topic = topic.to_owned();
-        let id = self.place_call(NOBODY, Request::DescribeTopic { topic: topic.clone() }, 2 * SECOND);
+        let id =
+            self.place_call(NOBODY, Request::Look(Look::DescribeTopic { topic: topic.clone() }), 2 * SECOND);
         match self.await_answer(id)? {
             Answer::Response(Response::Topic(info)) => Ok(Some(info)),
             Answer::Failure(failure)
@@ -263,14 +275,14 @@ impl World {
     }
 
     fn drain_some(&mut self, topic: &str) -> Result<(), Violation> {
-        let answer = self.ask(&Request::Pop {
+        let answer = self.ask(&Request::Take(Take {
             topic: topic.to_owned(),
             subscription: String::new(),
             messages_max: 50,
             bytes_max: 10_000_000,
             wait_ms: 0,
-            request_id: None,
-        })?;
+            kind: TakeKind::Pop { request_id: None },
+        }))?;
         match answer {
             Answer::Deliveries(deliveries) => {
                 Violation::unless(

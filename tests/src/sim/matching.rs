@@ -3,7 +3,8 @@
 
 use raftqueue_node::api::codec;
 use raftqueue_node::api::{
-    LeaseId, LeaseResult, MessageId, MessageRef, Reason, Request, Response, SessionId,
+    Dead, DeadAction, LeaseId, LeaseResult, MessageId, MessageRef, Publish, Reason, Request, Response,
+    SessionId, Settle, Settlement, Take, TakeKind, Write,
 };
 use raftqueue_queue::{
     self as queue, Command, DeadReason, DeadSelection, Delivery, Limit, Refused, Reply, TopicId,
@@ -27,17 +28,19 @@ impl Content {
             Some(Content::Settle(kind, topic, leases, more))
         };
         match request {
-            Request::Publish { topic, session, messages } => {
+            Request::Publish(Publish { topic, session, messages }) => {
                 let sum = |message| codec::write_record(&mut bytes::BytesMut::new(), message).1;
                 let step = session.map(|step| (step.session.number, step.sequence));
                 Some(Content::Publish(topic.clone(), step, messages.iter().map(sum).collect()))
             }
-            Request::Ack { leases, .. } => settle("ack", leases, String::new()),
-            Request::Nack { leases, delay_ms, reason, .. } => {
-                settle("nack", leases, format!("{delay_ms} {reason}"))
-            }
-            Request::Extend { leases, lease_ms, .. } => settle("extend", leases, format!("{lease_ms:?}")),
-            Request::Release { leases, .. } => settle("release", leases, String::new()),
+            Request::Settle(Settle { leases, settlement, .. }) => match settlement {
+                Settlement::Ack => settle("ack", leases, String::new()),
+                Settlement::Nack { delay_ms, reason } => {
+                    settle("nack", leases, format!("{delay_ms} {reason}"))
+                }
+                Settlement::Extend { lease_ms } => settle("extend", leases, format!("{lease_ms:?}")),
+                Settlement::Release => settle("release", leases, String::new()),
+            },
             _ => None,
         }
     }
@@ -77,25 +80,34 @@ pub(super) fn is_of(request: &Request, command: &Command, names: &BTreeMap<Topic
     };
     match (request, command) {
         (
-            Request::CreateTopic { topic, request_id, .. },
+            Request::Write(Write::CreateTopic { topic, request_id, .. }),
             Command::CreateTopic { name, request_id: id, .. },
         ) => topic == name && request_id == id,
-        (Request::DeleteTopic { topic }, Command::DeleteTopic { name }) => topic == name,
-        (Request::Receive { topic, lease_ms, .. }, Command::Receive { topic: id, lease_ms: ms, .. }) => {
-            is_named(id, topic) && lease_ms.is_none_or(|asked| asked == *ms)
+        (Request::Write(Write::DeleteTopic { topic }), Command::DeleteTopic { name }) => topic == name,
+        (
+            Request::Take(Take { topic, kind: TakeKind::Receive { lease_ms }, .. }),
+            Command::Receive { topic: id, lease_ms: ms, .. },
+        ) => is_named(id, topic) && lease_ms.is_none_or(|asked| asked == *ms),
+        (
+            Request::Take(Take { topic, kind: TakeKind::Pop { request_id }, .. }),
+            Command::Pop { topic: id, request_id: given, .. },
+        ) => is_named(id, topic) && request_id == given,
+        (
+            Request::Dead(Dead { topic, offsets, action: DeadAction::Redrive, .. }),
+            Command::RedriveDead { topic: id, selection, .. },
+        )
+        | (
+            Request::Dead(Dead { topic, offsets, action: DeadAction::Purge, .. }),
+            Command::PurgeDead { topic: id, selection, .. },
+        ) => is_named(id, topic) && is_selected(selection, offsets),
+        (Request::Write(Write::Purge { topic, .. }), Command::Purge { topic: name, .. }) => topic == name,
+        (Request::Write(Write::OpenSession { name }), Command::OpenSession { name: given, .. }) => {
+            name == given
         }
-        (Request::Pop { topic, request_id, .. }, Command::Pop { topic: id, request_id: given, .. }) => {
-            is_named(id, topic) && request_id == given
-        }
-        (Request::RedriveDead { topic, offsets, .. }, Command::RedriveDead { topic: id, selection, .. })
-        | (Request::PurgeDead { topic, offsets, .. }, Command::PurgeDead { topic: id, selection, .. }) => {
-            is_named(id, topic) && is_selected(selection, offsets)
-        }
-        (Request::Purge { topic, .. }, Command::Purge { topic: name, .. }) => topic == name,
-        (Request::OpenSession { name }, Command::OpenSession { name: given, .. }) => name == given,
-        (Request::CloseSession { session }, Command::CloseSession { session: given, epoch }) => {
-            session.number == given.number && session.epoch == *epoch
-        }
+        (
+            Request::Write(Write::CloseSession { session }),
+            Command::CloseSession { session: given, epoch },
+        ) => session.number == given.number && session.epoch == *epoch,
         _ => {
             let content = Content::of_request(request);
             content.is_some() && content == Content::of_command(command)

@@ -11,7 +11,7 @@ use super::queue_model::{Model, Status};
 use super::view;
 use bytes::Bytes;
 use raftqueue_node::api::codec;
-use raftqueue_node::api::{self, Failure, MessageRef, Reason, Request, Response};
+use raftqueue_node::api::{self, Failure, MessageRef, Method, Publish, Reason, Request, Response, TakeKind};
 use raftqueue_node::replica::CallId;
 use raftqueue_queue::{
     self as queue, ApplyMeta, Command, Effects, MessageMeta, Refused, Reply, State, SubscriptionId, TopicId,
@@ -328,7 +328,7 @@ impl Oracle {
             Verdict::Done => self.count_possible(&call.request),
             Verdict::Looked | Verdict::NotDone => {}
         }
-        if let Request::Publish { messages, .. } = &call.request {
+        if let Request::Publish(Publish { messages, .. }) = &call.request {
             let fate = match (verdict, result.is_ok()) {
                 (Verdict::Unknown, _) => Fate::Unknown,
                 (Verdict::Done, true) => Fate::Kept,
@@ -342,7 +342,7 @@ impl Oracle {
     /// A call ends without an answer.
     pub(super) fn unanswered(&mut self, call: &Call) {
         self.may_have_happened(&call.request);
-        if let Request::Publish { messages, .. } = &call.request {
+        if let Request::Publish(Publish { messages, .. }) = &call.request {
             for origin in messages.iter().filter_map(|message| Origin::of(&message.body)) {
                 self.meet(origin, Fate::Unknown);
             }
@@ -359,9 +359,9 @@ impl Oracle {
 
     fn may_have_happened(&mut self, request: &Request) {
         self.count_possible(request);
-        if let Request::Pop { topic, .. } | Request::Receive { topic, .. } = request {
-            let is_pop = matches!(request, Request::Pop { .. });
-            *self.open_takes.entry((is_pop, topic.clone())).or_default() += 1;
+        if let Request::Take(take) = request {
+            let is_pop = matches!(take.kind, TakeKind::Pop { .. });
+            *self.open_takes.entry((is_pop, take.topic.clone())).or_default() += 1;
         }
     }
 
@@ -391,7 +391,7 @@ impl Oracle {
                 call.request, call.committed_before
             )))
         };
-        let takes = matches!(call.request, Request::Receive { .. } | Request::Pop { .. });
+        let takes = matches!(call.request, Request::Take(_));
         match result {
             Ok(Response::Messages(messages)) if messages.is_empty() && takes => {
                 let is_empty = |state: &State| view::has_nothing_ready(state, &call.request);
@@ -417,12 +417,12 @@ impl Oracle {
                     Ok(Verdict::NotDone)
                 }
                 Reason::FailedPrecondition | Reason::NodeNotFound
-                    if matches!(call.request, Request::TransferLeadership { .. }) =>
+                    if call.request.method() == Method::TransferLeadership =>
                 {
                     Ok(Verdict::NotDone)
                 }
                 Reason::DataUnreadable if excuse.is_unreadable => Ok(Verdict::NotDone),
-                Reason::DiskFull if excuse.is_full && matches!(call.request, Request::Publish { .. }) => {
+                Reason::DiskFull if excuse.is_full && call.request.method() == Method::Publish => {
                     Ok(Verdict::NotDone)
                 }
                 _ if self.claim(id, call, result) => Ok(Verdict::Done),

@@ -8,7 +8,7 @@ use super::ledger::Ledger;
 use super::message::Origin;
 use super::plan::Plan;
 use super::random::Random;
-use raftqueue_node::api::{Reason, Request, Response, SessionId, SessionStep};
+use raftqueue_node::api::{Publish, Reason, Request, Response, SessionId, SessionStep, Write};
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
@@ -62,14 +62,14 @@ impl Producer {
             && (sessions.open.is_none() || sessions.is_named && random.one_in(60))
         {
             let name = sessions.is_named.then(|| format!("producer-{}-{}", self.number, sessions.lost));
-            return (Request::OpenSession { name }, allowed);
+            return (Request::Write(Write::OpenSession { name }), allowed);
         }
         if let Some(session) = self.sessions.as_ref().and_then(|sessions| sessions.open)
             && self.batch.is_none()
             && random.one_in(150)
         {
             // It goes on as if it had not: the session is unknown from then on.
-            return (Request::CloseSession { session }, allowed);
+            return (Request::Write(Write::CloseSession { session }), allowed);
         }
         let batch = self.batch.take().unwrap_or_else(|| self.new_batch(plan, random));
         let is_old = random.one_in(20);
@@ -78,11 +78,11 @@ impl Producer {
             .as_ref()
             .and_then(|sessions| if is_old { sessions.old.or(sessions.open) } else { sessions.open });
         let session = session.zip(batch.sequence);
-        let request = Request::Publish {
+        let request = Request::Publish(Publish {
             topic: batch.topic.clone(),
             session: session.map(|(session, sequence)| SessionStep { session, sequence }),
             messages: batch.origins.iter().map(|o| o.message(plan.seed, plan.body_bytes)).collect(),
-        };
+        });
         self.batch = Some(batch);
         (request, allowed)
     }

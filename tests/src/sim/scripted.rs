@@ -15,7 +15,8 @@ use super::trace::Telling;
 use super::world::{Phase, World};
 use super::{Violation, view};
 use raftqueue_node::api::{
-    LeaseId, LeaseResult, NewMessage, Outcome, Reason, Request, Response, SessionId, SessionStep, TopicInfo,
+    LeaseId, LeaseResult, Look, NewMessage, Outcome, Publish, Reason, Request, Response, SessionId,
+    SessionStep, Settle, Settlement, Take, TakeKind, TopicInfo, Write,
 };
 use raftqueue_node::replica::{self, CallId, Counters};
 use std::collections::BTreeMap;
@@ -377,7 +378,7 @@ impl Script {
         let ledger = &mut self.world.ledger;
         match (request, answer) {
             (
-                Request::Publish { messages, .. },
+                Request::Publish(Publish { messages, .. }),
                 Answer::Response(Response::Published { topic, first_offset, .. }),
             ) => {
                 for (origin, offset) in
@@ -386,19 +387,26 @@ impl Script {
                     ledger.keep((*topic, offset), origin);
                 }
             }
-            (Request::Pop { .. }, Answer::Deliveries(deliveries)) => {
+            (Request::Take(Take { kind: TakeKind::Pop { .. }, .. }), Answer::Deliveries(deliveries)) => {
                 deliveries.iter().for_each(|delivery| ledger.take(key(delivery.message.id)));
             }
-            (Request::Pop { topic, messages_max, .. }, answer) if answer.is_unknown() => {
+            (Request::Take(Take { topic, messages_max, kind: TakeKind::Pop { .. }, .. }), answer)
+                if answer.is_unknown() =>
+            {
                 ledger.allow(topic, *messages_max);
             }
-            (Request::Ack { leases, .. }, Answer::Response(Response::Leases(results))) => {
+            (
+                Request::Settle(Settle { leases, settlement: Settlement::Ack, .. }),
+                Answer::Response(Response::Leases(results)),
+            ) => {
                 let is_taken = |result| matches!(result, LeaseResult::Done | LeaseResult::Gone);
                 for (lease, _) in leases.iter().zip(results).filter(|(_, result)| is_taken(**result)) {
                     ledger.take(key(lease.message));
                 }
             }
-            (Request::Ack { leases, .. }, answer) if answer.is_unknown() => {
+            (Request::Settle(Settle { leases, settlement: Settlement::Ack, .. }), answer)
+                if answer.is_unknown() =>
+            {
                 leases.iter().for_each(|lease| ledger.perhaps_take(key(lease.message)));
             }
             _ => {}
@@ -417,14 +425,14 @@ impl Script {
     #[must_use]
     pub fn publishing(&self, numbers: &[u32]) -> Request {
         let messages = numbers.iter().map(|number| self.message(*number)).collect();
-        Request::Publish { topic: TOPIC.into(), session: None, messages }
+        Request::Publish(Publish { topic: TOPIC.into(), session: None, messages })
     }
 
     /// A publish of one message within a session.
     #[must_use]
     pub fn publishing_in(&self, session: SessionId, sequence: u64, number: u32) -> Request {
         let session = Some(SessionStep { session, sequence });
-        Request::Publish { topic: TOPIC.into(), session, messages: vec![self.message(number)] }
+        Request::Publish(Publish { topic: TOPIC.into(), session, messages: vec![self.message(number)] })
     }
 
     /// Publishes and expects success: the offset of the first message.
@@ -436,14 +444,17 @@ impl Script {
     /// Publishes a message that must be taken within so much log time.
     pub fn publish_for_ms(&mut self, number: u32, ttl_ms: u64) {
         let message = NewMessage { ttl_ms: Some(ttl_ms), ..self.message(number) };
-        let answer =
-            self.ask(Request::Publish { topic: TOPIC.into(), session: None, messages: vec![message] });
+        let answer = self.ask(Request::Publish(Publish {
+            topic: TOPIC.into(),
+            session: None,
+            messages: vec![message],
+        }));
         assert!(answer.first_offset().is_some(), "{answer:?}");
     }
 
     /// Opens a session, of a named producer or not.
     pub fn open_session(&mut self, name: Option<&str>) -> SessionId {
-        match self.ask(Request::OpenSession { name: name.map(str::to_owned) }) {
+        match self.ask(Request::Write(Write::OpenSession { name: name.map(str::to_owned) })) {
             Answer::Response(Response::SessionOpened { session }) => session,
             other => panic!("{other:?}"),
         }
@@ -478,7 +489,7 @@ impl Script {
 
     /// Asks for the topic.
     pub fn describe(&mut self) -> TopicInfo {
-        match self.ask(Request::DescribeTopic { topic: TOPIC.into() }) {
+        match self.ask(Request::Look(Look::DescribeTopic { topic: TOPIC.into() })) {
             Answer::Response(Response::Topic(info)) => info,
             other => panic!("{other:?}"),
         }
@@ -490,20 +501,39 @@ impl Script {
 pub fn popping(messages_max: usize, request_id: Option<u128>) -> Request {
     let subscription = String::new();
     let (topic, bytes_max) = (TOPIC.into(), usize::MAX);
-    Request::Pop { topic, subscription, messages_max, bytes_max, wait_ms: 0, request_id }
+    Request::Take(Take {
+        topic,
+        subscription,
+        messages_max,
+        bytes_max,
+        wait_ms: 0,
+        kind: TakeKind::Pop { request_id },
+    })
 }
 
 /// A receive that does not wait.
 #[must_use]
 pub fn receiving(messages_max: usize, lease_ms: u64) -> Request {
     let (topic, subscription, bytes_max) = (TOPIC.into(), String::new(), usize::MAX);
-    Request::Receive { topic, subscription, messages_max, bytes_max, lease_ms: Some(lease_ms), wait_ms: 0 }
+    Request::Take(Take {
+        topic,
+        subscription,
+        messages_max,
+        bytes_max,
+        wait_ms: 0,
+        kind: TakeKind::Receive { lease_ms: Some(lease_ms) },
+    })
 }
 
 /// The ack of one lease.
 #[must_use]
 pub fn acknowledging(lease: LeaseId) -> Request {
-    Request::Ack { topic: TOPIC.into(), subscription: String::new(), leases: vec![lease] }
+    Request::Settle(Settle {
+        topic: TOPIC.into(),
+        subscription: String::new(),
+        leases: vec![lease],
+        settlement: Settlement::Ack,
+    })
 }
 
 impl Answer {

@@ -10,7 +10,9 @@ use super::nodes::fingerprint;
 use super::oracle::{Excuse, Verdict};
 use super::plan::{MS, Micros};
 use super::world::{Event, World};
-use raftqueue_node::api::{Delivery, Failure, MessageId, MessageRef, Outcome, Reason, Request, Response};
+use raftqueue_node::api::{
+    Delivery, Failure, Look, MessageId, MessageRef, Method, Outcome, Publish, Reason, Request, Response,
+};
 use raftqueue_node::driver::bodies::Readings;
 use raftqueue_node::replica::{self, CallId};
 use std::ops::RangeInclusive;
@@ -149,7 +151,7 @@ impl World {
         match result {
             Ok(Response::Messages(messages)) if !messages.is_empty() => {
                 let bytes_max = match &call.request {
-                    Request::Peek { bytes_max, .. } => *bytes_max,
+                    Request::Look(Look::Peek { bytes_max, .. }) => *bytes_max,
                     _ => usize::MAX,
                 };
                 self.calls.get_mut(&id).expect("just seen").stage = Stage::Reading(boot);
@@ -177,8 +179,8 @@ impl World {
                 format!("node {node} cannot read {first:?} for call {} ({request:?})", id.0)
             })?;
             self.coverage.rare(Rare::ReadFailure);
-            let are_leased = matches!(request, Some(Request::Receive { .. }));
-            if matches!(request, Some(Request::Pop { .. })) {
+            let are_leased = request.as_ref().is_some_and(|request| request.leases());
+            if request.as_ref().is_some_and(|request| request.method() == Method::Pop) {
                 // They could be read before they were taken, and not any more: a pop gives at most once.
                 for lost in &lost {
                     self.ledger.perhaps_take(key(lost.message.id));
@@ -191,7 +193,7 @@ impl World {
             self.hand(node, replica::Event::MessagesUnreadable { messages, are_leased });
         }
         let Some(call) = self.calls.get(&id) else { return Ok(()) };
-        let is_peek = matches!(call.request, Request::Peek { .. });
+        let is_peek = call.request.method() == Method::Peek;
         Violation::unless(is_peek || deliveries.len() + lost.len() == messages.len(), || {
             format!("{} messages were read for {}", deliveries.len(), messages.len())
         })?;
@@ -288,7 +290,7 @@ fn told(result: &Result<Response, Failure>) -> String {
 
 fn short(request: &Request) -> String {
     match request {
-        Request::Publish { topic, session, messages } => {
+        Request::Publish(Publish { topic, session, messages }) => {
             let first = messages.first().and_then(|message| Origin::of(&message.body));
             format!("publish {} to {topic} from {first:?} on, {session:?}", messages.len())
         }

@@ -1,25 +1,21 @@
 //! What calls that only look must see in a state.
 
 use super::matching::dead_text;
-use raftqueue_node::api::{MessageRef, MessageState, Request, Response, TopicInfo};
+use raftqueue_node::api::{
+    Dead, Look, MessageRef, MessageState, Publish, Request, Response, Settle, Take, TopicInfo, Write,
+};
 use raftqueue_queue::{State, Subscription, SubscriptionId, Topic, TopicId};
 
 fn topic_name(request: &Request) -> &str {
     match request {
-        Request::Receive { topic, .. }
-        | Request::Pop { topic, .. }
-        | Request::Peek { topic, .. }
-        | Request::DescribeTopic { topic }
-        | Request::RedriveDead { topic, .. }
-        | Request::PurgeDead { topic, .. }
-        | Request::Purge { topic, .. }
-        | Request::Publish { topic, .. }
-        | Request::DeleteTopic { topic }
-        | Request::CreateTopic { topic, .. }
-        | Request::Ack { topic, .. }
-        | Request::Nack { topic, .. }
-        | Request::Extend { topic, .. }
-        | Request::Release { topic, .. } => topic,
+        Request::Publish(Publish { topic, .. })
+        | Request::Take(Take { topic, .. })
+        | Request::Settle(Settle { topic, .. })
+        | Request::Dead(Dead { topic, .. })
+        | Request::Write(
+            Write::CreateTopic { topic, .. } | Write::DeleteTopic { topic } | Write::Purge { topic, .. },
+        )
+        | Request::Look(Look::DescribeTopic { topic } | Look::Peek { topic, .. }) => topic,
         _ => "",
     }
 }
@@ -30,7 +26,7 @@ fn subscription<'s>(state: &'s State, request: &Request) -> Option<&'s Subscript
 
 /// (ready, leased, delayed, dead) messages of a topic.
 pub(super) fn counts(state: &State, topic: &str) -> (u64, u64, u64, u64) {
-    let request = Request::DescribeTopic { topic: topic.to_owned() };
+    let request = Request::Look(Look::DescribeTopic { topic: topic.to_owned() });
     let stats = subscription(state, &request).map(Subscription::stats);
     stats.map_or((0, 0, 0, 0), |stats| (stats.ready, stats.leased, stats.delayed, stats.dead))
 }
@@ -48,17 +44,17 @@ pub(super) fn has_no_topic(state: &State, request: &Request) -> bool {
 /// `response` is what this state answers.
 pub(super) fn shows(state: &State, request: &Request, response: &Response) -> bool {
     match (request, response) {
-        (Request::ListTopics { after, topics_max }, Response::Topics { topics, more }) => {
+        (Request::Look(Look::ListTopics { after, topics_max }), Response::Topics { topics, more }) => {
             let all: Vec<&Topic> = state.topics_from(TopicId(after.map_or(0, |after| after + 1))).collect();
             *more == (all.len() > *topics_max)
                 && topics.len() == all.len().min(*topics_max)
                 && topics.iter().zip(all).all(|(info, topic)| is_info_of(info, topic))
         }
-        (Request::DescribeTopic { topic }, Response::Topic(info)) => {
+        (Request::Look(Look::DescribeTopic { topic }), Response::Topic(info)) => {
             state.topic_id(topic).and_then(|id| state.topic(id)).is_some_and(|topic| is_info_of(info, topic))
         }
         (
-            Request::Peek { topic, state: kind, from_offset, messages_max, .. },
+            Request::Look(Look::Peek { topic, state: kind, from_offset, messages_max, .. }),
             Response::Messages(messages),
         ) => {
             let Some(topic) = state.topic_id(topic).and_then(|id| state.topic(id)) else { return false };

@@ -1,7 +1,10 @@
 //! Each limit, exactly at it and one beyond.
 
 use super::*;
-use crate::api::{MessageId, SessionId};
+use crate::api::{
+    LeaseId, Look, MessageId, Publish, Reason, SessionId, SessionStep, Settle, Settlement, Take, TakeKind,
+    TopicOptions, Write,
+};
 use crate::wire::forward::{Call, write_call};
 use crate::wire::ids::encode_lease;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
@@ -18,7 +21,7 @@ fn check(request: &Request) -> Option<(Reason, String)> {
 }
 
 fn publish(messages: Vec<NewMessage>) -> Request {
-    Request::Publish { topic: "orders".into(), session: None, messages }
+    Request::Publish(Publish { topic: "orders".into(), session: None, messages })
 }
 
 fn message(body_bytes: usize, key_bytes: usize, headers: Vec<(String, Bytes)>) -> NewMessage {
@@ -36,7 +39,14 @@ fn header(name_bytes: usize, value_bytes: usize) -> (String, Bytes) {
 
 fn receive(messages_max: usize, bytes_max: usize, lease_ms: Option<u64>) -> Request {
     let (topic, subscription) = ("orders".into(), String::new());
-    Request::Receive { topic, subscription, messages_max, bytes_max, lease_ms, wait_ms: u64::MAX }
+    Request::Take(Take {
+        topic,
+        subscription,
+        messages_max,
+        bytes_max,
+        wait_ms: u64::MAX,
+        kind: TakeKind::Receive { lease_ms },
+    })
 }
 
 fn lease(topic: u64) -> LeaseId {
@@ -45,12 +55,17 @@ fn lease(topic: u64) -> LeaseId {
 
 fn nack(leases: Vec<LeaseId>, reason: &str) -> Request {
     let (topic, subscription) = ("orders".into(), String::new());
-    Request::Nack { topic, subscription, leases, delay_ms: 0, reason: reason.into() }
+    Request::Settle(Settle {
+        topic,
+        subscription,
+        leases,
+        settlement: Settlement::Nack { delay_ms: 0, reason: reason.into() },
+    })
 }
 
 #[test]
 fn rule_4_4_names_have_1_to_255_bytes_and_no_control_characters() {
-    let describe = |topic: &str| check(&Request::DescribeTopic { topic: topic.into() });
+    let describe = |topic: &str| check(&Request::Look(Look::DescribeTopic { topic: topic.into() }));
     assert_eq!(describe("o"), None);
     assert_eq!(describe(&"o".repeat(255)), None);
     assert_eq!(describe("größe / 1 %"), None);
@@ -61,7 +76,7 @@ fn rule_4_4_names_have_1_to_255_bytes_and_no_control_characters() {
         assert_eq!(describe(name).map(|(reason, _)| reason), Some(Reason::InvalidArgument), "{name:?}");
     }
     let subscription = "s\t".to_owned();
-    assert!(check(&Request::Purge { topic: "orders".into(), subscription }).is_some());
+    assert!(check(&Request::Write(Write::Purge { topic: "orders".into(), subscription })).is_some());
 }
 
 #[test]
@@ -137,7 +152,9 @@ fn leases_of_one_call_are_of_one_topic_and_not_too_many() {
 
 #[test]
 fn options_of_a_topic_are_at_least_one() {
-    let create = |options| check(&Request::CreateTopic { topic: "orders".into(), options, request_id: None });
+    let create = |options| {
+        check(&Request::Write(Write::CreateTopic { topic: "orders".into(), options, request_id: None }))
+    };
     assert_eq!(create(TopicOptions::default()), None);
     let zeros = [
         TopicOptions { attempts_max: Some(0), ..TopicOptions::default() },
@@ -155,7 +172,11 @@ fn the_first_sequence_of_a_session_is_one() {
     let step = |sequence| {
         let session = SessionId { generation: 0, number: 1, epoch: 0 };
         let session = Some(SessionStep { session, sequence });
-        check(&Request::Publish { topic: "orders".into(), session, messages: vec![NewMessage::default()] })
+        check(&Request::Publish(Publish {
+            topic: "orders".into(),
+            session,
+            messages: vec![NewMessage::default()],
+        }))
     };
     assert_eq!(step(1), None);
     assert!(step(0).is_some());
@@ -211,7 +232,8 @@ fn a_frame_holds_every_publish_that_the_other_limits_allow() {
             let step = SessionStep { session, sequence: u64::MAX };
             let batch = |count: usize| {
                 let messages = vec![message.clone(); count];
-                let request = Request::Publish { topic: "t".repeat(255), session: Some(step), messages };
+                let request =
+                    Request::Publish(Publish { topic: "t".repeat(255), session: Some(step), messages });
                 let Call::Publish(publish) = write_call(request) else { unreachable!("a publish stays one") };
                 publish.encoded_len()
             };

@@ -12,12 +12,11 @@ pub(crate) mod refusals;
 pub(crate) mod sending;
 mod streams;
 
-use crate::api::Request;
 use crate::api::limits::{deadline, less_margin};
 use crate::edges::edge::Edge;
 use crate::edges::handle::Service;
 use crate::wire::answers;
-use crate::wire::convert;
+use crate::wire::calls;
 use crate::wire::errors;
 use axum::Router;
 use guard::Ticket;
@@ -67,7 +66,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 async fn serve<S, Q, R>(edge: &Edge<S>, call: tonic::Request<Q>) -> Result<Response<R>, Status>
 where
     S: Service,
-    Q: convert::Read,
+    Q: calls::Read,
     R: answers::Write,
 {
     let asked = grpc_timeout(call.metadata());
@@ -76,8 +75,7 @@ where
     let result = match call.into_inner().read() {
         Ok(request) => {
             leasing = edge.leasing(&request);
-            let wait_ms = wait_ms(&request);
-            let deadline = deadline(asked, wait_ms);
+            let deadline = deadline(asked, request.wait_ms());
             edge.call(request, if asked.is_some() { less_margin(deadline) } else { deadline }).await
         }
         Err(failure) => Err(failure),
@@ -113,14 +111,6 @@ fn add_leader(metadata: &mut MetadataMap, hint: Option<&str>) {
     // An address that is no ASCII text cannot be a header; it is only a hint.
     if let Some(value) = hint.and_then(|hint| hint.parse().ok()) {
         metadata.insert(LEADER_METADATA, value);
-    }
-}
-
-/// How long a call waits for messages, in milliseconds: on top of what it may take otherwise.
-pub(crate) fn wait_ms(request: &Request) -> u64 {
-    match request {
-        Request::Receive { wait_ms, .. } | Request::Pop { wait_ms, .. } => *wait_ms,
-        _ => 0,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The gRPC services over a real socket, with the clients that the contract generates.
 
 use super::*;
-use crate::api::{Failure, LocalStatus, Outcome, Reason, Role};
+use crate::api::{Failure, LocalStatus, Method, Outcome, Reason, Role};
 use crate::fake::{FakeNode, Served, leading};
 use bytes::Bytes;
 use raftqueue_proto::v1::admin_client::AdminClient;
@@ -366,4 +366,30 @@ async fn reflection_answers_old_and_new_tools() {
     };
     let names: Vec<String> = services.into_iter().map(|service| service.name).collect();
     assert!(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)), "{names:?}");
+}
+
+#[test]
+fn the_list_of_calls_is_that_of_the_contract() {
+    let contract = [
+        include_str!("../../../../proto/raftqueue/v1/queue.proto"),
+        include_str!("../../../../proto/raftqueue/v1/admin.proto"),
+    ]
+    .concat();
+    let calls = contract.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+    let unary = calls.filter(|call| !call.contains("(stream ")).filter_map(|call| call.split('(').next());
+    // What a node says of itself is no call: nobody waits for it, and it is never passed on.
+    let mut unary: Vec<&str> = unary.filter(|name| *name != "Status").collect();
+    let mut listed: Vec<String> = Method::ALL.iter().map(|method| format!("{method:?}")).collect();
+    for (name, method) in listed.iter().zip(Method::ALL) {
+        assert_eq!(Method::of_name(name), Some(*method));
+        let label = name.chars().fold(String::new(), |label, letter| {
+            let gap = if letter.is_uppercase() && !label.is_empty() { "_" } else { "" };
+            format!("{label}{gap}{}", letter.to_ascii_lowercase())
+        });
+        assert_eq!(method.label(), label);
+    }
+    unary.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(unary, listed);
+    assert_eq!(Method::of_name("Consume"), None, "a stream is many calls");
 }

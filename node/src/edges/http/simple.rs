@@ -30,7 +30,10 @@ pub(super) mod reply;
 
 use crate::api::budget::{Account, Share};
 use crate::api::limits::{self, JSON_CALL_BYTES_MAX, LIST_TOPICS_MAX, RECEIVE_BYTES_MAX, invalid};
-use crate::api::{Answer, Deliveries, Failure, NewMessage, Reason, Request, Response, TopicOptions};
+use crate::api::{
+    Answer, Deliveries, Failure, Look, NewMessage, Publish, Reason, Request, Response, Take, TakeKind,
+    TopicOptions, Write,
+};
 use crate::edges::edge::Edge;
 use crate::edges::handle::Service;
 use axum::Router;
@@ -179,7 +182,8 @@ async fn create_topic<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body
     let call = Call::begin(edge, headers)?;
     let (TopicBody { topic }, _held) = call.read(headers, body, JSON_CALL_BYTES_MAX).await?;
     let request_id = call.request_id;
-    call.call(Request::CreateTopic { topic, options: TopicOptions::default(), request_id }).await?;
+    call.call(Request::Write(Write::CreateTopic { topic, options: TopicOptions::default(), request_id }))
+        .await?;
     Ok(Reply::success(StatusCode::CREATED))
 }
 
@@ -189,7 +193,7 @@ async fn list_topics<S: Service>(edge: Edge<S>, headers: &HeaderMap) -> Result<R
     let mut names = Vec::new();
     let mut after = None;
     loop {
-        match call.call(Request::ListTopics { after, topics_max: LIST_TOPICS_MAX }).await? {
+        match call.call(Request::Look(Look::ListTopics { after, topics_max: LIST_TOPICS_MAX })).await? {
             Answer::Response(Response::Topics { topics, more }) => {
                 let last = topics.last().map(|topic| topic.id);
                 names.extend(topics.into_iter().map(|topic| topic.name));
@@ -209,21 +213,21 @@ async fn publish<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body) -> 
     let (MessageBody { topic, message }, _held) = call.read(headers, body, bytes_max).await?;
     let body_crc = crc32c::crc32c(message.as_bytes());
     let message = NewMessage { body: message.into(), body_crc, ..NewMessage::default() };
-    call.call(Request::Publish { topic, session: None, messages: vec![message] }).await?;
+    call.call(Request::Publish(Publish { topic, session: None, messages: vec![message] })).await?;
     Ok(Reply::success(StatusCode::CREATED))
 }
 
 async fn pop<S: Service>(edge: Edge<S>, headers: &HeaderMap, topic: String) -> Result<Reply, Failure> {
     let call = Call::begin(edge, headers)?;
     let request_id = call.request_id;
-    let request = Request::Pop {
+    let request = Request::Take(Take {
         topic,
         subscription: String::new(),
         messages_max: 1,
         bytes_max: RECEIVE_BYTES_MAX,
         wait_ms: 0,
-        request_id,
-    };
+        kind: TakeKind::Pop { request_id },
+    });
     match call.call(request).await? {
         Answer::Deliveries(Deliveries { messages, held }) => match messages.into_iter().next() {
             Some(delivery) => Ok(Reply::message(delivery.body, held)),

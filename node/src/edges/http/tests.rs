@@ -1,6 +1,9 @@
 //! The simple API over a real socket, byte for byte.
 
-use crate::api::{Failure, LeaseId, LocalStatus, MessageId, NewMessage, Outcome, Reason, Request, Role};
+use crate::api::{
+    Failure, LeaseId, LocalStatus, MessageId, NewMessage, Outcome, Publish, Reason, Request, Role, Settle,
+    Settlement,
+};
 use crate::edges::handle::Service;
 use crate::fake::{FakeNode, Served, leading};
 use std::time::Duration;
@@ -258,7 +261,7 @@ async fn a_message_that_is_no_text_is_given_in_base64_and_marked() {
     send(&served, "PUT /topic", "", br#"{"topic": "t"}"#).await;
     let message = |body: &'static [u8]| NewMessage { body: body.into(), ..NewMessage::default() };
     let messages = vec![message(b"\xff\xfe"), message(b"text")];
-    call(Request::Publish { topic: "t".into(), session: None, messages }).await.expect("published");
+    call(Request::Publish(Publish { topic: "t".into(), session: None, messages })).await.expect("published");
     let got = send(&served, "GET /message/t", "", b"").await;
     assert_eq!((got.code, got.body.as_str()), (200, r#"{"success": true, "message": "//4="}"#));
     assert_eq!(got.header("raftqueue-encoding"), Some("base64"));
@@ -401,7 +404,12 @@ async fn stopping_closes_idle_connections_and_the_port() {
     assert_eq!(rest, b"");
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
     let lease = LeaseId { message: MessageId { generation: 0, topic: 1, offset: 0 }, token: 1 };
-    let ack = Request::Ack { topic: "t".into(), subscription: String::new(), leases: vec![lease] };
+    let ack = Request::Settle(Settle {
+        topic: "t".into(),
+        subscription: String::new(),
+        leases: vec![lease],
+        settlement: Settlement::Ack,
+    });
     let failure = node.call(ack, Duration::from_secs(1), false).await.expect_err("there is no such topic");
     assert_eq!(failure.outcome, Outcome::NotDone, "the node itself lives on");
 }

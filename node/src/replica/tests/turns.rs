@@ -1,7 +1,7 @@
 //! No turn of the driver is long, whatever comes together. [`Alone::turn`] holds every turn against the bound.
 
 use super::*;
-use crate::api::TopicInfo;
+use crate::api::{Dead, DeadAction, Look, Settle, Settlement, TopicInfo, Write};
 
 /// As many long polls as a node takes. Going through the whole line for each of them would take half a minute, in which the
 /// node would have lost its lead.
@@ -213,7 +213,7 @@ fn rule_10_1_messages_that_expire_together_do_so_over_several_ticks() {
     }
     alone.perform();
     alone.longest = 0;
-    assert!(alone.ask(40, Request::DeleteTopic { topic: "u".into() }).is_ok());
+    assert!(alone.ask(40, Request::Write(Write::DeleteTopic { topic: "u".into() })).is_ok());
     alone.tick();
     assert!(!alone.replica.deadlines.has_forgotten(), "more than a tick may drop");
     (0..10).for_each(|_| alone.tick());
@@ -229,7 +229,7 @@ fn rule_10_1_many_long_listings_are_answered_a_part_at_a_time() {
     }
     let turns = alone.turns;
     for id in 2_000..2_200 {
-        alone.call(id, Request::ListTopics { after: None, topics_max: 1_000 }, 60_000);
+        alone.call(id, Request::Look(Look::ListTopics { after: None, topics_max: 1_000 }), 60_000);
     }
     alone.perform();
     let is_whole = |answer: &Result<Response, Failure>| match answer {
@@ -261,13 +261,12 @@ fn rule_10_1_commands_that_drop_much_stand_alone() {
             for (reason, is_odd) in [("odd", 1), ("even", 0)] {
                 let leases =
                     messages.iter().filter(|message| message.id.offset % 2 == is_odd).map(lease).collect();
-                let nack = Request::Nack {
+                let nack = Request::Settle(Settle {
                     topic: name.into(),
                     subscription: String::new(),
                     leases,
-                    delay_ms: 0,
-                    reason: reason.into(),
-                };
+                    settlement: Settlement::Nack { delay_ms: 0, reason: reason.into() },
+                });
                 assert!(alone.ask(id + 50 + 2 * place + is_odd, nack).is_ok());
             }
         }
@@ -276,14 +275,14 @@ fn rule_10_1_commands_that_drop_much_stand_alone() {
     let all = |is_redrive: bool, topic: &str| {
         let (topic, subscription, offsets) = (topic.to_owned(), String::new(), Vec::new());
         if is_redrive {
-            Request::RedriveDead { topic, subscription, offsets }
+            Request::Dead(Dead { topic, subscription, offsets, action: DeadAction::Redrive })
         } else {
-            Request::PurgeDead { topic, subscription, offsets }
+            Request::Dead(Dead { topic, subscription, offsets, action: DeadAction::Purge })
         }
     };
     alone.call(1, all(true, "a"), 60_000);
     alone.call(2, all(false, "b"), 60_000);
-    alone.call(3, Request::DeleteTopic { topic: "c".into() }, 60_000);
+    alone.call(3, Request::Write(Write::DeleteTopic { topic: "c".into() }), 60_000);
     alone.perform();
     assert_eq!(alone.answers.remove(&CallId(1)), Some(Ok(Response::Count(20_000))));
     assert_eq!(alone.answers.remove(&CallId(2)), Some(Ok(Response::Count(20_000))));

@@ -1,7 +1,11 @@
 //! Every call and every answer survives the way to the leader and back.
 
 use super::*;
-use crate::api::{LeaseId, MessageId, Outcome, SessionId, TopicOptions};
+use crate::api::{
+    Dead, DeadAction, LeaseId, Look, MessageId, MessageState, NewMessage, Outcome, Publish, SessionId,
+    SessionStep, Settle, Settlement, Take, TakeKind, TopicOptions, Write,
+};
+use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -51,8 +55,12 @@ prop_compose! {
 }
 
 fn state() -> impl Strategy<Value = MessageState> {
-    use MessageState::{Dead, Delayed, Leased, Ready};
-    prop::sample::select(vec![Ready, Leased, Delayed, Dead])
+    prop::sample::select(vec![
+        MessageState::Ready,
+        MessageState::Leased,
+        MessageState::Delayed,
+        MessageState::Dead,
+    ])
 }
 
 /// Counts and sizes as they are after the defaults were filled in: never 0.
@@ -60,78 +68,61 @@ fn count() -> impl Strategy<Value = usize> {
     1..=1_000_000usize
 }
 
+fn take_kind() -> impl Strategy<Value = TakeKind> {
+    prop_oneof![
+        any::<Option<u64>>().prop_map(|lease_ms| TakeKind::Receive { lease_ms }),
+        any::<Option<u128>>().prop_map(|request_id| TakeKind::Pop { request_id }),
+    ]
+}
+
+fn settlement() -> impl Strategy<Value = Settlement> {
+    prop_oneof![
+        Just(Settlement::Ack),
+        (any::<u64>(), text()).prop_map(|(delay_ms, reason)| Settlement::Nack { delay_ms, reason }),
+        any::<Option<u64>>().prop_map(|lease_ms| Settlement::Extend { lease_ms }),
+        Just(Settlement::Release),
+    ]
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let place = || (text(), text());
     let step = (session(), any::<u64>()).prop_map(|(session, sequence)| SessionStep { session, sequence });
     prop_oneof![
-        (text(), options(), any::<Option<u128>>())
-            .prop_map(|(topic, options, request_id)| Request::CreateTopic { topic, options, request_id }),
-        text().prop_map(|topic| Request::DeleteTopic { topic }),
+        (text(), options(), any::<Option<u128>>()).prop_map(|(topic, options, request_id)| Request::Write(
+            Write::CreateTopic { topic, options, request_id }
+        )),
+        text().prop_map(|topic| Request::Write(Write::DeleteTopic { topic })),
         (option::of(1..u64::MAX), count())
-            .prop_map(|(after, topics_max)| Request::ListTopics { after, topics_max }),
-        text().prop_map(|topic| Request::DescribeTopic { topic }),
+            .prop_map(|(after, topics_max)| Request::Look(Look::ListTopics { after, topics_max })),
+        text().prop_map(|topic| Request::Look(Look::DescribeTopic { topic })),
         (text(), option::of(step), vec(new_message(), 0..4))
-            .prop_map(|(topic, session, messages)| Request::Publish { topic, session, messages }),
-        (place(), count(), count(), any::<Option<u64>>(), any::<u64>()).prop_map(
-            |((topic, subscription), messages_max, bytes_max, lease_ms, wait_ms)| Request::Receive {
-                topic,
-                subscription,
-                messages_max,
-                bytes_max,
-                lease_ms,
-                wait_ms
+            .prop_map(|(topic, session, messages)| Request::Publish(Publish { topic, session, messages })),
+        (place(), count(), count(), any::<u64>(), take_kind()).prop_map(
+            |((topic, subscription), messages_max, bytes_max, wait_ms, kind)| {
+                Request::Take(Take { topic, subscription, messages_max, bytes_max, wait_ms, kind })
             }
         ),
-        (place(), count(), count(), any::<u64>(), any::<Option<u128>>()).prop_map(
-            |((topic, subscription), messages_max, bytes_max, wait_ms, request_id)| Request::Pop {
-                topic,
-                subscription,
-                messages_max,
-                bytes_max,
-                wait_ms,
-                request_id
-            }
-        ),
-        (place(), leases()).prop_map(|((topic, subscription), leases)| Request::Ack {
-            topic,
-            subscription,
-            leases
-        }),
-        (place(), leases(), any::<u64>(), text()).prop_map(
-            |((topic, subscription), leases, delay_ms, reason)| {
-                Request::Nack { topic, subscription, leases, delay_ms, reason }
-            }
-        ),
-        (place(), leases(), any::<Option<u64>>()).prop_map(|((topic, subscription), leases, lease_ms)| {
-            Request::Extend { topic, subscription, leases, lease_ms }
-        }),
-        (place(), leases()).prop_map(|((topic, subscription), leases)| Request::Release {
-            topic,
-            subscription,
-            leases
+        (place(), leases(), settlement()).prop_map(|((topic, subscription), leases, settlement)| {
+            Request::Settle(Settle { topic, subscription, leases, settlement })
         }),
         (place(), state(), any::<u64>(), count(), count()).prop_map(
-            |((topic, subscription), state, from_offset, messages_max, bytes_max)| Request::Peek {
-                topic,
-                subscription,
-                state,
-                from_offset,
-                messages_max,
-                bytes_max
-            }
+            |((topic, subscription), state, from_offset, messages_max, bytes_max)| Request::Look(
+                Look::Peek { topic, subscription, state, from_offset, messages_max, bytes_max }
+            )
         ),
         (place(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| {
-            Request::RedriveDead { topic, subscription, offsets }
+            Request::Dead(Dead { topic, subscription, offsets, action: DeadAction::Redrive })
         }),
-        (place(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| Request::PurgeDead {
+        (place(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| Request::Dead(Dead {
             topic,
             subscription,
-            offsets
-        }),
-        place().prop_map(|(topic, subscription)| Request::Purge { topic, subscription }),
-        option::of(text()).prop_map(|name| Request::OpenSession { name }),
-        session().prop_map(|session| Request::CloseSession { session }),
-        Just(Request::ClusterStatus),
+            offsets,
+            action: DeadAction::Purge
+        })),
+        place().prop_map(|(topic, subscription)| Request::Write(Write::Purge { topic, subscription })),
+        option::of(text()).prop_map(|name| Request::Write(Write::OpenSession { name })),
+        session().prop_map(|session| Request::Write(Write::CloseSession { session })),
+        Just(Request::Look(Look::ClusterStatus)),
         option::of(text()).prop_map(|to| Request::TransferLeadership { to }),
     ]
 }
@@ -215,17 +206,25 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
         use LeaseResult::{Done, Gone, Invalid, Stale};
         vec(prop::sample::select(vec![Done, Gone, Stale, Invalid]), 0..5)
     };
-    let create =
-        || Request::CreateTopic { topic: "t".into(), options: TopicOptions::default(), request_id: None };
-    let publish = || Request::Publish { topic: "t".into(), session: None, messages: vec![] };
+    let create = || {
+        Request::Write(Write::CreateTopic {
+            topic: "t".into(),
+            options: TopicOptions::default(),
+            request_id: None,
+        })
+    };
+    let publish = || Request::Publish(Publish { topic: "t".into(), session: None, messages: vec![] });
     prop_oneof![
         any::<u64>().prop_map(move |topic| response(create(), Response::TopicCreated { topic })),
-        Just(response(Request::DeleteTopic { topic: "t".into() }, Response::TopicDeleted)),
+        Just(response(Request::Write(Write::DeleteTopic { topic: "t".into() }), Response::TopicDeleted)),
         (vec(topic_info(), 0..3), any::<bool>()).prop_map(move |(topics, more)| {
-            response(Request::ListTopics { after: None, topics_max: 1 }, Response::Topics { topics, more })
+            response(
+                Request::Look(Look::ListTopics { after: None, topics_max: 1 }),
+                Response::Topics { topics, more },
+            )
         }),
         topic_info().prop_map(move |topic| response(
-            Request::DescribeTopic { topic: "t".into() },
+            Request::Look(Look::DescribeTopic { topic: "t".into() }),
             Response::Topic(topic)
         )),
         (message_id(), any::<u64>()).prop_map(move |(id, count)| {
@@ -236,26 +235,40 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
         vec(delivery(), 0..4).prop_map(move |deliveries| {
             let (topic, subscription) = place();
             let state = MessageState::Ready;
-            let peek =
-                Request::Peek { topic, subscription, state, from_offset: 0, messages_max: 1, bytes_max: 1 };
+            let peek = Request::Look(Look::Peek {
+                topic,
+                subscription,
+                state,
+                from_offset: 0,
+                messages_max: 1,
+                bytes_max: 1,
+            });
             (peek, Answer::Deliveries(deliveries.into()))
         }),
         results.prop_map(move |results| {
             let (topic, subscription) = place();
             let message = MessageId { generation: 0, topic: 0, offset: 0 };
             let leases = vec![LeaseId { message, token: 0 }; results.len()];
-            response(Request::Ack { topic, subscription, leases }, Response::Leases(results))
+            response(
+                Request::Settle(Settle { topic, subscription, leases, settlement: Settlement::Ack }),
+                Response::Leases(results),
+            )
         }),
         any::<u64>().prop_map(move |count| {
             let (topic, subscription) = place();
-            response(Request::Purge { topic, subscription }, Response::Count(count))
+            response(Request::Write(Write::Purge { topic, subscription }), Response::Count(count))
         }),
         session().prop_map(move |session| {
-            response(Request::OpenSession { name: None }, Response::SessionOpened { session })
+            response(Request::Write(Write::OpenSession { name: None }), Response::SessionOpened { session })
         }),
-        session()
-            .prop_map(move |session| response(Request::CloseSession { session }, Response::SessionClosed)),
-        cluster().prop_map(move |cluster| response(Request::ClusterStatus, Response::Cluster(cluster))),
+        session().prop_map(move |session| response(
+            Request::Write(Write::CloseSession { session }),
+            Response::SessionClosed
+        )),
+        cluster().prop_map(move |cluster| response(
+            Request::Look(Look::ClusterStatus),
+            Response::Cluster(cluster)
+        )),
         any::<u64>().prop_map(move |leader| {
             response(Request::TransferLeadership { to: None }, Response::Transferred { leader })
         }),
@@ -290,13 +303,15 @@ fn a_failure_comes_back_as_it_was_given() {
         Failure::not_done(Reason::DiskFull, "full").retry_after_ms(70),
     ] {
         let reply = write_reply(Err(sent.clone()));
-        assert_eq!(Expected::of(&Request::ClusterStatus).read_reply(Some(reply)), Err(sent));
+        assert_eq!(Expected::of(&Request::Look(Look::ClusterStatus)).read_reply(Some(reply)), Err(sent));
     }
 }
 
 #[test]
 fn a_reply_of_a_newer_version_leaves_the_outcome_unknown() {
-    let failure = Expected::of(&Request::ClusterStatus).read_reply(None).expect_err("nothing that is known");
+    let failure = Expected::of(&Request::Look(Look::ClusterStatus))
+        .read_reply(None)
+        .expect_err("nothing that is known");
     assert_eq!(failure.outcome, Outcome::Unknown);
     assert!(read_call(None).is_err_and(|failure| failure.outcome == Outcome::NotDone));
 }
@@ -315,7 +330,14 @@ fn rule_2_9_a_body_that_was_damaged_on_the_way_is_never_delivered() {
     };
     let pop = |request_id| {
         let (topic, subscription) = ("t".into(), String::new());
-        Request::Pop { topic, subscription, messages_max: 1, bytes_max: 1, wait_ms: 0, request_id }
+        Request::Take(Take {
+            topic,
+            subscription,
+            messages_max: 1,
+            bytes_max: 1,
+            wait_ms: 0,
+            kind: TakeKind::Pop { request_id },
+        })
     };
     let read = |pop, deliveries: &[&Delivery]| Expected::of(&pop).read_reply(reply(deliveries));
     assert!(read(pop(None), &[&damaged]).is_err());

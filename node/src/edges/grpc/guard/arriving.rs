@@ -8,7 +8,7 @@ use super::Ticket;
 use super::shape::Shape;
 use crate::api::budget::{Budget, Held, Share};
 use crate::api::limits::{Limits, PLAIN_BYTES_MAX};
-use crate::api::{Failure, Reason};
+use crate::api::{Failure, Method, Reason};
 use crate::wire::errors;
 use axum::BoxError;
 use bytes::Bytes;
@@ -74,13 +74,15 @@ impl Rules {
         let method = |service: &str| path.strip_prefix('/')?.strip_prefix(service)?.strip_prefix('/');
         if let Some(method) = method("raftqueue.v1.Queue") {
             return match method {
-                "Publish" => publish(Share::Arriving, Kind::Single),
                 "PublishStream" => publish(Share::Streams, Kind::Stream),
                 "Consume" => rules(Share::Settling, Kind::Stream, PLAIN_BYTES_MAX),
-                "Ack" | "Nack" | "Extend" | "Release" => {
-                    rules(Share::Settling, Kind::Single, PLAIN_BYTES_MAX)
-                }
-                _ => rules(Share::Arriving, Kind::Single, PLAIN_BYTES_MAX),
+                name => match Method::of_name(name) {
+                    Some(Method::Publish) => publish(Method::Publish.share(), Kind::Single),
+                    method => {
+                        let share = method.map_or(Share::Arriving, Method::share);
+                        rules(share, Kind::Single, PLAIN_BYTES_MAX)
+                    }
+                },
             };
         }
         if method("raftqueue.peer.v1.Peer").is_some() {

@@ -9,14 +9,19 @@
 //! stays leased when the stream breaks, as its consumer may be at work on it.
 
 use super::super::guard::Ticket;
+use super::credit::Credit;
 use super::refuse;
 use crate::api::budget::{Account, Part, Share};
 use crate::api::limits::{RECEIVE_BYTES_MAX, invalid};
-use crate::api::{Answer, DELIVERY_BYTES, Failure, LeaseId, LeaseResult, Reason, Request, Response};
+use crate::api::{
+    Answer, DELIVERY_BYTES, Failure, LeaseId, LeaseResult, Look, Reason, Request, Response, Settle,
+    Settlement, Take, TakeKind,
+};
 use crate::edges::edge::Edge;
 use crate::edges::handle::Service;
 use crate::edges::heard::Heard;
 use crate::edges::sent::{self, Outgoing, Sent};
+use crate::wire::calls::read_settlement;
 use crate::wire::{answers, ids};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -149,43 +154,6 @@ struct Large {
     until: Option<Instant>,
 }
 
-/// What the consumer has room for. Of what it never grants it is not short.
-#[derive(Default)]
-struct Credit {
-    messages: Option<u64>,
-    bytes: Option<u64>,
-}
-
-impl Credit {
-    fn add(&mut self, credit: &v1::Credit) -> Result<(), Failure> {
-        if credit.messages == 0 && credit.bytes == 0 {
-            return Err(invalid("a credit must grant `messages`, `bytes` or both"));
-        }
-        for (held, granted) in [(&mut self.messages, credit.messages), (&mut self.bytes, credit.bytes)] {
-            if granted > 0 {
-                *held = Some(held.unwrap_or(0).saturating_add(granted));
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, messages: u64, bytes: u64) {
-        for (held, taken) in [(&mut self.messages, messages), (&mut self.bytes, bytes)] {
-            *held = held.map(|held| held.saturating_sub(taken));
-        }
-    }
-
-    /// Messages and bytes that may be sent; nothing before anything was granted.
-    fn room(&self) -> (usize, usize) {
-        if self.messages.is_none() && self.bytes.is_none() {
-            return (0, 0);
-        }
-        let room =
-            |held: Option<u64>| held.map_or(usize::MAX, |held| usize::try_from(held).unwrap_or(usize::MAX));
-        (room(self.messages), room(self.bytes))
-    }
-}
-
 type Call = BoxFuture<'static, Result<Answer, Failure>>;
 
 impl<'a, S: Service> Consumer<'a, S> {
@@ -271,7 +239,7 @@ impl<'a, S: Service> Consumer<'a, S> {
     fn check(&self) -> Result<Call, Status> {
         let receive = self.request(1, 1);
         self.edge.limits().check(&receive).map_err(|failure| self.refuse(&failure))?;
-        let describe = Request::DescribeTopic { topic: self.topic.clone() };
+        let describe = Request::Look(Look::DescribeTopic { topic: self.topic.clone() });
         let edge = self.edge.clone();
         Ok(Box::pin(async move { edge.call(describe, DEADLINE).await }))
     }
@@ -392,14 +360,14 @@ impl<'a, S: Service> Consumer<'a, S> {
     }
 
     fn request(&self, messages_max: usize, bytes_max: usize) -> Request {
-        Request::Receive {
+        Request::Take(Take {
             topic: self.topic.clone(),
             subscription: self.subscription.clone(),
             messages_max,
             bytes_max,
-            lease_ms: Some(self.lease_ms),
             wait_ms: u64::try_from(WAIT.as_millis()).expect("a wait is short"),
-        }
+            kind: TakeKind::Receive { lease_ms: Some(self.lease_ms) },
+        })
     }
 
     async fn received(&mut self, received: Result<Answer, Failure>) -> Result<(), Status> {
@@ -448,51 +416,54 @@ impl<'a, S: Service> Consumer<'a, S> {
         Ok(())
     }
 
-    fn settle(&mut self, settlement: v1::Settlement) -> Result<Call, Status> {
+    fn settle(&mut self, mut settlement: v1::Settlement) -> Result<Call, Status> {
         let leases = settlement
             .leases
             .iter()
             .map(|lease| ids::decode_lease(lease))
             .collect::<Result<Vec<LeaseId>, _>>();
         let leases = leases.map_err(|failure| self.refuse(&failure))?;
-        let kind = settlement.kind();
         // Said in full, so that the leader and this stream mean the same: it counts on the lease's end.
-        let extended_ms = settlement.lease_ms.unwrap_or(self.edge.limits().lease_ms_default);
-        let (topic, subscription) = (self.topic.clone(), self.subscription.clone());
-        let request = match kind {
-            Kind::Ack => Request::Ack { topic, subscription, leases },
-            Kind::Nack => {
-                let (delay_ms, reason) = (settlement.delay_ms, settlement.reason);
-                Request::Nack { topic, subscription, leases, delay_ms, reason }
-            }
-            Kind::Extend => Request::Extend { topic, subscription, leases, lease_ms: Some(extended_ms) },
-            Kind::Release => Request::Release { topic, subscription, leases },
-            Kind::Forget => {
-                if !(1..=RECEIVE_MAX).contains(&leases.len()) {
-                    let text =
-                        format!("1 to {RECEIVE_MAX} leases can be forgotten at once, not {}", leases.len());
-                    return Err(self.refuse(&invalid(text)));
-                }
-                for lease in &settlement.leases {
-                    self.out.remove(lease);
-                }
-                let done = Response::Leases(vec![LeaseResult::Done; leases.len()]);
-                return Ok(Box::pin(std::future::ready(Ok(Answer::Response(done)))));
-            }
-            Kind::Unspecified => return Err(self.refuse(&invalid("a settlement must say its `kind`"))),
+        let extended_ms = *settlement.lease_ms.get_or_insert(self.edge.limits().lease_ms_default);
+        let Some(settled) = read_settlement(&mut settlement) else {
+            return self.forget(&settlement);
         };
         if self.large.as_ref().is_some_and(|large| settlement.leases.contains(&large.lease)) {
             self.large = None;
         }
+        let new_end = settled.lease_ms(extended_ms).map(Self::lease_end);
         for lease in &settlement.leases {
-            if kind != Kind::Extend {
+            if let Some(new_end) = new_end {
+                self.out.get_mut(lease).into_iter().for_each(|end| *end = new_end);
+            } else {
                 self.out.remove(lease);
-            } else if let Some(end) = self.out.get_mut(lease) {
-                *end = Self::lease_end(extended_ms);
             }
         }
+        let request = self.settling(leases, settled);
         let edge = self.edge.clone();
         Ok(Box::pin(async move { edge.call(request, DEADLINE).await }))
+    }
+
+    /// Settles leases for this stream alone: the leader need not know.
+    fn forget(&mut self, settlement: &v1::Settlement) -> Result<Call, Status> {
+        if settlement.kind() != Kind::Forget {
+            return Err(self.refuse(&invalid("a settlement must say its `kind`")));
+        }
+        let count = settlement.leases.len();
+        if !(1..=RECEIVE_MAX).contains(&count) {
+            let text = format!("1 to {RECEIVE_MAX} leases can be forgotten at once, not {count}");
+            return Err(self.refuse(&invalid(text)));
+        }
+        for lease in &settlement.leases {
+            self.out.remove(lease);
+        }
+        let done = Response::Leases(vec![LeaseResult::Done; count]);
+        Ok(Box::pin(std::future::ready(Ok(Answer::Response(done)))))
+    }
+
+    fn settling(&self, leases: Vec<LeaseId>, settlement: Settlement) -> Request {
+        let (topic, subscription) = (self.topic.clone(), self.subscription.clone());
+        Request::Settle(Settle { topic, subscription, leases, settlement })
     }
 
     async fn settled(&mut self, settled: Result<Answer, Failure>) -> Result<(), Status> {
@@ -505,8 +476,7 @@ impl<'a, S: Service> Consumer<'a, S> {
     async fn give_back(&mut self, leases: Vec<Bytes>) -> Result<(), Status> {
         let leases: Vec<LeaseId> = leases.iter().filter_map(|lease| ids::decode_lease(lease).ok()).collect();
         for leases in leases.chunks(RECEIVE_MAX) {
-            let (topic, subscription) = (self.topic.clone(), self.subscription.clone());
-            let request = Request::Release { topic, subscription, leases: leases.to_vec() };
+            let request = self.settling(leases.to_vec(), Settlement::Release);
             self.edge.call(request, DEADLINE).await.map_err(|failure| self.refuse(&failure))?;
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! is that many are under way at once, in order, and that it bounds how many.
 
 mod consume;
+mod credit;
 mod publish;
 
 pub(super) use consume::{Consuming, consume};

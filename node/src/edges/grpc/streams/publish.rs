@@ -9,11 +9,11 @@ use super::super::guard::Ticket;
 use super::refuse;
 use crate::api::budget::Part;
 use crate::api::limits::invalid;
-use crate::api::{Answer, Failure, Reason, Request, Role, SessionId};
+use crate::api::{Answer, Failure, Publish, Reason, Request, Role, SessionId};
 use crate::edges::edge::{Edge, overdue, overdue_after};
 use crate::edges::handle::{Begun, Service};
 use crate::wire::answers;
-use crate::wire::convert::Read;
+use crate::wire::calls::read_publish;
 use futures_util::Stream;
 use raftqueue_proto::v1;
 use std::collections::VecDeque;
@@ -108,9 +108,9 @@ impl<S: Service> Publishing<S> {
                 Poll::Ready(Some(Ok(request))) => {
                     let held = self.ticket.as_ref().and_then(|ticket| ticket.take_message());
                     match self.check(request) {
-                        Ok((request, bytes)) => {
+                        Ok((batch, bytes)) => {
                             self.bytes += bytes;
-                            read.push(request);
+                            read.push(batch);
                             sizes.push((bytes, held));
                         }
                         Err(failure) => self.stop_reading(Some(refuse(&self.edge, &failure))),
@@ -132,36 +132,33 @@ impl<S: Service> Publishing<S> {
         true
     }
 
-    /// A batch as a call, and the bytes it takes.
-    fn check(&mut self, request: v1::PublishRequest) -> Result<(Request, usize), Failure> {
-        let request = request.read()?;
-        self.edge.limits().check(&request)?;
-        match &request {
-            // Only steps of a session can be pipelined: what follows a failed one is then refused by the queue itself.
-            Request::Publish { session: None, .. } => Err(invalid(
+    /// A batch, and the bytes it takes.
+    fn check(&mut self, request: v1::PublishRequest) -> Result<(Publish, usize), Failure> {
+        let batch = read_publish(request)?;
+        self.edge.limits().check_publish(&batch)?;
+        // Only steps of a session can be pipelined: what follows a failed one is then refused by the queue itself.
+        let Some(step) = batch.session else {
+            return Err(invalid(
                 "a batch on a stream must be a step of a session: open one with OpenSession, or use Publish",
-            )),
-            Request::Publish { topic, session: Some(step), messages } => {
-                let (session, first_topic) = self.of.get_or_insert_with(|| (step.session, topic.clone()));
-                if *session != step.session || first_topic != topic {
-                    // A failure could not fail those, since they do not follow from it.
-                    return Err(invalid(
-                        "all batches of a stream must be of one session and one topic: open a stream for each",
-                    ));
-                }
-                let bytes = messages.iter().map(|message| message.body.len() + MESSAGE_BYTES).sum();
-                Ok((request, bytes))
-            }
-            _ => unreachable!("a batch is a publish"),
+            ));
+        };
+        let (session, first_topic) = self.of.get_or_insert_with(|| (step.session, batch.topic.clone()));
+        if *session != step.session || *first_topic != batch.topic {
+            // A failure could not fail those, since they do not follow from it.
+            return Err(invalid(
+                "all batches of a stream must be of one session and one topic: open a stream for each",
+            ));
         }
+        let bytes = batch.messages.iter().map(|message| message.body.len() + MESSAGE_BYTES).sum();
+        Ok((batch, bytes))
     }
 
-    fn pass_on(&self, requests: Vec<Request>) -> Vec<Begun<S::Driven>> {
-        let alone = |request| {
+    fn pass_on(&self, batches: Vec<Publish>) -> Vec<Begun<S::Driven>> {
+        let alone = |batch| {
             let edge = self.edge.clone();
-            Begun::Alone(Box::pin(async move { edge.call(request, DEADLINE).await }))
+            Begun::Alone(Box::pin(async move { edge.call(Request::Publish(batch), DEADLINE).await }))
         };
-        requests.into_iter().map(alone).collect()
+        batches.into_iter().map(alone).collect()
     }
 
     fn stop_reading(&mut self, last_word: Option<Status>) {

@@ -24,11 +24,11 @@ use crate::api::budget::{Budget, Share};
 use crate::api::limits::{self, Limits, invalid};
 use crate::api::{Answer, Deliveries, Failure, Reason};
 use crate::edges::edge::Edge;
-use crate::edges::grpc::wait_ms;
 use crate::edges::handle::Service;
 use crate::edges::sent::Outgoing;
 use crate::wire::answers::{Write, write};
-use crate::wire::convert::{Read, write_status};
+use crate::wire::calls::Read;
+use crate::wire::convert::write_status;
 use crate::wire::errors;
 use axum::Router;
 use axum::body::Body;
@@ -260,7 +260,7 @@ async fn call<S: Service, C: Call>(
         Ok((decode::<C>(&bytes, name)?, held))
     };
     let (request, _held) = edge.decode(length, decode).await?;
-    let deadline = limits::deadline(asked, wait_ms(&request));
+    let deadline = limits::deadline(asked, request.wait_ms());
     let leasing = edge.leasing(&request);
     let answer = edge.call(request, deadline.saturating_sub(begun.elapsed())).await?;
     let outgoing = edge.outgoing(leasing, &answer);

@@ -1,14 +1,147 @@
-//! From the queue's answers to the client's.
+//! A client's call as a command of the queue, what the command costs, and the queue's reply as the client's answer.
 
+use super::Replica;
 use crate::api::{
-    Failure, LeaseResult, MessageId, MessageRef, Reason, Response, SessionId, SubscriptionInfo, TopicInfo,
-    TopicOptions,
+    DeadAction, Failure, LeaseResult, MessageId, MessageRef, Reason, Response, SessionId, Settle, Settlement,
+    SubscriptionInfo, TopicInfo, TopicOptions, Write,
 };
 use raftqueue_queue::{
-    self as queue, Command, DeadReason, Delivery, Generation, Limit, Refused, Reply, SubscriptionId, Token,
-    Topic, TopicId,
+    self as queue, Command, DeadReason, DeadSelection, Delivery, Generation, Limit, Refused, Reply, State,
+    SubscriptionId, Token, Topic, TopicId, TopicSettings,
 };
 
+/// Steps of a command and its answer, besides what it lists.
+pub(super) const COMMAND_STEPS: usize = 2;
+/// An estimate of the bytes that a command without messages costs.
+pub(super) const COMMAND_BYTES: usize = 64;
+/// The same for each message or lease that it names.
+const LISTED_BYTES: usize = 24;
+
+// ---- calls -----------------------------------------------------------------------------------------------------------
+
+/// The command that settles leases.
+pub(super) fn settle(settle: Settle, settings: &super::Settings) -> Result<Command, Failure> {
+    let Settle { subscription, leases, settlement, .. } = settle;
+    let subscription = Replica::subscription(&subscription)?;
+    let topic = TopicId(leases.first().map_or(0, |lease| lease.message.topic));
+    if let Some(other) = leases.iter().find(|lease| lease.message.topic != topic.0) {
+        let other = other.message.topic;
+        let text = format!("one call settles leases of one topic; these are of topics {topic} and {other}");
+        return Err(Failure::not_done(Reason::InvalidArgument, text));
+    }
+    let leases = leases
+        .iter()
+        .map(|lease| queue::LeaseId {
+            generation: Generation(lease.message.generation),
+            offset: lease.message.offset,
+            token: Token(lease.token),
+        })
+        .collect();
+    Ok(match settlement {
+        Settlement::Ack => Command::Ack { topic, subscription, leases },
+        Settlement::Nack { delay_ms, reason } => {
+            let reason = (!reason.is_empty()).then_some(reason);
+            Command::Nack { topic, subscription, leases, delay_ms, reason }
+        }
+        Settlement::Extend { lease_ms } => {
+            let lease_ms = lease_ms.unwrap_or(settings.lease_ms_default);
+            Command::Extend { topic, subscription, leases, lease_ms }
+        }
+        Settlement::Release => Command::Release { topic, subscription, leases },
+    })
+}
+
+/// The command that acts on dead messages.
+pub(super) fn dead(
+    (topic, subscription): (TopicId, SubscriptionId),
+    action: DeadAction,
+    selection: DeadSelection,
+) -> Command {
+    match action {
+        DeadAction::Redrive => Command::RedriveDead { topic, subscription, selection },
+        DeadAction::Purge => Command::PurgeDead { topic, subscription, selection },
+    }
+}
+
+/// The command of any other change.
+pub(super) fn write(write: Write, settings: &super::Settings) -> Result<Command, Failure> {
+    Ok(match write {
+        Write::CreateTopic { topic, options, request_id } => Command::CreateTopic {
+            name: topic,
+            settings: TopicSettings {
+                attempts_max: options.attempts_max.unwrap_or(settings.attempts_max_default),
+                messages_max: options.messages_max,
+                bytes_max: options.bytes_max,
+                ttl_ms_default: options.ttl_ms,
+            },
+            topics_max: settings.topics_max,
+            request_id,
+        },
+        Write::DeleteTopic { topic } => Command::DeleteTopic { name: topic },
+        Write::Purge { topic, subscription } => {
+            Command::Purge { topic, subscription: Replica::subscription(&subscription)? }
+        }
+        Write::OpenSession { name } => Command::OpenSession {
+            name,
+            sessions_max: settings.sessions_max,
+            pairs_max: settings.session_pairs_max,
+        },
+        Write::CloseSession { session } => Command::CloseSession {
+            session: queue::SessionId { generation: Generation(session.generation), number: session.number },
+            epoch: session.epoch,
+        },
+    })
+}
+
+// ---- what they cost --------------------------------------------------------------------------------------------------
+
+/// What a command costs to propose or to apply, as far as it lists what it is about.
+pub(super) fn steps(command: &Command) -> usize {
+    COMMAND_STEPS
+        + match command {
+            Command::Publish { messages, .. } => messages.len(),
+            Command::RedriveDead { selection: DeadSelection::Listed(listed), .. }
+            | Command::PurgeDead { selection: DeadSelection::Listed(listed), .. } => listed.len(),
+            command => named(command),
+        }
+}
+
+/// About how many bytes a command takes in an entry; its messages are counted apart.
+pub(super) fn bytes(command: &Command) -> usize {
+    COMMAND_BYTES + LISTED_BYTES * named(command)
+}
+
+/// Candidates or leases that a command names.
+fn named(command: &Command) -> usize {
+    match command {
+        Command::Receive { candidates, .. } | Command::Pop { candidates, .. } => candidates.len(),
+        Command::Ack { leases, .. }
+        | Command::Nack { leases, .. }
+        | Command::Extend { leases, .. }
+        | Command::Release { leases, .. } => leases.len(),
+        Command::Time { overdue } => overdue.iter().map(|overdue| overdue.candidates.len()).sum(),
+        _ => 0,
+    }
+}
+
+/// What applying a command would cost besides what it lists: by what is there to be dropped.
+pub(super) fn drop_steps(command: &Command, state: &State) -> usize {
+    match command {
+        Command::RedriveDead { topic, selection: DeadSelection::All, .. }
+        | Command::PurgeDead { topic, selection: DeadSelection::All, .. } => state.drop_steps(*topic),
+        Command::DeleteTopic { name } | Command::Purge { topic: name, .. } => {
+            state.topic_id(name).map_or(0, |topic| state.drop_steps(topic))
+        }
+        Command::CloseSession { session, .. } => {
+            state.session(*session).map_or(0, |session| session.sequences().count())
+        }
+        _ => 0,
+    }
+}
+
+// ---- replies ---------------------------------------------------------------------------------------------------------
+
+/// What a command is answered with, in the client's words.
 pub(super) fn respond(command: &Command, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Created { topic, .. } => Ok(Response::TopicCreated { topic: topic.0 }),
