@@ -374,14 +374,7 @@ from! {
         already_done: answer.already_done,
     };
     ReceiveResponse => Deliveries: |answer| Self::new(answer.deliveries);
-    PopResponse => Deliveries: |answer| Self::new(answer.deliveries);
-    PeekResponse => Deliveries: |answer| Self::new(answer.deliveries);
     AckResponse => Results: |answer| Self::new(&answer.results);
-    NackResponse => Results: |answer| Self::new(&answer.results);
-    ExtendResponse => Results: |answer| Self::new(&answer.results);
-    ReleaseResponse => Results: |answer| Self::new(&answer.results);
-    RedriveDeadResponse => Count: |answer| Self { count: answer.count };
-    PurgeDeadResponse => Count: |answer| Self { count: answer.count };
     PurgeResponse => Count: |answer| Self { count: answer.count };
     OpenSessionResponse => Session: |answer| Self { session: hex(&answer.session) };
     TransferLeadershipResponse => Transferred: |answer| Self { leader: answer.leader };

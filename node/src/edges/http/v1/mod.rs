@@ -20,9 +20,9 @@ mod tests;
 use super::simple::body::Reading;
 use super::simple::reply::{Reply, failure_reply_with};
 use super::simple::{body, read_deadline};
-use crate::api::budget::{Budget, Share};
+use crate::api::budget::Budget;
 use crate::api::limits::{self, Limits, invalid};
-use crate::api::{Answer, Deliveries, Failure, Reason};
+use crate::api::{Answer, Deliveries, Failure, Method, Reason};
 use crate::edges::edge::Edge;
 use crate::edges::handle::Service;
 use crate::edges::sent::Outgoing;
@@ -51,8 +51,8 @@ trait Call: DeserializeOwned + Described + Send + 'static {
     /// The answer as JSON.
     type Json: Serialize + Described;
 
-    /// What its body is held as while it arrives: what settles leases finds room when nothing else does.
-    const SHARE: Share = Share::Arriving;
+    /// Which call it is.
+    const METHOD: Method;
 
     /// The greatest body that it may have, in bytes.
     fn bytes_max(_limits: &Limits) -> usize {
@@ -86,35 +86,8 @@ pub(super) fn router<S: Service>(edge: Edge<S>) -> Router {
 
 /// Every route of this API.
 fn add_all<S: Service>(routes: &mut Routes<S>) {
-    use requests as r;
-    routes.post::<r::CreateTopic>("/v1/topics", "createTopic", "Make a topic");
-    let page = ("listTopics", "List topics in order of creation");
-    routes.add("get", "/v1/topics", page, get(list::<S>), described::<r::ListTopics>);
-    routes.get::<r::DescribeTopic>("/v1/topics/{topic}", "describeTopic", "One topic with its counts");
-    let about = "Delete a topic with all its messages";
-    routes.delete::<r::DeleteTopic>("/v1/topics/{topic}", "deleteTopic", about);
-    let about = "Publish a batch: all of its messages or none";
-    routes.post::<r::Publish>("/v1/topics/{topic}/publish", "publish", about);
-    routes.post::<r::Receive>("/v1/topics/{topic}/receive", "receive", "Lease messages");
-    let about = "Take messages: receive and acknowledge in one step";
-    routes.post::<r::Pop>("/v1/topics/{topic}/pop", "pop", about);
-    let about = "Acknowledge leased messages: they are removed";
-    routes.post::<r::Ack>("/v1/topics/{topic}/ack", "ack", about);
-    routes.post::<r::Nack>("/v1/topics/{topic}/nack", "nack", "Return leased messages as failed attempts");
-    routes.post::<r::Extend>("/v1/topics/{topic}/extend", "extend", "Move the end of leases away");
-    let about = "Give back leased messages without an attempt";
-    routes.post::<r::Release>("/v1/topics/{topic}/release", "release", about);
-    routes.post::<r::Peek>("/v1/topics/{topic}/peek", "peek", "Look at messages without taking them");
-    let about = "Make dead messages ready again";
-    routes.post::<r::RedriveDead>("/v1/topics/{topic}/redrive-dead", "redriveDead", about);
-    routes.post::<r::PurgeDead>("/v1/topics/{topic}/purge-dead", "purgeDead", "Drop dead messages");
-    routes.post::<r::Purge>("/v1/topics/{topic}/purge", "purge", "Drop every message that waits");
-    routes.post::<r::OpenSession>("/v1/sessions", "openSession", "Open a producer session");
-    routes.delete::<r::CloseSession>("/v1/sessions/{session}", "closeSession", "End a producer session");
-    routes.get::<r::ClusterStatus>("/v1/cluster", "clusterStatus", "The cluster as its leader sees it");
-    let about = "Hand leadership to another node";
-    routes.post::<r::TransferLeadership>("/v1/cluster/transfer", "transferLeadership", about);
-    let status = described_as::<r::Nothing, answers::Status>;
+    requests::add_all(routes);
+    let status = described_as::<requests::Nothing, answers::Status>;
     let about = ("nodeStatus", "What the asked node says of itself");
     routes.add("get", "/v1/status", about, get(own_status::<S>), status);
     routes.router = std::mem::take(&mut routes.router)
@@ -145,6 +118,11 @@ impl<S: Service> Routes<S> {
 
     fn get<C: Call + Send + 'static>(&mut self, path: &'static str, id: &'static str, about: &'static str) {
         self.add("get", path, (id, about), get(serve::<S, C>), described::<C>);
+    }
+
+    /// What other calls have in their body stands in the query.
+    fn query<C: Call + Send + 'static>(&mut self, path: &'static str, id: &'static str, about: &'static str) {
+        self.add("get", path, (id, about), get(serve_query::<S, C>), described::<C>);
     }
 
     fn delete<C: Call + Send + 'static>(
@@ -247,7 +225,7 @@ async fn call<S: Service, C: Call>(
     let begun = Instant::now();
     let asked = read_deadline(headers)?;
     let bytes_max = C::bytes_max(edge.limits());
-    let reading = Reading::new(headers, edge.budget(), C::SHARE, bytes_max);
+    let reading = Reading::new(headers, edge.budget(), C::METHOD.share(), bytes_max);
     let reading = tokio::time::timeout(limits::deadline(asked, 0), reading.read(body));
     let (bytes, held) = reading.await.unwrap_or_else(|_| {
         Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
@@ -281,8 +259,8 @@ fn decode<C: Call>(bytes: &[u8], name: String) -> Result<crate::api::Request, Fa
     body::parse::<C>(json)?.into_wire(name)?.read()
 }
 
-/// A page of topics; what other calls have in their body stands in the query, as GET has none.
-async fn list<S: Service>(
+/// Serves a call whose fields stand in the query, as GET has no body.
+async fn serve_query<S: Service, C: Call + Send>(
     State(edge): State<Edge<S>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -295,7 +273,7 @@ async fn list<S: Service>(
         fields.insert(name.to_owned(), number);
     }
     let body = Body::from(Value::Object(fields).to_string());
-    let called = call::<S, requests::ListTopics>(edge, String::new(), &headers, body).await;
+    let called = call::<S, C>(edge, String::new(), &headers, body).await;
     replied(called, hint.budget()).of_node(&hint.local_status()).counted(hint.budget())
 }
 

@@ -32,16 +32,12 @@ pub(super) struct Operation {
     pub(super) describe: Describe,
 }
 
-/// Fields without which a request is refused; all others may be left out.
-const REQUIRED: [(&str, &[&str]); 8] = [
+/// Fields without which a request is refused, and so is one that settles leases without `leases`; all others may be left out.
+const REQUIRED: [(&str, &[&str]); 4] = [
     ("CreateTopic", &["topic"]),
     ("Publish", &["messages"]),
     ("PublishHeader", &["name"]),
     ("SessionStep", &["session", "sequence"]),
-    ("Ack", &["leases"]),
-    ("Nack", &["leases"]),
-    ("Extend", &["leases"]),
-    ("Release", &["leases"]),
 ];
 
 const ABOUT: &str = "Every call may be sent to any node. A call that is refused or of unknown outcome answers with a \
@@ -98,6 +94,11 @@ fn described() -> Value {
     let schemas = &mut file["components"]["schemas"];
     for (name, fields) in REQUIRED {
         schemas[name]["required"] = json!(fields);
+    }
+    for schema in schemas.as_object_mut().expect("schemas").values_mut() {
+        if schema["properties"].get("leases").is_some() {
+            schema["required"] = json!(["leases"]);
+        }
     }
     let reasons: Vec<&str> = reasons().collect();
     let about = "Why a call was not answered with success, as in the gRPC contract. Later versions may know more: take \
