@@ -3,7 +3,7 @@
 /// A random number, never 0.
 ///
 /// # Panics
-/// If the operating system has no randomness to give: nothing that needs an id could go on.
+/// If the operating system gives no randomness: nothing that needs an id could go on.
 #[must_use]
 pub(crate) fn random() -> u64 {
     loop {

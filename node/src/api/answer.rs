@@ -13,12 +13,12 @@ pub enum Answer {
     Deliveries(Deliveries),
 }
 
-/// Messages, with what is held of the budget for them until they are sent.
+/// Messages, with what the budget holds for them until they are sent.
 #[derive(Clone, Debug, Default)]
 pub struct Deliveries {
     /// The messages.
     pub messages: Vec<Delivery>,
-    /// What is held; `None` where nobody counts, as in tests.
+    /// What is held; `None` if nobody counts, as in tests.
     pub held: Option<Arc<Account>>,
 }
 
@@ -36,7 +36,7 @@ impl PartialEq for Deliveries {
 
 impl Eq for Deliveries {}
 
-/// What a message takes beside its bytes, while it waits to be sent.
+/// What a message takes besides its bytes, while it waits to be sent.
 pub const DELIVERY_BYTES: usize = 512;
 
 /// Bytes that messages take while they wait to be sent.

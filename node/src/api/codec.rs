@@ -2,7 +2,7 @@
 //!
 //! The form follows the *active version* of the cluster, not the binary's: an old binary can read whatever is written
 //! before the version is raised. Version 1 is the only one so far. An entry that this binary does not know is an
-//! [`Unreadable`], and stops the node before it applies anything: skipping it would make two truths.
+//! [`Unreadable`]. It stops the node before it applies anything: skipping it would make two truths.
 //!
 //! ```text
 //! meta    u8 version | varint stamp_ms | varint count | count x command | u32 CRC32C of everything before
@@ -35,7 +35,7 @@ thread_local! {
     static FAKED_VERSION_MAX: std::cell::Cell<u32> = const { std::cell::Cell::new(VERSION_MAX) };
 }
 
-/// On this thread, entries up to another version can be read, of the same form: for tests of raising it.
+/// On this thread entries up to another version, of the same form, can be read: for tests of raising it.
 #[cfg(feature = "mutants")]
 pub fn fake_version_max(version_max: u32) {
     FAKED_VERSION_MAX.set(version_max);
@@ -54,8 +54,8 @@ const fn version_max() -> u32 {
 const CRC_BYTES: usize = 4;
 const RECORD_TRAILER_BYTES: usize = 4;
 
-/// Bytes that are not what they should be. The text says what was expected; a node that meets one in a committed entry
-/// stops, since it cannot know what the others do with it.
+/// Bytes that are not what they should be. The text says what was expected. A node that meets such bytes in a committed
+/// entry stops, since it cannot know what the others do with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable(pub String);
 

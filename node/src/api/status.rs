@@ -55,8 +55,8 @@ pub struct LocalStatus {
     pub last: u64,
     /// Members as in its newest configuration.
     pub members: Vec<MemberInfo>,
-    /// Why it is not fit to serve; `None` when it is: a member, with a leader known recently, all applied that was committed
-    /// when it started, and little lag.
+    /// Why it is not fit to serve; `None` if it is. Then it is a member, has known a leader recently, has applied
+    /// everything that was committed when it started, and lags little.
     pub not_ready: Option<String>,
 }
 

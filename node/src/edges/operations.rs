@@ -1,8 +1,8 @@
 //! The operations port: `/metrics`, `/livez`, `/readyz`. Open before recovery begins.
 //!
-//! `/livez` says that the driver's loop turns; it never fails for want of a quorum, since restarting the node would not
-//! bring one. `/readyz` says that the node is a member, has known a leader lately, has applied what was committed when it
-//! started, and lags little; its text says what is missing.
+//! `/livez` says that the driver's loop turns. It never fails for lack of a quorum, since restarting the node would not
+//! bring one. `/readyz` says that the node is a member, has known a leader lately, has applied what was committed when
+//! it started, and lags little; its text says what is missing.
 
 use crate::api::LocalStatus;
 use crate::metrics::{Metrics, Pulse};

@@ -31,8 +31,8 @@ impl Aside {
         self.first_free = self.first_free.min(offset);
     }
 
-    /// The first `count_max` offsets of these runs that are not set aside, where the runs rise and begin at
-    /// [`Aside::first_free`]; they are set aside now. Costs time by runs; says how many were looked at.
+    /// Sets aside the first `count_max` offsets of these runs that are not set aside yet. The runs must rise and begin
+    /// at [`Aside::first_free`]. The cost is by runs; also returns how many were looked at.
     pub(super) fn choose(
         &mut self,
         ready: impl Iterator<Item = Range<u64>>,
@@ -41,7 +41,7 @@ impl Aside {
         let mut chosen = Vec::new();
         let mut taken: Vec<Range<u64>> = Vec::new();
         let mut looked_at = 0;
-        // Where all that is ready was seen, the next one is to be told.
+        // If everything ready was seen, the next message to become ready must be told.
         let mut first_free = u64::MAX;
         'ready: for run in ready {
             let mut from = run.start;
@@ -71,7 +71,7 @@ impl Aside {
         (chosen, looked_at)
     }
 
-    /// Adds a run of which nothing is there.
+    /// Adds a run; none of its offsets may be there.
     fn insert(&mut self, run: Range<u64>) {
         self.count += usize::try_from(run.end - run.start).expect("what is chosen is in memory");
         let end = self.runs.remove(&run.end).unwrap_or(run.end);
@@ -84,7 +84,7 @@ impl Aside {
         }
     }
 
-    /// Sets a run aside, whatever of it is already, and whether or not it is ready.
+    /// Sets a run aside, even if parts of it are already, and whether it is ready or not.
     pub(super) fn keep(&mut self, run: Range<u64>) {
         let first_free = self.first_free;
         self.remove(run.clone());
@@ -92,7 +92,7 @@ impl Aside {
         self.first_free = first_free;
     }
 
-    /// Gives back what of a run is set aside.
+    /// Gives back those offsets of a run that are set aside.
     pub(super) fn remove(&mut self, run: Range<u64>) {
         self.is_free_from(run.start);
         while let Some((&start, &end)) = self.runs.range(..run.end).next_back()
@@ -153,7 +153,7 @@ mod tests {
                     aside.keep(from..from + count);
                     model.extend(from..from + count);
                 } else if count % 3 == 0 {
-                    // Taken for good, which is told as given back.
+                    // These were taken for good, which is reported like giving back.
                     (from..from + count).for_each(|offset| {
                         ready.remove(&offset);
                         model.remove(&offset);

@@ -1,8 +1,8 @@
-//! Time that passes although nobody asks for anything.
+//! What ends because time passes, although nobody asks for anything.
 //!
-//! Leases, delays and sessions end by the stamps of entries; on an idle cluster the leader proposes a `Time` command when
-//! the earliest of them is due. The deadlines of ready messages are not in the queue's state: where a publish had any, its
-//! block of offsets is noted here, and looked at again when its earliest deadline has come.
+//! Leases, delays and sessions end by the stamps of entries. On an idle cluster the leader proposes a `Time` command
+//! when the earliest of them is due. The deadlines of ready messages are not in the queue's state. If a publish had
+//! deadlines, its block of offsets is noted here, and looked at again when the earliest has come.
 
 use super::Replica;
 use raftqueue_queue::{
@@ -27,7 +27,7 @@ pub(super) struct Deadlines {
     topics: BTreeMap<TopicId, Blocks>,
     /// When to look at the first block of each topic.
     next: BTreeSet<(u64, TopicId)>,
-    /// Of topics that are gone, to be dropped piece by piece.
+    /// Blocks of topics that are gone, to be dropped piece by piece.
     gone: Vec<Blocks>,
     /// A `Time` command is on its way.
     time_proposed: bool,
@@ -96,7 +96,7 @@ impl Deadlines {
         self.gone.is_empty()
     }
 
-    /// Drops a block of a topic that is gone; says whether there was one.
+    /// Drops a block of a topic that is gone. Returns whether there was one.
     fn drop_gone(&mut self) -> bool {
         let Some(blocks) = self.gone.last_mut() else { return false };
         if blocks.pop_first().is_none() {
@@ -109,8 +109,8 @@ impl Deadlines {
         self.time_proposed = false;
     }
 
-    /// A block was looked up; `later` are those of its messages that are not due yet. It is looked at again when the
-    /// next of them is.
+    /// A block was looked up. `later` are its messages that are not due yet; it is looked at again when the next of
+    /// them is due.
     pub(super) fn looked_up(&mut self, block: Block, later: &[Candidate]) {
         let next = later.iter().filter_map(|candidate| candidate.deadline_ms).min();
         if let Some(next_ms) = next.filter(|next_ms| *next_ms < block.0)
@@ -148,10 +148,11 @@ impl Replica {
         }
     }
 
-    /// Drops the due blocks of which nothing is left, and returns what is ready of the others.
+    /// Drops the due blocks whose messages are all done with, and returns the ready messages of the others.
     fn drop_done_blocks(&mut self, now_ms: u64) -> Vec<(Block, Vec<u64>)> {
         let mut ready = Vec::new();
-        // As many again may then be looked at: a topic that went with a million of them holds up nobody else's.
+        // At most half of the steps go here. So a deleted topic with a million blocks does not hold up those of other
+        // topics.
         while self.steps.has_half_room() && self.deadlines.drop_gone() {
             self.steps.take(1);
         }

@@ -1,14 +1,15 @@
-//! Calls that wait for messages: in lines, first come first served, and each until its time is up.
+//! Calls that wait for messages, in lines: the first to come is the first to be served, and each waits until its time
+//! is up.
 
 use super::aside::Place;
 use super::calls::CallId;
 use raftqueue_queue::{SubscriptionId, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A place in a line: lower ones come first.
+/// A number in a line: lower ones come first.
 pub(super) type Ticket = u64;
 
-/// Every line. Joining, leaving and ending cost no time by those who wait.
+/// Every line. The cost of joining, leaving and ending does not grow with the number of calls that wait.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     by_place: BTreeMap<Place, BTreeMap<Ticket, CallId>>,
@@ -30,7 +31,7 @@ impl Lines {
         self.calls.len()
     }
 
-    /// A call waits from now on, behind all others of its place.
+    /// A call waits from now on, behind all others of its target.
     pub(super) fn join(&mut self, call: CallId, place: Place, end_ms: u64) {
         self.last_ticket += 1;
         self.join_at(call, Waits { place, ticket: self.last_ticket, end_ms });
@@ -43,7 +44,7 @@ impl Lines {
         Some((ticket, call))
     }
 
-    /// If the call, which had just left, waits again: lets it have its old place; says whether it does.
+    /// If the call, which had just left, waits again, it gets its old number back. Returns whether it does.
     pub(super) fn is_back(&mut self, call: CallId, ticket: Ticket) -> bool {
         let Some(waits) = self.leave(call) else { return false };
         self.join_at(call, Waits { ticket, ..waits });
@@ -55,13 +56,13 @@ impl Lines {
         self.leave(call);
     }
 
-    /// The call whose time is up first, by now, and where it waits.
+    /// The call whose time was up first, and its target.
     pub(super) fn first_over(&self, now_ms: u64) -> Option<(CallId, Place)> {
         let (_, call) = self.ends.first().filter(|(end_ms, _)| *end_ms <= now_ms)?;
         Some((*call, self.calls[call].place))
     }
 
-    /// The call is looked at again then.
+    /// The call is looked at again at that time.
     pub(super) fn put_off(&mut self, call: CallId, end_ms: u64) {
         if let Some(waits) = self.leave(call) {
             self.join_at(call, Waits { end_ms, ..waits });

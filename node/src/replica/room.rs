@@ -1,15 +1,15 @@
-//! What a full disk means: publishing is refused where a quorum has no room beyond the reserve, acknowledging goes on, and a
-//! leader whose own disk alone is full lets another lead.
+//! What a full disk means. If a quorum has no room beyond the reserve, publishing is refused and acknowledging goes on.
+//! If only the leader's own disk is full, it lets another node lead.
 
 use super::Replica;
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;
 
-/// Free bytes of the disk that publishing leaves alone, where nobody says otherwise.
+/// Default of the free bytes of the disk that publishing leaves alone.
 pub const RESERVE_BYTES_DEFAULT: u64 = 192 << 20;
 
-/// Election timeouts from one hand-over because of a full disk to the next: while one is under way nothing is proposed, and
-/// a peer that never takes over must not keep the cluster from acknowledging.
+/// Election timeouts between two hand-overs because of a full disk. Nothing is proposed during a hand-over, and a peer
+/// that never takes over must not keep the cluster from acknowledging.
 const FULL_DISK_ELECTIONS: u32 = 10;
 
 /// The free bytes of every disk, as each node said last.
@@ -25,7 +25,7 @@ impl Room {
         self.free_bytes.insert(node, free_bytes);
     }
 
-    /// What is free there; everything, where nothing was said yet.
+    /// What is free there. Everything, if the node has not said yet.
     pub(super) fn free_bytes(&self, node: NodeId) -> u64 {
         self.free_bytes.get(&node).copied().unwrap_or(u64::MAX)
     }
@@ -42,16 +42,16 @@ impl Replica {
         self.raft.configuration().is_quorum(|id| self.has_room(id))
     }
 
-    /// A leader whose own disk is full, alone, lets another lead.
+    /// A leader whose disk alone is full lets another node lead.
     pub(super) fn leave_full_disk(&mut self) {
         self.room.pause_ticks = self.room.pause_ticks.saturating_sub(1);
         let is_full = !self.has_room(self.raft.id());
         if is_full && self.raft.is_leader() && self.room.pause_ticks == 0 && self.has_quorum_room() {
-            // Acknowledging goes on here, so one that still replays is waited for.
+            // Acknowledging goes on here, so it waits for a peer that still replays.
             let fits = |id: NodeId| self.has_room(id) && !self.is_peer_replaying(id);
             if let Some(to) = self.raft.best_successor_among(fits) {
                 self.room.pause_ticks = FULL_DISK_ELECTIONS * self.settings.raft.election_ticks;
-                // Refused only while a hand-over is under way.
+                // It is refused only while a hand-over is under way.
                 let _ = self.raft.transfer_leadership(to);
             }
         }

@@ -1,10 +1,10 @@
-//! How much a replica does in one turn of its driver, counted, so that no turn is long: a heartbeat that waits for its turn
-//! costs a leader its lead.
+//! Counts how much a replica does in one turn of its driver, so that no turn is long: a leader whose heartbeats wait
+//! too long for a turn loses its lead.
 //!
-//! A step is what moving one message costs, some hundred nanoseconds. A turn has parts; each does at least one thing, and
-//! leaves the rest to the next turn once it has taken [`Settings::turn_steps`](super::Settings::turn_steps). So a part takes
-//! at most that and one thing more, and no part starves another. Nothing here depends on time: the simulator, whose turns
-//! cost none, asks after every turn for its [`Replica::turn_excess`](super::Replica::turn_excess).
+//! A step is what moving one message costs, some hundred nanoseconds. A turn has parts. Each does at least one thing,
+//! and leaves the rest to the next turn once it has taken [`Settings::turn_steps`](super::Settings::turn_steps). So a
+//! part takes at most that number and one thing more, and no part starves another. Nothing here depends on time. In the
+//! simulator turns cost no time, so it asks after every turn for [`Replica::turn_excess`](super::Replica::turn_excess).
 
 /// Parts of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) enum Part {
     Events,
     /// What a tick does.
     Tick,
-    /// Ending calls that nobody need wait for any more.
+    /// Ending calls for which nobody waits any more.
     Ends,
     /// Ending long polls.
     Waits,
@@ -31,19 +31,19 @@ const PARTS: [Part; 8] =
     [Part::Events, Part::Tick, Part::Ends, Part::Waits, Part::Propose, Part::Apply, Part::Read, Part::Serve];
 
 impl Part {
-    /// How often a part may take its target and one thing more.
+    /// How often a part may take its number of steps and one thing more.
     fn things(self) -> u64 {
         match self {
-            // What five parts choose comes back in the same turn, looked up.
+            // What five parts choose comes back in the same turn, once it is looked up.
             Part::Events => 6,
-            // The one thing is an entry, which was closed one command late.
+            // The one thing is an entry, which is closed one command late.
             Part::Propose | Part::Apply => 2,
             Part::Tick | Part::Ends | Part::Waits | Part::Read | Part::Serve => 1,
         }
     }
 }
 
-/// Of what is only looked at, in memory and in order, so many are a step.
+/// So many things that are only looked at, in memory and in order, count as one step.
 const LOOKED_AT: usize = 16;
 
 /// The steps of this turn.
@@ -52,7 +52,8 @@ pub(super) struct Steps {
     target: u64,
     part: Part,
     taken: [u64; PARTS.len()],
-    /// The most that one applied command took: before it does its own, it ends up to a thousand of what is over.
+    /// The most steps that one applied command took. Before its own work it ends up to a thousand things whose time is
+    /// over.
     greatest: u64,
     /// Something was left to the next turn.
     is_cut: bool,
@@ -63,8 +64,8 @@ impl Steps {
         Self { target, part: Part::Events, taken: [0; PARTS.len()], greatest: 0, is_cut: false }
     }
 
-    /// The part that took more than it may, how much, and the most that it may: its target and one thing more. Of applying,
-    /// the greatest command does not count: the part ends after it.
+    /// The part that took more than it may, how much it took, and the most that it may: its number of steps and one
+    /// thing more. When entries are applied the greatest command does not count: the part ends after it.
     pub(super) fn excess(&self, one_thing: u64) -> Option<(Part, u64, u64)> {
         let held = |part: Part| {
             let greatest = if part == Part::Apply { self.greatest } else { 0 };
@@ -99,12 +100,12 @@ impl Steps {
         self.taken[self.part as usize] < self.target
     }
 
-    /// Whether this part may do one thing more and leave as much for something else.
+    /// Whether this part may do one thing more and still leave half for something else.
     pub(super) fn has_half_room(&self) -> bool {
         2 * self.taken[self.part as usize] < self.target
     }
 
-    /// Whether this part may do one of the things that are still there; if not, they are left to the next turn.
+    /// Whether this part may do one more of the things that are left. If not, they are left to the next turn.
     pub(super) fn may_go_on(&mut self) -> bool {
         let may = self.has_room();
         self.is_cut |= !may;

@@ -1,9 +1,9 @@
-//! Messages that this node cannot read: kept out of everybody's way here, while another node may read them.
+//! Messages that this node cannot read. They are kept out of everybody's way here, but another node may read them.
 //!
-//! A leader that meets one sets it aside for a moment, so that it takes no answer with it and is not leased all the time
-//! for nobody, and gives back what was leased of it. Another node may hold the same bytes unharmed, so the leader hands
-//! over, if there is somebody to take over and everything else goes on meanwhile. It does so once for each message, and
-//! ever more rarely: one that nobody can read, or a disk full of them, must not send the lead around in circles.
+//! A leader that meets one sets it aside for a moment and gives back its lease. So the message spoils no answer, and is
+//! not leased again and again for nobody. Another node may hold the same bytes unharmed. So the leader hands over, if
+//! there is a node to take over and everything else goes on meanwhile. It does so once for each message, and more and
+//! more rarely: a message that nobody can read, or a disk full of them, must not send the lead around in circles.
 
 use super::Replica;
 use super::aside::Place;
@@ -13,15 +13,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long such a message is not offered by this leader, in milliseconds; then it is tried again.
 const REST_MS: u64 = 1_000;
-/// Most messages that rest one by one; beyond, all of a topic rests.
+/// Most messages that rest one by one. Beyond that, a whole topic rests.
 const RESTING_MAX: usize = 16_384;
-/// Ticks between such a message and the hand-over: what is given back is in an entry by then.
+/// Ticks between such a message and the hand-over: by then an entry gives back what was leased.
 const HAND_OVER_TICKS: u32 = 10;
 /// Pause between two hand-overs because of such messages, in milliseconds; it doubles each time.
 const PAUSE_MS_MIN: u64 = 60_000;
 /// The longest such pause.
 const PAUSE_MS_MAX: u64 = 64 * PAUSE_MS_MIN;
-/// Messages for which a hand-over was tried already; with so many of them it does not help.
+/// Most messages for which a hand-over was tried already. With so many of them it does not help.
 const TRIED_MAX: usize = 1_024;
 
 /// See the module's header.
@@ -57,7 +57,7 @@ impl Unread {
         self.kept.contains_key(&place) || self.rests(place)
     }
 
-    /// Nothing is offered there for the moment.
+    /// Nothing of it is offered at the moment.
     pub(super) fn rests(&self, place: Place) -> bool {
         self.places.contains_key(&place)
     }
@@ -66,7 +66,8 @@ impl Unread {
         self.kept.get(&place).is_some_and(|kept| kept.contains(&offset))
     }
 
-    /// This node leads no longer: everything is tried again when it does. What was tried stays known.
+    /// This node leads no longer. When it leads again, everything is tried again; hand-overs that were tried stay
+    /// known.
     pub(super) fn leave(&mut self) {
         self.resting.clear();
         self.kept.clear();
@@ -134,7 +135,7 @@ impl Unread {
     }
 }
 
-/// What is said where only such messages are left.
+/// What a call is told if only such messages are left.
 pub(super) fn failure() -> Failure {
     let text = format!(
         "the messages that are left in this topic cannot be read at this node at the moment; they are kept, and tried \
@@ -154,8 +155,8 @@ fn by_place(messages: &[MessageRef]) -> BTreeMap<Place, Vec<&MessageRef>> {
 }
 
 impl Replica {
-    /// Messages of an answer could not be read. Those that a call has leased go back without an attempt. Of those that were
-    /// only shown, or that a pop has taken, what is not ready keeps nobody from anything.
+    /// Messages of an answer could not be read. Those that a call has leased go back without an attempt. Others, which
+    /// were only shown or were taken by a pop, matter only if they are ready.
     pub(super) fn on_messages_unreadable(&mut self, messages: &[MessageRef], are_leased: bool) {
         if !self.raft.is_leader() {
             return;
@@ -212,7 +213,7 @@ impl Replica {
     /// On a tick: offers again what has rested, and hands over where that may help.
     pub(super) fn try_unread_again(&mut self) {
         let now_ms = self.now.mono_ms;
-        // What a turn has no room for rests until the next tick.
+        // If a turn has no room, the rest waits until the next tick.
         while self.steps.has_room()
             && let Some((place, offset)) = self.unread.pop_rested(now_ms)
         {
@@ -228,7 +229,7 @@ impl Replica {
         if self.unread.is_hand_over_due(now_ms)
             && let Some(to) = self.raft.best_successor()
         {
-            // Refused while another hand-over is under way, which is as good; if it fails, this node leads on.
+            // Refused while another hand-over is under way, which is as good. If it fails, this node leads on.
             let _ = self.raft.transfer_leadership(to);
         }
     }

@@ -1,9 +1,9 @@
 //! A call on its way to the leader, over the connection that all calls to it share.
 //!
-//! HTTP/2 would tell the leader that a client gave its call up by resetting the call's stream. But a server takes many
-//! resets for an attack, and the library on this side counts what it must reset once more when an answer was already under
-//! way: both then end the connection, and with it the calls of patient clients. So a call is never reset: the leader is
-//! told in words ([`pb::GiveUpRequest`]), and its answer is waited for and thrown away.
+//! By HTTP/2, resetting the stream of a call would tell the leader that a client gave it up. But a server takes many
+//! resets for an attack, and the library on this side counts a reset again if an answer was already under way. Then
+//! either side ends the connection, and with it the calls of patient clients. So a call is never reset. The leader is
+//! told by a message ([`pb::GiveUpRequest`]), and its answer is waited for and thrown away.
 
 use crate::edges::grpc::guard::Charged;
 use raftqueue_proto::peer::v1 as pb;
@@ -33,9 +33,9 @@ pub(super) struct Passed {
 struct Open {
     answer: Answer,
     client: PeerClient<Charged<Channel>>,
-    /// The call without its content: whose it is, and of which number.
+    /// The call without its content: whose it is, and its number.
     frame: pb::ForwardRequest,
-    /// What gives back messages that come for nobody; its leases are still to be named.
+    /// The call that gives back messages which come for nobody; its leases are filled in later.
     release: Option<v1::ReleaseRequest>,
     deadline: Instant,
 }
@@ -111,7 +111,7 @@ impl Open {
             release.leases = received.deliveries.into_iter().map(|delivery| delivery.lease).collect();
             let deadline_ms = u64::try_from(LINGER.as_millis()).expect("seconds");
             let call = Some(Call::Release(release));
-            // If it fails the leases end by themselves.
+            // If it fails, the leases end by themselves.
             let _ = timeout(
                 LINGER,
                 client.forward(pb::ForwardRequest { call, call_id: 0, deadline_ms, ..frame }),

@@ -1,7 +1,7 @@
 //! How a failure looks from outside: one table for all edges.
 //!
-//! A failure of unknown outcome is gRPC UNKNOWN and HTTP 504 whatever its reason, so that no middleware repeats it.
-//! UNAVAILABLE, which middleware does repeat, says that nothing was done.
+//! A failure of unknown outcome is gRPC UNKNOWN and HTTP 504, whatever its reason, so that no middleware repeats it.
+//! UNAVAILABLE, which middleware repeats, says that nothing was done.
 
 use crate::api::{Failure, Outcome, Reason};
 use raftqueue_proto::{status, v1};
@@ -41,7 +41,7 @@ const TABLE: [(Reason, Code, u16, v1::Reason); 21] = [
     (Reason::FailedPrecondition, Code::FailedPrecondition, 409, v1::Reason::FailedPrecondition),
 ];
 
-/// How long to wait before a repeat, in milliseconds, where a failure that always carries a hint came without one.
+/// How long to wait before a repeat, in milliseconds, for failures that must carry a hint and have none.
 const RETRY_AFTER_MS_DEFAULT: u64 = 1_000;
 
 /// The row of a reason; the table has one for each, in their order.
@@ -100,8 +100,8 @@ pub fn detail(failure: &Failure, leader_hint: Option<&str>) -> v1::ErrorDetail {
     }
 }
 
-/// The failure that a detail describes. One of a newer version, whose reason is not known here, is read as
-/// [`Reason::FailedPrecondition`]; an outcome that is not known is unknown.
+/// The failure that a detail describes. If its reason is one of a newer version, it is read as
+/// [`Reason::FailedPrecondition`]; an outcome of a newer version is read as unknown.
 #[must_use]
 pub fn failure(detail: &v1::ErrorDetail, text: String) -> Failure {
     let reason =

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! After the format byte come LEB128 numbers in their shortest form; anything else is refused, so that equal ids are
-//! equal bytes. In JSON and on the command line the same bytes are written in hexadecimal: no character of it has a
-//! meaning to a shell, and a double click marks all of it.
+//! equal bytes. In JSON and on the command line the same bytes are written in hexadecimal. Then no character has a
+//! meaning to a shell, and a double click marks the whole id.
 
 use crate::api::limits::invalid;
 use crate::api::{Failure, LeaseId, MessageId, SessionId};
@@ -95,7 +95,7 @@ fn decode<const COUNT: usize>(what: &str, format: u8, bytes: &[u8]) -> Result<[u
     if *first == format && rest.is_empty() { Ok(numbers) } else { Err(garbage(what)) }
 }
 
-/// Takes one number off the front; `None` where there is none in its shortest form.
+/// Takes one number off the front; `None` if there is none in its shortest form.
 fn take_number(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {

@@ -1,4 +1,5 @@
-//! Raft messages and entries, to and from what peers say. Bytes from a peer never panic: what cannot be is dropped.
+//! Raft messages and entries, to and from what peers say. Bytes from a peer never cause a panic: what cannot be is
+//! dropped.
 
 use crate::replica::Vitals;
 use raftqueue_proto::peer::v1 as pb;
@@ -6,8 +7,8 @@ use raftqueue_raft::{AppendOutcome, Entry, Envelope, GroupId, Index, Message, No
 use raftqueue_wal::format::configuration;
 use std::sync::Arc;
 
-/// Greatest message between nodes that is decoded, in bytes: an entry, a forwarded publish or a forwarded answer, each of
-/// which holds at most two bodies of 16 MiB and what surrounds them. A greater one is refused by its length alone.
+/// Largest message between nodes that is decoded, in bytes: an entry, a forwarded publish or a forwarded answer. Each
+/// holds at most two bodies of 16 MiB and what surrounds them. A larger message is refused by its length alone.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// An envelope as it travels.
@@ -147,8 +148,8 @@ pub fn read_envelope(envelope: pb::Envelope) -> Option<(Envelope, Option<Vitals>
     Some((envelope, vitals))
 }
 
-/// True for what must never wait behind entries. Appends stay in order among themselves, also those without entries: they
-/// ask what has arrived, so one that overtook the entries sent before it would find them missing.
+/// True for messages that must never wait behind entries. Appends stay in order among themselves, also those without
+/// entries: such an append asks what has arrived, so it must not overtake entries that were sent before it.
 #[must_use]
 pub fn is_control(message: &Message) -> bool {
     !matches!(message, Message::Append { .. })

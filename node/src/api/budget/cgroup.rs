@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Where the groups are mounted, unless the process is told otherwise.
 const ROOT: &str = "/sys/fs/cgroup";
-/// Limits from here on are none: version 1 says the greatest multiple of a page.
+/// Greater limits mean none: for "no limit" version 1 says the greatest multiple of a page.
 const NO_LIMIT: u64 = 1 << 60;
 
 /// The smallest limit of the groups that this process is in; `None` if none of them has one.
@@ -30,8 +30,8 @@ fn limit_by(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
         } else {
             return None;
         };
-        // A group is bounded by all that it is in. In a container the path may be that of the machine outside, of which
-        // nothing is seen here: then the root is the container's own group.
+        // All groups around a group bound it, too. In a container the path may be one of the machine outside, which
+        // cannot be seen here. Then the root is the container's own group.
         let within = Path::new(path.trim_start_matches('/'));
         within.ancestors().filter_map(|group| limit(root.join(group).join(file))).min()
     });

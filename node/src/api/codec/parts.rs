@@ -43,7 +43,7 @@ pub(super) fn put_settings(out: &mut BytesMut, settings: &TopicSettings) {
     put_option(out, settings.ttl_ms_default, put_number);
 }
 
-/// Reads what the `put_` functions wrote. Every step checks what is left; nothing is allocated on the word of a length.
+/// Reads what the `put_` functions wrote. Every step checks what is left. A length alone never causes an allocation.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
 }
@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
         read: impl Fn(&mut Self) -> Result<T, Unreadable>,
     ) -> Result<Vec<T>, Unreadable> {
         let count = self.number()?;
-        // Every item takes at least one byte, so a greater count is a lie.
+        // Every item takes at least one byte, so a greater count is wrong.
         if count > self.bytes.len() as u64 {
             return Err(Unreadable(format!("a list of {count} items in {} bytes", self.bytes.len())));
         }

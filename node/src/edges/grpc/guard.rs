@@ -1,9 +1,9 @@
 //! What a gRPC call holds of the budget: its messages while they arrive, its answer until it is sent.
 //!
-//! The library reads a whole message into memory before it decodes it, and encodes a whole answer before it sends any of
-//! it. So what it reads passes through [`Arriving`], which knows from the first five bytes of a message how long it will
-//! be, and charges for all of it before the rest is read; and what it sends passes through [`Leaving`], which lets each
-//! piece of the answer carry its charge until the connection has written it. The two and the call itself meet in a
+//! The library reads a whole message into memory before it decodes it, and encodes a whole answer before it sends any
+//! of it. So what it reads passes through [`Arriving`]: that one knows from the first five bytes how long a message
+//! will be, and charges for all of it before the rest is read. What it sends passes through [`Leaving`]: there each
+//! piece of the answer carries its charge until the connection has written it. The two and the call itself share a
 //! [`Ticket`].
 
 mod arriving;
@@ -114,11 +114,11 @@ where
 pub(crate) struct Ticket {
     /// What has arrived of it.
     arriving: Arc<Account>,
-    /// On a stream: what each message that has arrived, and was not taken yet, holds.
+    /// On a stream: what each message holds that has arrived and was not taken yet.
     messages: Mutex<VecDeque<Part>>,
     /// What its answer holds.
     leaving: Arc<Account>,
-    /// The answer, where it is not encoded by the library.
+    /// The answer, if the library does not encode it.
     instead: Mutex<Option<Sliced>>,
     /// There was no room for what arrived.
     is_refused: AtomicBool,
@@ -141,7 +141,7 @@ impl Ticket {
         &self.leaving
     }
 
-    /// On a stream: what the message holds that was read last. To be kept until it is dealt with.
+    /// On a stream: what the last message holds that was read. To be kept until that message is done with.
     pub(super) fn take_message(&self) -> Option<Part> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -150,7 +150,7 @@ impl Ticket {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
     }
 
-    /// The message that is arriving takes so much more.
+    /// The message that arrives takes so much more.
     fn grown(&self, held: Held) {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(message) = messages.back_mut() {
@@ -158,7 +158,7 @@ impl Ticket {
         }
     }
 
-    /// Sends this in place of what the library would send.
+    /// Sends this instead of what the library would send.
     pub(crate) fn send_instead(&self, body: Sliced) {
         *self.instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
     }
@@ -198,12 +198,12 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> hyper::body::Body for Leaving<B
 
 impl<B> Drop for Leaving<B> {
     fn drop(&mut self) {
-        // What was sent has its part; nothing more will be.
+        // The bytes that were sent have their part. No more will be sent.
         self.account.forget();
     }
 }
 
-/// What the leader's answer to a call that was passed on will hold. Goes with the call as an extension.
+/// What the leader's answer to a forwarded call will hold. It goes with the call as an extension.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplyTicket {
     ticket: Arc<Ticket>,

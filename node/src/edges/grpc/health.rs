@@ -1,6 +1,6 @@
 //! `grpc.health.v1.Health`: serving while the node is ready, as it says itself.
 //!
-//! Nothing is stored or pushed: every answer, and every look of a watcher, reads the node's own view.
+//! Nothing is stored or pushed. Every answer, and every look of a watcher, reads the node's own view.
 
 use crate::edges::edge::Edge;
 use crate::edges::handle::Service;

@@ -1,8 +1,8 @@
-//! Refusals that the gRPC library makes before a call reaches the node: a frame over the size limit, bytes that are no
-//! such message, a method that does not exist.
+//! Refusals that the gRPC library makes before a call reaches the node: of a frame over the size limit, of bytes that
+//! are not such a message, of a method that does not exist.
 //!
-//! Such a call was certainly not done, and the client is told so in the same form as with every other refusal. Without
-//! this it would have to take the outcome for unknown. On a stream it ends what follows, and what came before was
+//! Such a call was certainly not done. The client is told so in the same form as with every other refusal; otherwise it
+//! would have to take the outcome for unknown. On a stream such a refusal ends what follows, and what came before was
 //! answered.
 
 use crate::api::{Failure, Reason};
@@ -15,8 +15,8 @@ use tonic::{Code, Status};
 
 /// Adds the typed detail to a refusal that has none. Everything else passes unchanged.
 ///
-/// A status in the *headers* of a response means that there was no answer at all, and one without a detail was not made
-/// by this node's own code, which always adds one.
+/// A status in the *headers* of a response means that there was no answer at all. A status without a detail was not
+/// made by this node's own code, which always adds one.
 pub(super) async fn explain(response: Response) -> Response {
     match Status::from_header_map(response.headers()).and_then(|status| explanation(&status)) {
         Some(status) => status.into_http(),
@@ -51,7 +51,7 @@ fn explanation(status: &Status) -> Option<Status> {
         code @ Code::OutOfRange => (code, Reason::TooLarge),
         // Not what the protocol says, or no message of this type.
         Code::Internal => (Code::InvalidArgument, Reason::InvalidArgument),
-        // A method that does not exist, or compression; what is asked of health alone: a service that does not exist.
+        // A method that does not exist, or compression. Asked of health alone: a service that does not exist.
         code @ (Code::Unimplemented | Code::NotFound) => (code, Reason::InvalidArgument),
         _ => return None,
     };
@@ -61,7 +61,7 @@ fn explanation(status: &Status) -> Option<Status> {
         status.message()
     };
     let mut explained = refusal(code, reason, text);
-    // What else the library has to say, as which compression it would take.
+    // What else the library says, such as which compression it would take.
     *explained.metadata_mut() = status.metadata().clone();
     Some(explained)
 }

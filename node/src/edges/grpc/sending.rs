@@ -1,7 +1,7 @@
 //! Answers with many bytes, encoded by hand while they are sent; see [`crate::edges::sliced`].
 //!
-//! They are the very bytes that the library would make, but that a message's body stands last in it: fields may come in
-//! any order.
+//! They are the bytes that the library would make, except that the body comes last in a message: fields may come in any
+//! order.
 
 use super::guard::Ticket;
 use crate::api::{Answer, Deliveries, Delivery, deliveries_bytes};
@@ -32,8 +32,8 @@ pub(crate) enum Form {
     ForwardReply,
 }
 
-/// Has the messages of a long answer sent in slices; what is left of the answer goes the usual way. What is held for the
-/// answer is held by the ticket from here on.
+/// Has the messages of a long answer sent in slices. The rest of the answer goes the usual way. From here on the ticket
+/// holds what is held for the answer.
 pub(crate) fn send(ticket: Option<&Arc<Ticket>>, answer: Answer, form: Form) -> Answer {
     let (mut deliveries, ticket) = match (answer, ticket) {
         (Answer::Deliveries(deliveries), Some(ticket)) => (deliveries, ticket),

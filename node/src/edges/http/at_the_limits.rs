@@ -1,5 +1,5 @@
-//! What is inside every limit passes on every edge: the batch with the most and the shortest headers, which takes the most
-//! room around its bytes.
+//! A call inside all limits passes on every edge. Tried with the batch that has the most and the shortest headers,
+//! which takes the most room around its bytes.
 
 use crate::fake::{FakeNode, Served};
 use bytes::Bytes;

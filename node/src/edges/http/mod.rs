@@ -27,7 +27,7 @@ pub fn router<S: Service>(edge: &Edge<S>) -> Router {
         .fallback(unknown)
 }
 
-/// Refuses a body that is compressed, and says how it is taken: as it is. Read as JSON it would only be called malformed.
+/// Refuses a body that is compressed, and says that bodies must not be. Read as JSON it would only be called malformed.
 async fn refuse_encoded(request: Request, next: Next) -> Response {
     let is_encoded = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
     if !request.headers().get_all(CONTENT_ENCODING).iter().any(is_encoded) {
@@ -43,7 +43,7 @@ async fn refuse_encoded(request: Request, next: Next) -> Response {
     response
 }
 
-/// Nothing is at this address: said in the words of the one who asks.
+/// Nothing is at this address. It is said in the form that the caller uses.
 async fn unknown(request: Request) -> Response {
     let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     if content_type.starts_with(b"application/grpc") {

@@ -1,8 +1,8 @@
 //! Accepting connections on the client port.
 //!
-//! HTTP/1.1 and HTTP/2 (with prior knowledge, as gRPC has it) on one port. Windows are large enough that a stream of
-//! message bodies is not held up by flow control within a data centre, and no larger, since what fills them is in memory;
-//! frames are large enough that they are handed on in few pieces.
+//! HTTP/1.1 and HTTP/2 (with prior knowledge, as gRPC has it) on one port. Windows are large enough that flow control
+//! does not hold up a stream of message bodies within a data centre. They are not larger, since what fills them is in
+//! memory. Frames are large enough to be handed on in few pieces.
 
 use crate::edges::connections::Acceptor;
 use crate::edges::heard;
@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::time::Duration;
 use tower::ServiceBuilder;
 
-/// HTTP/2 flow control window of a stream, in bytes: what a client may send on it that nobody reads, as while it waits for
+/// HTTP/2 flow control window of a stream, in bytes: what a client may send while nobody reads it, as when it waits for
 /// room in the budget.
 const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 /// The same of a whole connection.
@@ -29,10 +29,10 @@ const HTTP1_BUFFER_BYTES: usize = 128 << 10;
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// Most calls at once on one HTTP/2 connection; more wait at the client.
 const STREAMS_MAX: u32 = 4_096;
-/// Calls that may be reset before the server got to look at them, at once: as many as may be open. Beyond, the library ends
-/// the connection with all other calls on it. It allows 20, which a dozen impatient callers exceed on a busy machine. Those
-/// that it resets by itself, such as the rest of a body that was refused, it counts for as long as the connection lives,
-/// which is no sign of an attack: what calls may hold is bounded in bytes, elsewhere.
+/// How many calls at once may be reset before the server has looked at them: as many as may be open. Beyond that the
+/// library ends the connection, with all other calls on it. Its default is 20, which a dozen impatient callers exceed
+/// on a busy machine. It also counts its own resets, such as for the rest of a body that was refused, for as long as
+/// the connection lives. They are no sign of an attack: what calls may hold is bounded in bytes, elsewhere.
 const RESETS_MAX: usize = STREAMS_MAX as usize;
 /// Greatest size of all headers of a request, in bytes.
 const HEADERS_BYTES_MAX: u32 = 64 << 10;
@@ -56,7 +56,7 @@ pub async fn serve(
     let mut tasks = tokio::task::JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        // Shutdown first: it must not wait for a lull. Ended tasks are collected as they end.
+        // Shutdown comes first: it must not wait for a lull. Ended tasks are collected as they end.
         tokio::select! {
             biased;
             () = &mut shutdown => break,
@@ -70,14 +70,14 @@ pub async fn serve(
                 let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
                 let connection = connections.watch(connection);
                 tasks.spawn(async move {
-                    // A connection that breaks concerns its client, who sees it too.
+                    // A broken connection concerns only its client, who sees it, too.
                     sent::carry(connection).await;
                 });
             }
         }
     }
     drop(acceptor);
-    // Streams without an end (watchers of health) would hold the node for ever: they are cut after the drain.
+    // Streams without an end (watchers of health) would hold the node for ever, so they are cut after the drain.
     let _ = tokio::time::timeout(drain, connections.shutdown()).await;
     tasks.shutdown().await;
 }

@@ -1,8 +1,8 @@
-//! Messages between nodes: two outbound streams a peer, one for what is small and one for entries.
+//! Messages between nodes: two outbound streams for each peer, one for small messages and one for entries.
 //!
-//! Each stream has a connection of its own, so that entries never delay a heartbeat. Everything is bounded: what finds a
-//! queue full is dropped, and the protocol sends it again. A message is believed only on a stream whose hellos agreed
-//! ([`hello`]); the newest stream of a node replaces its older ones.
+//! Each stream has a connection of its own, so that entries never delay a heartbeat. Everything is bounded: a message
+//! that finds its queue full is dropped, and the protocol sends it again. A message is believed only on a stream whose
+//! hellos agreed ([`hello`]); the newest stream of a node replaces its older ones.
 
 mod aside;
 mod hello;
@@ -99,14 +99,14 @@ struct Route {
     bulk: mpsc::Sender<pb::PeerFrame>,
 }
 
-/// The driver's ends of the queues that peers fill.
+/// The driver's ends of the channels that peers fill.
 #[derive(Debug)]
 pub struct Arrivals {
     /// Small messages.
     pub control: mpsc::Receiver<Arrival>,
     /// Messages with entries. While the driver does not take them, the peers are held back by flow control.
     pub bulk: mpsc::Receiver<Arrival>,
-    /// What connections tell. Bounded by their number: a connection tells one thing, when it ends.
+    /// What connections tell. Their number bounds it: a connection tells one thing, when it ends.
     pub news: mpsc::UnboundedReceiver<News>,
 }
 

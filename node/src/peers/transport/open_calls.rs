@@ -1,11 +1,11 @@
-//! The forwarded calls that are open here, by the node that passed them on and the number that it gave them, so that it
-//! can give one up.
+//! The forwarded calls that are open here. Each is known by the node that passed it on and the number that this node
+//! gave it, so that it can be given up.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-/// Calls that were given up before they arrived, or just after they were answered, which are remembered.
+/// Most calls that are remembered because they were given up before they arrived, or just after they were answered.
 const GIVEN_UP_MAX: usize = 4_096;
 
 /// The node that passed the call on, and its number there.
@@ -18,9 +18,9 @@ pub(super) struct OpenCalls(Mutex<Calls>);
 #[derive(Debug, Default)]
 struct Calls {
     open: BTreeMap<Key, oneshot::Sender<()>>,
-    /// Not open when they were given up: a small message may overtake a large call.
+    /// Calls that were not open when they were given up: a small message may overtake a large call.
     given_up: BTreeSet<Key>,
-    /// The same, and some that have begun meanwhile, oldest first.
+    /// The same, oldest first, with some that have begun meanwhile.
     oldest: VecDeque<Key>,
 }
 
@@ -50,7 +50,7 @@ impl OpenCalls {
     pub(super) fn give_up(&self, key: Key) {
         let mut calls = self.lock();
         if let Some(call) = calls.open.remove(&key) {
-            // Fails where it was just answered.
+            // Fails if it was just answered.
             let _ = call.send(());
             return;
         }

@@ -27,7 +27,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
     let mut pause = PAUSE_MIN;
     let mut told = String::new();
     let mut last = None;
-    // Asks whether the process that was connected has ended; nobody asks once it is connected again.
+    // Asks whether the process that was connected has ended. Stops once it is connected again.
     let mut asking = JoinSet::new();
     let mut came = shared.came.subscribe();
     loop {
@@ -44,7 +44,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
                 told.clear();
                 let life = (session.peer, session.boot_id);
                 if last.replace(life).is_some_and(|(peer, boot_id)| peer == life.0 && boot_id != life.1) {
-                    // It ended and began again before it could be found missing.
+                    // It ended and began again before it was missed.
                     shared.is_gone(session.peer);
                 }
                 let peer = session.peer;
@@ -61,7 +61,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
                 });
             }
             Err(why) if why != told => {
-                // Said once, not at every attempt.
+                // This is said once, not at every attempt.
                 tracing::warn!(
                     peer = member.name,
                     address = member.peer_address,
@@ -72,7 +72,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
             }
             Err(_) => {}
         }
-        // A peer that has just connected is there again, most likely.
+        // A peer that has just connected is most likely there again.
         if let Ok(Ok(())) = tokio::time::timeout(pause, came.changed()).await {
             pause = PAUSE_MIN;
         } else {
@@ -106,7 +106,7 @@ impl Session {
     async fn run(mut self, shared: &Shared) {
         shared.routes.write().unwrap_or_else(PoisonError::into_inner).insert(self.peer, self.route);
         shared.reached.send_modify(|times| *times += 1);
-        // The acceptor says nothing after its hello: whatever comes is the end.
+        // The acceptor says nothing after its hello. Whatever comes is the end.
         let status = tokio::select! {
             end = self.control_answers.next() => end,
             end = self.bulk_answers.next() => end,

@@ -1,7 +1,7 @@
 //! How many messages and headers a publish has, counted while its bytes pass.
 //!
-//! Two bytes on the wire may stand for a message of a hundred in memory, and the library decodes whatever there is before
-//! anybody can judge it. So a publish with more than any may have is refused while it arrives.
+//! Two bytes on the wire may stand for a message of a hundred bytes in memory, and the library decodes everything
+//! before anybody can judge it. So a publish with more messages or headers than allowed is refused while it arrives.
 
 use crate::api::Failure;
 use crate::api::limits::check_size;
@@ -11,7 +11,8 @@ use raftqueue_queue::{HEADERS_MAX, PUBLISH_MESSAGES_MAX};
 const MESSAGES_TAG: u64 = 3 << 3 | 2;
 const HEADERS_TAG: u64 = 4 << 3 | 2;
 
-/// What a message takes in memory beside its content, in bytes; and a header, with what surrounds its name and value.
+/// What a message takes in memory besides its content, in bytes. The same for a header, with what surrounds its name
+/// and value.
 const MESSAGE_BYTES: usize = 160;
 const HEADER_BYTES: usize = 112;
 
@@ -26,7 +27,7 @@ enum Next {
     Length(u64),
     /// So many bytes that are passed over.
     Bytes(u64),
-    /// Bytes that mean nothing here: the library will say so.
+    /// Bytes that have no meaning here. The library will say so.
     Nonsense,
 }
 
@@ -37,7 +38,7 @@ pub(super) struct Shape {
     /// A number that has begun, and its bits so far.
     number: (u64, u32),
     messages: usize,
-    /// Those of the message that has begun, and of all.
+    /// Headers of the message that has begun, and of all messages.
     headers: usize,
     headers_all: usize,
     /// Bytes of the message that has begun, still to come; `None` outside of messages.
@@ -54,7 +55,7 @@ impl Shape {
     /// These bytes pass.
     ///
     /// # Errors
-    /// There are more messages, or headers of one message, than there may be.
+    /// There are too many messages, or too many headers of one message.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             if self.message_left == Some(0) && self.next == Next::Tag {
@@ -89,7 +90,7 @@ impl Shape {
         Ok(())
     }
 
-    /// Bytes that its messages and headers take once they are decoded, beside their content.
+    /// Bytes that messages and headers take once they are decoded, besides their content.
     pub(super) fn decoded_bytes(&self) -> usize {
         self.messages * MESSAGE_BYTES + self.headers_all * HEADER_BYTES
     }

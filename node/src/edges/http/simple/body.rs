@@ -12,24 +12,24 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How much of a body that is refused is read and thrown away, in bytes: a client that is still writing would otherwise see
-/// its connection reset instead of the refusal.
+/// How much of a refused body is read and thrown away, in bytes. Otherwise a client that still writes would see its
+/// connection reset instead of the refusal.
 const DISCARDED_BYTES_MAX: usize = 128 << 20;
 /// How long that may take.
 const DISCARDED_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long nothing may come meanwhile.
 const DISCARDED_IDLE_MAX: Duration = Duration::from_millis(100);
-/// By how much room is made for a body that does not say how long it is, in bytes.
+/// By how many bytes room is made at a time for a body that does not say how long it is.
 const GROWTH_BYTES: usize = 16 << 10;
 
-/// Arrays and objects that may stand in one another. No request has more than a handful.
+/// How deep arrays and objects may be nested. No request needs more than a handful.
 const NESTING_MAX: usize = 64;
 
-/// What an object of JSON, such as a message or a header, takes at the most once it is decoded, beside its texts.
+/// What an object of JSON, such as a message or a header, takes at most once it is decoded, besides its texts.
 const OBJECT_BYTES: usize = 160;
 
-/// Holds what a body becomes when it is decoded, where that is more than it is now: five bytes of JSON may stand for a
-/// hundred of memory. No more than `bytes_max`, so that whatever is within the limits finds room.
+/// Holds what a body becomes when it is decoded, if that is more than its bytes: five bytes of JSON may stand for a
+/// hundred of memory. Holds at most `bytes_max`, so that a body within the limits finds room.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub(in crate::edges::http) fn hold_decoded(
     held: &Account,
     bytes_max: usize,
 ) -> Result<(), Failure> {
-    // Those in texts count as well: rather too much than too little.
+    // Braces inside texts count as well: rather too much than too little.
     let objects = json.iter().filter(|byte| **byte == b'{').count();
     let more = (objects * OBJECT_BYTES).min(bytes_max).saturating_sub(held.bytes());
     if more > 0 {
@@ -52,9 +52,9 @@ pub(in crate::edges::http) fn hold_decoded(
 ///
 /// # Errors
 ///
-/// It is no JSON, is nested too deeply, or has not the fields that are asked for.
+/// It is not JSON, is nested too deeply, or lacks fields that are asked for.
 pub(in crate::edges::http) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
-    // What a request has too much of is skipped by the parser without a limit, however deep it is.
+    // The parser skips unknown fields without a limit, however deep they are.
     if is_deeper_than(json, NESTING_MAX) {
         return Err(invalid(format!(
             "body: arrays and objects stand in one another {NESTING_MAX} deep at most"
@@ -63,7 +63,7 @@ pub(in crate::edges::http) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<
     serde_json::from_slice(json).map_err(|error| invalid(format!("body: {error}")))
 }
 
-/// True if more than so many arrays and objects are open at once. What is no JSON has some answer too.
+/// True if more than so many arrays and objects are open at once. Bytes that are not JSON get some answer, too.
 fn is_deeper_than(json: &[u8], depth_max: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in json {
@@ -107,12 +107,12 @@ impl<'a> Reading<'a> {
         Self { bytes_max, budget, share, is_awaited }
     }
 
-    /// The whole body, and what is held for it. What its head says of its length is enough to refuse it: a client that
-    /// waits to be asked for it is answered without being asked.
+    /// The whole body, and what is held for it. If the head says that it is too long, that is enough to refuse it: a
+    /// client that waits to be asked for its body is answered at once.
     ///
     /// # Errors
     ///
-    /// Too large, no room for it, or broken off by the client.
+    /// The body is too large, there is no room for it, or the client broke it off.
     pub(in crate::edges::http) async fn read(self, mut body: Body) -> Result<(Bytes, Account), Failure> {
         let length = body.size_hint().lower();
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -132,7 +132,7 @@ impl<'a> Reading<'a> {
             let frame = frame.map_err(|error| invalid(format!("body: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
             let total = bytes.len() + data.len();
-            // One that did not say how long it is: room for it is made as it grows.
+            // The body did not say how long it is. Room for it is made as it grows.
             let more = total.saturating_sub(account.bytes());
             let admitted = check_size("bytes of the request", total, self.bytes_max).and_then(|()| {
                 if more == 0 {
@@ -152,8 +152,8 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Reads what a client is about to send, so that it sees the refusal and not its connection reset; not for long, and only
-/// while anything comes.
+/// Reads what a client still sends, so that it sees the refusal and not its connection reset. Not for long, and only
+/// while something comes.
 async fn discard(mut body: Body) {
     let until = Instant::now() + DISCARDED_TIME_MAX;
     let mut bytes = 0;

@@ -36,7 +36,7 @@ pub(in crate::edges::http) struct Reply {
 
 /// The body of an answer.
 enum Content {
-    /// Made, and what is held for it where that is much.
+    /// Ready, with what is held for it if that is much.
     Whole(String, Option<Arc<Account>>),
     /// Made while it is sent.
     Sliced(Sliced),
@@ -58,7 +58,7 @@ impl Reply {
         Self { status, headers, content, outgoing: None }
     }
 
-    /// The same, with what is to be known of how it gets through.
+    /// The same, with what tells how much of it got through.
     pub(in crate::edges::http) fn with_outgoing(self, outgoing: Option<Outgoing>) -> Self {
         Self { outgoing, ..self }
     }
@@ -92,7 +92,7 @@ impl Reply {
         Self::new(StatusCode::OK, format!(r#"{{"success": true, "topics": [{}]}}"#, names.join(", ")))
     }
 
-    /// A message taken out of its topic: as it is, or, where it is no text, in base64 and marked so.
+    /// A message taken out of its topic: as it is or, if it is not text, in base64 and marked so.
     pub(super) fn message(body: Bytes, held: Option<Arc<Account>>) -> Self {
         if let Some(account) = held.clone().filter(|_| body.len() >= SLICE_BYTES) {
             let head = Piece::Raw(Bytes::from_static(b"{\"success\": true, \"message\": \""));
@@ -109,7 +109,7 @@ impl Reply {
             .text(is_text)
     }
 
-    /// Marked, if its message is no text.
+    /// Marked, if its message is not text.
     fn text(self, is_text: bool) -> Self {
         if is_text { self } else { self.with(ENCODING_HEADER, HeaderValue::from_static("base64")) }
     }
@@ -124,7 +124,7 @@ impl Reply {
         self
     }
 
-    /// The reply with the leader's address, where this node does not lead and knows it.
+    /// The reply with the leader's address, if this node does not lead and knows it.
     pub(in crate::edges::http) fn of_node(self, local: &LocalStatus) -> Self {
         match local.leader_hint().and_then(|hint| HeaderValue::from_str(hint).ok()) {
             Some(hint) => self.with(LEADER_HEADER, hint),
