@@ -211,7 +211,7 @@ impl Replica {
         let stamp_ms = self.clock.stamp(own, self.raft.configuration().voters(), self.now);
         let mut entry = Proposed { stamp_ms, commands: Vec::new(), calls: Vec::new() };
         // An entry is applied in one turn. Each command first ends some of what is over at the stamp.
-        let steps_max = usize::try_from(self.steps.target()).unwrap_or(usize::MAX);
+        let steps_max = usize::try_from(self.steps.bound()).unwrap_or(usize::MAX);
         let mut due = self.state.due_count(stamp_ms, steps_max);
         let mut steps = 0;
         while let Some(next) = self.queue.items.front() {

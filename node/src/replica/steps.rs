@@ -49,7 +49,7 @@ const LOOKED_AT: usize = 16;
 /// The steps of this turn.
 #[derive(Debug)]
 pub(super) struct Steps {
-    target: u64,
+    bound: u64,
     part: Part,
     taken: [u64; PARTS.len()],
     /// The most steps that one applied command took. Before its own work it ends up to a thousand things whose time is
@@ -60,8 +60,8 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(target: u64) -> Self {
-        Self { target, part: Part::Events, taken: [0; PARTS.len()], greatest: 0, is_cut: false }
+    pub(super) fn new(bound: u64) -> Self {
+        Self { bound, part: Part::Events, taken: [0; PARTS.len()], greatest: 0, is_cut: false }
     }
 
     /// The part that took more than it may, how much it took, and the most that it may: its number of steps and one
@@ -69,13 +69,13 @@ impl Steps {
     pub(super) fn excess(&self, one_thing: u64) -> Option<(Part, u64, u64)> {
         let held = |part: Part| {
             let greatest = if part == Part::Apply { self.greatest } else { 0 };
-            (part, self.taken[part as usize] - greatest, part.things() * (self.target + one_thing))
+            (part, self.taken[part as usize] - greatest, part.things() * (self.bound + one_thing))
         };
         PARTS.into_iter().map(held).find(|(_, taken, max)| taken > max)
     }
 
     pub(super) fn begin_turn(&mut self) {
-        *self = Self::new(self.target);
+        *self = Self::new(self.bound);
     }
 
     /// From here on steps are of this part.
@@ -97,12 +97,12 @@ impl Steps {
 
     /// Whether this part may do one thing more.
     pub(super) fn has_room(&self) -> bool {
-        self.taken[self.part as usize] < self.target
+        self.taken[self.part as usize] < self.bound
     }
 
     /// Whether this part may do one thing more and still leave half for something else.
     pub(super) fn has_half_room(&self) -> bool {
-        2 * self.taken[self.part as usize] < self.target
+        2 * self.taken[self.part as usize] < self.bound
     }
 
     /// Whether this part may do one more of the things that are left. If not, they are left to the next turn.
@@ -112,8 +112,8 @@ impl Steps {
         may
     }
 
-    pub(super) fn target(&self) -> u64 {
-        self.target
+    pub(super) fn bound(&self) -> u64 {
+        self.bound
     }
 
     pub(super) fn taken(&self) -> u64 {
