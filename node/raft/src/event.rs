@@ -89,6 +89,11 @@ pub enum Event {
         /// The last index that is gone: applied and durable.
         to: Index,
     },
+    /// A snapshot of another node is here whole. The core says in [`Output::installed`] whether it becomes this node's own.
+    Installed(Installed),
+    /// This node lacks bodies of messages that its queue holds (true), or has them all (false). While it lacks some it does
+    /// not campaign, is handed no lead, and says so.
+    Incomplete(bool),
     /// A write has been out for longer than an election timeout (true), or has ended (false).
     DiskStalled(bool),
     /// The connection to a node was reset and its port refuses: its process is gone, most likely. Only a hint.
@@ -135,6 +140,20 @@ pub struct Install {
     pub leader: NodeId,
     /// The index before the first entry of the leader's log, and its term: the least that will do.
     pub start: (Index, Term),
+}
+
+/// A snapshot of another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// It has everything up to here.
+    pub index: Index,
+    /// The term of the entry there.
+    pub term: Term,
+    /// The configuration in force there, and where it stands; earlier ones may come before it.
+    pub configurations: Vec<(Index, Arc<Configuration>)>,
+    /// The term that its giver was in when it gave it: everything up to `index` was committed in that term or before. A
+    /// leader of an earlier term need not have it, so this node enters that term.
+    pub giver_term: Term,
 }
 
 /// Names one read; never used twice by one [`crate::Raft`].
@@ -229,6 +248,15 @@ pub enum Alarm {
         /// The term.
         term: Term,
     },
+    /// A snapshot of another node was not taken.
+    SnapshotRefused {
+        /// Where it ends.
+        index: Index,
+        /// The term of the entry there, it says.
+        term: Term,
+        /// Why.
+        why: &'static str,
+    },
     /// A message contradicts itself (entries out of order, terms from the future); it was dropped.
     Malformed {
         /// Who sent it.
@@ -248,6 +276,9 @@ pub struct Output {
     pub load: Vec<LoadRequest>,
     /// The leader no longer has what this node lacks: a snapshot is to be got. Said again and again until there is one.
     pub install: Option<Install>,
+    /// An [`Event::Installed`] was taken: the log begins there, and the state machine is that of the snapshot. To be carried
+    /// out before anything is applied. The snapshot becomes this node's own with the [`Write::reset`] that follows.
+    pub installed: Option<(Index, Term)>,
     /// The new commit index, if it moved: everything up to it may be applied.
     pub committed: Option<Index>,
     /// Reads that are decided. A read may be served once everything up to its index is applied.

@@ -15,8 +15,8 @@
 //! Always on are: PreVote without side effects, CheckQuorum, leader stickiness, randomised timeouts, an empty entry at
 //! the start of a term, commit by counting own-term entries only, durable-only match indexes, pipelined appends with a
 //! window in messages and bytes, ReadIndex by unique rounds, leadership transfer, learners, joint consensus, the hint
-//! that a leader's process is gone, and hand-over when the leader's disk hangs. Snapshots come with compaction; the
-//! events and [`ProgressState`] leave room for them.
+//! that a leader's process is gone, and hand-over when the leader's disk hangs. A log that is cut at its beginning, and
+//! snapshots for those who lack what is gone: the core says who needs one and takes what came, the shell brings it.
 
 mod configuration;
 mod entry;
@@ -33,8 +33,8 @@ mod write;
 pub use configuration::{Configuration, Member, MemberKind, VoteResult};
 pub use entry::{Entry, Payload};
 pub use event::{
-    Alarm, Cause, Event, Found, Install, LoadRequest, LogSlice, Output, PeerStatus, ReadId, Recovered,
-    Refused, RoleKind, RoleState, Settings, Status,
+    Alarm, Cause, Event, Found, Install, Installed, LoadRequest, LogSlice, Output, PeerStatus, ReadId,
+    Recovered, Refused, RoleKind, RoleState, Settings, Status,
 };
 pub use message::{AppendOutcome, Envelope, Message};
 pub use progress::ProgressState;

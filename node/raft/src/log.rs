@@ -5,6 +5,8 @@
 //! are gone: the log begins behind an index whose term and configuration it still knows. It knows nothing of what came
 //! before.
 
+mod beginning;
+
 use crate::mutants::{self, Mutant};
 use crate::{Configuration, Entry, HardState, Index, Payload, Recovered, Term, Write};
 use std::collections::VecDeque;
@@ -15,7 +17,8 @@ use std::sync::Arc;
 ///   index from there to `last`;
 /// - `configurations` holds the one in force where the log begins, and all behind it;
 /// - `window` is contiguous and ends at `last`, or is empty;
-/// - every index after `durable` is in `window`; `durable < unwritten_from <= last + 1`.
+/// - every index after `durable` and the beginning is in `window`; `durable < unwritten_from <= last + 1`;
+/// - `durable` is 0 while the disk's log does not begin where this one does.
 #[derive(Debug)]
 pub(crate) struct Log {
     runs: Vec<(Index, Term)>,
@@ -26,6 +29,8 @@ pub(crate) struct Log {
     empty: Arc<Configuration>,
     durable: Index,
     unwritten_from: Index,
+    /// The disk's log has yet to begin behind this index.
+    reset: Option<(Index, Term)>,
     truncate_from: Option<Index>,
     in_flight: Option<InFlight>,
     sequence: u64,
@@ -79,6 +84,7 @@ impl Log {
             empty: Arc::default(),
             durable: last,
             unwritten_from: last.next(),
+            reset: None,
             truncate_from: None,
             in_flight: None,
             sequence: 0,
@@ -208,20 +214,6 @@ impl Log {
         }
     }
 
-    /// The log up to `to` is gone from the disk: what is known of it goes too, but for its last term and configuration.
-    pub(crate) fn compact(&mut self, to: Index) {
-        let Some(term) = self.term_at(to) else { return };
-        assert!(to <= self.durable, "what is gone up to {to} was durable only up to {}", self.durable);
-        self.runs.retain(|(first, _)| *first > to);
-        self.runs.insert(0, (to, term));
-        let in_force = self.configurations.partition_point(|(at, _)| *at <= to).saturating_sub(1);
-        let forgets = usize::from(mutants::is(Mutant::ForgetConfigurationAtStart));
-        self.configurations.drain(..in_force + forgets);
-        while let Some(entry) = self.window.pop_front_if(|entry| entry.index <= to) {
-            self.window_bytes -= entry.size();
-        }
-    }
-
     /// The entry at `index` if it is in memory.
     pub(crate) fn entry(&self, index: Index) -> Option<&Entry> {
         let first = self.window.front()?.index;
@@ -248,7 +240,10 @@ impl Log {
     /// The next write, if there is something to make durable and no other write is out.
     pub(crate) fn take_write(&mut self, bytes_max: usize) -> Option<Write> {
         let hard_state_changed = self.hard_state != self.hard_state_durable;
-        let nothing = !hard_state_changed && self.truncate_from.is_none() && self.unwritten_from > self.last;
+        let nothing = !hard_state_changed
+            && self.reset.is_none()
+            && self.truncate_from.is_none()
+            && self.unwritten_from > self.last;
         if self.in_flight.is_some() || nothing {
             return None;
         }
@@ -264,6 +259,7 @@ impl Log {
             sequence: self.sequence,
             hard_state: self.hard_state,
             hard_state_changed,
+            reset: self.reset.take(),
             truncate_from: self.truncate_from.take(),
             entries,
         })
@@ -303,11 +299,11 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn entry(index: u64, term: u64) -> Entry {
+    pub(super) fn entry(index: u64, term: u64) -> Entry {
         Entry { index: Index(index), term: Term(term), payload: Payload::Noop }
     }
 
-    fn log(terms: &[u64]) -> Log {
+    pub(super) fn log(terms: &[u64]) -> Log {
         let mut log = Log::new(Recovered::default());
         for (i, term) in terms.iter().enumerate() {
             log.append(entry(i as u64 + 1, *term));
@@ -315,7 +311,7 @@ mod tests {
         log
     }
 
-    fn persist(log: &mut Log) {
+    pub(super) fn persist(log: &mut Log) {
         let write = log.take_write(usize::MAX).unwrap();
         log.persisted(write.sequence);
     }
@@ -343,39 +339,6 @@ mod tests {
             let (i, t) = log.find_agreement(Index(index), Term(term)).expect("it begins at 0");
             assert_eq!((i.0, t.0), expected, "for index {index}, term {term}");
         }
-    }
-
-    #[test]
-    fn what_was_compacted_is_unknown_and_the_rest_is_as_before() {
-        let mut log = log(&[1, 1, 3, 3, 3, 7]);
-        persist(&mut log);
-        let whole = format!("{:?}", log.slice(Index(5), usize::MAX));
-        for (to, starts) in [(1, (1, 1)), (4, (4, 3)), (2, (4, 3)), (4, (4, 3))] {
-            log.compact(Index(to));
-            assert_eq!(log.start(), (Index(starts.0), Term(starts.1)));
-        }
-        let terms: Vec<_> = (0..8).map(|i| log.term_at(Index(i)).map(|t| t.0)).collect();
-        assert_eq!(terms, [None, None, None, None, Some(3), Some(3), Some(7), None]);
-        assert_eq!(log.find_agreement(Index(9), Term(6)), Some((Index(5), Term(3))));
-        assert_eq!(log.find_agreement(Index(4), Term(3)), Some((Index(4), Term(3))));
-        assert_eq!(log.find_agreement(Index(3), Term(9)), None);
-        assert_eq!(log.find_agreement(Index(9), Term(2)), None);
-        assert!(log.slice(Index(4), usize::MAX).is_none() && log.entry(Index(4)).is_none());
-        assert_eq!(format!("{:?}", log.slice(Index(5), usize::MAX)), whole);
-        log.compact(Index(6));
-        assert_eq!((log.last(), log.last_term(), log.durable()), (Index(6), Term(7), Index(6)));
-        assert!(log.window_bytes() == 0 && log.is_up_to_date(Index(6), Term(7)));
-        log.append(entry(7, 7));
-        assert_eq!(log.take_write(usize::MAX).unwrap().entries().len(), 1);
-    }
-
-    #[test]
-    #[should_panic(expected = "nothing to cut at 4")]
-    fn nothing_is_cut_off_that_was_compacted() {
-        let mut log = log(&[1, 1, 3, 3, 3, 7]);
-        persist(&mut log);
-        log.compact(Index(4));
-        log.truncate(Index(4));
     }
 
     #[test]

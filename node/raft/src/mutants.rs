@@ -60,11 +60,23 @@ pub enum Mutant {
     ProbeForGone,
     /// A peer that lacks what is gone is told so once.
     TellGoneOnce,
+    /// A snapshot is taken that is older than what is committed.
+    InstallOld,
+    /// A snapshot of a later term is taken without entering that term.
+    InstallKeepsTerm,
+    /// A snapshot leaves the members that were known before in force.
+    InstallKeepsMembers,
+    /// A snapshot takes the place of all of the log, also of what follows it.
+    InstallDropsTail,
+    /// A snapshot counts as durable when it is only here.
+    InstalledIsDurable,
+    /// A node campaigns although it lacks bodies of messages.
+    LeadIncomplete,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 34] = [
         Mutant::SkipVoteSync,
         Mutant::SkipEntrySync,
         Mutant::CountSelfEarly,
@@ -93,6 +105,12 @@ impl Mutant {
         Mutant::RefuseBehindGone,
         Mutant::ProbeForGone,
         Mutant::TellGoneOnce,
+        Mutant::InstallOld,
+        Mutant::InstallKeepsTerm,
+        Mutant::InstallKeepsMembers,
+        Mutant::InstallDropsTail,
+        Mutant::InstalledIsDurable,
+        Mutant::LeadIncomplete,
     ];
 }
 

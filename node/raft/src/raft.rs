@@ -3,8 +3,8 @@
 //! The parts: `election` (timeouts, pre-votes, votes), `follower` (taking entries), `leading` (appending, heartbeats,
 //! committing), `feeding` (sending entries), `transferring` (handing over), `stalling` (a disk that hangs), `reads`
 //! (answers that are known to be fresh), `membership` (changes of the configuration), `replay` (whether what was committed
-//! at the start is applied), `installing` (a log whose beginning moves). Each goes on with `impl Raft`, and sees what is private here. Outside, `log` knows what is
-//! durable, `progress` what each peer has.
+//! at the start is applied), `installing` (a log whose beginning moves), `status` (what a node says of itself). Each goes on
+//! with `impl Raft`, and sees what is private here. Outside, `log` knows what is durable, `progress` what each peer has.
 
 mod election;
 mod feeding;
@@ -15,13 +15,14 @@ mod membership;
 mod reads;
 mod replay;
 mod stalling;
+mod status;
 mod transferring;
 
 pub use membership::MemberChange;
 
 use crate::event::{
-    Alarm, Cause, Event, Install, LoadRequest, Output, PeerStatus, ReadId, Recovered, Refused, RoleKind,
-    RoleState, Settings, Status,
+    Alarm, Cause, Event, Install, LoadRequest, Output, ReadId, Recovered, Refused, RoleKind, RoleState,
+    Settings,
 };
 use crate::log::Log;
 use crate::random::Random;
@@ -69,6 +70,8 @@ pub struct Raft {
     /// The leader waits to hear that entries are durable which are not yet.
     reply_due: bool,
     disk_stalled: bool,
+    /// It lacks bodies of messages.
+    incomplete: bool,
     /// Ticks until a stalled disk may cause a hand-over again.
     stall_pause_ticks: u32,
     /// Messages that promise a term or vote which is not durable yet: the newest of each kind for each peer, so that a
@@ -77,6 +80,7 @@ pub struct Raft {
     send: Vec<Envelope>,
     load: Vec<LoadRequest>,
     install: Option<Install>,
+    installed: Option<(Index, Term)>,
     reads: Vec<(ReadId, Result<Index, Refused>)>,
     next_read: u64,
     alarms: Vec<Alarm>,
@@ -137,11 +141,13 @@ impl Raft {
             verified: applied,
             reply_due: false,
             disk_stalled: false,
+            incomplete: false,
             stall_pause_ticks: 0,
             held: Vec::new(),
             send: Vec::new(),
             load: Vec::new(),
             install: None,
+            installed: None,
             reads: Vec::new(),
             next_read: 1,
             alarms: Vec::new(),
@@ -188,6 +194,8 @@ impl Raft {
                 self.look_at_replay();
             }
             Event::Compacted { to } => self.on_compacted(to),
+            Event::Installed(installed) => self.on_installed(&installed),
+            Event::Incomplete(incomplete) => self.incomplete = incomplete,
             Event::DiskStalled(stalled) => self.on_disk_stalled(stalled),
             Event::PeerGone(id) => self.on_peer_gone(id),
         }
@@ -235,6 +243,7 @@ impl Raft {
             send: std::mem::take(&mut self.send),
             load: std::mem::take(&mut self.load),
             install: self.install.take(),
+            installed: self.installed.take(),
             committed: (self.commit > self.reported_commit).then_some(self.commit),
             reads: std::mem::take(&mut self.reads),
             role: (role != self.reported_role).then_some(role),
@@ -327,44 +336,6 @@ impl Raft {
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)
-    }
-
-    /// This node's own view of itself.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let (peers, uncommitted_bytes, transferring) = match &self.role {
-            Role::Leader(leader) => (
-                leader
-                    .progress
-                    .iter()
-                    .map(|(id, p)| PeerStatus {
-                        id: *id,
-                        matched: p.matched,
-                        active: p.silent_ticks < self.settings.election_ticks,
-                        disk_stalled: p.disk_stalled,
-                        replaying: p.replaying,
-                        state: p.state,
-                    })
-                    .collect(),
-                leader.uncommitted_bytes(),
-                leader.transfer.is_some(),
-            ),
-            _ => (Vec::new(), 0, false),
-        };
-        Status {
-            role: self.role_state(),
-            commit: self.commit,
-            start: self.log.start().0,
-            last: self.log.last(),
-            durable: self.log.durable(),
-            window_bytes: self.log.window_bytes(),
-            uncommitted_bytes,
-            transferring,
-            leader_commit: self.leader_commit.max(self.commit),
-            replaying: self.is_replaying(),
-            replay_until: self.replay.until(),
-            peers,
-        }
     }
 
     fn on_tick(&mut self) {

@@ -1,17 +1,18 @@
 //! The one bridge between "decided" and "durable".
 
-use crate::{Entry, HardState, Index};
+use crate::{Entry, HardState, Index, Term};
 
 /// Everything that must become durable next, as one append and one sync. At most one is out at a time.
 ///
-/// Order inside: the hard state first, then the truncation, then the entries. A store may make all three durable with
-/// one sync. It must not make a later part durable without the earlier ones.
+/// Order inside: the hard state first, then the reset, then the truncation, then the entries. A store may make several
+/// durable with one sync. It must not make a later part durable without the earlier ones.
 #[must_use = "a write that is dropped stops the node: nothing after it can become durable"]
 #[derive(Debug)]
 pub struct Write {
     pub(crate) sequence: u64,
     pub(crate) hard_state: HardState,
     pub(crate) hard_state_changed: bool,
+    pub(crate) reset: Option<(Index, Term)>,
     pub(crate) truncate_from: Option<Index>,
     pub(crate) entries: Vec<Entry>,
 }
@@ -27,6 +28,13 @@ impl Write {
     #[must_use]
     pub fn hard_state_changed(&self) -> bool {
         self.hard_state_changed
+    }
+
+    /// An install: the log begins behind this index from now on, and the snapshot there becomes this node's own, all at
+    /// once. If the disk holds an entry of this term at the index, then what follows it stays. Else nothing stays.
+    #[must_use]
+    pub fn reset(&self) -> Option<(Index, Term)> {
+        self.reset
     }
 
     /// The first index to cut off the log before `entries` are appended.

@@ -125,6 +125,7 @@ impl Worker {
     /// Appends one write, and tries again while the disk is full: the core can do nothing else with it.
     fn append(&mut self, mut write: Write) -> Result<(), AppendError> {
         let mut told = false;
+        assert!(write.reset().is_none(), "no snapshot of another node is ever taken yet");
         loop {
             let begun = Instant::now();
             let wal = &mut self.wal;

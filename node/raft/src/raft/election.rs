@@ -45,7 +45,8 @@ impl Raft {
         self.hinted_ticks = self.hinted_ticks.saturating_sub(1);
         self.campaign_in_ticks = self.campaign_in_ticks.saturating_sub(1);
         let forming = self.log.durable() == Index(0);
-        if self.campaign_in_ticks == 0 && !self.disk_stalled && !forming && self.may_be_needed_to_lead() {
+        let able = !self.disk_stalled && !self.lacks_messages();
+        if self.campaign_in_ticks == 0 && able && !forming && self.may_be_needed_to_lead() {
             self.become_pre_candidate();
         }
     }
@@ -146,6 +147,7 @@ impl Raft {
     /// has had no turn yet, it takes its turn. If it fails, the other one has its turn. So nobody is refused for ever.
     fn could_lead_instead_of(&self, last: (Term, Index)) -> bool {
         !self.is_replaying()
+            && !self.lacks_messages()
             && !self.has_tried
             && (self.log.last_term(), self.log.last()) >= last
             && self.may_be_needed_to_lead()
@@ -256,7 +258,8 @@ impl Raft {
             && self.leader == Some(from)
             && self.configuration().is_voter(self.settings.id)
             && (self.log.durable() == self.log.last() || mutants::is(Mutant::TakeOverUnflushed))
-            && !self.disk_stalled;
+            && !self.disk_stalled
+            && !self.lacks_messages();
         if ready {
             self.become_candidate(true);
         }

@@ -110,11 +110,15 @@ impl Raft {
         self.leader_commit = self.leader_commit.max(commit);
         let known = if mutants::is(Mutant::CommitUnverified) { self.log.last() } else { self.verified };
         self.commit = self.commit.max(commit.min(known));
+        self.look_at_replay();
     }
 
     /// Tells the leader how far its log is on this disk.
     pub(super) fn reply_durable(&mut self) {
         let Some(leader) = self.leader else { return };
+        if self.log.durable() < self.log.start().0 {
+            return self.reply_due = true; // The log is not on the disk before it begins there where it begins here.
+        }
         let on_disk = if mutants::is(Mutant::SkipEntrySync) { self.log.last() } else { self.log.durable() };
         let durable = self.verified.min(on_disk);
         self.reply_due = durable < self.verified;

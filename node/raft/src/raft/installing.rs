@@ -3,11 +3,24 @@
 //! The core does not know of the transfer. A leader says that it has not got what a peer lacks, again and again; the peer's
 //! shell gets a snapshot from whoever has one.
 
-use super::Raft;
-use crate::event::{Alarm, Install};
+use super::{Raft, TERM_MAX};
+use crate::event::{Alarm, Install, Installed};
+use crate::mutants::{self, Mutant};
 use crate::{Index, NodeId, Term};
 
+/// No honest cluster gets to this index, and counting on from here cannot overflow.
+const INDEX_MAX: Index = Index(u64::MAX / 2);
+
 impl Raft {
+    /// The last index that a snapshot may have now: applied and durable, and the term in which it was found committed is
+    /// durable too. Else a restarted node could take the leader of an earlier term for one that has all of it. `None` if
+    /// none may be taken now.
+    #[must_use]
+    pub fn snapshot_up_to(&self) -> Option<Index> {
+        let most = self.applied.min(self.log.durable());
+        (self.log.is_hard_state_durable() && most >= self.log.start().0).then_some(most)
+    }
+
     /// The log up to `to` is gone. Who lacks something of it is seen when it is fed next.
     pub(super) fn on_compacted(&mut self, to: Index) {
         assert!(to <= self.applied, "what is gone up to {to} was applied only up to {}", self.applied);
@@ -29,5 +42,47 @@ impl Raft {
         }
         self.verified = self.verified.max(start.0);
         self.reply_once_durable(start.0);
+    }
+
+    /// A snapshot is here whole. It is taken if it has more than what is known to be committed here.
+    pub(super) fn on_installed(&mut self, installed: &Installed) {
+        if let Err(why) = self.install(installed) {
+            let (index, term) = (installed.index, installed.term);
+            self.alarms.push(Alarm::SnapshotRefused { index, term, why });
+        }
+    }
+
+    fn install(&mut self, installed: &Installed) -> Result<(), &'static str> {
+        let Installed { index, term, configurations, giver_term } = installed;
+        let (index, term, giver_term) = (*index, *term, *giver_term);
+        let rise = configurations.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if !rise || configurations.last().is_none_or(|(at, _)| *at > index) {
+            return Err("its configurations are not those of its index");
+        }
+        if index > INDEX_MAX || term > giver_term || giver_term > TERM_MAX {
+            return Err("it contradicts itself");
+        }
+        let conflicts = |raft: &Self| raft.log.term_at(index).is_some_and(|own| own != term);
+        if index <= self.commit && !mutants::is(Mutant::InstallOld) {
+            return if conflicts(self) { Err("another entry is committed there") } else { Ok(()) };
+        }
+        if giver_term > self.term() && !mutants::is(Mutant::InstallKeepsTerm) {
+            self.become_follower(giver_term, None);
+        }
+        if self.is_leader() {
+            let has = self.log.term_at(index) == Some(term);
+            return if has { Ok(()) } else { Err("this leader has no such entry") };
+        }
+        if index <= self.verified && conflicts(self) {
+            return Err("the leader has another entry there");
+        }
+        self.log.reset((index, term), configurations.clone());
+        (self.commit, self.reported_commit) = (index, index);
+        self.applied = self.applied.max(index);
+        self.verified = self.verified.max(index);
+        self.reply_due = self.leader.is_some();
+        self.installed = Some((index, term));
+        self.look_at_replay();
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 //! once.
 
 use super::{Raft, Role};
+use crate::mutants::{self, Mutant};
 use crate::{Index, Term};
 
 /// How far the replay has come.
@@ -30,6 +31,11 @@ impl Raft {
     #[must_use]
     pub fn is_replaying(&self) -> bool {
         !self.replay.is_over
+    }
+
+    /// True if its queue holds messages whose bodies are not here. Such a node votes and takes entries, and never leads.
+    pub(super) fn lacks_messages(&self) -> bool {
+        self.incomplete && !mutants::is(Mutant::LeadIncomplete)
     }
 
     /// Something was applied, or heard from a leader.

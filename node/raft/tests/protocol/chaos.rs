@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, command};
 use crate::disk::Disk;
-use raftqueue_raft::{Event, Member, MemberChange, MemberKind, NodeId, Raft, Refused};
+use raftqueue_raft::{Event, Index, Member, MemberChange, MemberKind, NodeId, Raft, Refused, Term};
 use std::collections::BTreeMap;
 
 /// Messages that wait on one link at most; the oldest is lost then.
@@ -59,6 +59,9 @@ struct Faults {
     transfers: bool,
     changes: bool,
     slow_applying: bool,
+    compactions: bool,
+    installs: bool,
+    gaps: bool,
 }
 
 /// A cluster, its faults, and the dice that decide.
@@ -100,6 +103,9 @@ impl Chaos {
             transfers: dice.chance(400),
             changes: dice.chance(400),
             slow_applying: dice.chance(400),
+            compactions: dice.chance(500),
+            installs: dice.chance(300),
+            gaps: dice.chance(200),
         };
         let mut chaos = Self { cluster, dice, faults, proposals: 0 };
         for id in chaos.cluster.live() {
@@ -198,7 +204,7 @@ impl Chaos {
     fn disturb(&mut self) {
         let id = self.any_node();
         let faults = &self.faults;
-        match self.dice.below(8) {
+        match self.dice.below(13) {
             0 if faults.crashes => self.crash_or_restart(id),
             1 | 2 if faults.cuts => self.cut_or_heal(id),
             3 if faults.stalls => {
@@ -219,7 +225,37 @@ impl Chaos {
                 }
             }
             6 if faults.changes => self.change(id),
+            7 | 8 if faults.compactions => self.compact(id),
+            9 | 10 if faults.compactions => self.ask_for_snapshot(id),
+            11 if faults.compactions || faults.installs => self.cluster.install(id),
+            12 if faults.gaps => {
+                let has_gaps = self.dice.chance(500);
+                self.cluster.tell(|| format!("n{id} has {} messages", if has_gaps { "some" } else { "all" }));
+                self.cluster.step(id, Event::Incomplete(has_gaps));
+            }
+            _ if faults.installs => self.ask_for_snapshot(id),
             _ => {}
+        }
+    }
+
+    /// The log is cut somewhere up to a snapshot. The core may hear of it only later.
+    fn compact(&mut self, id: NodeId) {
+        let Some(most) = self.cluster.raft(id).and_then(Raft::snapshot_up_to) else { return };
+        let start = self.cluster.disks[&id].start().0;
+        let to = Index(start.0 + self.dice.below(most.0 - start.0 + 1));
+        let snapshot = Index(to.0 + self.dice.below(most.0 - to.0 + 1));
+        let told = self.dice.chance(700);
+        self.cluster.tell(|| format!("n{id} has a snapshot up to {snapshot} and cuts its log up to {to}"));
+        self.cluster.compact(id, to, snapshot, told);
+    }
+
+    /// A snapshot is given to a node, whether it needs one or not. It may come much later, or another first.
+    fn ask_for_snapshot(&mut self, id: NodeId) {
+        let from = self.any_node();
+        let wanted = self.cluster.nodes[&id].wanting.map(|install| install.start.0);
+        let at = wanted.filter(|_| self.dice.chance(300));
+        if (wanted.is_some() || self.faults.installs) && self.cluster.ask_for_snapshot(id, from, at) {
+            self.cluster.tell(|| format!("n{from} gives n{id} a snapshot"));
         }
     }
 
@@ -229,7 +265,7 @@ impl Chaos {
             self.cluster.restart(id);
             self.hold(id);
         } else {
-            let parts = usize::try_from(self.dice.below(6)).expect("small");
+            let parts = usize::try_from(self.dice.below(7)).expect("small");
             self.cluster.tell(|| format!("n{id} crashes, {parts} parts of its write done"));
             self.cluster.crash(id, parts);
         }
@@ -284,10 +320,14 @@ impl Chaos {
             }
             let node = self.cluster.nodes.get_mut(id).expect("it exists");
             node.loads_held = false;
+            node.installs_held = false;
             while self.cluster.serve_load(*id, false) {}
             self.cluster.release_disk(*id);
             self.cluster.release_applying(*id);
             self.cluster.step(*id, Event::DiskStalled(false));
+            self.cluster.step(*id, Event::Incomplete(false));
+            let (to, _) = self.cluster.disks[id].start();
+            self.cluster.step(*id, Event::Compacted { to });
         }
         self.rest("after the faults");
         let leader = self.cluster.leaders()[0];
@@ -338,9 +378,15 @@ impl Chaos {
         let leader = self.cluster.leaders()[0];
         let members = self.cluster.raft(leader).expect("it leads").configuration().peers();
         for id in members {
-            let entries = self.cluster.disks[&id].entries();
-            let committed = self.cluster.checker.committed_entries();
-            assert_eq!(entries, committed, "node {id} lost something");
+            let disk = &self.cluster.disks[&id];
+            let (start, start_term) = disk.start();
+            let (gone, kept) = self.cluster.checker.committed_entries().split_at(start.0 as usize);
+            assert_eq!(disk.entries(), kept, "node {id} lost something");
+            assert_eq!(
+                gone.last().map_or(Term(0), |entry| entry.term),
+                start_term,
+                "node {id} begins elsewhere"
+            );
         }
     }
 

@@ -94,6 +94,11 @@ impl Checker {
         for envelope in &output.send {
             self.promise(disk, node.raft, envelope);
         }
+        if let Some((index, term)) = output.installed {
+            let known = self.committed.get(index.0 as usize - 1).map(|entry| entry.term);
+            assert_eq!(known, Some(term), "node {} begins behind {index}, which is not committed", node.id);
+            assert!(index > node.applied, "the commit index goes back to {index}");
+        }
         if let Some(commit) = output.committed {
             self.commits(node, disks, commit);
         }

@@ -5,8 +5,9 @@ use crate::disk::Disk;
 use crate::show;
 use bytes::Bytes;
 use raftqueue_raft::{
-    Configuration, Entry, Envelope, Event, Found, HardState, Index, Install, LoadRequest, LogSlice, Member,
-    MemberKind, NodeId, Output, Payload, Raft, ReadId, Refused, RoleKind, RoleState, Settings, Term, Write,
+    Configuration, Entry, Envelope, Event, Found, HardState, Index, Install, Installed, LoadRequest,
+    LogSlice, Member, MemberKind, NodeId, Output, Payload, Raft, ReadId, Refused, RoleKind, RoleState,
+    Settings, Term, Write,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -41,6 +42,12 @@ pub(crate) struct Node {
     pub(crate) disk_held: bool,
     pub(crate) loads: Vec<LoadRequest>,
     pub(crate) loads_held: bool,
+    /// A snapshot that another node gave, on its way here.
+    pub(crate) coming: Option<Installed>,
+    /// It is told that it needs a snapshot.
+    pub(crate) wanting: Option<Install>,
+    /// Snapshots that it needs are not got.
+    pub(crate) installs_held: bool,
     pub(crate) applied: Index,
     /// What it commits is not applied.
     pub(crate) applying_held: bool,
@@ -101,6 +108,9 @@ impl Cluster {
             disk_held: false,
             loads: Vec::new(),
             loads_held: false,
+            coming: None,
+            wanting: None,
+            installs_held: true,
             applied: Index(0),
             applying_held: false,
             starts: 0,
@@ -191,6 +201,11 @@ impl Cluster {
             self.tell(|| {
                 format!("n{id} needs a snapshot: n{leader}'s log begins behind {}@{}", start.0, start.1)
             });
+            self.nodes.get_mut(&id).expect("a node that was added").wanting = Some(Install { leader, start });
+        }
+        if let Some((index, term)) = output.installed {
+            self.tell(|| format!("n{id} begins behind {index}@{term}, with a snapshot"));
+            self.nodes.get_mut(&id).expect("a node that was added").applied = index;
         }
         let mut stepped = false;
         if let Some(commit) = output.committed {
@@ -297,6 +312,40 @@ impl Cluster {
         }
     }
 
+    /// `from` gives a snapshot of everything up to `at`, or of as much as it can. It is on its way to `id` then.
+    pub(crate) fn ask_for_snapshot(&mut self, id: NodeId, from: NodeId, at: Option<Index>) -> bool {
+        let Some(giver) = self.raft(from) else { return false };
+        let Some(most) = giver.snapshot_up_to() else { return false };
+        let index = at.unwrap_or(most).min(most);
+        let disk = &self.disks[&from];
+        let (Some(term), Some(in_force)) = (giver.term_at(index), disk.configuration_at(index)) else {
+            return false;
+        };
+        let installed = Installed { index, term, configurations: vec![in_force], giver_term: giver.term() };
+        self.nodes.get_mut(&id).expect("a node that was added").coming = Some(installed);
+        true
+    }
+
+    /// The snapshot that was on its way is here whole.
+    pub(crate) fn install(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a node that was added");
+        let Some(installed) = node.coming.take_if(|_| node.raft.is_some()) else { return };
+        node.wanting = None;
+        self.disks.get_mut(&id).expect("every node has a disk").stage(&installed);
+        self.step(id, Event::Installed(installed));
+    }
+
+    /// Gets the snapshot that a node needs from the first that has it.
+    pub(crate) fn serve_install(&mut self, id: NodeId) {
+        let Some(wanting) = self.nodes[&id].wanting else { return };
+        for giver in self.live().into_iter().filter(|giver| *giver != id) {
+            let has = self.raft(giver).and_then(Raft::snapshot_up_to) >= Some(wanting.start.0);
+            if has && self.ask_for_snapshot(id, giver, None) {
+                return self.install(id);
+            }
+        }
+    }
+
     fn post(&mut self, envelope: Envelope) {
         let link = (envelope.from, envelope.to);
         if !self.cuts.contains(&link) {
@@ -341,6 +390,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a node that was added");
         node.raft = None;
         node.loads.clear();
+        (node.coming, node.wanting) = (None, None);
         if let Some(write) = node.write.take() {
             self.disks.get_mut(&id).expect("every node has a disk").store_parts(&write, parts);
         }
@@ -366,6 +416,12 @@ impl Cluster {
     pub(crate) fn run_tick(&mut self) {
         for id in self.live() {
             self.tick(id);
+        }
+        self.deliver(|_| true);
+        for id in self.live() {
+            if !self.nodes[&id].installs_held {
+                self.serve_install(id);
+            }
         }
         self.deliver(|_| true);
     }

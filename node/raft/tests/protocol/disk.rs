@@ -1,8 +1,10 @@
 //! A store in memory that is as strict as a write allows, and as forgetful as a crash may be.
 
 use raftqueue_raft::{
-    Configuration, Entry, Found, HardState, Index, LoadRequest, LogSlice, Payload, Recovered, Term, Write,
+    Configuration, Entry, Found, HardState, Index, Installed, LoadRequest, LogSlice, Payload, Recovered,
+    Term, Write,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What one node has durably.
@@ -15,6 +17,8 @@ pub(crate) struct Disk {
     configuration: Option<(Index, Arc<Configuration>)>,
     /// The newest snapshot has everything up to here.
     snapshot: Index,
+    /// Snapshots of other nodes that are not this disk's own yet: where each ends, and the configuration in force there.
+    staged: BTreeMap<Index, (Index, Arc<Configuration>)>,
     entries: Vec<Entry>,
 }
 
@@ -69,21 +73,42 @@ impl Disk {
         }
     }
 
+    /// A snapshot of another node is here. It becomes this disk's own with the write that says so.
+    pub(crate) fn stage(&mut self, installed: &Installed) {
+        let in_force = installed.configurations.last().expect("a snapshot has a configuration");
+        self.staged.insert(installed.index, in_force.clone());
+    }
+
+    /// The log begins behind this index from now on. What follows the entry there stays if it is here.
+    fn reset(&mut self, (index, term): (Index, Term)) {
+        let configuration = self.staged.remove(&index).expect("a log begins anew with a snapshot");
+        let keeps = self.term_at(index) == Some(term);
+        self.entries.retain(|entry| keeps && entry.index > index);
+        self.start = (index, term);
+        self.snapshot = index;
+        self.configuration = Some(configuration);
+    }
+
     /// Stores a whole write.
     pub(crate) fn store(&mut self, write: &Write) {
         self.store_parts(write, usize::MAX);
     }
 
-    /// Stores the first `parts` parts of a write, as a crash may leave them: the hard state, the truncation, then one
-    /// entry after another.
+    /// Stores the first `parts` parts of a write, as a crash may leave them: the hard state, the reset, the truncation, then
+    /// one entry after another.
     pub(crate) fn store_parts(&mut self, write: &Write, parts: usize) {
         assert!(write.hard_state() >= self.hard_state, "hard state goes back on disk");
         assert_eq!(write.hard_state_changed(), write.hard_state() != self.hard_state);
         if parts >= 1 {
             self.hard_state = write.hard_state();
         }
-        if let Some(from) = write.truncate_from()
+        if let Some(start) = write.reset()
             && parts >= 2
+        {
+            self.reset(start);
+        }
+        if let Some(from) = write.truncate_from()
+            && parts >= 3
         {
             assert!(from <= self.last(), "a truncation at {from} of a log that ends at {}", self.last());
             assert!(
@@ -93,7 +118,7 @@ impl Disk {
             );
             self.entries.retain(|entry| entry.index < from);
         }
-        for entry in write.entries().iter().take(parts.saturating_sub(2)) {
+        for entry in write.entries().iter().take(parts.saturating_sub(3)) {
             assert_eq!(entry.index, self.last().next(), "a write leaves a gap");
             self.entries.push(entry.clone());
         }

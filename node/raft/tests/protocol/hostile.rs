@@ -4,8 +4,8 @@
 use crate::chaos::{Chaos, Dice};
 use crate::cluster::{command, configuration};
 use raftqueue_raft::{
-    Alarm, AppendOutcome, Entry, Envelope, Event, Found, GroupId, Index, LogSlice, Message, NodeId, Payload,
-    Raft, Term,
+    Alarm, AppendOutcome, Entry, Envelope, Event, Found, GroupId, Index, Installed, LogSlice, Message,
+    NodeId, Payload, Raft, Term,
 };
 use std::sync::Arc;
 
@@ -80,6 +80,17 @@ fn some_message(dice: &mut Dice, raft: &Raft) -> Message {
     }
 }
 
+fn some_snapshot(dice: &mut Dice, raft: &Raft) -> Installed {
+    let index = Index(some_number(dice, raft.last_index().0));
+    let honest = raft.term_at(index).filter(|_| dice.chance(700));
+    let term = honest.unwrap_or_else(|| Term(some_number(dice, raft.term().0)));
+    let members = |dice: &mut Dice| Arc::new(configuration(&[1, 2, 3, dice.below(9)], &[]));
+    let count = dice.below(3);
+    let configurations = (0..count).map(|_| (Index(some_number(dice, index.0)), members(dice))).collect();
+    let giver_term = if dice.chance(700) { raft.term().max(term) } else { Term(some_number(dice, term.0)) };
+    Installed { index, term, configurations, giver_term }
+}
+
 /// Steps one node of a cluster in the middle of its life with whatever comes; its disk works, its clock ticks.
 fn abuse(seed: u64) {
     let mut chaos = Chaos::new(seed, 3);
@@ -90,10 +101,15 @@ fn abuse(seed: u64) {
     let mut raft = node.raft.take().expect("it is live");
     let mut write = node.write.take();
     for _ in 0..MESSAGES {
-        let event = match dice.below(12) {
+        let event = match dice.below(14) {
             0 => Event::Tick,
             1 => Event::PeerGone(NodeId(dice.below(6))),
             2 => Event::DiskStalled(dice.chance(300)),
+            12 => Event::Installed(some_snapshot(&mut dice, &raft)),
+            13 => match raft.snapshot_up_to().filter(|_| dice.chance(300)) {
+                Some(to) => Event::Compacted { to },
+                None => Event::Incomplete(dice.chance(100)),
+            },
             3 => {
                 let from = some_number(&mut dice, raft.last_index().0);
                 let entries = some_entries(&mut dice, from.wrapping_sub(1), raft.term().0);

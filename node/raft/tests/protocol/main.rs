@@ -8,6 +8,7 @@ mod disk;
 mod elections;
 mod failover;
 mod hostile;
+mod installs;
 mod mutants;
 mod quorums;
 mod random;

@@ -34,6 +34,12 @@ fn seen_by(mutant: Mutant) -> SeenBy {
         Mutant::ProbeForGone | Mutant::TellGoneOnce => {
             Script("a_follower_that_lacks_what_is_gone_is_told_so")
         }
+        Mutant::InstallKeepsMembers => Script("the_members_of_a_snapshot_are_in_force"),
+        Mutant::InstallKeepsTerm => Script("a_snapshot_brings_the_term_of_its_giver"),
+        Mutant::InstalledIsDurable => {
+            Script("nothing_of_a_snapshot_is_acknowledged_before_it_is_the_disks_own")
+        }
+        Mutant::LeadIncomplete => Script("a_node_that_lacks_messages_votes_and_does_not_campaign"),
         _ => RandomSchedules,
     }
 }

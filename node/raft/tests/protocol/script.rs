@@ -148,6 +148,22 @@ impl Script {
                 self.cluster.serve_load(id, fail);
             }
             "compact" => self.compact(args)?,
+            "snapshot" => {
+                let from = NodeId(args.take_key("from").ok_or("from=?")?.parse()?);
+                let (id, at) = (node(args)?, number(args, "at")?.map(Index));
+                if !self.cluster.ask_for_snapshot(id, from, at) {
+                    return Err("it has no such snapshot".into());
+                }
+                let coming = self.cluster.nodes[&id].coming.clone().expect("it was just given");
+                self.cluster.tell(|| {
+                    format!("n{from} gives n{id} a snapshot up to {}@{}", coming.index, coming.term)
+                });
+            }
+            "install" => self.for_nodes(args, Cluster::install)?,
+            "incomplete" => {
+                self.for_nodes(args, |cluster, id| cluster.step(id, Event::Incomplete(true)))?;
+            }
+            "complete" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Incomplete(false)))?,
             "stall" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::DiskStalled(true)))?,
             "recover" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::DiskStalled(false)))?,
             // Elections.

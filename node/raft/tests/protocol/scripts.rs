@@ -46,6 +46,7 @@ scripts! {
     a_configuration_that_is_cut_off_is_forgotten
     a_disk_that_hangs_again_and_again_causes_one_hand_over_a_minute
     a_disk_that_hangs_keeps_few_answers_in_memory
+    a_follower_away_for_too_long_begins_anew_with_a_snapshot
     a_follower_commits_only_what_agrees_with_its_leader
     a_follower_that_cannot_hear_disturbs_nobody
     a_follower_that_cannot_speak_keeps_following
@@ -89,6 +90,8 @@ scripts! {
     a_new_voter_is_not_taken_for_a_silent_one
     a_node_replays_until_it_has_applied_what_was_committed_when_it_started
     a_node_starts_with_what_its_snapshot_has
+    a_node_that_waits_for_a_snapshot_votes_and_follows
+    a_node_that_lacks_messages_votes_and_does_not_campaign
     a_node_that_was_cut_off_returns_without_disturbing_anybody
     a_node_that_was_demoted_in_vain_is_a_voter_again
     a_node_whose_disk_hangs_grants_no_pre_vote
@@ -105,6 +108,14 @@ scripts! {
     a_request_to_take_over_is_ignored_by_who_has_not_flushed_its_log
     a_restarted_node_finds_its_configuration_in_its_log
     a_slow_follower_bounds_what_is_sent_to_it
+    a_snapshot_brings_the_term_of_its_giver
+    a_snapshot_is_the_state_of_a_fresh_learner
+    a_snapshot_keeps_what_follows_it
+    a_snapshot_of_everything_leaves_nothing_to_send
+    a_snapshot_takes_the_place_of_a_log_that_conflicts
+    a_snapshot_that_comes_too_late_changes_nothing
+    a_snapshot_that_the_leader_has_passed_is_followed_by_another
+    a_snapshot_whose_answer_is_lost_is_seen_by_a_heartbeat
     a_stalled_disk_that_recovers_in_time_keeps_its_leader
     a_star_of_five_keeps_its_leader
     a_vote_is_given_only_once_it_is_durable
@@ -118,6 +129,7 @@ scripts! {
     entries_loaded_for_a_place_that_is_passed_block_nobody
     forming_is_repeated_after_a_crash
     late_answers_to_a_pre_vote_start_nothing
+    nothing_of_a_snapshot_is_acknowledged_before_it_is_the_disks_own
     one_that_granted_another_waits_for_it
     one_that_replays_leads_where_the_ready_cannot
     reads_are_refused_where_nobody_could_answer_them
@@ -126,6 +138,7 @@ scripts! {
     the_configuration_at_the_beginning_stays_in_force
     the_disk_of_a_single_voter_may_hang
     the_last_entry_commits_although_its_answers_were_lost
+    the_members_of_a_snapshot_are_in_force
     those_on_their_way_out_may_have_to_lead_once_more
     two_nodes_that_cannot_hear_each_other_do_not_fight
     voters_are_replaced_in_one_step

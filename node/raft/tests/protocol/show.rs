@@ -118,6 +118,9 @@ pub(crate) fn write(write: &Write) -> String {
         let vote = write.hard_state().vote.map_or("no vote".to_owned(), |vote| format!("vote n{vote}"));
         parts.push(format!("term {} {vote}", write.hard_state().term));
     }
+    if let Some((index, term)) = write.reset() {
+        parts.push(format!("begin behind {index}@{term}"));
+    }
     if let Some(from) = write.truncate_from() {
         parts.push(format!("cut from {from}"));
     }
