@@ -13,7 +13,7 @@ use crate::api::{
     Publish, Reason, Request, Response, Role, SessionId, SessionStep, Settle, Settlement, Take, TakeKind,
     TopicInfo, Write,
 };
-use crate::edges::handle::{Begun, Service};
+use crate::edges::service::{Begun, Service};
 use futures_util::FutureExt;
 pub use served::Served;
 use std::collections::{BTreeMap, VecDeque};

@@ -9,7 +9,7 @@ use crate::api::{Answer, Failure, LocalStatus, Method, Outcome, Publish, Reason,
 use crate::driver::bodies::{Bodies, Located, Lost, Readings};
 use crate::driver::inbox::{Asked, Driven, Leadership, Leased, NewCall, Order, Replied};
 use crate::edges::grpc::guard::{Charged, Patience, ReplyTicket, SETTLING_KEY};
-use crate::edges::handle::{Begun, Service};
+use crate::edges::service::{Begun, Service};
 use crate::entropy;
 use crate::metrics::Metrics;
 use crate::peers::discovery::describe;

@@ -6,7 +6,7 @@ use raftqueue_node::api::{
     Failure, LocalStatus, Method, NewMessage, Outcome as NodeOutcome, Publish, Reason, Request, Role, Settle,
     Settlement,
 };
-use raftqueue_node::edges::handle::Service;
+use raftqueue_node::edges::service::Service;
 use raftqueue_node::fake::{FakeNode, Served, leading};
 use std::collections::BTreeSet;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Commands of the queue as bytes: the `meta` of a log entry, and the records in its `bodies`; and the sections of its state.
+//! Commands of the queue as bytes: the `meta` of a log entry, and the messages in its `bodies`; and the sections of its state.
 //!
 //! The form follows the *active version* of the cluster, not the binary's: an old binary can read whatever is written
 //! before the version is raised. Version 1 is the only one so far. An entry that this binary does not know is an
@@ -8,10 +8,10 @@
 //! meta    u8 version | varint stamp_ms | varint count | count x command | u32 CRC32C of everything before
 //! command u8 kind | fields in the order of the enum, numbers as LEB128 varints, strings and lists with their length in
 //!         front, options as u8 0 or 1
-//! record  body | key and headers | u32 length of key and headers        one for each published message, in order
+//! message body | key and headers | u32 length of key and headers        one for each published message, in order
 //! ```
 //!
-//! The CRC of a record covers all of it and starts with the CRC of the body, so a body's CRC given by a producer can be
+//! The CRC of a stored message covers all of it and starts with the CRC of the body, so a body's CRC given by a producer can be
 //! checked at every step from there to the consumer.
 
 mod entry;
@@ -20,7 +20,7 @@ mod parts;
 mod snapshot;
 
 pub use entry::{EntryMeta, EntryWriter, read_entry};
-pub use message::{Record, batch_crc, content_bytes, read_record, record_size_max, write_record};
+pub use message::{Stored, batch_crc, content_bytes, read_message, stored_size_max, write_message};
 pub use snapshot::{read_section, write_section};
 
 use std::fmt;
@@ -52,7 +52,7 @@ const fn version_max() -> u32 {
 }
 
 const CRC_BYTES: usize = 4;
-const RECORD_TRAILER_BYTES: usize = 4;
+const TRAILER_BYTES: usize = 4;
 
 /// Bytes that are not what they should be. The text says what was expected. A node that meets such bytes in a committed
 /// entry stops, since it cannot know what the others do with them.

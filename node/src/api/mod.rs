@@ -1,7 +1,7 @@
 //! What a client can ask of a node, in the node's own words.
 //!
 //! Every edge (gRPC, HTTP, the call forwarded by a peer) decodes into a [`Request`], hands it to
-//! [`Service`](crate::edges::handle::Service) and encodes the [`Response`] or [`Failure`] that comes back. Nothing here knows a wire format, and the replica that
+//! [`Service`](crate::edges::service::Service) and encodes the [`Response`] or [`Failure`] that comes back. Nothing here knows a wire format, and the replica that
 //! answers knows no edge.
 
 pub mod budget;
@@ -50,7 +50,7 @@ pub struct SessionId {
     pub epoch: u64,
 }
 
-/// The place of a publish in a session: what makes its repeat harmless.
+/// Where a publish stands in a session. It makes a repeat harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionStep {
     /// The session, as [`Response::SessionOpened`] named it.
@@ -66,7 +66,7 @@ pub struct MessageId {
     pub generation: u32,
     /// The topic's id (a topic made again under an old name has another one).
     pub topic: u64,
-    /// Its place in the topic, dense from 0.
+    /// Its offset in the topic, dense from 0.
     pub offset: u64,
 }
 

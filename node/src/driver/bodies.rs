@@ -375,7 +375,7 @@ impl Bodies {
                 if is_long && !may_block {
                     return None;
                 }
-                if let Err(unreadable) = self.record(cursor, &found) {
+                if let Err(unreadable) = self.stored(cursor, &found) {
                     first_lost.get_or_insert_with(|| unreadable.to_string());
                     looked_up.missing.push(offset);
                     continue;
@@ -442,7 +442,7 @@ impl Bodies {
                     cursor.insert(self.open(topic, first, block, may_block)?)
                 }
             };
-            let record = match cursor.find(offset) {
+            let read = match cursor.find(offset) {
                 Ok(found) => {
                     let size = codec::content_bytes(found.message.size);
                     if bytes + size > bytes_max && !readings.deliveries.is_empty() {
@@ -456,12 +456,12 @@ impl Bodies {
                         let (index, stored) = (cursor.block.index, found.message.size as usize);
                         shared.take(index, bodies.len(), stored, readings.deliveries.len());
                     }
-                    self.record(cursor, &found).inspect_err(|_| bytes -= size)
+                    self.stored(cursor, &found).inspect_err(|_| bytes -= size)
                 }
                 Err(why) => Err(why),
             };
-            match record {
-                Ok(codec::Record { body, body_crc, key, headers }) => readings.deliveries.push(Delivery {
+            match read {
+                Ok(codec::Stored { body, body_crc, key, headers }) => readings.deliveries.push(Delivery {
                     message: message.clone(),
                     published_ms: cursor.block.published_ms,
                     body,
@@ -527,11 +527,11 @@ impl Bodies {
         Ok(messages)
     }
 
-    /// A message's record, checked.
-    fn record(&self, cursor: &Cursor, found: &Found) -> Result<codec::Record, Unreadable> {
+    /// A stored message, checked.
+    fn stored(&self, cursor: &Cursor, found: &Found) -> Result<codec::Stored, Unreadable> {
         let (position, size) = (found.position, found.message.size as usize);
         let index = cursor.block.index;
-        let record = match &cursor.bodies {
+        let stored = match &cursor.bodies {
             Some(bodies) => {
                 let start = usize::try_from(position).expect("bodies are limited");
                 let end = start + size;
@@ -542,7 +542,7 @@ impl Bodies {
             }
             None => self.reader.0.bodies(index, position, size).map_err(|error| unreadable(index, &error))?,
         };
-        codec::read_record(&record, found.message.crc)
+        codec::read_message(&stored, found.message.crc)
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct NewCall {
     pub(crate) reply: Reply,
 }
 
-/// What the handle asks of the driver.
+/// What the service asks of the driver.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// A call.

@@ -161,7 +161,7 @@ impl Driver {
                 First::Notice(notice) => self.on_notice(notice),
                 First::News(news) => self.on_news(news),
                 First::Tick => self.on_tick(),
-                First::Arrival((envelope, vitals)) => self.handle(Event::Receive(envelope, vitals)),
+                First::Arrival((envelope, vitals)) => self.handle(Event::Arrived(envelope, vitals)),
                 First::Order(order) => self.on_order(order),
                 First::Rest => {}
             }
@@ -200,11 +200,11 @@ impl Driver {
         }
         for _ in 0..BATCH_MAX {
             let Ok((envelope, vitals)) = self.parts.arrivals.control.try_recv() else { break };
-            self.handle(Event::Receive(envelope, vitals));
+            self.handle(Event::Arrived(envelope, vitals));
         }
         for _ in 0..BATCH_MAX {
             let Ok((envelope, vitals)) = self.parts.arrivals.bulk.try_recv() else { break };
-            self.handle(Event::Receive(envelope, vitals));
+            self.handle(Event::Arrived(envelope, vitals));
         }
         for _ in 0..BATCH_MAX {
             self.take_calls();

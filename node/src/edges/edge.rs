@@ -5,8 +5,8 @@ use crate::api::limits::{self, Limits, less_margin};
 use crate::api::{
     Answer, Failure, LeaseId, LocalStatus, Publish, Reason, Request, Settle, Settlement, Take, TakeKind,
 };
-use crate::edges::handle::{Begun, Service};
 use crate::edges::sent::{self, Outgoing};
+use crate::edges::service::{Begun, Service};
 use crate::edges::workers::Workers;
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,10 +3,10 @@
 pub mod connections;
 pub mod edge;
 pub mod grpc;
-pub mod handle;
-pub(crate) mod heard;
 pub mod http;
 pub mod operations;
+pub(crate) mod request_end;
 pub(crate) mod sent;
+pub mod service;
 pub(crate) mod sliced;
 pub(crate) mod workers;

@@ -185,7 +185,7 @@ impl Replica {
             token: *token,
         };
         let leases = deliveries.iter().map(lease).collect();
-        self.enqueue(None, Command::Release { topic: *topic, subscription: *subscription, leases });
+        self.propose_later(None, Command::Release { topic: *topic, subscription: *subscription, leases });
     }
 
     /// What this node proposed at an index where something else is committed now did not happen and never will; nor

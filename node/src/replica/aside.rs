@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A subscription of a topic.
-pub(super) type Place = (TopicId, SubscriptionId);
+pub(super) type Target = (TopicId, SubscriptionId);
 
 /// Offsets as runs: they are chosen in order, so ten thousand of them are a run or two. Runs do not overlap or touch.
 #[derive(Debug, Default)]

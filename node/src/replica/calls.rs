@@ -39,8 +39,8 @@ pub(super) enum Kept {
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// In the queue of what is to be proposed.
-    Queued,
+    /// Waits to be proposed.
+    Unproposed,
     /// In an entry: from here on it may happen whatever this node does.
     Proposed,
     /// Waits for a confirmed read index.
@@ -80,15 +80,15 @@ impl Replica {
         let wait_until_ms =
             self.now.mono_ms.saturating_add(request.wait_ms()).min(deadline_ms.saturating_sub(CONFIRM_MS));
         let kept = Kept::Nothing;
-        self.calls.insert(id, Call { deadline_ms, wait_until_ms, stage: Stage::Queued, number: 0, kept });
+        self.calls.insert(id, Call { deadline_ms, wait_until_ms, stage: Stage::Unproposed, number: 0, kept });
         match request {
             Request::Publish(publish) => self.publish(id, publish),
             Request::Take(take) => {
                 self.call_mut(id).kept = Kept::Take(take);
                 self.try_receive(id, false);
             }
-            Request::Settle(settle) => self.enqueue_asked(id, commands::settle(settle, &self.settings)),
-            Request::Write(write) => self.enqueue_asked(id, commands::write(write, &self.settings)),
+            Request::Settle(settle) => self.propose_asked(id, commands::settle(settle, &self.settings)),
+            Request::Write(write) => self.propose_asked(id, commands::write(write, &self.settings)),
             Request::Dead(dead) => {
                 self.call_mut(id).kept = Kept::Dead(dead);
                 self.read(id);
@@ -141,7 +141,7 @@ impl Replica {
     /// Takes a call that ends early out of wherever it waits.
     fn abandon(&mut self, id: CallId, stage: Stage, number: u64) {
         match stage {
-            Stage::Queued => self.unqueue(id, number),
+            Stage::Unproposed => self.withdraw(id, number),
             Stage::LookingUp | Stage::Waiting => self.stop_receiving(id),
             Stage::Reading | Stage::TransferHeld | Stage::Transferring | Stage::Proposed => {}
         }
@@ -155,8 +155,8 @@ impl Replica {
             self.steps.take(1);
             self.refuse(id, Reason::NotLeader, text);
         }
-        while self.queue.has_discarded() && self.steps.may_go_on() {
-            let steps = self.queue.drop_discarded();
+        while self.unproposed.has_discarded() && self.steps.may_go_on() {
+            let steps = self.unproposed.drop_discarded();
             self.steps.take(steps);
         }
         if self.ends_calls {
@@ -188,7 +188,9 @@ impl Replica {
                 Stage::TransferHeld => {
                     Failure::not_done(Reason::FailedPrecondition, "the other node still replays its log")
                 }
-                Stage::Queued | Stage::Reading | Stage::Waiting | Stage::LookingUp => self.too_late(stage),
+                Stage::Unproposed | Stage::Reading | Stage::Waiting | Stage::LookingUp => {
+                    self.too_late(stage)
+                }
             };
             self.answer(id, Err(failure));
             self.abandon(id, stage, number);

@@ -141,7 +141,7 @@ impl Replica {
         let due = self.state.earliest_deadline_ms().is_some_and(|deadline| deadline <= now_ms);
         if due && !self.deadlines.time_proposed && self.in_flight == 0 {
             self.deadlines.time_proposed = true;
-            self.enqueue(None, Command::Time { overdue: Vec::new() });
+            self.propose_later(None, Command::Time { overdue: Vec::new() });
         }
         for (block, offsets) in self.drop_done_blocks(now_ms) {
             self.look_up_overdue(block, offsets);
@@ -187,7 +187,7 @@ impl Replica {
         for candidates in overdue.chunks(EXPIRED_PER_APPLY_MAX) {
             let subscription = SubscriptionId::DEFAULT;
             let overdue = vec![Overdue { topic, subscription, candidates: candidates.to_vec() }];
-            self.enqueue(None, Command::Time { overdue });
+            self.propose_later(None, Command::Time { overdue });
         }
     }
 }

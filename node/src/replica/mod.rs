@@ -5,7 +5,7 @@
 //! entry, one round of heartbeats every read. The driver performs the actions and decides nothing; the simulator drives
 //! this very type.
 //!
-//! The way of a call: [`Event::Call`] queues it; `propose` makes commands of what is queued and one entry of the
+//! The way of a call: [`Event::Call`] notes it; `propose` makes commands of what waits and one entry of the
 //! commands; `apply` applies what is committed and finds the calls that it answers. Receives and pops first choose
 //! candidates, whose sizes the shell looks up ([`Lookup`]); reads wait for a confirmed read index. A call ends by exactly
 //! one reply, at its deadline at the latest, and the reply says whether it may have happened.
@@ -39,7 +39,7 @@ use crate::api::{Failure, MessageRef, Reason, Request};
 use calls::{Call, HeldTransfer, Stage};
 use clock::Clock;
 use expiry::Deadlines;
-use propose::{Proposed, Queue};
+use propose::{Proposed, Unproposed};
 use raftqueue_queue::{MessageMeta, State, SubscriptionId, TopicId};
 use raftqueue_raft::{
     self as raft, Alarm, Configuration, Envelope, Event as RaftEvent, Index, LoadRequest, LogSlice, NodeId,
@@ -123,7 +123,7 @@ pub enum Event {
     /// A tick (10 ms) has passed.
     Tick,
     /// A peer sent a message.
-    Receive(Envelope, Option<Vitals>),
+    Arrived(Envelope, Option<Vitals>),
     /// The write that was out is durable.
     Persisted(Persisted),
     /// Entries for a peer were read.
@@ -330,7 +330,7 @@ pub struct Replica {
     now: Now,
     clock: Clock,
     calls: BTreeMap<CallId, Call>,
-    queue: Queue,
+    unproposed: Unproposed,
     /// Entries made by this node that were not applied yet, by index and term.
     proposed: BTreeMap<(Index, Term), Proposed>,
     /// How many of them are of the current term.
@@ -366,7 +366,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica that goes on from what the disk holds. Its queue is empty until entries are applied again.
+    /// A replica that goes on from what the disk holds. The state of its queue is empty until entries are applied again.
     #[must_use]
     pub fn new(settings: Settings, recovered: raft::Recovered) -> Self {
         Self {
@@ -379,7 +379,7 @@ impl Replica {
             now: Now::default(),
             clock: Clock::default(),
             calls: BTreeMap::new(),
-            queue: Queue::default(),
+            unproposed: Unproposed::default(),
             proposed: BTreeMap::new(),
             in_flight: 0,
             reads: Reads::default(),
@@ -453,7 +453,7 @@ impl Replica {
         self.steps.enter(Part::Events);
         match event {
             Event::Tick => self.on_tick(),
-            Event::Receive(envelope, vitals) => {
+            Event::Arrived(envelope, vitals) => {
                 if let Some(vitals) = vitals {
                     self.clock.note_clock(envelope.from, vitals.wall_ms, now);
                     self.room.learn(envelope.from, vitals.free_bytes);
@@ -501,7 +501,7 @@ impl Replica {
         if self.actions.fatal.is_none() {
             self.end_calls();
             self.steps.enter(Part::Propose);
-            self.propose_queued();
+            self.propose_waiting();
             self.start_reads();
             self.perform_raft_output();
             self.steps.enter(Part::Apply);
@@ -512,7 +512,7 @@ impl Replica {
             self.steps.enter(Part::Serve);
             self.serve_waiting();
             self.steps.enter(Part::Propose);
-            self.propose_queued();
+            self.propose_waiting();
             self.perform_raft_output();
             self.steps.enter(Part::Apply);
             self.apply_committed();
@@ -559,7 +559,7 @@ impl Replica {
             applied: self.applied,
             configuration: self.raft.configuration().clone(),
             calls: self.calls.len(),
-            queued_bytes: self.queue.bytes(),
+            queued_bytes: self.unproposed.bytes(),
             log_time_ahead_ms: if self.raft.is_leader() { self.clock.ahead_ms() } else { 0 },
             counters: self.counters,
         }
@@ -571,7 +571,7 @@ impl Replica {
         let (lookups, set_aside, in_line) = self.receives.outstanding();
         Outstanding {
             calls: self.calls.len() + self.transfers.len() + self.held_transfers.len(),
-            queued_bytes: self.queue.bytes(),
+            queued_bytes: self.unproposed.bytes(),
             entries: self.proposed.len(),
             in_flight: self.in_flight,
             reads: self.reads.outstanding(),
@@ -647,8 +647,8 @@ impl Replica {
         let leads = (role.role == RoleKind::Leader).then_some(role.term);
         if self.led.is_some() && self.led != leads {
             self.in_flight = 0;
-            self.queue.clear();
-            // A `Time` that was queued or proposed may never be applied.
+            self.unproposed.clear();
+            // A `Time` that waited or was proposed may never be applied.
             self.deadlines.time_applied();
             self.reads.clear();
             self.receives.clear();

@@ -12,7 +12,7 @@ use raftqueue_queue::{
 use raftqueue_raft::Payload;
 use std::collections::VecDeque;
 
-/// Places in the queue of what was given up, besides as many as there are others.
+/// Most items that were given up and are kept, besides as many as there are others.
 const GONE_MAX: usize = 64;
 
 /// What waits to be proposed, in the order in which it came.
@@ -20,7 +20,7 @@ const GONE_MAX: usize = 64;
 /// Numbers rise along `items`, and the first of them is not gone. What is given up in the midst stays as an empty place
 /// until it comes to the front or there are too many: ten thousand may be given up at once.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct Unproposed {
     items: VecDeque<Item>,
     /// Those that are not gone.
     count: usize,
@@ -49,7 +49,7 @@ enum Work {
     Publish(Publish),
 }
 
-impl Queue {
+impl Unproposed {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -123,7 +123,7 @@ pub(super) struct Proposed {
 }
 
 impl Replica {
-    /// Queues messages to be published.
+    /// Notes messages to be published.
     pub(super) fn publish(&mut self, id: CallId, publish: Publish) {
         if !self.has_quorum_room() {
             let text = "the disks of a majority are nearly full: publishing waits until consumers or an operator have \
@@ -132,50 +132,50 @@ impl Replica {
             return self.answer(id, Err(failure));
         }
         let messages = &publish.messages;
-        let bytes = COMMAND_BYTES + messages.iter().map(codec::record_size_max).sum::<usize>();
+        let bytes = COMMAND_BYTES + messages.iter().map(codec::stored_size_max).sum::<usize>();
         let steps = COMMAND_STEPS + messages.len();
-        self.enqueue_work(id, bytes, steps, Work::Publish(publish));
+        self.add_work(id, bytes, steps, Work::Publish(publish));
     }
 
-    /// Queues the command that a call asks for, unless it asks for none that there is.
-    pub(super) fn enqueue_asked(&mut self, id: CallId, command: Result<Command, Failure>) {
+    /// Notes the command that a call asks for, if there is one.
+    pub(super) fn propose_asked(&mut self, id: CallId, command: Result<Command, Failure>) {
         match command {
             Ok(command) => {
                 let (bytes, steps) = (commands::bytes(&command), commands::steps(&command));
-                self.enqueue_work(id, bytes, steps, Work::Command(command));
+                self.add_work(id, bytes, steps, Work::Command(command));
             }
             Err(failure) => self.answer(id, Err(failure)),
         }
     }
 
-    fn enqueue_work(&mut self, id: CallId, bytes: usize, steps: usize, work: Work) {
+    fn add_work(&mut self, id: CallId, bytes: usize, steps: usize, work: Work) {
         self.steps.take(steps);
-        if self.queue.bytes + bytes > self.settings.queued_bytes_max && !self.queue.is_empty() {
+        if self.unproposed.bytes + bytes > self.settings.queued_bytes_max && !self.unproposed.is_empty() {
             self.counters.calls_refused += 1;
             let text = format!(
                 "{} bytes wait to be written here, the limit is {}: the disks are slower than the producers",
-                self.queue.bytes, self.settings.queued_bytes_max
+                self.unproposed.bytes, self.settings.queued_bytes_max
             );
             return self.answer(id, Err(Failure::not_done(Reason::Overloaded, text).retry_after_ms(100)));
         }
-        let number = self.queue.push(Some(id), bytes, steps, work);
+        let number = self.unproposed.push(Some(id), bytes, steps, work);
         let call = self.call_mut(id);
-        (call.stage, call.number) = (Stage::Queued, number);
+        (call.stage, call.number) = (Stage::Unproposed, number);
     }
 
-    /// Queues a command, for a call or for the node itself.
-    pub(super) fn enqueue(&mut self, call: Option<CallId>, command: Command) {
+    /// Notes a command to be proposed, for a call or for the node itself.
+    pub(super) fn propose_later(&mut self, call: Option<CallId>, command: Command) {
         let (bytes, steps) = (commands::bytes(&command), commands::steps(&command));
-        let number = self.queue.push(call, bytes, steps, Work::Command(command));
+        let number = self.unproposed.push(call, bytes, steps, Work::Command(command));
         if let Some(id) = call {
             let call = self.call_mut(id);
-            (call.stage, call.number) = (Stage::Queued, number);
+            (call.stage, call.number) = (Stage::Unproposed, number);
         }
     }
 
-    /// Takes a call out of the queue; `number` is its place there.
-    pub(super) fn unqueue(&mut self, id: CallId, number: u64) {
-        if let Some(Work::Command(command)) = self.queue.remove(id, number) {
+    /// Takes back the command of a call; `number` is the number that it waits under.
+    pub(super) fn withdraw(&mut self, id: CallId, number: u64) {
+        if let Some(Work::Command(command)) = self.unproposed.remove(id, number) {
             self.give_back(&command);
         }
     }
@@ -188,13 +188,13 @@ impl Replica {
             .ok_or_else(|| Failure::not_done(Reason::TopicNotFound, format!("there is no topic `{name}`")))
     }
 
-    /// Makes entries of what is queued, while the pipeline has room. A new leader first applies what its predecessors
+    /// Makes entries of what waits, while the pipeline has room. A new leader first applies what its predecessors
     /// committed, so that it knows every topic that was acknowledged.
-    pub(super) fn propose_queued(&mut self) {
+    pub(super) fn propose_waiting(&mut self) {
         if self.raft.term_start().is_none_or(|start| self.applied < start) {
             return;
         }
-        while !self.queue.is_empty()
+        while !self.unproposed.is_empty()
             && self.in_flight < self.settings.entries_in_flight_max
             && self.raft.may_propose().is_ok()
             && self.steps.may_go_on()
@@ -205,7 +205,8 @@ impl Replica {
 
     fn propose_entry(&mut self) {
         let mut writer = EntryWriter::default();
-        let bytes = self.queue.bytes.min(self.settings.entry_bytes_target + self.queue.items[0].bytes);
+        let bytes =
+            self.unproposed.bytes.min(self.settings.entry_bytes_target + self.unproposed.items[0].bytes);
         let mut bodies = BytesMut::with_capacity(bytes);
         let own = self.raft.id();
         let stamp_ms = self.clock.stamp(own, self.raft.configuration().voters(), self.now);
@@ -214,7 +215,7 @@ impl Replica {
         let steps_max = usize::try_from(self.steps.bound()).unwrap_or(usize::MAX);
         let mut due = self.state.due_count(stamp_ms, steps_max);
         let mut steps = 0;
-        while let Some(next) = self.queue.items.front() {
+        while let Some(next) = self.unproposed.items.front() {
             let full = writer.size() + bodies.len() + next.bytes > self.settings.entry_bytes_target
                 || steps + next.steps + self.drop_steps(next.work.as_ref()) > steps_max;
             if full && !entry.commands.is_empty() {
@@ -224,7 +225,7 @@ impl Replica {
             due -= expires;
             steps += next.steps + self.drop_steps(next.work.as_ref()) + expires;
             self.steps.take(next.steps);
-            let Item { call, work, .. } = self.queue.pop().expect("just seen");
+            let Item { call, work, .. } = self.unproposed.pop().expect("just seen");
             let command = match work {
                 None => continue,
                 Some(Work::Command(command)) => command,
@@ -266,7 +267,7 @@ impl Replica {
         let metas: Vec<MessageMeta> = messages
             .iter()
             .map(|message| {
-                let (size, crc) = codec::write_record(bodies, message);
+                let (size, crc) = codec::write_message(bodies, message);
                 MessageMeta {
                     size,
                     crc,

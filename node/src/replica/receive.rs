@@ -5,7 +5,7 @@
 //! way is set aside, so that two receives never offer the same message; it is given back when the command is applied or
 //! the term ends. "Empty" is answered only when nothing is ready and nothing is set aside, at a confirmed read index.
 
-use super::aside::{Aside, Place, runs};
+use super::aside::{Aside, Target, runs};
 use super::calls::{CallId, Kept, Stage};
 use super::expiry::Block;
 use super::lines::Lines;
@@ -24,26 +24,26 @@ pub(super) struct Receives {
     last_lookup: u64,
     lookups: BTreeMap<LookupId, Purpose>,
     /// Offered to calls whose commands are not applied yet.
-    aside: BTreeMap<Place, Aside>,
+    aside: BTreeMap<Target, Aside>,
     /// Calls that wait for messages.
     lines: Lines,
-    /// Places where something became ready or was given back.
-    woken: BTreeSet<Place>,
-    /// The place that was served last: the others come first.
-    served: Place,
+    /// Targets where something became ready or was given back.
+    woken: BTreeSet<Target>,
+    /// The target that was served last: the others come first.
+    served: Target,
 }
 
 /// What a lookup is for.
 #[derive(Debug)]
 enum Purpose {
-    Receive { call: CallId, place: Place, offsets: Vec<u64> },
+    Receive { call: CallId, target: Target, offsets: Vec<u64> },
     Dead { call: CallId, topic: TopicId, subscription: SubscriptionId, action: DeadAction },
     Overdue { block: Block },
 }
 
 /// A receive or pop in the words of the queue.
 struct Plan {
-    place: Place,
+    target: Target,
     messages_max: usize,
     bytes_max: usize,
     kind: TakeKind,
@@ -61,16 +61,16 @@ impl Receives {
     }
 
     /// Messages became ready, none of them before this offset.
-    pub(super) fn wake(&mut self, place: Place, lowest: u64) {
-        if let Some(aside) = self.aside.get_mut(&place) {
+    pub(super) fn wake(&mut self, target: Target, lowest: u64) {
+        if let Some(aside) = self.aside.get_mut(&target) {
             aside.is_free_from(lowest);
         }
-        self.woken.insert(place);
+        self.woken.insert(target);
     }
 
     /// A topic is gone: who waits there must hear of it.
     pub(super) fn wake_topic(&mut self, topic: TopicId) {
-        self.woken.extend(self.lines.places_of(topic));
+        self.woken.extend(self.lines.targets_of(topic));
     }
 
     pub(super) fn waiting_count(&self) -> usize {
@@ -83,22 +83,22 @@ impl Receives {
     }
 
     /// Keeps messages out of what is offered, until they are given back.
-    pub(super) fn keep_aside(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
-        let aside = self.aside.entry(place).or_default();
+    pub(super) fn keep_aside(&mut self, target: Target, offsets: impl Iterator<Item = u64>) {
+        let aside = self.aside.entry(target).or_default();
         runs(offsets).for_each(|run| aside.keep(run));
     }
 
-    pub(super) fn give_back(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
-        let Some(aside) = self.aside.get_mut(&place) else { return };
+    pub(super) fn give_back(&mut self, target: Target, offsets: impl Iterator<Item = u64>) {
+        let Some(aside) = self.aside.get_mut(&target) else { return };
         runs(offsets).for_each(|run| aside.remove(run));
         if aside.count() == 0 {
-            self.aside.remove(&place);
+            self.aside.remove(&target);
         }
-        self.woken.insert(place);
+        self.woken.insert(target);
     }
 
-    /// A place to be served: each in its turn.
-    fn next_woken(&self) -> Option<Place> {
+    /// A target to be served: each in its turn.
+    fn next_woken(&self) -> Option<Target> {
         let behind = (Bound::Excluded(self.served), Bound::Unbounded);
         self.woken.range(behind).next().or_else(|| self.woken.first()).copied()
     }
@@ -119,21 +119,21 @@ impl Replica {
             && self.state.knows_pop(request_id)
         {
             // It was applied before: its repeat takes nothing, so it needs no candidates.
-            return self.enqueue_pop(id, plan.place, Vec::new(), Some(request_id));
+            return self.propose_pop(id, plan.target, Vec::new(), Some(request_id));
         }
-        let offsets = self.choose(plan.place, plan.messages_max);
+        let offsets = self.choose(plan.target, plan.messages_max);
         if !offsets.is_empty() {
             self.call_mut(id).stage = Stage::LookingUp;
-            let purpose = Purpose::Receive { call: id, place: plan.place, offsets: offsets.clone() };
+            let purpose = Purpose::Receive { call: id, target: plan.target, offsets: offsets.clone() };
             let takes = matches!(plan.kind, TakeKind::Pop { .. }).then_some(plan.bytes_max);
-            return self.look_up_for(plan.place.0, offsets, purpose, takes);
+            return self.look_up_for(plan.target.0, offsets, purpose, takes);
         }
-        if self.is_something_offered(plan.place) || self.now.mono_ms < self.call_mut(id).wait_until_ms {
+        if self.is_something_offered(plan.target) || self.now.mono_ms < self.call_mut(id).wait_until_ms {
             let call = self.call_mut(id);
             call.stage = Stage::Waiting;
             let end_ms = call.wait_until_ms;
-            self.receives.lines.join(id, plan.place, end_ms);
-        } else if confirmed && self.unread.is_any_at(plan.place) {
+            self.receives.lines.join(id, plan.target, end_ms);
+        } else if confirmed && self.unread.is_any_at(plan.target) {
             self.answer(id, Err(unread::failure()));
         } else if confirmed {
             self.answer(id, Ok(Response::Messages(Vec::new())));
@@ -146,21 +146,21 @@ impl Replica {
     fn plan(&self, id: CallId) -> Option<Result<Plan, Failure>> {
         let Some(Kept::Take(take)) = self.calls.get(&id).map(|call| &call.kept) else { return None };
         let messages_max = take.messages_max.clamp(1, raftqueue_queue::RECEIVE_MESSAGES_MAX);
-        let plan = |place| Plan { place, messages_max, bytes_max: take.bytes_max, kind: take.kind };
-        Some(self.place(&take.topic, &take.subscription).map(plan))
+        let plan = |target| Plan { target, messages_max, bytes_max: take.bytes_max, kind: take.kind };
+        Some(self.target(&take.topic, &take.subscription).map(plan))
     }
 
-    fn place(&self, topic: &str, subscription: &str) -> Result<Place, Failure> {
+    fn target(&self, topic: &str, subscription: &str) -> Result<Target, Failure> {
         Ok((self.topic_id(topic)?, Self::subscription(subscription)?))
     }
 
     /// Sets messages aside that are ready and not offered to anybody else.
-    fn choose(&mut self, place: Place, messages_max: usize) -> Vec<u64> {
-        let Some(subscription) = self.state.subscription(place.0, place.1) else { return Vec::new() };
-        if !subscription.has_ready() || self.unread.rests(place) {
+    fn choose(&mut self, target: Target, messages_max: usize) -> Vec<u64> {
+        let Some(subscription) = self.state.subscription(target.0, target.1) else { return Vec::new() };
+        if !subscription.has_ready() || self.unread.rests(target) {
             return Vec::new();
         }
-        let aside = self.receives.aside.entry(place).or_default();
+        let aside = self.receives.aside.entry(target).or_default();
         let ready = subscription.ready_runs_from(aside.first_free());
         let (chosen, looked_at) = aside.choose(ready, messages_max);
         self.steps.take(looked_at + chosen.len());
@@ -168,9 +168,9 @@ impl Replica {
     }
 
     /// True if a call is offered messages there that may come back.
-    fn is_something_offered(&self, place: Place) -> bool {
-        let aside = self.receives.aside.get(&place).map_or(0, Aside::count);
-        aside > self.unread.count_at(place)
+    fn is_something_offered(&self, target: Target) -> bool {
+        let aside = self.receives.aside.get(&target).map_or(0, Aside::count);
+        aside > self.unread.count_at(target)
     }
 
     fn look_up(&mut self, topic: TopicId, offsets: Vec<u64>, purpose: Purpose) {
@@ -199,8 +199,8 @@ impl Replica {
         let LookedUp { found, missing } = looked_up;
         self.steps.take(1 + found.len() + missing.len());
         match self.receives.lookups.remove(&id) {
-            Some(Purpose::Receive { call, place, offsets }) => {
-                self.on_candidates(call, place, offsets, found, &missing);
+            Some(Purpose::Receive { call, target, offsets }) => {
+                self.on_candidates(call, target, offsets, found, &missing);
             }
             Some(Purpose::Dead { call, topic, subscription, action }) => {
                 self.on_dead(call, (topic, subscription), action, &found);
@@ -213,27 +213,27 @@ impl Replica {
     fn on_candidates(
         &mut self,
         id: CallId,
-        place: Place,
+        target: Target,
         offsets: Vec<u64>,
         mut found: Vec<Candidate>,
         missing: &[u64],
     ) {
         // What was purged or has died since it was chosen cannot be found, and is not missed.
-        let subscription = self.state.subscription(place.0, place.1);
+        let subscription = self.state.subscription(target.0, target.1);
         let is_wanted =
             |offset: &u64| subscription.is_some_and(|subscription| subscription.is_ready(*offset));
         let missing: Vec<u64> = missing.iter().copied().filter(is_wanted).collect();
-        self.keep_unread(place, missing);
+        self.keep_unread(target, missing);
         if !self.calls.get(&id).is_some_and(|call| call.stage == Stage::LookingUp) {
-            return self.give_back_offered(place, offsets.into_iter());
+            return self.give_back_offered(target, offsets.into_iter());
         }
         if found.is_empty() {
             // Others may be behind those.
-            self.give_back_offered(place, offsets.into_iter());
+            self.give_back_offered(target, offsets.into_iter());
             return self.try_receive(id, false);
         }
         let Some(Ok(plan)) = self.plan(id) else {
-            self.give_back_offered(place, offsets.into_iter());
+            self.give_back_offered(target, offsets.into_iter());
             // The topic has gone meanwhile, as far as is known here: said only once a read confirms it.
             return self.try_receive(id, false);
         };
@@ -250,28 +250,31 @@ impl Replica {
             // What was found is part of what was asked for, in the same order.
             let mut taken = found.iter().map(|candidate| candidate.offset).peekable();
             let left = offsets.into_iter().filter(|offset| taken.next_if_eq(offset).is_none());
-            self.give_back_offered(place, left);
+            self.give_back_offered(target, left);
         }
-        let (topic, subscription) = place;
+        let (topic, subscription) = target;
         match plan.kind {
             TakeKind::Receive { lease_ms } => {
                 let lease_ms = lease_ms.unwrap_or(self.settings.lease_ms_default);
-                self.enqueue(Some(id), Command::Receive { topic, subscription, candidates: found, lease_ms });
+                self.propose_later(
+                    Some(id),
+                    Command::Receive { topic, subscription, candidates: found, lease_ms },
+                );
             }
-            TakeKind::Pop { request_id } => self.enqueue_pop(id, place, found, request_id),
+            TakeKind::Pop { request_id } => self.propose_pop(id, target, found, request_id),
         }
     }
 
-    fn enqueue_pop(
+    fn propose_pop(
         &mut self,
         id: CallId,
-        place: Place,
+        target: Target,
         candidates: Vec<Candidate>,
         request_id: Option<u128>,
     ) {
         let count_max = candidates.len().max(1) as u32;
-        let (topic, subscription) = place;
-        self.enqueue(Some(id), Command::Pop { topic, subscription, candidates, count_max, request_id });
+        let (topic, subscription) = target;
+        self.propose_later(Some(id), Command::Pop { topic, subscription, candidates, count_max, request_id });
     }
 
     /// A command was applied, or will never be proposed: what it would have taken may be offered again.
@@ -286,29 +289,29 @@ impl Replica {
     }
 
     /// The same for offsets; what cannot be read here stays aside.
-    fn give_back_offered(&mut self, place: Place, offsets: impl Iterator<Item = u64>) {
+    fn give_back_offered(&mut self, target: Target, offsets: impl Iterator<Item = u64>) {
         let unread = &self.unread;
-        self.receives.give_back(place, offsets.filter(|offset| !unread.is_kept(place, *offset)));
+        self.receives.give_back(target, offsets.filter(|offset| !unread.is_kept(target, *offset)));
     }
 
     /// Lets calls that wait try again where something changed.
     pub(super) fn serve_waiting(&mut self) {
-        while let Some(place) = self.receives.next_woken() {
+        while let Some(target) = self.receives.next_woken() {
             if !self.steps.may_go_on() {
                 return;
             }
             self.steps.take(1);
-            self.receives.served = place;
-            self.receives.woken.remove(&place);
-            while let Some((ticket, id)) = self.receives.lines.pop(place) {
+            self.receives.served = target;
+            self.receives.woken.remove(&target);
+            while let Some((ticket, id)) = self.receives.lines.pop(target) {
                 self.steps.take(1);
                 self.try_receive(id, false);
                 if self.receives.lines.is_back(id, ticket) {
-                    // Nothing is left here: the others keep their places behind it.
+                    // Nothing is left here: the others keep their numbers behind it.
                     break;
                 }
                 if !self.steps.may_go_on() {
-                    self.receives.woken.insert(place);
+                    self.receives.woken.insert(target);
                     return;
                 }
             }
@@ -318,12 +321,12 @@ impl Replica {
     /// Ends the long polls whose time is up: they are answered "empty" once that is confirmed. Says whether all were.
     pub(super) fn end_waits(&mut self) -> bool {
         let now_ms = self.now.mono_ms;
-        while let Some((id, place)) = self.receives.lines.first_over(now_ms) {
+        while let Some((id, target)) = self.receives.lines.first_over(now_ms) {
             if !self.steps.may_go_on() {
                 return false;
             }
             self.steps.take(1);
-            if self.is_something_offered(place) {
+            if self.is_something_offered(target) {
                 // What is offered to others may come back.
                 self.receives.lines.put_off(id, now_ms.saturating_add(PUT_OFF_MS));
             } else {
@@ -342,13 +345,13 @@ impl Replica {
 
     /// Redrives or purges dead messages: those listed need their sizes first.
     pub(super) fn settle_dead(&mut self, id: CallId, dead: Dead) {
-        let (topic, subscription) = match self.place(&dead.topic, &dead.subscription) {
-            Ok(place) => place,
+        let (topic, subscription) = match self.target(&dead.topic, &dead.subscription) {
+            Ok(target) => target,
             Err(failure) => return self.answer(id, Err(failure)),
         };
         if dead.offsets.is_empty() {
             let command = commands::dead((topic, subscription), dead.action, DeadSelection::All);
-            return self.enqueue_asked(id, Ok(command));
+            return self.propose_asked(id, Ok(command));
         }
         self.call_mut(id).stage = Stage::LookingUp;
         let purpose = Purpose::Dead { call: id, topic, subscription, action: dead.action };
@@ -356,13 +359,13 @@ impl Replica {
     }
 
     /// The command names the topic that was looked up: by now its name may lead to another, of other sizes.
-    fn on_dead(&mut self, id: CallId, place: Place, action: DeadAction, found: &[Candidate]) {
+    fn on_dead(&mut self, id: CallId, target: Target, action: DeadAction, found: &[Candidate]) {
         if !self.calls.contains_key(&id) {
             return;
         }
         let listed =
             found.iter().map(|found| MessageSize { offset: found.offset, size: found.size }).collect();
-        self.enqueue(Some(id), commands::dead(place, action, DeadSelection::Listed(listed)));
+        self.propose_later(Some(id), commands::dead(target, action, DeadSelection::Listed(listed)));
     }
 
     fn on_overdue(&mut self, block: Block, found: Vec<Candidate>) {

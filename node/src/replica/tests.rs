@@ -139,7 +139,7 @@ impl Alone {
     fn hear(&mut self, terms_later: u64, message: Message) {
         let term = Term(self.replica.raft().term().0 + terms_later);
         let envelope = Envelope { from: NodeId(9), to: OWN, group: GroupId(0), term, message };
-        self.handle(Event::Receive(envelope, None));
+        self.handle(Event::Arrived(envelope, None));
     }
 
     fn turn(&mut self) {

@@ -6,7 +6,7 @@
 //! more rarely: a message that nobody can read, or a disk full of them, must not send the lead around in circles.
 
 use super::Replica;
-use super::aside::Place;
+use super::aside::Target;
 use crate::api::{Failure, MessageRef, Reason};
 use raftqueue_queue::{self as queue, Command, Generation, SubscriptionId, Token, TopicId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,11 +28,11 @@ const TRIED_MAX: usize = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     /// Until when each rests, oldest first.
-    resting: VecDeque<(u64, Place, u64)>,
-    /// The same by place.
-    kept: BTreeMap<Place, BTreeSet<u64>>,
-    /// Until when places rest as a whole: too much there cannot be read to be remembered one by one.
-    places: BTreeMap<Place, u64>,
+    resting: VecDeque<(u64, Target, u64)>,
+    /// The same by target.
+    kept: BTreeMap<Target, BTreeSet<u64>>,
+    /// Until when targets rest as a whole: too much there cannot be read to be remembered one by one.
+    targets: BTreeMap<Target, u64>,
     /// A hand-over was tried for these.
     tried: BTreeSet<(TopicId, u64)>,
     /// Ticks until one is tried.
@@ -49,21 +49,21 @@ impl Unread {
     }
 
     /// Messages that rest there.
-    pub(super) fn count_at(&self, place: Place) -> usize {
-        self.kept.get(&place).map_or(0, BTreeSet::len)
+    pub(super) fn count_at(&self, target: Target) -> usize {
+        self.kept.get(&target).map_or(0, BTreeSet::len)
     }
 
-    pub(super) fn is_any_at(&self, place: Place) -> bool {
-        self.kept.contains_key(&place) || self.rests(place)
+    pub(super) fn is_any_at(&self, target: Target) -> bool {
+        self.kept.contains_key(&target) || self.rests(target)
     }
 
     /// Nothing of it is offered at the moment.
-    pub(super) fn rests(&self, place: Place) -> bool {
-        self.places.contains_key(&place)
+    pub(super) fn rests(&self, target: Target) -> bool {
+        self.targets.contains_key(&target)
     }
 
-    pub(super) fn is_kept(&self, place: Place, offset: u64) -> bool {
-        self.kept.get(&place).is_some_and(|kept| kept.contains(&offset))
+    pub(super) fn is_kept(&self, target: Target, offset: u64) -> bool {
+        self.kept.get(&target).is_some_and(|kept| kept.contains(&offset))
     }
 
     /// This node leads no longer. When it leads again, everything is tried again; hand-overs that were tried stay
@@ -71,51 +71,52 @@ impl Unread {
     pub(super) fn leave(&mut self) {
         self.resting.clear();
         self.kept.clear();
-        self.places.clear();
+        self.targets.clear();
         self.hands_over_in = None;
     }
 
-    fn keep(&mut self, until_ms: u64, place: Place, offset: u64) {
-        if self.kept.entry(place).or_default().insert(offset) {
-            self.resting.push_back((until_ms, place, offset));
+    fn keep(&mut self, until_ms: u64, target: Target, offset: u64) {
+        if self.kept.entry(target).or_default().insert(offset) {
+            self.resting.push_back((until_ms, target, offset));
         }
     }
 
-    /// All of a place rests. Returns what rested there by itself, to be given back.
-    fn rest(&mut self, until_ms: u64, place: Place) -> BTreeSet<u64> {
-        self.places.insert(place, until_ms);
-        self.resting.retain(|(_, other, _)| *other != place);
-        self.kept.remove(&place).unwrap_or_default()
+    /// All of a target rests. Returns what rested there by itself, to be given back.
+    fn rest(&mut self, until_ms: u64, target: Target) -> BTreeSet<u64> {
+        self.targets.insert(target, until_ms);
+        self.resting.retain(|(_, other, _)| *other != target);
+        self.kept.remove(&target).unwrap_or_default()
     }
 
-    /// The next place that has rested for long enough.
-    fn pop_rested_place(&mut self, now_ms: u64) -> Option<Place> {
-        let place = self.places.iter().find(|(_, until_ms)| **until_ms <= now_ms).map(|(place, _)| *place)?;
-        self.places.remove(&place);
-        Some(place)
+    /// The next target that has rested for long enough.
+    fn pop_rested_target(&mut self, now_ms: u64) -> Option<Target> {
+        let target =
+            self.targets.iter().find(|(_, until_ms)| **until_ms <= now_ms).map(|(target, _)| *target)?;
+        self.targets.remove(&target);
+        Some(target)
     }
 
     /// The next that has rested for long enough.
-    fn pop_rested(&mut self, now_ms: u64) -> Option<(Place, u64)> {
-        let (until_ms, place, offset) = *self.resting.front()?;
+    fn pop_rested(&mut self, now_ms: u64) -> Option<(Target, u64)> {
+        let (until_ms, target, offset) = *self.resting.front()?;
         if until_ms > now_ms {
             return None;
         }
         self.resting.pop_front();
-        if let Some(kept) = self.kept.get_mut(&place) {
+        if let Some(kept) = self.kept.get_mut(&target) {
             kept.remove(&offset);
             if kept.is_empty() {
-                self.kept.remove(&place);
+                self.kept.remove(&target);
             }
         }
-        Some((place, offset))
+        Some((target, offset))
     }
 
     /// Notes that a hand-over is due, if it may help.
-    fn consider_hand_over(&mut self, now_ms: u64, place: Place, offsets: &[u64]) {
+    fn consider_hand_over(&mut self, now_ms: u64, target: Target, offsets: &[u64]) {
         let room = TRIED_MAX.saturating_sub(self.tried.len());
         let before = self.tried.len();
-        self.tried.extend(offsets.iter().take(room).map(|offset| (place.0, *offset)));
+        self.tried.extend(offsets.iter().take(room).map(|offset| (target.0, *offset)));
         if self.tried.len() > before && now_ms >= self.not_before_ms && self.hands_over_in.is_none() {
             self.hands_over_in = Some(HAND_OVER_TICKS);
         }
@@ -145,13 +146,13 @@ pub(super) fn failure() -> Failure {
     Failure::not_done(Reason::DataUnreadable, text).retry_after_ms(1_000)
 }
 
-fn by_place(messages: &[MessageRef]) -> BTreeMap<Place, Vec<&MessageRef>> {
-    let mut places: BTreeMap<Place, Vec<&MessageRef>> = BTreeMap::new();
+fn by_target(messages: &[MessageRef]) -> BTreeMap<Target, Vec<&MessageRef>> {
+    let mut targets: BTreeMap<Target, Vec<&MessageRef>> = BTreeMap::new();
     for message in messages {
-        let place = (TopicId(message.id.topic), SubscriptionId::DEFAULT);
-        places.entry(place).or_default().push(message);
+        let target = (TopicId(message.id.topic), SubscriptionId::DEFAULT);
+        targets.entry(target).or_default().push(message);
     }
-    places
+    targets
 }
 
 impl Replica {
@@ -161,12 +162,12 @@ impl Replica {
         if !self.raft.is_leader() {
             return;
         }
-        for (place, messages) in by_place(messages) {
-            let subscription = self.state.subscription(place.0, place.1);
+        for (target, messages) in by_target(messages) {
+            let subscription = self.state.subscription(target.0, target.1);
             let is_ready = |offset: &u64| subscription.is_some_and(|there| there.is_ready(*offset));
             let offsets = messages.iter().map(|message| message.id.offset);
             let kept = offsets.filter(|offset| are_leased || is_ready(offset)).collect();
-            self.keep_unread(place, kept);
+            self.keep_unread(target, kept);
         }
         if are_leased {
             self.release(messages);
@@ -179,34 +180,34 @@ impl Replica {
             return;
         }
         self.steps.take(messages.len());
-        for ((topic, subscription), messages) in by_place(messages) {
+        for ((topic, subscription), messages) in by_target(messages) {
             let lease = |message: &&MessageRef| queue::LeaseId {
                 generation: Generation(message.id.generation),
                 offset: message.id.offset,
                 token: Token(message.token),
             };
             let leases = messages.iter().map(lease).collect();
-            self.enqueue(None, Command::Release { topic, subscription, leases });
+            self.propose_later(None, Command::Release { topic, subscription, leases });
         }
     }
 
     /// Does not offer these for a while.
-    pub(super) fn keep_unread(&mut self, place: Place, offsets: Vec<u64>) {
+    pub(super) fn keep_unread(&mut self, target: Target, offsets: Vec<u64>) {
         if offsets.is_empty() {
             return;
         }
         self.steps.take(offsets.len());
         let now_ms = self.now.mono_ms;
-        self.unread.consider_hand_over(now_ms, place, &offsets);
+        self.unread.consider_hand_over(now_ms, target, &offsets);
         for offset in &offsets {
-            self.unread.keep(now_ms + REST_MS, place, *offset);
+            self.unread.keep(now_ms + REST_MS, target, *offset);
         }
-        self.receives.keep_aside(place, offsets.into_iter());
+        self.receives.keep_aside(target, offsets.into_iter());
         if self.unread.resting.len() > RESTING_MAX {
             self.steps.look_at(self.unread.resting.len());
-            let kept = self.unread.rest(now_ms + REST_MS, place);
+            let kept = self.unread.rest(now_ms + REST_MS, target);
             self.steps.take(kept.len());
-            self.receives.give_back(place, kept.into_iter());
+            self.receives.give_back(target, kept.into_iter());
         }
     }
 
@@ -215,16 +216,16 @@ impl Replica {
         let now_ms = self.now.mono_ms;
         // If a turn has no room, the rest waits until the next tick.
         while self.steps.has_room()
-            && let Some((place, offset)) = self.unread.pop_rested(now_ms)
+            && let Some((target, offset)) = self.unread.pop_rested(now_ms)
         {
             self.steps.take(1);
-            self.receives.give_back(place, std::iter::once(offset));
+            self.receives.give_back(target, std::iter::once(offset));
         }
         while self.steps.has_room()
-            && let Some(place) = self.unread.pop_rested_place(now_ms)
+            && let Some(target) = self.unread.pop_rested_target(now_ms)
         {
             self.steps.take(1);
-            self.receives.wake(place, u64::MAX);
+            self.receives.wake(target, u64::MAX);
         }
         if self.unread.is_hand_over_due(now_ms)
             && let Some(to) = self.raft.best_successor()
@@ -239,14 +240,14 @@ impl Replica {
 mod tests {
     use super::*;
 
-    const PLACE: Place = (TopicId(1), SubscriptionId::DEFAULT);
+    const TARGET: Target = (TopicId(1), SubscriptionId::DEFAULT);
 
     /// The minutes at which a leader hands over that meets this message at every tick for so many minutes.
     fn hand_overs(minutes: u64, message: impl Fn(u64) -> u64) -> Vec<u64> {
         let mut unread = Unread::default();
         let moments = (0..minutes * 60_000).step_by(10);
         let is_due = |now_ms: &u64| {
-            unread.consider_hand_over(*now_ms, PLACE, &[message(*now_ms)]);
+            unread.consider_hand_over(*now_ms, TARGET, &[message(*now_ms)]);
             unread.is_hand_over_due(*now_ms)
         };
         moments.filter(is_due).map(|now_ms| now_ms / 60_000).collect()
@@ -265,16 +266,16 @@ mod tests {
     #[test]
     fn what_rests_comes_back_and_is_bounded() {
         let mut unread = Unread::default();
-        unread.keep(10, PLACE, 1);
-        unread.keep(20, PLACE, 2);
-        unread.keep(30, PLACE, 2);
-        assert_eq!((unread.count_at(PLACE), unread.count()), (2, 2));
+        unread.keep(10, TARGET, 1);
+        unread.keep(20, TARGET, 2);
+        unread.keep(30, TARGET, 2);
+        assert_eq!((unread.count_at(TARGET), unread.count()), (2, 2));
         assert_eq!(unread.pop_rested(9), None);
-        assert_eq!(unread.pop_rested(10), Some((PLACE, 1)));
-        assert!(!unread.is_kept(PLACE, 1) && unread.is_kept(PLACE, 2));
-        assert_eq!(unread.rest(40, PLACE), [2].into());
-        assert!(unread.is_any_at(PLACE) && unread.rests(PLACE) && !unread.is_kept(PLACE, 2));
-        assert_eq!((unread.pop_rested(50), unread.pop_rested_place(39)), (None, None));
-        assert_eq!((unread.pop_rested_place(40), unread.is_any_at(PLACE)), (Some(PLACE), false));
+        assert_eq!(unread.pop_rested(10), Some((TARGET, 1)));
+        assert!(!unread.is_kept(TARGET, 1) && unread.is_kept(TARGET, 2));
+        assert_eq!(unread.rest(40, TARGET), [2].into());
+        assert!(unread.is_any_at(TARGET) && unread.rests(TARGET) && !unread.is_kept(TARGET, 2));
+        assert_eq!((unread.pop_rested(50), unread.pop_rested_target(39)), (None, None));
+        assert_eq!((unread.pop_rested_target(40), unread.is_any_at(TARGET)), (Some(TARGET), false));
     }
 }

@@ -29,7 +29,7 @@ impl Content {
         };
         match request {
             Request::Publish(Publish { topic, session, messages }) => {
-                let sum = |message| codec::write_record(&mut bytes::BytesMut::new(), message).1;
+                let sum = |message| codec::write_message(&mut bytes::BytesMut::new(), message).1;
                 let step = session.map(|step| (step.session.number, step.sequence));
                 Some(Content::Publish(topic.clone(), step, messages.iter().map(sum).collect()))
             }

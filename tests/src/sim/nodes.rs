@@ -366,7 +366,7 @@ impl World {
             return self.schedule.add(self.now + delay, Event::Arrive(Box::new(packet)));
         }
         if self.network.stands(&packet) {
-            self.hand(to, replica::Event::Receive(packet.envelope, Some(packet.vitals)));
+            self.hand(to, replica::Event::Arrived(packet.envelope, Some(packet.vitals)));
         }
     }
 
@@ -378,7 +378,7 @@ impl World {
         let is_paused = at.is_paused();
         let running = at.running();
         running.is_turn_due = false;
-        running.has_packets = running.inbox.iter().any(|e| matches!(e, replica::Event::Receive(..)));
+        running.has_packets = running.inbox.iter().any(|e| matches!(e, replica::Event::Arrived(..)));
         if is_paused {
             return Ok(());
         }

@@ -278,13 +278,13 @@ impl Oracle {
         Violation::unless(end <= bodies.len(), || {
             format!("an entry has {} bytes of bodies, its messages {end}", bodies.len())
         })?;
-        let record = codec::read_record(&bodies.slice(*position..end), message.crc)
+        let message = codec::read_message(&bodies.slice(*position..end), message.crc)
             .map_err(|error| Violation(format!("a committed message cannot be read: {error}")))?;
         *position = end;
         let origin =
-            Origin::of(&record.body).ok_or_else(|| Violation("a committed message is of nobody".into()))?;
+            Origin::of(&message.body).ok_or_else(|| Violation("a committed message is of nobody".into()))?;
         let expected = origin.message(self.seed, self.body_bytes_max);
-        Violation::unless(record.body == expected.body, || {
+        Violation::unless(message.body == expected.body, || {
             format!("the committed message {origin:?} has other bytes than were published")
         })?;
         Ok(origin)

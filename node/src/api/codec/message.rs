@@ -1,13 +1,13 @@
-//! The record of one published message, as it stands in the `bodies` of an entry.
+//! One published message as it stands in the `bodies` of an entry.
 
 use super::parts::{Reader, put_bytes, put_number};
-use super::{RECORD_TRAILER_BYTES, Unreadable};
+use super::{TRAILER_BYTES, Unreadable};
 use crate::api::NewMessage;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// A published message taken apart again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct Stored {
     /// The content.
     pub body: Bytes,
     /// CRC32C of `body`.
@@ -18,9 +18,9 @@ pub struct Record {
     pub headers: Vec<(String, Bytes)>,
 }
 
-/// Appends a message as a record and returns its size and CRC. The CRC of the body is taken as given: who decoded the
+/// Appends a message and returns its size and CRC. The CRC of the body is taken as given: who decoded the
 /// message computed or checked it.
-pub fn write_record(out: &mut BytesMut, message: &NewMessage) -> (u32, u32) {
+pub fn write_message(out: &mut BytesMut, message: &NewMessage) -> (u32, u32) {
     let start = out.len();
     out.extend_from_slice(&message.body);
     let attributes_start = out.len();
@@ -39,8 +39,8 @@ pub fn write_record(out: &mut BytesMut, message: &NewMessage) -> (u32, u32) {
 }
 
 /// The CRC32C of what a producer published as one batch, so that a repeat can be told from other content. It covers the CRC
-/// and size of each body, the keys and the headers, as they were given, and nothing of the record: a batch that is repeated
-/// under a newer form of records is still the same.
+/// and size of each body, the keys and the headers, as they were given, and nothing else of their stored form: a batch that is repeated
+/// under a newer form of messages is still the same.
 #[must_use]
 pub fn batch_crc(messages: &[NewMessage]) -> u32 {
     let sized = |crc, bytes: &[u8]| {
@@ -59,43 +59,43 @@ pub fn batch_crc(messages: &[NewMessage]) -> u32 {
     })
 }
 
-/// What a record of this size counts where a caller limits the bytes of a reply: body, key and headers, and the lengths
+/// What a stored message of this size counts if a caller limits the bytes of a reply: body, key and headers, and the lengths
 /// that stand before each of the latter two. Without key and headers exactly the body.
 #[must_use]
-pub fn content_bytes(record_size: u32) -> usize {
-    (record_size as usize).saturating_sub(RECORD_TRAILER_BYTES)
+pub fn content_bytes(stored_size: u32) -> usize {
+    (stored_size as usize).saturating_sub(TRAILER_BYTES)
 }
 
-/// Upper bound of the bytes that [`write_record`] appends for a message.
+/// Upper bound of the bytes that [`write_message`] appends for a message.
 #[must_use]
-pub fn record_size_max(message: &NewMessage) -> usize {
+pub fn stored_size_max(message: &NewMessage) -> usize {
     const LENGTH_BYTES_MAX: usize = 5;
     let headers: usize = message.headers.iter().map(|(n, v)| n.len() + v.len() + 2 * LENGTH_BYTES_MAX).sum();
-    message.body.len() + message.key.len() + headers + 2 * LENGTH_BYTES_MAX + RECORD_TRAILER_BYTES
+    message.body.len() + message.key.len() + headers + 2 * LENGTH_BYTES_MAX + TRAILER_BYTES
 }
 
-/// Takes a record apart, sharing its bytes.
+/// Takes a stored message apart, sharing its bytes.
 ///
 /// # Errors
-/// [`Unreadable`] if the CRC is not `crc`, or the record contradicts itself.
-pub fn read_record(record: &Bytes, crc: u32) -> Result<Record, Unreadable> {
-    let length = record.len();
-    let Some((_, trailer)) = record.split_last_chunk::<RECORD_TRAILER_BYTES>() else {
+/// [`Unreadable`] if the CRC is not `crc`, or the message contradicts itself.
+pub fn read_message(stored: &Bytes, crc: u32) -> Result<Stored, Unreadable> {
+    let length = stored.len();
+    let Some((_, trailer)) = stored.split_last_chunk::<TRAILER_BYTES>() else {
         return Err(Unreadable(format!("a message of {length} bytes is too short to have a trailer")));
     };
     let attributes = u32::from_le_bytes(*trailer) as usize;
-    let Some(body_end) = (length - RECORD_TRAILER_BYTES).checked_sub(attributes) else {
+    let Some(body_end) = (length - TRAILER_BYTES).checked_sub(attributes) else {
         return Err(Unreadable(format!("a message of {length} bytes claims {attributes} bytes of headers")));
     };
-    let body_crc = crc32c::crc32c(&record[..body_end]);
-    let found = crc32c::crc32c_append(body_crc, &record[body_end..]);
+    let body_crc = crc32c::crc32c(&stored[..body_end]);
+    let found = crc32c::crc32c_append(body_crc, &stored[body_end..]);
     if found != crc {
         return Err(Unreadable(format!("a message's CRC is {found:08x} where its entry says {crc:08x}")));
     }
-    let body = record.slice(..body_end);
+    let body = stored.slice(..body_end);
     let (mut key, mut headers) = (Bytes::new(), Vec::new());
     if attributes > 0 {
-        let bytes = record.slice(body_end..length - RECORD_TRAILER_BYTES);
+        let bytes = stored.slice(body_end..length - TRAILER_BYTES);
         let mut reader = Reader::new(&bytes);
         key = bytes.slice_ref(reader.slice()?);
         headers = reader.list(|reader| {
@@ -104,5 +104,5 @@ pub fn read_record(record: &Bytes, crc: u32) -> Result<Record, Unreadable> {
         })?;
         reader.end()?;
     }
-    Ok(Record { body, body_crc, key, headers })
+    Ok(Stored { body, body_crc, key, headers })
 }

@@ -180,7 +180,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>) {
-        let _ = read_record(&Bytes::from(bytes.clone()), 0);
+        let _ = read_message(&Bytes::from(bytes.clone()), 0);
         let _ = read_entry(&bytes);
         // Past the CRC too.
         bytes.insert(0, 1);
@@ -190,29 +190,29 @@ proptest! {
     }
 
     #[test]
-    fn records_come_back_as_they_were(messages in list(new_message())) {
+    fn messages_come_back_as_they_were(messages in list(new_message())) {
         let mut out = BytesMut::new();
         let placed: Vec<_> = messages
             .iter()
             .map(|message| {
                 let start = out.len();
-                let (size, crc) = write_record(&mut out, message);
-                assert!(size as usize <= record_size_max(message));
+                let (size, crc) = write_message(&mut out, message);
+                assert!(size as usize <= stored_size_max(message));
                 (start, size as usize, crc)
             })
             .collect();
         let out = out.freeze();
         for (message, (start, size, crc)) in messages.into_iter().zip(placed) {
             let NewMessage { body, body_crc, key, headers, .. } = message;
-            let record = out.slice(start..start + size);
-            prop_assert!(read_record(&record, crc ^ 1).is_err());
-            prop_assert_eq!(read_record(&record, crc), Ok(Record { body, body_crc, key, headers }));
+            let stored = out.slice(start..start + size);
+            prop_assert!(read_message(&stored, crc ^ 1).is_err());
+            prop_assert_eq!(read_message(&stored, crc), Ok(Stored { body, body_crc, key, headers }));
         }
     }
 }
 
-/// The CRC of a batch stands in sessions for as long as they live: it must not change with the form of records, or a repeat
-/// after an upgrade counts as other content. Spelled out here from what the producer gave, so that nothing of a record can
+/// The CRC of a batch stands in sessions for as long as they live: it must not change with the form of messages, or a repeat
+/// after an upgrade counts as other content. Spelled out here from what the producer gave, so that nothing of a stored message can
 /// come into it unseen.
 #[test]
 fn rule_7_2_a_batch_is_known_by_what_the_producer_gave() {

@@ -2,7 +2,7 @@
 
 use super::{add_leader, serve};
 use crate::edges::edge::Edge;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use crate::wire::convert::write_status;
 use raftqueue_proto::v1::{self, admin_server};
 use tonic::{Request, Response, Status};

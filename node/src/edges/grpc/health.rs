@@ -3,7 +3,7 @@
 //! Nothing is stored or pushed. Every answer, and every look of a watcher, reads the node's own view.
 
 use crate::edges::edge::Edge;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use raftqueue_proto::v1::{admin_server, queue_server};
 use std::pin::Pin;
 use std::time::Duration;

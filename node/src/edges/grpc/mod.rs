@@ -14,7 +14,7 @@ mod streams;
 
 use crate::api::limits::{deadline, less_margin};
 use crate::edges::edge::Edge;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use crate::wire::answers;
 use crate::wire::calls;
 use crate::wire::errors;

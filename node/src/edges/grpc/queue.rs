@@ -3,7 +3,7 @@
 use super::refusals::Explained;
 use super::{hinted, serve, streams};
 use crate::edges::edge::Edge;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use raftqueue_proto::v1::{self, queue_server};
 use tonic::{Request, Response, Status, Streaming};
 

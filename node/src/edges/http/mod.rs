@@ -10,7 +10,7 @@ mod v1;
 
 use crate::edges::edge::Edge;
 use crate::edges::grpc;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::Next;

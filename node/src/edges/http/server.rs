@@ -5,7 +5,7 @@
 //! memory. Frames are large enough to be handed on in few pieces.
 
 use crate::edges::connections::Acceptor;
-use crate::edges::heard;
+use crate::edges::request_end;
 use crate::edges::sent;
 use axum::Router;
 use hyper::rt::Executor;
@@ -63,7 +63,7 @@ pub async fn serve(
             Some(_) = tasks.join_next() => {}
             stream = acceptor.accept() => {
                 let service = ServiceBuilder::new()
-                    .map_request(heard::listened)
+                    .map_request(request_end::listened)
                     .map_response(sent::counted)
                     .service(router.clone());
                 let service = TowerToHyperService::new(service);

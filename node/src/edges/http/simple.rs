@@ -35,7 +35,7 @@ use crate::api::{
     TopicOptions, Write,
 };
 use crate::edges::edge::Edge;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;

@@ -4,7 +4,7 @@ use crate::api::{
     Failure, LeaseId, LocalStatus, MessageId, NewMessage, Outcome, Publish, Reason, Request, Role, Settle,
     Settlement,
 };
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use crate::fake::{FakeNode, Served, leading};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -8,7 +8,7 @@ use crate::api::{Failure, Reason};
 use crate::edges::edge::Edge;
 use crate::edges::grpc::guard::Ticket;
 use crate::edges::grpc::sending::{self, Form};
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use crate::peers::forming::Forming;
 use crate::wire::forward;
 use crate::wire::messages;

@@ -253,8 +253,8 @@ fn rule_10_1_commands_that_drop_much_stand_alone() {
             assert!(alone.ask(id + publish_id, publish(name, 10_000, b"")).is_ok());
         }
         // Every other message dies, with a reason of its own: as many runs as there are messages.
-        for place in 0..20 {
-            let answer = alone.ask(id + 10 + place, receive(name, 1_000, 30_000));
+        for turn in 0..20 {
+            let answer = alone.ask(id + 10 + turn, receive(name, 1_000, 30_000));
             let Ok(Response::Messages(messages)) = answer else { panic!("{answer:?}") };
             let lease =
                 |message: &MessageRef| crate::api::LeaseId { message: message.id, token: message.token };
@@ -267,7 +267,7 @@ fn rule_10_1_commands_that_drop_much_stand_alone() {
                     leases,
                     settlement: Settlement::Nack { delay_ms: 0, reason: reason.into() },
                 });
-                assert!(alone.ask(id + 50 + 2 * place + is_odd, nack).is_ok());
+                assert!(alone.ask(id + 50 + 2 * turn + is_odd, nack).is_ok());
             }
         }
     }

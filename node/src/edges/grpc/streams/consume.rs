@@ -18,9 +18,9 @@ use crate::api::{
     Settlement, Take, TakeKind,
 };
 use crate::edges::edge::Edge;
-use crate::edges::handle::Service;
-use crate::edges::heard::Heard;
+use crate::edges::request_end::RequestEnd;
 use crate::edges::sent::{self, Outgoing, Sent};
+use crate::edges::service::Service;
 use crate::wire::calls::read_settlement;
 use crate::wire::{answers, ids};
 use bytes::Bytes;
@@ -79,9 +79,9 @@ pub(in super::super) fn consume<S: Service>(
 ) -> tonic::Response<Consuming> {
     let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
     let (sent, outgoing) = Outgoing::stream();
-    let heard = start.extensions().get::<Heard>().cloned().unwrap_or_default();
+    let end = start.extensions().get::<RequestEnd>().cloned().unwrap_or_default();
     let ticket = start.extensions().get::<Arc<Ticket>>().cloned();
-    let requests = Requests { requests: start.into_inner(), heard, ticket };
+    let requests = Requests { requests: start.into_inner(), end, ticket };
     tokio::spawn(async move {
         let taken = answers.clone();
         let gone = async {
@@ -403,7 +403,7 @@ impl<'a, S: Service> Consumer<'a, S> {
             self.credit.take(leases.len() as u64, bytes as u64);
             self.out.extend(leases.iter().map(|lease| (lease.clone(), end)));
             let begin = self.end;
-            answers.push(self.place(Event::Received(v1::ReceiveResponse { deliveries: part })));
+            answers.push(self.count(Event::Received(v1::ReceiveResponse { deliveries: part })));
             if self.end - begin > LARGE_BYTES {
                 self.large = Some(Large { lease: leases[0].clone(), until: None });
             }
@@ -468,7 +468,7 @@ impl<'a, S: Service> Consumer<'a, S> {
 
     async fn settled(&mut self, settled: Result<Answer, Failure>) -> Result<(), Status> {
         let settled = settled.map_err(|failure| self.refuse(&failure))?;
-        let answer = self.place(Event::Settled(answers::write(settled)));
+        let answer = self.count(Event::Settled(answers::write(settled)));
         self.send(answer).await
     }
 
@@ -482,8 +482,8 @@ impl<'a, S: Service> Consumer<'a, S> {
         Ok(())
     }
 
-    /// The next answer, which has its place in the body now.
-    fn place(&mut self, event: Event) -> v1::ConsumeResponse {
+    /// The next answer, which counts as part of the body from now on.
+    fn count(&mut self, event: Event) -> v1::ConsumeResponse {
         let answer = v1::ConsumeResponse { event: Some(event) };
         self.end += ANSWER_HEAD_BYTES + answer.encoded_len() as u64;
         self.sent.expect(self.end);
@@ -502,7 +502,7 @@ impl<'a, S: Service> Consumer<'a, S> {
 /// What a consumer says.
 struct Requests {
     requests: Streaming<v1::ConsumeRequest>,
-    heard: Heard,
+    end: RequestEnd,
     ticket: Option<Arc<Ticket>>,
 }
 
@@ -514,9 +514,9 @@ impl Requests {
                 Ok(Ok((request, self.ticket.as_ref().and_then(|ticket| ticket.take_message()))))
             }
             // The library says the same of a stream that was reset as of one that was closed.
-            Ok(None) if !self.heard.is_broken() => Ok(Err(Ended::Closed)),
+            Ok(None) if !self.end.is_broken() => Ok(Err(Ended::Closed)),
             Ok(None) => Ok(Err(Ended::Broken)),
-            Err(_) if self.heard.is_broken() => Ok(Err(Ended::Broken)),
+            Err(_) if self.end.is_broken() => Ok(Err(Ended::Broken)),
             Err(status) => Err(status),
         }
     }

@@ -13,7 +13,7 @@ pub(super) use publish::Publishing;
 
 use crate::api::Failure;
 use crate::edges::edge::Edge;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use crate::wire::errors;
 use tonic::Status;
 

@@ -11,7 +11,7 @@ use crate::api::budget::Part;
 use crate::api::limits::invalid;
 use crate::api::{Answer, Failure, Publish, Reason, Request, Role, SessionId};
 use crate::edges::edge::{Edge, overdue, overdue_after};
-use crate::edges::handle::{Begun, Service};
+use crate::edges::service::{Begun, Service};
 use crate::wire::answers;
 use crate::wire::calls::read_publish;
 use futures_util::Stream;
@@ -57,8 +57,8 @@ pub(in super::super) struct Publishing<S: Service> {
     /// Oldest first. Only the oldest is polled: the driver goes on with the others all the same.
     calls: VecDeque<Call<S::Driven>>,
     bytes: usize,
-    /// Rings when the oldest should have been answered for long.
-    alarm: Pin<Box<Sleep>>,
+    /// Fires when the oldest should have been answered for long.
+    timer: Pin<Box<Sleep>>,
     /// What ends the stream once everything is answered.
     last_word: Option<Status>,
     /// Session and topic of the first batch.
@@ -80,7 +80,7 @@ impl<S: Service> Publishing<S> {
             ticket,
             calls: VecDeque::new(),
             bytes: 0,
-            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             last_word: None,
             of: None,
             led: false,
@@ -172,10 +172,10 @@ impl<S: Service> Publishing<S> {
         let result = match Pin::new(&mut oldest.begun).poll(context) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                if self.alarm.deadline() != oldest.until {
-                    self.alarm.as_mut().reset(oldest.until);
+                if self.timer.deadline() != oldest.until {
+                    self.timer.as_mut().reset(oldest.until);
                 }
-                ready!(self.alarm.as_mut().poll(context));
+                ready!(self.timer.as_mut().poll(context));
                 Err(overdue(DEADLINE))
             }
         };

@@ -7,7 +7,7 @@ use crate::api::{
     TakeKind,
 };
 use crate::edges::edge::Edge;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use crate::fake::{FakeNode, Served, leading};
 use bytes::Bytes;
 use futures_util::{StreamExt, poll};

@@ -6,7 +6,7 @@
 use super::{Call, Routes, answers as json};
 use crate::api::Failure;
 use crate::api::limits::invalid;
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use bytes::Bytes;
 use raftqueue_proto::text::unhex;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};

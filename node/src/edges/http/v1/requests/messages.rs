@@ -3,7 +3,7 @@
 use super::{AtMost, Call, Routes, json, null_is_absent, read_hex};
 use crate::api::limits::{Limits, invalid};
 use crate::api::{Failure, Method};
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use bytes::Bytes;
 use raftqueue_proto::text::unbase64;
 use raftqueue_proto::v1;

@@ -2,7 +2,7 @@
 
 use super::{Call, Routes, json, null_is_absent, read_hex};
 use crate::api::{Failure, Method};
-use crate::edges::handle::Service;
+use crate::edges::service::Service;
 use raftqueue_proto::v1;
 use serde::Deserialize;
 

@@ -1,7 +1,7 @@
 //! How the request of a long call ended.
 //!
-//! The gRPC library says of a stream that its client has reset what it says of one that was closed: no more requests. To
-//! a consumer they are opposites. So the body is listened to below it.
+//! The gRPC library says the same of a stream that its client has reset and of one that its client has closed: no more
+//! requests. For a consumer these are opposites. So the body is listened to below the library.
 
 use crate::edges::grpc;
 use http::Request;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-/// What was heard of the end of a request. Goes with it as an extension.
+/// How a request ended. Goes with it as an extension.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard(Arc<AtomicBool>);
+pub(crate) struct RequestEnd(Arc<AtomicBool>);
 
-impl Heard {
-    /// True if it was reset, or its connection broke.
+impl RequestEnd {
+    /// True if the request was reset, or its connection broke.
     pub(crate) fn is_broken(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
@@ -24,17 +24,17 @@ impl Heard {
 
 /// The request with a body that is listened to, if it is one of a long call.
 pub(crate) fn listened<B>(mut request: Request<B>) -> Request<Listened<B>> {
-    let heard = (request.uri().path() == grpc::CONSUME_PATH).then(Heard::default);
-    if let Some(heard) = &heard {
-        request.extensions_mut().insert(heard.clone());
+    let end = (request.uri().path() == grpc::CONSUME_PATH).then(RequestEnd::default);
+    if let Some(end) = &end {
+        request.extensions_mut().insert(end.clone());
     }
-    request.map(|body| Listened { body, heard })
+    request.map(|body| Listened { body, end })
 }
 
 /// A body that is listened to.
 pub(crate) struct Listened<B> {
     body: B,
-    heard: Option<Heard>,
+    end: Option<RequestEnd>,
 }
 
 impl<B: Body + Unpin> Body for Listened<B> {
@@ -46,8 +46,8 @@ impl<B: Body + Unpin> Body for Listened<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let (Some(heard), Some(Err(_))) = (&self.heard, &frame) {
-            heard.0.store(true, Ordering::SeqCst);
+        if let (Some(end), Some(Err(_))) = (&self.end, &frame) {
+            end.0.store(true, Ordering::SeqCst);
         }
         Poll::Ready(frame)
     }

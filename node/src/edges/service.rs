@@ -1,7 +1,8 @@
 //! What an edge sees of a node: one call, and the node's own view of itself.
 //!
 //! The edges (gRPC, HTTP, calls forwarded by a peer) know nothing but [`Service`]. They decode, check what
-//! [`crate::api::limits`] can check, call, and encode; whether this node leads, forwards or refuses is decided behind it.
+//! [`crate::api::limits`] can check, call, and encode. The service decides whether this node leads, forwards or
+//! refuses.
 
 use crate::api::{Answer, Failure, LocalStatus, Publish, Request};
 use futures_util::future::BoxFuture;
@@ -13,15 +14,16 @@ use std::time::Duration;
 
 /// A node, as its edges use it. Cheap to clone.
 pub trait Service: Clone + Send + Sync + Unpin + 'static {
-    /// A call that the node's own driver has. Dropping it is as dropping the future of [`Service::call`].
+    /// A call that the node's own driver has. Dropping it is like dropping the future of [`Service::call`].
     type Driven: Future<Output = Result<Answer, Failure>> + Send + Unpin + 'static;
 
     /// Answers one call of a client.
     ///
-    /// `deadline` is how long the call may take, from now; the answer comes no later, if only to say that the time is
+    /// `deadline` is how long the call may take, from now. The answer comes no later, if only to say that the time is
     /// over. `forwarded` says that a peer passed the call on, so that it is never passed on again.
     ///
-    /// Dropping the future drops a call that was not proposed yet; one that was proposed runs on, unheard.
+    /// Dropping the future drops a call that was not proposed yet. A call that was proposed runs on, and nobody gets
+    /// its answer.
     ///
     /// # Errors
     ///
@@ -33,10 +35,10 @@ pub trait Service: Clone + Send + Sync + Unpin + 'static {
         forwarded: bool,
     ) -> impl Future<Output = Result<Answer, Failure>> + Send;
 
-    /// Begins batches that this node's own driver is to propose in this order, next to each other where it can. None of them
-    /// is passed on: if this node does not lead, each fails with `NOT_LEADER`, not done.
+    /// Begins batches that this node's own driver must propose in this order, next to each other if it can. None of
+    /// them is passed on: if this node does not lead, each fails with `NOT_LEADER`, not done.
     ///
-    /// One [`Begun`] for each batch. Dropping one is as dropping the future of [`Service::call`].
+    /// Returns one [`Begun`] for each batch. Dropping one is like dropping the future of [`Service::call`].
     fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<Self::Driven>> {
         let alone = |batch| {
             let own = self.clone();
@@ -55,7 +57,7 @@ pub enum Begun<D> {
     Driven(D),
     /// It goes on only while it is polled.
     Alone(BoxFuture<'static, Result<Answer, Failure>>),
-    /// It could not begin; taken by the first poll.
+    /// It could not begin. The first poll takes the failure.
     Failed(Option<Failure>),
 }
 
