@@ -1,9 +1,9 @@
-//! A node in memory, for tests of whatever stands before a node: the edges, the client, the command line.
+//! A node in memory, for tests of everything before a node: the edges, the client, the command line.
 //!
 //! [`FakeNode`] is one member that always leads. It keeps the promises of [`Service`] about results, in the simplest
-//! way that can be seen to be right; it keeps nothing on disk, replicates nothing, and no lease, delay or time to live
-//! ever ends by itself (leases do when told to). What it says of itself, and the failure of the next call, can be set from outside, so that every
-//! answer a node can give can be had from it.
+//! way that is obviously right. It keeps nothing on disk and replicates nothing. No lease, delay or time to live ends
+//! by itself (leases end when told to). What it says of itself, and the failure of the next call, can be set from
+//! outside, so that it can give every answer that a node can give.
 
 mod served;
 mod topic;
@@ -110,7 +110,7 @@ impl FakeNode {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A test that panicked elsewhere is the finding; the state is still what it was.
+        // If a test panicked elsewhere, that is what is reported. The state is still what it was.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,7 +150,7 @@ impl Service for FakeNode {
     }
 
     fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<Self::Driven>> {
-        // As a driver does it: in order, and before anybody asks how far it has come.
+        // As a driver does: in order, and before anybody asks how far it has come.
         let begin = |batch| {
             let own = self.clone();
             let mut call = async move { own.call(Request::Publish(batch), deadline, true).await }.boxed();

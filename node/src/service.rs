@@ -1,4 +1,4 @@
-//! The way of a call through this node: to its own driver while it leads, else to the leader, once.
+//! The way of a call through this node: to its own driver while it leads, else once to the leader.
 
 mod passing;
 pub(crate) mod reading;
@@ -32,18 +32,18 @@ use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
-/// Pause before a call tries again to reach a leader to which there is no connection although its streams are open.
+/// Pause before a call tries again to reach a leader that has open streams but no connection for calls.
 const DIAL_AGAIN: Duration = Duration::from_millis(50);
-/// Pause before a call is passed again to a node that should lead and said that it does not, should news of the leader not
-/// come before: it costs the whole call each time.
+/// Pause before a call is passed again to a node that should lead and said that it does not, unless news of the leader
+/// come before. Each attempt costs the whole call.
 const PASS_AGAIN: Duration = Duration::from_millis(300);
-/// What is kept of a deadline for the way back, when a call is passed on.
+/// What is kept of the deadline of a forwarded call for the way back.
 const WAY_BACK: Duration = Duration::from_millis(20);
-/// With less time than this, a call that found no leader is not tried again: it would end as one of unknown outcome.
+/// With less time than this, a call that found no leader is not tried again: it would end with an unknown outcome.
 const LAST_TRY: Duration = Duration::from_millis(40);
 
-/// How long a call waits for a leader at most, whatever its deadline: other nodes may know one that this one cannot reach.
-/// It is longer where elections take longer.
+/// How long a call waits for a leader at most, whatever its deadline: other nodes may know a leader that this one
+/// cannot reach. It is longer if elections take longer.
 const LEADER_WAIT: Duration = Duration::from_secs(2);
 /// The same in election timeouts.
 const LEADER_WAIT_ELECTIONS: u32 = 4;
@@ -52,7 +52,7 @@ const CONNECT_MAX: Duration = Duration::from_millis(200);
 /// How long a leader that was replaced may take to answer the calls that it had.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
-/// How often a receive is begun again because nothing of what it got can be read.
+/// How often a receive is begun again because none of its messages can be read.
 const UNREADABLE_ROUNDS_MAX: usize = 10;
 /// Pops whose failure is remembered.
 const FAILED_POPS_MAX: usize = 1_024;
@@ -73,7 +73,7 @@ struct Inner {
     own: Arc<Own>,
     metrics: Arc<Metrics>,
     next_call: AtomicU64,
-    /// Connections for calls that are passed on, by peer. However many calls want one, one of them makes it.
+    /// Connections for calls that are passed on, by peer. If many calls want one, a single one of them makes it.
     channels: Mutex<BTreeMap<NodeId, Way>>,
     /// Request ids of pops that were not answered because a part of them could not be read.
     failed_pops: Mutex<VecDeque<u128>>,
@@ -87,11 +87,11 @@ type Way = Arc<OnceCell<PeerClient<Charged<Channel>>>>;
 
 /// What became of a call that was to be passed on.
 enum Forwarded {
-    /// It was answered, or nobody knows what became of it.
+    /// It was answered, or its outcome is unknown.
     Ended(Result<Answer, Failure>),
     /// There is no way to the leader; nothing was done.
     NoWay {
-        /// News of the leader, or a connection to it, are worth waiting for; else it just did not accept one.
+        /// Whether news of the leader or a connection to it may come. Else it just refused a connection.
         is_cut_off: bool,
     },
 }
@@ -118,7 +118,7 @@ impl NodeService {
                 transport,
                 own,
                 metrics,
-                // Other nodes know calls by these numbers, too, and must not take this process for an earlier one.
+                // Other nodes know calls by these numbers, too. They must not take this process for an earlier one.
                 next_call: AtomicU64::new((entropy::random() >> 1).max(1)),
                 channels: Mutex::default(),
                 failed_pops: Mutex::default(),
@@ -210,8 +210,8 @@ impl NodeService {
         answers
     }
 
-    /// The messages of an answer, as far as they can be read: what is wrong with one takes no other with it. `None` if
-    /// nothing could be, and the call is to begin again: what it leased goes back, and others may be behind.
+    /// The messages of an answer, as far as they can be read: one that cannot be read harms no other. `None` if none
+    /// can be read and the call must begin again: its leases go back, and there may be other messages behind.
     async fn read(
         &self,
         request: &Request,
@@ -227,7 +227,7 @@ impl NodeService {
                 let leases = request.leases();
                 let messages = if leases { located.clone().into_messages() } else { Vec::new() };
                 let mut leased = Leased { orders: &self.inner.orders, messages };
-                // If that fails, or nobody waits for it any more, what was leased goes back.
+                // If that fails, or nobody waits for it any more, the leased messages go back.
                 match readers.read(bodies, wanted, located, deadline).await {
                     Ok(read) => {
                         leased.messages.clear();
@@ -246,7 +246,7 @@ impl NodeService {
         let is_empty = deliveries.messages.is_empty();
         match request {
             Request::Take(Take { kind: TakeKind::Receive { .. }, .. }) if is_empty => None,
-            // Its repeat may find a leader that reads all of it; one that fails again is given what there is.
+            // Its repeat may find a leader that reads all of it. If that fails again, it gets what there is.
             Request::Take(Take { kind: TakeKind::Pop { request_id: Some(request_id) }, .. })
                 if self.is_first_failure(*request_id) =>
             {
@@ -260,14 +260,14 @@ impl NodeService {
         }
     }
 
-    /// Tells the driver, and the log, of messages that could not be read; returns what can be said of them.
+    /// Tells the driver, and the log, of messages that could not be read. Returns what can be said of them.
     fn tell_unreadable(&self, request: &Request, lost: Vec<Lost>) -> String {
         let (count, first) = (lost.len(), &lost[0]);
         let text = format!("{count} messages cannot be read here; of the first: {}", first.why);
         tracing::error!(topic = first.message.id.topic, offset = first.message.id.offset, "{text}");
         let messages = lost.into_iter().map(|lost| lost.message).collect();
         let are_leased = request.leases();
-        // A driver that is too busy to take it: the leases end by themselves.
+        // If the driver is too busy to take this, the leases end by themselves.
         let _ = self.inner.orders.try_send(Order::Unreadable { messages, are_leased });
         text
     }
@@ -299,7 +299,7 @@ impl NodeService {
             Err(failure) => return Forwarded::Ended(Err(failure)),
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        // A leader that cannot be connected to may be replaced before the deadline: it has only a part of it.
+        // A leader that cannot be reached may be replaced before the deadline, so connecting gets only a part of it.
         let connecting = tokio::time::timeout(left.min(CONNECT_MAX), self.way(leader));
         let Ok(Some((way, client))) = connecting.await else {
             return Forwarded::NoWay { is_cut_off: false };
@@ -330,7 +330,7 @@ impl NodeService {
                     let answer = expected.read_reply(reply.into_inner().reply);
                     return Forwarded::Ended(answer.map(|answer| ticket.held_by(answer)));
                 }
-                // The leader has no room for the call, or this node none for its answer.
+                // The leader has no room for the call, or this node has none for its answer.
                 Ok(Err(status)) if let Some(detail) = raftqueue_proto::status::detail(&status) => {
                     let failure = errors::failure(&detail, status.message().to_owned());
                     if failure.outcome == Outcome::NotDone && ticket.is_refused() && !request.is_read() {
@@ -374,13 +374,13 @@ impl NodeService {
         Ok((held, ReplyTicket::new(readers.budget(), patience)))
     }
 
-    /// A call that only looks has no outcome to be unsure of.
+    /// A call that only looks has no outcome that could be unknown.
     fn broken(&self, request: &Request, reason: Reason, text: String) -> Failure {
         let outcome = if request.is_read() { Outcome::NotDone } else { Outcome::Unknown };
         Failure { reason, outcome, text, retry_after_ms: None }
     }
 
-    /// A connection to a peer, made now if there is none; `None` if that fails.
+    /// A connection to a peer. It is made now if there is none; `None` if that fails.
     async fn way(&self, peer: NodeId) -> Option<(Way, PeerClient<Charged<Channel>>)> {
         let way = Arc::clone(self.channels().entry(peer).or_default());
         let dial = async || {
@@ -442,7 +442,7 @@ impl NodeService {
                 None => Forwarded::NoWay { is_cut_off: true },
             };
             let longest = match attempt {
-                // Not done, and somebody else may lead by now: the caller need not know.
+                // It was not done, and another node may lead by now. The caller need not know.
                 Forwarded::Ended(Err(failure)) if failure.reason == Reason::NotLeader && !forwarded => {
                     PASS_AGAIN
                 }
@@ -451,7 +451,7 @@ impl NodeService {
                 Forwarded::NoWay { is_cut_off: false } => DIAL_AGAIN,
             };
             if begun.elapsed() >= self.inner.leader_wait {
-                // There was a leader for long, and now it is another's turn.
+                // There was a leader for a long time, and now another node has its turn.
                 seeking = None;
             }
             let since = *seeking.get_or_insert_with(Instant::now);
@@ -493,8 +493,8 @@ impl Service for NodeService {
     }
 }
 
-/// Resolves when another node than `leader` has led for long enough that an answer of `leader` would have come: it hangs,
-/// or is cut off.
+/// Resolves when another node than `leader` has led for so long that an answer of `leader` would have come. Then that
+/// one hangs, or is cut off.
 async fn replaced(mut leadership: watch::Receiver<Leadership>, leader: NodeId) {
     let other = |now: &Leadership| now.leader.is_some_and(|now| now != leader);
     if leadership.wait_for(other).await.is_err() {

@@ -1,7 +1,7 @@
 //! The calls of the API, in families: what is done with a call is decided by its family alone.
 //!
-//! Each part of the replica takes the family that it serves, and every hop (limits, forwarding, budget, metrics) asks the
-//! family what it must know, so that a new call of a family that is there is named in few places: see `ARCHITECTURE.md`.
+//! Each part of the replica takes the family that it serves. Every hop (limits, forwarding, budget, metrics) asks the
+//! family what it must know. So a new call of an existing family is named in few places: see `ARCHITECTURE.md`.
 
 use super::checks::{
     DELAY_MS_MAX, LIST_TOPICS_MAX, check_lease_ms, check_leases, check_name, check_options, check_place,
@@ -22,9 +22,9 @@ pub enum Request {
     Settle(Settle),
     /// Acts on dead messages. Those that are listed are looked up before anything is proposed.
     Dead(Dead),
-    /// Any other change: one command, proposed as it stands.
+    /// Any other change: one command, proposed as it is.
     Write(Write),
-    /// Changes nothing: answered from the applied state once the leader is known to be one still.
+    /// Changes nothing. It is answered from the applied state, once this node is known to lead still.
     Look(Look),
     /// Hands leadership to a node named by id or name; `None`: to the best follower.
     #[allow(missing_docs, reason = "explained with the variant")]

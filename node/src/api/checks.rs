@@ -1,4 +1,5 @@
-//! Checks of what stands in a call, against limits that nobody sets. What can be set is [`limits`](super::limits)'s.
+//! Checks the content of a call against limits that nobody sets. Those that can be set are in
+//! [`limits`](super::limits).
 
 use super::{Failure, LeaseId, Reason, TopicOptions};
 use raftqueue_queue as queue;
@@ -11,7 +12,7 @@ pub const LIST_TOPICS_MAX: usize = 10_000;
 /// Longest delay and longest time to live, in milliseconds: ten years.
 pub const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
-/// A request that is refused as it stands.
+/// A request that is refused as it is.
 pub(crate) fn invalid(text: impl Into<String>) -> Failure {
     Failure::not_done(Reason::InvalidArgument, text)
 }

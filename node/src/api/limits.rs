@@ -18,19 +18,19 @@ use std::time::Duration;
 pub const DEADLINE_MS_DEFAULT: u64 = 900;
 /// The longest deadline, in milliseconds; a longer one is cut to it.
 pub const DEADLINE_MS_MAX: u64 = 10 * 60 * 1_000;
-/// The most of a gRPC deadline that is kept back, in milliseconds, so that the answer is there before the client gives
-/// up; of short deadlines it is a tenth.
+/// Most milliseconds of a gRPC deadline that are kept back, so that the answer is there before the client gives up. Of
+/// a short deadline a tenth is kept.
 pub const DEADLINE_MARGIN_MS_MAX: u64 = 100;
-/// Bytes of a receive, pop or peek where the caller does not say: with what surrounds the messages it stays below the
-/// 4 MiB that gRPC libraries take unless told otherwise.
+/// Bytes of a receive, pop or peek if the caller does not say. With what surrounds the messages it stays below the 4
+/// MiB that gRPC libraries take unless told otherwise.
 pub const RECEIVE_BYTES_DEFAULT: usize = 2 << 20;
-/// Topics on one page of a listing where the caller does not say.
+/// Topics on one page of a listing if the caller does not say.
 pub const LIST_TOPICS_DEFAULT: usize = 1_000;
-/// What one message of a publish takes on the wire beside its body, key and headers, in bytes: tags, lengths, CRC, delay
-/// and time to live.
+/// What one message of a publish takes on the wire besides its body, key and headers, in bytes: tags, lengths, CRC,
+/// delay and time to live.
 const MESSAGE_FRAMING_BYTES: usize = 64;
-/// What one header takes on the wire beside its name and value, in bytes: three tags and three lengths. Lengths over 127
-/// take more, which [`LENGTHS_PART`] has room for.
+/// What one header takes on the wire besides its name and value, in bytes: three tags and three lengths. Lengths over
+/// 127 take more; [`LENGTHS_PART`] has room for that.
 const HEADER_FRAMING_BYTES: usize = 6;
 /// Lengths that take more than one byte are of contents that are at least so many times as long as what they add.
 const LENGTHS_PART: usize = 32;
@@ -38,12 +38,12 @@ const LENGTHS_PART: usize = 32;
 const JSON_MESSAGE_FRAMING_BYTES: usize = 256;
 /// The same for a header: `{"name": "", "value_base64": ""}, ` has 34.
 const JSON_HEADER_FRAMING_BYTES: usize = 40;
-/// What a call may have beside its messages, in bytes: names, a session.
+/// What a call may have besides its messages, in bytes: names, a session.
 const CALL_FRAMING_BYTES: usize = 4 << 10;
 /// Most bytes that one byte of text takes in JSON: as `\u00XX`.
 const JSON_ESCAPE_BYTES: usize = 6;
-/// Greatest JSON body of a call that brings no messages, in bytes. The longest that there is, an acknowledgement of
-/// 10,000 leases, takes less than half of it.
+/// Largest JSON body of a call without messages, in bytes. The longest such call, an acknowledgement of 10,000 leases,
+/// takes less than half of it.
 pub const JSON_CALL_BYTES_MAX: usize = 2 << 20;
 /// The same for a gRPC message, where it takes less.
 pub const PLAIN_BYTES_MAX: usize = 512 << 10;
@@ -53,9 +53,9 @@ pub const PLAIN_BYTES_MAX: usize = 512 << 10;
 pub struct Limits {
     /// Greatest body of one message, in bytes; at most 16 MiB.
     pub body_bytes_max: usize,
-    /// Greatest sum of bodies, keys and headers of one publish, in bytes. Never less than one message can have.
+    /// Largest sum of bodies, keys and headers of one publish, in bytes. Never less than a single message may have.
     pub publish_bytes_max: usize,
-    /// Length of a lease in milliseconds where the caller names none.
+    /// Length of a lease in milliseconds if the caller names none.
     pub lease_ms_default: u64,
 }
 
@@ -71,8 +71,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Greatest gRPC message that is decoded, in bytes. A larger one is refused by its length alone; a publish that is
-    /// inside every other limit is never larger, however many headers it has and however short they are.
+    /// Largest gRPC message that is decoded, in bytes. A larger one is refused by its length alone. A publish inside
+    /// every other limit is never larger, however many and short its headers are.
     #[must_use]
     pub fn frame_bytes_max(&self) -> usize {
         let lengths = self.publish_bytes_max / LENGTHS_PART;
@@ -80,7 +80,7 @@ impl Limits {
         self.publish_bytes_max + lengths + framing + CALL_FRAMING_BYTES
     }
 
-    /// How long a lease is that is asked for so.
+    /// How long a lease is, if this is asked for.
     #[must_use]
     pub fn lease(&self, lease_ms: Option<u64>) -> Duration {
         Duration::from_millis(lease_ms.unwrap_or(self.lease_ms_default).min(queue::LEASE_MS_MAX))
@@ -92,7 +92,7 @@ impl Limits {
         self.body_bytes_max + (queue::KEY_BYTES_MAX + queue::HEADERS_BYTES_MAX) as usize
     }
 
-    /// Greatest request that is held at once, in bytes: what the budget must have room for.
+    /// Largest request that is held at once, in bytes. The budget must have room for it.
     #[must_use]
     pub fn call_bytes_max(&self) -> usize {
         let answer = RECEIVE_BYTES_MAX.max(self.message_bytes_max())
@@ -106,8 +106,8 @@ impl Limits {
         JSON_ESCAPE_BYTES * (self.body_bytes_max + queue::NAME_BYTES_MAX) + 1_024
     }
 
-    /// Greatest JSON body of a publish, in bytes: a full batch with as many headers as there can be, of which every byte
-    /// is escaped.
+    /// Largest JSON body of a publish, in bytes: a full batch with as many headers as possible, in which every byte is
+    /// escaped.
     #[must_use]
     pub fn json_batch_bytes_max(&self) -> usize {
         let framing = batch_framing_bytes(JSON_MESSAGE_FRAMING_BYTES, JSON_HEADER_FRAMING_BYTES);
@@ -119,7 +119,7 @@ impl Limits {
     /// # Errors
     ///
     /// [`Reason::InvalidArgument`](crate::api::Reason::InvalidArgument) or
-    /// [`Reason::TooLarge`](crate::api::Reason::TooLarge), not done: no repeat helps, the caller must be mended.
+    /// [`Reason::TooLarge`](crate::api::Reason::TooLarge), not done. No repeat helps: the caller must be corrected.
     pub fn check(&self, request: &Request) -> Result<(), Failure> {
         match request {
             Request::Publish(publish) => self.check_publish(publish),
@@ -198,7 +198,7 @@ pub fn deadline(asked: Option<Duration>, wait_ms: u64) -> Duration {
         .min(max)
 }
 
-/// What is left of a deadline that the client itself watches, so that the answer is there before it gives up.
+/// What is left of a deadline that the client watches itself. The answer must be there before the client gives up.
 #[must_use]
 pub fn less_margin(deadline: Duration) -> Duration {
     deadline - (deadline / 10).min(Duration::from_millis(DEADLINE_MARGIN_MS_MAX))

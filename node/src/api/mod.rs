@@ -1,8 +1,8 @@
 //! What a client can ask of a node, in the node's own words.
 //!
 //! Every edge (gRPC, HTTP, the call forwarded by a peer) decodes into a [`Request`], hands it to
-//! [`Service`](crate::edges::service::Service) and encodes the [`Response`] or [`Failure`] that comes back. Nothing here knows a wire format, and the replica that
-//! answers knows no edge.
+//! [`Service`](crate::edges::service::Service) and encodes the [`Response`] or [`Failure`] that comes back. Nothing
+//! here knows a wire format. The replica, which answers, knows no edge.
 
 pub mod budget;
 pub mod codec;
@@ -35,7 +35,8 @@ pub struct NewMessage {
     pub headers: Vec<(String, Bytes)>,
     /// Not delivered before this much log time has passed, in milliseconds.
     pub delay_ms: u64,
-    /// Moved to dead, reason `expired`, when it is still waiting after this much log time. `None`: the topic's default.
+    /// Moved to dead, with the reason `expired`, if it still waits after this much log time. `None`: the topic's
+    /// default.
     pub ttl_ms: Option<u64>,
 }
 
@@ -105,12 +106,13 @@ pub enum MessageState {
     Dead,
 }
 
-/// What became of one lease that was acknowledged, returned or extended.
+/// The result for one lease that was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseResult {
     /// Done as asked.
     Done,
-    /// The message is no more: acknowledged before, purged, or its topic deleted. Success, for an ack.
+    /// The message is gone: it was acknowledged before, was purged, or its topic was deleted. For an ack this is
+    /// success.
     Gone,
     /// The lease is not the current one: the message is dead, was returned, or is leased under another token.
     Stale,
@@ -118,7 +120,7 @@ pub enum LeaseResult {
     Invalid,
 }
 
-/// Where a message's bytes are: what the replica hands out, to be turned into a [`Delivery`] off the driver.
+/// A message without its bytes, as the replica hands it out. It is turned into a [`Delivery`] off the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRef {
     /// Its name.
@@ -296,7 +298,7 @@ pub enum Response {
 /// Whether a call that failed may have happened all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did not happen and never will: safe to repeat.
+    /// It did not happen and never will. It is safe to repeat.
     NotDone,
     /// It may have happened, or may still.
     Unknown,
@@ -305,7 +307,7 @@ pub enum Outcome {
 /// Why a call failed. One reason per different reaction of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// The request is malformed or over a limit that no retry changes: mend the caller.
+    /// The request is malformed, or over a limit that no retry changes: correct the caller.
     InvalidArgument,
     /// No such topic.
     TopicNotFound,
@@ -321,7 +323,7 @@ pub enum Reason {
     Overloaded,
     /// The disks of a quorum are (nearly) full: publishing is refused, acknowledging goes on.
     DiskFull,
-    /// The session is unknown or expired: open a new one, and know that what was unknown stays unknown.
+    /// The session is unknown or expired: open a new one. Calls of unknown outcome stay so.
     SessionExpired,
     /// A newer producer of this name has taken over.
     Fenced,
@@ -335,7 +337,7 @@ pub enum Reason {
     NoLeader,
     /// The node that was asked is not the leader (only between nodes).
     NotLeader,
-    /// The deadline passed. Where the call was not done, the text says what it waited for: the leader was busy.
+    /// The deadline passed. If the call was not done, the leader was busy, and the text says what the call waited for.
     DeadlineExceeded,
     /// The connection to the leader broke after the call was sent there.
     ForwardingBroken,
@@ -358,7 +360,7 @@ pub struct Failure {
     pub outcome: Outcome,
     /// What was wrong and what would be right, for people.
     pub text: String,
-    /// When to try again, in milliseconds, where waiting helps.
+    /// When to try again, in milliseconds, if waiting helps.
     pub retry_after_ms: Option<u64>,
 }
 

@@ -11,16 +11,16 @@ use crate::edges::workers::Workers;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How much longer than its deadline a call may take before the edge answers in the node's place. The node answers in
-/// time by itself; this is for a node that does not.
+/// How much longer than its deadline a call may take before the edge answers for the node. A node answers in time by
+/// itself; this is for one that does not.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// How long it may take to give back what was leased for nobody.
+/// How long giving back messages that were leased for nobody may take.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
-/// Requests of more bytes are decoded on a thread of their own, so that no other call waits for that.
+/// Larger requests are decoded on a thread of their own, so that no other call waits for that.
 const LONG_BYTES: usize = 256 << 10;
-/// How many are decoded so at a time: while one is, it is held twice.
+/// How many are decoded at a time on such threads. During that a request is held twice.
 const LONG_MAX: usize = 1;
 
 /// For whom a receive leases messages.
@@ -56,11 +56,11 @@ impl<S: Service> Edge<S> {
         &self.budget
     }
 
-    /// Decodes a request of so many bytes: here, or where it holds up nobody.
+    /// Decodes a request of so many bytes: here, or on a thread where it holds up nobody.
     ///
     /// # Errors
     ///
-    /// Those of `decode`.
+    /// The errors of `decode`.
     pub async fn decode<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -79,7 +79,7 @@ impl<S: Service> Edge<S> {
         self.service.local_status()
     }
 
-    /// Checks a call of a client and passes it to the node. A long poll is cut so that it ends, and can be answered,
+    /// Checks a call of a client and passes it to the node. A long poll is cut, so that it ends and can be answered
     /// within the deadline.
     ///
     /// # Errors
@@ -89,8 +89,8 @@ impl<S: Service> Edge<S> {
         self.call_as(request, deadline, false).await
     }
 
-    /// The same for a call that a peer passed on: the node answers it itself or not at all. A deadline beyond all that a
-    /// client can have is cut, whatever made the peer name it.
+    /// The same for a call that a peer passed on: the node answers it itself or not at all. A deadline longer than any
+    /// client can ask for is cut.
     ///
     /// # Errors
     ///
@@ -99,8 +99,8 @@ impl<S: Service> Edge<S> {
         self.call_as(request, limits::deadline(Some(deadline), 0), true).await
     }
 
-    /// Begins batches that were [checked](Limits::check_publish), at this node or not at all, in this order. Each is answered by its
-    /// deadline, if the node works; whoever waits looks at [`overdue_after`] for one that does not.
+    /// Begins batches that were [checked](Limits::check_publish), in this order, at this node or not at all. If the
+    /// node works, it answers each by its deadline. For a node that does not, the caller has [`overdue_after`].
     pub fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<S::Driven>> {
         self.service.begin(batches, deadline)
     }
@@ -134,7 +134,7 @@ impl<S: Service> Edge<S> {
         Some(Outgoing::or_else(sent::patience(lease), leases.len(), move || {
             let release =
                 Request::Settle(Settle { topic, subscription, leases, settlement: Settlement::Release });
-            // Where the process ends, the leases end by themselves; and so they do if this fails.
+            // If the process ends, or if this fails, the leases end by themselves.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move { edge.call(release, GIVE_BACK).await });
             }
@@ -157,12 +157,12 @@ impl<S: Service> Edge<S> {
     }
 }
 
-/// How long a call may take before the edge answers in the node's place, with [`overdue`].
+/// How long a call may take before the edge answers for the node, with [`overdue`].
 pub fn overdue_after(deadline: Duration) -> Duration {
     deadline + GRACE
 }
 
-/// What is said of a call that the node did not answer in time.
+/// The answer to a call that the node did not answer in time.
 pub fn overdue(deadline: Duration) -> Failure {
     let text = format!("no answer within {} ms; the call may still be carried out", deadline.as_millis());
     Failure::unknown(Reason::DeadlineExceeded, text)
@@ -174,7 +174,7 @@ mod tests {
     use crate::api::{Look, Outcome, Response, Write};
     use std::future::pending;
 
-    /// Answers a listing with its own deadline as a count, a pop with its wait, and nothing else ever.
+    /// Answers a listing with its deadline as a count, and a pop with its wait. Never answers anything else.
     #[derive(Clone)]
     struct Mirror;
 
@@ -247,7 +247,7 @@ mod tests {
     async fn a_long_request_is_decoded_while_others_are_served() {
         let (edge, (go, gone)) = (edge(), std::sync::mpsc::channel());
         let decode = move || Ok(gone.recv_timeout(Duration::from_secs(20)).is_ok());
-        // All of it is on one thread, which the decoder does not hold.
+        // All of this runs on one thread, which the decoder does not hold.
         let (decoded, ()) =
             tokio::join!(edge.decode(LONG_BYTES, decode), async { go.send(()).expect("it waits") });
         assert_eq!(decoded, Ok(true));

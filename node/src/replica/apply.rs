@@ -10,7 +10,7 @@ use raftqueue_queue::{ApplyMeta, Command, Delivery, Effects, LeaseId, LeaseResul
 use raftqueue_raft::{Event as RaftEvent, Index, Payload, Term};
 
 impl Replica {
-    /// Applies what is committed and at hand; asks for the rest to be read back.
+    /// Applies entries that are committed and in memory. Asks for the others to be read back.
     pub(super) fn apply_committed(&mut self) {
         while self.applied < self.raft.commit() && self.actions.fatal.is_none() {
             if self.has_next() && !self.steps.may_go_on() {
@@ -53,7 +53,7 @@ impl Replica {
             Payload::Config(configuration) => self.version = configuration.version,
             Payload::Command { meta, bodies } => {
                 if let Err(unreadable) = self.apply_commands(index, term, &meta, bodies) {
-                    // Skipping it would make two truths; so this node stops here.
+                    // Skipping it would make two truths, so this node stops here.
                     self.actions.fatal =
                         Some(format!("entry {index} of term {term} cannot be applied: {unreadable}"));
                     return;
@@ -62,7 +62,7 @@ impl Replica {
         }
         self.applied = index;
         if self.raft.is_replaying() {
-            // Told of each entry, so that exactly those behind the last one of the past are counted.
+            // Raft is told of each entry, so that exactly those after the replay are counted.
             self.raft.step(RaftEvent::Applied(index));
         }
         self.overtake_proposals(index, term);
@@ -79,7 +79,7 @@ impl Replica {
             Some(proposed) => proposed,
             None => {
                 let EntryMeta { stamp_ms, commands } = codec::read_entry(meta)?;
-                // Decoding a list goes with applying it; this is for what it is a list of.
+                // The cost of decoding a list is part of applying it. This is for its items.
                 self.steps.take(commands.len());
                 Proposed { stamp_ms, commands, calls: Vec::new() }
             }
@@ -160,7 +160,7 @@ impl Replica {
         if !nothing_left {
             return self.answer(id, commands::respond(command, reply));
         }
-        // All candidates had gone meanwhile; that is not the answer "empty".
+        // All candidates had gone meanwhile. That is not the answer "empty".
         if self.raft.is_leader() {
             self.try_receive(id, false);
         } else {
@@ -168,8 +168,8 @@ impl Replica {
         }
     }
 
-    /// A receive was given up before it was applied: nobody has heard of what it leased, so that goes back at once instead
-    /// of staying away for the length of a lease.
+    /// A receive was given up before it was applied. Nobody has heard of its leases, so the messages go back at once
+    /// instead of staying away for the length of a lease.
     fn give_back_unheard(&mut self, command: &Command, reply: &Reply) {
         let (Command::Receive { topic, subscription, .. }, Reply::Received { token, deliveries, .. }) =
             (command, reply)
@@ -188,8 +188,8 @@ impl Replica {
         self.propose_later(None, Command::Release { topic: *topic, subscription: *subscription, leases });
     }
 
-    /// What this node proposed at an index where something else is committed now did not happen and never will; nor
-    /// what it proposed behind that in an earlier term, since terms never fall along a log.
+    /// If something else is committed now at an index where this node made a proposal, that proposal did not happen and
+    /// never will. The same holds for proposals behind it of an earlier term, since terms never fall along a log.
     fn overtake_proposals(&mut self, index: Index, term: Term) {
         let overtaken: Vec<Proposed> = self
             .proposed
@@ -202,8 +202,8 @@ impl Replica {
         self.endings.extend(calls.map(|id| (id, text)));
     }
 
-    /// Counts what happened to messages. What is only applied again after a start happened to an earlier process, or
-    /// elsewhere.
+    /// Counts what happened to messages. Entries that are only applied again after a start were counted by an earlier
+    /// process, or elsewhere.
     fn count(&mut self, command: &Command, reply: &Reply, effects: &Effects) {
         let counters = &mut self.counters;
         counters.commands_applied += 1;

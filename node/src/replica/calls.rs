@@ -14,23 +14,23 @@ pub struct CallId(pub u64);
 pub(super) struct Call {
     /// When it must be answered, on the monotonic clock.
     pub(super) deadline_ms: u64,
-    /// A long poll gives up waiting then.
+    /// When a long poll stops waiting.
     pub(super) wait_until_ms: u64,
     pub(super) stage: Stage,
-    /// Its number in the queue of what is to be proposed, if it was put there.
+    /// Its number among those that wait to be proposed, if it does.
     pub(super) number: u64,
     pub(super) kept: Kept,
 }
 
-/// What is kept of what was asked, for a call that has yet to begin, or may have to begin again.
+/// What is kept of the request, for a call that has not begun or may have to begin again.
 #[derive(Debug, Default)]
 pub(super) enum Kept {
-    /// Nothing: it has become a command, or waits for another node.
+    /// Nothing: the call has become a command, or waits for another node.
     #[default]
     Nothing,
-    /// Until it is answered: what it was offered may be gone.
+    /// Until it is answered: messages that it was offered may be gone.
     Take(Take),
-    /// Until the leader is known to be one still.
+    /// Until this node is known to lead still.
     Dead(Dead),
     /// The same.
     Look(Look),
@@ -41,7 +41,7 @@ pub(super) enum Kept {
 pub(super) enum Stage {
     /// Waits to be proposed.
     Unproposed,
-    /// In an entry: from here on it may happen whatever this node does.
+    /// In an entry. From here on it may happen, whatever this node does.
     Proposed,
     /// Waits for a confirmed read index.
     Reading,
@@ -49,13 +49,13 @@ pub(super) enum Stage {
     Waiting,
     /// Its candidates are being looked up.
     LookingUp,
-    /// Waits for the node that is to lead to be through with its log.
+    /// Waits until the node that is to lead has replayed its log.
     TransferHeld,
     /// Waits for another node to lead.
     Transferring,
 }
 
-/// A transfer of leadership to a node that has not said yet that it is through with its log.
+/// A transfer of leadership to a node that has not said yet that it has replayed its log.
 #[derive(Debug)]
 pub(super) struct HeldTransfer {
     call: CallId,
@@ -130,7 +130,7 @@ impl Replica {
         self.answer(id, Err(Failure::not_done(reason, text)));
     }
 
-    /// The client has gone. A call that was not proposed is dropped; one that was needs no reply.
+    /// The client has gone. A call that was not proposed is dropped. One that was proposed needs no reply.
     pub(super) fn cancel(&mut self, id: CallId) {
         self.steps.take(1);
         if let Some(call) = self.calls.remove(&id) {
@@ -138,7 +138,7 @@ impl Replica {
         }
     }
 
-    /// Takes a call that ends early out of wherever it waits.
+    /// Takes a call that ends early out of the line or list in which it waits.
     fn abandon(&mut self, id: CallId, stage: Stage, number: u64) {
         match stage {
             Stage::Unproposed => self.withdraw(id, number),
@@ -147,7 +147,7 @@ impl Replica {
         }
     }
 
-    /// Ends the calls and the long polls that nobody need wait for any more, as many as a turn may. A tick begins it.
+    /// Ends calls and long polls for which nobody needs to wait any more, as many as a turn may. A tick begins it.
     pub(super) fn end_calls(&mut self) {
         self.steps.enter(Part::Ends);
         while !self.endings.is_empty() && self.steps.may_go_on() {
@@ -199,7 +199,8 @@ impl Replica {
         true
     }
 
-    /// A call that was not proposed in time. A leader that a majority answers was too busy for it, and says with what.
+    /// The answer to a call that was not proposed in time. If a majority answers this leader, it was too busy, and says
+    /// with what.
     fn too_late(&self, stage: Stage) -> Failure {
         let status = self.raft.status();
         let answers =
@@ -252,8 +253,8 @@ impl Replica {
         self.begin_transfer(id, target);
     }
 
-    /// On a tick: a new leader has yet to hear from its peers how far they are, so a target that seems to replay is given
-    /// an election timeout to say that it does not.
+    /// On a tick: a new leader has not heard yet how far its peers are. So a target that seems to replay is given an
+    /// election timeout to say that it does not.
     pub(super) fn begin_held_transfers(&mut self) {
         for mut held in std::mem::take(&mut self.held_transfers) {
             held.ticks_left = held.ticks_left.saturating_sub(1);

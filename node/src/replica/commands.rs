@@ -124,7 +124,7 @@ fn named(command: &Command) -> usize {
     }
 }
 
-/// What applying a command would cost besides what it lists: by what is there to be dropped.
+/// What applying a command would cost besides what it lists: the cost of what it drops.
 pub(super) fn drop_steps(command: &Command, state: &State) -> usize {
     match command {
         Command::RedriveDead { topic, selection: DeadSelection::All, .. }

@@ -1,16 +1,16 @@
 //! One node's whole decision-making, as a pure function: Raft, the queue, and the calls that wait for either.
 //!
-//! [`Replica::handle`] takes one [`Event`], [`Replica::take_actions`] says what the shell must do about all that was
-//! handled since: it is called once per drained batch, so that one entry carries every call that waited, one write every
-//! entry, one round of heartbeats every read. The driver performs the actions and decides nothing; the simulator drives
-//! this very type.
+//! [`Replica::handle`] takes one [`Event`]. [`Replica::take_actions`] says what the shell must do about everything
+//! handled since. It is called once for each drained batch: so one entry carries every call that waited, one write
+//! every entry, one round of heartbeats every read. The driver performs the actions and decides nothing. The simulator
+//! drives this very type.
 //!
-//! The way of a call: [`Event::Call`] notes it; `propose` makes commands of what waits and one entry of the
-//! commands; `apply` applies what is committed and finds the calls that it answers. Receives and pops first choose
-//! candidates, whose sizes the shell looks up ([`Lookup`]); reads wait for a confirmed read index. A call ends by exactly
-//! one reply, at its deadline at the latest, and the reply says whether it may have happened.
+//! The way of a call: [`Event::Call`] notes it; `propose` makes commands of what waits and one entry of the commands;
+//! `apply` applies what is committed and finds the calls that it answers. Receives and pops first choose candidates,
+//! whose sizes the shell looks up ([`Lookup`]); reads wait for a confirmed read index. A call ends by exactly one
+//! reply, at its deadline at the latest. The reply says whether the call may have happened.
 //!
-//! No turn of the driver is long: what is much to do is done in parts, some in each turn (`steps`).
+//! No turn of the driver is long: large work is done in parts, some in each turn (`steps`).
 //!
 //! There is no IO here, no clock, no thread and no lock. Message bodies only pass through, on their way into an entry.
 
@@ -53,21 +53,21 @@ use std::sync::Arc;
 use steps::{Part, Steps};
 use unread::Unread;
 
-/// Election timeouts for which a node that could not read its log neither leads, if others can, nor campaigns.
+/// Election timeouts during which a node that could not read its log does not campaign, nor lead if others can.
 const UNREADABLE_ELECTIONS: u32 = 4;
 
-/// Settings of one replica. Those that decide the outcome of a command are written into the command by the leader.
+/// Settings of one replica. The leader writes those that decide what a command does into the command.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The protocol's.
     pub raft: raft::Settings,
     /// Bytes of messages after which an entry is closed; one command may be larger.
     pub entry_bytes_target: usize,
-    /// Entries proposed and not applied; beyond, calls wait and the next entry grows.
+    /// Entries proposed and not applied. Beyond that calls wait, and the next entry grows.
     pub entries_in_flight_max: usize,
-    /// Bytes of calls that wait to be proposed; beyond, calls are refused as overloaded.
+    /// Bytes of calls that wait to be proposed. Beyond that calls are refused as overloaded.
     pub queued_bytes_max: usize,
-    /// Calls that are open at once; beyond, calls are refused as overloaded.
+    /// Calls that are open at once. Beyond that calls are refused as overloaded.
     pub calls_max: usize,
     /// Steps after which a part of a turn leaves the rest to the next turn, and an entry is closed. A step is what moving one
     /// message costs.
@@ -80,7 +80,7 @@ pub struct Settings {
     pub sessions_max: u64,
     /// Most (session, topic) pairs of the cluster.
     pub session_pairs_max: u64,
-    /// Length of a lease in milliseconds where the caller names none.
+    /// Length of a lease in milliseconds if the caller names none.
     pub lease_ms_default: u64,
     /// Attempts after which a message is dead, for topics that do not say.
     pub attempts_max_default: u32,
@@ -134,7 +134,7 @@ pub enum Event {
     /// The disk does not answer (true), or does again.
     DiskStalled(bool),
     /// An entry of this node's log that is needed, for a peer or to be applied, cannot be read: it rots, or the disk
-    /// refuses. Told each time, beside the empty answer to what was asked.
+    /// refuses. This is told each time, besides the empty answer.
     LogUnreadable,
     /// Bytes free on the data disk.
     FreeBytes(u64),
@@ -190,8 +190,8 @@ pub struct Lookup {
     pub topic: TopicId,
     /// The messages.
     pub offsets: Vec<u64>,
-    /// They are to be taken for good, so many bytes of them at most but at least one: what cannot be read counts as not
-    /// found. Else only their places are looked at, not their bodies.
+    /// They are to be taken for good: at most so many bytes of them, but at least one. A message that cannot be read
+    /// counts as not found. If `None`, only their places are looked at, not their bodies.
     pub takes_bytes_max: Option<usize>,
 }
 
@@ -226,7 +226,7 @@ pub struct Placement {
 pub struct AppliedEntry {
     /// Its index.
     pub index: Index,
-    /// Its bodies, unless it was read back without them. Until the index is durable here they exist nowhere else.
+    /// Its bodies, unless it was read back without them. Until the index is durable here, they are only in memory.
     pub bodies: Option<bytes::Bytes>,
     /// The messages it published.
     pub placements: Vec<Placement>,
@@ -248,11 +248,11 @@ pub struct Actions {
     pub lookups: Vec<Lookup>,
     /// What applying led to, to be carried out.
     pub results: Results,
-    /// Role, term or leader changed.
+    /// The new role, term and leader, if one of them changed.
     pub role: Option<RoleState>,
     /// What should never happen; to be logged.
     pub alarms: Vec<Alarm>,
-    /// This node cannot go on: a committed entry is not readable to it. It must stop, without applying anything more.
+    /// This node cannot read a committed entry, so it cannot go on. It must stop without applying anything more.
     pub fatal: Option<String>,
 }
 
@@ -289,7 +289,8 @@ pub struct View {
     pub calls: usize,
     /// Bytes of calls that wait to be proposed.
     pub queued_bytes: usize,
-    /// By how much log time is ahead of the voters' clocks, on a leader: while it is, it runs at nine tenths of their rate.
+    /// On a leader, by how much log time is ahead of the voters' clocks. While it is ahead, it runs at nine tenths of
+    /// their rate.
     pub log_time_ahead_ms: u64,
     /// Numbers that only rise.
     pub counters: Counters,
@@ -303,7 +304,7 @@ pub struct Outstanding {
     pub queued_bytes: usize,
     /// Made by this node and not applied.
     pub entries: usize,
-    /// The same as the limit on them counts.
+    /// The same, as the limit on them counts.
     pub in_flight: usize,
     pub reads: usize,
     pub lookups: usize,
@@ -313,7 +314,7 @@ pub struct Outstanding {
     pub in_line: usize,
     /// Read back, to be applied.
     pub loaded: usize,
-    /// Bytes that this node, as a leader, has yet to commit.
+    /// Bytes that this node, as a leader, has not committed yet.
     pub uncommitted_bytes: usize,
 }
 
@@ -349,11 +350,11 @@ pub struct Replica {
     counters: Counters,
     /// What the shell last said of the disk.
     disk_stalled: bool,
-    /// For so many ticks this node leaves leading to others, as its log could not be read.
+    /// For so many ticks this node leaves leading to others, because its log could not be read.
     unreadable_ticks: u32,
     /// Calls that asked for a transfer of leadership.
     transfers: Vec<CallId>,
-    /// Those whose target is not known to be through with its log.
+    /// Those whose target is not known to have replayed its log.
     held_transfers: Vec<HeldTransfer>,
     /// Calls that did not happen and are still to be told so, and why.
     endings: VecDeque<(CallId, &'static str)>,
@@ -407,11 +408,11 @@ impl Replica {
         self.raft.form(configuration);
     }
 
-    /// Raises the active version: see [`Raft::raise_version`]. What this node proposes has the new form once that is
-    /// applied here.
+    /// Raises the active version: see [`Raft::raise_version`]. Once that is applied here, what this node proposes has
+    /// the new form.
     ///
     /// # Errors
-    /// As there. The caller has made sure that every member supports the version: one that does not stops.
+    /// As there. The caller must be sure that every member supports the version: a member that does not will stop.
     pub fn raise_version(&mut self, version: u32) -> Result<(Term, Index), raft::Refused> {
         self.raft.raise_version(version)
     }
@@ -439,8 +440,7 @@ impl Replica {
         self.steps.taken()
     }
 
-    /// What of this turn was too long, if anything was, where no single command, answer or event costs more than
-    /// `one_thing`.
+    /// Which part of this turn was too long, if any. No single command, answer or event may cost more than `one_thing`.
     #[must_use]
     pub fn turn_excess(&self, one_thing: u64) -> Option<String> {
         let (part, taken, max) = self.steps.excess(one_thing)?;
@@ -471,7 +471,7 @@ impl Replica {
                 self.judge_disk();
             }
             Event::LogUnreadable => {
-                // Long enough for a hand-over to fail and for the others to elect without this node.
+                // That is long enough for a hand-over to fail, and for the others to elect without this node.
                 self.unreadable_ticks = UNREADABLE_ELECTIONS * self.settings.raft.election_ticks;
                 self.judge_disk();
             }
@@ -488,7 +488,7 @@ impl Replica {
             }
             Event::HandOver => {
                 if let Some(to) = self.raft.best_successor() {
-                    // Refused only while another hand-over is under way, which is as good.
+                    // It is refused only while another hand-over is under way, which is as good.
                     let _ = self.raft.transfer_leadership(to);
                 }
             }
@@ -508,7 +508,7 @@ impl Replica {
             self.apply_committed();
             self.steps.enter(Part::Read);
             self.answer_reads();
-            // Whatever applying made ready may be asked for, and proposed, at once.
+            // Messages that became ready by applying may be asked for, and proposed, at once.
             self.steps.enter(Part::Serve);
             self.serve_waiting();
             self.steps.enter(Part::Propose);
@@ -545,7 +545,7 @@ impl Replica {
         self.version
     }
 
-    /// How many receives and pops wait for messages. Costs time by the topics that they wait at.
+    /// How many receives and pops wait for messages. The cost is by the topics where they wait.
     #[must_use]
     pub fn receives_waiting(&self) -> usize {
         self.receives.waiting_count()
@@ -565,7 +565,7 @@ impl Replica {
         }
     }
 
-    /// What is under way: for checkers, which want none of it to be left behind.
+    /// What is under way, for checkers: in the end nothing may be left.
     #[must_use]
     pub fn outstanding(&self) -> Outstanding {
         let (lookups, set_aside, in_line) = self.receives.outstanding();
@@ -576,7 +576,7 @@ impl Replica {
             in_flight: self.in_flight,
             reads: self.reads.outstanding(),
             lookups,
-            // What cannot be read rests; nothing is under way with it.
+            // A message that cannot be read rests. Nothing is under way with it.
             set_aside: set_aside.saturating_sub(self.unread.count()),
             in_line,
             loaded: self.loaded.len() + usize::from(self.loading_to_apply),
@@ -600,8 +600,8 @@ impl Replica {
         self.report_done();
     }
 
-    /// A leader that cannot read what its followers lack feeds nobody and commits nothing, however well it is heard: it
-    /// gives way like one whose disk hangs. What it lacks another may have.
+    /// A leader that cannot read what its followers lack feeds nobody and commits nothing, however well they hear it.
+    /// So it gives way, like one whose disk hangs. Another node may have what it lacks.
     fn judge_disk(&mut self) {
         let is_unreadable = self.unreadable_ticks > 0 && !mutants::is(mutants::Mutant::UnreadableLeadsOn);
         let stalled = self.disk_stalled || is_unreadable;
@@ -641,8 +641,8 @@ impl Replica {
         }
     }
 
-    /// Leadership came or went. What was not proposed can be asked of the next leader; what was proposed is answered
-    /// when its index is applied, whoever leads by then.
+    /// Leadership came or went. Calls that were not proposed can be made to the next leader. Calls that were proposed
+    /// are answered when their index is applied, whoever leads by then.
     fn on_role(&mut self, role: RoleState) {
         let leads = (role.role == RoleKind::Leader).then_some(role.term);
         if self.led.is_some() && self.led != leads {

@@ -1,4 +1,4 @@
-//! From calls to entries: one entry carries everything that waited.
+//! Makes entries of calls: one entry carries everything that waited.
 
 use super::calls::{CallId, Stage};
 use super::commands::{self, COMMAND_BYTES, COMMAND_STEPS};
@@ -17,8 +17,8 @@ const GONE_MAX: usize = 64;
 
 /// What waits to be proposed, in the order in which it came.
 ///
-/// Numbers rise along `items`, and the first of them is not gone. What is given up in the midst stays as an empty place
-/// until it comes to the front or there are too many: ten thousand may be given up at once.
+/// Numbers rise along `items`, and the first of them is not given up. Ten thousand may be given up at once, so an item
+/// in the middle stays, empty, until it comes to the front or there are too many of them.
 #[derive(Debug, Default)]
 pub(super) struct Unproposed {
     items: VecDeque<Item>,
@@ -36,7 +36,7 @@ struct Item {
     /// The call that it answers; `None` for what this node does by itself.
     call: Option<CallId>,
     bytes: usize,
-    /// What it costs to propose or to apply.
+    /// What proposing or applying it costs.
     steps: usize,
     /// `None`: it was given up.
     work: Option<Work>,
@@ -45,7 +45,7 @@ struct Item {
 #[derive(Debug)]
 enum Work {
     Command(Command),
-    /// Becomes a command when its entry is made, so that the messages are copied once.
+    /// Becomes a command when its entry is made, so that the messages are copied only once.
     Publish(Publish),
 }
 
@@ -63,7 +63,7 @@ impl Unproposed {
         !self.discarded.is_empty()
     }
 
-    /// Drops a piece of what will never be proposed; returns the steps.
+    /// Drops a part of what will never be proposed. Returns the steps.
     pub(super) fn drop_discarded(&mut self) -> usize {
         self.discarded.pop_front().map_or(0, |item| item.steps)
     }
@@ -90,7 +90,7 @@ impl Unproposed {
         Some(item)
     }
 
-    /// Gives one up, of this call, if it is still there.
+    /// Gives up the item of this call, if it is still there.
     fn remove(&mut self, call: CallId, number: u64) -> Option<Work> {
         let at = self.items.binary_search_by_key(&number, |item| item.number).ok()?;
         let item = self.items.get_mut(at).filter(|item| item.call == Some(call))?;
@@ -181,7 +181,7 @@ impl Replica {
     }
 
     /// The topic of that name, in the state that this leader has applied. A leader that has applied all of its
-    /// predecessors' entries cannot miss a topic that was acknowledged, and until then it waits.
+    /// predecessors' entries knows every topic that was acknowledged. Until then it waits.
     pub(super) fn topic_id(&self, name: &str) -> Result<TopicId, Failure> {
         self.state
             .topic_id(name)
@@ -189,7 +189,7 @@ impl Replica {
     }
 
     /// Makes entries of what waits, while the pipeline has room. A new leader first applies what its predecessors
-    /// committed, so that it knows every topic that was acknowledged.
+    /// committed, so that it knows every acknowledged topic.
     pub(super) fn propose_waiting(&mut self) {
         if self.raft.term_start().is_none_or(|start| self.applied < start) {
             return;
@@ -211,7 +211,8 @@ impl Replica {
         let own = self.raft.id();
         let stamp_ms = self.clock.stamp(own, self.raft.configuration().voters(), self.now);
         let mut entry = Proposed { stamp_ms, commands: Vec::new(), calls: Vec::new() };
-        // An entry is applied in one turn. Each command first ends some of what is over at the stamp.
+        // An entry is applied in one turn. Each command first ends some of the leases and delays that are over at the
+        // stamp.
         let steps_max = usize::try_from(self.steps.bound()).unwrap_or(usize::MAX);
         let mut due = self.state.due_count(stamp_ms, steps_max);
         let mut steps = 0;

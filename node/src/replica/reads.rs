@@ -1,4 +1,4 @@
-//! Calls that only look: answered from the applied state, once the leader is known to be one still.
+//! Calls that only look. They are answered from the applied state, once this node is known to lead still.
 
 use super::calls::{CallId, Kept, Stage};
 use super::{Replica, commands};
@@ -48,7 +48,7 @@ impl Replica {
                 let calls = std::mem::take(&mut self.reads.wanted);
                 self.reads.asked.insert(read, calls);
             }
-            // Asked again when the hand-over has ended; if it succeeds, leaving the lead clears everything.
+            // It is asked again when the hand-over has ended. If that succeeds, losing the lead clears everything.
             Err(Refused::Transferring) => {}
             Err(_) => {
                 for id in std::mem::take(&mut self.reads.wanted) {

@@ -1,9 +1,10 @@
 //! Receives and pops: choosing candidates, setting them aside, waiting for more.
 //!
-//! Runs of waiting messages hold no sizes or deadlines, so a receive takes two steps: the leader chooses offsets that look
-//! ready and has the shell look up the rest in the log; then it proposes a command with what was found. What is on its
-//! way is set aside, so that two receives never offer the same message; it is given back when the command is applied or
-//! the term ends. "Empty" is answered only when nothing is ready and nothing is set aside, at a confirmed read index.
+//! Runs of waiting messages hold no sizes or deadlines, so a receive takes two steps. First the leader chooses offsets
+//! that look ready, and has the shell look up the rest in the log. Then it proposes a command with what was found.
+//! Messages on their way are set aside, so that two receives never offer the same one. They are given back when the
+//! command is applied or the term ends. "Empty" is answered only if nothing is ready and nothing is set aside, at a
+//! confirmed read index.
 
 use super::aside::{Aside, Target, runs};
 use super::calls::{CallId, Kept, Stage};
@@ -16,7 +17,7 @@ use raftqueue_queue::{Candidate, Command, DeadSelection, MessageSize, Subscripti
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-/// A long poll whose time is up while messages are offered to others is looked at again after this.
+/// If messages are offered to others when the time of a long poll is up, it is looked at again after this.
 const PUT_OFF_MS: u64 = 50;
 
 #[derive(Debug, Default)]
@@ -68,7 +69,7 @@ impl Receives {
         self.woken.insert(target);
     }
 
-    /// A topic is gone: who waits there must hear of it.
+    /// A topic is gone: calls that wait there must hear of it.
     pub(super) fn wake_topic(&mut self, topic: TopicId) {
         self.woken.extend(self.lines.targets_of(topic));
     }
@@ -118,7 +119,7 @@ impl Replica {
         if let TakeKind::Pop { request_id: Some(request_id) } = plan.kind
             && self.state.knows_pop(request_id)
         {
-            // It was applied before: its repeat takes nothing, so it needs no candidates.
+            // It was applied before. Its repeat takes nothing, so it needs no candidates.
             return self.propose_pop(id, plan.target, Vec::new(), Some(request_id));
         }
         let offsets = self.choose(plan.target, plan.messages_max);
@@ -142,7 +143,7 @@ impl Replica {
         }
     }
 
-    /// What a call is to take, and where; `None` for one that takes nothing any more.
+    /// What a call must take, and where; `None` for a call that takes nothing any more.
     fn plan(&self, id: CallId) -> Option<Result<Plan, Failure>> {
         let Some(Kept::Take(take)) = self.calls.get(&id).map(|call| &call.kept) else { return None };
         let messages_max = take.messages_max.clamp(1, raftqueue_queue::RECEIVE_MESSAGES_MAX);
@@ -167,7 +168,7 @@ impl Replica {
         chosen
     }
 
-    /// True if a call is offered messages there that may come back.
+    /// True if messages there are offered to a call and may come back.
     fn is_something_offered(&self, target: Target) -> bool {
         let aside = self.receives.aside.get(&target).map_or(0, Aside::count);
         aside > self.unread.count_at(target)
@@ -218,7 +219,7 @@ impl Replica {
         mut found: Vec<Candidate>,
         missing: &[u64],
     ) {
-        // What was purged or has died since it was chosen cannot be found, and is not missed.
+        // Messages that were purged or died since they were chosen cannot be found, and do not count as missing.
         let subscription = self.state.subscription(target.0, target.1);
         let is_wanted =
             |offset: &u64| subscription.is_some_and(|subscription| subscription.is_ready(*offset));
@@ -228,13 +229,13 @@ impl Replica {
             return self.give_back_offered(target, offsets.into_iter());
         }
         if found.is_empty() {
-            // Others may be behind those.
+            // There may be others behind them.
             self.give_back_offered(target, offsets.into_iter());
             return self.try_receive(id, false);
         }
         let Some(Ok(plan)) = self.plan(id) else {
             self.give_back_offered(target, offsets.into_iter());
-            // The topic has gone meanwhile, as far as is known here: said only once a read confirms it.
+            // As far as this node knows, the topic has gone meanwhile. It says so only once a read confirms it.
             return self.try_receive(id, false);
         };
         let mut bytes = 0;
@@ -247,7 +248,7 @@ impl Replica {
             .count();
         found.truncate(fitting.max(1));
         if found.len() < offsets.len() {
-            // What was found is part of what was asked for, in the same order.
+            // The messages found are some of those asked for, in the same order.
             let mut taken = found.iter().map(|candidate| candidate.offset).peekable();
             let left = offsets.into_iter().filter(|offset| taken.next_if_eq(offset).is_none());
             self.give_back_offered(target, left);
@@ -277,7 +278,7 @@ impl Replica {
         self.propose_later(Some(id), Command::Pop { topic, subscription, candidates, count_max, request_id });
     }
 
-    /// A command was applied, or will never be proposed: what it would have taken may be offered again.
+    /// A command was applied, or will never be proposed: messages that it would have taken may be offered again.
     pub(super) fn give_back(&mut self, command: &Command) {
         if let Command::Receive { topic, subscription, candidates, .. }
         | Command::Pop { topic, subscription, candidates, .. } = command
@@ -288,7 +289,7 @@ impl Replica {
         }
     }
 
-    /// The same for offsets; what cannot be read here stays aside.
+    /// The same for offsets. Messages that cannot be read here stay aside.
     fn give_back_offered(&mut self, target: Target, offsets: impl Iterator<Item = u64>) {
         let unread = &self.unread;
         self.receives.give_back(target, offsets.filter(|offset| !unread.is_kept(target, *offset)));
@@ -318,7 +319,8 @@ impl Replica {
         }
     }
 
-    /// Ends the long polls whose time is up: they are answered "empty" once that is confirmed. Says whether all were.
+    /// Ends the long polls whose time is up: they are answered "empty" once that is confirmed. Returns whether all were
+    /// ended.
     pub(super) fn end_waits(&mut self) -> bool {
         let now_ms = self.now.mono_ms;
         while let Some((id, target)) = self.receives.lines.first_over(now_ms) {
@@ -327,7 +329,7 @@ impl Replica {
             }
             self.steps.take(1);
             if self.is_something_offered(target) {
-                // What is offered to others may come back.
+                // Messages that are offered to others may come back.
                 self.receives.lines.put_off(id, now_ms.saturating_add(PUT_OFF_MS));
             } else {
                 self.receives.lines.remove(id);
@@ -337,13 +339,13 @@ impl Replica {
         true
     }
 
-    /// A call that waits, or whose candidates are looked up, has ended. What it was offered comes back with the answer to
-    /// its lookup.
+    /// A call that waits, or whose candidates are looked up, has ended. Messages that it was offered come back with the
+    /// answer to its lookup.
     pub(super) fn stop_receiving(&mut self, id: CallId) {
         self.receives.lines.remove(id);
     }
 
-    /// Redrives or purges dead messages: those listed need their sizes first.
+    /// Redrives or purges dead messages. The sizes of listed ones are looked up first.
     pub(super) fn settle_dead(&mut self, id: CallId, dead: Dead) {
         let (topic, subscription) = match self.target(&dead.topic, &dead.subscription) {
             Ok(target) => target,
@@ -358,7 +360,8 @@ impl Replica {
         self.look_up(topic, dead.offsets, purpose);
     }
 
-    /// The command names the topic that was looked up: by now its name may lead to another, of other sizes.
+    /// The command names the topic that was looked up by its id: by now its name may lead to another topic, with other
+    /// sizes.
     fn on_dead(&mut self, id: CallId, target: Target, action: DeadAction, found: &[Candidate]) {
         if !self.calls.contains_key(&id) {
             return;

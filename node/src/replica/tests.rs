@@ -1,4 +1,4 @@
-//! What only a whole replica shows. Everything else about it is the simulator's.
+//! What only a whole replica shows. The simulator tests everything else about it.
 
 use super::{
     Actions, AppliedEntry, CallId, Event, LoadedEntry, LookedUp, Lookup, Now, Replica, Settings, Shell, Stage,
@@ -28,7 +28,7 @@ const OWN: NodeId = NodeId(7);
 /// No command, answer or event of these tests costs more steps: a publish of ten thousand, and what expires before it.
 const ONE_THING_MAX: u64 = 12_000;
 
-/// A cluster of one, whose disk is in the way only if it is to be. Its driver is the real one's likeness.
+/// A cluster of one, whose disk hinders only if it is told to. Its driver is like the real one.
 struct Alone {
     replica: Replica,
     mono_ms: u64,
@@ -36,7 +36,7 @@ struct Alone {
     answers: BTreeMap<CallId, Result<Response, Failure>>,
     /// Every message that was published, as the log knows it.
     log: BTreeMap<(TopicId, u64), Candidate>,
-    /// What is looked up waits here, if it is to wait.
+    /// Lookups wait here, if they are told to wait.
     held: Option<Vec<Lookup>>,
     /// Everything that was written.
     entries: Vec<Entry>,
@@ -426,7 +426,7 @@ fn a_call_that_waits_past_its_deadline_leaves_its_line() {
     assert!(alone.replica.receives.lines_are_empty());
 }
 
-/// It was called a missing leader, which sent clients from a leader that is busy to nodes that are not one.
+/// This was once called a missing leader, and sent clients from a busy leader to nodes that do not lead.
 #[test]
 fn a_busy_leader_says_what_a_call_waited_for() {
     let mut alone = crowded(0, 0);

@@ -1,8 +1,8 @@
 //! Reading messages for an answer: room first, then bytes.
 //!
-//! What a call may take is looked at before the node is asked, so that a call for which there is no room costs nothing. A
-//! call that waited for messages takes its room when it has some: until then it holds none, or ten thousand waiting polls
-//! would hold the budget. Reading is done where it holds up nobody, a few calls at a time.
+//! Room for what a call may take is looked for before the node is asked, so that a call without room costs nothing. A
+//! call that waits for messages takes its room when it gets some. Until then it holds none, or ten thousand waiting
+//! polls would hold the budget. A few calls at a time read, on threads where that holds up nobody.
 
 use crate::api::budget::{Account, Budget, Held, SMALL_BYTES, Share};
 use crate::api::limits::Limits;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Calls whose messages are read at a time.
 const READERS_MAX: usize = 4;
-/// How long messages that were taken wait for room. Then those of a receive go back; those of a pop are out of the queue, and
-/// it is answered all the same.
+/// How long messages that were taken wait for room. After that those of a receive go back. Those of a pop are out of
+/// the queue, so it is answered all the same.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// What is kept of a deadline for the answer.
 const ANSWER: Duration = Duration::from_millis(50);
@@ -57,12 +57,12 @@ impl Wanted {
         Some(Self { kind, messages_max, bytes_max })
     }
 
-    /// True if what it gets cannot be refused any more once it is there.
+    /// True if its messages cannot be refused any more once they are there.
     pub(crate) fn is_pop(&self) -> bool {
         self.kind == Kind::Pop
     }
 
-    /// Most bytes that are read of what was found: only a peek may find more than it wants.
+    /// Most bytes that are read of the messages found. Only a peek may find more than it wants.
     fn read_max(&self) -> usize {
         if self.is_peek() { self.bytes_max } else { usize::MAX }
     }
@@ -78,7 +78,7 @@ impl Wanted {
 pub(crate) struct Readers {
     budget: Budget,
     workers: Workers,
-    /// The greatest message that can be published here, with what it takes beside its bytes.
+    /// The largest message that can be published here, with what it takes besides its bytes.
     message_bytes_max: usize,
 }
 
@@ -92,10 +92,10 @@ impl Readers {
         &self.budget
     }
 
-    /// Looks whether there is room for what a call may take; for one that waits, whether there is any.
+    /// Looks whether there is room for what a call may take. For a call that waits, whether there is any room.
     ///
     /// # Errors
-    /// There is none: nothing is to be done.
+    /// There is none: the call must not be made.
     pub(crate) fn admit(&self, share: Share, request: &Request) -> Result<Option<Wanted>, Failure> {
         let Some(wanted) = Wanted::of(request) else { return Ok(None) };
         let all = self.bytes_max(&wanted, wanted.messages_max);
@@ -106,12 +106,12 @@ impl Readers {
 
     /// Most bytes that so many messages take.
     fn bytes_max(&self, wanted: &Wanted, messages: usize) -> usize {
-        // One message is given whatever its size.
+        // One message is given, whatever its size.
         let by_bytes = wanted.bytes_max.max(self.message_bytes_max) + messages * DELIVERY_BYTES;
         by_bytes.min(messages.saturating_mul(self.message_bytes_max))
     }
 
-    /// Reads what was found, if there is room for it and that takes neither the disk nor long.
+    /// Reads the messages found, if there is room for them and reading takes neither long nor the disk.
     pub(crate) fn read_now(
         &self,
         bodies: &Bodies,
@@ -126,7 +126,7 @@ impl Readers {
         bodies.read(located, wanted.read_max(), false).map(|read| (read, Some(held)))
     }
 
-    /// Reads what was found, once there is room for it.
+    /// Reads the messages found, once there is room for them.
     ///
     /// # Errors
     /// There is no room: nothing was read.

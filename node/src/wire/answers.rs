@@ -1,13 +1,13 @@
-//! What is said to a client when its call succeeded.
+//! What a client is told when its call succeeded.
 //!
-//! [`Write`] takes an [`Answer`] apart into the response that belongs to the call. An answer of another kind is a
-//! broken promise of this node's own replica, and panics; answers of other nodes are judged before they get here.
+//! [`Write`] takes an [`Answer`] apart into the response that belongs to the call. An answer of another kind means that
+//! this node's own replica is broken, and panics. Answers of other nodes are judged before they get here.
 
 use crate::api::Answer;
 
 /// A response that is written to the wire.
 pub(crate) trait Write: Sized {
-    /// The response that `answer` is; `None` when it is the answer to another call.
+    /// The response for `answer`; `None` if that is the answer to another call.
     fn write(answer: Answer) -> Option<Self>;
 }
 

@@ -18,7 +18,7 @@ use raftqueue_proto::peer::v1::forward_request::Call;
 use raftqueue_proto::v1;
 use raftqueue_proto::v1::settlement::Kind;
 
-/// A request that is read from the wire; fails where the caller must be mended.
+/// A request that is read from the wire. Fails if the caller must be corrected.
 pub(crate) trait Read {
     /// The call that it makes.
     fn read(self) -> Result<Request, Failure>;
@@ -151,7 +151,7 @@ fn write_settle(settle: Settle) -> Call {
     }
 }
 
-/// What a consumer's stream says becomes of leases; `None` where that is nothing that the leader must know.
+/// The settlement that a consumer's stream asks for; `None` if the leader need not know of it.
 pub(crate) fn read_settlement(settlement: &mut v1::Settlement) -> Option<Settlement> {
     Some(match settlement.kind() {
         Kind::Ack => Settlement::Ack,
@@ -297,7 +297,7 @@ pub fn write_call(request: Request) -> Call {
 ///
 /// # Errors
 ///
-/// The call cannot be read; the failure goes back to the peer. A call of a newer version is one of those.
+/// The call cannot be read, as a call of a newer version. The failure goes back to the peer.
 pub fn read_call(call: Option<Call>) -> Result<Request, Failure> {
     macro_rules! read {
         ($call:expr; $($name:ident)*) => { match $call { $(Call::$name(call) => call.read(),)* } };
@@ -310,7 +310,7 @@ pub fn read_call(call: Option<Call>) -> Result<Request, Failure> {
     )
 }
 
-/// What a call is answered with, where it succeeds.
+/// What a call is answered with if it succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnswerKind {
     TopicCreated,
@@ -319,7 +319,7 @@ pub(super) enum AnswerKind {
     Topic,
     Published,
     Deliveries,
-    /// All that were sent, or none: a repeat brings those again that were damaged on the way.
+    /// All messages that were sent, or none: a repeat brings those again that were damaged on the way.
     DeliveriesOrRepeat,
     /// So many results.
     Leases(usize),

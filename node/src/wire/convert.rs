@@ -1,8 +1,8 @@
-//! What calls and answers are of, from the wire into the node's words and back: the one place that knows both. The calls
+//! The parts of calls and answers, from the wire into the node's words and back. Only this file knows both. The calls
 //! themselves are [`super::calls`].
 //!
-//! What cannot be read at all (an id that was never given out, a body that is not what its CRC says) is refused here;
-//! whether the numbers make sense is checked by [`crate::api::limits`].
+//! What cannot be read at all (an id that was never given out, a body that is not what its CRC says) is refused here.
+//! [`crate::api::limits`] checks whether the numbers make sense.
 
 use super::ids;
 use crate::api::limits::{RECEIVE_BYTES_DEFAULT, invalid};

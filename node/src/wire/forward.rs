@@ -1,8 +1,8 @@
 //! A client's call on its way to the leader, and the answer on its way back.
 //!
-//! The leader judges a forwarded call exactly as one that came to it directly: the same reading, the same limits. The
-//! node that passes on judges the answer: what does not belong to the call, or cannot be read, came from a broken peer
-//! and leaves the outcome unknown.
+//! The leader judges a forwarded call exactly as one that came to it directly, by the same reading and the same limits.
+//! The node that passed it on judges the answer. If the answer does not belong to the call, or cannot be read, it came
+//! from a broken peer and leaves the outcome unknown.
 
 use super::answers::Write as _;
 use super::calls::{AnswerKind, answer_kind};
@@ -25,7 +25,7 @@ pub use peer::forward_request::Call;
 ///
 /// # Panics
 ///
-/// The answer still holds [`Response::Messages`], whose bodies nobody read: the replica is broken.
+/// The answer still holds [`Response::Messages`], whose bodies nobody has read: the replica is broken.
 #[must_use]
 pub fn write_reply(result: Result<Answer, Failure>) -> Reply {
     const OWN: &str = "the response is chosen by the answer's own kind";
@@ -64,7 +64,7 @@ pub fn write_reply(result: Result<Answer, Failure>) -> Reply {
     }
 }
 
-/// What a call needs as its answer: remembered by the node that passes the call on, to judge the reply.
+/// What the answer to a call must be. The node that passes the call on remembers it, to judge the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected(AnswerKind);
 
@@ -79,8 +79,8 @@ impl Expected {
     ///
     /// # Errors
     ///
-    /// The call's own failure, to be passed to the client; or a reply that cannot be one to this call, of unknown
-    /// outcome.
+    /// The call's own failure, to be passed to the client. Or an unknown outcome, for a reply that cannot belong to
+    /// this call.
     pub fn read_reply(self, reply: Option<Reply>) -> Result<Answer, Failure> {
         let answer = match reply {
             Some(Reply::Failure(failure)) => {
@@ -120,7 +120,7 @@ impl Expected {
     }
 }
 
-/// The answer that a reply holds; `None` where a part of it cannot be read.
+/// The answer that a reply holds; `None` if a part of it cannot be read.
 fn read_answer(reply: Reply) -> Option<Answer> {
     let response = match reply {
         Reply::Failure(_) => return None,
@@ -137,8 +137,8 @@ fn read_answer(reply: Reply) -> Option<Answer> {
             Response::Published { topic, generation, first_offset, count: reply.count }
         }
         Reply::Deliveries(reply) => {
-            // One that was damaged on the way takes no other with it: if it was leased, that ends by itself; if it was popped
-            // without a request id it is lost, as the whole answer would be.
+            // A message that was damaged on the way harms no other. If it was leased, the lease ends by itself. If it
+            // was popped without a request id, it is lost, as the whole answer would be.
             let is_none_sent = reply.deliveries.is_empty();
             let whole = reply.deliveries.into_iter().filter(is_whole);
             let deliveries = whole.map(read_delivery).collect::<Option<Vec<_>>>()?;

@@ -1,5 +1,5 @@
-//! How what is said stands on a wire: calls and answers as protobuf, errors with their detail, ids as opaque bytes, and
-//! messages of Raft between nodes.
+//! Forms on the wire: calls and answers as protobuf, errors with their detail, ids as opaque bytes, and messages of
+//! Raft between nodes.
 
 pub(crate) mod answers;
 pub(crate) mod calls;

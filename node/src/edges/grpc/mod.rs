@@ -1,8 +1,8 @@
 //! The gRPC edge: `raftqueue.v1.Queue` and `.Admin`, health and reflection, over a [`Service`].
 //!
-//! An edge decodes, calls and encodes; it keeps no state. How calls, answers, errors and ids stand on the wire is
-//! [`crate::wire`]'s; `guard` holds what arrives, `sending` what leaves. The connections are
-//! accepted by [`crate::edges::http`], which serves both edges on one port.
+//! An edge decodes, calls and encodes; it keeps no state. [`crate::wire`] knows how calls, answers, errors and ids
+//! stand on the wire. `guard` holds what arrives, `sending` what leaves. The connections are accepted by
+//! [`crate::edges::http`], which serves both edges on one port.
 
 mod admin;
 pub(crate) mod guard;
@@ -32,7 +32,7 @@ use tonic::{Response, Status};
 /// The metadata in which a node that does not lead names the leader's client address.
 pub const LEADER_METADATA: &str = "raftqueue-leader";
 
-/// Where consumers come to.
+/// The path of the consumers' call.
 pub(crate) const CONSUME_PATH: &str = "/raftqueue.v1.Queue/Consume";
 
 /// The routes of all gRPC services, to be merged into the router of the client port.
@@ -62,7 +62,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// Serves one call: read, call, write; the leader's address goes with the answer where this node does not lead.
+/// Serves one call: read, call, write. If this node does not lead, the leader's address goes with the answer.
 async fn serve<S, Q, R>(edge: &Edge<S>, call: tonic::Request<Q>) -> Result<Response<R>, Status>
 where
     S: Service,
@@ -101,21 +101,21 @@ where
     }
 }
 
-/// A stream of answers, with the leader's address where this node does not lead.
+/// A stream of answers. If this node does not lead, the leader's address goes with it.
 fn hinted<S: Service, T>(edge: &Edge<S>, mut response: Response<T>) -> Response<T> {
     add_leader(response.metadata_mut(), edge.local_status().leader_hint());
     response
 }
 
 fn add_leader(metadata: &mut MetadataMap, hint: Option<&str>) {
-    // An address that is no ASCII text cannot be a header; it is only a hint.
+    // An address that is not ASCII text cannot be a header. It is only a hint.
     if let Some(value) = hint.and_then(|hint| hint.parse().ok()) {
         metadata.insert(LEADER_METADATA, value);
     }
 }
 
-/// The deadline in `grpc-timeout`: at most eight digits and a unit. One that cannot be read counts as none, as the
-/// libraries have it.
+/// The deadline in `grpc-timeout`: at most eight digits and a unit. If it cannot be read, it counts as none, as in the
+/// libraries.
 fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

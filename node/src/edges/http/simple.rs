@@ -8,16 +8,17 @@
 //! | `GET /message/{topic}` | 200 `{"success": true, "message": m}`, the oldest, removed | 404 no such topic, or empty |
 //! | `GET /status` | 200 `{"role": r, "term": n}` of this very node, at once, also without quorum | |
 //!
-//! Refusals are `{"success": false}`: 400 malformed, 404 unknown routes and methods, 413 too large, 429 over a limit, 507
-//! disk full, 503 not proposed in time, 504 outcome unknown. Bodies carry exactly these fields; whatever else there is
-//! to say stands in response headers:
+//! Refusals are `{"success": false}`: 400 malformed, 404 unknown routes and methods, 413 too large, 429 over a limit,
+//! 507 disk full, 503 not proposed in time, 504 outcome unknown. Bodies carry exactly these fields. Everything else
+//! stands in response headers:
 //!
 //! * `raftqueue-outcome`: `NOT_DONE` or `UNKNOWN`, with every failure of a call;
 //! * `raftqueue-reason`: why, in the words of the gRPC contract;
-//! * `raftqueue-retry-after-ms` and `retry-after` (whole seconds): when to try again, where waiting helps;
+//! * `raftqueue-retry-after-ms` and `retry-after` (whole seconds): when to try again, if waiting helps;
 //! * `raftqueue-leader`: the leader's client address, from a node that does not lead;
-//! * `raftqueue-encoding: base64`: the message is not UTF-8, as only other interfaces can publish it. A JSON string
-//!   cannot hold it, and it is already taken out of the queue, so refusing it would lose it: `message` holds its base64.
+//! * `raftqueue-encoding: base64`: the message is not UTF-8; only other interfaces can publish such a one. A JSON
+//!   string cannot hold it, and it is already taken out of the queue, so a refusal would lose it. `message` holds its
+//!   base64.
 //!
 //! Request headers: `raftqueue-deadline-ms` (900 unless given, at most 600,000), and `raftqueue-request-id`, 32
 //! hexadecimal digits or a UUID, which makes the repeat of a `GET /message` return the same message, and that of a
@@ -55,8 +56,8 @@ const DEADLINE_HEADER: &str = "raftqueue-deadline-ms";
 /// The header with which a client makes a repeat harmless.
 const REQUEST_ID_HEADER: &str = "raftqueue-request-id";
 
-/// The routes of the simple API. Methods are told apart in here and not by the router, which would answer HEAD with the
-/// handler of GET, and take a message for it.
+/// The routes of the simple API. Methods are told apart here and not by the router: that would answer HEAD with the
+/// handler of GET, which takes a message.
 pub(super) fn router<S: Service>(edge: Edge<S>) -> Router {
     Router::new()
         .route("/topic", any(topic::<S>))
@@ -98,7 +99,7 @@ impl<S: Service> Call<S> {
         Ok(Self { edge, request_id: read_request_id(headers)?, deadline, begun: Instant::now() })
     }
 
-    /// What is left of the deadline; reading a slow body has its share of it.
+    /// What is left of the deadline. Reading a slow body takes a part of it.
     fn left(&self) -> Duration {
         self.deadline.saturating_sub(self.begun.elapsed())
     }
@@ -107,8 +108,8 @@ impl<S: Service> Call<S> {
         self.edge.call(request, self.left()).await
     }
 
-    /// The body as JSON of the wanted shape, and what is held for it until the call is answered; fields that are not known
-    /// are passed over.
+    /// The body as JSON of the wanted shape, and what is held for it until the call is answered. Unknown fields are
+    /// passed over.
     async fn read<T: DeserializeOwned + Send + 'static>(
         &self,
         headers: &HeaderMap,
@@ -187,7 +188,7 @@ async fn create_topic<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body
     Ok(Reply::success(StatusCode::CREATED))
 }
 
-/// All topics, page by page. A topic that exists during the whole call is in the list, once and in its place.
+/// All topics, page by page. A topic that exists during the whole call is in the list once, in the right order.
 async fn list_topics<S: Service>(edge: Edge<S>, headers: &HeaderMap) -> Result<Reply, Failure> {
     let call = Call::begin(edge, headers)?;
     let mut names = Vec::new();

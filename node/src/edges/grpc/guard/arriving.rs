@@ -1,8 +1,8 @@
 //! Messages of gRPC as they arrive.
 //!
-//! A message is five bytes (a flag, and the length of what follows) and its content. Here only those five bytes are
-//! looked at; what they announce is charged at once, so that a message which has begun to arrive has room for all of it,
-//! and one that has not is refused before it costs anything.
+//! A message is five bytes (a flag, and the length of what follows) and its content. Only those five bytes are looked
+//! at here. What they announce is charged at once. So a message that has begun to arrive has room for all of it, and a
+//! message without room is refused before it costs anything.
 
 use super::Ticket;
 use super::shape::Shape;
@@ -21,13 +21,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-/// A call that a peer passes on, and that settles leases, has this header: its length alone does not tell.
+/// A forwarded call that settles leases has this header. Its length alone would not tell.
 pub(crate) const SETTLING_KEY: &str = "raftqueue-settling";
 /// Bytes before each message.
 pub(super) const HEADER_BYTES: usize = 5;
 /// How long messages that are out of the queue wait for room.
 const POP_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a stream waits for room before it is ended. Meanwhile flow control holds its client back.
+/// How long a stream waits for room before it is ended. During that time flow control holds its client back.
 const STREAM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How the messages of a call are charged.
@@ -37,7 +37,7 @@ pub(super) struct Rules {
     kind: Kind,
     /// Greatest message.
     bytes_max: usize,
-    /// Most that is charged for one once it is decoded.
+    /// Most bytes that are charged for a message once it is decoded.
     decoded_max: usize,
     is_publish: bool,
 }
@@ -46,9 +46,9 @@ pub(super) struct Rules {
 enum Kind {
     /// One message, held until the call is answered.
     Single,
-    /// Many, each held until it is dealt with; they wait for room.
+    /// Many messages. Each is held until it is done with, and may wait for room.
     Stream,
-    /// Many, each held until the next one.
+    /// Many messages, each held until the next one.
     Passing,
     /// The leader's answer to a call that was passed on.
     Reply(Patience),
@@ -57,11 +57,11 @@ enum Kind {
 /// How long the leader's answer waits for room here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// Not at all: nothing is lost with it.
+    /// It does not wait: nothing is lost if it is refused.
     None,
-    /// Until then: what it leased would have to be waited for.
+    /// Until then: otherwise others would have to wait for what it leased.
     Until(Instant),
-    /// For a moment, and then it is held all the same: its messages are out of the queue.
+    /// For a moment. Then it is held all the same, because its messages are out of the queue.
     ThenForce,
 }
 
@@ -99,7 +99,7 @@ impl Rules {
         Self { share, kind, bytes_max, decoded_max: bytes_max, is_publish: false }
     }
 
-    /// Room for so many bytes, when they cannot have it at once; `None` if they are refused then.
+    /// Waits for room for so many bytes that found none at once; `None` if they are refused instead.
     fn wait(&self, budget: &Budget, bytes: usize) -> Option<Waits> {
         let patience = match self.kind {
             Kind::Stream => STREAM_PATIENCE,
@@ -131,7 +131,7 @@ pub(super) struct Arriving<B> {
     left: usize,
     /// What is held for it.
     charged: usize,
-    /// What has come of it, where it is a publish.
+    /// What has come of it, if it is a publish.
     shape: Option<Shape>,
     /// What waits for room, and what it takes.
     waiting: Option<(Bytes, Announced, Waits)>,
@@ -140,7 +140,7 @@ pub(super) struct Arriving<B> {
 /// What some bytes take.
 #[derive(Default)]
 struct Announced {
-    /// The message that had begun before: so much more than was thought.
+    /// The message that had begun before takes so much more than was thought.
     grown: usize,
     /// The messages that begin in them, one after the other.
     begun: Vec<usize>,
@@ -195,7 +195,7 @@ impl<B> Arriving<B> {
                 *filled = 0;
                 let [is_compressed, a, b, c, d] = *header;
                 if is_compressed > 1 {
-                    // The library refuses it for that, and reads no further.
+                    // The library refuses it for its length, and reads no further.
                     self.left = usize::MAX;
                     continue;
                 }
@@ -209,7 +209,7 @@ impl<B> Arriving<B> {
                 }
                 self.left = length;
                 self.shape = (self.rules.is_publish && is_compressed == 0).then(Shape::default);
-                // Nobody knows how long it will be when it is not compressed any more.
+                // Nobody knows how long it will be once it is decompressed.
                 let grown = if is_compressed == 0 { 0 } else { self.rules.bytes_max };
                 self.charged = HEADER_BYTES + length + grown;
                 announced.begun.push(self.charged);
@@ -220,12 +220,12 @@ impl<B> Arriving<B> {
 
     fn hold(&self, mut held: Held, announced: &Announced) {
         if self.rules.kind == Kind::Passing {
-            // What came before has been dealt with.
+            // The messages before are done with.
             self.ticket.arriving.forget();
         }
         if self.rules.kind == Kind::Stream {
             if announced.grown > 0 {
-                // The message is not whole yet, so nobody has taken it.
+                // The message is not complete yet, so nobody has taken it.
                 self.ticket.grown(held.split(announced.grown));
             }
             self.ticket.arriving.absorb(held);

@@ -1,12 +1,12 @@
 //! `Consume`: messages go out as credit comes in, and are settled on the same stream.
 //!
-//! One task for each stream. It has one receive under way while there is credit, and the settlements in the order in
-//! which they came; both are ordinary calls, so they reach the leader from any node. What is leased and not settled is
-//! remembered, bounded, so that a consumer that closes its side gives it back.
+//! Each stream has one task. While there is credit, one receive is under way, and the settlements in the order in which
+//! they came. Both are ordinary calls, so they reach the leader from any node. Leases that are not settled are
+//! remembered, within a bound, so that they go back when a consumer closes its side.
 //!
-//! It also remembers what was handed to the connection and is not on the wire yet ([`crate::edges::sent`]). Little of that is
-//! leased ahead, and however the stream ends, it goes back when the stream has: nobody has seen it. What was delivered
-//! stays leased when the stream breaks, as its consumer may be at work on it.
+//! The task also remembers messages that are with the connection and not on the wire yet ([`crate::edges::sent`]). Few
+//! are leased ahead. However the stream ends, they go back: nobody has seen them. Messages that were delivered stay
+//! leased when the stream breaks: their consumer may be at work on them.
 
 use super::super::guard::Ticket;
 use super::credit::Credit;
@@ -47,20 +47,20 @@ const OUT_MAX: usize = 10_000;
 const RECEIVE_MAX: usize = 1_000;
 /// Bytes of one receive.
 const RECEIVE_BYTES: usize = 2 << 20;
-/// Bytes of the messages in one answer, unless a single one is larger: below what any client takes, and little enough
-/// that few share the fate of one that does not get through.
+/// Bytes of the messages in one answer, unless a single one is larger. That is less than any client takes, and so
+/// little that few messages are affected by one that does not get through.
 const ANSWER_BYTES: usize = 256 << 10;
 /// No more messages are received while so many bytes wait to be put on the wire.
 const UNSENT_BYTES_MAX: u64 = 256 << 10;
-/// A message of more bytes may be too large for its client, which then breaks the stream and takes with it what is behind.
+/// A message of more bytes may be too large for its client, which then breaks the stream, with everything behind it.
 const LARGE_BYTES: u64 = RECEIVE_BYTES as u64;
-/// So nothing is leased behind it for so long, unless the client settles it.
+/// So for this time nothing is leased behind such a message, unless the client settles it.
 const LARGE_PAUSE: Duration = Duration::from_secs(1);
-/// Pause before messages are asked for again where there was no room for them.
+/// Pause before messages are asked for again, after there was no room for them.
 const NO_ROOM: Duration = Duration::from_millis(100);
 /// What stands before each answer on the wire.
 const ANSWER_HEAD_BYTES: u64 = 5;
-/// Settlements that may be under way; no more are read until one is done.
+/// Settlements that may be under way. No more are read until one is done.
 const SETTLEMENTS_MAX: usize = 64;
 /// How long a receive waits for a first message before it is asked anew.
 const WAIT: Duration = Duration::from_secs(20);
@@ -124,15 +124,15 @@ struct Consumer<'a, S> {
     subscription: String,
     lease_ms: u64,
     credit: Credit,
-    /// Leases that are out, as they are spelled on the wire, and when they have ended if nobody extends them. Those that
-    /// end otherwise than on this stream stay here until then.
+    /// Leases that are out, as they are spelled on the wire, and when they end if nobody extends them. A lease that is
+    /// settled elsewhere stays here until then.
     out: BTreeMap<Bytes, Instant>,
     /// Messages that are not on the wire yet, oldest first.
     unsent: VecDeque<Unsent>,
     /// Where the last answer ends, in bytes of the body.
     end: u64,
     large: Option<Large>,
-    /// When messages are asked for again, where there was no room for any.
+    /// When messages are asked for again, after there was no room for any.
     paused_until: Option<Instant>,
     settlements: FuturesOrdered<Call>,
 }
@@ -150,7 +150,7 @@ struct Unsent {
 /// A large message that the client may not have taken.
 struct Large {
     lease: Bytes,
-    /// Set once it is on the wire: then the client has.
+    /// Set once it is on the wire: until then the client has this time.
     until: Option<Instant>,
 }
 
@@ -235,7 +235,7 @@ impl<'a, S: Service> Consumer<'a, S> {
         }
     }
 
-    /// Looks at once whether there is what is to be consumed, so that a mistake is told before any credit is granted.
+    /// Looks at once whether topic and subscription exist, so that a mistake is told before credit is granted.
     fn check(&self) -> Result<Call, Status> {
         let receive = self.request(1, 1);
         self.edge.limits().check(&receive).map_err(|failure| self.refuse(&failure))?;
@@ -248,7 +248,7 @@ impl<'a, S: Service> Consumer<'a, S> {
         let topic = match checked {
             Ok(Answer::Response(Response::Topic(topic))) => topic,
             Err(failure) if failure.reason == Reason::TopicNotFound => return Err(self.refuse(&failure)),
-            // It could not be looked at now; a receive will tell.
+            // It could not be looked at now. A receive will tell.
             _ => return Ok(()),
         };
         let name = match self.subscription.as_str() {
@@ -263,7 +263,7 @@ impl<'a, S: Service> Consumer<'a, S> {
         Err(self.refuse(&Failure::not_done(Reason::SubscriptionNotFound, text)))
     }
 
-    /// Does what it is asked; `held` stands for the request until that is done.
+    /// Does what the request asks. `held` is held for the request until that is done.
     fn obey(&mut self, request: v1::ConsumeRequest, held: Option<Part>) -> Result<(), Status> {
         match request.step {
             Some(Step::Credit(credit)) => self.credit.add(&credit).map_err(|failure| self.refuse(&failure)),
@@ -283,21 +283,21 @@ impl<'a, S: Service> Consumer<'a, S> {
         }
     }
 
-    /// The consumer has closed its side: no more messages, and what it holds goes back. What a receive that was dropped
-    /// leases all the same is given back by the leader.
+    /// The consumer has closed its side: it gets no more messages, and what it holds goes back. If a receive that was
+    /// dropped leases messages all the same, the leader gives them back.
     async fn close(&mut self) -> Result<(), Status> {
         let mut ended = Ok(());
         while let Some(settled) = self.settlements.next().await {
-            // It may be gone for good by now; that changes nothing about what it holds.
+            // The consumer may be gone for good by now. That changes nothing about what it holds.
             ended = ended.and(self.settled(settled).await);
         }
-        // Answers that are not on the wire are held all the same.
+        // Answers that are not on the wire count as held, too.
         self.unsent.iter_mut().for_each(|unsent| unsent.leases.clear());
         let leases = std::mem::take(&mut self.out).into_keys().collect();
         self.give_back(leases).await.and(ended)
     }
 
-    /// Says how it ended, and gives back what did not get on the wire by then.
+    /// Says how the stream ended, and gives back what did not get on the wire by then.
     async fn end(mut self, ended: Result<(), Status>) {
         if let Err(status) = ended {
             // Fails only if the client has gone.
@@ -309,8 +309,8 @@ impl<'a, S: Service> Consumer<'a, S> {
         self.sent.over().await;
         self.forget_sent();
         let written = self.sent.written();
-        // One that has begun and is of a single message may be too large for its client: it counts as delivered, or it
-        // would come again for ever. If this node gave the stream up, the client did not see it.
+        // An answer of a single message that has begun may be too large for its client. It counts as delivered, or it
+        // would come again for ever. But if this node gave the stream up, the client did not see it.
         let has_begun = |unsent: &Unsent| unsent.leases.len() == 1 && unsent.begin < written;
         if !self.sent.is_given_up() && self.unsent.front().is_some_and(has_begun) {
             self.unsent.pop_front();
@@ -320,7 +320,7 @@ impl<'a, S: Service> Consumer<'a, S> {
             drop(held);
             leases
         });
-        // What cannot be given back now ends by itself.
+        // Leases that cannot be given back now end by themselves.
         let _ = self.give_back(leases.collect()).await;
     }
 
@@ -335,13 +335,13 @@ impl<'a, S: Service> Consumer<'a, S> {
         }
     }
 
-    /// When there will be room for more, where there is none now.
+    /// When there will be room for more, if there is none now.
     fn full_until(&self) -> Option<Instant> {
         if self.out.len() < OUT_MAX { None } else { self.out.values().min().copied() }
     }
 
-    /// When a lease that is granted or extended now has ended. It may live longer by log time: then it is not given back
-    /// when the consumer closes its side, and ends by itself.
+    /// When a lease that is granted or extended now has ended. By log time it may live longer. Then it is not given
+    /// back when the consumer closes its side, but ends by itself.
     fn lease_end(lease_ms: u64) -> Instant {
         Instant::now() + lease(lease_ms)
     }
@@ -373,12 +373,12 @@ impl<'a, S: Service> Consumer<'a, S> {
     async fn received(&mut self, received: Result<Answer, Failure>) -> Result<(), Status> {
         let mut answer = match received {
             Ok(answer) => answer,
-            // Others hold all that there is. They will not for ever, and this consumer does nothing wrong.
+            // Others hold everything. That will pass, and this consumer does nothing wrong.
             Err(failure) if failure.reason == Reason::Overloaded => {
                 self.paused_until = Some(Instant::now() + NO_ROOM);
                 return Ok(());
             }
-            // It was waited for another, and none came. What cannot be read now may be read later, or by another leader.
+            // No other message came while it waited. What cannot be read now may be read later, or by another leader.
             Err(failure) if failure.reason == Reason::DataUnreadable => return Ok(()),
             Err(failure) => return Err(self.refuse(&failure)),
         };
@@ -423,7 +423,7 @@ impl<'a, S: Service> Consumer<'a, S> {
             .map(|lease| ids::decode_lease(lease))
             .collect::<Result<Vec<LeaseId>, _>>();
         let leases = leases.map_err(|failure| self.refuse(&failure))?;
-        // Said in full, so that the leader and this stream mean the same: it counts on the lease's end.
+        // The time is written out, so that the leader and this stream mean the same end of the lease.
         let extended_ms = *settlement.lease_ms.get_or_insert(self.edge.limits().lease_ms_default);
         let Some(settled) = read_settlement(&mut settlement) else {
             return self.forget(&settlement);
@@ -507,13 +507,13 @@ struct Requests {
 }
 
 impl Requests {
-    /// The next request, with what is held for it; or how the stream has ended, on its side.
+    /// The next request, with what is held for it, or how the consumer has ended the stream.
     async fn next(&mut self) -> Result<Result<(v1::ConsumeRequest, Option<Part>), Ended>, Status> {
         match self.requests.message().await {
             Ok(Some(request)) => {
                 Ok(Ok((request, self.ticket.as_ref().and_then(|ticket| ticket.take_message()))))
             }
-            // The library says the same of a stream that was reset as of one that was closed.
+            // The library says the same of a stream that was reset and of one that was closed.
             Ok(None) if !self.end.is_broken() => Ok(Err(Ended::Closed)),
             Ok(None) => Ok(Err(Ended::Broken)),
             Err(_) if self.end.is_broken() => Ok(Err(Ended::Broken)),

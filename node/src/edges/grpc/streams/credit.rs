@@ -4,7 +4,7 @@ use crate::api::Failure;
 use crate::api::limits::invalid;
 use raftqueue_proto::v1;
 
-/// What the consumer has room for. Of what it never grants it is not short.
+/// What the consumer has room for. It is never short of a kind that it does not grant.
 #[derive(Default)]
 pub(super) struct Credit {
     messages: Option<u64>,

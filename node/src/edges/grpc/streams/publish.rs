@@ -1,9 +1,9 @@
 //! `PublishStream`: batches go in and answers come out, in order.
 //!
 //! On the leader many batches are under way at once: each is handed to the driver before the next is read, and entries
-//! take them in that order. If this node stops leading, none of them is passed on, since they could overtake one another
-//! on the way; the stream ends and the client goes on at the leader. On another node one batch at a time is passed on, and
-//! nothing is begun beside it, also when that node is the next to lead.
+//! take them in that order. If this node stops leading, none of them is passed on, since they could overtake one
+//! another. The stream ends, and the client goes on at the leader. On another node one batch at a time is passed on,
+//! and nothing is begun during that, even if that node is the next to lead.
 
 use super::super::guard::Ticket;
 use super::refuse;
@@ -29,9 +29,9 @@ use tonic::{Status, Streaming};
 const CALLS_MAX: usize = 1_024;
 /// Bytes of them, after which no more are read: flow control then holds the client back.
 const BYTES_MAX: usize = 8 << 20;
-/// What a message takes beside its body.
+/// What a message takes besides its body.
 const MESSAGE_BYTES: usize = 128;
-/// How long one batch may take. A client that is in a greater hurry closes the stream.
+/// How long one batch may take. A client that cannot wait so long closes the stream.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// One batch that is under way.
@@ -39,7 +39,7 @@ struct Call<D> {
     begun: Begun<D>,
     /// What its messages take.
     bytes: usize,
-    /// What is held for it of the budget, until it is answered.
+    /// What the budget holds for it, until it is answered.
     _held: Option<Part>,
     /// When the edge gives it up.
     until: Instant,
@@ -54,10 +54,10 @@ pub(in super::super) struct Publishing<S: Service> {
     requests: Option<Streaming<v1::PublishRequest>>,
     /// Knows what is held for what has arrived.
     ticket: Option<Arc<Ticket>>,
-    /// Oldest first. Only the oldest is polled: the driver goes on with the others all the same.
+    /// Oldest first. Only the oldest is polled; the driver goes on with the others by itself.
     calls: VecDeque<Call<S::Driven>>,
     bytes: usize,
-    /// Fires when the oldest should have been answered for long.
+    /// Fires when the oldest should have been answered long ago.
     timer: Pin<Box<Sleep>>,
     /// What ends the stream once everything is answered.
     last_word: Option<Status>,
@@ -91,7 +91,7 @@ impl<S: Service> Publishing<S> {
     /// Reads batches, as far as there is room, and begins their calls. True if it began one.
     fn begin_calls(&mut self, context: &mut Context<'_>) -> bool {
         let leads = self.edge.local_status().role == Role::Leader;
-        // What is passed on may come back to be asked here: nothing overtakes it.
+        // A batch that is passed on may come back to this node. Nothing must overtake it.
         let is_passing_on = self.calls.iter().any(|call| call.is_passed_on);
         let calls_max = if leads && !is_passing_on { CALLS_MAX } else { 1 };
         if self.led && !leads && self.calls.is_empty() && self.requests.is_some() {
@@ -136,7 +136,7 @@ impl<S: Service> Publishing<S> {
     fn check(&mut self, request: v1::PublishRequest) -> Result<(Publish, usize), Failure> {
         let batch = read_publish(request)?;
         self.edge.limits().check_publish(&batch)?;
-        // Only steps of a session can be pipelined: what follows a failed one is then refused by the queue itself.
+        // Only steps of a session can be pipelined: the queue itself then refuses what follows a failed one.
         let Some(step) = batch.session else {
             return Err(invalid(
                 "a batch on a stream must be a step of a session: open one with OpenSession, or use Publish",
@@ -144,7 +144,7 @@ impl<S: Service> Publishing<S> {
         };
         let (session, first_topic) = self.of.get_or_insert_with(|| (step.session, batch.topic.clone()));
         if *session != step.session || *first_topic != batch.topic {
-            // A failure could not fail those, since they do not follow from it.
+            // These do not follow from the others, so a failure of one could not fail the rest.
             return Err(invalid(
                 "all batches of a stream must be of one session and one topic: open a stream for each",
             ));
@@ -190,7 +190,8 @@ impl<S: Service> Stream for Publishing<S> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        // Answers first, and batches when there are none: so as many as have come are read, and begun, together.
+        // Answers come first, and batches when there are none. So all batches that have come are read and begun
+        // together.
         loop {
             if this.ended {
                 return Poll::Ready(None);
@@ -205,9 +206,9 @@ impl<S: Service> Stream for Publishing<S> {
                     this.begin_calls(context);
                     return Poll::Pending;
                 }
-                // Nothing is under way. What is begun now must be polled once, to wake this task.
+                // Nothing is under way. A batch that is begun now must be polled once, to wake this task.
                 Poll::Ready(None) if this.begin_calls(context) => {}
-                // Whatever came before the last word has been answered.
+                // Everything before the last word has been answered.
                 Poll::Ready(None) if this.requests.is_none() => {
                     this.ended = true;
                     return Poll::Ready(this.last_word.take().map(Err));

@@ -1,11 +1,11 @@
 //! The full JSON API under `/v1/`: everything that the unary gRPC offers, for whoever has HTTP and no gRPC.
 //!
 //! [`requests`] and [`answers`] spell the contract's own messages in JSON; from there on a call goes the way of a gRPC
-//! call, with the same defaults, checks and answers, so that the two cannot drift apart. `proto/raftqueue/v1/openapi.json`
+//! call, with the same defaults, checks and answers. So the two cannot drift apart. `proto/raftqueue/v1/openapi.json`
 //! describes it, and is served as `/v1/openapi.json`; a test (`openapi`) makes it from the routes and types in here.
 //!
 //! Success is 200. A refusal has the codes and headers of the [simple API](super::simple) and a body that says why:
-//! `{"reason", "outcome", "text", "retry_after_ms"}`. Request headers are those of the simple API, but for the request
+//! `{"reason", "outcome", "text", "retry_after_ms"}`. Request headers are those of the simple API, except the request
 //! id, which stands in the body. An empty request body counts as `{}`.
 
 mod answers;
@@ -59,15 +59,15 @@ trait Call: DeserializeOwned + Described + Send + 'static {
         limits::JSON_CALL_BYTES_MAX
     }
 
-    /// The contract's request; `name` is what stands in the path, where anything does.
+    /// The contract's request. `name` is what stands in the path, if something does.
     ///
     /// # Errors
     ///
-    /// Something in it cannot be read: mend the caller.
+    /// Something in it cannot be read: correct the caller.
     fn into_wire(self, name: String) -> Result<Self::Wire, Failure>;
 }
 
-/// Has a schema, where one is asked for: in tests alone.
+/// Has a schema in tests, where one is asked for.
 #[cfg(test)]
 trait Described: schemars::JsonSchema {}
 #[cfg(test)]
@@ -200,7 +200,7 @@ fn replied(called: Result<(Answered<impl Serialize>, Option<Outgoing>), Failure>
     }
 }
 
-/// What stands in the path; empty where the route has no place for it.
+/// What stands in the path; empty if the route has no parameter.
 fn read_name(name: Result<RawPathParams, RawPathParamsRejection>) -> Result<String, Failure> {
     match name {
         Ok(names) => Ok(names.iter().next().map(|(_, name)| name.to_owned()).unwrap_or_default()),
@@ -232,7 +232,7 @@ async fn call<S: Service, C: Call>(
     })?;
     let length = bytes.len();
     let grown_max = edge.limits().call_bytes_max();
-    // The call may wait for long, and holds the messages in its own words by then.
+    // The call may wait for long. By then it holds the messages in its own form.
     let decode = move || {
         body::hold_decoded(&bytes, &held, grown_max)?;
         Ok((decode::<C>(&bytes, name)?, held))
@@ -253,7 +253,7 @@ async fn call<S: Service, C: Call>(
 fn decode<C: Call>(bytes: &[u8], name: String) -> Result<crate::api::Request, Failure> {
     let json = if bytes.is_empty() { &b"{}"[..] } else { bytes };
     if !json.trim_ascii_start().starts_with(b"{") {
-        // A list would be read as fields without names.
+        // Otherwise a list would be read as fields without names.
         return Err(invalid("body: must be a JSON object"));
     }
     body::parse::<C>(json)?.into_wire(name)?.read()

@@ -178,7 +178,7 @@ fn make_plain(value: &mut Value) {
         Value::Object(fields) => {
             fields.values_mut().for_each(make_plain);
             if let Some(reference) = fields.get("$ref").cloned() {
-                // What else stands beside it is passed over, so it is better not said.
+                // Generators pass over everything beside it, so it is left out.
                 *fields = Map::from_iter([("$ref".to_owned(), reference)]);
                 return;
             }

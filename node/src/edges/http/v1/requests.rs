@@ -1,7 +1,7 @@
 //! What the full JSON API takes: the contract's own requests, spelled in JSON, and where they are asked.
 //!
-//! Fields that are not known are refused: a misspelled `lease_ms` would otherwise lease for another time than was asked
-//! for, and nobody would know. Everything that is left out, or `null`, has the contract's default.
+//! Unknown fields are refused: otherwise a misspelled `lease_ms` would lease for another time than was asked for, and
+//! nobody would know. A field that is left out, or `null`, has the contract's default.
 
 use super::{Call, Routes, answers as json};
 use crate::api::Failure;
@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A list of which no more is kept than tells that it is too long: two bytes of JSON may stand for a hundred of memory.
+/// A list that keeps only as many items as show that it is too long: two bytes of JSON may stand for a hundred of
+/// memory.
 #[derive(Debug)]
 pub(in crate::edges::http) struct AtMost<const MAX: usize, T>(Vec<T>);
 
@@ -89,7 +90,7 @@ macro_rules! request {
     };
 }
 
-/// What is `null` is as if it were left out: generated clients write it so.
+/// `null` counts as left out: generated clients write it so.
 fn null_is_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(field: D) -> Result<T, D::Error> {
     Option::deserialize(field).map(Option::unwrap_or_default)
 }
@@ -99,7 +100,7 @@ request! {
     Nothing {}
 }
 
-/// How a request becomes the contract's: `name` is what stands in the path, where anything does.
+/// How a request becomes the contract's. `name` is what stands in the path, if something does.
 macro_rules! call {
     (
         $request:ident => $wire:ident, $answer:ident as $json:ident: |$self:ident, $name:ident| $value:expr
