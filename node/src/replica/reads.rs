@@ -84,7 +84,7 @@ impl Replica {
                     call.kept = take;
                     self.try_receive(id, true);
                 }
-                Kept::Dead(dead) => self.settle_dead(id, dead),
+                Kept::Dead(dead) => self.act_on_dead(id, dead),
                 Kept::Look(look) => self.look(id, look),
                 // It waits for no read any more.
                 Kept::Nothing => {}

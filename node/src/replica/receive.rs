@@ -346,7 +346,7 @@ impl Replica {
     }
 
     /// Redrives or purges dead messages. The sizes of listed ones are looked up first.
-    pub(super) fn settle_dead(&mut self, id: CallId, dead: Dead) {
+    pub(super) fn act_on_dead(&mut self, id: CallId, dead: Dead) {
         let (topic, subscription) = match self.target(&dead.topic, &dead.subscription) {
             Ok(target) => target,
             Err(failure) => return self.answer(id, Err(failure)),

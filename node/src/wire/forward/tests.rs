@@ -85,7 +85,7 @@ fn settlement() -> impl Strategy<Value = Settlement> {
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let place = || (text(), text());
+    let target = || (text(), text());
     let step = (session(), any::<u64>()).prop_map(|(session, sequence)| SessionStep { session, sequence });
     prop_oneof![
         (text(), options(), any::<Option<u128>>()).prop_map(|(topic, options, request_id)| Request::Write(
@@ -97,29 +97,26 @@ fn request() -> impl Strategy<Value = Request> {
         text().prop_map(|topic| Request::Look(Look::DescribeTopic { topic })),
         (text(), option::of(step), vec(new_message(), 0..4))
             .prop_map(|(topic, session, messages)| Request::Publish(Publish { topic, session, messages })),
-        (place(), count(), count(), any::<u64>(), take_kind()).prop_map(
+        (target(), count(), count(), any::<u64>(), take_kind()).prop_map(
             |((topic, subscription), messages_max, bytes_max, wait_ms, kind)| {
                 Request::Take(Take { topic, subscription, messages_max, bytes_max, wait_ms, kind })
             }
         ),
-        (place(), leases(), settlement()).prop_map(|((topic, subscription), leases, settlement)| {
+        (target(), leases(), settlement()).prop_map(|((topic, subscription), leases, settlement)| {
             Request::Settle(Settle { topic, subscription, leases, settlement })
         }),
-        (place(), state(), any::<u64>(), count(), count()).prop_map(
+        (target(), state(), any::<u64>(), count(), count()).prop_map(
             |((topic, subscription), state, from_offset, messages_max, bytes_max)| Request::Look(
                 Look::Peek { topic, subscription, state, from_offset, messages_max, bytes_max }
             )
         ),
-        (place(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| {
+        (target(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| {
             Request::Dead(Dead { topic, subscription, offsets, action: DeadAction::Redrive })
         }),
-        (place(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| Request::Dead(Dead {
-            topic,
-            subscription,
-            offsets,
-            action: DeadAction::Purge
-        })),
-        place().prop_map(|(topic, subscription)| Request::Write(Write::Purge { topic, subscription })),
+        (target(), vec(any::<u64>(), 0..4)).prop_map(|((topic, subscription), offsets)| Request::Dead(
+            Dead { topic, subscription, offsets, action: DeadAction::Purge }
+        )),
+        target().prop_map(|(topic, subscription)| Request::Write(Write::Purge { topic, subscription })),
         option::of(text()).prop_map(|name| Request::Write(Write::OpenSession { name })),
         session().prop_map(|session| Request::Write(Write::CloseSession { session })),
         Just(Request::Look(Look::ClusterStatus)),
@@ -200,7 +197,7 @@ fn cluster() -> impl Strategy<Value = ClusterInfo> {
 
 /// An answer with the request that it answers.
 fn exchange() -> impl Strategy<Value = (Request, Answer)> {
-    let place = || (String::from("t"), String::new());
+    let target = || (String::from("t"), String::new());
     let response = |request: Request, response: Response| (request, Answer::Response(response));
     let results = {
         use LeaseResult::{Done, Gone, Invalid, Stale};
@@ -233,7 +230,7 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
         }),
         Just(response(publish(), Response::AlreadyDone)),
         vec(delivery(), 0..4).prop_map(move |deliveries| {
-            let (topic, subscription) = place();
+            let (topic, subscription) = target();
             let state = MessageState::Ready;
             let peek = Request::Look(Look::Peek {
                 topic,
@@ -246,7 +243,7 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
             (peek, Answer::Deliveries(deliveries.into()))
         }),
         results.prop_map(move |results| {
-            let (topic, subscription) = place();
+            let (topic, subscription) = target();
             let message = MessageId { generation: 0, topic: 0, offset: 0 };
             let leases = vec![LeaseId { message, token: 0 }; results.len()];
             response(
@@ -255,7 +252,7 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
             )
         }),
         any::<u64>().prop_map(move |count| {
-            let (topic, subscription) = place();
+            let (topic, subscription) = target();
             response(Request::Write(Write::Purge { topic, subscription }), Response::Count(count))
         }),
         session().prop_map(move |session| {

@@ -128,7 +128,7 @@ fn keep_used(file: &mut Value) {
 }
 
 fn reference_name(reference: &Value) -> String {
-    reference.as_str().and_then(|place| place.rsplit('/').next()).expect("a place").to_owned()
+    reference.as_str().and_then(|pointer| pointer.rsplit('/').next()).expect("a pointer").to_owned()
 }
 
 /// The contract's reasons, as this API spells them.
@@ -230,14 +230,14 @@ fn the_openapi_file_says_what_is_served() {
 }
 
 /// Calls `look` with every object of the file, and where it stands.
-fn walk(value: &Value, place: &str, look: &mut impl FnMut(&str, &Map<String, Value>)) {
+fn walk(value: &Value, pointer: &str, look: &mut impl FnMut(&str, &Map<String, Value>)) {
     match value {
         Value::Array(values) => {
-            values.iter().enumerate().for_each(|(at, value)| walk(value, &format!("{place}/{at}"), look));
+            values.iter().enumerate().for_each(|(at, value)| walk(value, &format!("{pointer}/{at}"), look));
         }
         Value::Object(fields) => {
-            look(place, fields);
-            fields.iter().for_each(|(name, value)| walk(value, &format!("{place}/{name}"), look));
+            look(pointer, fields);
+            fields.iter().for_each(|(name, value)| walk(value, &format!("{pointer}/{name}"), look));
         }
         _ => {}
     }
@@ -247,24 +247,24 @@ fn walk(value: &Value, place: &str, look: &mut impl FnMut(&str, &Map<String, Val
 fn the_openapi_file_keeps_to_what_generators_get_right() {
     let file: Value = serde_json::from_str(raftqueue_proto::OPENAPI).expect("the file is JSON");
     let (mut integers, mut references) = (0, 0);
-    walk(&file, "", &mut |place, fields| {
-        let is_map = place.ends_with("/properties") || place.ends_with("/schemas");
+    walk(&file, "", &mut |pointer, fields| {
+        let is_map = pointer.ends_with("/properties") || pointer.ends_with("/schemas");
         if let Some(kind) = fields.get("type").filter(|_| !is_map) {
-            assert!(kind.is_string(), "{place}: one type, and no null: {kind}");
+            assert!(kind.is_string(), "{pointer}: one type, and no null: {kind}");
             let known = ["string", "integer", "boolean", "array", "object"];
-            assert!(known.iter().any(|known| kind == known), "{place}: {kind}");
-            assert_eq!(kind == "integer", fields.get("format") == Some(&"int64".into()), "{place}");
-            assert!(!fields.contains_key("default"), "{place}: no default");
-            assert!(!fields.contains_key("nullable"), "{place}: missing, never null");
+            assert!(known.iter().any(|known| kind == known), "{pointer}: {kind}");
+            assert_eq!(kind == "integer", fields.get("format") == Some(&"int64".into()), "{pointer}");
+            assert!(!fields.contains_key("default"), "{pointer}: no default");
+            assert!(!fields.contains_key("nullable"), "{pointer}: missing, never null");
             integers += usize::from(kind == "integer");
         }
         for word in ["oneOf", "anyOf", "allOf", "const", "not"] {
-            assert!(is_map || !fields.contains_key(word), "{place}: {word}");
+            assert!(is_map || !fields.contains_key(word), "{pointer}: {word}");
         }
         if let Some(reference) = fields.get("$ref") {
-            assert_eq!(fields.len(), 1, "{place}: a reference stands alone");
-            let target = reference.as_str().expect("a place").trim_start_matches('#');
-            assert!(file.pointer(target).is_some(), "{place}: {target} is missing");
+            assert_eq!(fields.len(), 1, "{pointer}: a reference stands alone");
+            let target = reference.as_str().expect("a pointer").trim_start_matches('#');
+            assert!(file.pointer(target).is_some(), "{pointer}: {target} is missing");
             references += 1;
         }
     });

@@ -62,7 +62,7 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
             let received = send(&served, "post", "/v1/topics/orders/receive", "").await.2;
             let lease = received["deliveries"][0]["lease"].clone();
             let session = send(&served, "post", "/v1/sessions", "").await.2;
-            let place = path
+            let path_sent = path
                 .replace("{topic}", "orders")
                 .replace("{session}", session["session"].as_str().expect("a session"));
             let body = match path.rsplit('/').next().expect("a last part") {
@@ -72,8 +72,8 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
                 _ => json!({}),
             };
             let body = if method == "post" { body.to_string() } else { String::new() };
-            let (code, _, answer) = send(&served, method, &place, &body).await;
-            assert_eq!(code, 200, "{method} {place}: {answer}");
+            let (code, _, answer) = send(&served, method, &path_sent, &body).await;
+            assert_eq!(code, 200, "{method} {path_sent}: {answer}");
             let answer: BTreeSet<String> = answer.as_object().expect("an object").keys().cloned().collect();
             let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
             let (known, required) = fields(&file, schema);
@@ -81,7 +81,7 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
             assert!(required.is_subset(&answer), "{method} {path}: {answer:?} lacks some of {required:?}");
             // What the file does not know is refused, and what it knows is read.
             if method == "post" {
-                let (code, _, refusal) = send(&served, method, &place, r#"{"no_such_field": 1}"#).await;
+                let (code, _, refusal) = send(&served, method, &path_sent, r#"{"no_such_field": 1}"#).await;
                 assert_eq!((code, &refusal["reason"]), (400, &"INVALID_ARGUMENT".into()), "{method} {path}");
                 let request = &operation["requestBody"]["content"]["application/json"]["schema"];
                 let (known, required) = fields(&file, request);
@@ -92,7 +92,7 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
                         body.as_object_mut()
                             .expect("an object")
                             .extend(nothing.map(|null| (field.clone(), null)));
-                        let (code, ..) = send(&served, method, &place, &body.to_string()).await;
+                        let (code, ..) = send(&served, method, &path_sent, &body.to_string()).await;
                         assert_eq!(code, 400, "{method} {path} without {field}");
                     }
                 }
@@ -100,7 +100,7 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
                 let mut with_nulls: Value = serde_json::from_str(&body).expect("an object");
                 let nulls = known.difference(&required).map(|field| (field.clone(), Value::Null));
                 with_nulls.as_object_mut().expect("an object").extend(nulls);
-                let (code, _, answer) = send(&served, method, &place, &with_nulls.to_string()).await;
+                let (code, _, answer) = send(&served, method, &path_sent, &with_nulls.to_string()).await;
                 let exists = (409, &"TOPIC_EXISTS".into());
                 assert!(
                     code == 200 || (code, &answer["reason"]) == exists,
@@ -108,7 +108,7 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
                 );
                 for field in known {
                     let body = json!({&field: {"of": "no type that any field has"}}).to_string();
-                    let (code, _, refusal) = send(&served, method, &place, &body).await;
+                    let (code, _, refusal) = send(&served, method, &path_sent, &body).await;
                     let text = refusal["text"].as_str().expect("a text");
                     assert_eq!(code, 400, "{method} {path} {field}");
                     assert!(!text.contains(&format!("unknown field `{field}`")), "{method} {path}: {text}");
