@@ -176,7 +176,7 @@ impl DataDir {
         if self.identity.is_none() {
             return Err(OpenError::NotFormatted);
         }
-        let opened = recover(&*self.disk, &options)?;
+        let opened = recover(&self.disk, &options)?;
         let lock = Arc::new(WalLock { _lock: Arc::clone(&self.lock) });
         self.wal = Arc::downgrade(&lock);
         Wal::new(Arc::clone(&self.disk), options, lock, opened)
@@ -190,7 +190,7 @@ impl DataDir {
     }
 
     fn check_no_entries(&self) -> Result<(), IdentityError> {
-        if crate::recover::holds_entries(&*self.disk)? { Err(IdentityError::HasLog) } else { Ok(()) }
+        if crate::recover::holds_entries(&self.disk)? { Err(IdentityError::HasLog) } else { Ok(()) }
     }
 }
 

@@ -150,19 +150,44 @@ pub(crate) fn read_small(disk: &dyn Disk, name: &str, size_max: u64) -> io::Resu
     Ok(Some(buffer))
 }
 
+/// Takes a name away, if it is there.
+pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Replaces the file `name` so that a crash leaves the old bytes or the new ones: written aside, synced, renamed,
 /// directory synced.
 pub(crate) fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    write_aside(disk, name, bytes)?;
+    name_aside(disk, name).map_err(|error| match error {
+        NameError::Rename(error) | NameError::Sync(error) => error,
+    })
+}
+
+/// Writes what is to replace the file `name`, and syncs it. Nothing has changed until [`name_aside`].
+pub(crate) fn write_aside(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let aside = format!("{name}{ASIDE_SUFFIX}");
-    match disk.remove(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_there(disk, &aside)?;
     let file = disk.create(&aside)?;
     file.write_at(0, &mut [IoSlice::new(bytes)])?;
-    file.sync_data()?;
-    disk.rename(&aside, name)?;
-    disk.sync_dir()
+    file.sync_data()
+}
+
+/// Puts what was written aside in the place of the file `name`.
+pub(crate) fn name_aside(disk: &dyn Disk, name: &str) -> Result<(), NameError> {
+    disk.rename(&format!("{name}{ASIDE_SUFFIX}"), name).map_err(NameError::Rename)?;
+    disk.sync_dir().map_err(NameError::Sync)
+}
+
+/// How far a replacement got.
+pub(crate) enum NameError {
+    /// The old file has the name.
+    Rename(io::Error),
+    /// The new one has it, perhaps not durably.
+    Sync(io::Error),
 }
 
 /// What the temporary name of a small file ends in.

@@ -164,6 +164,24 @@ pub enum OpenError {
         /// The segment that stands before it.
         expected: u64,
     },
+    /// There are files that only a `MANIFEST` could name, and there is none: a damaged disk. Nothing was removed.
+    #[error("the directory has {file} but no MANIFEST")]
+    ManifestMissing {
+        /// Such a file.
+        file: String,
+    },
+    /// The log does not reach from one snapshot to the other: entries between them are lost.
+    #[error(
+        "the log goes on behind index {start} and ends with index {last}, which does not fit the snapshots at {snapshots:?}"
+    )]
+    SnapshotsApart {
+        /// The last index before the first entry that is there.
+        start: Index,
+        /// The last index.
+        last: Index,
+        /// What the snapshots cover, the older one first.
+        snapshots: Vec<Index>,
+    },
     /// An index goes back, or ahead, without a truncation that says so.
     #[error("{file} at {offset}: index {found} where {expected} must follow")]
     IndexOrder {

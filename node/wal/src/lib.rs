@@ -34,6 +34,7 @@ mod log;
 mod manifest;
 mod manifest_file;
 mod names;
+mod open_files;
 mod opening;
 mod places;
 mod random;
@@ -43,6 +44,7 @@ mod scan;
 mod segment;
 mod snapshot;
 mod spare;
+mod switch;
 mod wal;
 
 #[cfg(test)]
@@ -54,11 +56,12 @@ pub use dump::{DumpSummary, dump};
 pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Rotten, RottenPart};
 pub use identity::{Binding, Identity};
 pub use manifest::{Change, FileId, KeptFile, Manifest, PlacesFile, Retired, SnapshotFile};
-pub use opening::{CutBatch, Options, Recovered};
+pub use opening::{CutBatch, DamagedFile, FileDamage, Options, Recovered};
 pub use places::{
     Block, Blocks, DroppedTopic, DuePage, Filed, Keep, LostBody, Merge, MergeError, Merged, PageCache,
     Places, PlacesKind, PlacesMap, PlacesWriter, Spot, Step, Stepped, TopicPlaces, Written, merge,
 };
-pub use reader::{EntryMeta, MetaPayload, Reader};
+pub use reader::{EntryMeta, MetaPayload, Pinned, Reader, SegmentSpan};
 pub use snapshot::{SECTION_BYTES_MAX, SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter};
+pub use switch::Switched;
 pub use wal::{Place, Receipt, Wal};

@@ -1,10 +1,12 @@
 //! The map of the log: where every entry stands. The writer changes it, and readers look into it.
 
+use crate::disk::Disk;
 use crate::error::RecordName;
 use crate::format::segment::{IndexedRecord, RecordIdentity, RecordKind};
 use crate::segment::Segment;
 use raftqueue_raft::{Index, Term};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A record and the place where it stands.
@@ -109,9 +111,22 @@ impl Log {
     /// Forgets the entries of segments before `segment`. Places rise with indexes, so those are the first ones.
     pub(crate) fn release_before(&mut self, segment: u64) {
         let count = self.entries.partition_point(|placed| placed.segment < segment);
-        for placed in self.entries.drain(..count) {
-            self.start = (placed.identity.index, placed.identity.term);
+        if let Some(last) = count.checked_sub(1).and_then(|last| self.entries.get(last)) {
+            self.start = (last.identity.index, last.identity.term);
         }
+        self.entries.drain(..count);
+        // A long log that was cut gives its memory back.
+        if self.entries.capacity() > 4 * self.entries.len() + ENTRIES_SPARE {
+            self.entries.shrink_to(2 * self.entries.len() + ENTRIES_SPARE);
+        }
+    }
+
+    /// The first and the last entry that stand in a segment; the last is before the first if there are none.
+    pub(crate) fn span(&self, segment: u64) -> (Index, Index) {
+        let count = |count: usize| Index(self.start.0.0 + count as u64);
+        let before = self.entries.partition_point(|placed| placed.segment < segment);
+        let to = self.entries.partition_point(|placed| placed.segment <= segment);
+        (count(before).next(), count(to))
     }
 
     fn position(&self, index: Index) -> usize {
@@ -119,27 +134,47 @@ impl Log {
     }
 }
 
+/// Entries for which the map keeps room when it becomes shorter.
+const ENTRIES_SPARE: usize = 1024;
+
 /// What readers see: only what is durable.
 #[derive(Default)]
 pub(crate) struct Visible {
     pub(crate) log: Log,
+    /// The segments of the log.
     pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+    /// Segments that are kept for their bodies.
+    pub(crate) released: BTreeMap<u64, Arc<Segment>>,
 }
 
-/// The map behind its lock, which is never held across IO.
-#[derive(Default)]
-pub(crate) struct Shared(RwLock<Visible>);
+/// The map behind its lock, which is never held across IO, and what else the writer and its readers share.
+pub(crate) struct Shared {
+    visible: RwLock<Visible>,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The number of the next snapshot, places file or kept file.
+    next_file: AtomicU64,
+}
 
 impl Shared {
-    pub(crate) fn new(visible: Visible) -> Shared {
-        Shared(RwLock::new(visible))
+    pub(crate) fn new(visible: Visible, disk: Arc<dyn Disk>, next_file: u64) -> Shared {
+        Shared { visible: RwLock::new(visible), disk, next_file: AtomicU64::new(next_file) }
+    }
+
+    /// A number that no file had before.
+    pub(crate) fn next_file(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Above every number so far.
+    pub(crate) fn files_end(&self) -> u64 {
+        self.next_file.load(Ordering::Relaxed)
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Visible> {
-        self.0.read().expect("no code panics while it holds the map")
+        self.visible.read().expect("no code panics while it holds the map")
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Visible> {
-        self.0.write().expect("no code panics while it holds the map")
+        self.visible.write().expect("no code panics while it holds the map")
     }
 }

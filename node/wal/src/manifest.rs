@@ -102,6 +102,21 @@ pub struct Change {
     pub reset: Option<(Index, Term)>,
 }
 
+impl Manifest {
+    /// The places file of a segment, if there is one.
+    #[must_use]
+    pub fn places_of(&self, segment: u64) -> Option<&PlacesFile> {
+        self.places.binary_search_by_key(&segment, |file| file.segment).ok().map(|at| &self.places[at])
+    }
+
+    /// True if a snapshot, places file or kept file of this number is named.
+    pub(crate) fn names_file(&self, number: u64) -> bool {
+        self.snapshots.iter().any(|file| file.number == number)
+            || self.places.iter().any(|file| file.number == number)
+            || self.kept.iter().any(|file| file.number == number)
+    }
+}
+
 impl Default for Manifest {
     fn default() -> Manifest {
         Manifest {

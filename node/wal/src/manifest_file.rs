@@ -24,4 +24,9 @@ impl Manifest {
     pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
         disk::replace(disk, MANIFEST, &encode_manifest(self))
     }
+
+    /// The first half of that: everything but its name.
+    pub(crate) fn write_aside(&self, disk: &dyn Disk) -> io::Result<()> {
+        disk::write_aside(disk, MANIFEST, &encode_manifest(self))
+    }
 }

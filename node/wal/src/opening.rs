@@ -1,7 +1,10 @@
 //! What opening a log asks for, and what it finds.
 
 use crate::error::Rotten;
+use crate::format::Malformed;
+use crate::manifest::Manifest;
 use raftqueue_raft::{Configuration, HardState, Index, Term};
+use std::fmt;
 use std::sync::Arc;
 
 /// How the log is kept.
@@ -55,6 +58,11 @@ pub struct Recovered {
     pub cut: Option<CutBatch>,
     /// Damaged second copies of identities: everything they stand for is whole in its first copy.
     pub damaged_copies: Vec<Rotten>,
+    /// The live files: the older and the newer snapshot, segments that are kept for their bodies, places files, kept files.
+    pub manifest: Manifest,
+    /// Files of bodies and of places that are not what the manifest says. The node runs without the messages that stand
+    /// there; peers have them.
+    pub damaged_files: Vec<DamagedFile>,
 }
 
 impl Recovered {
@@ -63,6 +71,44 @@ impl Recovered {
     pub fn into_core(self, hard_state: HardState, applied: Index) -> raftqueue_raft::Recovered {
         let Recovered { start, last_index, term_runs, configurations, .. } = self;
         raftqueue_raft::Recovered { hard_state, start, applied, last_index, term_runs, configurations }
+    }
+}
+
+/// A file that the manifest names and that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedFile {
+    /// The file.
+    pub file: String,
+    /// What is wrong with it.
+    pub damage: FileDamage,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileDamage {
+    /// It is not there.
+    Missing,
+    /// It has another length than the manifest says.
+    Size {
+        /// Its length in bytes.
+        found: u64,
+        /// What the manifest says.
+        expected: u64,
+    },
+    /// Its head does not verify.
+    Head(Malformed),
+}
+
+impl fmt::Display for DamagedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = &self.file;
+        match self.damage {
+            FileDamage::Missing => write!(f, "{file} is missing"),
+            FileDamage::Size { found, expected } => {
+                write!(f, "{file} has {found} bytes, MANIFEST says {expected}")
+            }
+            FileDamage::Head(reason) => write!(f, "{file} is damaged at 0: {reason}"),
+        }
     }
 }
 

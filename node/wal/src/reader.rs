@@ -3,10 +3,11 @@
 //! A read looks its records up under a short lock, then reads and verifies without a lock. Each read holds a count of
 //! its segment, so a segment that is released meanwhile is not overwritten before the read is done.
 
+use crate::disk::Disk;
 use crate::error::{OpenError, ReadError, RecordName, Rotten, RottenPart, malformed};
 use crate::format::configuration;
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordKind};
-use crate::log::{Log, PlacedRecord, Shared};
+use crate::log::{Log, PlacedRecord, Shared, name_of};
 use crate::segment::Segment;
 use bytes::Bytes;
 use raftqueue_raft::{Configuration, Entry, Found, Index, Payload, Term};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 const GAP_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes of one read call at most, unless a single record is longer.
 const READ_BYTES_MAX: u64 = 4 << 20;
+/// Bytes that are read of a record whose length is not known.
+const META_READ_BYTES: usize = 4096;
 /// Bytes that every entry counts on top of its own, so that empty ones count too.
 const ENTRY_OVERHEAD_BYTES: u64 = 64;
 
@@ -55,9 +58,26 @@ pub struct Reader {
 }
 
 /// A record to read, and a count of its segment, which is not overwritten meanwhile.
-struct Pinned {
+struct HeldRecord {
     placed: PlacedRecord,
     segment: Arc<Segment>,
+}
+
+/// A segment that stays readable as long as this is held, whatever becomes of it. Cloning shares it.
+#[derive(Clone)]
+pub struct Pinned {
+    segment: Arc<Segment>,
+}
+
+/// Which entries stand in a segment of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSpan {
+    /// The first one, or the one that would come next if there is none.
+    pub first: Index,
+    /// The last one; before `first` if there is none.
+    pub last: Index,
+    /// Nothing is written to the segment any more. A truncation may still take entries away.
+    pub is_sealed: bool,
 }
 
 impl Reader {
@@ -145,7 +165,7 @@ impl Reader {
     /// log disagree. The caller reports a checksum that differs as rot.
     pub fn bodies(&self, index: Index, offset: u64, length: usize) -> Result<Bytes, ReadError> {
         let records = self.look_up(index, index.next(), 0, |_| 0)?;
-        let Pinned { placed, segment } = &records[0];
+        let HeldRecord { placed, segment } = &records[0];
         let size = u64::from(placed.identity.bodies_bytes);
         let end = offset.saturating_add(length as u64);
         if end > size {
@@ -179,6 +199,50 @@ impl Reader {
         self.shared.read().log.get(index).map(PlacedRecord::name)
     }
 
+    /// Pins a segment, of the log or kept for its bodies; `None` if it is neither.
+    #[must_use]
+    pub fn pin(&self, segment: u64) -> Option<Pinned> {
+        let visible = self.shared.read();
+        let found = visible.segments.get(&segment).or_else(|| visible.released.get(&segment));
+        found.map(|segment| Pinned { segment: Arc::clone(segment) })
+    }
+
+    /// The segment of an entry of the log, and the offset of its record there.
+    #[must_use]
+    pub fn location(&self, index: Index) -> Option<(u64, u64)> {
+        self.shared.read().log.get(index).map(|placed| (placed.segment, placed.offset))
+    }
+
+    /// The segments of the log, rising. The last one is written to.
+    #[must_use]
+    pub fn segments(&self) -> Vec<u64> {
+        self.shared.read().segments.keys().copied().collect()
+    }
+
+    /// Which entries stand in a segment; `None` if it is not one of the log.
+    #[must_use]
+    pub fn segment_span(&self, segment: u64) -> Option<SegmentSpan> {
+        let visible = self.shared.read();
+        let (newest, _) = visible.segments.last_key_value()?;
+        if !visible.segments.contains_key(&segment) {
+            return None;
+        }
+        let (first, last) = visible.log.span(segment);
+        Some(SegmentSpan { first, last, is_sealed: segment < *newest })
+    }
+
+    /// A number for a snapshot, a places file or a kept file. No file had it before.
+    #[must_use]
+    pub fn next_file(&self) -> u64 {
+        self.shared.next_file()
+    }
+
+    /// The directory, for those who write snapshots, places files and kept files.
+    #[must_use]
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.shared.disk)
+    }
+
     /// Looks up a range of entries; `size` says how many bytes each counts.
     fn look_up(
         &self,
@@ -186,7 +250,7 @@ impl Reader {
         to: Index,
         bytes_max: u64,
         size: impl Fn(&PlacedRecord) -> u64,
-    ) -> Result<Vec<Pinned>, ReadError> {
+    ) -> Result<Vec<HeldRecord>, ReadError> {
         let visible = self.shared.read();
         let (start, last) = (visible.log.start().0, visible.log.last().0);
         if from <= start {
@@ -202,10 +266,73 @@ impl Reader {
             if bytes > bytes_max && !records.is_empty() {
                 break;
             }
-            records.push(Pinned { placed: *placed, segment: Arc::clone(&visible.segments[&placed.segment]) });
+            records.push(HeldRecord {
+                placed: *placed,
+                segment: Arc::clone(&visible.segments[&placed.segment]),
+            });
             index = index.next();
         }
         Ok(records)
+    }
+}
+
+impl Pinned {
+    /// The segment's number.
+    #[must_use]
+    pub fn segment(&self) -> u64 {
+        self.segment.number
+    }
+
+    /// The entry whose record stands at `offset`, without its bodies. Its checksums are verified.
+    ///
+    /// # Errors
+    /// [`ReadError::Rot`] if no such record stands there: never served, ask a peer. [`ReadError::Io`].
+    pub fn meta_at(&self, offset: u64) -> Result<EntryMeta, ReadError> {
+        // Most metas are short: mostly one read will do.
+        let mut bytes = read(&self.segment, offset, META_READ_BYTES)?;
+        let header = self.header(&bytes, offset)?;
+        let range = meta_range(&header);
+        if range.end > bytes.len() && bytes.len() == META_READ_BYTES {
+            bytes = read(&self.segment, offset, range.end)?;
+        }
+        let found = bytes.get(range.clone()).filter(|meta| crc32c::crc32c(meta) == header.meta_crc);
+        if found.is_none() {
+            return Err(self.rot(RottenPart::Meta, offset + range.start as u64, Some(&header)));
+        }
+        let payload = meta_payload(&header, bytes.slice(range))?;
+        Ok(EntryMeta { index: header.index, term: header.term, payload })
+    }
+
+    /// Bytes `position..position + length` of the bodies of the entry whose record stands at `offset`. The record's head
+    /// is verified, the bytes are not: the caller knows the checksum and the identity of the message that it reads.
+    ///
+    /// # Errors
+    /// As [`Pinned::meta_at`], and [`ReadError::OutOfBodies`] if the entry has no such bytes.
+    pub fn bodies_at(&self, offset: u64, position: u64, length: usize) -> Result<Bytes, ReadError> {
+        let header = self.header(&read(&self.segment, offset, meta_from())?, offset)?;
+        let (size, end) = (u64::from(header.bodies_bytes), position.saturating_add(length as u64));
+        if end > size {
+            return Err(ReadError::OutOfBodies { index: header.index, offset: position, end, size });
+        }
+        let bodies = offset + RECORD_BYTES + u64::from(header.meta_bytes);
+        let bytes = read(&self.segment, bodies + position, length)?;
+        if bytes.len() < length {
+            return Err(self.rot(RottenPart::Bodies, bodies, Some(&header)));
+        }
+        Ok(bytes)
+    }
+
+    /// The head of the record of an entry.
+    fn header(&self, bytes: &[u8], offset: u64) -> Result<RecordHeader, ReadError> {
+        let header = RecordHeader::decode(bytes, self.segment.salt).ok();
+        header
+            .filter(|header| header.kind != RecordKind::Truncation)
+            .ok_or_else(|| self.rot(RottenPart::RecordHeader, offset, None))
+    }
+
+    fn rot(&self, part: RottenPart, offset: u64, header: Option<&RecordHeader>) -> ReadError {
+        let record = header.map(|header| name_of(&header.identity()));
+        ReadError::Rot(Rotten { file: self.segment.name.clone(), offset, part, record })
     }
 }
 
@@ -214,10 +341,10 @@ pub(crate) fn read_configurations(
     log: &Log,
     segments: &BTreeMap<u64, Arc<Segment>>,
 ) -> Result<Vec<(Index, Arc<Configuration>)>, OpenError> {
-    let records: Vec<Pinned> = log
+    let records: Vec<HeldRecord> = log
         .iter()
         .filter(|placed| placed.identity.kind == RecordKind::Configuration)
-        .map(|placed| Pinned { placed: *placed, segment: Arc::clone(&segments[&placed.segment]) })
+        .map(|placed| HeldRecord { placed: *placed, segment: Arc::clone(&segments[&placed.segment]) })
         .collect();
     let read = read_all(&records, |record| record.placed.identity.record_bytes(), read_meta);
     let metas = read.map_err(|error| match error {
@@ -237,9 +364,9 @@ pub(crate) fn read_configurations(
 
 /// Reads the wanted front of every record, neighbours with one call, and decodes each.
 fn read_all<T>(
-    records: &[Pinned],
-    wanted: impl Fn(&Pinned) -> u64,
-    decode: impl Fn(&Pinned, &Bytes) -> Result<T, ReadError>,
+    records: &[HeldRecord],
+    wanted: impl Fn(&HeldRecord) -> u64,
+    decode: impl Fn(&HeldRecord, &Bytes) -> Result<T, ReadError>,
 ) -> Result<Vec<T>, ReadError> {
     let mut items = Vec::with_capacity(records.len());
     let mut rest = records;
@@ -270,7 +397,7 @@ fn read_all<T>(
     Ok(items)
 }
 
-fn read_meta(record: &Pinned, bytes: &Bytes) -> Result<EntryMeta, ReadError> {
+fn read_meta(record: &HeldRecord, bytes: &Bytes) -> Result<EntryMeta, ReadError> {
     let header = check_header(record, bytes)?;
     let meta = check_part(record, bytes, RottenPart::Meta, meta_range(&header), header.meta_crc)?;
     Ok(EntryMeta { index: header.index, term: header.term, payload: meta_payload(&header, meta)? })
@@ -280,22 +407,26 @@ fn read_meta(record: &Pinned, bytes: &Bytes) -> Result<EntryMeta, ReadError> {
 fn read(segment: &Segment, offset: u64, size: usize) -> Result<Bytes, ReadError> {
     let mut buffer = vec![0; size];
     let read = segment
-        .file
-        .read_at(offset, &mut buffer)
+        .file()
+        .and_then(|file| file.read_at(offset, &mut buffer))
         .map_err(|source| ReadError::Io { file: segment.name.clone(), source })?;
     buffer.truncate(read);
     Ok(Bytes::from(buffer))
 }
 
-fn check_header(record: &Pinned, bytes: &Bytes) -> Result<RecordHeader, ReadError> {
+fn check_header(record: &HeldRecord, bytes: &Bytes) -> Result<RecordHeader, ReadError> {
     let header = RecordHeader::decode(bytes, record.segment.salt).ok();
     header
         .filter(|header| header.identity() == record.placed.identity)
         .ok_or_else(|| rot(record, RottenPart::RecordHeader, record.placed.offset))
 }
 
+fn meta_from() -> usize {
+    usize::try_from(RECORD_BYTES).expect("48")
+}
+
 fn meta_range(header: &RecordHeader) -> Range<usize> {
-    let from = usize::try_from(RECORD_BYTES).expect("48");
+    let from = meta_from();
     from..from + header.meta_bytes as usize
 }
 
@@ -305,7 +436,7 @@ fn bodies_range(header: &RecordHeader) -> Range<usize> {
 }
 
 fn check_part(
-    record: &Pinned,
+    record: &HeldRecord,
     bytes: &Bytes,
     part: RottenPart,
     range: Range<usize>,
@@ -331,7 +462,7 @@ fn meta_payload(header: &RecordHeader, meta: Bytes) -> Result<MetaPayload, ReadE
     })
 }
 
-fn rot(record: &Pinned, part: RottenPart, offset: u64) -> ReadError {
+fn rot(record: &HeldRecord, part: RottenPart, offset: u64) -> ReadError {
     ReadError::Rot(Rotten {
         file: record.segment.name.clone(),
         offset,

@@ -8,23 +8,25 @@
 //! leads to the same log again.
 
 use crate::batch::{Draft, DraftRecord, FrameContext};
-use crate::disk::{ASIDE_SUFFIX, Disk, SECTOR_BYTES, read_exactly};
+use crate::disk::{ASIDE_SUFFIX, Disk, DiskFile, SECTOR_BYTES, read_exactly, remove_if_there};
 use crate::error::{OpenError, Rotten, RottenPart, io_error, malformed};
 use crate::format::Malformed;
-use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, SegmentHead};
+use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind, SegmentHead};
 use crate::hard_state::HardStateFile;
-use crate::log::{Log, PlacedRecord};
+use crate::log::{Log, PlacedRecord, Visible};
 use crate::manifest::Manifest;
-use crate::opening::{CutBatch, Options};
+use crate::names::{KEPT, PLACES, SNAPSHOT, file_number, numbered};
+use crate::open_files::OpenFiles;
+use crate::opening::{CutBatch, DamagedFile, FileDamage, Options};
 use crate::random::Random;
 use crate::reader::read_configurations;
 use crate::scan::{BatchScan, Depth, Scanner, read_head};
 use crate::segment::{Segment, give_birth, segment_name, segment_number};
-use crate::spare::{Spare, Spares};
+use crate::spare::Spares;
 use crate::wal::{Active, Opened};
 use bytes::Bytes;
 use raftqueue_raft::{HardState, Index};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -55,11 +57,16 @@ struct Found {
 }
 
 /// Recovers the log of a formatted directory.
-pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Opened, OpenError> {
+pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError> {
+    let disk = &**shared_disk;
     let stored_manifest = Manifest::read(disk)?;
-    let manifest = stored_manifest.clone().unwrap_or_default();
     let names = disk.list().map_err(io_error("list the directory"))?;
-    let links = read_links(disk, &names, &manifest)?;
+    if let (None, Some(file)) = (&stored_manifest, names.iter().find(|name| file_number(name).is_some())) {
+        return Err(OpenError::ManifestMissing { file: file.clone() });
+    }
+    let manifest = stored_manifest.clone().unwrap_or_default();
+    let open_files = Arc::new(OpenFiles::new(Arc::clone(shared_disk)));
+    let links = read_links(disk, &names, &manifest, &open_files)?;
     let slots = HardStateFile::read(disk)?;
     let found = match links.last() {
         Some(_) => read_chain(&links, options)?,
@@ -69,6 +76,8 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Opened, Open
         }
         None => Found::nothing(),
     };
+    check_snapshots(&found, &manifest)?;
+    let (released, damaged_files) = look_at_files(disk, &manifest, &open_files)?;
 
     // Configurations are reported later. Their rot must show before anything changes, so they are read here, too.
     read_configurations(&found.log, &found.segments)?;
@@ -85,17 +94,104 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Opened, Open
         .map_err(io_error("look through spare files"))?;
     let mut salts = Random::new(options.entropy ^ found.salt.rotate_left(17));
     let value = hard_state.as_ref().map_or(found.hard_state, HardStateFile::value);
-    let opened = go_on(disk, found, value, &links, &mut spares, &mut salts)?;
+    let number = names.iter().filter_map(|name| segment_number(name)).max().unwrap_or(0) + 1;
+    let fresh = Fresh { number, open_files: &open_files, spares: &mut spares, salt: salts.next() };
+    let opened = go_on(disk, found, value, &links, fresh)?;
     if stored_manifest.is_none() {
         manifest.write(disk).map_err(io_error("write MANIFEST"))?;
     }
-    clean(disk, &names, &manifest).map_err(io_error("remove leftovers"))?;
+    let counts: BTreeSet<u64> = opened.segments.keys().chain(released.keys()).copied().collect();
+    clean(disk, &names, &manifest, &counts).map_err(io_error("remove leftovers"))?;
     let GoneOn { log, segments, active, cut, damaged_copies } = opened;
-    Ok(Opened { manifest, hard_state, log, segments, active, spares, salts, cut, damaged_copies })
+    let files_end = names.iter().filter_map(|name| file_number(name)).max().map_or(0, |number| number + 1);
+    Ok(Opened {
+        next_file: manifest.next_file.max(files_end),
+        manifest,
+        hard_state,
+        visible: Visible { log, segments, released },
+        active,
+        segment_next: number + 1,
+        open_files,
+        spares,
+        salts,
+        cut,
+        damaged_copies,
+        damaged_files,
+    })
+}
+
+/// The log must reach back to the older snapshot, and up to the newer one: entries between them are lost otherwise.
+fn check_snapshots(found: &Found, manifest: &Manifest) -> Result<(), OpenError> {
+    let records = found.tail.iter().flat_map(|tail| &tail.records);
+    let last = records.last().map_or(found.log.last().0, |record| match record.identity.kind {
+        RecordKind::Truncation => record.identity.index.prev(),
+        _ => record.identity.index,
+    });
+    let start = found.log.start().0;
+    let snapshots: Vec<Index> = manifest.snapshots.iter().map(|file| file.index).collect();
+    let reaches_back = snapshots.first().map_or(start == Index(0), |older| *older >= start);
+    if reaches_back && snapshots.last().is_none_or(|newer| *newer <= last) {
+        Ok(())
+    } else {
+        Err(OpenError::SnapshotsApart { start, last, snapshots })
+    }
+}
+
+type Released = BTreeMap<u64, Arc<Segment>>;
+
+/// Looks at the files of bodies and places, of which a damaged one costs only its messages. They are read later.
+fn look_at_files(
+    disk: &dyn Disk,
+    manifest: &Manifest,
+    open_files: &Arc<OpenFiles>,
+) -> Result<(Released, Vec<DamagedFile>), OpenError> {
+    let (mut released, mut damaged) = (Released::new(), Vec::new());
+    for number in &manifest.released {
+        let name = segment_name(*number);
+        match look(disk, &name).and_then(|found| found.map(|file| read_head(&*file)).transpose()) {
+            Err(source) => return Err(OpenError::Io { operation: "look at a released segment", source }),
+            Ok(None) => damaged.push(DamagedFile { file: name, damage: FileDamage::Missing }),
+            Ok(Some(Ok(head))) if head.number == *number => {
+                released.insert(*number, Arc::new(Segment::new(*number, head.salt, open_files)));
+            }
+            Ok(Some(head)) => {
+                let reason = head.err().unwrap_or(Malformed::Field("segment number"));
+                damaged.push(DamagedFile { file: name, damage: FileDamage::Head(reason) });
+            }
+        }
+    }
+    let places = manifest.places.iter().map(|file| (numbered(PLACES, file.number), file.size));
+    let kept = manifest.kept.iter().map(|file| (numbered(KEPT, file.number), file.size));
+    for (file, expected) in places.chain(kept) {
+        let size = look(disk, &file).and_then(|found| found.map(|found| found.size()).transpose());
+        match size.map_err(io_error("look at a file of bodies"))? {
+            None => damaged.push(DamagedFile { file, damage: FileDamage::Missing }),
+            Some(found) if found != expected => {
+                damaged.push(DamagedFile { file, damage: FileDamage::Size { found, expected } });
+            }
+            Some(_) => {}
+        }
+    }
+    Ok((released, damaged))
+}
+
+/// Opens a file; `None` if it is not there.
+fn look(disk: &dyn Disk, name: &str) -> io::Result<Option<Arc<dyn DiskFile>>> {
+    match disk.open(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Opens every segment that counts and checks that each names the one before it.
-fn read_links(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<Vec<Link>, OpenError> {
+///
+/// One that names no predecessor, and is not the first, is the beginning of another log that never came to be: a leftover.
+fn read_links(
+    disk: &dyn Disk,
+    names: &[String],
+    manifest: &Manifest,
+    open_files: &Arc<OpenFiles>,
+) -> Result<Vec<Link>, OpenError> {
     let mut links: Vec<Link> = Vec::new();
     let numbers = names.iter().filter_map(|name| segment_number(name));
     for number in numbers.filter(|number| *number >= manifest.first_segment) {
@@ -107,6 +203,7 @@ fn read_links(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<
             return Err(malformed(&name, 0, Malformed::Field("segment number")));
         }
         match links.last().map(|link| link.head.number) {
+            Some(_) if head.predecessor == 0 => continue,
             None if number != manifest.first_segment => {
                 let first = manifest.first_segment;
                 return Err(OpenError::FirstSegmentMissing { first, found: Some(number) });
@@ -117,7 +214,8 @@ fn read_links(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> Result<
             }
             _ => {}
         }
-        let segment = Arc::new(Segment { number, salt: head.salt, name, file });
+        let segment = Arc::new(Segment::new(number, head.salt, open_files));
+        open_files.add(number, file);
         links.push(Link { segment, head });
     }
     Ok(links)
@@ -196,7 +294,8 @@ fn read_inner(
     let Link { segment, head } = link;
     let end = next.head.predecessor_end;
     let depth = if options.verify_all { Depth::Contents } else { Depth::Headers };
-    let mut scanner = Scanner::new(&*segment.file, &segment.name, *head, depth).map_err(&read)?;
+    let file = segment.file().map_err(&read)?;
+    let mut scanner = Scanner::new(&*file, &segment.name, *head, depth).map_err(&read)?;
     let mut after = None;
     if next.head.predecessor_sealed {
         let seal = scanner.frame(end).map_err(&read)?;
@@ -224,8 +323,8 @@ fn read_inner(
         }
     }
     if after.is_none() {
-        let mut successor =
-            Scanner::new(&*next.segment.file, &next.segment.name, next.head, depth).map_err(&read)?;
+        let file = next.segment.file().map_err(&read)?;
+        let mut successor = Scanner::new(&*file, &next.segment.name, next.head, depth).map_err(&read)?;
         let born = successor.frame(SECTOR_BYTES).map_err(&read)?;
         after = successor.identities(born.as_ref()).map_err(&read)?;
     }
@@ -237,7 +336,8 @@ fn read_inner(
 fn read_last(found: &mut Found, link: &Link, rot: &mut Vec<Rotten>) -> Result<(), OpenError> {
     let read = io_error("read the last segment");
     let Link { segment, head } = link;
-    let mut scanner = Scanner::new(&*segment.file, &segment.name, *head, Depth::Contents).map_err(&read)?;
+    let file = segment.file().map_err(&read)?;
+    let mut scanner = Scanner::new(&*file, &segment.name, *head, Depth::Contents).map_err(&read)?;
     let scan = scanner.walk(None, None).map_err(&read)?;
     if let Some(seal) = scan.seal {
         found.hard_state = found.hard_state.max(seal.hard_state);
@@ -315,23 +415,31 @@ struct GoneOn {
     damaged_copies: Vec<Rotten>,
 }
 
+/// What the fresh segment is made of.
+struct Fresh<'a> {
+    number: u64,
+    salt: u64,
+    open_files: &'a Arc<OpenFiles>,
+    spares: &'a mut Spares,
+}
+
 /// Makes the fresh segment in which the log goes on; its name is the switch.
 fn go_on(
     disk: &dyn Disk,
     mut found: Found,
     hard_state: HardState,
     links: &[Link],
-    spares: &mut Spares,
-    salts: &mut Random,
+    fresh: Fresh<'_>,
 ) -> Result<GoneOn, OpenError> {
+    let Fresh { number, salt, open_files, spares } = fresh;
     let last = links.last();
     let draft = match (&found.tail, last) {
         (Some(tail), Some(link)) => read_tail(&link.segment, tail)?,
         _ => Draft::default(),
     };
     let head = SegmentHead {
-        number: last.map_or(1, |link| link.head.number + 1),
-        salt: salts.next(),
+        number,
+        salt,
         predecessor: last.map_or(0, |link| link.head.number),
         predecessor_end: found.proven_to,
         predecessor_sealed: false,
@@ -342,12 +450,10 @@ fn go_on(
     };
     let context = FrameContext { batch: found.batch_next, hard_state, identities: &found.previous };
     let size = Active::size_needed(&draft, found.previous.len());
-    let spare: Spare = spares.take_to_start(disk, size).map_err(io_error("make room for a segment"))?;
-    let segment = give_birth(disk, &spare.name, &spare.file, head, &draft, &context)
+    let spare = spares.take_to_start(disk, size).map_err(io_error("make room for a segment"))?;
+    let segment = give_birth(disk, &spare.name, &spare.file, head, &draft, &context, open_files)
         .map_err(|error| io_error("make a fresh segment")(error.into_inner()))?;
-    let segment = Arc::new(segment);
-    let active =
-        Active::born(Arc::clone(&segment), spare.size(), &draft, found.previous.len(), found.batch_next);
+    let active = Active::born(Arc::clone(&segment), spare, &draft, found.previous.len(), found.batch_next);
 
     for placed in active.placed_records() {
         found.log.apply(placed).expect("the order was checked before anything was written");
@@ -360,11 +466,12 @@ fn go_on(
 
 /// Reads the unproven batch once more, to be written again.
 fn read_tail(segment: &Segment, tail: &BatchScan) -> Result<Draft, OpenError> {
+    let file = segment.file().map_err(io_error("read the last batch"))?;
     let mut draft = Draft::default();
     for record in &tail.records {
         let damaged = |reason| malformed(&segment.name, record.offset, reason);
         let size = usize::try_from(record.identity.record_bytes()).expect("the walk has read it");
-        let bytes = read_exactly(&*segment.file, record.offset, size)
+        let bytes = read_exactly(&*file, record.offset, size)
             .map_err(io_error("read the last batch"))?
             .map(Bytes::from)
             .ok_or(damaged(Malformed::Short))?;
@@ -385,31 +492,39 @@ fn read_tail(segment: &Segment, tail: &BatchScan) -> Result<Draft, OpenError> {
 /// file.
 fn trim(last: Option<&Link>, proven_to: u64) -> io::Result<()> {
     let Some(Link { segment, .. }) = last else { return Ok(()) };
-    if segment.file.size()? > proven_to && segment.file.link_count()? == 1 {
-        segment.file.truncate(proven_to)?;
+    let file = segment.file()?;
+    if file.size()? > proven_to && file.link_count()? == 1 {
+        file.truncate(proven_to)?;
     }
     Ok(())
 }
 
-/// Removes what a crash left half done: files written aside, and segments that were released.
-fn clean(disk: &dyn Disk, names: &[String], manifest: &Manifest) -> io::Result<()> {
+/// Removes what a crash left half done: files written aside, segments that do not count, files that the manifest does not
+/// name.
+fn clean(disk: &dyn Disk, names: &[String], manifest: &Manifest, segments: &BTreeSet<u64>) -> io::Result<()> {
+    let places = manifest.places.iter().map(|file| numbered(PLACES, file.number));
+    let kept = manifest.kept.iter().map(|file| numbered(KEPT, file.number));
+    let snapshots = manifest.snapshots.iter().map(|file| numbered(SNAPSHOT, file.number));
+    let named: BTreeSet<String> = places.chain(kept).chain(snapshots).collect();
     for name in names {
-        let is_released = segment_number(name).is_some_and(|number| number < manifest.first_segment);
-        if is_released || name.ends_with(ASIDE_SUFFIX) {
-            match disk.remove(name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        let is_leftover = match segment_number(name) {
+            // One that is named and could not be read stays: it may be looked at by a person.
+            Some(number) => !segments.contains(&number) && manifest.released.binary_search(&number).is_err(),
+            None => name.ends_with(ASIDE_SUFFIX) || (file_number(name).is_some() && !named.contains(name)),
+        };
+        if is_leftover {
+            remove_if_there(disk, name)?;
         }
     }
     Ok(())
 }
 
 /// True if the log ever held an entry that may still count. Changes nothing.
-pub(crate) fn holds_entries(disk: &dyn Disk) -> Result<bool, OpenError> {
+pub(crate) fn holds_entries(shared_disk: &Arc<dyn Disk>) -> Result<bool, OpenError> {
+    let disk = &**shared_disk;
     let manifest = Manifest::read(disk)?.unwrap_or_default();
     let names = disk.list().map_err(io_error("list the directory"))?;
-    let links = read_links(disk, &names, &manifest)?;
+    let links = read_links(disk, &names, &manifest, &Arc::new(OpenFiles::new(Arc::clone(shared_disk))))?;
     if links.is_empty() {
         return Ok(false);
     }

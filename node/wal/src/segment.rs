@@ -4,18 +4,72 @@ use crate::batch::{Draft, FrameContext};
 use crate::disk::{Disk, DiskFile, SECTOR_BYTES};
 use crate::format::segment::{SegmentHead, sector_end};
 use crate::names::{number_of, numbered};
+use crate::open_files::OpenFiles;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 const PREFIX: &str = "segment-";
 
 /// One use of a segment file.
-#[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) salt: u64,
     pub(crate) name: String,
-    pub(crate) file: Arc<dyn DiskFile>,
+    /// The file while it must stay open: it is written to, or its name is gone and somebody still reads it.
+    held: Mutex<Option<Arc<dyn DiskFile>>>,
+    /// Where it is found open, or opened, at all other times.
+    open_files: Arc<OpenFiles>,
+}
+
+impl Segment {
+    /// A segment whose file is opened when somebody asks for it.
+    pub(crate) fn new(number: u64, salt: u64, open_files: &Arc<OpenFiles>) -> Segment {
+        let (name, open_files) = (segment_name(number), Arc::clone(open_files));
+        Segment { number, salt, name, held: Mutex::new(None), open_files }
+    }
+
+    /// The file, for as long as the caller needs it.
+    pub(crate) fn file(&self) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = &*self.held() {
+            return Ok(Arc::clone(file));
+        }
+        match self.open_files.get(self.number, &self.name) {
+            // Its name may have been taken away in between; then it is held.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.held().clone().ok_or(error),
+            other => other,
+        }
+    }
+
+    /// Keeps the file open until [`Segment::let_go`].
+    pub(crate) fn hold(&self, file: Arc<dyn DiskFile>) {
+        *self.held() = Some(file);
+    }
+
+    /// From now on the file is open only while somebody uses it.
+    pub(crate) fn let_go(&self) {
+        if let Some(file) = self.held().take() {
+            self.open_files.add(self.number, file);
+        }
+    }
+
+    /// The file of a segment that nobody reads any more, closed for everybody else.
+    pub(crate) fn into_file(self) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.file();
+        self.open_files.take(self.number);
+        file
+    }
+
+    /// Keeps the file for those who still read it, and out of the others' way, because its name goes.
+    pub(crate) fn keep_for_readers(&self) -> io::Result<()> {
+        let file = self.file()?;
+        self.hold(file);
+        self.open_files.take(self.number);
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Arc<dyn DiskFile>>> {
+        self.held.lock().expect("no code panics while it holds a segment's file")
+    }
 }
 
 /// The name of segment `number`.
@@ -40,7 +94,8 @@ pub(crate) fn give_birth(
     mut head: SegmentHead,
     draft: &Draft,
     context: &FrameContext<'_>,
-) -> Result<Segment, BirthError> {
+    open_files: &Arc<OpenFiles>,
+) -> Result<Arc<Segment>, BirthError> {
     let length = draft.batch_bytes(context.identities.len());
     head.born_to = sector_end(SECTOR_BYTES + length);
     let head_bytes = head.encode();
@@ -48,10 +103,11 @@ pub(crate) fn give_birth(
         .write(&**file, head.salt, SECTOR_BYTES, context, Some(&head_bytes))
         .and_then(|()| file.sync_data())
         .map_err(BirthError::Unnamed)?;
-    let name = segment_name(head.number);
-    disk.rename(spare_name, &name).map_err(BirthError::Unnamed)?;
+    let segment = Segment::new(head.number, head.salt, open_files);
+    segment.hold(Arc::clone(file));
+    disk.rename(spare_name, &segment.name).map_err(BirthError::Unnamed)?;
     disk.sync_dir().map_err(BirthError::Named)?;
-    Ok(Segment { number: head.number, salt: head.salt, name, file: Arc::clone(file) })
+    Ok(Arc::new(segment))
 }
 
 /// How far a birth got.

@@ -5,21 +5,22 @@
 //! earlier ones. A segment is sealed and synced before a byte of the next one is written.
 
 use crate::batch::{Batch, Draft, FrameContext, encode_seal};
-use crate::disk::{Disk, DiskLock, SECTOR_BYTES, is_no_space};
+use crate::disk::{Disk, DiskFile, DiskLock, SECTOR_BYTES, is_no_space, remove_if_there};
 use crate::error::{AppendError, OpenError, Rotten};
 use crate::format::segment::{
     FRAME_BYTES, IDENTITY_BYTES, INDEXED_BYTES, IndexedRecord, RecordIdentity, SegmentHead, sector_end,
 };
 use crate::hard_state::HardStateFile;
-use crate::log::{Log, PlacedRecord, Shared, Visible};
+use crate::log::{PlacedRecord, Shared, Visible};
 use crate::manifest::Manifest;
-use crate::opening::{CutBatch, Options, Recovered};
+use crate::open_files::OpenFiles;
+use crate::opening::{CutBatch, DamagedFile, Options, Recovered};
 use crate::random::Random;
 use crate::reader::{Reader, read_configurations};
 use crate::segment::{BirthError, Segment, give_birth};
-use crate::spare::Spares;
+use crate::spare::{Spare, Spares};
 use raftqueue_raft::{Entry, HardState, Index, Term};
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -47,15 +48,20 @@ pub struct Receipt {
 
 /// The writer. One per data directory; it belongs to one thread.
 pub struct Wal {
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     options: Options,
-    shared: Arc<Shared>,
-    manifest: Manifest,
-    active: Active,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) manifest: Manifest,
+    pub(crate) active: Active,
+    /// The number of the next segment: above that of every segment that ever had a name here.
+    pub(crate) segment_next: u64,
+    pub(crate) open_files: Arc<OpenFiles>,
+    /// What the manifest names no more, to be removed one at a time.
+    pub(crate) doomed: VecDeque<Doomed>,
     /// `None` if it could not be read at the start: then nothing is appended.
     hard_state: Option<HardStateFile>,
-    spares: Spares,
-    salts: Random,
+    pub(crate) spares: Spares,
+    pub(crate) salts: Random,
     /// What could not be done when the disk failed.
     poisoned: Option<&'static str>,
     /// Keeps other processes out as long as the writer lives.
@@ -66,23 +72,33 @@ pub struct Wal {
 pub(crate) struct Opened {
     pub(crate) manifest: Manifest,
     pub(crate) hard_state: Option<HardStateFile>,
-    pub(crate) log: Log,
-    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+    pub(crate) visible: Visible,
     pub(crate) active: Active,
+    pub(crate) segment_next: u64,
+    pub(crate) next_file: u64,
+    pub(crate) open_files: Arc<OpenFiles>,
     pub(crate) spares: Spares,
     pub(crate) salts: Random,
     pub(crate) cut: Option<CutBatch>,
     pub(crate) damaged_copies: Vec<Rotten>,
+    pub(crate) damaged_files: Vec<DamagedFile>,
+}
+
+/// What nothing leads to any more.
+pub(crate) enum Doomed {
+    Segment(Arc<Segment>),
+    File(String),
 }
 
 /// The segment that is written to.
 pub(crate) struct Active {
-    segment: Arc<Segment>,
+    pub(crate) segment: Arc<Segment>,
+    file: Arc<dyn DiskFile>,
     size: u64,
     /// The offset of the next batch; everything before it is synced.
     end: u64,
     /// The number of the next batch.
-    batch_next: u64,
+    pub(crate) batch_next: u64,
     /// The number of the batch that the segment was born with.
     batch_first: u64,
     /// All records of this segment, for the seal.
@@ -97,14 +113,15 @@ impl Active {
     /// A segment that was just born with `draft`.
     pub(crate) fn born(
         segment: Arc<Segment>,
-        size: u64,
+        spare: Spare,
         draft: &Draft,
         identities: usize,
         batch: u64,
     ) -> Active {
         Active {
             segment,
-            size,
+            size: spare.size(),
+            file: spare.file,
             end: sector_end(SECTOR_BYTES + draft.batch_bytes(identities)),
             batch_next: batch + 1,
             batch_first: batch,
@@ -167,8 +184,9 @@ impl Wal {
         lock: Arc<dyn DiskLock>,
         opened: Opened,
     ) -> Result<(Wal, Recovered), OpenError> {
-        let Opened { manifest, hard_state, log, segments, active, spares, salts, cut, damaged_copies } =
-            opened;
+        let Opened { manifest, hard_state, visible, active, segment_next, next_file, .. } = opened;
+        let Opened { open_files, spares, salts, cut, damaged_copies, damaged_files, .. } = opened;
+        let Visible { log, segments, .. } = &visible;
         let (start, last) = (log.start(), log.last());
         let mut term_runs: Vec<(Index, Term)> = Vec::new();
         for placed in log.iter() {
@@ -176,8 +194,8 @@ impl Wal {
                 term_runs.push((placed.identity.index, placed.identity.term));
             }
         }
-        let configurations = read_configurations(&log, &segments)?;
-        let shared = Arc::new(Shared::new(Visible { log, segments }));
+        let configurations = read_configurations(log, segments)?;
+        let shared = Arc::new(Shared::new(visible, Arc::clone(&disk), next_file));
         let recovered = Recovered {
             hard_state: hard_state.as_ref().map(HardStateFile::value),
             start,
@@ -187,6 +205,8 @@ impl Wal {
             configurations,
             cut,
             damaged_copies,
+            manifest: manifest.clone(),
+            damaged_files,
         };
         let wal = Wal {
             disk,
@@ -194,6 +214,9 @@ impl Wal {
             shared,
             manifest,
             active,
+            segment_next,
+            open_files,
+            doomed: VecDeque::new(),
             hard_state,
             spares,
             salts,
@@ -219,6 +242,24 @@ impl Wal {
     #[must_use]
     pub fn first_index(&self) -> Index {
         self.shared.read().log.start().0.next()
+    }
+
+    /// A number for a snapshot, a places file or a kept file. No file had it before.
+    #[must_use]
+    pub fn next_file(&self) -> u64 {
+        self.shared.next_file()
+    }
+
+    /// The directory, for those who write snapshots, places files and kept files.
+    #[must_use]
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
+    /// How many files that the manifest names no more wait to be removed by [`Wal::upkeep`].
+    #[must_use]
+    pub fn doomed_files(&self) -> usize {
+        self.doomed.len()
     }
 
     /// Everything before this place is on the disk.
@@ -301,8 +342,8 @@ impl Wal {
     }
 
     /// Does what can wait until the promises of an append have left. It copies a changed hard state into the other
-    /// slot. Once half of this segment is used, it also does one step (less than a millisecond) of preparing the next
-    /// one. To be called after every append; without it the log is slower and one copy of the hard state is missing,
+    /// slot. It removes one file that is no longer needed, or makes it a spare. Once half of this segment is used, it
+    /// also does one step (less than a millisecond) of preparing the next one. To be called after every append; without it the log is slower and one copy of the hard state is missing,
     /// but nothing is unsafe.
     ///
     /// # Errors
@@ -311,6 +352,7 @@ impl Wal {
         self.check_open()?;
         let copied = self.hard_state.as_mut().map_or(Ok(()), HardStateFile::copy);
         self.judge(copied, "copy the hard state")?;
+        self.remove_one()?;
         if self.active.end > self.options.segment_bytes / 2 {
             let fill = self.active.batch_bytes_mean() <= FILL_BATCH_BYTES_MAX;
             let prepared = self.spares.prepare(&*self.disk, fill).map(drop);
@@ -319,48 +361,35 @@ impl Wal {
         Ok(())
     }
 
-    /// Gives up the segments whose entries are all before `index`, since a snapshot covers those. Entries before
-    /// `index` that share a segment with later ones stay. Returns how many segments went.
-    ///
-    /// # Errors
-    /// As [`Wal::append`]; without space nothing was released.
-    pub fn release_before(&mut self, index: Index) -> Result<u64, AppendError> {
-        self.check_open()?;
-        let first = match self.shared.read().log.get(index) {
-            Some(placed) => placed.segment,
-            None if index > self.last_index() => self.active.segment.number,
-            None => return Ok(0),
+    fn remove_one(&mut self) -> Result<(), AppendError> {
+        let Some(doomed) = self.doomed.pop_front() else { return Ok(()) };
+        let done = match doomed {
+            Doomed::File(name) => remove_if_there(&*self.disk, &name),
+            Doomed::Segment(segment) => self.give_up(segment),
         };
-        if first <= self.manifest.first_segment {
-            return Ok(0);
+        match done {
+            // What a full disk does not let go is a leftover that the next opening removes.
+            Err(error) if is_no_space(&error) => Ok(()),
+            other => self.judge(other, "remove a file"),
         }
-        let manifest = Manifest { first_segment: first, ..self.manifest.clone() };
-        let written = manifest.write(&*self.disk);
-        self.judge(written, "write MANIFEST")?;
-        self.manifest = manifest;
-        let released = {
-            let mut visible = self.shared.write();
-            visible.log.release_before(first);
-            let kept = visible.segments.split_off(&first);
-            std::mem::replace(&mut visible.segments, kept)
-        };
-        let count = released.len() as u64;
-        for segment in released.into_values() {
-            let gone = self.give_up(segment);
-            self.judge(gone, "remove a segment")?;
-        }
-        Ok(count)
     }
 
     fn give_up(&mut self, segment: Arc<Segment>) -> io::Result<()> {
-        // The map no longer leads to the segment, so nobody can begin to read it. Whoever still reads it holds a count.
+        // No map leads to the segment any more, so nobody can begin to read it. Whoever still reads it holds a count.
         match Arc::try_unwrap(segment) {
-            Ok(Segment { name, file, .. }) => self.spares.recycle(&*self.disk, &name, file),
-            Err(segment) => self.disk.remove(&segment.name),
+            Ok(segment) => {
+                let name = segment.name.clone();
+                // What cannot be opened now is a leftover that the next opening removes.
+                segment.into_file().map_or(Ok(()), |file| self.spares.recycle(&*self.disk, &name, file))
+            }
+            Err(segment) => match segment.keep_for_readers() {
+                Ok(()) => remove_if_there(&*self.disk, &segment.name),
+                Err(_) => Ok(()),
+            },
         }
     }
 
-    fn check_open(&self) -> Result<(), AppendError> {
+    pub(crate) fn check_open(&self) -> Result<(), AppendError> {
         match self.poisoned {
             Some(operation) => Err(AppendError::Poisoned { operation }),
             None => Ok(()),
@@ -421,11 +450,11 @@ impl Wal {
     }
 
     fn write_here(&mut self, draft: &Draft) -> Result<(), AppendError> {
-        let Active { segment, end, batch_next, previous, .. } = &self.active;
+        let Active { segment, file, end, batch_next, previous, .. } = &self.active;
         let hard_state = self.hard_state().expect("appends without one are refused");
         let context = FrameContext { batch: *batch_next, hard_state, identities: previous };
-        let written = draft.write(&*segment.file, segment.salt, *end, &context, None);
-        let synced = written.and_then(|()| segment.file.sync_data());
+        let written = draft.write(&**file, segment.salt, *end, &context, None);
+        let synced = written.and_then(|()| file.sync_data());
         self.judge(synced, "write a batch")?;
         let active = &mut self.active;
         active.index.extend(draft.places(active.end, active.previous.len()));
@@ -444,19 +473,19 @@ impl Wal {
         let taken = self.spares.take(&*self.disk, size);
         let spare = self.judge(taken, "make room for a segment")?;
         let hard_state = self.hard_state().expect("appends without one are refused");
-        let Active { segment, end, batch_next, index, previous, .. } = &self.active;
+        let Active { segment, file, end, batch_next, index, previous, .. } = &self.active;
         let (end, batch) = (*end, *batch_next);
         let context = FrameContext { batch, hard_state, identities: previous };
         let seal = encode_seal(segment.salt, end, &context, index);
-        let written = segment.file.write_at(end, &mut [IoSlice::new(&seal)]);
-        let sealed = written.and_then(|()| segment.file.sync_data());
+        let written = file.write_at(end, &mut [IoSlice::new(&seal)]);
+        let sealed = written.and_then(|()| file.sync_data());
         if let Err(error) = sealed {
             self.spares.put_back(spare);
             return self.judge(Err(error), "seal a segment");
         }
         let last = self.shared.read().log.last();
         let head = SegmentHead {
-            number: segment.number + 1,
+            number: self.segment_next,
             salt: self.salts.next(),
             predecessor: segment.number,
             predecessor_end: end,
@@ -466,13 +495,15 @@ impl Wal {
             previous_index: last.0,
             previous_term: last.1,
         };
-        let born = give_birth(&*self.disk, &spare.name, &spare.file, head, draft, &context);
+        let files = &self.open_files;
+        let born = give_birth(&*self.disk, &spare.name, &spare.file, head, draft, &context, files);
         match born {
             Ok(segment) => {
-                let segment = Arc::new(segment);
+                self.segment_next += 1;
+                self.active.segment.let_go();
                 self.shared.write().segments.insert(segment.number, Arc::clone(&segment));
                 let identities = self.active.previous.len();
-                self.active = Active::born(segment, spare.size(), draft, identities, batch);
+                self.active = Active::born(segment, spare, draft, identities, batch);
                 Ok(())
             }
             Err(BirthError::Unnamed(error)) => {
@@ -485,7 +516,11 @@ impl Wal {
     }
 
     /// The one place that decides what an error of the disk means.
-    fn judge<T>(&mut self, result: io::Result<T>, operation: &'static str) -> Result<T, AppendError> {
+    pub(crate) fn judge<T>(
+        &mut self,
+        result: io::Result<T>,
+        operation: &'static str,
+    ) -> Result<T, AppendError> {
         result.map_err(|error| {
             if is_no_space(&error) {
                 AppendError::NoSpace { operation }
@@ -495,7 +530,7 @@ impl Wal {
         })
     }
 
-    fn poison(&mut self, operation: &'static str, source: io::Error) -> AppendError {
+    pub(crate) fn poison(&mut self, operation: &'static str, source: io::Error) -> AppendError {
         self.poisoned = Some(operation);
         AppendError::Failed { operation, source }
     }

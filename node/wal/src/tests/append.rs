@@ -101,7 +101,7 @@ fn the_same_life_on_a_real_directory() {
             wal.upkeep().unwrap();
         }
         done = (done + 25).min(all.len());
-        wal.release_before(Index(done as u64 / 2)).unwrap();
+        cut(&mut wal, Index(done as u64 / 2)).unwrap();
         let first = wal.first_index().0 as usize;
         assert_eq!(read_all(&wal.reader()), all[first - 1..done]);
         wal.prove().unwrap();

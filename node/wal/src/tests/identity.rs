@@ -145,7 +145,7 @@ fn rule_1_2_a_binding_is_taken_back_only_without_a_log() {
     let (mut wal, _) = dir.open_log(options(3)).unwrap();
     wal.append(&truncating(hard(2, 0), 1, &[])).unwrap();
     wal.append(&batch(hard(2, 0), &entries(1..2, 2, 10))).unwrap();
-    wal.release_before(raftqueue_raft::Index(2)).unwrap();
+    cut(&mut wal, raftqueue_raft::Index(2)).unwrap();
     drop(wal);
     assert!(matches!(dir.reformat(NodeId(71)), Err(IdentityError::HasLog)));
     assert_eq!(dir.identity().unwrap().formation_id, 6);

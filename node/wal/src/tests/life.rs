@@ -141,7 +141,7 @@ pub(super) fn take(wal: &mut Wal, step: &Step) -> Result<(), AppendError> {
             .map(drop),
         Step::Prove => wal.prove().map(drop),
         Step::Upkeep => wal.upkeep(),
-        Step::Release(index) => wal.release_before(Index(*index)).map(drop),
+        Step::Release(index) => cut(wal, Index(*index)).map(drop),
         Step::Reopen => unreachable!("the caller reopens"),
     }
 }

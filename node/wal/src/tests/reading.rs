@@ -37,7 +37,7 @@ fn a_read_is_bounded_and_gives_at_least_one() {
         reader.entries(Index(0), Index(61), 1),
         Err(ReadError::Released { first: Index(1), .. })
     ));
-    wal.release_before(Index(40)).unwrap();
+    cut(&mut wal, Index(40)).unwrap();
     let first = reader.first_index();
     assert!(first > Index(1) && first <= Index(40));
     assert!(matches!(reader.metas(first.prev(), first, 1), Err(ReadError::Released { .. })));
@@ -172,7 +172,7 @@ fn readers_go_on_while_the_writer_appends_rolls_over_and_recycles() {
         .collect();
     for index in 1..1500 {
         wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 700))).unwrap();
-        wal.release_before(Index(index.saturating_sub(20))).unwrap();
+        cut(&mut wal, Index(index.saturating_sub(20))).unwrap();
     }
     is_done.store(true, Ordering::Relaxed);
     readers.into_iter().for_each(|reader| reader.join().unwrap());

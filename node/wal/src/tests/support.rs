@@ -2,9 +2,12 @@
 
 use crate::disk::Disk;
 use crate::disk::fake::FakeDisk;
-use crate::{Batch, DataDir, OpenError, Options, Reader, Recovered, Wal};
+use crate::{
+    AppendError, Batch, Change, DataDir, OpenError, Options, PlacesFile, Reader, Recovered, SnapshotFile,
+    SnapshotHead, SnapshotWriter, Wal,
+};
 use bytes::Bytes;
-use raftqueue_raft::{Entry, HardState, Index, NodeId, Payload, Term};
+use raftqueue_raft::{Configuration, Entry, HardState, Index, NodeId, Payload, Term};
 use std::sync::Arc;
 
 pub(super) const SEGMENT_BYTES: u64 = 16 * 1024;
@@ -65,4 +68,70 @@ pub(super) fn read_all(reader: &Reader) -> Vec<Entry> {
         all.extend(more);
     }
     all
+}
+
+/// Writes a snapshot that covers everything up to `index`, as a keeper would.
+pub(super) fn write_snapshot(wal: &Wal, index: Index, term: Term) -> Result<SnapshotFile, AppendError> {
+    let disk = wal.disk();
+    let head = SnapshotHead {
+        index,
+        term,
+        configuration_index: Index(0),
+        configuration: Configuration::default().into(),
+        stamp_ms: index.0,
+    };
+    let written = SnapshotWriter::create(&*disk, wal.next_file(), &head).and_then(|mut writer| match writer
+        .section(&index.0.to_le_bytes())
+    {
+        Ok(()) => writer.finish(&*disk),
+        Err(error) => {
+            writer.abandon(&*disk);
+            Err(error)
+        }
+    });
+    written.map_err(|source| AppendError::Failed { operation: "write a snapshot", source })
+}
+
+/// Does all that waits.
+pub(super) fn tidy(wal: &mut Wal) -> Result<(), AppendError> {
+    while wal.doomed_files() > 0 {
+        wal.upkeep()?;
+    }
+    Ok(())
+}
+
+/// Cuts the log before `index`, as far as whole segments allow, by two snapshots and as if nothing held a message. Says how
+/// many files went.
+pub(super) fn cut(wal: &mut Wal, index: Index) -> Result<usize, AppendError> {
+    let index = index.min(wal.last_index().next());
+    let newest = wal.manifest().snapshots.last().map_or(Index(1), |newest| newest.index);
+    if index.0 < 1 || index.prev() < newest {
+        return Ok(0);
+    }
+    let at = index.prev();
+    let reader = wal.reader();
+    let term = reader.term(at).expect("not before the older snapshot");
+    let mut gone = 0;
+    for is_second in [false, true] {
+        let snapshot = write_snapshot(wal, at, term)?;
+        let mut change = Change { snapshot: Some(snapshot), ..Change::default() };
+        let sealed = reader.segments();
+        for segment in sealed.iter().take(sealed.len() - 1).filter(|_| is_second) {
+            let to = reader.segment_span(*segment).expect("one of the log").last;
+            if to <= at {
+                let number = wal.next_file();
+                change.places.push(PlacesFile {
+                    number,
+                    size: 0,
+                    crc: 0,
+                    segment: *segment,
+                    to,
+                    messages: 0,
+                });
+            }
+        }
+        gone += wal.switch(&change)?.gone.len();
+        tidy(wal)?;
+    }
+    Ok(gone)
 }
