@@ -5,8 +5,9 @@
 //! and go by [`PlacesMap::step`], so many topics at a time, and what takes long to free is given back to be freed
 //! elsewhere.
 //!
-//! A message that stands in a segment has offsets of its topic beside it without a gap, so the one places file whose span
-//! has it is the file that has it. Kept files have holes, and their spans overlap: several may have to be asked.
+//! What a topic has in one segment comes before all that it has in a later one, so the spans of places files never overlap: a
+//! message that stands in a segment is named by the one places file whose span has it. Kept files take what is left of any
+//! segments, so their spans overlap: several may have to be asked.
 
 mod due;
 

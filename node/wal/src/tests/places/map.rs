@@ -76,6 +76,7 @@ fn a_kept_file_takes_over_and_what_it_lacks_is_asked_of_others() {
     assert_eq!(map.spans(), 2);
     map.change(Vec::new(), &[4, 5]);
     assert_eq!((settle(&mut map), map.spans(), map.files().count()), (vec![4, 5], 0, 0));
+    assert!(map.drop_topic(1).is_none(), "nothing is known of a topic that no file has");
 }
 
 #[test]

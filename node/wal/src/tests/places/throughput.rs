@@ -1,4 +1,6 @@
-//! How fast, and in how much memory. `cargo test --release -p raftqueue-wal -- --ignored --nocapture throughput`
+//! How fast, and in how much memory:
+//! `cargo --config 'profile.dev.package.raftqueue-wal.opt-level=2' test -p raftqueue-wal -- --ignored --nocapture throughput`.
+//! Not in release: link-time optimisation of all tests of this crate takes more than ten minutes.
 
 use super::*;
 use crate::disk::RealDisk;

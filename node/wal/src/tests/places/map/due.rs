@@ -35,10 +35,10 @@ fn half_of_the_room_is_for_what_became_due_last() {
     assert_eq!(map.next_due(), Some(0));
     // A new TTL fires although a hundred pages wait to be looked at.
     assert_eq!(given(&map.due(5000, 4)), [(0, 1, 0), (1, 1, 1), (5000, 2, 0), (99, 1, 99)]);
-    assert_eq!(given(&map.due(5000, 3)), [(2, 1, 2), (3, 1, 3), (98, 1, 98)]);
-    assert_eq!(given(&map.due(5000, 1)), [(4, 1, 4)]);
+    assert_eq!(given(&map.due(5000, 5)), [(2, 1, 2), (3, 1, 3), (4, 1, 4), (98, 1, 98), (97, 1, 97)]);
+    assert_eq!(given(&map.due(5000, 1)), [(5, 1, 5)]);
     assert_eq!(given(&map.due(3, 4)), [], "nothing is due so early: those were given out");
-    assert_eq!(map.due(8999, 1000).len(), 95 - 2, "each once, and all that are due");
+    assert_eq!(map.due(8999, 1000).len(), 91, "each once, and all that are due");
     assert_eq!((given(&map.due(8999, 10)), map.next_due()), (vec![], Some(9000)));
 }
 
@@ -75,9 +75,9 @@ fn action() -> impl Strategy<Value = Action> {
     let deadline = proptest::option::of(0..50_u64);
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        2 => proptest::collection::vec(deadline.clone(), 0..6).prop_map(Action::Add),
+        2 => proptest::collection::vec(deadline.clone(), 0..15).prop_map(Action::Add),
         1 => index().prop_map(Action::Remove),
-        3 => (0..60_u64, 0..8_usize).prop_map(|(now_ms, pages_max)| Action::Due { now_ms, pages_max }),
+        3 => (0..60_u64, 0..12_usize).prop_map(|(now_ms, pages_max)| Action::Due { now_ms, pages_max }),
         3 => (index(), deadline).prop_map(|(at, next)| Action::LookedAt { at, next }),
     ]
 }
