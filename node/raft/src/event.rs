@@ -302,6 +302,8 @@ pub struct PeerStatus {
     pub disk_stalled: bool,
     /// It has not applied yet what was committed when it started. Assumed until it says otherwise.
     pub replaying: bool,
+    /// It lacks bodies of messages that its queue holds, it says: it is no successor.
+    pub incomplete: bool,
     /// How it is fed.
     pub state: ProgressState,
 }
@@ -331,6 +333,8 @@ pub struct Status {
     pub replaying: bool,
     /// The index up to which it must apply; `None` while that is not known.
     pub replay_until: Option<Index>,
+    /// This node lacks bodies of messages that its queue holds.
+    pub incomplete: bool,
     /// The peers (leader only).
     pub peers: Vec<PeerStatus>,
 }

@@ -85,6 +85,8 @@ pub enum Message {
         disk_stalled: bool,
         /// The sender has yet to apply what was committed when it started.
         replaying: bool,
+        /// The sender's queue holds messages whose bodies it lacks: it does not campaign and takes no lead.
+        incomplete: bool,
     },
     /// "Campaign now": the last step of a leadership transfer.
     TimeoutNow,

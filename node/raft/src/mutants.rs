@@ -72,11 +72,15 @@ pub enum Mutant {
     InstalledIsDurable,
     /// A node campaigns although it lacks bodies of messages.
     LeadIncomplete,
+    /// Leadership is handed to a node that lacks bodies of messages.
+    HandOverToIncomplete,
+    /// A leader leads on that replays, or lacks bodies of messages, although another is ready.
+    UnreadyLeadsOn,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 34] = [
+    pub const ALL: [Mutant; 36] = [
         Mutant::SkipVoteSync,
         Mutant::SkipEntrySync,
         Mutant::CountSelfEarly,
@@ -111,6 +115,8 @@ impl Mutant {
         Mutant::InstallDropsTail,
         Mutant::InstalledIsDurable,
         Mutant::LeadIncomplete,
+        Mutant::HandOverToIncomplete,
+        Mutant::UnreadyLeadsOn,
     ];
 }
 

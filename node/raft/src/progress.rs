@@ -33,6 +33,8 @@ pub(crate) struct Progress {
     pub(crate) disk_stalled: bool,
     /// It has not applied yet what was committed when it started. Assumed until it says otherwise.
     pub(crate) replaying: bool,
+    /// It lacks bodies of messages, it says.
+    pub(crate) incomplete: bool,
     /// The greatest read round that it confirmed.
     pub(crate) read_round: u64,
     /// In `Probe`: a probe is out; another leaves after the next answer to a beat. In `Snapshot`: so is the word.
@@ -65,6 +67,7 @@ impl Progress {
             silent_ticks: 0,
             disk_stalled: false,
             replaying: true,
+            incomplete: false,
             read_round: 0,
             probe_sent: false,
             probed: false,
@@ -80,6 +83,11 @@ impl Progress {
 
     pub(crate) fn become_probe(&mut self, next: Index) {
         self.restart(ProgressState::Probe, next);
+    }
+
+    /// It must not be handed the lead: it could not deliver.
+    pub(crate) fn lacks_messages(&self) -> bool {
+        self.incomplete && !mutants::is(Mutant::HandOverToIncomplete)
     }
 
     fn become_snapshot(&mut self) {

@@ -404,8 +404,9 @@ impl Raft {
                 self.on_append_reply(from, outcome, disk_stalled);
             }
             Message::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
-            Message::HeartbeatReply { round, received, disk_stalled, replaying } => {
-                self.on_heartbeat_reply(from, round, received, disk_stalled, replaying);
+            Message::HeartbeatReply { round, received, disk_stalled, replaying, incomplete } => {
+                self.on_heartbeat_reply(from, round, received);
+                self.on_peer_state(from, disk_stalled, replaying, incomplete);
             }
             Message::TimeoutNow => self.on_timeout_now(from),
             Message::Install { start } => self.on_install(from, start),

@@ -15,7 +15,7 @@ pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
 #[must_use]
 pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
     let Envelope { from, to, group, term, message } = envelope;
-    let (mut disk_is_stalled, mut is_replaying) = (None, false);
+    let (mut disk_is_stalled, mut is_replaying, mut is_incomplete) = (None, false, false);
     let message = match message {
         Message::PreVote { last_index, last_term, replaying } => {
             pb::envelope::Message::PreVote(pb::PreVote {
@@ -63,8 +63,8 @@ pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
         Message::Heartbeat { commit, round } => {
             pb::envelope::Message::Heartbeat(pb::Heartbeat { commit: commit.0, round })
         }
-        Message::HeartbeatReply { round, received, disk_stalled, replaying } => {
-            (disk_is_stalled, is_replaying) = (Some(disk_stalled), replaying);
+        Message::HeartbeatReply { round, received, disk_stalled, replaying, incomplete } => {
+            (disk_is_stalled, is_replaying, is_incomplete) = (Some(disk_stalled), replaying, incomplete);
             pb::envelope::Message::HeartbeatReply(pb::HeartbeatReply { round, received: received.0 })
         }
         Message::TimeoutNow => pb::envelope::Message::TimeoutNow(pb::TimeoutNow {}),
@@ -83,6 +83,7 @@ pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
             free_bytes: vitals.free_bytes,
             disk_stalled,
             replaying: is_replaying,
+            incomplete: is_incomplete,
         }),
         message: Some(message),
     }
@@ -93,6 +94,7 @@ pub fn write_envelope(envelope: Envelope, vitals: Vitals) -> pb::Envelope {
 pub fn read_envelope(envelope: pb::Envelope) -> Option<(Envelope, Option<Vitals>)> {
     let disk_stalled = envelope.vitals.is_some_and(|vitals| vitals.disk_stalled);
     let replaying = envelope.vitals.is_some_and(|vitals| vitals.replaying);
+    let incomplete = envelope.vitals.is_some_and(|vitals| vitals.incomplete);
     let message = match envelope.message? {
         pb::envelope::Message::PreVote(pb::PreVote { last_index, last_term, replaying }) => {
             Message::PreVote { last_index: Index(last_index), last_term: Term(last_term), replaying }
@@ -129,7 +131,7 @@ pub fn read_envelope(envelope: pb::Envelope) -> Option<(Envelope, Option<Vitals>
             Message::Heartbeat { commit: Index(commit), round }
         }
         pb::envelope::Message::HeartbeatReply(pb::HeartbeatReply { round, received }) => {
-            Message::HeartbeatReply { round, received: Index(received), disk_stalled, replaying }
+            Message::HeartbeatReply { round, received: Index(received), disk_stalled, replaying, incomplete }
         }
         pb::envelope::Message::TimeoutNow(pb::TimeoutNow {}) => Message::TimeoutNow,
         pb::envelope::Message::Install(pb::Install { start_index, start_term }) => {
@@ -191,12 +193,18 @@ mod tests {
     }
 
     #[test]
-    fn rule_10_4_peers_tell_each_other_whether_they_replay() {
+    fn rule_10_4_peers_tell_each_other_whether_they_replay_or_lack_messages() {
         let vitals = Vitals { wall_ms: 5, free_bytes: 6 };
-        for replaying in [false, true] {
+        for (replaying, incomplete) in [(false, false), (true, false), (false, true)] {
             for message in [
                 Message::PreVote { last_index: Index(3), last_term: Term(2), replaying },
-                Message::HeartbeatReply { round: 4, received: Index(3), disk_stalled: !replaying, replaying },
+                Message::HeartbeatReply {
+                    round: 4,
+                    received: Index(3),
+                    disk_stalled: !replaying,
+                    replaying,
+                    incomplete,
+                },
             ] {
                 let (from, to) = (NodeId(1), NodeId(2));
                 let sent = Envelope { from, to, group: GroupId(0), term: Term(7), message };

@@ -114,21 +114,27 @@ impl Raft {
         }
     }
 
-    pub(super) fn on_heartbeat_reply(
-        &mut self,
-        from: NodeId,
-        round: u64,
-        received: Index,
-        disk_stalled: bool,
-        replaying: bool,
-    ) {
+    pub(super) fn on_heartbeat_reply(&mut self, from: NodeId, round: u64, received: Index) {
         let last = self.log.last();
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.silent_ticks = 0;
-        progress.disk_stalled = disk_stalled;
-        progress.replaying = replaying;
         progress.read_round = progress.read_round.max(round);
         progress.beat_answered(received.min(last));
+    }
+
+    /// What a peer says of itself.
+    pub(super) fn on_peer_state(
+        &mut self,
+        from: NodeId,
+        disk_stalled: bool,
+        replaying: bool,
+        incomplete: bool,
+    ) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        progress.disk_stalled = disk_stalled;
+        progress.replaying = replaying;
+        progress.incomplete = incomplete;
     }
 }

@@ -25,7 +25,7 @@ impl Raft {
     /// The answer to a heartbeat of that round.
     pub(super) fn heartbeat_reply(&self, round: u64, received: Index) -> Message {
         let (disk_stalled, replaying) = (self.disk_stalled, self.is_replaying());
-        Message::HeartbeatReply { round, received, disk_stalled, replaying }
+        Message::HeartbeatReply { round, received, disk_stalled, replaying, incomplete: self.incomplete }
     }
 
     pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) {

@@ -21,6 +21,8 @@ pub(super) struct Leader {
     uncommitted: VecDeque<(Index, usize)>,
     uncommitted_bytes: usize,
     heartbeat_in_ticks: u32,
+    /// For so many ticks it does not hand over for not being ready.
+    pub(super) leave_pause_ticks: u32,
 }
 
 impl Leader {
@@ -59,6 +61,7 @@ impl Raft {
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
             heartbeat_in_ticks: self.settings.heartbeat_ticks,
+            leave_pause_ticks: 0,
         }));
         self.leader = Some(self.settings.id);
         self.leader_gone = false;
@@ -113,12 +116,14 @@ impl Raft {
         for progress in leader.progress.values_mut() {
             progress.silent_ticks = progress.silent_ticks.saturating_add(1);
         }
+        leader.leave_pause_ticks = leader.leave_pause_ticks.saturating_sub(1);
         leader.heartbeat_in_ticks -= 1;
         let beat = leader.heartbeat_in_ticks == 0;
         if beat {
             leader.heartbeat_in_ticks = self.settings.heartbeat_ticks;
             leader.progress.values_mut().for_each(Progress::beat);
             self.send_heartbeats();
+            self.leave_to_the_ready();
         }
         self.tick_transfer(beat);
         if self.is_leader() && !self.hears_quorum() && !mutants::is(Mutant::NoCheckQuorum) {

@@ -10,6 +10,9 @@ use super::{Raft, Role};
 use crate::mutants::{self, Mutant};
 use crate::{Index, Term};
 
+/// Election timeouts from one hand-over by a leader that is not ready to the next.
+const LEAVE_PAUSE_ELECTIONS: u32 = 10;
+
 /// How far the replay has come.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
@@ -36,6 +39,26 @@ impl Raft {
     /// True if its queue holds messages whose bodies are not here. Such a node votes and takes entries, and never leads.
     pub(super) fn lacks_messages(&self) -> bool {
         self.incomplete && !mutants::is(Mutant::LeadIncomplete)
+    }
+
+    /// A leader that replays, or lacks bodies of messages, keeps everybody waiting: it hands over to a voter that does
+    /// neither, once that has everything. If nobody takes over it leads on for a while.
+    pub(super) fn leave_to_the_ready(&mut self) {
+        let is_ready = !self.is_replaying() && !self.lacks_messages();
+        let Role::Leader(leader) = &self.role else { return };
+        if is_ready || leader.leave_pause_ticks > 0 || mutants::is(Mutant::UnreadyLeadsOn) {
+            return;
+        }
+        let everything = self.commit.max(leader.first_index);
+        let ready = |id| leader.progress.get(&id).is_some_and(|p| !p.replaying && p.matched >= everything);
+        let Some(to) = self.best_successor_among(ready) else { return };
+        let timeout = self.settings.election_ticks;
+        let started = self.start_transfer(to, timeout, false).is_ok();
+        if let Role::Leader(leader) = &mut self.role
+            && started
+        {
+            leader.leave_pause_ticks = LEAVE_PAUSE_ELECTIONS * timeout;
+        }
     }
 
     /// Something was applied, or heard from a leader.

@@ -31,11 +31,13 @@ impl Raft {
         }
     }
 
-    /// True if the peers that are well are a quorum without this node. If a majority of disks stalls, or half of an
-    /// even number, there is no such quorum: another leader could neither be elected nor commit.
+    /// True if the peers that are well are a quorum without this node, and one of them may lead. If a majority of disks
+    /// stalls, or half of an even number, there is no such quorum: another leader could neither be elected nor commit. If
+    /// all others lack bodies of messages none of them campaigns, while this node commits what they take.
     pub(super) fn can_others_carry_on(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let is_well = |p: &Progress| !p.disk_stalled && p.silent_ticks < self.settings.election_ticks;
         self.log.configuration().is_quorum(|peer| leader.progress.get(&peer).is_some_and(is_well))
+            && self.best_successor().is_some()
     }
 }

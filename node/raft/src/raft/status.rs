@@ -18,6 +18,7 @@ impl Raft {
                         active: p.silent_ticks < self.settings.election_ticks,
                         disk_stalled: p.disk_stalled,
                         replaying: p.replaying,
+                        incomplete: p.incomplete,
                         state: p.state,
                     })
                     .collect(),
@@ -38,6 +39,7 @@ impl Raft {
             leader_commit: self.leader_commit.max(self.commit),
             replaying: self.is_replaying(),
             replay_until: self.replay.until(),
+            incomplete: self.incomplete,
             peers,
         }
     }

@@ -21,7 +21,7 @@ impl Raft {
     ///
     /// # Errors
     /// [`Refused::NotLeader`], [`Refused::Transferring`] while another one is under way, [`Refused::InvalidChange`] if
-    /// `to` is this node or not a voter.
+    /// `to` is this node, not a voter, or says that it lacks bodies of messages.
     pub fn transfer_leadership(&mut self, to: NodeId) -> Result<(), Refused> {
         self.start_transfer(to, self.settings.election_ticks, false)
     }
@@ -45,12 +45,16 @@ impl Raft {
         if configuration.members.get(&to).is_none_or(|member| member.kind != MemberKind::Voter) {
             return Err(Refused::InvalidChange("leadership can only go to a voter"));
         }
+        if leader.progress.get(&to).is_some_and(Progress::lacks_messages) {
+            return Err(Refused::InvalidChange("leadership goes to no node that lacks messages"));
+        }
         leader.transfer = Some(Transfer { to, ticks_left, because_stalled });
         self.finish_transfer();
         Ok(())
     }
 
-    /// The best peer to hand over to: the active voter that has most of the log. One that still replays comes last.
+    /// The best peer to hand over to: the active voter that has most of the log. One that still replays comes last, one
+    /// that lacks bodies of messages is none.
     #[must_use]
     pub fn best_successor(&self) -> Option<NodeId> {
         self.best_successor_among(|_| true)
@@ -68,6 +72,7 @@ impl Raft {
             .filter(|(id, p)| {
                 p.silent_ticks < self.settings.election_ticks
                     && !p.disk_stalled
+                    && !p.lacks_messages()
                     && members.get(id).is_some_and(|m| m.kind == MemberKind::Voter)
                     && accepts(**id)
             })
@@ -90,7 +95,8 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(transfer) = &mut leader.transfer else { return };
         transfer.ticks_left = transfer.ticks_left.saturating_sub(1);
-        let over = transfer.ticks_left == 0 || !leader.progress.contains_key(&transfer.to);
+        let may_lead = leader.progress.get(&transfer.to).is_some_and(|p| !p.lacks_messages());
+        let over = transfer.ticks_left == 0 || !may_lead;
         if !over {
             if repeat {
                 self.finish_transfer();

@@ -74,6 +74,7 @@ fn some_message(dice: &mut Dice, raft: &Raft) -> Message {
             received: index(dice),
             disk_stalled: dice.chance(200),
             replaying: dice.chance(200),
+            incomplete: dice.chance(200),
         },
         8 => Message::Install { start: (index(dice), term(dice)) },
         _ => Message::TimeoutNow,

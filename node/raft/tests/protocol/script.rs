@@ -509,7 +509,8 @@ impl Script {
             let active = if peer.active { "" } else { ", silent" };
             let stalled = if peer.disk_stalled { ", disk stalled" } else { "" };
             let replaying = if peer.replaying { ", replaying" } else { "" };
-            let condition = format!("{state}{active}{stalled}{replaying}");
+            let incomplete = if peer.incomplete { ", incomplete" } else { "" };
+            let condition = format!("{state}{active}{stalled}{replaying}{incomplete}");
             self.cluster.tell(|| format!("n{} matched {}, {condition}", peer.id, peer.matched));
         }
         Ok(())

@@ -58,6 +58,7 @@ scripts! {
     a_fresh_learner_of_an_idle_compacted_cluster_is_told_at_once
     a_full_window_recovers_from_the_loss_of_an_answer
     a_full_window_recovers_from_the_loss_of_everything
+    a_hand_over_ends_where_its_target_turns_out_to_lack_messages
     a_joint_configuration_is_left_once_also_by_a_new_leader
     a_joint_configuration_needs_the_majority_of_the_new_voters
     a_joint_configuration_needs_the_majority_of_the_old_voters
@@ -71,12 +72,17 @@ scripts! {
     a_leader_that_cannot_speak_is_replaced
     a_leader_that_hears_no_quorum_stops_and_the_others_elect
     a_leader_that_is_removed_finishes_the_change_and_goes
+    a_leader_that_lacks_messages_hands_over
+    a_leader_that_leaves_avoids_those_that_lack_messages
     a_leader_that_leaves_avoids_those_that_replay
+    a_leader_that_replays_hands_over_to_one_that_is_ready
+    a_leader_that_replays_leads_on_if_nobody_takes_over
     a_leader_told_that_a_follower_is_gone_does_not_count_it
     a_leader_whose_disk_hangs_avoids_those_whose_disks_hang_too
     a_leader_whose_disk_hangs_hands_over
     a_leader_whose_disk_hangs_stays_if_a_quorum_hangs
     a_leader_whose_disk_hangs_stays_if_the_others_could_not_lead
+    a_leader_whose_disk_hangs_stays_if_the_others_lack_messages
     a_leader_whose_disk_hangs_stops_if_nobody_takes_over
     a_leadership_transfer_goes_only_to_another_voter
     a_leadership_transfer_goes_to_a_follower_that_has_everything
@@ -90,8 +96,8 @@ scripts! {
     a_new_voter_is_not_taken_for_a_silent_one
     a_node_replays_until_it_has_applied_what_was_committed_when_it_started
     a_node_starts_with_what_its_snapshot_has
-    a_node_that_waits_for_a_snapshot_votes_and_follows
     a_node_that_lacks_messages_votes_and_does_not_campaign
+    a_node_that_waits_for_a_snapshot_votes_and_follows
     a_node_that_was_cut_off_returns_without_disturbing_anybody
     a_node_that_was_demoted_in_vain_is_a_voter_again
     a_node_whose_disk_hangs_grants_no_pre_vote

@@ -49,9 +49,10 @@ fn message(message: &Message) -> String {
             format!("{kind}, no {prev_index}, try {hint_index}@{hint_term}{}", stalled(*disk_stalled))
         }
         Message::Heartbeat { commit, round } => format!("{kind}, commit {commit}, round {round}"),
-        Message::HeartbeatReply { round, received, disk_stalled, replaying: is_replaying } => {
+        Message::HeartbeatReply { round, received, disk_stalled, replaying: is_replaying, incomplete } => {
             let (stalled, replaying) = (stalled(*disk_stalled), replaying(*is_replaying));
-            format!("{kind}, round {round}, received {received}{stalled}{replaying}")
+            let incomplete = if *incomplete { ", incomplete" } else { "" };
+            format!("{kind}, round {round}, received {received}{stalled}{replaying}{incomplete}")
         }
         Message::TimeoutNow => kind.to_owned(),
         Message::Install { start } => format!("{kind} what lies before {}@{}", start.0, start.1),
