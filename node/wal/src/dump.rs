@@ -1,5 +1,6 @@
 //! Prints what a data directory holds, for a human: read-only, without the lock, and without giving up at damage.
 
+mod manifest;
 mod places;
 
 use crate::data_dir::read_identity;
@@ -17,7 +18,7 @@ use std::io::{self, Write};
 /// What a dump came across.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DumpSummary {
-    /// Segments that count.
+    /// Segments of the log, and those that are kept for their bodies.
     pub segments: u64,
     /// Records in them, truncations included.
     pub records: u64,
@@ -27,8 +28,8 @@ pub struct DumpSummary {
     pub torn: u64,
 }
 
-/// Writes a line or a few for everything in the directory: identity, hard state, manifest, each segment with its head,
-/// frames and records, and each places file and kept file with its blocks. Damage stands where it is, with file and offset.
+/// Writes a line or a few for everything in the directory: identity, hard state, manifest, snapshots, each segment with its
+/// head, frames and records, and each places file and kept file with its blocks. Damage stands where it is, with file and offset.
 ///
 /// A node may be writing meanwhile: the end of the last segment is then seen as it was at some moment.
 ///
@@ -113,30 +114,33 @@ impl Dump<'_> {
                 Manifest::default()
             }
         };
-        let Manifest { first_segment, kept, snapshots, .. } = &manifest;
-        writeln!(
-            self.out,
-            "MANIFEST   first segment {first_segment:016x}, {} kept files, {} snapshots",
-            kept.len(),
-            snapshots.len()
-        )?;
+        self.summary.damaged += manifest::dump_manifest(self.disk, &manifest, self.out)?;
         let mut heads: BTreeMap<u64, Option<SegmentHead>> = BTreeMap::new();
         for number in self.disk.list()?.iter().filter_map(|name| segment_number(name)) {
-            if number < *first_segment {
-                writeln!(self.out, "SEGMENT    {}: released", segment_name(number))?;
+            let name = segment_name(number);
+            let is_released = manifest.released.binary_search(&number).is_ok();
+            if number < manifest.first_segment && !is_released {
+                writeln!(self.out, "SEGMENT    {name}: not named, a leftover")?;
                 continue;
             }
-            let name = segment_name(number);
             let head = read_head(&*self.disk.open(&name)?)?;
             if let Err(reason) = head {
                 self.summary.damaged += 1;
                 writeln!(self.out, "DAMAGED {name} at 0: segment head: {reason}")?;
             }
+            if number > manifest.first_segment && head.is_ok_and(|head| head.predecessor == 0) {
+                writeln!(
+                    self.out,
+                    "SEGMENT    {name}: the beginning of a log that never came to be, a leftover"
+                )?;
+                continue;
+            }
             heads.insert(number, head.ok());
         }
         for (number, head) in &heads {
             if let Some(head) = head {
-                let next = heads.get(&(number + 1)).copied().flatten();
+                // Numbers have gaps where a segment was never part of the log.
+                let next = heads.range(number + 1..).next().and_then(|(_, next)| *next);
                 self.segment(*number, head, next.filter(|next| next.predecessor == *number))?;
             }
         }

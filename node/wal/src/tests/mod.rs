@@ -6,6 +6,7 @@ mod dump;
 mod formats;
 mod identity;
 mod keeper;
+mod keeping;
 mod life;
 mod model;
 mod places;
