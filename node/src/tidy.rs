@@ -46,7 +46,7 @@ const LINES_MAX: usize = 500;
 /// Files that are longer, and how long they may be. This list only gets shorter.
 const LONG: &[(&str, usize)] = &[
     ("driver/bodies.rs", 551),
-    ("driver/mod.rs", 531),
+    ("driver/mod.rs", 507),
     ("edges/grpc/streams/consume.rs", 532),
     ("edges/http/v1/answers.rs", 510),
     ("metrics.rs", 518),

@@ -117,10 +117,15 @@ impl StateBuilder {
         hold_count("topics", head.topics, topics.len())?;
         hold_count("sessions", head.sessions, sessions.by_id.len())?;
         hold_count("pops", head.pops, pops.by_number.len())?;
+        let mut leaving: Map<TopicId, Map<SessionId, ()>> = Map::default();
         for (&id, session) in sessions.by_id.iter() {
             for (topic, _) in session.sequences() {
                 if let Some(topic) = topics.get_mut(&topic) {
                     Arc::make_mut(topic).sessions.insert(id, ());
+                } else if let Some(sessions) = leaving.get_mut(&topic) {
+                    sessions.insert(id, ());
+                } else {
+                    leaving.insert(topic, [(id, ())].into_iter().collect());
                 }
             }
         }
@@ -142,8 +147,10 @@ impl StateBuilder {
             last_token: head.last_token,
             names: topics.iter().map(|(&id, topic)| (Arc::clone(&topic.name), id)).collect(),
             ends: ends.into_iter().map(|end| (end, ())).collect(),
+            redriving: topics.iter().flat_map(|(_, topic)| topic.redriving()).collect(),
             topics,
             sessions,
+            leaving,
             pops,
         };
         state.check()?;
@@ -290,6 +297,7 @@ impl OpenSubscription {
             Section::Leased(_) => 4,
             Section::Delayed(_) => 5,
             Section::Dead(_) => 6,
+            Section::Redriven(_) => 7,
             _ => 0,
         };
         if rank < self.rank.max(1) {
@@ -307,6 +315,10 @@ impl OpenSubscription {
             Section::Dead(runs) => runs.into_iter().try_for_each(|run: DeadRun| {
                 let offsets = run.offsets.clone();
                 hold(held.dead.append(run), RISING, || format!("dead run {offsets:?}"))
+            }),
+            Section::Redriven(runs) => runs.into_iter().try_for_each(|run| {
+                let offsets = run.offsets.clone();
+                hold(held.redriven.append(run), RISING, || format!("redriven run {offsets:?}"))
             }),
             Section::Retried(some) => some.into_iter().try_for_each(|message| self.take_retried(message)),
             Section::Leased(some) => some.into_iter().try_for_each(|message| self.take_leased(message)),
@@ -354,6 +366,7 @@ impl OpenSubscription {
         hold_count("leased messages", head.leased, held.leased.len())?;
         hold_count("delayed messages", head.delayed, held.delayed.len())?;
         hold_count("dead runs", head.dead, held.dead.run_count())?;
+        hold_count("redriven runs", head.redriven, held.redriven.run_count())?;
         // In order they fill their maps without moving anything.
         lease_ends.sort_unstable();
         delay_ends.sort_unstable();

@@ -59,6 +59,10 @@ impl State {
             format!("{:?} for {names:?}", self.names)
         })?;
         let ends: Map<_, ()> = self.topics().flat_map(Topic::ends).map(|end| (end, ())).collect();
+        let redriving: Map<_, ()> = self.topics().flat_map(Topic::redriving).collect();
+        hold(self.redriving == redriving, "unfinished redrives are known", || {
+            format!("{:?} for {redriving:?}", self.redriving)
+        })?;
         hold(self.ends == ends, "ends are the earliest of each subscription", || {
             format!("{:?} for {ends:?}", self.ends)
         })?;
@@ -123,7 +127,7 @@ impl State {
                 format!("offset {offset}, {delayed:?}")
             })?;
         }
-        for run in held.dead_from(0) {
+        for run in held.dead_from(0).chain(held.redriven_from(0)) {
             let is_right = run.attempts <= attempts_max
                 && match &run.reason {
                     DeadReason::NackedBecause(text) => (1..=NACK_REASON_BYTES_MAX).contains(&text.len()),
@@ -155,6 +159,8 @@ impl State {
             format!("{} for {pair_count}", sessions.pair_count)
         })?;
         let listed: u64 = self.topics().map(|topic| topic.sessions.len() as u64).sum();
+        let listed: u64 =
+            listed + self.leaving.iter().map(|(_, sessions)| sessions.len() as u64).sum::<u64>();
         hold(listed == pair_count, "topics list who counts in them", || format!("{listed} for {pair_count}"))
     }
 
@@ -170,7 +176,8 @@ impl State {
             let count = pair.last_sequence.min(SESSION_REPLIES_MAX as u64);
             let is_full =
                 pair.replies.len() as u64 == count && (1..=COUNTER_MAX).contains(&pair.last_sequence);
-            let next_offset = self.topic(topic).map_or(0, Topic::next_offset);
+            // Of a topic that is gone, only that it was once made is known.
+            let next_offset = self.topic(topic).map_or(COUNTER_MAX, Topic::next_offset);
             let mut behind = 0;
             let is_rising = pair.replies.iter().all(|reply| {
                 let is_after =
@@ -178,7 +185,11 @@ impl State {
                 behind = reply.first_offset.saturating_add(u64::from(reply.count));
                 is_after && behind <= next_offset
             });
-            let is_listed = self.topic(topic).is_some_and(|topic| topic.sessions.contains_key(&id));
+            let is_leaving = self.leaving.get(&topic).is_some_and(|sessions| sessions.contains_key(&id));
+            let is_listed = match self.topic(topic) {
+                Some(topic) => topic.sessions.contains_key(&id),
+                None => is_leaving && (1..=self.last_id).contains(&topic.0),
+            };
             hold(is_full && is_rising && is_listed, "a session keeps the replies it gave", || {
                 format!("session {id}, topic {topic}, {pair:?}")
             })?;
@@ -228,7 +239,8 @@ impl State {
 /// Every offset is in one state, and was given.
 fn check_states(held: &Subscription, next_offset: u64) -> Result<(), Broken> {
     let one = |&offset: &u64| offset..offset.saturating_add(1);
-    let mut runs: Vec<Range<u64>> = held.ready.iter().chain(held.dead.offsets()).collect();
+    let mut runs: Vec<Range<u64>> =
+        held.ready.iter().chain(held.dead.offsets()).chain(held.redriven.offsets()).collect();
     runs.extend(held.leased.iter().map(|(offset, _)| one(offset)));
     runs.extend(held.delayed.iter().map(|(offset, _)| one(offset)));
     runs.sort_unstable_by_key(|run| run.start);
@@ -249,9 +261,15 @@ fn check_states(held: &Subscription, next_offset: u64) -> Result<(), Broken> {
         hold(behind.is_none_or(|behind| behind < run.start), "runs do not touch", || format!("{run:?}"))?;
         behind = Some(run.end);
     }
-    let dead: u64 = held.dead.offsets().map(|run| run.end - run.start).sum();
-    hold(dead == held.dead.count(), "dead messages are counted", || {
-        format!("{} for {dead}", held.dead.count())
+    for (what, runs) in [("dead", &held.dead), ("redriven", &held.redriven)] {
+        let count: u64 = runs.offsets().map(|run| run.end - run.start).sum();
+        hold(count == runs.count(), "dead messages are counted", || {
+            format!("{} {what} for {count}", runs.count())
+        })?;
+    }
+    let is_listed = held.redriven.is_empty() || !held.ready.is_empty();
+    hold(is_listed && held.redriven.bytes() == 0, "a redrive goes on behind what is ready", || {
+        format!("{} redriven, {} ready", held.redriven.count(), held.ready.count())
     })
 }
 
@@ -287,7 +305,7 @@ fn check_bytes(held: &Subscription) -> Result<(), Broken> {
     })?;
     let is_possible = held.bytes <= COUNTER_MAX
         && ready.and_then(|ready| ready.checked_sub(retried)).is_some_and(|plain| {
-            plain <= largest(held.ready.count().saturating_sub(held.retried.len() as u64))
+            plain <= largest(held.ready_count().saturating_sub(held.retried.len() as u64))
         });
     hold(is_possible, "ready bytes belong to messages", || {
         format!("{} in all, {others} elsewhere, {retried} retried, {} ready", held.bytes, held.ready.count())

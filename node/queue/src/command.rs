@@ -281,7 +281,8 @@ pub struct LeaseId {
 /// Which dead messages a command means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeadSelection {
-    /// Every one. Costs time by the runs that ready and dead messages form, not by messages.
+    /// Every one. A purge moves them away whole. A redrive counts them as ready at once and lists them a thousand runs at a
+    /// time, with each command that is applied; until all are listed, another one is refused.
     All,
     /// These; what is not dead is skipped. At most [`DEAD_LISTED_MAX`](crate::DEAD_LISTED_MAX).
     Listed(Vec<MessageSize>),

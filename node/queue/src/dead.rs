@@ -62,6 +62,10 @@ impl DeadRuns {
         })
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub(crate) fn first(&self) -> Option<u64> {
         self.runs.first().map(|(_, run)| run.start)
     }
@@ -125,6 +129,18 @@ impl DeadRuns {
     /// The runs as offsets only, in order.
     pub(crate) fn offsets(&self) -> impl Iterator<Item = Range<u64>> {
         self.runs.iter().map(|(&end, run)| run.start..end)
+    }
+
+    /// Takes all of it away, without the bytes: these stay with whoever counts the messages now.
+    pub(crate) fn take_runs(&mut self) -> DeadRuns {
+        DeadRuns { bytes: 0, ..std::mem::take(self) }
+    }
+
+    /// Takes the first run away, where nobody counts bytes.
+    pub(crate) fn pop_first(&mut self) -> Option<Range<u64>> {
+        let (end, run) = self.runs.pop_first()?;
+        self.count -= end - run.start;
+        Some(run.start..end)
     }
 
     /// Without messages yet, and with the bytes of those that [`DeadRuns::append`] adds.

@@ -21,9 +21,13 @@
 
 mod builder;
 mod check;
+mod clearing;
 mod command;
 mod dead;
 mod deadline;
+mod dropped;
+mod effects;
+mod ending;
 mod ids;
 mod limits;
 mod map;
@@ -46,9 +50,11 @@ pub use command::{
     TopicSettings,
 };
 pub use dead::DeadRun;
+pub use dropped::Dropped;
+pub use effects::Effects;
 pub use ids::{Generation, SessionId, SubscriptionId, Token, TopicId};
 pub use limits::*;
-pub use reply::{DeadReason, Delivery, Effects, Extension, LeaseResult, Limit, Refused, Reply};
+pub use reply::{DeadReason, Delivery, Extension, LeaseResult, Limit, Refused, Reply};
 pub use sections::{
     Head, PairSection, PopSection, SECTION_BYTES_MAX, SECTION_ITEMS_MAX, Section, Sections, SessionHead,
     SubscriptionHead, TopicHead,

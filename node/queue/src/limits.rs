@@ -59,5 +59,7 @@ pub const POP_REMEMBERED_MS: u64 = 60 * 60 * 1_000;
 pub const POP_REMEMBERED_MAX: usize = 100_000;
 /// Most items (leases, delays, deadlines, sessions, kept pops) that one apply ends because their time is over.
 pub const EXPIRED_PER_APPLY_MAX: usize = 1_000;
+/// Most runs of redriven messages that one apply makes ready; the next ones go on.
+pub const REDRIVEN_PER_APPLY_MAX: usize = 1_000;
 /// Counters beyond this are not believed. So there is always room to count on without overflow.
 pub(crate) const COUNTER_MAX: u64 = 1 << 62;

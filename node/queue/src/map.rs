@@ -28,6 +28,10 @@ struct Chunk<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> Map<K, V> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -69,7 +69,15 @@ impl Pops {
         let remembered = self.by_number.iter().map(|(_, pop)| pop);
         let remembered =
             remembered.take_while(|pop| pop.popped_ms.saturating_add(POP_REMEMBERED_MS) <= now_ms);
-        kept.chain(remembered).take(max).count()
+        // A kept one takes as long as what it took.
+        let mut due = 0;
+        for steps in kept.map(|pop| pop.deliveries.len().max(1)).chain(remembered.map(|_| 1)) {
+            if due >= max {
+                break;
+            }
+            due += steps;
+        }
+        due
     }
 
     /// When the oldest kept pop must be let go, or the oldest remembered one forgotten.

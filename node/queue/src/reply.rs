@@ -1,6 +1,6 @@
 //! What applying a command answers, and what it asks of the leader.
 
-use crate::{Generation, SessionId, SubscriptionId, Token, TopicId};
+use crate::{Generation, SessionId, Token, TopicId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -214,6 +214,8 @@ pub enum Refused {
     /// The sizes in the command cannot be those of the messages that it names: they were looked up elsewhere. Ask
     /// again.
     SizesImpossible,
+    /// An earlier redrive of the same subscription has not come to its end. Try again soon.
+    RedriveUnfinished,
     /// An id, a token, an offset or the bytes of a topic would pass 2^62. Nothing is counted beyond that.
     NumbersSpent,
     /// The generation does not rise.
@@ -313,6 +315,12 @@ impl fmt::Display for Refused {
             Refused::SizesImpossible => {
                 write!(f, "the sizes given cannot be those of the messages that are there")
             }
+            Refused::RedriveUnfinished => {
+                write!(
+                    f,
+                    "an earlier redrive goes on, with a thousand runs of messages at a time: try again soon"
+                )
+            }
             Refused::NumbersSpent => write!(
                 f,
                 "an id, a token, an offset or the bytes of a topic would pass 2^62, the greatest number there is"
@@ -325,25 +333,3 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
-
-/// What the leader should do because of a command. Followers drop it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// Subscriptions in which messages became ready, each with the lowest offset of these messages; sorted, each once.
-    /// Wake whoever waits there, and look for messages from that offset on.
-    pub ready: Vec<(TopicId, SubscriptionId, u64)>,
-    /// Topics that were deleted. Answer whoever waits there, and forget where their messages stand on disk.
-    pub deleted: Vec<TopicId>,
-    /// Topics that no longer keep everything that a pop took of them; sorted, each once. Look which places on disk can
-    /// be forgotten.
-    pub released: Vec<TopicId>,
-    /// Leases that ran out, for metrics.
-    pub leases_expired: u32,
-    /// Messages that died, for metrics.
-    pub died: u32,
-    /// Sessions that ended because they were idle, for metrics.
-    pub sessions_expired: u32,
-    /// How much there was to do: messages, leases and candidates looked at, runs and entries dropped. Each step takes
-    /// about a hundred nanoseconds. By this count the caller can stop in time.
-    pub steps: u64,
-}

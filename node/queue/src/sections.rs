@@ -6,7 +6,7 @@
 //! (names, ends, who counts in a topic, what is kept of it) is built again.
 //!
 //! ```text
-//! Head  ( Topic  Generations*  ( Subscription  Ready*  Retried*  Waived*  Leased*  Delayed*  Dead* )* )*
+//! Head  ( Topic  Generations*  ( Subscription  Ready*  Retried*  Waived*  Leased*  Delayed*  Dead*  Redriven* )* )*
 //!       ( Session  Pair* )*  Pops*
 //! ```
 //!
@@ -52,6 +52,8 @@ pub enum Section {
     Delayed(Vec<DelayedMessage>),
     /// Dead messages.
     Dead(Vec<DeadRun>),
+    /// Redriven messages that are not ready yet, as they died.
+    Redriven(Vec<DeadRun>),
     /// A session begins.
     Session(SessionHead),
     /// Of this session: what it counts in one topic.
@@ -75,6 +77,7 @@ impl Section {
             Section::Leased(_) => "leased",
             Section::Delayed(_) => "delayed",
             Section::Dead(_) => "dead",
+            Section::Redriven(_) => "redriven",
             Section::Session(_) => "session",
             Section::Pair(_) => "pair",
             Section::Pops(_) => "pops",
@@ -147,6 +150,8 @@ pub struct SubscriptionHead {
     pub delayed: u64,
     /// Runs of dead messages.
     pub dead: u64,
+    /// Runs of redriven messages that are not ready yet.
+    pub redriven: u64,
 }
 
 /// A [`Session`].
@@ -242,6 +247,7 @@ enum Kind {
     Leased,
     Delayed,
     Dead,
+    Redriven,
 }
 
 impl Kind {
@@ -252,7 +258,8 @@ impl Kind {
             Kind::Waived => Kind::Leased,
             Kind::Leased => Kind::Delayed,
             Kind::Delayed => Kind::Dead,
-            Kind::Dead => return None,
+            Kind::Dead => Kind::Redriven,
+            Kind::Redriven => return None,
         })
     }
 }
@@ -383,6 +390,7 @@ fn subscription_head(id: SubscriptionId, held: &Subscription) -> SubscriptionHea
         leased: held.leased.len() as u64,
         delayed: held.delayed.len() as u64,
         dead: held.dead.run_count() as u64,
+        redriven: held.redriven.run_count() as u64,
     }
 }
 
@@ -416,14 +424,23 @@ fn held_section(held: &Subscription, kind: Kind, from: u64) -> Option<(Section, 
             (Section::Delayed(some), end)
         }
         Kind::Dead => {
-            let runs = fill(held.dead_from(from), |run| match &run.reason {
-                DeadReason::NackedBecause(text) => 32 + text.len(),
-                DeadReason::Expired | DeadReason::LeaseExpired | DeadReason::Nacked => 32,
-            });
+            let runs = fill(held.dead_from(from), dead_bytes);
             let end = runs.last()?.offsets.end;
             (Section::Dead(runs), end)
         }
+        Kind::Redriven => {
+            let runs = fill(held.redriven_from(from), dead_bytes);
+            let end = runs.last()?.offsets.end;
+            (Section::Redriven(runs), end)
+        }
     })
+}
+
+fn dead_bytes(run: &DeadRun) -> usize {
+    match &run.reason {
+        DeadReason::NackedBecause(text) => 32 + text.len(),
+        DeadReason::Expired | DeadReason::LeaseExpired | DeadReason::Nacked => 32,
+    }
 }
 
 fn session_head(id: SessionId, session: &Session) -> SessionHead {

@@ -1,5 +1,6 @@
 //! The state of all topics, and how commands change it.
 
+use crate::dropped::Piece;
 use crate::limits::COUNTER_MAX;
 use crate::map::Map;
 use crate::offsets::Offsets;
@@ -10,8 +11,9 @@ use crate::topic::Topic;
 use crate::{
     ApplyMeta, Candidate, Command, DEAD_LISTED_MAX, DeadReason, DeadSelection, EXPIRED_PER_APPLY_MAX,
     Effects, Extension, Generation, LEASE_MS_MAX, LEASE_MS_MIN, LeaseId, LeaseResult, Limit, MessageMeta,
-    NACK_REASON_BYTES_MAX, NAME_BYTES_MAX, Overdue, PUBLISH_MESSAGES_MAX, RECEIVE_MESSAGES_MAX, Refused,
-    Reply, SETTLE_LEASES_MAX, Sequenced, SessionId, SubscriptionId, Token, TopicId, TopicSettings,
+    NACK_REASON_BYTES_MAX, NAME_BYTES_MAX, PUBLISH_MESSAGES_MAX, RECEIVE_MESSAGES_MAX,
+    REDRIVEN_PER_APPLY_MAX, Refused, Reply, SETTLE_LEASES_MAX, Sequenced, SessionId, SubscriptionId, Token,
+    TopicId, TopicSettings,
 };
 use std::sync::Arc;
 
@@ -32,16 +34,20 @@ pub struct State {
     pub(crate) names: Map<Arc<str>, TopicId>,
     /// (earliest end of a lease or delay, where). Follows from `topics`.
     pub(crate) ends: Map<(u64, TopicId, SubscriptionId), ()>,
+    /// Subscriptions with redriven messages that are not listed yet. Follows from `topics`.
+    pub(crate) redriving: Map<(TopicId, SubscriptionId), ()>,
     pub(crate) sessions: Sessions,
+    /// Sessions that still count in topics that are gone. Follows from `sessions` and `topics`.
+    pub(crate) leaving: Map<TopicId, Map<SessionId, ()>>,
     pub(crate) pops: Pops,
 }
 
 /// One subscription and what surrounds it, open to be changed.
-struct Scope<'a> {
-    settings: &'a TopicSettings,
+pub(crate) struct Scope<'a> {
+    pub(crate) settings: &'a TopicSettings,
     offsets: &'a Offsets,
-    subscription: &'a mut Subscription,
-    moves: &'a mut Moves,
+    pub(crate) subscription: &'a mut Subscription,
+    pub(crate) moves: &'a mut Moves,
 }
 
 impl State {
@@ -49,8 +55,8 @@ impl State {
     /// [`EXPIRED_PER_APPLY_MAX`] items, the earliest first), then does what the command says.
     ///
     /// Never fails, and never panics on what a command says: what cannot be done is refused in the reply, the same on
-    /// every node. The cost is by what the command lists, never by the backlog. Deleting and purging cost by the runs
-    /// and entries that they drop; redriving all costs by runs.
+    /// every node. The cost is by what the command lists, never by the backlog: deleting and purging move what they
+    /// drop away whole, into [`Effects::dropped`], and a redrive of many runs goes on with the next commands.
     pub fn apply(&mut self, meta: &ApplyMeta, command: &Command) -> (Reply, Effects) {
         let mut effects = Effects::default();
         let mut budget = EXPIRED_PER_APPLY_MAX;
@@ -76,7 +82,7 @@ impl State {
             Command::CreateTopic { name, settings, topics_max, request_id } => {
                 self.create_topic(index, name, settings, *topics_max, *request_id)
             }
-            Command::DeleteTopic { name } => self.delete_topic(name, effects),
+            Command::DeleteTopic { name } => self.delete_topic(name, budget, effects),
             Command::Publish { topic, session, messages } => {
                 self.publish(topic, session.as_ref(), messages, effects)
             }
@@ -172,16 +178,24 @@ impl State {
         Ok(Reply::Created { topic: id, repeated: false })
     }
 
-    fn delete_topic(&mut self, name: &str, effects: &mut Effects) -> Result<Reply, Refused> {
+    fn delete_topic(
+        &mut self,
+        name: &str,
+        budget: &mut usize,
+        effects: &mut Effects,
+    ) -> Result<Reply, Refused> {
         let id = self.names.remove(name).ok_or(Refused::NoSuchTopic)?;
-        effects.steps += self.drop_steps(id) as u64;
         let topic = self.topics.remove(&id).expect("every name leads to a topic");
         for (&subscription, held) in &topic.subscriptions {
             move_end(&mut self.ends, (id, subscription), held.next_end_ms(), None);
+            self.redriving.remove(&(id, subscription));
         }
-        for (&session, ()) in topic.sessions.iter() {
-            self.sessions.drop_pair(session, id);
+        if !topic.sessions.is_empty() {
+            self.leaving.insert(id, topic.sessions.clone());
+            self.drop_leaving(budget, effects);
         }
+        let entries = topic.entries();
+        effects.steps += effects.dropped.add(Piece::Topic(topic), entries);
         effects.deleted.push(id);
         Ok(Reply::Deleted { topic: id })
     }
@@ -421,15 +435,6 @@ impl State {
         Ok(Reply::SessionOpened { session, epoch, resumed })
     }
 
-    fn end_session(&mut self, id: SessionId, effects: &mut Effects) {
-        let session = self.sessions.end(id);
-        effects.steps += 1 + session.pairs.len() as u64;
-        for (topic, _) in session.sequences() {
-            let topic = self.topics.get_mut(&topic).expect("deleting a topic drops its pairs");
-            Arc::make_mut(topic).sessions.remove(&id);
-        }
-    }
-
     fn raise_generation(&mut self, generation: Generation) -> Result<Reply, Refused> {
         if generation <= self.generation {
             return Err(Refused::GenerationNotAbove { held: self.generation, given: generation });
@@ -445,69 +450,8 @@ impl State {
         if index > COUNTER_MAX { Err(Refused::NumbersSpent) } else { Ok(index.max(next)) }
     }
 
-    /// Ends what is over: leases and delays, then sessions, then kept pops.
-    fn expire(&mut self, budget: &mut usize, effects: &mut Effects) {
-        while *budget > 0 {
-            let mut ends = self.ends.iter().map(|(&end, ())| end);
-            let Some((first_ms, topic, subscription)) = ends.next() else { break };
-            if first_ms > self.now_ms {
-                break;
-            }
-            // Up to the time when another subscription comes first.
-            let until_ms = ends.next().map_or(self.now_ms, |(second_ms, ..)| second_ms.min(self.now_ms));
-            drop(ends);
-            let times = (self.now_ms, until_ms);
-            let spent = self.with_subscription((topic, subscription), effects, |scope| {
-                scope.subscription.expire(times, *budget, scope.settings.attempts_max, scope.moves)
-            });
-            *budget -= spent.expect("an end leads to a subscription");
-        }
-        while *budget > 0
-            && let Some((end_ms, session)) = self.sessions.next_end()
-            && end_ms <= self.now_ms
-        {
-            self.end_session(session, effects);
-            effects.sessions_expired += 1;
-            *budget -= 1;
-        }
-        while *budget > 0 && self.release_pop(self.now_ms, effects) {
-            *budget -= 1;
-        }
-        while *budget > 0 && self.pops.forget(self.now_ms) {
-            effects.steps += 1;
-            *budget -= 1;
-        }
-    }
-
-    fn expire_overdue(&mut self, overdue: &[Overdue], budget: &mut usize, effects: &mut Effects) {
-        let now_ms = self.now_ms;
-        for Overdue { topic, subscription, candidates } in overdue {
-            let spent = self.with_subscription((*topic, *subscription), effects, |scope| {
-                scope.subscription.expire_overdue(candidates, *budget, now_ms, scope.moves)
-            });
-            // If the topic is gone meanwhile, so are its messages.
-            *budget -= spent.unwrap_or(0);
-        }
-    }
-
-    /// Lets go of the messages of the oldest kept pop, if its time is over or there are too many. Returns whether it
-    /// did.
-    fn release_pop(&mut self, now_ms: u64, effects: &mut Effects) -> bool {
-        let Some(pop) = self.pops.release(now_ms) else { return false };
-        effects.steps += 1;
-        if let Some(topic) = self.topics.get_mut(&pop.topic) {
-            effects.released.push(pop.topic);
-            let kept = &mut Arc::make_mut(topic).kept;
-            for run in pop.runs() {
-                effects.steps += 1;
-                kept.remove(run);
-            }
-        }
-        true
-    }
-
     /// Opens a subscription to `act`, and keeps in step what follows from it.
-    fn with_subscription<R>(
+    pub(crate) fn with_subscription<R>(
         &mut self,
         target: (TopicId, SubscriptionId),
         effects: &mut Effects,
@@ -516,10 +460,20 @@ impl State {
         let topic = Arc::make_mut(self.topics.get_mut(&target.0).ok_or(Refused::NoSuchTopic)?);
         let subscription = topic.subscriptions.get_mut(&target.1).ok_or(Refused::NoSuchSubscription)?;
         let before = subscription.next_end_ms();
+        let was_redriving = !subscription.redriven.is_empty();
         let mut moves = Moves::default();
         let (settings, offsets) = (&topic.settings, &topic.offsets);
         let result = act(&mut Scope { settings, offsets, subscription, moves: &mut moves });
+        if subscription.ready.is_empty() {
+            // Nobody shall be told that nothing is ready.
+            subscription.list_redriven(REDRIVEN_PER_APPLY_MAX, &mut moves);
+        }
         move_end(&mut self.ends, target, before, subscription.next_end_ms());
+        match (was_redriving, !subscription.redriven.is_empty()) {
+            (false, true) => drop(self.redriving.insert(target, ())),
+            (true, false) => drop(self.redriving.remove(&target)),
+            _ => {}
+        }
         note(effects, target, moves);
         Ok(result)
     }
@@ -548,6 +502,10 @@ fn note(effects: &mut Effects, target: (TopicId, SubscriptionId), moves: Moves) 
         effects.ready.push((target.0, target.1, lowest));
     }
     effects.steps += moves.steps;
+    for held in moves.dropped {
+        let entries = held.entries();
+        effects.steps += effects.dropped.add(Piece::Subscription(Box::new(held)), entries);
+    }
     effects.died += moves.died;
     effects.leases_expired += moves.leases_expired;
 }

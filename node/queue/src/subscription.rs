@@ -15,9 +15,7 @@ use crate::deadline::Deadline;
 use crate::map::Map;
 use crate::runs::Runs;
 use crate::tally::Tally;
-use crate::{
-    Candidate, DeadReason, DeadSelection, LEASE_MS_MAX, LeaseResult, MessageMeta, MessageSize, Refused, Token,
-};
+use crate::{Candidate, DeadReason, LEASE_MS_MAX, LeaseResult, MessageMeta, Refused, Token};
 
 /// The messages of one subscription. Each offset that is not done with is in exactly one state: ready, leased, delayed
 /// or dead.
@@ -41,6 +39,9 @@ pub struct Subscription {
     /// (end, offset) of every delay.
     pub(crate) delay_ends: Map<(u64, u64), ()>,
     pub(crate) dead: DeadRuns,
+    /// Messages that were redriven and are not among the ready ones yet, because they are too many runs for one command.
+    /// They count as ready. Not empty only while `ready` is not.
+    pub(crate) redriven: DeadRuns,
     /// Bytes of all messages, whatever their state.
     pub(crate) bytes: u64,
     pub(crate) leased_bytes: u64,
@@ -84,18 +85,20 @@ pub(crate) struct Taken {
 }
 
 /// What others must know of changes in a subscription.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Moves {
     /// The lowest offset that became ready.
     pub(crate) ready: Option<u64>,
     pub(crate) died: u32,
     pub(crate) leases_expired: u32,
-    /// As [`Effects::steps`](crate::Effects::steps).
+    /// Steps taken, about a hundred nanoseconds each.
     pub(crate) steps: u64,
+    /// What was taken out whole, to be freed elsewhere.
+    pub(crate) dropped: Vec<Subscription>,
 }
 
 impl Moves {
-    fn made_ready(&mut self, offset: u64) {
+    pub(crate) fn made_ready(&mut self, offset: u64) {
         self.ready = Some(self.ready.map_or(offset, |lowest| lowest.min(offset)));
     }
 }
@@ -103,7 +106,12 @@ impl Moves {
 impl Subscription {
     /// How many messages are held, whatever their state.
     pub(crate) fn count(&self) -> u64 {
-        self.ready.count() + self.leased.len() as u64 + self.delayed.len() as u64 + self.dead.count()
+        self.ready_count() + self.leased.len() as u64 + self.delayed.len() as u64 + self.dead.count()
+    }
+
+    /// How many messages are ready, those included that were redriven and are not listed yet.
+    pub(crate) fn ready_count(&self) -> u64 {
+        self.ready.count() + self.redriven.count()
     }
 
     /// Bytes of the ready messages: what is left after the others.
@@ -137,6 +145,7 @@ impl Subscription {
             + self.leased.len()
             + self.delayed.len()
             + self.dead.run_count()
+            + self.redriven.run_count()
     }
 
     /// Takes a batch in.
@@ -170,7 +179,7 @@ impl Subscription {
     /// Whether these sizes can be true, as far as can be told: only the sum of the ready messages is known.
     fn fit(&self, candidates: &[Candidate]) -> Result<(), Refused> {
         let tally = Tally {
-            count: self.ready.count() - self.retried.len() as u64,
+            count: self.ready_count() - self.retried.len() as u64,
             bytes: self.ready_bytes() - self.retried_bytes,
         };
         let is_plain = |offset| self.ready.contains(offset) && !self.retried.contains_key(&offset);
@@ -352,84 +361,6 @@ impl Subscription {
             }
         }
         spent
-    }
-
-    /// Drops what is ready or delayed; returns how many messages and bytes.
-    pub(crate) fn purge(&mut self, moves: &mut Moves) -> (u64, u64) {
-        let runs = self.ready.run_count() + self.waived.run_count();
-        moves.steps += (runs + self.retried.len() + 2 * self.delayed.len()) as u64;
-        let count = self.ready.count() + self.delayed.len() as u64;
-        let bytes = self.ready_bytes() + self.delayed_bytes;
-        self.bytes -= bytes;
-        self.delayed_bytes = 0;
-        self.ready = Runs::default();
-        self.retried = Map::default();
-        self.retried_bytes = 0;
-        self.waived = Runs::default();
-        self.delayed = Map::default();
-        self.delay_ends = Map::default();
-        (count, bytes)
-    }
-
-    /// Makes dead messages ready, as new and with their deadlines waived; returns how many.
-    pub(crate) fn redrive(&mut self, selection: &DeadSelection, moves: &mut Moves) -> Result<u64, Refused> {
-        let count = match selection {
-            DeadSelection::All => {
-                let dead = std::mem::take(&mut self.dead);
-                moves.steps +=
-                    (self.ready.run_count() + self.waived.run_count() + 2 * dead.run_count()) as u64;
-                self.ready.unite(dead.offsets());
-                self.waived.unite(dead.offsets());
-                if let Some(first) = dead.first() {
-                    moves.made_ready(first);
-                }
-                dead.count()
-            }
-            DeadSelection::Listed(messages) if !self.dead.fit(messages) => {
-                return Err(Refused::SizesImpossible);
-            }
-            DeadSelection::Listed(messages) => {
-                let mut count = 0;
-                moves.steps += messages.len() as u64;
-                for &MessageSize { offset, size } in messages {
-                    if self.dead.remove(offset, size) {
-                        moves.made_ready(offset);
-                        self.ready.insert(offset..offset + 1);
-                        self.waived.insert(offset..offset + 1);
-                        count += 1;
-                    }
-                }
-                count
-            }
-        };
-        Ok(count)
-    }
-
-    /// Drops dead messages; returns how many messages and bytes.
-    pub(crate) fn purge_dead(
-        &mut self,
-        selection: &DeadSelection,
-        moves: &mut Moves,
-    ) -> Result<(u64, u64), Refused> {
-        let before = (self.dead.count(), self.dead.bytes());
-        match selection {
-            DeadSelection::All => {
-                moves.steps += self.dead.run_count() as u64;
-                self.dead = DeadRuns::default();
-            }
-            DeadSelection::Listed(messages) if !self.dead.fit(messages) => {
-                return Err(Refused::SizesImpossible);
-            }
-            DeadSelection::Listed(messages) => {
-                moves.steps += messages.len() as u64;
-                for message in messages {
-                    self.dead.remove(message.offset, message.size);
-                }
-            }
-        }
-        let bytes = before.1 - self.dead.bytes();
-        self.bytes -= bytes;
-        Ok((before.0 - self.dead.count(), bytes))
     }
 
     /// Takes candidates out of the ready messages. Neighbours cost one change of the runs.

@@ -75,6 +75,18 @@ impl Topic {
         Ok(())
     }
 
+    /// Runs and entries that go with it, but for its sessions: what freeing it costs.
+    pub(crate) fn entries(&self) -> usize {
+        let held: usize = self.subscriptions.values().map(Subscription::entries).sum();
+        held + self.kept.run_count()
+    }
+
+    /// Subscriptions with redriven messages that are not listed yet.
+    pub(crate) fn redriving(&self) -> impl Iterator<Item = ((TopicId, SubscriptionId), ())> {
+        let of = self.subscriptions.iter().filter(|(_, held)| !held.redriven.is_empty());
+        of.map(|(&of, _)| ((self.id, of), ()))
+    }
+
     /// The earliest end in each of its subscriptions.
     pub(crate) fn ends(&self) -> impl Iterator<Item = (u64, TopicId, SubscriptionId)> {
         let end = |(&id, held): (&SubscriptionId, &Subscription)| Some((held.next_end_ms()?, self.id, id));

@@ -8,7 +8,10 @@ use crate::sessions::Session;
 use crate::state::State;
 use crate::subscription::Subscription;
 use crate::topic::Topic;
-use crate::{Generation, SessionId, SubscriptionId, Token, TopicId, TopicSettings};
+use crate::{
+    Command, DeadSelection, EXPIRED_PER_APPLY_MAX, Generation, REDRIVEN_PER_APPLY_MAX, SessionId,
+    SubscriptionId, Token, TopicId, TopicSettings,
+};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -149,13 +152,15 @@ impl State {
     }
 
     /// The earliest time at which something ends: a lease, a delay, a session, a kept pop. It is not after
-    /// [`State::now_ms`] if the last apply had more to end than it may. Deadlines of ready messages are not known here:
+    /// [`State::now_ms`] if the last apply had more to end than it may, or if a redrive or deletion goes on. Deadlines of ready messages are not known here:
     /// the log knows them.
     #[must_use]
     pub fn earliest_deadline_ms(&self) -> Option<u64> {
         let end = self.ends.first().map(|(&(ms, ..), ())| ms);
         let session = self.sessions.next_end().map(|(ms, _)| ms);
-        [end, session, self.pops.next_end_ms()].into_iter().flatten().min()
+        let is_unfinished = !self.redriving.is_empty() || !self.leaving.is_empty();
+        let unfinished = is_unfinished.then_some(self.now_ms);
+        [end, session, self.pops.next_end_ms(), unfinished].into_iter().flatten().min()
     }
 
     /// How much would be over at `now_ms`, in steps of an apply at that time. Stops counting at `max`.
@@ -170,15 +175,44 @@ impl State {
             due += held.map_or(0, |held| held.due_count(now_ms, max - due));
         }
         due += self.sessions.due_count(now_ms, max.saturating_sub(due));
-        due + self.pops.due_count(now_ms, max.saturating_sub(due))
+        due += self.pops.due_count(now_ms, max.saturating_sub(due));
+        for (_, sessions) in self.leaving.iter() {
+            due += sessions.len();
+            if due >= max {
+                return due;
+            }
+        }
+        for (&(topic, subscription), ()) in self.redriving.iter() {
+            let held = self.subscription(topic, subscription);
+            due += held.map_or(0, |held| held.redriven.run_count());
+            if due >= max {
+                return due;
+            }
+        }
+        due
     }
 
-    /// What deleting a topic, or dropping everything in it, would cost in steps: by runs and entries, not by messages.
+    /// What a command costs in steps besides what it lists, where that can be much: at most a few thousand each.
     #[must_use]
-    pub fn drop_steps(&self, topic: TopicId) -> usize {
-        let Some(topic) = self.topic(topic) else { return 0 };
-        let entries: usize = topic.subscriptions.values().map(Subscription::entries).sum();
-        entries + topic.sessions.len() + topic.kept.run_count()
+    pub fn command_steps(&self, command: &Command) -> usize {
+        const ENTRIES_MAX: usize = 1_000;
+        match command {
+            Command::RedriveDead { topic, subscription, selection: DeadSelection::All } => {
+                let held = self.subscription(*topic, *subscription);
+                2 * held.map_or(0, |held| held.dead.run_count()).min(REDRIVEN_PER_APPLY_MAX)
+            }
+            Command::DeleteTopic { name } => {
+                let topic = self.topic_id(name).and_then(|id| self.topic(id));
+                topic.map_or(0, |topic| {
+                    topic.entries().min(ENTRIES_MAX) + 2 * topic.sessions.len().min(EXPIRED_PER_APPLY_MAX)
+                })
+            }
+            Command::Purge { .. } | Command::PurgeDead { selection: DeadSelection::All, .. } => ENTRIES_MAX,
+            Command::CloseSession { session, .. } => {
+                self.session(*session).map_or(0, |session| session.pairs.len())
+            }
+            _ => 0,
+        }
     }
 
     /// Whether a pop with this request id is kept or remembered: its repeat takes nothing more, so it needs no
@@ -292,7 +326,7 @@ impl Subscription {
         let leased = self.leased.first().map(|(&offset, _)| offset);
         let delayed = self.delayed.first().map(|(&offset, _)| offset);
         Stats {
-            ready: self.ready.count(),
+            ready: self.ready_count(),
             ready_bytes: self.ready_bytes(),
             leased: self.leased.len() as u64,
             leased_bytes: self.leased_bytes,
@@ -300,7 +334,7 @@ impl Subscription {
             delayed_bytes: self.delayed_bytes,
             dead: self.dead.count(),
             dead_bytes: self.dead.bytes(),
-            oldest_offset: [self.ready.first(), leased, delayed, self.dead.first()]
+            oldest_offset: [self.ready.first(), leased, delayed, self.dead.first(), self.redriven.first()]
                 .into_iter()
                 .flatten()
                 .min(),
@@ -328,6 +362,7 @@ impl Subscription {
             || self.leased.contains_key(&offset)
             || self.delayed.contains_key(&offset)
             || self.dead.contains(offset)
+            || self.redriven.contains(offset)
     }
 
     /// Ready messages from an offset on, as runs in rising order: what the leader chooses candidates from.
@@ -399,6 +434,11 @@ impl Subscription {
         self.dead.iter_from(from)
     }
 
+    /// Redriven messages that are not listed yet, from an offset on, as they died.
+    pub(crate) fn redriven_from(&self, from: u64) -> impl Iterator<Item = DeadRun> {
+        self.redriven.iter_from(from)
+    }
+
     /// The first run of live offsets at or after `from`; the run behind it may touch it.
     fn live_run_from(&self, from: u64) -> Option<Range<u64>> {
         let one = |offset: u64| offset..offset + 1;
@@ -406,6 +446,7 @@ impl Subscription {
         let delayed = self.delayed.ceiling(&from).map(|(&offset, _)| one(offset));
         let ready = self.ready.iter_from(from).next();
         let dead = self.dead.iter_from(from).next().map(|run| run.offsets);
-        [ready, leased, delayed, dead].into_iter().flatten().min_by_key(|run| run.start)
+        let redriven = self.redriven.iter_from(from).next().map(|run| run.offsets);
+        [ready, leased, delayed, dead, redriven].into_iter().flatten().min_by_key(|run| run.start)
     }
 }

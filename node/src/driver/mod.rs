@@ -5,12 +5,15 @@
 //! Reads of the disk go to blocking threads, whose answers come back as events. All of that leaves without waiting.
 
 pub mod bodies;
+mod freeing;
 pub(crate) mod inbox;
+mod shell;
 pub mod storage;
 pub(crate) mod view;
 
 use crate::api::{Failure, LocalStatus, Reason, Response};
 use crate::driver::bodies::Bodies;
+use crate::driver::freeing::Freeing;
 use crate::driver::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
 use crate::driver::storage::Storage;
 use crate::driver::view::Standing;
@@ -18,9 +21,8 @@ use crate::metrics::{Census, EntryTimes, Metrics, Progress, Pulse};
 use crate::peers::forming::{Forming, LogStanding};
 use crate::peers::own::{Acknowledged, Own};
 use crate::peers::transport::{Arrival, Arrivals, News, Transport};
-use crate::replica::{Actions, AppliedEntry, CallId, Event, LoadedEntry, Now, Replica, Shell, View};
+use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
 use bytes::Bytes;
-use raftqueue_queue::TopicId;
 use raftqueue_raft::{Alarm, Found, Index, LoadRequest, LogSlice, Payload, RoleKind};
 use raftqueue_wal::{MetaPayload, ReadError, Reader};
 use std::collections::{BTreeMap, VecDeque};
@@ -106,6 +108,8 @@ pub(crate) struct Driver {
     census: Census,
     /// It was said in the log that log time is ahead of the clocks.
     is_ahead_told: bool,
+    /// Takes what is large and only to be freed.
+    freeing: Freeing,
     last_tick: Instant,
     leader_seen: Instant,
     ended: Option<Ended>,
@@ -127,6 +131,7 @@ impl Driver {
             entry_times,
             census: Census::default(),
             is_ahead_told: false,
+            freeing: Freeing::start(),
             last_tick: now,
             leader_seen: now,
             ended: None,
@@ -172,7 +177,7 @@ impl Driver {
             self.parts.metrics.turned(&mut self.entry_times, Progress::of(&self.parts.replica), begun);
         }
         let ended = self.ended.take().expect("just seen");
-        let Driver { parts, replies, .. } = self;
+        let Driver { parts, replies, freeing, .. } = self;
         for (_, (reply, _)) in replies {
             let _ = reply.send(Err(Failure::unknown(
                 Reason::ShuttingDown,
@@ -181,7 +186,11 @@ impl Driver {
         }
         let storage = parts.storage;
         // The last write is finished, so that the next start finds nothing unproven.
-        let _ = tokio::task::spawn_blocking(move || storage.stop()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            storage.stop();
+            freeing.stop();
+        })
+        .await;
         ended
     }
 
@@ -490,39 +499,6 @@ impl Driver {
             transport: &self.parts.transport,
             leaderless: self.leader_seen.elapsed(),
         }
-    }
-}
-
-impl Shell for Driver {
-    fn applied(&mut self, entry: AppliedEntry) {
-        self.parts.bodies.applied(entry, self.parts.replica.raft().durable_index());
-    }
-
-    fn reply(&mut self, call: CallId, result: Result<Response, Failure>) {
-        let Some((reply, leases)) = self.replies.remove(&call) else { return };
-        let result = result.map(|response| self.locate(response));
-        // The caller may have gone. Then nobody hears of what was leased for it.
-        if let Err(Ok(Replied::Messages(located))) = reply.send(result)
-            && leases
-        {
-            self.immediate.push(Event::AnswerUnheard(located.into_messages()));
-        }
-    }
-
-    fn confirmed(&mut self, call: CallId) {
-        let view = self.parts.replica.view();
-        let cluster = self.standing(&view).cluster();
-        self.reply(call, Ok(Response::Cluster(cluster)));
-    }
-
-    fn deleted(&mut self, topic: TopicId) {
-        self.forgets = true;
-        self.parts.bodies.forget(topic);
-    }
-
-    fn done_before(&mut self, topic: TopicId, offset: u64) {
-        self.forgets = true;
-        self.parts.bodies.done_before(topic, offset);
     }
 }
 

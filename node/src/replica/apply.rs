@@ -108,6 +108,9 @@ impl Replica {
                 self.actions.results.add_deleted(topic);
             }
             self.shrunk.extend(effects.released);
+            if !effects.dropped.is_empty() {
+                self.actions.results.add_dropped(effects.dropped);
+            }
             self.give_back(&command);
             if let Command::Pop { topic, .. }
             | Command::Ack { topic, .. }

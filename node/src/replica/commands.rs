@@ -6,7 +6,7 @@ use crate::api::{
     SubscriptionInfo, TopicInfo, TopicOptions, Write,
 };
 use raftqueue_queue::{
-    self as queue, Command, DeadReason, DeadSelection, Delivery, Generation, Limit, Refused, Reply, State,
+    self as queue, Command, DeadReason, DeadSelection, Delivery, Generation, Limit, Refused, Reply,
     SubscriptionId, Token, Topic, TopicId, TopicSettings,
 };
 
@@ -120,21 +120,6 @@ fn named(command: &Command) -> usize {
         | Command::Extend { leases, .. }
         | Command::Release { leases, .. } => leases.len(),
         Command::Time { overdue } => overdue.iter().map(|overdue| overdue.candidates.len()).sum(),
-        _ => 0,
-    }
-}
-
-/// What applying a command would cost besides what it lists: the cost of what it drops.
-pub(super) fn drop_steps(command: &Command, state: &State) -> usize {
-    match command {
-        Command::RedriveDead { topic, selection: DeadSelection::All, .. }
-        | Command::PurgeDead { topic, selection: DeadSelection::All, .. } => state.drop_steps(*topic),
-        Command::DeleteTopic { name } | Command::Purge { topic: name, .. } => {
-            state.topic_id(name).map_or(0, |topic| state.drop_steps(topic))
-        }
-        Command::CloseSession { session, .. } => {
-            state.session(*session).map_or(0, |session| session.sequences().count())
-        }
         _ => 0,
     }
 }
@@ -287,10 +272,15 @@ fn refusal(command: &Command, refused: &Refused) -> Failure {
         Refused::Fenced { .. } => (Reason::Fenced, refused.to_string()),
         Refused::OutOfSequence { .. } => (Reason::OutOfSequence, refused.to_string()),
         Refused::SequenceReused { .. } => (Reason::SequenceReused, refused.to_string()),
+        Refused::RedriveUnfinished => (Reason::Overloaded, refused.to_string()),
         Refused::GenerationNotAbove { .. } | Refused::SizesImpossible | Refused::NumbersSpent => {
             (Reason::FailedPrecondition, refused.to_string())
         }
     };
     let failure = Failure::not_done(reason, text);
-    if reason == Reason::LimitReached { failure.retry_after_ms(1_000) } else { failure }
+    match reason {
+        Reason::LimitReached => failure.retry_after_ms(1_000),
+        Reason::Overloaded => failure.retry_after_ms(100),
+        _ => failure,
+    }
 }

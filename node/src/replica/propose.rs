@@ -218,13 +218,13 @@ impl Replica {
         let mut steps = 0;
         while let Some(next) = self.unproposed.items.front() {
             let full = writer.size() + bodies.len() + next.bytes > self.settings.entry_bytes_target
-                || steps + next.steps + self.drop_steps(next.work.as_ref()) > steps_max;
+                || steps + next.steps + self.more_steps(next.work.as_ref()) > steps_max;
             if full && !entry.commands.is_empty() {
                 break;
             }
             let expires = due.min(EXPIRED_PER_APPLY_MAX);
             due -= expires;
-            steps += next.steps + self.drop_steps(next.work.as_ref()) + expires;
+            steps += next.steps + self.more_steps(next.work.as_ref()) + expires;
             self.steps.take(next.steps);
             let Item { call, work, .. } = self.unproposed.pop().expect("just seen");
             let command = match work {
@@ -250,10 +250,10 @@ impl Replica {
         self.proposed.insert((index, term), entry);
     }
 
-    /// What applying would cost besides what is listed: by what is there to be dropped.
-    fn drop_steps(&self, work: Option<&Work>) -> usize {
+    /// What applying would cost besides what is listed.
+    fn more_steps(&self, work: Option<&Work>) -> usize {
         match work {
-            Some(Work::Command(command)) => commands::drop_steps(command, &self.state),
+            Some(Work::Command(command)) => self.state.command_steps(command),
             Some(Work::Publish(_)) | None => 0,
         }
     }

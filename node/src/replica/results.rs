@@ -2,7 +2,7 @@
 
 use super::{AppliedEntry, CallId};
 use crate::api::{Failure, Response};
-use raftqueue_queue::TopicId;
+use raftqueue_queue::{Dropped, TopicId};
 
 /// What applying entries led to. [`Results::carry_out`] is the only way to it.
 ///
@@ -15,6 +15,7 @@ pub struct Results {
     confirmed: Vec<CallId>,
     deleted: Vec<TopicId>,
     done_before: Vec<(TopicId, u64)>,
+    dropped: Vec<Dropped>,
 }
 
 /// Whoever carries out what applying led to: the driver, and what stands in its place in tests.
@@ -33,18 +34,22 @@ pub trait Shell {
 
     /// Nothing of a topic before `offset` will be asked for any more.
     fn done_before(&mut self, topic: TopicId, offset: u64);
+
+    /// What the queue let go of is to be freed, where time does not matter.
+    fn dropped(&mut self, dropped: Dropped);
 }
 
 impl Results {
     /// Hands everything to `shell`: entries, then replies, which may name messages of those entries, and only then what is
     /// done with, since a pop takes messages and their topic may go with the next command.
     pub fn carry_out(self, shell: &mut impl Shell) {
-        let Self { applied, replies, confirmed, deleted, done_before } = self;
+        let Self { applied, replies, confirmed, deleted, done_before, dropped } = self;
         applied.into_iter().for_each(|entry| shell.applied(entry));
         replies.into_iter().for_each(|(call, result)| shell.reply(call, result));
         confirmed.into_iter().for_each(|call| shell.confirmed(call));
         deleted.into_iter().for_each(|topic| shell.deleted(topic));
         done_before.into_iter().for_each(|(topic, offset)| shell.done_before(topic, offset));
+        dropped.into_iter().for_each(|dropped| shell.dropped(dropped));
     }
 
     /// True if there is nothing to carry out.
@@ -55,6 +60,7 @@ impl Results {
             && self.confirmed.is_empty()
             && self.deleted.is_empty()
             && self.done_before.is_empty()
+            && self.dropped.is_empty()
     }
 
     pub(super) fn add_applied(&mut self, entry: AppliedEntry) {
@@ -71,6 +77,10 @@ impl Results {
 
     pub(super) fn add_deleted(&mut self, topic: TopicId) {
         self.deleted.push(topic);
+    }
+
+    pub(super) fn add_dropped(&mut self, dropped: Dropped) {
+        self.dropped.push(dropped);
     }
 
     pub(super) fn add_done_before(&mut self, topic: TopicId, offset: u64) {

@@ -11,7 +11,7 @@ use crate::api::{
 use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
 use raftqueue_queue::{
-    Candidate, Command, DeadSelection, Generation, LeaseId, MessageMeta, MessageSize, Overdue,
+    Candidate, Command, DeadSelection, Dropped, Generation, LeaseId, MessageMeta, MessageSize, Overdue,
     SubscriptionId, Token, TopicId,
 };
 use raftqueue_raft::{
@@ -48,6 +48,8 @@ struct Alone {
     turns: usize,
     longest: u64,
     steps: u64,
+    /// Runs and entries that were handed out to be freed.
+    dropped: usize,
 }
 
 impl Alone {
@@ -74,6 +76,7 @@ impl Alone {
             hung: None,
             turns: 0,
             longest: 0,
+            dropped: 0,
             steps: 0,
         }
     }
@@ -248,6 +251,10 @@ impl Shell for Alone {
     fn deleted(&mut self, _: TopicId) {}
 
     fn done_before(&mut self, _: TopicId, _: u64) {}
+
+    fn dropped(&mut self, dropped: Dropped) {
+        self.dropped += dropped.entries();
+    }
 }
 
 fn long_poll(wait_ms: u64) -> Request {

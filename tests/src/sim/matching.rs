@@ -194,6 +194,7 @@ fn reason(refused: &Refused) -> Reason {
         Refused::Fenced { .. } => Reason::Fenced,
         Refused::OutOfSequence { .. } => Reason::OutOfSequence,
         Refused::SequenceReused { .. } => Reason::SequenceReused,
+        Refused::RedriveUnfinished => Reason::Overloaded,
         Refused::GenerationNotAbove { .. } | Refused::SizesImpossible | Refused::NumbersSpent => {
             Reason::FailedPrecondition
         }

@@ -19,7 +19,7 @@ use raftqueue_node::driver::bodies::{Bodies, Located};
 use raftqueue_node::replica::{
     self, Actions, AppliedEntry, CallId, Lookup, Now, Outstanding, Replica, Settings,
 };
-use raftqueue_queue::TopicId;
+use raftqueue_queue::{Dropped, TopicId};
 use raftqueue_raft::{
     self as raft, AppendOutcome, Configuration, Envelope, Index, LoadRequest, Member, MemberKind, Message,
     NodeId, Raft, RoleKind, Write,
@@ -257,6 +257,8 @@ impl replica::Shell for Shell<'_> {
     fn done_before(&mut self, topic: TopicId, offset: u64) {
         self.world.nodes[self.node].running().bodies.done_before(topic, offset);
     }
+
+    fn dropped(&mut self, _: Dropped) {}
 }
 
 /// The clocks of a machine: they may run fast or slow, and the one on the wall may jump.

@@ -135,7 +135,7 @@ impl Sections {
                     Section::Retried(some) => some.len() as u64,
                     Section::Leased(some) => some.len() as u64,
                     Section::Delayed(some) => some.len() as u64,
-                    Section::Dead(some) => some.len() as u64,
+                    Section::Dead(some) | Section::Redriven(some) => some.len() as u64,
                     Section::Generations(some) => some.len() as u64,
                     _ => 1,
                 };
@@ -148,6 +148,7 @@ impl Sections {
                 Section::Subscription(head) => {
                     (head.ready, head.retried, head.waived) = (sum("ready"), sum("retried"), sum("waived"));
                     (head.leased, head.delayed, head.dead) = (sum("leased"), sum("delayed"), sum("dead"));
+                    head.redriven = sum("redriven");
                 }
                 Section::Session(head) => head.pairs = sum("pair"),
                 Section::Pops(some) => pops += some.len() as u64,

@@ -3,6 +3,7 @@
 mod contents;
 mod damage;
 mod queue;
+mod steps;
 
 use queue::{DEFAULT, Queue};
 use raftqueue_queue::{

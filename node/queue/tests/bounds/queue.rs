@@ -1,8 +1,8 @@
 //! A state with the few calls that these tests make.
 
 use raftqueue_queue::{
-    ApplyMeta, Candidate, Command, Generation, LeaseId, LeaseResult, MessageMeta, Reply, State, Stats,
-    SubscriptionId, Token, TopicId, TopicSettings,
+    ApplyMeta, Candidate, Command, Effects, Generation, LeaseId, LeaseResult, MessageMeta, Reply, State,
+    Stats, SubscriptionId, Token, TopicId, TopicSettings,
 };
 
 pub(crate) const DEFAULT: SubscriptionId = SubscriptionId::DEFAULT;
@@ -17,8 +17,17 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn apply(&mut self, command: &Command) -> Reply {
+        self.apply_wholly(command).0
+    }
+
+    pub(crate) fn apply_wholly(&mut self, command: &Command) -> (Reply, Effects) {
         self.index += 1;
-        self.state.apply(&ApplyMeta { index: self.index, now_ms: self.now_ms, version: 1 }, command).0
+        self.state.apply(&ApplyMeta { index: self.index, now_ms: self.now_ms, version: 1 }, command)
+    }
+
+    /// Another one that holds the same.
+    pub(crate) fn copy(&self) -> Queue {
+        Queue { state: self.state.clone(), ..*self }
     }
 
     pub(crate) fn create(&mut self, name: &str) -> TopicId {

@@ -124,6 +124,7 @@ struct Held {
     leased: Vec<LeasedMessage>,
     delayed: Vec<DelayedMessage>,
     dead: Vec<DeadRun>,
+    redriven: Vec<DeadRun>,
 }
 
 struct Topic {
@@ -180,6 +181,7 @@ impl Held {
             Section::Leased(some) => self.leased.extend(some),
             Section::Delayed(some) => self.delayed.extend(some),
             Section::Dead(runs) => self.dead.extend(runs),
+            Section::Redriven(runs) => self.redriven.extend(runs),
             other => panic!("a subscription holds no {}", other.name()),
         }
     }
@@ -262,6 +264,9 @@ fn show_subscription(text: &mut String, held: &Held) -> std::fmt::Result {
             runs(&[(dead.offsets.start, dead.offsets.end)]),
             dead.attempts
         )?;
+    }
+    for run in &held.redriven {
+        writeln!(text, "  redriven {}", runs(&[(run.offsets.start, run.offsets.end)]))?;
     }
     writeln!(text, "  bytes {}", held.bytes)
 }

@@ -4,8 +4,8 @@
 //! the real queue.
 
 use raftqueue_queue::{
-    Candidate, Command, DeadReason, DeadSelection, Delivery, Effects, Extension, Generation, LeaseId,
-    LeaseResult, Limit, MessageSize, Refused, Reply, SESSION_REPLIES_MAX, Sequenced, SessionId,
+    Candidate, Command, DeadReason, DeadSelection, Delivery, Dropped, Effects, Extension, Generation,
+    LeaseId, LeaseResult, Limit, MessageSize, Refused, Reply, SESSION_REPLIES_MAX, Sequenced, SessionId,
     SubscriptionId, Token, TopicId, TopicSettings,
 };
 use std::collections::BTreeSet;
@@ -147,6 +147,7 @@ impl Model {
             ready: happened.ready.iter().map(|&topic| (TopicId(topic), SubscriptionId::DEFAULT, 0)).collect(),
             deleted: happened.deleted,
             released: released.into_iter().map(TopicId).collect(),
+            dropped: Dropped::default(),
             leases_expired: happened.leases_expired,
             died: happened.died,
             sessions_expired: happened.sessions_expired,

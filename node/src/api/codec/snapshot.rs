@@ -31,6 +31,7 @@ mod kind {
     pub(super) const SESSION: u8 = 11;
     pub(super) const PAIR: u8 = 12;
     pub(super) const POPS: u8 = 13;
+    pub(super) const REDRIVEN: u8 = 14;
 }
 
 const DEADLINE: u8 = 1;
@@ -84,6 +85,7 @@ pub fn write_section(out: &mut BytesMut, version: u32, section: &Section) {
             put_number(out, head.leased);
             put_number(out, head.delayed);
             put_number(out, head.dead);
+            put_number(out, head.redriven);
         }
         Section::Ready(runs) => put_runs(out, kind::READY, runs),
         Section::Waived(runs) => put_runs(out, kind::WAIVED, runs),
@@ -130,19 +132,8 @@ pub fn write_section(out: &mut BytesMut, version: u32, section: &Section) {
                 },
             );
         }
-        Section::Dead(runs) => {
-            out.put_u8(kind::DEAD);
-            put_rising(
-                out,
-                runs,
-                |run| (run.offsets.start, run.offsets.end),
-                |out, run| {
-                    put_number(out, run.offsets.end.wrapping_sub(run.offsets.start));
-                    put_number(out, u64::from(run.attempts));
-                    put_reason(out, &run.reason);
-                },
-            );
-        }
+        Section::Dead(runs) => put_dead(out, kind::DEAD, runs),
+        Section::Redriven(runs) => put_dead(out, kind::REDRIVEN, runs),
         Section::Session(head) => {
             out.put_u8(kind::SESSION);
             put_session(out, head.id);
@@ -241,6 +232,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Section, Unreadable> {
             leased: reader.number()?,
             delayed: reader.number()?,
             dead: reader.number()?,
+            redriven: reader.number()?,
         }),
         kind::READY => Section::Ready(read_runs(reader)?),
         kind::WAIVED => Section::Waived(read_runs(reader)?),
@@ -275,12 +267,8 @@ fn read(reader: &mut Reader<'_>) -> Result<Section, Unreadable> {
             let (deadline_ms, is_waived) = read_deadline(reader)?;
             Ok((DelayedMessage { offset, size, attempts, due_ms, deadline_ms, is_waived }, offset))
         })?),
-        kind::DEAD => Section::Dead(read_rising(reader, |reader, start| {
-            let end = start.wrapping_add(reader.number()?);
-            let run =
-                DeadRun { offsets: start..end, attempts: reader.small()?, reason: read_reason(reader)? };
-            Ok((run, end))
-        })?),
+        kind::DEAD => Section::Dead(read_dead(reader)?),
+        kind::REDRIVEN => Section::Redriven(read_dead(reader)?),
         kind::SESSION => Section::Session(SessionHead {
             id: reader.session()?,
             name: reader.option(Reader::text)?,
@@ -360,6 +348,24 @@ fn read_runs(reader: &mut Reader<'_>) -> Result<Vec<(u64, u64)>, Unreadable> {
     read_rising(reader, |reader, start| {
         let end = start.wrapping_add(reader.number()?);
         Ok(((start, end), end))
+    })
+}
+
+fn put_dead(out: &mut BytesMut, kind: u8, runs: &[DeadRun]) {
+    out.put_u8(kind);
+    let span = |run: &DeadRun| (run.offsets.start, run.offsets.end);
+    put_rising(out, runs, span, |out, run| {
+        put_number(out, run.offsets.end.wrapping_sub(run.offsets.start));
+        put_number(out, u64::from(run.attempts));
+        put_reason(out, &run.reason);
+    });
+}
+
+fn read_dead(reader: &mut Reader<'_>) -> Result<Vec<DeadRun>, Unreadable> {
+    read_rising(reader, |reader, start| {
+        let end = start.wrapping_add(reader.number()?);
+        let run = DeadRun { offsets: start..end, attempts: reader.small()?, reason: read_reason(reader)? };
+        Ok((run, end))
     })
 }
 

@@ -124,8 +124,8 @@ fn section() -> impl Strategy<Value = Section> {
             })
         },
     );
-    let subscription = (any::<[u64; 8]>(), any::<u32>()).prop_map(|(numbers, id)| {
-        let [bytes, dead_bytes, ready, retried, waived, leased, delayed, dead] = numbers;
+    let subscription = (any::<[u64; 9]>(), any::<u32>()).prop_map(|(numbers, id)| {
+        let [bytes, dead_bytes, ready, retried, waived, leased, delayed, dead, redriven] = numbers;
         let id = SubscriptionId(id);
         Section::Subscription(SubscriptionHead {
             id,
@@ -137,6 +137,7 @@ fn section() -> impl Strategy<Value = Section> {
             leased,
             delayed,
             dead,
+            redriven,
         })
     });
     let session = (any::<[u64; 5]>(), any::<u32>(), any::<Option<String>>()).prop_map(
@@ -164,6 +165,7 @@ fn section() -> impl Strategy<Value = Section> {
         list(leased()).prop_map(Section::Leased),
         list(delayed()).prop_map(Section::Delayed),
         list(dead()).prop_map(Section::Dead),
+        list(dead()).prop_map(Section::Redriven),
         session,
         pair,
         list(pop()).prop_map(Section::Pops),
@@ -251,8 +253,9 @@ fn rule_9_1_the_form_of_each_section_does_not_drift() {
                 leased: 6,
                 delayed: 7,
                 dead: 8,
+                redriven: 9,
             }),
-            "0401ac0202030405060708",
+            "0401ac020203040506070809",
         ),
         (Section::Ready(vec![(2, 5), (9, 300)]), "0502020304a302"),
         (
@@ -309,6 +312,10 @@ fn rule_9_1_the_form_of_each_section_does_not_drift() {
             "0a040a051000000110010401100201011003026e6f",
         ),
         (
+            Section::Redriven(vec![DeadRun { offsets: 10..15, attempts: 16, reason: DeadReason::Expired }]),
+            "0e010a051000",
+        ),
+        (
             Section::Session(SessionHead {
                 id: SessionId { generation: Generation(1), number: 300 },
                 name: Some("p".into()),
@@ -343,7 +350,7 @@ fn rule_9_1_the_form_of_each_section_does_not_drift() {
     ];
     // Written down by hand, from the diagram.
     let kinds: std::collections::BTreeSet<&str> = goldens.iter().map(|(section, _)| section.name()).collect();
-    assert_eq!(kinds.len(), 13);
+    assert_eq!(kinds.len(), 14);
     for (section, golden) in goldens {
         let hex: String = written(&section).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, golden, "{}", section.name());
@@ -361,7 +368,7 @@ fn rule_9_1_an_unknown_section_or_version_is_refused_by_name() {
 /// A count that lies costs nothing: no list is longer than its bytes.
 #[test]
 fn a_section_allocates_no_more_than_its_bytes_can_hold() {
-    for kind in [3, 5, 6, 7, 8, 9, 10, 13] {
+    for kind in [3, 5, 6, 7, 8, 9, 10, 13, 14] {
         let mut bytes = BytesMut::new();
         bytes.put_u8(kind);
         put_number(&mut bytes, u64::MAX >> 1);
