@@ -126,6 +126,12 @@ impl DeadRuns {
         true
     }
 
+    /// The runs as offsets only, from `offset` on; the first is cut there.
+    pub(crate) fn offsets_from(&self, offset: u64) -> impl Iterator<Item = Range<u64>> {
+        let runs = self.runs.iter_from(&offset.saturating_add(1));
+        runs.map(move |(&end, run)| run.start.max(offset)..end)
+    }
+
     /// The runs as offsets only, in order.
     pub(crate) fn offsets(&self) -> impl Iterator<Item = Range<u64>> {
         self.runs.iter().map(|(&end, run)| run.start..end)

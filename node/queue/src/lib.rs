@@ -30,6 +30,7 @@ mod effects;
 mod ending;
 mod ids;
 mod limits;
+mod live;
 mod map;
 mod offsets;
 mod pops;

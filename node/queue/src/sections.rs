@@ -10,6 +10,28 @@
 //!       ( Session  Pair* )*  Pops*
 //! ```
 //!
+//! Where everything that a node must know again has its home, of the state and beside it:
+//!
+//! | what | home |
+//! |---|---|
+//! | index and term of the snapshot, the configuration in force there and its index | the head of the snapshot |
+//! | the active version | the configuration in the head of the snapshot |
+//! | later configurations | the log behind the snapshot |
+//! | the base of log time: the greatest stamp applied | section `Head` |
+//! | the generation, the last id, the last token | section `Head` |
+//! | which messages are ready, leased, delayed, dead; attempts; late acks | sections of the subscription |
+//! | deadlines of leased and delayed messages | sections `Leased` and `Delayed` |
+//! | deadlines that do not count | sections `Waived` and `Redriven`, and in `Leased` and `Delayed` |
+//! | deadlines of ready messages | footers: the files of places and kept files; the log's tail by replay |
+//! | sizes of ready messages | their sum in section `Subscription`, each in the footers |
+//! | where bodies stand | footers; the log's tail by replay |
+//! | what pops keep | section `Pops` |
+//! | who counts in a topic, what of it is kept, names, ends | derived by [`StateBuilder`](crate::StateBuilder) |
+//! | redrives that go on | section `Redriven` |
+//! | what sessions count in topics that are gone | section `Pair` of a topic that does not stand here |
+//! | who waits, what is offered or set aside, overdue messages that were proposed | nowhere: it ends with the lead |
+//! | counters of what happened | nowhere: they count what this process did |
+//!
 //! Heads say how many of each follow, so that nothing can be left out unseen. Topics, subscriptions, sessions, pairs and
 //! whatever stands in the sections of one kind come in rising order.
 

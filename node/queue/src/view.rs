@@ -145,12 +145,6 @@ impl State {
         self.topic(topic)?.subscription(subscription)
     }
 
-    /// Whether the body of a message is still needed. False for a topic that is gone.
-    #[must_use]
-    pub fn is_live(&self, topic: TopicId, offset: u64) -> bool {
-        self.topic(topic).is_some_and(|topic| topic.is_live(offset))
-    }
-
     /// The earliest time at which something ends: a lease, a delay, a session, a kept pop. It is not after
     /// [`State::now_ms`] if the last apply had more to end than it may, or if a redrive or deletion goes on. Deadlines of ready messages are not known here:
     /// the log knows them.
@@ -288,35 +282,6 @@ impl Topic {
     pub fn subscription(&self, id: SubscriptionId) -> Option<&Subscription> {
         self.subscriptions.get(&id)
     }
-
-    /// Whether the body of a message is still needed: by a subscription, or by the repeat of a pop.
-    #[must_use]
-    pub fn is_live(&self, offset: u64) -> bool {
-        self.kept.contains(offset)
-            || self.subscriptions.values().any(|subscription| subscription.is_live(offset))
-    }
-
-    /// The first run of live offsets at or after `from`. Runs of one listing may touch.
-    #[must_use]
-    pub fn live_run_from(&self, from: u64) -> Option<Range<u64>> {
-        let kept = self.kept.iter_from(from).next();
-        let runs = self.subscriptions.values().filter_map(|subscription| subscription.live_run_from(from));
-        runs.chain(kept).reduce(|left, right| {
-            let (first, second) = if left.start <= right.start { (left, right) } else { (right, left) };
-            if second.start <= first.end { first.start..first.end.max(second.end) } else { first }
-        })
-    }
-
-    /// All live offsets at or after `from`, as runs that rise, do not overlap, and may touch. The cost is by the runs
-    /// and entries passed, so a caller on the driver should stop in time and go on later from there.
-    pub fn live_runs_from(&self, from: u64) -> impl Iterator<Item = Range<u64>> {
-        let mut from = from;
-        std::iter::from_fn(move || {
-            let run = self.live_run_from(from)?;
-            from = run.end;
-            Some(run)
-        })
-    }
 }
 
 impl Subscription {
@@ -353,16 +318,6 @@ impl Subscription {
     #[must_use]
     pub fn is_ready(&self, offset: u64) -> bool {
         self.ready.contains(offset)
-    }
-
-    /// Whether the message is anywhere here: ready, leased, delayed or dead.
-    #[must_use]
-    pub fn is_live(&self, offset: u64) -> bool {
-        self.ready.contains(offset)
-            || self.leased.contains_key(&offset)
-            || self.delayed.contains_key(&offset)
-            || self.dead.contains(offset)
-            || self.redriven.contains(offset)
     }
 
     /// Ready messages from an offset on, as runs in rising order: what the leader chooses candidates from.
@@ -437,16 +392,5 @@ impl Subscription {
     /// Redriven messages that are not listed yet, from an offset on, as they died.
     pub(crate) fn redriven_from(&self, from: u64) -> impl Iterator<Item = DeadRun> {
         self.redriven.iter_from(from)
-    }
-
-    /// The first run of live offsets at or after `from`; the run behind it may touch it.
-    fn live_run_from(&self, from: u64) -> Option<Range<u64>> {
-        let one = |offset: u64| offset..offset + 1;
-        let leased = self.leased.ceiling(&from).map(|(&offset, _)| one(offset));
-        let delayed = self.delayed.ceiling(&from).map(|(&offset, _)| one(offset));
-        let ready = self.ready.iter_from(from).next();
-        let dead = self.dead.iter_from(from).next().map(|run| run.offsets);
-        let redriven = self.redriven.iter_from(from).next().map(|run| run.offsets);
-        [ready, leased, delayed, dead, redriven].into_iter().flatten().min_by_key(|run| run.start)
     }
 }

@@ -317,13 +317,7 @@ pub(crate) fn live(state: &State, name: &str) -> String {
     let Some(topic) = state.topic_id(name).and_then(|id| state.topic(id)) else {
         return "no topic".to_string();
     };
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for run in topic.live_runs_from(0) {
-        match runs.last_mut() {
-            Some(last) if last.1 == run.start => last.1 = run.end,
-            _ => runs.push((run.start, run.end)),
-        }
-    }
+    let runs: Vec<(u64, u64)> = topic.live_runs(0..u64::MAX).map(|run| (run.start, run.end)).collect();
     for offset in 0..topic.next_offset() {
         let is_listed = runs.iter().any(|&(start, end)| (start..end).contains(&offset));
         assert_eq!(topic.is_live(offset), is_listed, "offset {offset}");

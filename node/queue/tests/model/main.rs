@@ -12,7 +12,7 @@ use model::Model;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use raftqueue_queue::{ApplyMeta, Effects, Refused, Reply, Section, State};
+use raftqueue_queue::{ApplyMeta, Effects, Refused, Reply, Section, State, SubscriptionId, TopicId};
 use std::collections::BTreeMap;
 use steps::{Step, steps};
 
@@ -38,6 +38,8 @@ fn run(steps: &[Step], cut: usize) -> Result<BTreeMap<String, usize>, TestCaseEr
         let replied = state.apply(&meta, &command);
         let wanted = model.apply(index, now_ms, &command);
         check_lowest(&before, &state, &replied.1)?;
+        check_deadlines(&before, &state, &model)?;
+        check_live(&state, u64::from(step.wait_ms as u32) % 40)?;
         prop_assert_eq!(&Model::knowable(replied), &wanted, "step {} was {:?}", position, command);
         for kind in kinds(&wanted.0, &wanted.1) {
             *met.entry(kind).or_default() += 1;
@@ -71,6 +73,57 @@ fn check_lowest(before: &State, after: &State, effects: &Effects) -> Result<(), 
             prop_assert!(is_right, "{:?} of topic {} is ready, told was {:?}", first, topic.id(), told);
         }
     }
+    Ok(())
+}
+
+/// Nothing that was there before became ready with a deadline that has passed, unless it was redriven: a leader that has
+/// looked at a message once after its deadline need not look again.
+fn check_deadlines(before: &State, after: &State, model: &Model) -> Result<(), TestCaseError> {
+    for topic in &model.topics {
+        let id = TopicId(topic.id);
+        let Some(old) = before.topic(id) else { continue };
+        let held = after.subscription(id, SubscriptionId::DEFAULT).expect("every topic has a default");
+        let was_ready = |offset| {
+            old.subscription(SubscriptionId::DEFAULT)
+                .is_some_and(|subscription| subscription.is_ready(offset))
+        };
+        for (offset, message) in (0..old.next_offset()).zip(&topic.messages) {
+            let has_passed = message.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= after.now_ms());
+            let returned = held.is_ready(offset) && !was_ready(offset);
+            let is_right = !(has_passed && returned) || held.is_deadline_waived(offset);
+            prop_assert!(is_right, "{} of topic {} came back after its deadline", offset, id);
+        }
+    }
+    Ok(())
+}
+
+/// What is counted and listed as live, and as undead, is what is, from any offset on.
+fn check_live(state: &State, from: u64) -> Result<(), TestCaseError> {
+    for topic in state.topics() {
+        let (id, next) = (topic.id(), topic.next_offset());
+        let is_undead = |offset: &u64| {
+            topic.subscriptions().any(|(_, held)| {
+                held.is_live(*offset) && !held.dead_from(*offset).any(|run| run.offsets.contains(offset))
+            })
+        };
+        for range in [0..next, from..next, from..from + 7, 3..from] {
+            let offsets = range.start..range.end.min(next);
+            let live: Vec<u64> = offsets.filter(|offset| state.is_live(id, *offset)).collect();
+            prop_assert_eq!(state.live_count(id, range.clone()), live.len() as u64, "{:?} of {}", range, id);
+            let runs: Vec<_> = state.live_runs(id, range).collect();
+            prop_assert!(runs.windows(2).all(|pair| pair[0].end < pair[1].start), "{:?} stand apart", runs);
+            prop_assert_eq!(runs.into_iter().flatten().collect::<Vec<_>>(), live);
+        }
+        let mut undead = Vec::new();
+        let mut at = from;
+        while let Some(run) = state.undead_run_from(id, at) {
+            at = run.end;
+            undead.extend(run);
+        }
+        prop_assert_eq!(undead, (from..next).filter(is_undead).collect::<Vec<_>>());
+    }
+    prop_assert_eq!(state.live_count(TopicId(u64::MAX), 0..u64::MAX), 0);
+    prop_assert_eq!(state.undead_run_from(TopicId(u64::MAX), 0), None);
     Ok(())
 }
 
