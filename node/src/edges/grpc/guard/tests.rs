@@ -262,3 +262,16 @@ async fn rule_10_2_a_batch_holds_what_it_becomes_when_it_is_decoded() {
         }
     }
 }
+
+#[test]
+fn rule_10_2_each_call_is_held_by_its_own_share() {
+    let (headers, limits) = (http::HeaderMap::new(), Limits::default());
+    let share = |method: &str| Rules::of(&format!("/raftqueue.v1.Queue/{method}"), &headers, &limits).share;
+    for method in ["Ack", "Nack", "Extend", "Release", "Consume"] {
+        assert_eq!(share(method), Share::Settling, "{method} makes room");
+    }
+    for method in ["Publish", "Receive", "Pop", "PurgeDead", "Unheard"] {
+        assert_eq!(share(method), Share::Arriving, "{method}");
+    }
+    assert_eq!(share("PublishStream"), Share::Streams);
+}
