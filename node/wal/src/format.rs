@@ -22,7 +22,7 @@ pub mod snapshot;
 
 use std::fmt;
 
-/// The version of every form that this build writes. It reads this one and no newer. The forms of version 1 are frozen.
+/// The version of every form that this build writes. It reads this one and no newer.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// The group of everything that this build writes. The forms name it so that topics can one day be spread over several
