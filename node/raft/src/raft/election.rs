@@ -7,6 +7,9 @@ use crate::mutants::{self, Mutant};
 use crate::{Envelope, GroupId, HardState, Index, Message, NodeId, Term};
 use std::collections::BTreeMap;
 
+/// Election timeouts without a leader after which a node that lacks messages campaigns.
+const INCOMPLETE_ELECTIONS: u32 = 10;
+
 impl Raft {
     /// A full randomised timeout: after hearing a leader, granting a vote, or starting.
     pub(super) fn wait_for_leader(&mut self) {
@@ -45,10 +48,17 @@ impl Raft {
         self.hinted_ticks = self.hinted_ticks.saturating_sub(1);
         self.campaign_in_ticks = self.campaign_in_ticks.saturating_sub(1);
         let forming = self.log.durable() == Index(0);
-        let able = !self.disk_stalled && !self.lacks_messages();
+        let able = !self.disk_stalled && (!self.lacks_messages() || self.is_nobody_else_left());
         if self.campaign_in_ticks == 0 && able && !forming && self.may_be_needed_to_lead() {
             self.become_pre_candidate();
         }
+    }
+
+    /// True if nobody has led for so long that whoever could lead with all its messages would have. Then a node that lacks some
+    /// may lead: others may hold what it lacks in the part of their logs that they do not know to be committed, and hear of
+    /// that from nobody else.
+    fn is_nobody_else_left(&self) -> bool {
+        self.leader_silent_ticks >= INCOMPLETE_ELECTIONS * self.settings.election_ticks
     }
 
     /// A voter may be needed. So may a node that the newest configuration removes, until that configuration is known to

@@ -96,6 +96,7 @@ scripts! {
     a_new_voter_is_not_taken_for_a_silent_one
     a_node_replays_until_it_has_applied_what_was_committed_when_it_started
     a_node_starts_with_what_its_snapshot_has
+    a_node_that_lacks_messages_leads_where_nobody_else_can
     a_node_that_lacks_messages_votes_and_does_not_campaign
     a_node_that_waits_for_a_snapshot_votes_and_follows
     a_node_that_was_cut_off_returns_without_disturbing_anybody
