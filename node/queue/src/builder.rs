@@ -113,7 +113,7 @@ impl StateBuilder {
         let Some(head) = self.head else {
             return Err(Broken { rule: IN_ORDER, detail: "there is no head".into() });
         };
-        let (mut topics, sessions, pops) = (self.topics, self.sessions, self.pops);
+        let (mut topics, sessions, mut pops) = (self.topics, self.sessions, self.pops);
         hold_count("topics", head.topics, topics.len())?;
         hold_count("sessions", head.sessions, sessions.by_id.len())?;
         hold_count("pops", head.pops, pops.by_number.len())?;
@@ -129,7 +129,9 @@ impl StateBuilder {
                 }
             }
         }
+        let mut kept = (0, 0);
         for pop in pops.kept() {
+            kept = (kept.0 + pop.deliveries.len() as u64, kept.1 + pop.bytes());
             if let Some(topic) = topics.get_mut(&pop.topic) {
                 let topic = Arc::make_mut(topic);
                 for run in pop.runs() {
@@ -138,6 +140,7 @@ impl StateBuilder {
                 }
             }
         }
+        (pops.kept_messages, pops.kept_bytes) = kept;
         let mut ends: Vec<_> = topics.iter().flat_map(|(_, topic)| topic.ends()).collect();
         ends.sort_unstable();
         let state = State {

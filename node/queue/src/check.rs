@@ -231,6 +231,12 @@ impl State {
                 kept += 1;
             }
         }
+        let all = pops.kept().fold((0, 0), |(messages, bytes), pop| {
+            (messages + pop.deliveries.len() as u64, bytes + pop.bytes())
+        });
+        hold(all == (pops.kept_messages, pops.kept_bytes), "what pops keep is counted", || {
+            format!("{all:?}, not {} messages of {} bytes", pops.kept_messages, pops.kept_bytes)
+        })?;
         let listed: u64 = self.topics().map(|topic| topic.kept.count()).sum();
         hold(listed == kept, "topics list what is kept", || format!("{listed} for {kept}"))
     }

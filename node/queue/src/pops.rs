@@ -20,6 +20,10 @@ pub(crate) struct Pops {
     pub(crate) numbers: Map<u128, u64>,
     /// How many, at the end of `by_number`, are kept.
     pub(crate) kept_count: usize,
+    /// Messages of those that are kept.
+    pub(crate) kept_messages: u64,
+    /// Their bytes.
+    pub(crate) kept_bytes: u64,
     /// The number of the next one.
     pub(crate) next_number: u64,
 }
@@ -36,6 +40,11 @@ pub(crate) struct Pop {
 }
 
 impl Pop {
+    /// The bytes of what it took.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.deliveries.iter().map(|delivery| u64::from(delivery.size)).sum()
+    }
+
     /// The offsets of what it took, as runs: in the order in which they were taken, neighbours together.
     pub(crate) fn runs(&self) -> impl Iterator<Item = Range<u64>> {
         let mut offsets = self.deliveries.iter().map(|delivery| delivery.offset).peekable();
@@ -57,6 +66,8 @@ impl Pops {
 
     /// Keeps a pop that took something. Its id is not known yet.
     pub(crate) fn keep(&mut self, pop: Pop) {
+        self.kept_messages += pop.deliveries.len() as u64;
+        self.kept_bytes += pop.bytes();
         self.numbers.insert(pop.request_id, self.next_number);
         self.by_number.insert(self.next_number, pop);
         self.next_number += 1;
@@ -103,6 +114,8 @@ impl Pops {
         let released = pop.clone();
         pop.deliveries = Arc::default();
         self.kept_count -= 1;
+        self.kept_messages -= released.deliveries.len() as u64;
+        self.kept_bytes -= released.bytes();
         Some(released)
     }
 

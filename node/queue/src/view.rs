@@ -112,6 +112,26 @@ impl State {
         self.topics.len()
     }
 
+    /// Bytes of everything that some subscription holds or that is kept for the repeat of a pop, each message with `beside`
+    /// more. Costs a step for each subscription.
+    #[must_use]
+    pub fn held_bytes(&self, beside: u64) -> u64 {
+        let each = self.topics().flat_map(Topic::subscriptions).map(|(_, subscription)| {
+            let Stats { ready, leased, delayed, dead, .. } = subscription.stats();
+            subscription.bytes + (ready + leased + delayed + dead).saturating_mul(beside)
+        });
+        let popped = self.pops.kept_bytes + self.pops.kept_messages.saturating_mul(beside);
+        each.fold(popped, u64::saturating_add)
+    }
+
+    /// As many bytes as may live of a topic at most: what its subscriptions hold, and what all pops are kept with. Costs a
+    /// step for each subscription.
+    #[must_use]
+    pub fn live_bytes_max(&self, topic: TopicId) -> u64 {
+        let held = self.topic(topic).into_iter().flat_map(Topic::subscriptions);
+        held.fold(self.pops.kept_bytes, |bytes, (_, held)| bytes.saturating_add(held.bytes))
+    }
+
     /// The names of all topics in the order of their creation.
     pub fn topic_names(&self) -> impl Iterator<Item = &str> {
         self.topics().map(Topic::name)
