@@ -125,7 +125,12 @@ impl Draft {
     ) -> io::Result<()> {
         let mut identities = Vec::with_capacity(context.identities.len() * 40);
         context.identities.iter().for_each(|identity| identity.put(&mut identities));
-        let headers: Vec<u8> = self.records.iter().flat_map(|record| record.header.encode(salt)).collect();
+        let mut headers = Vec::with_capacity(self.records.len() * RECORD_BYTES as usize);
+        let mut at = offset + FRAME_BYTES + context.identities.len() as u64 * IDENTITY_BYTES;
+        for DraftRecord { header, .. } in &self.records {
+            headers.extend_from_slice(&header.encode(salt, at));
+            at += header.identity().record_bytes();
+        }
         let frame = Frame {
             kind: FrameKind::Batch,
             batch: context.batch,

@@ -10,10 +10,14 @@ use crate::format::segment::{IndexedRecord, SegmentHead};
 use crate::hard_state::HardStateFile;
 use crate::identity::Identity;
 use crate::manifest::Manifest;
+use crate::names::{KEPT, PLACES, file_number, number_of};
 use crate::scan::{BatchScan, Depth, Scanner, read_head};
 use crate::segment::{segment_name, segment_number};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+
+/// How often the list of files is read until the manifest was the same before and after it.
+const SETTLE_TRIES: usize = 100;
 
 /// What a dump came across.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +35,31 @@ pub struct DumpSummary {
 /// Writes a line or a few for everything in the directory: identity, hard state, manifest, snapshots, each segment with its
 /// head, frames and records, and each places file and kept file with its blocks. Damage stands where it is, with file and offset.
 ///
-/// A node may be writing meanwhile: the end of the last segment is then seen as it was at some moment.
+/// A node may be writing meanwhile: the end of the last segment is then seen as it was at some moment, and a file that went
+/// while it was read is no damage.
 ///
 /// # Errors
 /// What the disk or `out` said. Damage is no error.
 pub fn dump(disk: &dyn Disk, out: &mut dyn Write) -> io::Result<DumpSummary> {
     let mut dump = Dump { disk, out, summary: DumpSummary::default() };
     dump.small_files()?;
-    dump.segments()?;
-    dump.summary.damaged += places::dump_places(disk, dump.out)?;
+    let (manifest, names) = dump.settled()?;
+    dump.summary.damaged += manifest::dump_manifest(&manifest, &names, dump.out)?;
+    for snapshot in manifest.snapshots.iter().filter(|file| names.contains(&file.name())) {
+        dump.file(&snapshot.name(), |dump| {
+            dump.summary.damaged += manifest::dump_snapshot(dump.disk, snapshot, dump.out)?;
+            Ok(())
+        })?;
+    }
+    dump.segments(&manifest, &names)?;
+    for name in &names {
+        let number = [PLACES, KEPT].iter().find_map(|prefix| number_of(prefix, name));
+        let Some(number) = number else { continue };
+        dump.file(name, |dump| {
+            dump.summary.damaged += places::dump_places(dump.disk, name, number, dump.out)?;
+            Ok(())
+        })?;
+    }
     let DumpSummary { segments, records, damaged, torn } = dump.summary;
     writeln!(dump.out, "{segments} segments, {records} records, {damaged} damaged places, {torn} torn")?;
     Ok(dump.summary)
@@ -106,28 +126,71 @@ impl Dump<'_> {
         Ok(())
     }
 
-    fn segments(&mut self) -> io::Result<()> {
-        let manifest = match Manifest::read(self.disk) {
-            Ok(found) => found.unwrap_or_default(),
-            Err(error) => {
-                self.damaged(error)?;
-                Manifest::default()
+    /// The manifest, and the names of all files as of a moment when it counted.
+    fn settled(&mut self) -> io::Result<(Manifest, BTreeSet<String>)> {
+        let mut before = Manifest::read(self.disk);
+        for _ in 0..SETTLE_TRIES {
+            let names = self.disk.list()?.into_iter().collect();
+            let manifest = match before {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    self.damaged(error)?;
+                    return Ok((Manifest::default(), names));
+                }
+            };
+            before = Manifest::read(self.disk);
+            if before.as_ref().is_ok_and(|after| *after == manifest) {
+                return Ok((manifest.unwrap_or_default(), names));
             }
-        };
-        self.summary.damaged += manifest::dump_manifest(self.disk, &manifest, self.out)?;
+        }
+        Err(io::Error::other("the node changes its files all the time: try again"))
+    }
+
+    /// Prints a file, or that it is gone: what is read while a node removes it, or uses it again, or has not finished it,
+    /// is no damage.
+    fn file(&mut self, name: &str, print: impl FnOnce(&mut Dump<'_>) -> io::Result<()>) -> io::Result<()> {
+        let mut text = Vec::new();
+        let mut dump = Dump { disk: self.disk, out: &mut text, summary: self.summary };
+        let printed = print(&mut dump);
+        let summary = dump.summary;
+        let is_gone = printed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if (is_gone || summary.damaged > self.summary.damaged) && !self.counts(name) {
+            return writeln!(
+                self.out,
+                "GONE       {name}: removed while it was read, a leftover, or not finished yet"
+            );
+        }
+        printed?;
+        self.summary = summary;
+        self.out.write_all(&text)
+    }
+
+    /// Whether a file counts now. If nobody knows, it does.
+    fn counts(&self, name: &str) -> bool {
+        let Ok(Some(manifest)) = Manifest::read(self.disk) else { return true };
+        segment_number(name).is_some_and(|number| manifest.counts_segment(number))
+            || file_number(name).is_some_and(|number| manifest.names_file(number))
+    }
+
+    fn segments(&mut self, manifest: &Manifest, names: &BTreeSet<String>) -> io::Result<()> {
         let mut heads: BTreeMap<u64, Option<SegmentHead>> = BTreeMap::new();
-        for number in self.disk.list()?.iter().filter_map(|name| segment_number(name)) {
+        for number in names.iter().filter_map(|name| segment_number(name)) {
             let name = segment_name(number);
-            let is_released = manifest.released.binary_search(&number).is_ok();
-            if number < manifest.first_segment && !is_released {
+            if !manifest.counts_segment(number) {
                 writeln!(self.out, "SEGMENT    {name}: not named, a leftover")?;
                 continue;
             }
-            let head = read_head(&*self.disk.open(&name)?)?;
-            if let Err(reason) = head {
-                self.summary.damaged += 1;
-                writeln!(self.out, "DAMAGED {name} at 0: segment head: {reason}")?;
-            }
+            let mut read = None;
+            self.file(&name, |dump| {
+                let head = read_head(&*dump.disk.open(&name)?)?;
+                if let Err(reason) = head {
+                    dump.summary.damaged += 1;
+                    writeln!(dump.out, "DAMAGED {name} at 0: segment head: {reason}")?;
+                }
+                read = Some(head);
+                Ok(())
+            })?;
+            let Some(head) = read else { continue };
             if number > manifest.first_segment && head.is_ok_and(|head| head.predecessor == 0) {
                 writeln!(
                     self.out,
@@ -141,7 +204,8 @@ impl Dump<'_> {
             if let Some(head) = head {
                 // Numbers have gaps where a segment was never part of the log.
                 let next = heads.range(number + 1..).next().and_then(|(_, next)| *next);
-                self.segment(*number, head, next.filter(|next| next.predecessor == *number))?;
+                let next = next.filter(|next| next.predecessor == *number);
+                self.file(&segment_name(*number), |dump| dump.segment(*number, head, next))?;
             }
         }
         Ok(())

@@ -62,6 +62,8 @@ pub use places::{
     Places, PlacesKind, PlacesMap, PlacesWriter, Spot, Step, Stepped, TopicPlaces, Written, merge,
 };
 pub use reader::{EntryMeta, MetaPayload, Pinned, Reader, SegmentSpan};
-pub use snapshot::{SECTION_BYTES_MAX, SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter};
+pub use snapshot::{
+    SECTION_BYTES_MAX, SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter, remove_snapshot,
+};
 pub use switch::Switched;
 pub use wal::{Place, Receipt, Wal};

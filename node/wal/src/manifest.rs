@@ -1,5 +1,6 @@
 //! The list of the files that live. It changes only as a whole.
 
+use crate::names::{SNAPSHOT, numbered};
 use raftqueue_raft::{Index, Term};
 
 /// How many snapshots are kept.
@@ -22,6 +23,8 @@ pub struct Manifest {
     pub snapshots: Vec<SnapshotFile>,
     /// Files that nothing looks into any more once the older snapshot covers that.
     pub retired: Vec<Retired>,
+    /// Another node's snapshot was taken over, and messages that live may be lacking here.
+    pub is_incomplete: bool,
 }
 
 /// One snapshot.
@@ -37,6 +40,14 @@ pub struct SnapshotFile {
     pub index: Index,
     /// The term of that entry.
     pub term: Term,
+}
+
+impl SnapshotFile {
+    /// Its name in the data directory.
+    #[must_use]
+    pub fn name(&self) -> String {
+        numbered(SNAPSHOT, self.number)
+    }
 }
 
 /// The list of the messages that stand in one segment.
@@ -100,6 +111,10 @@ pub struct Change {
     pub retire: Vec<Retired>,
     /// An install: the log is emptied and begins again behind the snapshot of this change, at this index and term.
     pub reset: Option<(Index, Term)>,
+    /// From here on living messages may be lacking. With `reset` that is so anyway.
+    pub incomplete: bool,
+    /// No living message is lacking any more.
+    pub complete: bool,
 }
 
 impl Manifest {
@@ -115,6 +130,11 @@ impl Manifest {
             || self.places.iter().any(|file| file.number == number)
             || self.kept.iter().any(|file| file.number == number)
     }
+
+    /// True if a segment of this number is part of the log or kept for its bodies, if there is one.
+    pub(crate) fn counts_segment(&self, number: u64) -> bool {
+        number >= self.first_segment || self.released.binary_search(&number).is_ok()
+    }
 }
 
 impl Default for Manifest {
@@ -127,6 +147,7 @@ impl Default for Manifest {
             kept: Vec::new(),
             snapshots: Vec::new(),
             retired: Vec::new(),
+            is_incomplete: false,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::segment::Segment;
 use bytes::Bytes;
 use raftqueue_raft::{Configuration, Entry, Found, Index, Payload, Term};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -67,6 +68,12 @@ struct HeldRecord {
 #[derive(Clone)]
 pub struct Pinned {
     segment: Arc<Segment>,
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned").field("segment", &self.segment.number).finish()
+    }
 }
 
 /// Which entries stand in a segment of the log.
@@ -324,7 +331,7 @@ impl Pinned {
 
     /// The head of the record of an entry.
     fn header(&self, bytes: &[u8], offset: u64) -> Result<RecordHeader, ReadError> {
-        let header = RecordHeader::decode(bytes, self.segment.salt).ok();
+        let header = RecordHeader::decode(bytes, self.segment.salt, offset).ok();
         header
             .filter(|header| header.kind != RecordKind::Truncation)
             .ok_or_else(|| self.rot(RottenPart::RecordHeader, offset, None))
@@ -415,7 +422,7 @@ fn read(segment: &Segment, offset: u64, size: usize) -> Result<Bytes, ReadError>
 }
 
 fn check_header(record: &HeldRecord, bytes: &Bytes) -> Result<RecordHeader, ReadError> {
-    let header = RecordHeader::decode(bytes, record.segment.salt).ok();
+    let header = RecordHeader::decode(bytes, record.segment.salt, record.placed.offset).ok();
     header
         .filter(|header| header.identity() == record.placed.identity)
         .ok_or_else(|| rot(record, RottenPart::RecordHeader, record.placed.offset))

@@ -475,7 +475,7 @@ fn read_tail(segment: &Segment, tail: &BatchScan) -> Result<Draft, OpenError> {
             .map_err(io_error("read the last batch"))?
             .map(Bytes::from)
             .ok_or(damaged(Malformed::Short))?;
-        let header = RecordHeader::decode(&bytes, segment.salt).map_err(damaged)?;
+        let header = RecordHeader::decode(&bytes, segment.salt, record.offset).map_err(damaged)?;
         let meta_from = usize::try_from(RECORD_BYTES).expect("48");
         let meta_to = meta_from + header.meta_bytes as usize;
         let meta = bytes.slice(meta_from..meta_to);

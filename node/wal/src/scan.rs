@@ -187,7 +187,7 @@ impl<'a> Scanner<'a> {
             };
             match header {
                 Some(header) => {
-                    headers.extend_from_slice(&header.encode(self.head.salt));
+                    headers.extend_from_slice(&header.encode(self.head.salt, at));
                     self.check_contents(at, &header, &mut batch.damage)?;
                 }
                 None => batch.damage.push(self.rotten(at, RottenPart::RecordHeader, known)),
@@ -234,7 +234,7 @@ impl<'a> Scanner<'a> {
     fn header(&mut self, at: u64, end: u64) -> io::Result<Option<RecordHeader>> {
         let salt = self.head.salt;
         let bytes = self.window.get(at, RECORD_BYTES)?;
-        let header = bytes.and_then(|bytes| RecordHeader::decode(bytes, salt).ok());
+        let header = bytes.and_then(|bytes| RecordHeader::decode(bytes, salt, at).ok());
         Ok(header.filter(|header| header.identity().record_bytes() <= end.saturating_sub(at)))
     }
 

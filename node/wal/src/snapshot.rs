@@ -179,6 +179,11 @@ pub enum SnapshotError {
     },
 }
 
+/// Removes a snapshot that no manifest names. If that fails, the next opening does it.
+pub fn remove_snapshot(disk: &dyn Disk, file: &SnapshotFile) {
+    let _ = disk.remove(&numbered(SNAPSHOT, file.number));
+}
+
 /// Reads one snapshot. A section is given only after its checksum held, and the end only after the counts did.
 pub struct SnapshotReader {
     file: Arc<dyn DiskFile>,

@@ -9,7 +9,7 @@
 //! bodies are all there.
 
 use crate::batch::{Draft, FrameContext};
-use crate::disk::{self, NameError};
+use crate::disk::{self, Disk, NameError};
 use crate::error::AppendError;
 use crate::format::segment::SegmentHead;
 use crate::log::Log;
@@ -39,6 +39,19 @@ struct Plan {
     gone: Vec<FileId>,
     /// The other files that the manifest will name no more.
     names: Vec<String>,
+}
+
+impl Change {
+    /// Removes the files of a change that does not count and is not tried again: without that they would take room until the
+    /// next opening, which removes what cannot be removed now.
+    pub fn abandon(&self, disk: &dyn Disk) {
+        let snapshot = self.snapshot.iter().map(|file| numbered(SNAPSHOT, file.number));
+        let places = self.places.iter().map(|file| numbered(PLACES, file.number));
+        let kept = self.kept.iter().map(|file| numbered(KEPT, file.number));
+        for name in snapshot.chain(places).chain(kept) {
+            let _ = disk.remove(&name);
+        }
+    }
 }
 
 impl Wal {
@@ -73,7 +86,8 @@ impl Wal {
         };
         let plan = self.plan(change, reborn.as_ref().map(|active| active.segment.number));
         if let Err(error) = self.write_manifest(&plan.manifest) {
-            if let Some(active) = &reborn {
+            // After any other error the manifest may name it: nobody knows, and the next opening finds out.
+            if let Some(active) = reborn.as_ref().filter(|_| matches!(error, AppendError::NoSpace { .. })) {
                 // It was never part of the log. Should this fail, too, the next opening knows it by its head.
                 let _ = self.disk.remove(&active.segment.name);
             }
@@ -83,7 +97,7 @@ impl Wal {
     }
 
     fn check_change(&self, change: &Change) {
-        let Change { snapshot, places, kept, retire, reset } = change;
+        let Change { snapshot, places, kept, retire, reset, incomplete: _, complete: _ } = change;
         let last = self.last_index();
         if let Some(snapshot) = snapshot {
             let newest = self.manifest.snapshots.last().map_or(Index(0), |newest| newest.index);
@@ -178,6 +192,8 @@ impl Wal {
         }
         manifest.kept.extend(&change.kept);
         manifest.retired.extend(&change.retire);
+        manifest.is_incomplete |= change.incomplete || change.reset.is_some();
+        manifest.is_incomplete &= !change.complete;
         manifest.snapshots.extend(change.snapshot);
         let snapshots = if change.reset.is_some() { 1 } else { SNAPSHOTS_MAX };
         let older = manifest.snapshots.len().saturating_sub(snapshots);

@@ -280,6 +280,12 @@ impl Wal {
         &self.manifest
     }
 
+    /// How many segments the log has.
+    #[must_use]
+    pub fn log_segments(&self) -> usize {
+        self.shared.read().segments.len()
+    }
+
     /// Bytes that may still be allocated on this disk. Files that wait for reuse are not counted.
     ///
     /// # Errors

@@ -8,10 +8,14 @@ use crate::snapshot::{SnapshotError, SnapshotReader};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-/// Writes what the manifest names, and reads both snapshots whole. Says how many damaged places there are: files that are
-/// named and not there count.
-pub(super) fn dump_manifest(disk: &dyn Disk, manifest: &Manifest, out: &mut dyn Write) -> io::Result<u64> {
-    let Manifest { first_segment, next_file, released, places, kept, snapshots, retired } = manifest;
+/// Writes what the manifest names. Says how many files of these are not there.
+pub(super) fn dump_manifest(
+    manifest: &Manifest,
+    names: &BTreeSet<String>,
+    out: &mut dyn Write,
+) -> io::Result<u64> {
+    let Manifest { first_segment, next_file, released, places, kept, snapshots, retired, is_incomplete } =
+        manifest;
     writeln!(
         out,
         "MANIFEST   first segment {first_segment:016x}, next file {next_file:016x}, {} released segments, {} places \
@@ -22,7 +26,6 @@ pub(super) fn dump_manifest(disk: &dyn Disk, manifest: &Manifest, out: &mut dyn 
         snapshots.len(),
         retired.len()
     )?;
-    let names: BTreeSet<String> = disk.list()?.into_iter().collect();
     let mut damaged = 0;
     let mut named = BTreeSet::new();
     let mut name = |out: &mut dyn Write, name: String, what: &str| -> io::Result<()> {
@@ -58,17 +61,18 @@ pub(super) fn dump_manifest(disk: &dyn Disk, manifest: &Manifest, out: &mut dyn 
         };
         writeln!(out, "  {file}: retired as of index {at}")?;
     }
+    if *is_incomplete {
+        writeln!(out, "  messages that live may be lacking: another node's snapshot was taken over")?;
+    }
     for leftover in names.iter().filter(|name| file_number(name).is_some() && !named.contains(*name)) {
         writeln!(out, "  {leftover}: not named, a leftover")?;
-    }
-    for snapshot in snapshots.iter().filter(|file| names.contains(&numbered(SNAPSHOT, file.number))) {
-        damaged += dump_snapshot(disk, snapshot, out)?;
     }
     Ok(damaged)
 }
 
-fn dump_snapshot(disk: &dyn Disk, file: &SnapshotFile, out: &mut dyn Write) -> io::Result<u64> {
-    let name = numbered(SNAPSHOT, file.number);
+/// Reads a snapshot whole. Says how many damaged places there are.
+pub(super) fn dump_snapshot(disk: &dyn Disk, file: &SnapshotFile, out: &mut dyn Write) -> io::Result<u64> {
+    let name = file.name();
     let (mut sections, mut bytes) = (0_u64, 0_u64);
     let read = SnapshotReader::open(disk, file).and_then(|(head, mut reader)| {
         while let Some(section) = reader.next()? {

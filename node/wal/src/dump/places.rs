@@ -2,27 +2,19 @@
 
 use crate::disk::Disk;
 use crate::error::{OpenError, ReadError};
-use crate::names::{KEPT, PLACES, number_of};
 use crate::places::{Block, Places, PlacesKind, Spot};
 use std::io::{self, Write};
 
-/// Writes what every such file holds, whether the manifest names it or not; every page is read, and every body. Says how
-/// many damaged places there are.
-pub(super) fn dump_places(disk: &dyn Disk, out: &mut dyn Write) -> io::Result<u64> {
-    let mut damaged = 0;
-    for name in disk.list()? {
-        let number = [PLACES, KEPT].iter().find_map(|prefix| number_of(prefix, &name));
-        let Some(number) = number else { continue };
-        damaged += match Places::open_as_found(disk, &name, number) {
-            Ok(places) => dump_file(&name, &places, out)?,
-            Err(OpenError::Io { source, .. }) => return Err(source),
-            Err(error) => {
-                writeln!(out, "DAMAGED {error}")?;
-                1
-            }
-        };
+/// Writes what such a file holds; every page is read, and every body. Says how many damaged places there are.
+pub(super) fn dump_places(disk: &dyn Disk, name: &str, number: u64, out: &mut dyn Write) -> io::Result<u64> {
+    match Places::open_as_found(disk, name, number) {
+        Ok(places) => dump_file(name, &places, out),
+        Err(OpenError::Io { source, .. }) => Err(source),
+        Err(error) => {
+            writeln!(out, "DAMAGED {error}")?;
+            Ok(1)
+        }
     }
-    Ok(damaged)
 }
 
 fn dump_file(name: &str, places: &Places, out: &mut dyn Write) -> io::Result<u64> {

@@ -13,6 +13,7 @@ const MANIFEST_MAGIC: [u8; 4] = *b"RQmf";
 /// u32 kept      | each: u64 number | u64 size | u32 crc | u64 since
 /// u32 snapshots | each: u64 number | u64 size | u32 crc | u64 index | u64 term
 /// u32 retired   | each: u8 kind (1 segment, 2 kept file) | u64 number | u64 at
+/// u8 incomplete (0 or 1)
 /// ```
 pub(crate) fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
     let mut bytes = GROUP.to_le_bytes().to_vec();
@@ -43,6 +44,7 @@ pub(crate) fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
         bytes.push(kind);
         put(&mut bytes, [number, at.0]);
     }
+    bytes.push(u8::from(manifest.is_incomplete));
     wrap(MANIFEST_MAGIC, &bytes)
 }
 
@@ -103,6 +105,7 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Malformed> {
         };
         manifest.retired.push(Retired { file, at: Index(cursor.u64()?) });
     }
+    manifest.is_incomplete = cursor.bool("incomplete")?;
     cursor.end("manifest length")?;
     check(&manifest).map_err(Malformed::Field)?;
     Ok(manifest)
@@ -110,7 +113,7 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Malformed> {
 
 /// What must hold of every manifest that this build writes; the name of the field where it does not.
 fn check(manifest: &Manifest) -> Result<(), &'static str> {
-    let Manifest { first_segment, next_file, released, places, kept, snapshots, retired } = manifest;
+    let Manifest { first_segment, next_file, released, places, kept, snapshots, retired, .. } = manifest;
     let is_rising = |numbers: &[u64]| numbers.is_sorted_by(|one, next| one < next);
     if *first_segment == 0 {
         return Err("first segment");

@@ -326,9 +326,11 @@ impl RecordHeader {
     /// ```text
     ///  0  u8 kind | 3 zeros | u32 group | u64 index | u64 term
     /// 24  u32 meta bytes | u32 meta crc | u32 bodies bytes | u32 bodies crc
-    /// 40  u32 entry crc, not salted | u32 crc of bytes 0..44, salted
+    /// 40  u32 entry crc, not salted | u32 crc of bytes 0..44, salted with the sum of the salt and the place in the file
     /// ```
-    pub(crate) fn encode(&self, salt: u64) -> [u8; RECORD_BYTES as usize] {
+    ///
+    /// So a record that the disk put where another one belongs does not pass for that one: a place of a body names no entry.
+    pub(crate) fn encode(&self, salt: u64, offset: u64) -> [u8; RECORD_BYTES as usize] {
         let mut bytes = Vec::with_capacity(48);
         bytes.extend_from_slice(&[self.kind.code(), 0, 0, 0]);
         bytes.extend_from_slice(&GROUP.to_le_bytes());
@@ -337,15 +339,15 @@ impl RecordHeader {
         for number in [self.meta_bytes, self.meta_crc, self.bodies_bytes, self.bodies_crc, self.entry_crc()] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(&salted_crc(salt, &bytes).to_le_bytes());
+        bytes.extend_from_slice(&salted_crc(salt.wrapping_add(offset), &bytes).to_le_bytes());
         bytes.try_into().expect("the fields above are 48 bytes")
     }
 
-    /// Decodes a header of a segment with `salt`.
+    /// Decodes a header that stands at `offset` of a segment with `salt`.
     ///
     /// # Errors
-    /// [`Malformed`]: it is damaged.
-    pub fn decode(bytes: &[u8], salt: u64) -> Result<RecordHeader, Malformed> {
+    /// [`Malformed`]: it is damaged, or belongs elsewhere.
+    pub fn decode(bytes: &[u8], salt: u64, offset: u64) -> Result<RecordHeader, Malformed> {
         let mut cursor = Cursor(bytes);
         let kind = cursor.u32()?;
         let group = cursor.u32()?;
@@ -353,7 +355,7 @@ impl RecordHeader {
         let term = Term(cursor.u64()?);
         let [meta_bytes, meta_crc, bodies_bytes, bodies_crc, entry_crc] =
             [cursor.u32()?, cursor.u32()?, cursor.u32()?, cursor.u32()?, cursor.u32()?];
-        if cursor.u32()? != salted_crc(salt, &bytes[..44]) {
+        if cursor.u32()? != salted_crc(salt.wrapping_add(offset), &bytes[..44]) {
             return Err(Malformed::Checksum);
         }
         let kind = RecordKind::from_code(u8::try_from(kind).map_err(|_| Malformed::Field("record kind"))?)?;

@@ -191,6 +191,16 @@ impl PlacesMap {
         self.due.take(&mut self.files, now_ms, pages_max)
     }
 
+    /// The page that has a message is due again then, too, whatever else it waits for.
+    pub fn look_again(&mut self, topic: u64, offset: u64, deadline_ms: u64) {
+        let page = |file: &Arc<Places>| Some((Arc::clone(file), file.page_of(topic, offset)?));
+        let pages: Vec<_> = self.candidates(topic, offset).filter_map(page).collect();
+        for (file, page) in pages {
+            let page = u32::try_from(page).expect("the directory was bounded at opening");
+            self.looked_at(&DuePage { file, page, deadline_ms }, Some(deadline_ms));
+        }
+    }
+
     /// A page was looked at: it is due again then, or never. What was not looked at after all is put back with the
     /// deadline that it had.
     pub fn looked_at(&mut self, page: &DuePage, next_deadline: Option<u64>) {

@@ -165,8 +165,17 @@ impl PlacesWriter {
     /// Writes what is left and makes file and name durable.
     ///
     /// # Errors
-    /// What the disk said; the file is then nothing.
+    /// What the disk said; the file was removed then, as far as that was possible.
     pub fn finish(mut self, disk: &dyn Disk) -> io::Result<Written> {
+        let written = self.write_end(disk);
+        if written.is_err() {
+            // What is left of it goes at the next opening.
+            let _ = self.abandon(disk);
+        }
+        written
+    }
+
+    fn write_end(&mut self, disk: &dyn Disk) -> io::Result<Written> {
         self.check()?;
         if !self.page.is_empty() {
             self.end_page()?;

@@ -1,10 +1,14 @@
 //! The dump tells what is there and points at damage.
 
 use super::support::*;
-use crate::{Binding, DataDir, DumpSummary, dump};
+use crate::disk::fake::FakeDisk;
+use crate::disk::{Disk, DiskFile, DiskLock};
+use crate::{Binding, DataDir, DumpSummary, Wal, dump};
 use raftqueue_raft::{Index, NodeId};
+use std::io;
+use std::sync::{Arc, Mutex};
 
-fn text(disk: &crate::disk::fake::FakeDisk) -> (String, DumpSummary) {
+fn text(disk: &FakeDisk) -> (String, DumpSummary) {
     let mut out = Vec::new();
     let summary = dump(disk, &mut out).unwrap();
     (String::from_utf8(out).unwrap(), summary)
@@ -74,6 +78,80 @@ fn a_dump_points_at_damage_with_file_and_offset() {
 
 #[test]
 fn a_dump_of_a_blank_directory_says_so() {
-    let (shown, summary) = text(&crate::disk::fake::FakeDisk::new(1));
+    let (shown, summary) = text(&FakeDisk::new(1));
     assert!(shown.contains("not formatted") && summary.segments == 0, "{shown}");
+}
+
+type Happening<'a> = Box<dyn FnOnce(&FakeDisk) + Send + 'a>;
+
+/// A disk of a node that goes on while somebody reads it: something happens right before a file is opened, or the files are
+/// listed.
+struct Moving<'a> {
+    disk: FakeDisk,
+    before: Mutex<Option<(&'a str, Happening<'a>)>>,
+}
+
+impl Moving<'_> {
+    fn happen(&self, before: &str) {
+        let due = self.before.lock().unwrap().take_if(|(what, _)| *what == before);
+        if let Some((_, happen)) = due {
+            happen(&self.disk);
+        }
+    }
+}
+
+impl Disk for Moving<'_> {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.happen(name);
+        self.disk.open(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.happen("the list");
+        self.disk.list()
+    }
+    fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+        unreachable!("a dump only reads")
+    }
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        unreachable!("a dump only reads")
+    }
+    fn remove(&self, _: &str) -> io::Result<()> {
+        unreachable!("a dump only reads")
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        unreachable!("a dump only reads")
+    }
+    fn lock(&self, _: &str) -> io::Result<Option<Box<dyn DiskLock>>> {
+        unreachable!("a dump only reads")
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        unreachable!("a dump only reads")
+    }
+}
+
+#[test]
+fn what_a_node_changes_while_it_is_dumped_is_no_damage() {
+    let happens = |before: &str, happen: &(dyn Fn(&mut Wal) + Send + Sync)| {
+        let disk = formatted(1);
+        let (mut wal, _) = open(&disk, 1).unwrap();
+        for index in 1..40 {
+            wal.append(&batch(hard(1, 7), &entries(index..index + 1, 1, 1000))).unwrap();
+        }
+        cut(&mut wal, Index(10)).unwrap();
+        let then = move |_: &FakeDisk| happen(&mut wal);
+        let moving = Moving { disk, before: Mutex::new(Some((before, Box::new(then)))) };
+        let mut out = Vec::new();
+        let summary = dump(&moving, &mut out).unwrap();
+        assert!(moving.before.lock().unwrap().is_none(), "{before} was looked at");
+        let shown = String::from_utf8(out).unwrap();
+        assert_eq!(summary.damaged, 0, "{before}:\n{shown}");
+        shown
+    };
+    let cut_more = |wal: &mut Wal| assert!(cut(wal, Index(30)).unwrap() > 0);
+    // Between the manifest and the list of files, and when both are known.
+    let first = happens("the list", &cut_more);
+    assert!(!first.contains("GONE"), "{first}");
+    let name = crate::segment::segment_name(3);
+    let gone = happens(&name, &cut_more);
+    assert!(gone.contains(&format!("GONE       {name}")), "{gone}");
 }

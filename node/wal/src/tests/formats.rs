@@ -80,6 +80,7 @@ fn manifest() -> Manifest {
             Retired { file: FileId::Segment(11), at: Index(40) },
             Retired { file: FileId::Kept(3), at: Index(60) },
         ],
+        is_incomplete: true,
     }
 }
 
@@ -265,12 +266,13 @@ fn a_group_that_this_build_does_not_know_is_refused() {
     for (at, size) in [(0, 88), (128, 48)] {
         let mut bytes = batch[at..at + size].to_vec();
         bytes[if size == 88 { 80 } else { 4 }] = 1;
-        let crc = crate::format::salted_crc(SALT, &bytes[..size - 4]);
+        let salt = if size == 88 { SALT } else { SALT + 640 };
+        let crc = crate::format::salted_crc(salt, &bytes[..size - 4]);
         bytes[size - 4..].copy_from_slice(&crc.to_le_bytes());
         let decoded = if size == 88 {
             Frame::decode(&bytes, SALT, 512).err()
         } else {
-            RecordHeader::decode(&bytes, SALT).err()
+            RecordHeader::decode(&bytes, SALT, 640).err()
         };
         assert_eq!(decoded, Some(group));
     }
@@ -316,7 +318,10 @@ fn everything_decodes_to_what_was_encoded() {
     assert_eq!(identities, draft().identities()[3..]);
     for place in draft().places(512, 1) {
         let at = place.offset as usize - 512;
-        assert_eq!(RecordHeader::decode(&batch[at..], SALT).unwrap().identity(), place.identity);
+        assert_eq!(
+            RecordHeader::decode(&batch[at..], SALT, place.offset).unwrap().identity(),
+            place.identity
+        );
     }
     let frame = Frame::decode(&seal, SALT, 1024).unwrap();
     assert_eq!(decode_index(&seal[128..], SALT, &frame).unwrap(), draft().places(512, 1)[2..]);
@@ -327,7 +332,9 @@ fn salted_checksums_hold_only_under_their_salt_and_place() {
     let (batch, _) = batch_and_seal();
     assert_eq!(Frame::decode(&batch, SALT + 1, 512), Err(Malformed::Checksum));
     assert_eq!(Frame::decode(&batch, SALT, 1024), Err(Malformed::Field("frame offset")));
-    assert_eq!(RecordHeader::decode(&batch[128..], SALT + 1), Err(Malformed::Checksum));
+    assert!(RecordHeader::decode(&batch[128..], SALT, 640).is_ok());
+    assert_eq!(RecordHeader::decode(&batch[128..], SALT + 1, 640), Err(Malformed::Checksum));
+    assert_eq!(RecordHeader::decode(&batch[128..], SALT, 1152), Err(Malformed::Checksum));
     let frame = Frame::decode(&batch, SALT, 512).unwrap();
     assert_eq!(decode_identities(&batch[88..128], SALT + 1, &frame), Err(Malformed::Checksum));
     // The salt is in the checksum itself, not only beside it: the field set to another salt does not verify either.
@@ -343,7 +350,7 @@ fn the_frame_tells_valid_headers_of_other_records_from_its_own() {
         for (index, term) in (1..).zip(terms) {
             draft.push_entry(&entry(index, term, 10));
         }
-        draft.records.iter().flat_map(|record| record.header.encode(SALT)).collect()
+        draft.records.iter().flat_map(|record| record.header.encode(SALT, 640)).collect()
     };
     let all = [[1, 1], [1, 2], [2, 2], [2, 3]].map(|terms| records_crc(SALT, &headers(terms)));
     assert_eq!(std::collections::BTreeSet::from(all).len(), 4);
@@ -374,7 +381,7 @@ fn decode_all(bytes: &[u8]) -> bool {
         | decode_manifest(bytes).is_ok()
         | SegmentHead::decode(bytes).is_ok()
         | (decode_front(bytes, 9).is_ok() && decode_head(bytes).is_ok())
-        | RecordHeader::decode(bytes, SALT).is_ok()
+        | RecordHeader::decode(bytes, SALT, 640).is_ok()
 }
 
 fn valid() -> Vec<Vec<u8>> {

@@ -81,7 +81,7 @@ fn places(disk: &FakeDisk, all: &[Entry]) -> Vec<(String, u64, Entry)> {
         let bytes = disk.bytes(&name).unwrap();
         let salt = SegmentHead::decode(&bytes).unwrap().salt;
         for at in (512..bytes.len()).step_by(8) {
-            if let Ok(header) = crate::format::segment::RecordHeader::decode(&bytes[at..], salt) {
+            if let Ok(header) = crate::format::segment::RecordHeader::decode(&bytes[at..], salt, at as u64) {
                 let entry = all[header.index.0 as usize - 1].clone();
                 places.push((name.clone(), at as u64, entry));
             }

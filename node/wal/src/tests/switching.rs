@@ -3,7 +3,7 @@
 use super::keeper::*;
 use super::support::*;
 use crate::disk::fake::{FakeDisk, Operation, Refusal};
-use crate::{AppendError, DataDir, Manifest, Wal};
+use crate::{AppendError, DataDir, KeptFile, Manifest, PlacesFile, PlacesKind, PlacesWriter, Wal, Written};
 use raftqueue_raft::Index;
 use std::io;
 
@@ -291,6 +291,45 @@ fn rule_3_3_a_full_disk_undoes_a_switch_and_the_same_again_succeeds() {
             }
         }
     }
+}
+
+/// It is there whichever of the two manifests an opening finds.
+#[test]
+fn rule_3_4_a_reset_whose_manifest_may_count_keeps_the_segment_that_it_made() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    work(&disk, &mut wal, &Work::Append(5)).unwrap();
+    let term = raftqueue_raft::Term(1);
+    let snapshot = write_snapshot(&wal, Index(25), term).unwrap();
+    // The first one is of the segment.
+    let (operation, error) = (Operation::SyncDir, io::ErrorKind::Other);
+    disk.inject(Refusal { operation, file_prefix: String::new(), skip: 1, count: 1, error });
+    let reset = Some((Index(25), term));
+    let change = crate::Change { snapshot: Some(snapshot), reset, ..crate::Change::default() };
+    assert!(matches!(wal.switch(&change), Err(AppendError::Failed { operation: "sync the directory", .. })));
+    drop(wal);
+    let (mut opened, recovered) = open(&disk, 2).unwrap();
+    assert_eq!(recovered.start, (Index(25), term));
+    work(&disk, &mut opened, &Work::Append(3)).unwrap();
+    drop(opened);
+    assert_eq!(open(&disk.durable_view(), 3).unwrap().1.last_index, Index(28));
+}
+
+#[test]
+fn a_change_that_is_given_up_leaves_nothing_on_the_disk() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    work(&disk, &mut wal, &Work::Append(5)).unwrap();
+    let before = disk.names();
+    let written = |kind| PlacesWriter::create(&disk, wal.next_file(), kind).unwrap().finish(&disk).unwrap();
+    let Written { number, size, crc } = written(PlacesKind::Segment(1));
+    let places = vec![PlacesFile { number, size, crc, segment: 1, to: Index(5), messages: 0 }];
+    let Written { number, size, crc } = written(PlacesKind::Kept);
+    let kept = vec![KeptFile { number, size, crc, since: Index(5) }];
+    let snapshot = Some(write_snapshot(&wal, Index(5), raftqueue_raft::Term(1)).unwrap());
+    assert_eq!(disk.names().len(), before.len() + 3);
+    crate::Change { snapshot, places, kept, ..crate::Change::default() }.abandon(&disk);
+    assert_eq!(disk.names(), before);
 }
 
 #[test]

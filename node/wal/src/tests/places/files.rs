@@ -237,12 +237,14 @@ fn after_a_failed_write_the_file_is_never_finished_and_can_be_taken_away() {
         });
         writer.body(&body).unwrap_err();
         writer.finish(&disk).unwrap_err();
+        assert!(disk.names().is_empty(), "what cannot be finished takes no room");
     }
     for operation in [Operation::Sync, Operation::SyncDir, Operation::Write] {
         let disk = FakeDisk::new(1);
         let error = io::ErrorKind::Other;
         disk.inject(Refusal { operation, file_prefix: String::new(), skip: 0, count: 1, error });
         write(&disk, PlacesKind::Kept, 5, &plain(PlacesKind::Kept, 10)).expect_err("refused");
+        assert!(disk.names().is_empty(), "{operation:?}: {:?}", disk.names());
     }
 }
 
