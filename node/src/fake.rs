@@ -10,8 +10,8 @@ mod topic;
 
 use crate::api::{
     Answer, ClusterInfo, Dead, DeadAction, Delivery, Failure, LocalStatus, Look, MemberInfo, MemberRole,
-    Publish, Reason, Request, Response, Role, SessionId, SessionStep, Settle, Settlement, Take, TakeKind,
-    TopicInfo, Write,
+    Publish, Reason, Request, Response, Role, SessionId, SessionStep, Settle, Settlement, StorageInfo, Take,
+    TakeKind, TopicInfo, Write,
 };
 use crate::edges::service::{Begun, Service};
 use futures_util::FutureExt;
@@ -44,6 +44,7 @@ struct State {
     /// Messages of pops with a request id.
     pops: BTreeMap<u128, Vec<Delivery>>,
     status: Arc<LocalStatus>,
+    storage: StorageInfo,
     failures: VecDeque<Failure>,
     lost_answers: VecDeque<Failure>,
     calls: Vec<Request>,
@@ -72,6 +73,11 @@ impl FakeNode {
     /// Sets what the node says of itself.
     pub fn set_status(&self, status: LocalStatus) {
         self.lock().status = Arc::new(status);
+    }
+
+    /// Sets what the node says that it keeps.
+    pub fn set_storage(&self, storage: StorageInfo) {
+        self.lock().storage = storage;
     }
 
     /// Lets the next call fail, before it does anything. Several are used up one by one.
@@ -164,6 +170,10 @@ impl Service for FakeNode {
 
     fn local_status(&self) -> Arc<LocalStatus> {
         self.lock().status.clone()
+    }
+
+    fn storage(&self) -> StorageInfo {
+        self.lock().storage.clone()
     }
 }
 

@@ -8,15 +8,18 @@
 mod budget;
 mod calls;
 mod census;
+mod connections;
 mod entry_times;
 mod process;
 mod pulse;
+mod storage;
 
 use crate::api::budget::Budget;
 use crate::api::{Failure, Method};
 use crate::replica::{Counters, View};
 use calls::Calls;
 pub(crate) use census::Census;
+pub use connections::{Meter, Open};
 pub(crate) use entry_times::{EntryTimes, Progress};
 use process::Process;
 use prometheus::{
@@ -28,6 +31,7 @@ use raftqueue_raft::{Cause, RoleKind, RoleState};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+pub use storage::Stored;
 
 /// All series of one node.
 #[derive(Debug)]
@@ -75,6 +79,7 @@ pub struct Metrics {
     census: census::Series,
     found: Mutex<Option<census::Found>>,
     budget: budget::Series,
+    storage: storage::Series,
     rendering: Mutex<()>,
     last: Mutex<Last>,
 }
@@ -292,6 +297,7 @@ impl Metrics {
             tick_lag_seconds,
             census: census::Series::new(&r),
             budget: budget::Series::new(&r),
+            storage: storage::Series::new(&r),
             found: Mutex::default(),
             rendering: Mutex::default(),
             last: Mutex::default(),
@@ -299,7 +305,7 @@ impl Metrics {
         }
     }
 
-    /// The text format that Prometheus scrapes.
+    /// The text format that Prometheus scrapes. Reads files: it may block.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -307,6 +313,7 @@ impl Metrics {
         let _alone = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         self.process.observe();
         self.budget.observe();
+        self.storage.observe();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if let Some(found) = found {
             self.census.show(&found, u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
@@ -373,6 +380,7 @@ impl Metrics {
         self.durable_index.set(as_gauge(view.raft.durable.0));
         self.uncommitted_bytes.set(as_gauge(view.raft.uncommitted_bytes as u64));
         self.disk_stalled.set(i64::from(disk_stalled));
+        self.incomplete(view.raft.incomplete);
         self.open_calls.set(as_gauge(view.calls as u64));
         self.queued_bytes.set(as_gauge(view.queued_bytes as u64));
         self.log_time_ahead_seconds.set(Duration::from_millis(view.log_time_ahead_ms).as_secs_f64());
@@ -441,49 +449,10 @@ impl Metrics {
         self.budget.of(budget);
     }
 
-    /// The data directory is here: from now on the size of its disk is seen.
+    /// Where the data directory is or will be: from now on what it takes and the size of its disk are seen.
     pub fn data_dir(&self, path: &Path) {
         self.process.data_dir(path);
-    }
-}
-
-/// Counts the connections to one port.
-#[derive(Clone, Debug)]
-pub struct Meter {
-    open: IntGauge,
-    refused: IntCounter,
-}
-
-/// A connection that counts as open until it is dropped.
-#[derive(Debug)]
-pub struct Open(IntGauge);
-
-impl Default for Meter {
-    /// One that nobody reads.
-    fn default() -> Self {
-        let open = IntGauge::new("connections_open", "Unseen.").expect("the name is valid");
-        let refused = IntCounter::new("connections_refused", "Unseen.").expect("the name is valid");
-        Self { open, refused }
-    }
-}
-
-impl Meter {
-    /// A connection was let in.
-    #[must_use]
-    pub fn open(&self) -> Open {
-        self.open.inc();
-        Open(self.open.clone())
-    }
-
-    /// A connection was closed at once.
-    pub fn refused(&self) {
-        self.refused.inc();
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
+        self.storage.data_dir(path);
     }
 }
 

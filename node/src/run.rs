@@ -1,12 +1,16 @@
 //! A node from its start to its end: listeners first, then recovery, then forming, then the driver.
 
+mod opening;
+
 use crate::api::LocalStatus;
 use crate::api::budget::Budget;
 use crate::config::Config;
-use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT};
+use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT, PAGE_BYTES_MAX};
+use crate::driver::giving::{Counted, OwnGifts};
 use crate::driver::inbox::Leadership;
+use crate::driver::keeper::{Keeper, KeeperSettings, KeeperThread, Worker};
 use crate::driver::storage::Storage;
-use crate::driver::{Driver, Ended, Parts};
+use crate::driver::{Driver, Ended, Givers, Parts};
 use crate::edges::connections::{Acceptor, ConnectionLimits};
 use crate::edges::edge::Edge;
 use crate::edges::http;
@@ -14,22 +18,21 @@ use crate::edges::operations;
 use crate::entropy;
 use crate::metrics::{Metrics, Pulse};
 use crate::peers::discovery::Discovery;
-use crate::peers::forming::{Formed, Forming, LogStanding};
+use crate::peers::forming::Forming;
 use crate::peers::own::Own;
-use crate::peers::transport::{ForwardedAside, PeerService, Transport};
-use crate::replica::{Replica, Settings};
+use crate::peers::transport::{ForwardedAside, Giving, PeerService, Transport};
+use crate::replica::{Replica, Settings, SnapshotSettings};
 use crate::service::NodeService;
 use crate::service::reading::Readers;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_raft::{self as raft, NodeId};
-use raftqueue_wal::disk::RealDisk;
-use raftqueue_wal::{DataDir, OpenError, Options, Reader, Recovered, Wal};
+use raftqueue_wal::{Manifest, OpenError, PageCache, Reader};
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -42,8 +45,6 @@ const FINISH: Duration = Duration::from_secs(1);
 const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long a peer may be silent, when it has connected and when it is asked whether it lives.
 const PEER_SILENCE: Duration = Duration::from_secs(5);
-/// How often a data directory that another process holds is tried again.
-const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(50);
 /// Calls that may wait for the driver.
 const ORDERS: usize = 16_384;
 
@@ -94,7 +95,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (status, status_seen) = watch::channel(Arc::new(starting));
     let (leadership, leadership_seen) = watch::channel(Leadership::default());
     let service = NodeService::new(
-        orders,
+        orders.clone(),
         status_seen.clone(),
         leadership_seen,
         Readers::new(budget.clone(), &config.limits),
@@ -105,9 +106,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     );
     let edge = Edge::new(service.clone(), config.limits).with_budget(budget.clone());
     metrics.budget(&budget);
+    metrics.data_dir(&config.data_dir);
+    metrics.segment_bytes(config.segment_bytes);
     let forming =
         Arc::new(Forming::new(Arc::clone(&own), discovery, config.members.clone(), config.bootstrap));
     let reader = Arc::new(OnceLock::new());
+    let giving = Arc::new(OnceLock::new());
     let stopping = Arc::new(AtomicBool::new(false));
     let pulse = Arc::new(Pulse::default());
 
@@ -116,7 +120,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let client_port = servers.listen_for_clients(&config.client_listen).await?;
     servers.serve_clients(client_port, connection_limits.clients, http::router(&edge));
     let peer_port = servers.listen(&config.peer_listen, "peers").await?;
-    let peers = PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader));
+    let peers =
+        PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader), Arc::clone(&giving));
     servers.serve_peers(peer_port, connection_limits.peers, peers);
     if let Some(address) = &config.operations_listen {
         let router =
@@ -126,7 +131,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     }
 
     let mut shutdown = std::pin::pin!(shutdown);
-    let prepare = prepare(&config, &forming, &reader, &status);
+    let prepare = opening::prepare(&config, &forming, &reader, &status);
     let prepared = tokio::select! {
         prepared = prepare => prepared?,
         () = &mut shutdown => {
@@ -134,28 +139,66 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             return Ok(());
         }
     };
-    let Prepared { wal, recovered, form } = prepared;
+    let opening::Prepared { wal, recovered, manifest, mut damaged, snapshot, form } = prepared;
     let node_id = own.identity.borrow().expect("the data directory is open").node_id;
-    let mut replica = Replica::new(replica_settings(&config, node_id), recovered);
+    let state = snapshot.as_ref().map(|freeze| freeze.state.clone());
+    let restored = snapshot.as_ref().map_or(raft::Index(0), |freeze| freeze.index);
+    let mut replica = Replica::new(replica_settings(&config, node_id), recovered, snapshot);
     if let Some(configuration) = form {
         replica.form(configuration);
     }
-    metrics.data_dir(&config.data_dir);
     let reader = wal.reader();
-    let bodies = Arc::new(Bodies::new(reader.clone(), CACHE_BYTES_DEFAULT));
+    let (keeper, bodies) = open_files(&config, reader.clone(), &manifest, restored).await?;
+    damaged.extend(keeper.damaged().iter().cloned());
+    metrics.damaged_files(damaged.len());
     bodies.durable(replica.raft().durable_index());
     own.durable.store(replica.raft().durable_index().0, Ordering::Relaxed);
     own.term.store(replica.raft().term().0, Ordering::Relaxed);
     service.set_bodies(Arc::clone(&bodies));
     let mut connections = JoinSet::new();
     transport.connect(&config.members, &mut connections, core.handle());
-    let storage = Storage::start(wal, notify.clone(), Arc::clone(&metrics));
+    let (went_over, going_over) = std::sync::mpsc::channel();
+    let used = manifest.snapshots.iter().rev().find(|file| file.index == restored).copied();
+    let counted = Arc::new(Counted::new(used, replica.raft().term()));
+    let is_incomplete = Arc::new(AtomicBool::new(manifest.is_incomplete));
+    let gifts = OwnGifts::new(
+        orders,
+        Arc::clone(&bodies),
+        reader.disk(),
+        Arc::clone(&counted),
+        Arc::clone(&is_incomplete),
+    );
+    let gifts: Arc<dyn Giving> = Arc::new(gifts);
+    // Set once, here.
+    let _ = giving.set(gifts);
+    let storage = Storage::start(wal, notify.clone(), Arc::clone(&metrics), went_over, counted);
+    let keeper_stop = watch::Sender::new(false);
+    let worker = Worker {
+        keeper,
+        bodies: Arc::clone(&bodies),
+        switcher: storage.switcher(),
+        notices: notify.clone(),
+        metrics: Arc::clone(&metrics),
+        went_over: going_over,
+        givers: Box::new(Givers::new(transport.clone(), Handle::current(), keeper_stop.subscribe())),
+        is_incomplete: manifest.is_incomplete,
+        restored: state,
+        counted: None,
+        stop: keeper_stop.subscribe(),
+    };
+    let keeper = KeeperThread::start(worker, keeper_stop);
+    if manifest.is_incomplete {
+        replica.begins_incomplete();
+    }
     let driver = Driver::new(Parts {
         replica,
         storage,
+        keeper,
+        is_incomplete,
         reader,
         bodies,
         transport,
+        clients: Handle::current(),
         arrivals,
         orders: orders_taken,
         notices,
@@ -208,156 +251,27 @@ async fn leave(service: &NodeService, config: &Config) {
     tokio::time::sleep(Duration::from_millis(config.drain_ms)).await;
 }
 
-struct Prepared {
-    wal: Wal,
-    recovered: raft::Recovered,
-    /// On the seed of a new cluster: what entry 1 says.
-    form: Option<raft::Configuration>,
-}
-
-/// Opens the data directory, recovers the log and, where there is none, forms the cluster.
-async fn prepare(
+/// Opens the files that tell where messages stand, on a thread that may block.
+async fn open_files(
     config: &Config,
-    forming: &Arc<Forming>,
-    reader: &OnceLock<Reader>,
-    status: &watch::Sender<Arc<LocalStatus>>,
-) -> Result<Prepared, Fatal> {
-    let (dir, wal, recovered) = open_when_free(config, status).await?;
-    // Set once, here.
-    let _ = reader.set(wal.reader());
-    let Some(hard_state) = recovered.hard_state else {
-        return Err(Fatal {
+    reader: Reader,
+    manifest: &Manifest,
+    restored: raft::Index,
+) -> Result<(Keeper, Arc<Bodies>), Fatal> {
+    let (settings, manifest) = (KeeperSettings::new(config.segment_bytes), manifest.clone());
+    let open = move || {
+        let cache = PageCache::new(PAGE_BYTES_MAX);
+        let keeper = Keeper::open(reader.clone(), &manifest, restored, cache, settings)?;
+        let bodies = Arc::new(Bodies::new(reader, CACHE_BYTES_DEFAULT, keeper.files()));
+        Ok((keeper, bodies))
+    };
+    tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
+        .map_err(|error: OpenError| Fatal {
             code: 3,
-            text: format!(
-                "{}: HARDSTATE is lost, so this node may have promised what it no longer knows: replace the node, or clear \
-                 the directory if the others have all data",
-                config.data_dir.display()
-            ),
-        });
-    };
-    if let Some(cut) = &recovered.cut {
-        tracing::warn!(
-            file = cut.file,
-            offset = cut.offset,
-            records = cut.records,
-            "cut off a torn write that was never acknowledged"
-        );
-    }
-    let identity = dir.identity().expect("formatted if it was blank");
-    tracing::info!(
-        node = %identity.node_id,
-        name = identity.name,
-        data_dir = %config.data_dir.display(),
-        last_index = recovered.last_index.0,
-        term = hard_state.term.0,
-        "the log is open"
-    );
-    let has_log = recovered.last_index > raft::Index(0);
-    if has_log {
-        let members = recovered.configurations.last().map(|(_, configuration)| &configuration.members);
-        let member_names = members.map(|m| m.values().map(|m| m.name.clone()).collect()).unwrap_or_default();
-        forming.has_log(LogStanding { member_names, last_index: recovered.last_index.0 });
-    }
-    let node_id = identity.node_id;
-    let waiting = LocalStatus {
-        node_id: Some(node_id.0),
-        name: config.name.clone(),
-        term: hard_state.term.0,
-        not_ready: Some("waiting for the cluster to form".into()),
-        ..LocalStatus::default()
-    };
-    status.send_replace(Arc::new(waiting.clone()));
-    let own_cluster = identity.formation_id;
-    forming.opened(dir);
-    if let Some(expected) = config.cluster_id.filter(|expected| has_log && *expected != own_cluster) {
-        let text = format!(
-            "this disk belongs to cluster {own_cluster:032x}, not to {expected:032x}: give the node its own disk, or one that \
-             is blank"
-        );
-        tracing::error!("{text}");
-        let cluster_id = format!("{own_cluster:032x}");
-        status.send_replace(Arc::new(LocalStatus { cluster_id, not_ready: Some(text), ..waiting }));
-        // It says what it is as long as it runs, and does nothing else.
-        std::future::pending::<()>().await;
-    }
-    let applied = recovered.start.0;
-    let recovered = recovered.into_core(hard_state, applied);
-    let form = if has_log {
-        None
-    } else {
-        match forming.run().await {
-            Ok(Formed::Seed(configuration)) => Some(configuration),
-            Ok(Formed::Bound) => None,
-            Err(error) => return Err(Fatal { code: 3, text: format!("cannot form a cluster: {error}") }),
-        }
-    };
-    Ok(Prepared { wal, recovered, form })
-}
-
-/// Opens the data directory, once the process that this one replaces has released it.
-async fn open_when_free(
-    config: &Config,
-    status: &watch::Sender<Arc<LocalStatus>>,
-) -> Result<(DataDir, Wal, Recovered), Fatal> {
-    let deadline = Instant::now() + Duration::from_millis(config.lock_wait_ms);
-    let mut is_told = false;
-    loop {
-        let owned = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&owned))
-            .await
-            .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?;
-        let unopened = match opened {
-            Ok(opened) => return Ok(opened),
-            Err(unopened) => unopened,
-        };
-        if !unopened.is_held || Instant::now() >= deadline {
-            return Err(unopened.fatal);
-        }
-        if !std::mem::replace(&mut is_told, true) {
-            tracing::warn!(wait_ms = config.lock_wait_ms, "waiting: {}", unopened.fatal);
-            let why = format!("waiting for the data directory: {}", unopened.fatal);
-            status.send_modify(|status| Arc::make_mut(status).not_ready = Some(why));
-        }
-        tokio::time::sleep(LOOK_FOR_LOCK_EVERY).await;
-    }
-}
-
-/// Why the data directory is not open.
-struct Unopened {
-    fatal: Fatal,
-    /// Another process holds it, which may pass.
-    is_held: bool,
-}
-
-impl From<Fatal> for Unopened {
-    fn from(fatal: Fatal) -> Self {
-        Self { fatal, is_held: false }
-    }
-}
-
-fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Unopened> {
-    let path = config.data_dir.display();
-    let refused = |error: OpenError| Unopened {
-        is_held: matches!(error, OpenError::AnotherProcess),
-        fatal: Fatal { code: 3, text: format!("{path}: {error}") },
-    };
-    std::fs::create_dir_all(&config.data_dir)
-        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be made: {error}") })?;
-    let disk = RealDisk::open(&config.data_dir)
-        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be opened: {error}") })?;
-    let mut dir = DataDir::open(Arc::new(disk), Some(&config.name)).map_err(refused)?;
-    if dir.identity().is_none() {
-        dir.format(NodeId(entropy::random()), &config.name)
-            .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be formatted: {error}") })?;
-    }
-    let options = Options {
-        segment_bytes: config.segment_bytes,
-        entropy: entropy::random(),
-        reserve_bytes: config.reserve_bytes,
-        ..Options::default()
-    };
-    let (wal, recovered) = dir.open_log(options).map_err(refused)?;
-    Ok((dir, wal, recovered))
+            text: format!("{}: {error}", config.data_dir.display()),
+        })
 }
 
 fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
@@ -373,6 +287,7 @@ fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
         reserve_bytes: config.reserve_bytes,
         lease_ms_default: config.limits.lease_ms_default,
         attempts_max_default: config.attempts_max,
+        snapshots: SnapshotSettings { bytes: 2 * config.segment_bytes, ..SnapshotSettings::default() },
         ..Settings::new(raft)
     }
 }

@@ -5,7 +5,9 @@ pub(crate) mod reading;
 
 use crate::api::budget::{Held, Share};
 use crate::api::limits::message_bytes;
-use crate::api::{Answer, Failure, LocalStatus, Method, Outcome, Publish, Reason, Request, Take, TakeKind};
+use crate::api::{
+    Answer, Failure, LocalStatus, Method, Outcome, Publish, Reason, Request, StorageInfo, Take, TakeKind,
+};
 use crate::driver::bodies::{Bodies, Located, Lost, Readings};
 use crate::driver::inbox::{Asked, Driven, Leadership, Leased, NewCall, Order, Replied};
 use crate::edges::grpc::guard::{Charged, Patience, ReplyTicket, SETTLING_KEY};
@@ -19,7 +21,7 @@ use crate::replica::CallId;
 use crate::wire::errors;
 use crate::wire::forward;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
-use passing::Passed;
+use passing::{Passed, replaced};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
@@ -49,8 +51,6 @@ const LEADER_WAIT: Duration = Duration::from_secs(2);
 const LEADER_WAIT_ELECTIONS: u32 = 4;
 /// How long connecting to a leader may hold up a call before it looks for the leader again.
 const CONNECT_MAX: Duration = Duration::from_millis(200);
-/// How long a leader that was replaced may take to answer the calls that it had.
-const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
 /// How often a receive is begun again because none of its messages can be read.
 const UNREADABLE_ROUNDS_MAX: usize = 10;
@@ -491,16 +491,10 @@ impl Service for NodeService {
     fn local_status(&self) -> Arc<LocalStatus> {
         Arc::clone(&self.inner.status.borrow())
     }
-}
 
-/// Resolves when another node than `leader` has led for so long that an answer of `leader` would have come. Then that
-/// one hangs, or is cut off.
-async fn replaced(mut leadership: watch::Receiver<Leadership>, leader: NodeId) {
-    let other = |now: &Leadership| now.leader.is_some_and(|now| now != leader);
-    if leadership.wait_for(other).await.is_err() {
-        std::future::pending::<()>().await;
+    fn storage(&self) -> StorageInfo {
+        self.inner.metrics.storage()
     }
-    tokio::time::sleep(LAST_ANSWERS).await;
 }
 
 /// About how many bytes a call takes when it is passed on.

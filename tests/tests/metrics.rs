@@ -2,6 +2,8 @@
 
 use raftqueue_tests::process::{CALM, Cluster, repository, series_value};
 use serde_json::{Value, json};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Calls the full API of a node.
 fn call(cluster: &Cluster, node: usize, path: &str, body: &Value) -> Value {
@@ -151,4 +153,109 @@ fn rule_10_4_a_node_that_restarts_is_ready_and_shows_depths_once_it_has_replayed
             });
         }
     }
+}
+
+/// The files of a data directory whose names begin so.
+fn files(directory: &Path, prefix: &str) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(directory).expect("the node has it").flatten();
+    let entries = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.metadata()));
+    // One may go while they are listed.
+    let named = entries.filter(|(name, _)| name.starts_with(prefix));
+    named.filter_map(|(name, metadata)| Some((name, metadata.ok()?.blocks() * 512))).collect()
+}
+
+/// Fails with what is told until it is what stands on the disk, which changes now and then.
+fn is_told_as_it_stands(cluster: &Cluster) -> Result<Value, String> {
+    let answer = cluster.patient(0).request("GET", "/v1/storage", b"").expect("an answer");
+    assert_eq!(answer.code, 200, "{answer:?}");
+    let told = answer.body;
+    let number = |field: &str| told[field].as_u64().expect("a number");
+    let directory = cluster.data_dir(0);
+    let count = |prefix: &str| files(&directory, prefix).len() as u64;
+    let all: u64 = files(&directory, "").iter().map(|(_, bytes)| bytes).sum();
+    let snapshots = files(&directory, "snapshot-");
+    let newest = snapshots
+        .iter()
+        .max()
+        .map(|(name, _)| std::fs::metadata(directory.join(name)).map(|file| file.len()));
+    let text = cluster.metrics(0);
+    let series = |name: &str| -> u64 {
+        let value = series_value(&text, name).expect("it is told");
+        format!("{value:.0}").parse().expect("a count")
+    };
+    for (what, told, stands) in [
+        ("segments", number("log_segments") + number("released_segments"), count("segment-")),
+        ("kept files", number("kept_files"), count("kept-")),
+        ("all bytes", number("used_bytes"), all),
+        (
+            "the newest snapshot",
+            told["snapshot"]["bytes"].as_u64().unwrap_or(0),
+            newest.map_or(0, |size| size.unwrap_or(0)),
+        ),
+        ("the series of segments", series("raftqueue_wal_segments"), number("log_segments")),
+        ("the series of bytes", series("raftqueue_data_bytes"), number("used_bytes")),
+        (
+            "the series of snapshots",
+            series("raftqueue_snapshot_index"),
+            told["snapshot"]["index"].as_u64().unwrap_or(0),
+        ),
+        ("the series of what lives", series("raftqueue_file_live_bytes"), number("live_bytes")),
+    ] {
+        if told != stands {
+            return Err(format!("{what}: {told} told, and {stands} there"));
+        }
+    }
+    Ok(told)
+}
+
+#[test]
+fn what_a_node_keeps_is_told_as_it_stands_on_its_disk() {
+    let arguments = ["--segment-bytes", "1048576"];
+    let mut cluster = Cluster::new(1).with_operations().with_arguments(&arguments);
+    cluster.start_all();
+    cluster.wait_ready(0);
+    let blank = cluster.wait_for("a blank node tells of its log", || is_told_as_it_stands(&cluster));
+    assert_eq!((&blank["log_segments"], &blank["snapshot"]), (&1.into(), &Value::Null), "{blank}");
+    assert_eq!(
+        (&blank["incomplete"], &blank["lacking"], &blank["segment_bytes"]),
+        (&false.into(), &0.into(), &1_048_576.into())
+    );
+
+    call(&cluster, 0, "/v1/topics", &json!({"topic": "t"}));
+    let body = "x".repeat(10_000);
+    let messages: Vec<Value> = (0..50).map(|_| json!({"body": body})).collect();
+    for _ in 0..12 {
+        call(&cluster, 0, "/v1/topics/t/publish", &json!({"messages": messages}));
+    }
+    let take = json!({"messages_max": 45, "wait_ms": 1_000});
+    for _ in 0..12 {
+        let received = call(&cluster, 0, "/v1/topics/t/receive", &take);
+        let leases: Vec<&Value> = received["deliveries"]
+            .as_array()
+            .expect("some")
+            .iter()
+            .map(|delivery| &delivery["lease"])
+            .collect();
+        call(&cluster, 0, "/v1/topics/t/ack", &json!({"leases": leases}));
+    }
+    // 600 of 10,000 bytes were published, and 60 are left: the keeper has seen that.
+    let told = cluster.wait_for("what is done with is gone, and what is told stands there", || {
+        let told = is_told_as_it_stands(&cluster)?;
+        let live = told["live_bytes"].as_u64().expect("a number");
+        let is_known = told["messages"] == 60 && (590_000..620_000).contains(&live);
+        let is_small = told["used_bytes"].as_u64().expect("a number") < (4 << 20) + 2 * live + (64 << 10);
+        if is_known && is_small { Ok(told) } else { Err(told.to_string()) }
+    });
+    assert!(told["snapshot"]["index"].as_u64() > Some(12), "{told}");
+    assert!(told["free_bytes"].as_u64() < told["disk_bytes"].as_u64(), "{told}");
+
+    // It is all known again after a restart, at once.
+    cluster.kill(0);
+    cluster.start(0);
+    cluster.wait_ready(0);
+    let again = cluster.wait_for("the same is told after a restart", || is_told_as_it_stands(&cluster));
+    assert!(
+        again["snapshot"]["index"].as_u64() >= told["snapshot"]["index"].as_u64(),
+        "{again} after {told}"
+    );
 }

@@ -305,9 +305,28 @@ impl Client {
     ///
     /// The node does not answer within the timeout.
     pub async fn status(&self, endpoint: &str) -> Result<v1::StatusResponse, Error> {
+        self.ask_only(endpoint, |channel| {
+            Box::pin(async move { admin(channel).status(v1::StatusRequest {}).await })
+        })
+        .await
+    }
+
+    /// Returns what the node at `endpoint` keeps on its disk and in memory. Asks no other node.
+    ///
+    /// # Errors
+    ///
+    /// The node does not answer within the timeout, or is of a version that does not know this call.
+    pub async fn storage(&self, endpoint: &str) -> Result<v1::StorageResponse, Error> {
+        self.ask_only(endpoint, |channel| {
+            Box::pin(async move { admin(channel).storage(v1::StorageRequest {}).await })
+        })
+        .await
+    }
+
+    async fn ask_only<R>(&self, endpoint: &str, ask: impl FnOnce(Channel) -> Attempt<R>) -> Result<R, Error> {
         let asking = async {
             let connection = self.connections.get_only(endpoint).await?;
-            let answer = admin(connection.channel.clone()).status(v1::StatusRequest {}).await;
+            let answer = ask(connection.channel.clone()).await;
             answer.map(Response::into_inner).map_err(|status| {
                 let error = Error::from(&status);
                 if error.is_of_connection() {

@@ -17,7 +17,7 @@ pub use answer::{Answer, DELIVERY_BYTES, Deliveries, deliveries_bytes};
 pub use calls::{
     Dead, DeadAction, Look, Method, Publish, Request, Settle, Settlement, Take, TakeKind, Write,
 };
-pub use status::{LocalStatus, Role};
+pub use status::{LocalStatus, Role, SnapshotInfo, StorageInfo};
 
 use bytes::Bytes;
 use std::fmt;

@@ -72,3 +72,55 @@ impl LocalStatus {
         }
     }
 }
+
+/// A snapshot, as the node that has it sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// The last entry that it covers.
+    pub index: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was written, in milliseconds since the Unix epoch.
+    pub written_ms: u64,
+}
+
+/// What a node keeps on its disk and in memory, as it sees it itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorageInfo {
+    /// Bytes of a segment file, as set.
+    pub segment_bytes: u64,
+    /// Segments of the log.
+    pub log_segments: u64,
+    /// Segments that are no longer part of the log and are kept for their messages.
+    pub released_segments: u64,
+    /// Files with messages that outlived their segments.
+    pub kept_files: u64,
+    /// Bytes of these.
+    pub kept_bytes: u64,
+    /// Bytes of messages in segments and kept files as of the newest snapshot, those that are done with included.
+    pub stored_bytes: u64,
+    /// Of these, bytes of messages that are not done with.
+    pub live_bytes: u64,
+    /// The newest snapshot; `None` before there is one.
+    pub snapshot: Option<SnapshotInfo>,
+    /// Bytes of the two snapshots that are kept.
+    pub snapshots_bytes: u64,
+    /// Messages are lacking here that others have: the node is being installed.
+    pub incomplete: bool,
+    /// How many; `None` while nobody has counted them.
+    pub lacking: Option<u64>,
+    /// Files that could not be used when the process started.
+    pub damaged_files: u64,
+    /// Bytes that the files of the data directory take on their disk.
+    pub used_bytes: u64,
+    /// Bytes free on that disk.
+    pub free_bytes: u64,
+    /// Its size.
+    pub disk_bytes: u64,
+    /// Messages held, in any state, counted about once a second; `None` while the node replays its log.
+    pub messages: Option<u64>,
+    /// Their bytes.
+    pub message_bytes: Option<u64>,
+    /// Resident memory of the process.
+    pub resident_bytes: u64,
+}

@@ -1,84 +1,76 @@
-//! Where messages stand in the log, and reading them back.
+//! Where messages stand, and reading them back.
 //!
-//! The queue knows offsets, the log knows entries. This is the map between them, local to a node and made anew from the
-//! log at every start. The driver feeds [`Bodies`], and whoever delivers messages reads it on another thread. The
-//! newest entries stay in memory, bounded in bytes. Entries that are not on this node's disk yet are pinned there,
-//! because this node has them nowhere else.
+//! The queue knows offsets; bodies stand in segments and kept files. This is the way from one to the other, local to a node.
+//! Of the newest messages memory tells ([`Fresh`]), of all others the files that were written with a snapshot. It is used off
+//! the driver: [`Bodies`] is shared by the driver, which feeds it, and by whoever delivers. The newest entries stay in
+//! memory, bounded in bytes; those that are not on this node's disk yet are pinned there, because they exist nowhere else
+//! here.
 //!
-//! Every message that leaves was checked. Its CRC covers body, key and headers, and stands in the entry's meta, which
-//! has a CRC of its own. A message that cannot be read harms no other: its neighbours are read, and it is named.
+//! Every message that leaves has been checked: its CRC covers body, key and headers, and stands in the entry's meta or in the
+//! kept file's index, which have CRCs of their own. One that cannot be read costs nobody but itself: its neighbours are
+//! read, and it is named.
 
-use crate::api::codec::{self, Unreadable};
-use crate::api::{Delivery, MessageRef};
-use crate::replica::{AppliedEntry, LookedUp, Lookup};
-use bytes::{Bytes, BytesMut};
-use raftqueue_queue::{Candidate, Command, MessageMeta, TopicId};
+mod entry;
+mod fresh;
+mod loaded;
+mod located;
+mod reading;
+mod shared;
+
+pub use fresh::{FreshBlock, FreshBlocks};
+pub use located::{Located, Lost, Readings};
+
+use crate::replica::{AppliedEntry, DueBlock, Placement};
+use bytes::Bytes;
+pub(crate) use entry::Walk;
+
+use entry::Entry;
+use fresh::{Fresh, Stale};
+use loaded::Loaded;
+use raftqueue_queue::TopicId;
 use raftqueue_raft::Index;
-use raftqueue_wal::{MetaPayload, ReadError, Reader};
+use raftqueue_wal::{DuePage, Filed, PlacesMap, Reader};
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Bytes of the newest entries kept in memory, unless set otherwise.
 pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
-/// How many entries that were read back stay known, for the next call on the same part of the log.
-const LOADED_ENTRIES_MAX: usize = 256;
-/// Bytes of bodies that are checked for a lookup where it may not block.
-const CHECKED_BYTES_MAX: usize = 64 << 10;
-/// Bytes that are checked and copied on the thread that asks: as many as a consumer asks for at once.
-const INLINE_BYTES_MAX: usize = 2 << 20;
+/// Bytes of pages of places files kept in memory.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of entries read back whose messages stay known, for the next call on the same part of the log.
+const LOADED_BYTES_MAX: usize = 8 << 20;
 /// What an entry costs in memory besides its bodies: a bound for the cache, not an exact number.
 const ENTRY_BYTES: usize = 256;
-
-/// Where the messages of one publish stand.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    index: Index,
-    /// Which command of the entry.
-    command: u32,
-    count: u32,
-    /// Bytes before these messages in the bodies of the entry.
-    position: u64,
-    published_ms: u64,
-}
-
-/// The messages of one entry, by command.
-type Messages = Arc<[(u32, Arc<[MessageMeta]>)]>;
+/// Spans of topics that are noted while readers wait.
+const STEPS_MAX: usize = 500;
+/// Topics whose oldest message's age is remembered.
+const AGES_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
 struct Map {
-    /// By topic and first offset.
-    blocks: BTreeMap<(TopicId, u64), Block>,
+    fresh: Fresh,
+    files: PlacesMap,
     /// The newest entries, with their bodies.
-    recent: BTreeMap<Index, (Messages, Bytes)>,
+    recent: BTreeMap<Index, (Arc<Entry>, Bytes)>,
     recent_bytes: usize,
-    /// Entries read back, without their bodies.
-    loaded: BTreeMap<Index, Messages>,
     /// Everything up to here can be read back from the log.
     durable: Index,
-    /// Nothing of these topics before these offsets will be asked for any more; places are still to be forgotten.
-    done_before: BTreeMap<TopicId, u64>,
+    /// When a message of which only a file tells was published: asked for by topic, for the oldest one.
+    ages: BTreeMap<TopicId, Age>,
 }
 
-impl Block {
-    fn holds(&self, first_offset: u64, offset: u64) -> bool {
-        offset >= first_offset && offset - first_offset < u64::from(self.count)
-    }
+/// When a topic's oldest message was published.
+#[derive(Clone, Copy, Debug)]
+struct Age {
+    offset: u64,
+    /// `None` until a file was asked.
+    published_ms: Option<u64>,
+    /// The time is that of an older message.
+    is_stale: bool,
 }
 
 impl Map {
-    /// The block of a message, and its first offset.
-    fn block(&self, topic: TopicId, offset: u64) -> Result<(u64, Block), Unreadable> {
-        self.blocks
-            .range(..=(topic, offset))
-            .next_back()
-            .filter(|(key, block)| key.0 == topic && block.holds(key.1, offset))
-            .map(|(key, block)| (key.1, *block))
-            .ok_or_else(|| {
-                Unreadable(format!("message {offset} of topic {topic} stands nowhere in this log"))
-            })
-    }
-
     /// Drops the oldest entries from memory, but none that exists only there.
     fn evict(&mut self, bytes_max: usize) {
         while self.recent_bytes > bytes_max
@@ -93,12 +85,28 @@ impl Map {
 /// What is held in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Publishes of which a message may still be asked for.
-    pub places: usize,
+    /// Blocks of messages of which no file tells.
+    pub blocks: usize,
     /// Bytes of the newest entries.
     pub bytes: usize,
     /// How many of these exist only in memory.
     pub pinned_bytes: usize,
+}
+
+/// What is not needed any more, and may take long to drop.
+#[derive(Debug)]
+pub struct Dropped {
+    _files: Vec<Filed>,
+    _stale: Stale,
+}
+
+/// Blocks and pages with deadlines that have come.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Of these memory tells.
+    pub blocks: Vec<DueBlock>,
+    /// These are to be read: see [`Bodies::read_due`].
+    pub pages: Vec<DuePage>,
 }
 
 /// See the module's header.
@@ -106,6 +114,7 @@ pub struct Held {
 pub struct Bodies {
     reader: DebugReader,
     cache_bytes_max: usize,
+    loaded: Loaded,
     map: RwLock<Map>,
 }
 
@@ -117,486 +126,187 @@ impl std::fmt::Debug for DebugReader {
     }
 }
 
-/// A block from which messages are taken, usually in order.
-struct Cursor {
-    topic: TopicId,
-    first_offset: u64,
-    block: Block,
-    /// What is known of its messages, or why nothing is.
-    messages: Result<Arc<[MessageMeta]>, Unreadable>,
-    bodies: Option<Bytes>,
-    /// The next message and the bytes before it.
-    next: (usize, u64),
-}
-
-/// One message, found.
-struct Found {
-    message: MessageMeta,
-    /// Bytes before it in the bodies of its entry.
-    position: u64,
-}
-
-impl Cursor {
-    fn holds(&self, topic: TopicId, offset: u64) -> bool {
-        self.topic == topic && self.block.holds(self.first_offset, offset)
-    }
-
-    /// A message of this block. Cheapest in rising order.
-    fn find(&mut self, offset: u64) -> Result<Found, Unreadable> {
-        let messages = self.messages.as_ref().map_err(Clone::clone)?;
-        let at = usize::try_from(offset - self.first_offset).expect("within the block");
-        let (from, mut position) = if at >= self.next.0 { self.next } else { (0, self.block.position) };
-        position += messages[from..at].iter().map(|message| u64::from(message.size)).sum::<u64>();
-        let message = messages[at];
-        self.next = (at + 1, position + u64::from(message.size));
-        Ok(Found { message, position })
-    }
-}
-
-/// The bytes that deliveries share with an entry in memory.
-#[derive(Debug, Default)]
-struct Shared {
-    /// The entry; `None` before the first.
-    index: Option<Index>,
-    entry_bytes: usize,
-    /// How much of it the deliveries are, and the first of them.
-    bytes: usize,
-    first: usize,
-}
-
-impl Shared {
-    /// The next delivery is so many bytes of this entry.
-    fn take(&mut self, index: Index, entry_bytes: usize, bytes: usize, at: usize) {
-        if self.index != Some(index) {
-            *self = Self { index: Some(index), entry_bytes, bytes: 0, first: at };
-        }
-        self.bytes += bytes;
-    }
-
-    /// The deliveries of this entry are complete. If they are less than half of it, they become copies.
-    fn end(&mut self, deliveries: &mut [Delivery]) {
-        let Self { index, entry_bytes, bytes, first } = std::mem::take(self);
-        if index.is_none() || bytes >= entry_bytes / 2 {
-            return;
-        }
-        let deliveries = &mut deliveries[first..];
-        let mut copy = BytesMut::with_capacity(bytes);
-        for delivery in &mut *deliveries {
-            each_part(delivery, |part| copy.extend_from_slice(part));
-        }
-        let mut copy = copy.freeze();
-        for delivery in deliveries {
-            each_part(delivery, |part| *part = copy.split_to(part.len()));
-        }
-    }
-}
-
-/// Everything of a delivery that shares bytes with the entry.
-fn each_part(delivery: &mut Delivery, each: impl FnMut(&mut Bytes)) {
-    let values = delivery.headers.iter_mut().map(|(_, value)| value);
-    let parts = [&mut delivery.body, &mut delivery.key].into_iter().chain(values);
-    parts.filter(|part| !part.is_empty()).for_each(each);
-}
-
-/// Messages, and where they stand: what a reader needs after the driver has answered.
-#[derive(Clone, Debug)]
-pub struct Located {
-    messages: Vec<MessageRef>,
-    /// The blocks of the messages, in the order in which they are met.
-    blocks: Vec<(TopicId, u64, Block)>,
-    /// Messages that stand nowhere.
-    nowhere: Vec<Lost>,
-}
-
-impl Located {
-    /// The messages that stand somewhere, in the order asked for.
-    #[must_use]
-    pub fn messages(&self) -> &[MessageRef] {
-        &self.messages
-    }
-
-    /// Messages that stand nowhere.
-    #[cfg(test)]
-    pub(crate) fn nowhere(messages: Vec<MessageRef>) -> Self {
-        let lost = |message| Lost { message, why: Unreadable("nowhere".into()) };
-        Self { messages: Vec::new(), blocks: Vec::new(), nowhere: messages.into_iter().map(lost).collect() }
-    }
-
-    /// All messages that were asked for.
-    #[must_use]
-    pub fn into_messages(self) -> Vec<MessageRef> {
-        let nowhere = self.nowhere.into_iter().map(|lost| lost.message);
-        self.messages.into_iter().chain(nowhere).collect()
-    }
-}
-
-/// A message that cannot be read here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// The message.
-    pub message: MessageRef,
-    /// Why.
-    pub why: Unreadable,
-}
-
-/// What was read of the messages that were asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Readings {
-    /// Those that could be read, in the order asked for.
-    pub deliveries: Vec<Delivery>,
-    /// Those that could not.
-    pub lost: Vec<Lost>,
-}
-
 impl Bodies {
-    /// An empty map over a log.
+    /// Knows of nothing but what `files` tell.
     #[must_use]
-    pub fn new(reader: Reader, cache_bytes_max: usize) -> Self {
-        Self { reader: DebugReader(reader), cache_bytes_max, map: RwLock::default() }
+    pub fn new(reader: Reader, cache_bytes_max: usize, files: Vec<Filed>) -> Self {
+        let mut map = Map::default();
+        map.files.change(files, &[]);
+        while map.files.step(usize::MAX, |_| true).is_more {}
+        Self {
+            reader: DebugReader(reader),
+            cache_bytes_max,
+            loaded: Loaded::new(LOADED_BYTES_MAX),
+            map: RwLock::new(map),
+        }
     }
 
-    /// An entry was applied. To be called in the order of the log, each time with the index up to which the log is
-    /// durable. That index goes back when a tail is cut off. An entry that is applied before its write has ended must
-    /// not be read from the disk, where the entry that it replaces may still stand.
+    fn look(&self) -> RwLockReadGuard<'_, Map> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Map> {
+        self.map.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An entry was applied. Called in the order of the log, each time with the index up to which the log is durable: that
+    /// goes back when a tail is cut off, and what is applied before its write has ended must not be looked for on the
+    /// disk, where the entry that it replaces may still stand.
     pub fn applied(&self, entry: AppliedEntry, durable: Index) {
         let AppliedEntry { index, bodies, placements } = entry;
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.change();
         map.durable = durable;
         for placement in &placements {
-            let block = Block {
+            let Placement { topic, first_offset, command, published_ms, messages, refused, .. } = placement;
+            let block = FreshBlock {
                 index,
-                command: placement.command,
-                count: u32::try_from(placement.messages.len()).expect("a publish is limited"),
-                position: placement.position,
-                published_ms: placement.published_ms,
+                command: *command,
+                refused: *refused,
+                count: u32::try_from(messages.len()).expect("a publish is limited"),
+                published_ms: *published_ms,
+                deadline_ms: messages.iter().filter_map(|message| message.deadline_ms(*published_ms)).min(),
+                bytes: messages.iter().map(|message| u64::from(message.size)).sum(),
             };
-            map.blocks.insert((placement.topic, placement.first_offset), block);
+            map.fresh.add(*topic, *first_offset, block);
         }
         if let Some(bodies) = bodies {
-            let messages = placements.into_iter().map(|placement| (placement.command, placement.messages));
             map.recent_bytes += bodies.len() + ENTRY_BYTES;
-            map.recent.insert(index, (messages.collect(), bodies));
+            map.recent.insert(index, (Arc::new(Entry::of_placements(placements)), bodies));
         }
         map.evict(self.cache_bytes_max);
     }
 
     /// Everything up to `index` is on this node's disk: a write has ended.
     pub fn durable(&self, index: Index) {
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.change();
         map.durable = index;
         map.evict(self.cache_bytes_max);
     }
 
-    /// A topic was deleted.
-    pub fn forget(&self, topic: TopicId) {
-        self.done_before(topic, u64::MAX);
+    /// A snapshot of everything applied so far is about to be made: the blocks that have to go into files with it, the oldest
+    /// first.
+    #[must_use]
+    pub fn freeze(&self) -> Vec<Arc<FreshBlocks>> {
+        self.change().fresh.freeze()
     }
 
-    /// Nothing of a topic before `offset` will be asked for any more: its places go with [`Bodies::forget_done`].
-    pub fn done_before(&self, topic: TopicId, offset: u64) {
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let done_before = map.done_before.entry(topic).or_default();
-        *done_before = offset.max(*done_before);
-    }
-
-    /// Forgets up to so many places of messages that are done with: a topic may have had millions. Says whether some are left.
-    pub fn forget_done(&self, count_max: usize) -> bool {
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..count_max {
-            let Some((&topic, &offset)) = map.done_before.first_key_value() else { return false };
-            let first = map.blocks.range((topic, 0)..).next();
-            let first = first.filter(|(key, _)| key.0 == topic).map(|(key, block)| (*key, *block));
-            match first.filter(|(key, block)| key.1.saturating_add(u64::from(block.count)) <= offset) {
-                Some((key, _)) => drop(map.blocks.remove(&key)),
-                None => drop(map.done_before.pop_first()),
+    /// The files have changed: `added` tell of the first `frozen` of the blocks that were frozen, and nothing is to be looked
+    /// for in those of the numbers `removed` any more. Of topics that are not `live` nothing is noted. It takes a while, and
+    /// readers get their turn in between; nothing is unfindable in the meantime. What is returned is to be dropped where
+    /// nobody waits.
+    pub fn filed(
+        &self,
+        frozen: usize,
+        added: Vec<Filed>,
+        removed: &[u64],
+        live: impl Fn(TopicId) -> bool,
+    ) -> Dropped {
+        {
+            let mut map = self.change();
+            map.files.change(added, removed);
+            map.fresh.filed(frozen);
+        }
+        let mut gone = Vec::new();
+        loop {
+            let mut map = self.change();
+            let stepped = map.files.step(STEPS_MAX, |topic| live(TopicId(topic)));
+            gone.extend(stepped.gone);
+            if !stepped.is_more {
+                return Dropped { _files: gone, _stale: map.fresh.left() };
             }
         }
-        !map.done_before.is_empty()
     }
 
-    /// What is held in memory, for checkers.
+    /// Another node's snapshot takes the place of this node's log: what stood in the log and in no file stands nowhere.
+    #[must_use = "it is to be dropped where nobody waits"]
+    pub fn reset(&self) -> Dropped {
+        let mut map = self.change();
+        map.recent.clear();
+        map.recent_bytes = 0;
+        Dropped { _files: Vec::new(), _stale: map.fresh.reset() }
+    }
+
+    /// A topic was deleted: what is returned is to be dropped where nobody waits.
+    #[must_use]
+    pub fn forget(&self, topic: TopicId) -> impl Send + use<> {
+        let mut map = self.change();
+        map.ages.remove(&topic);
+        map.files.drop_topic(topic.0)
+    }
+
+    /// What it holds in memory: for checkers.
     #[must_use]
     pub fn held(&self) -> Held {
-        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let map = self.look();
         let undurable = map.recent.range((Bound::Excluded(map.durable), Bound::Unbounded));
         Held {
-            places: map.blocks.len(),
+            blocks: map.fresh.len(),
             bytes: map.recent_bytes,
             pinned_bytes: undurable.map(|(_, (_, bodies))| bodies.len() + ENTRY_BYTES).sum(),
         }
     }
 
-    /// When a message was published, in log time; `None` if it stands nowhere in this log.
+    /// Blocks with deadlines that have come by `now_ms`, at most `max` and as many pages. Each is due again only once
+    /// [`Bodies::look_again`] has said so.
+    #[must_use]
+    pub fn due(&self, now_ms: u64, max: usize) -> Due {
+        let mut map = self.change();
+        let block = |(topic, first_offset, count)| DueBlock { topic, first_offset, count };
+        let blocks = map.fresh.take_due(now_ms, max).into_iter().map(block).collect();
+        Due { blocks, pages: map.files.due(now_ms, max) }
+    }
+
+    /// Reads a page that is due: the blocks whose deadlines have come by `now_ms`. Reads the disk.
+    #[must_use]
+    pub fn read_due(&self, page: &DuePage, now_ms: u64) -> Vec<DueBlock> {
+        let blocks = match page.file.page(page.page as usize) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                // Its messages cannot be read either: they are found unreadable when they are received.
+                tracing::error!("deadlines cannot be read: {error}");
+                self.change().files.looked_at(page, None);
+                return Vec::new();
+            }
+        };
+        let deadlines = |due: bool| {
+            blocks.iter().filter(move |block| block.deadline_ms.is_some_and(|ms| (ms <= now_ms) == due))
+        };
+        let next = deadlines(false).filter_map(|block| block.deadline_ms).min();
+        self.change().files.looked_at(page, next);
+        deadlines(true)
+            .map(|block| DueBlock {
+                topic: TopicId(block.topic),
+                first_offset: block.first_offset,
+                count: block.count,
+            })
+            .collect()
+    }
+
+    /// A block that was due is to be looked at again at `next_ms`.
+    pub fn look_again(&self, block: &DueBlock, next_ms: u64) {
+        let mut map = self.change();
+        map.fresh.look_again(block.topic, block.first_offset, next_ms);
+        map.files.look_again(block.topic.0, block.first_offset, next_ms);
+    }
+
+    /// When a message was published, in log time. Where only a file tells, `None` until [`Bodies::find_ages`] has asked it;
+    /// meanwhile what was known of an older message of the topic stands in.
     #[must_use]
     pub fn published_ms(&self, topic: TopicId, offset: u64) -> Option<u64> {
-        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        map.block(topic, offset).ok().map(|(_, block)| block.published_ms)
-    }
-
-    /// Size and deadline of messages, and which could not be found; a line of the log names the first of those. `None`
-    /// if that would take long, or a read of the disk, and `may_block` is false.
-    #[must_use]
-    pub fn look_up(&self, lookup: &Lookup, may_block: bool) -> Option<LookedUp> {
-        let mut looked_up = LookedUp { found: Vec::with_capacity(lookup.offsets.len()), missing: Vec::new() };
-        let mut cursor: Option<Cursor> = None;
-        let mut first_lost = None;
-        let mut bytes = 0;
-        for &offset in &lookup.offsets {
-            if !cursor.as_ref().is_some_and(|cursor| cursor.holds(lookup.topic, offset)) {
-                let found = {
-                    let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-                    map.block(lookup.topic, offset)
-                };
-                cursor = match found {
-                    Ok((first, block)) => Some(self.open(lookup.topic, first, block, may_block)?),
-                    Err(unreadable) => {
-                        first_lost.get_or_insert_with(|| unreadable.to_string());
-                        looked_up.missing.push(offset);
-                        continue;
-                    }
-                };
-                if let Some(Err(unreadable)) = cursor.as_ref().map(|cursor| cursor.messages.as_ref()) {
-                    first_lost.get_or_insert_with(|| unreadable.to_string());
-                }
+        let known = {
+            let map = self.look();
+            if let Some((_, block)) = map.fresh.find(topic, offset) {
+                return Some(block.published_ms);
             }
-            let cursor = cursor.as_mut().expect("just opened");
-            let Ok(found) = cursor.find(offset) else {
-                looked_up.missing.push(offset);
-                continue;
-            };
-            let Found { message, .. } = found;
-            if let Some(bytes_max) = lookup.takes_bytes_max {
-                // Only as many as the answer holds. The others stay, whatever is wrong with them.
-                let size = codec::content_bytes(message.size);
-                if bytes + size > bytes_max && !looked_up.found.is_empty() {
-                    break;
-                }
-                let is_long = cursor.bodies.is_none() || bytes + size > CHECKED_BYTES_MAX;
-                if is_long && !may_block {
-                    return None;
-                }
-                if let Err(unreadable) = self.stored(cursor, &found) {
-                    first_lost.get_or_insert_with(|| unreadable.to_string());
-                    looked_up.missing.push(offset);
-                    continue;
-                }
-                bytes += size;
-            }
-            let deadline_ms = message.deadline_ms(cursor.block.published_ms);
-            looked_up.found.push(Candidate { offset, size: message.size, deadline_ms });
-        }
-        if let Some(&offset) = looked_up.missing.first() {
-            let why = first_lost.as_deref().unwrap_or("its block cannot be read");
-            let (topic, count) = (lookup.topic.0, looked_up.missing.len());
-            tracing::error!(topic, offset, count, "messages not found; of the first: {why}");
-        }
-        Some(looked_up)
-    }
-
-    /// Notes where messages stand, so that they can be read although they are forgotten in between: a popped message is
-    /// gone from the queue before its reader has it. Called on the driver, with the reply that names them.
-    #[must_use]
-    pub fn locate(&self, messages: Vec<MessageRef>) -> Located {
-        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        let mut located = Located { messages, blocks: Vec::new(), nowhere: Vec::new() };
-        let Located { messages, blocks, nowhere } = &mut located;
-        messages.retain(|message| {
-            let (topic, offset) = (TopicId(message.id.topic), message.id.offset);
-            if blocks.last().is_some_and(|(t, first, block)| *t == topic && block.holds(*first, offset)) {
-                return true;
-            }
-            match map.block(topic, offset) {
-                Ok((first, block)) => blocks.push((topic, first, block)),
-                Err(why) => {
-                    nowhere.push(Lost { message: message.clone(), why });
-                    return false;
-                }
-            }
-            true
-        });
-        located
-    }
-
-    /// The located messages, in the order asked for, up to `bytes_max` but at least one, and those before them that
-    /// could not be read. `None` if that would take long, or a read of the disk, and `may_block` is false.
-    ///
-    /// They keep an entry in memory only if they are half of it or more. The others are copies, so that a slow sender
-    /// of a few messages holds only these.
-    #[must_use]
-    pub fn read(&self, located: &Located, bytes_max: usize, may_block: bool) -> Option<Readings> {
-        let deliveries = Vec::with_capacity(located.messages.len());
-        let mut readings = Readings { deliveries, lost: located.nowhere.clone() };
-        let mut blocks = located.blocks.iter();
-        let mut cursor: Option<Cursor> = None;
-        let mut shared = Shared::default();
-        let mut bytes = 0;
-        for message in &located.messages {
-            let (topic, offset) = (TopicId(message.id.topic), message.id.offset);
-            let cursor = match cursor.take().filter(|cursor| cursor.holds(topic, offset)) {
-                Some(same) => cursor.insert(same),
-                None => {
-                    let (topic, first, block) = *blocks.next().expect("every message was located");
-                    if shared.index != Some(block.index) {
-                        shared.end(&mut readings.deliveries);
-                    }
-                    cursor.insert(self.open(topic, first, block, may_block)?)
-                }
-            };
-            let read = match cursor.find(offset) {
-                Ok(found) => {
-                    let size = codec::content_bytes(found.message.size);
-                    if bytes + size > bytes_max && !readings.deliveries.is_empty() {
-                        break;
-                    }
-                    if !may_block && (cursor.bodies.is_none() || bytes + size > INLINE_BYTES_MAX) {
-                        return None;
-                    }
-                    bytes += size;
-                    if let Some(bodies) = &cursor.bodies {
-                        let (index, stored) = (cursor.block.index, found.message.size as usize);
-                        shared.take(index, bodies.len(), stored, readings.deliveries.len());
-                    }
-                    self.stored(cursor, &found).inspect_err(|_| bytes -= size)
-                }
-                Err(why) => Err(why),
-            };
-            match read {
-                Ok(codec::Stored { body, body_crc, key, headers }) => readings.deliveries.push(Delivery {
-                    message: message.clone(),
-                    published_ms: cursor.block.published_ms,
-                    body,
-                    body_crc,
-                    key,
-                    headers,
-                }),
-                Err(why) => readings.lost.push(Lost { message: message.clone(), why }),
+            map.ages.get(&topic).copied()
+        };
+        if known.is_none_or(|age| age.offset != offset) {
+            let mut map = self.change();
+            if map.ages.len() < AGES_MAX || map.ages.contains_key(&topic) {
+                let published_ms = known.filter(|age| age.offset < offset).and_then(|age| age.published_ms);
+                map.ages.insert(topic, Age { offset, published_ms, is_stale: true });
             }
         }
-        shared.end(&mut readings.deliveries);
-        Some(readings)
-    }
-
-    /// Opens a block: its messages and, if they are in memory, its bodies.
-    fn open(&self, topic: TopicId, first_offset: u64, block: Block, may_block: bool) -> Option<Cursor> {
-        let (known, bodies) = {
-            let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-            let recent = map.recent.get(&block.index);
-            let known =
-                recent.map(|(messages, _)| messages).or_else(|| map.loaded.get(&block.index)).cloned();
-            (known, recent.map(|(_, bodies)| bodies.clone()))
-        };
-        let entry = match known {
-            Some(entry) => Ok(entry),
-            None if !may_block => return None,
-            None => self.load(block.index),
-        };
-        let messages = entry.and_then(|entry| {
-            // They are in order, so an entry of ten thousand commands is not searched from the start for each.
-            let found = entry.binary_search_by_key(&block.command, |(command, _)| *command);
-            let messages = found.ok().map(|position| &entry[position].1);
-            match messages {
-                Some(messages) if messages.len() == block.count as usize => Ok(Arc::clone(messages)),
-                _ => Err(Unreadable(format!("entry {} is not the one that was applied", block.index))),
-            }
-        });
-        Some(Cursor { topic, first_offset, block, messages, bodies, next: (0, block.position) })
-    }
-
-    /// Reads an entry's meta back.
-    fn load(&self, index: Index) -> Result<Messages, Unreadable> {
-        let entries =
-            self.reader.0.metas(index, index.next(), 0).map_err(|error| unreadable(index, &error))?;
-        let Some(MetaPayload::Command { meta, .. }) = entries.into_iter().next().map(|entry| entry.payload)
-        else {
-            return Err(Unreadable(format!("entry {index} holds no messages")));
-        };
-        let commands = codec::read_entry(&meta)?.commands;
-        let messages: Messages = commands
-            .into_iter()
-            .zip(0..)
-            .filter_map(|(command, ordinal)| match command {
-                Command::Publish { messages, .. } => Some((ordinal, messages.into())),
-                _ => None,
-            })
-            .collect();
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        map.loaded.insert(index, Arc::clone(&messages));
-        if map.loaded.len() > LOADED_ENTRIES_MAX {
-            map.loaded.pop_first();
-        }
-        Ok(messages)
-    }
-
-    /// A stored message, checked.
-    fn stored(&self, cursor: &Cursor, found: &Found) -> Result<codec::Stored, Unreadable> {
-        let (position, size) = (found.position, found.message.size as usize);
-        let index = cursor.block.index;
-        let stored = match &cursor.bodies {
-            Some(bodies) => {
-                let start = usize::try_from(position).expect("bodies are limited");
-                let end = start + size;
-                if end > bodies.len() {
-                    return Err(Unreadable(format!("entry {index} has {} bytes, not {end}", bodies.len())));
-                }
-                bodies.slice(start..end)
-            }
-            None => self.reader.0.bodies(index, position, size).map_err(|error| unreadable(index, &error))?,
-        };
-        codec::read_message(&stored, found.message.crc)
-    }
-}
-
-fn unreadable(index: Index, error: &ReadError) -> Unreadable {
-    Unreadable(format!("entry {index} cannot be read back: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::MessageId;
-
-    fn deliveries(entry: &Bytes, count: usize, bytes: usize) -> Vec<Delivery> {
-        let id = |offset| MessageId { generation: 0, topic: 1, offset };
-        let message = |offset| MessageRef {
-            id: id(offset),
-            token: 0,
-            attempts: 0,
-            deadline_ms: 0,
-            reason: String::new(),
-        };
-        let delivery = |number: usize| {
-            let part = entry.slice(number * bytes..(number + 1) * bytes);
-            Delivery {
-                message: message(number as u64),
-                published_ms: 0,
-                body_crc: 0,
-                body: part.slice(..bytes - 2),
-                key: part.slice(bytes - 2..bytes - 1),
-                headers: vec![("n".into(), part.slice(bytes - 1..))],
-            }
-        };
-        (0..count).map(delivery).collect()
-    }
-
-    #[test]
-    fn rule_10_2_a_few_messages_do_not_keep_their_entry_in_memory_and_most_of_them_are_not_copied() {
-        let entry: Bytes = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect::<Vec<u8>>().into();
-        for (count, is_copied) in [(1, true), (49, true), (50, false), (100, false)] {
-            let before = deliveries(&entry, count, 1_000);
-            let mut after = before.clone();
-            let mut shared = Shared::default();
-            (0..count).for_each(|at| shared.take(Index(7), entry.len(), 1_000, at));
-            shared.end(&mut after);
-            assert!(before == after, "{count} messages are the same");
-            let within = entry.as_ptr_range();
-            let mut parts = 0;
-            for delivery in &mut after {
-                each_part(delivery, |part| {
-                    assert_eq!(!within.contains(&part.as_ptr()), is_copied, "{count} messages");
-                    parts += 1;
-                });
-            }
-            assert_eq!(parts, 3 * count);
-        }
+        known.filter(|age| age.offset <= offset).and_then(|age| age.published_ms)
     }
 }

@@ -4,9 +4,12 @@
 use crate::api::{Answer, Failure, MessageRef, Method, Reason, Request, Response};
 use crate::driver::bodies::Located;
 use crate::metrics::Metrics;
-use crate::replica::{CallId, Event};
+use crate::replica::{Arrived, CallId, Event, Living};
+use raftqueue_queue::TopicId;
 use raftqueue_raft::NodeId;
+use raftqueue_wal::SnapshotFile;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,9 +19,11 @@ use tokio::sync::{mpsc, oneshot};
 
 /// What the disk tells the driver.
 #[derive(Debug)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// An event for the replica.
     Event(Event),
+    /// A snapshot of another node is here, whole and aside, or could not be got.
+    Arrived(Result<(SnapshotFile, Box<Arrived>), String>),
     /// The log cannot be written any more.
     DiskFailed(String),
 }
@@ -55,7 +60,16 @@ pub(crate) struct NewCall {
     pub(crate) reply: Reply,
 }
 
-/// What the service asks of the driver.
+/// Messages that another node lacks.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// Which of them live here.
+    pub(crate) living: Living,
+    /// Where those stand.
+    pub(crate) located: Located,
+}
+
+/// What the handle asks of the driver.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// A call.
@@ -64,6 +78,8 @@ pub(crate) enum Order {
     Calls(Vec<NewCall>),
     /// The caller has gone.
     Cancel(CallId),
+    /// Another node lacks messages of a topic: where those stand that live.
+    Give { topic: TopicId, wanted: Vec<Range<u64>>, reply: oneshot::Sender<Wanted> },
     /// A receive was answered with these, and its caller has gone.
     Unheard(Vec<MessageRef>),
     /// Messages of an answer cannot be read here. If they were leased, nobody hears of them.

@@ -6,29 +6,39 @@
 
 pub mod bodies;
 mod freeing;
+pub(crate) mod giving;
 pub(crate) mod inbox;
+mod installing;
+pub mod keeper;
+mod loading;
+pub mod restoring;
 mod shell;
 pub mod storage;
 pub(crate) mod view;
+
+pub(crate) use installing::Givers;
+pub use loading::to_apply;
 
 use crate::api::{Failure, LocalStatus, Reason, Response};
 use crate::driver::bodies::Bodies;
 use crate::driver::freeing::Freeing;
 use crate::driver::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
+use crate::driver::installing::Installing;
+use crate::driver::keeper::{Job, KeeperThread};
 use crate::driver::storage::Storage;
 use crate::driver::view::Standing;
 use crate::metrics::{Census, EntryTimes, Metrics, Progress, Pulse};
 use crate::peers::forming::{Forming, LogStanding};
 use crate::peers::own::{Acknowledged, Own};
 use crate::peers::transport::{Arrival, Arrivals, News, Transport};
-use crate::replica::{Actions, CallId, Event, LoadedEntry, Now, Replica, View};
-use bytes::Bytes;
-use raftqueue_raft::{Alarm, Found, Index, LoadRequest, LogSlice, Payload, RoleKind};
-use raftqueue_wal::{MetaPayload, ReadError, Reader};
+use crate::replica::{Actions, CallId, Event, Now, Replica, View};
+use raftqueue_raft::{Alarm, Index, RoleKind};
+use raftqueue_wal::Reader;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -36,13 +46,7 @@ use tokio::time::MissedTickBehavior;
 pub const TICK: Duration = Duration::from_millis(10);
 /// Events taken in one batch, of each kind, so that none starves the others.
 const BATCH_MAX: usize = 1_024;
-/// Bytes of entries read back at once to be applied.
-const APPLY_BYTES_MAX: u64 = 4 << 20;
-/// Places of messages that are done with, forgotten in one turn.
-const FORGOTTEN_MAX: usize = 2_000;
-/// Pause after the log could not be read.
-const UNREADABLE_PAUSE: Duration = Duration::from_millis(100);
-/// If log time is further ahead of the clocks, the log says so. Two leaders with good clocks may differ so far.
+/// Log time that is so far ahead of the clocks is spoken of: two leaders may differ by as much whose clocks are well enough.
 const AHEAD_TOLD_MS: u64 = 1_000;
 
 /// Why the driver ended.
@@ -62,9 +66,14 @@ pub enum Ended {
 pub(crate) struct Parts {
     pub(crate) replica: Replica,
     pub(crate) storage: Storage,
+    pub(crate) keeper: KeeperThread,
+    /// True while this node lacks messages: then it gives others none.
+    pub(crate) is_incomplete: Arc<AtomicBool>,
     pub(crate) reader: Reader,
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) transport: Transport,
+    /// The threads that serve clients, for what takes long.
+    pub(crate) clients: Handle,
     pub(crate) arrivals: Arrivals,
     pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
@@ -99,9 +108,8 @@ pub(crate) struct Driver {
     replies: BTreeMap<CallId, (Reply, bool)>,
     /// Calls that came together and did not fit into one turn. They go before all other orders.
     calls: VecDeque<NewCall>,
-    /// Places are still to be forgotten.
-    forgets: bool,
-    /// Answers that were at hand. They are handled before anything else.
+    installing: Installing,
+    /// Answers that were at hand; handled before anything else.
     immediate: Vec<Event>,
     disk_stalled: bool,
     entry_times: EntryTimes,
@@ -125,7 +133,7 @@ impl Driver {
             now: Now::default(),
             replies: BTreeMap::new(),
             calls: VecDeque::new(),
-            forgets: false,
+            installing: Installing::default(),
             immediate: Vec::new(),
             disk_stalled: false,
             entry_times,
@@ -173,7 +181,6 @@ impl Driver {
             let begun = Instant::now();
             self.drain();
             self.perform();
-            self.forgets = self.forgets && self.parts.bodies.forget_done(FORGOTTEN_MAX);
             self.parts.metrics.turned(&mut self.entry_times, Progress::of(&self.parts.replica), begun);
         }
         let ended = self.ended.take().expect("just seen");
@@ -184,10 +191,11 @@ impl Driver {
                 "the node stopped before the call was done",
             )));
         }
-        let storage = parts.storage;
-        // The last write is finished, so that the next start finds nothing unproven.
+        let (storage, keeper) = (parts.storage, parts.keeper);
+        // The last write is finished, so that the next start finds nothing to doubt.
         let _ = tokio::task::spawn_blocking(move || {
             storage.stop();
+            keeper.stop();
             freeing.stop();
         })
         .await;
@@ -237,7 +245,7 @@ impl Driver {
 
     /// Whether the last turn left something to this one.
     fn has_rest(&self) -> bool {
-        self.parts.replica.is_unfinished() || !self.calls.is_empty() || self.forgets
+        self.parts.replica.is_unfinished() || !self.calls.is_empty()
     }
 
     /// Looks at the clocks: once a turn, since a turn takes milliseconds and may have a thousand events.
@@ -261,6 +269,11 @@ impl Driver {
         match notice {
             Notice::Event(event) => {
                 let persisted = matches!(event, Event::Persisted(_));
+                if let Event::Complete(_) = event {
+                    self.handle(event);
+                    self.parts.is_incomplete.store(self.parts.replica.is_incomplete(), Ordering::Release);
+                    return;
+                }
                 self.handle(event);
                 if persisted {
                     let durable = self.parts.replica.raft().durable_index();
@@ -268,6 +281,7 @@ impl Driver {
                     self.parts.bodies.durable(durable);
                 }
             }
+            Notice::Arrived(result) => self.arrived(result),
             Notice::DiskFailed(error) => self.ended = Some(Ended::DiskFailed(error)),
         }
     }
@@ -280,6 +294,7 @@ impl Driver {
                 self.replies.remove(&id);
                 self.handle(Event::Cancel(id));
             }
+            Order::Give { topic, wanted, reply } => self.give(topic, &wanted, reply),
             Order::Unheard(messages) => self.handle(Event::AnswerUnheard(messages)),
             Order::Unreadable { messages, are_leased } => {
                 self.handle(Event::MessagesUnreadable { messages, are_leased });
@@ -320,6 +335,9 @@ impl Driver {
             && let Some(found) = self.census.tick(self.parts.replica.state(), published_ms)
         {
             self.parts.metrics.counted(found, self.parts.replica.receives_waiting());
+            let bodies = Arc::clone(&self.parts.bodies);
+            // What files alone tell of is known at the next census.
+            tokio::task::spawn_blocking(move || bodies.find_ages());
         }
     }
 
@@ -349,7 +367,27 @@ impl Driver {
     }
 
     fn act(&mut self, actions: Actions) {
-        let Actions { write, send, load, load_to_apply, lookups, results, role, alarms, fatal } = actions;
+        let Actions {
+            write,
+            send,
+            load,
+            load_to_apply,
+            lookups,
+            look_for_due,
+            freeze,
+            install,
+            is_arrival_judged,
+            installed,
+            left,
+            results,
+            role,
+            alarms,
+            fatal,
+        } = actions;
+        if installed.is_some() {
+            // Before the write that makes it count.
+            self.hand_arrival_over();
+        }
         if let Some(write) = write {
             self.parts.storage.write(write);
         }
@@ -375,6 +413,20 @@ impl Driver {
             self.load_to_apply(from, to);
         }
         results.carry_out(self);
+        if let Some(index) = installed {
+            self.went_over(index);
+        } else if is_arrival_judged {
+            self.arrival_refused();
+        }
+        left.into_iter().for_each(|state| self.freeing.free(state));
+        install.into_iter().for_each(|install| self.install(install));
+        if let Some(freeze) = freeze {
+            let blocks = self.parts.bodies.freeze();
+            self.parts.keeper.begin(Job { freeze, blocks });
+        }
+        if let Some((now_ms, max)) = look_for_due {
+            self.look_for_due(now_ms, max);
+        }
         for lookup in lookups {
             match self.parts.bodies.look_up(&lookup, false) {
                 Some(found) => self.immediate.push(Event::LookedUp(lookup.id, found)),
@@ -404,66 +456,6 @@ impl Driver {
             Response::Messages(messages) => Replied::Messages(self.parts.bodies.locate(messages)),
             response => Replied::Response(response),
         }
-    }
-
-    /// Reads the disk on another thread; the answer comes back as an event.
-    fn off_the_driver(&self, read: impl FnOnce() -> Event + Send + 'static) {
-        let notify = self.parts.notify.clone();
-        tokio::task::spawn_blocking(move || {
-            let event = read();
-            // Fails only when the node has stopped.
-            let _ = notify.send(Notice::Event(event));
-        });
-    }
-
-    /// Reads the log on another thread. What is read comes back as an event, or nothing if it cannot be read. The
-    /// replica is told why before it.
-    fn read_log<T>(
-        &self,
-        purpose: &'static str,
-        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-        answer: impl FnOnce(Option<T>) -> Event + Send + 'static,
-    ) {
-        let notify = self.parts.notify.clone();
-        self.off_the_driver(move || {
-            answer(read().map(Some).unwrap_or_else(|error| {
-                tracing::error!(%error, "cannot read entries {purpose}");
-                if error.is_of_disk() {
-                    // Fails only when the node has stopped.
-                    let _ = notify.send(Notice::Event(Event::LogUnreadable));
-                }
-                // After a pause: an unreadable disk must not be asked a thousand times a second.
-                std::thread::sleep(UNREADABLE_PAUSE);
-                None
-            }))
-        });
-    }
-
-    fn load(&self, request: LoadRequest) {
-        let reader = self.parts.reader.clone();
-        let LoadRequest { to, from, bytes_max } = request;
-        self.read_log(
-            "for a peer",
-            move || reader.find(from, bytes_max),
-            move |found| Event::Loaded(LogSlice { to, from, found: found.unwrap_or(Found::Unreadable) }),
-        );
-    }
-
-    fn load_to_apply(&self, from: Index, to: Index) {
-        let reader = self.parts.reader.clone();
-        let read = move || reader.metas(from, to.next(), APPLY_BYTES_MAX);
-        self.read_log("to apply them", read, |entries| {
-            let entries = entries.unwrap_or_default().into_iter().map(|entry| LoadedEntry {
-                index: entry.index,
-                term: entry.term,
-                payload: match entry.payload {
-                    MetaPayload::Noop => Payload::Noop,
-                    MetaPayload::Config(configuration) => Payload::Config(configuration),
-                    MetaPayload::Command { meta, .. } => Payload::Command { meta, bodies: Bytes::new() },
-                },
-            });
-            Event::LoadedToApply(entries.collect())
-        });
     }
 
     /// Tells the edges, the peers and the probes what this node is now.

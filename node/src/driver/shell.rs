@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::api::{Failure, Response};
 use crate::driver::inbox::Replied;
-use crate::replica::{AppliedEntry, CallId, Event, Shell};
+use crate::replica::{AppliedEntry, CallId, DueBlock, Event, Shell};
 use raftqueue_queue::{Dropped, TopicId};
 
 impl Shell for Driver {
@@ -29,13 +29,11 @@ impl Shell for Driver {
     }
 
     fn deleted(&mut self, topic: TopicId) {
-        self.forgets = true;
-        self.parts.bodies.forget(topic);
+        self.freeing.free(self.parts.bodies.forget(topic));
     }
 
-    fn done_before(&mut self, topic: TopicId, offset: u64) {
-        self.forgets = true;
-        self.parts.bodies.done_before(topic, offset);
+    fn look_again(&mut self, block: DueBlock, when_ms: u64) {
+        self.parts.bodies.look_again(&block, when_ms);
     }
 
     fn dropped(&mut self, dropped: Dropped) {

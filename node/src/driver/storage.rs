@@ -1,15 +1,18 @@
 //! The log's own thread: writes go in, receipts come out.
 //!
-//! One write is out at a time, so nothing ever waits in line for the thread; while it syncs, the core gathers the next
-//! write. Nothing else in the process waits for the disk here.
+//! One write is out at a time, so the thread never has a queue; while it syncs, the core gathers the next write. Between two
+//! writes it makes changes of the set of files count ([`Switcher`]): it alone writes the manifest.
 
+use crate::driver::giving::Counted;
 use crate::driver::inbox::Notice;
+use crate::driver::keeper::KeepError;
 use crate::metrics::Metrics;
 use crate::replica::Event;
-use raftqueue_raft::Write;
-use raftqueue_wal::{AppendError, Batch, Wal};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use raftqueue_raft::{Index, Write};
+use raftqueue_wal::{AppendError, Batch, Change, SnapshotFile, Switched, Wal};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,10 +28,48 @@ const FREE_BYTES_EVERY: Duration = Duration::from_secs(1);
 /// The driver's end of the thread.
 #[derive(Debug)]
 pub struct Storage {
-    writes: Option<SyncSender<Write>>,
+    jobs: SyncSender<Job>,
+    /// Snapshots of other nodes, to the last of which the next write with a reset goes over.
+    arrived: Vec<SnapshotFile>,
     since: Arc<Busy>,
-    stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+enum Job {
+    /// A write, and the snapshots of other nodes that arrived before it: with a reset it goes over to the last of them. They
+    /// come with it, so that a write that waits for room never meets a later one.
+    Write(Write, Vec<SnapshotFile>),
+    /// A new manifest; whoever asks waits for the answer.
+    Switch(Change, Index, SyncSender<Reply>),
+    /// Nothing more comes.
+    Stop,
+}
+
+/// What became of a change of the set of files; `None` if it is of a state that is past.
+type Reply = Option<Result<Switched, AppendError>>;
+
+/// Makes a change of the set of files count, for one thread that waits until it does.
+#[derive(Clone, Debug)]
+pub struct Switcher(SyncSender<Job>);
+
+impl Switcher {
+    /// Blocks until a manifest says so. The change was worked out from the state as of an index.
+    ///
+    /// # Errors
+    /// [`KeepError`]: nothing changed. Of a disk that failed the thread has told already.
+    pub fn switch(&self, change: &Change, as_of: Index) -> Result<Switched, KeepError> {
+        let (reply, answer) = sync_channel(1);
+        self.0.send(Job::Switch(change.clone(), as_of, reply)).map_err(|_| KeepError::Stopped)?;
+        let switched = answer.recv().map_err(|_| KeepError::Stopped)?.ok_or(KeepError::Past)?;
+        switched.map_err(|error| match error {
+            AppendError::NoSpace { operation } => {
+                KeepError::Io { operation, source: io::ErrorKind::StorageFull.into() }
+            }
+            _ => KeepError::Stopped,
+        })
+    }
 }
 
 /// Since when a write is out, in milliseconds since the start plus one; 0 while none is.
@@ -45,26 +86,53 @@ impl Busy {
 }
 
 impl Storage {
-    /// Starts the thread. Receipts and failures go to `notices`.
-    pub fn start(wal: Wal, notices: mpsc::UnboundedSender<Notice>, metrics: Arc<Metrics>) -> Self {
-        let (writes, jobs) = sync_channel(1);
+    /// Starts the thread. Receipts and failures go to `notices`, and what is on the disk then to `counted`.
+    pub(crate) fn start(
+        wal: Wal,
+        notices: mpsc::UnboundedSender<Notice>,
+        metrics: Arc<Metrics>,
+        went_over: Sender<(Index, Switched)>,
+        counted: Arc<Counted>,
+    ) -> Self {
+        // One write, one change and the end.
+        let (jobs, taken) = sync_channel(3);
         let since = Arc::new(Busy { start: Instant::now(), since_ms: AtomicU64::new(0) });
-        let stop = Arc::new(AtomicBool::new(false));
-        let worker = Worker { wal, notices, metrics, since: Arc::clone(&since), stop: Arc::clone(&stop) };
+        let worker = Worker {
+            wal,
+            arrived: None,
+            went_over_at: Index(0),
+            went_over,
+            counted,
+            notices,
+            metrics,
+            since: Arc::clone(&since),
+            waiting: None,
+            is_full_told: false,
+        };
         let thread = std::thread::Builder::new()
             .name("wal".into())
-            .spawn(move || worker.run(&jobs))
+            .spawn(move || worker.run(&taken))
             .expect("a process that has just started can start a thread");
-        Self { writes: Some(writes), since, stop, thread: Mutex::new(Some(thread)) }
+        Self { jobs, arrived: Vec::new(), since, thread: Mutex::new(Some(thread)) }
     }
 
     /// Hands a write to the thread. The core gives one at a time, so there is always room.
-    pub fn write(&self, write: Write) {
+    pub fn write(&mut self, write: Write) {
         self.since.since_ms.store(self.since.now_ms() + 1, Ordering::Relaxed);
-        if let Some(writes) = &self.writes {
-            // Fails only when the thread has ended, which it has reported.
-            let _ = writes.try_send(write);
-        }
+        let sent = self.jobs.try_send(Job::Write(write, std::mem::take(&mut self.arrived)));
+        assert!(!matches!(sent, Err(TrySendError::Full(_))), "one write is out at a time");
+        // Otherwise the thread has ended, which it has reported.
+    }
+
+    /// The next write with a reset goes over to this snapshot.
+    pub fn arrived(&mut self, file: SnapshotFile) {
+        self.arrived.push(file);
+    }
+
+    /// For whoever changes the set of files.
+    #[must_use]
+    pub fn switcher(&self) -> Switcher {
+        Switcher(self.jobs.clone())
     }
 
     /// How long a write has been out, in milliseconds; 0 if none is.
@@ -76,10 +144,10 @@ impl Storage {
         }
     }
 
-    /// Lets the thread finish its write and end. Blocks until it has.
-    pub fn stop(mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.writes = None;
+    /// Lets the thread finish its write and end, unless the disk has no room for it. Blocks until it has.
+    pub fn stop(self) {
+        // Fails only when the thread has ended.
+        let _ = self.jobs.send(Job::Stop);
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // A panic of the thread ends the process by itself.
             let _ = thread.join();
@@ -87,29 +155,84 @@ impl Storage {
     }
 }
 
+/// Makes a write durable: the hard state first, then another node's snapshot if it goes over to one, then the entries.
+/// `arrived` is that snapshot, until it counts; `went_over` hears what that did to the files.
+///
+/// # Errors
+/// As [`Wal::append`]. Without space the same may be tried again, whatever part of it is done.
+pub fn persist(
+    wal: &mut Wal,
+    write: &Write,
+    arrived: &mut Option<SnapshotFile>,
+    went_over: &mut dyn FnMut(Index, Switched),
+) -> Result<(), AppendError> {
+    let batch = Batch::from(write);
+    if let Some(start) = write.reset()
+        && let Some(file) = *arrived
+    {
+        wal.append(&Batch { truncate_from: None, entries: &[], ..batch })?;
+        // With that entry in the log what follows it stays.
+        let reset = (wal.reader().term(start.0) != Some(start.1)).then_some(start);
+        // But of what was not applied here nobody knows where it stands.
+        let change = Change { snapshot: Some(file), reset, incomplete: true, ..Change::default() };
+        let switched = wal.switch(&change)?;
+        *arrived = None;
+        went_over(file.index, switched);
+    }
+    wal.append(&batch).map(drop)
+}
+
+/// A snapshot that lies before the newest one: so it is after a start from the older one, as long as the log is applied again.
+fn is_behind(wal: &Wal, change: &Change) -> bool {
+    let newest = wal.manifest().snapshots.last();
+    newest.zip(change.snapshot).is_some_and(|(newest, new)| new.index < newest.index)
+}
+
 struct Worker {
     wal: Wal,
+    /// A snapshot of another node that the next write with a reset goes over to.
+    arrived: Option<SnapshotFile>,
+    /// The index of the last one that it went over to: changes that were worked out from earlier states are past.
+    went_over_at: Index,
+    /// Tells the keeper that this has happened.
+    went_over: Sender<(Index, Switched)>,
+    /// Knows what is on the disk.
+    counted: Arc<Counted>,
     notices: mpsc::UnboundedSender<Notice>,
     metrics: Arc<Metrics>,
     since: Arc<Busy>,
-    stop: Arc<AtomicBool>,
+    /// A write for which the disk has no room.
+    waiting: Option<Write>,
+    /// It was said that the disk is full.
+    is_full_told: bool,
 }
 
 impl Worker {
-    fn run(mut self, jobs: &Receiver<Write>) {
+    fn run(mut self, jobs: &Receiver<Job>) {
         let mut looked = None;
+        self.metrics.filed(self.wal.manifest(), self.wal.log_segments());
         loop {
-            let due = looked.is_none_or(|at: Instant| at.elapsed() >= FREE_BYTES_EVERY);
-            if due {
+            let is_due = looked.is_none_or(|at: Instant| at.elapsed() >= FREE_BYTES_EVERY);
+            // While a write waits the disk is full, whatever it says.
+            if is_due && self.waiting.is_none() {
                 looked = Some(Instant::now());
                 self.report_free_bytes();
             }
-            let done = match jobs.recv_timeout(IDLE) {
-                Ok(write) => self.append(write),
-                Err(RecvTimeoutError::Timeout) => self.wal.prove().map(|_| ()),
-                Err(RecvTimeoutError::Disconnected) => break,
+            let wait = if self.waiting.is_some() { FULL_PAUSE } else { IDLE };
+            let done = match jobs.recv_timeout(wait) {
+                Ok(Job::Write(write, arrived)) => {
+                    arrived.into_iter().for_each(|file| self.arrive(file));
+                    self.append(write)
+                }
+                Ok(Job::Switch(change, as_of, reply)) => self.switch(&change, as_of, &reply),
+                Err(RecvTimeoutError::Timeout) => match self.waiting.take() {
+                    Some(write) => self.append(write),
+                    None => self.wal.prove().map(|_| ()),
+                },
+                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             };
-            match done.and_then(|()| self.wal.upkeep()) {
+            let is_waiting = self.waiting.is_some();
+            match done.and_then(|()| if is_waiting { Ok(()) } else { self.wal.upkeep() }) {
                 // A full disk is no reason to end. What was left out is done after the next write.
                 Ok(()) | Err(AppendError::NoSpace { .. }) => {}
                 Err(error) => {
@@ -122,37 +245,90 @@ impl Worker {
         let _ = self.wal.prove().and_then(|_| self.wal.upkeep());
     }
 
-    /// Appends one write, and tries again while the disk is full: the core can do nothing else with it.
-    fn append(&mut self, mut write: Write) -> Result<(), AppendError> {
-        let mut told = false;
-        assert!(write.reset().is_none(), "no snapshot of another node is ever taken yet");
-        loop {
-            let begun = Instant::now();
-            let wal = &mut self.wal;
-            let entries = write.entries().len();
-            let bytes = write.entries().iter().map(raftqueue_raft::Entry::size).sum();
-            match write.persist(|write| wal.append(&Batch::from(write)).map(|_| ())) {
-                Ok(persisted) => {
-                    self.metrics.wal_synced(begun.elapsed(), entries, bytes);
-                    // Free bytes are looked at after every write: a fast producer uses up the whole reserve in a
-                    // second, and then nothing can be acknowledged or deleted any more. It is done before the receipt,
-                    // so that the replies which that releases carry the number.
+    /// The next write with a reset goes over to this snapshot. One that came before it is of no use any more.
+    fn arrive(&mut self, file: SnapshotFile) {
+        if let Some(passed) = self.arrived.replace(file) {
+            raftqueue_wal::remove_snapshot(&*self.wal.disk(), &passed);
+        }
+    }
+
+    /// Makes a change of the set of files count, unless it is of a state that is past.
+    fn switch(
+        &mut self,
+        change: &Change,
+        as_of: Index,
+        reply: &SyncSender<Reply>,
+    ) -> Result<(), AppendError> {
+        if as_of < self.went_over_at || is_behind(&self.wal, change) {
+            // Fails only when whoever asked has ended, here and below.
+            let _ = reply.send(None);
+            return Ok(());
+        }
+        let switched = self.wal.switch(change);
+        self.metrics.filed(self.wal.manifest(), self.wal.log_segments());
+        match switched {
+            Ok(switched) => {
+                if let Some(file) = change.snapshot {
+                    self.counted.snapshot_counts(file);
+                }
+                let _ = reply.send(Some(Ok(switched)));
+                if self.waiting.is_none() {
                     self.report_free_bytes();
-                    self.since.since_ms.store(0, Ordering::Relaxed);
-                    let _ = self.notices.send(Notice::Event(Event::Persisted(persisted)));
-                    return Ok(());
                 }
-                Err((AppendError::NoSpace { .. }, back)) if !self.stop.load(Ordering::Relaxed) => {
-                    if !told {
-                        tracing::error!("the disk is full: nothing more can be written until room is made");
-                        let _ = self.notices.send(Notice::Event(Event::FreeBytes(0)));
-                        told = true;
-                    }
-                    write = back;
-                    std::thread::sleep(FULL_PAUSE);
-                }
-                Err((error, _)) => return Err(error),
+                Ok(())
             }
+            Err(AppendError::NoSpace { operation }) => {
+                let _ = reply.send(Some(Err(AppendError::NoSpace { operation })));
+                Ok(())
+            }
+            // Whoever asked hears that this thread has ended.
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Appends one write. While the disk is full it waits and is tried again: the core can do nothing else with it. Changes
+    /// of the set of files go before it then, since they make room.
+    fn append(&mut self, write: Write) -> Result<(), AppendError> {
+        let begun = Instant::now();
+        let entries = write.entries().len();
+        let bytes = write.entries().iter().map(raftqueue_raft::Entry::size).sum();
+        let (term, other) = (write.hard_state().term, self.arrived);
+        let Self { wal, arrived, went_over, went_over_at, counted, .. } = self;
+        let mut tell = |index, switched| {
+            *went_over_at = index;
+            counted.term_counts(term);
+            other.into_iter().for_each(|file| counted.snapshot_counts(file));
+            // Fails only when the keeper has ended.
+            drop(went_over.send((index, switched)));
+        };
+        let done = write.persist(|write| persist(wal, write, arrived, &mut tell));
+        if other.is_some() && self.arrived.is_none() {
+            self.metrics.snapshot_installed();
+            self.metrics.filed(self.wal.manifest(), self.wal.log_segments());
+        }
+        match done {
+            Ok(persisted) => {
+                self.is_full_told = false;
+                self.counted.term_counts(term);
+                self.metrics.log_segments(self.wal.log_segments());
+                self.metrics.wal_synced(begun.elapsed(), entries, bytes);
+                // Free bytes are looked at after every write: a fast producer uses up the whole reserve in a
+                // second, and then nothing can be acknowledged or deleted any more. It is done before the receipt,
+                // so that the replies which that releases carry the number.
+                self.report_free_bytes();
+                self.since.since_ms.store(0, Ordering::Relaxed);
+                let _ = self.notices.send(Notice::Event(Event::Persisted(persisted)));
+                Ok(())
+            }
+            Err((AppendError::NoSpace { .. }, back)) => {
+                if !std::mem::replace(&mut self.is_full_told, true) {
+                    tracing::error!("the disk is full: nothing more can be written until room is made");
+                    let _ = self.notices.send(Notice::Event(Event::FreeBytes(0)));
+                }
+                self.waiting = Some(back);
+                Ok(())
+            }
+            Err((error, _)) => Err(error),
         }
     }
 

@@ -3,7 +3,8 @@
 use crate::api::budget::Budget;
 use crate::api::limits::{self, Limits, less_margin};
 use crate::api::{
-    Answer, Failure, LeaseId, LocalStatus, Publish, Reason, Request, Settle, Settlement, Take, TakeKind,
+    Answer, Failure, LeaseId, LocalStatus, Publish, Reason, Request, Settle, Settlement, StorageInfo, Take,
+    TakeKind,
 };
 use crate::edges::sent::{self, Outgoing};
 use crate::edges::service::{Begun, Service};
@@ -77,6 +78,13 @@ impl<S: Service> Edge<S> {
     /// The node's own view of itself.
     pub fn local_status(&self) -> Arc<LocalStatus> {
         self.service.local_status()
+    }
+
+    /// What the node keeps on its disk and in memory.
+    pub async fn storage(&self) -> StorageInfo {
+        let service = self.service.clone();
+        // Fails only when the process ends.
+        tokio::task::spawn_blocking(move || service.storage()).await.unwrap_or_default()
     }
 
     /// Checks a call of a client and passes it to the node. A long poll is cut, so that it ends and can be answered

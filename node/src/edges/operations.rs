@@ -47,7 +47,11 @@ pub fn router(
     let metrics = move || async move {
         metrics.standing(&standing.status.borrow().cluster_id, standing.not_ready().is_none());
         let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-        (content_type, metrics.render()).into_response()
+        // It reads files, and the driver is on this thread.
+        match tokio::task::spawn_blocking(move || metrics.render()).await {
+            Ok(text) => (content_type, text).into_response(),
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        }
     };
     Router::new().route("/metrics", get(metrics)).route("/livez", get(alive)).route("/readyz", get(ready))
 }

@@ -4,7 +4,7 @@
 //! [`crate::api::limits`] can check, call, and encode. The service decides whether this node leads, forwards or
 //! refuses.
 
-use crate::api::{Answer, Failure, LocalStatus, Publish, Request};
+use crate::api::{Answer, Failure, LocalStatus, Publish, Request, StorageInfo};
 use futures_util::future::BoxFuture;
 use std::future::Future;
 use std::pin::Pin;
@@ -49,6 +49,11 @@ pub trait Service: Clone + Send + Sync + Unpin + 'static {
 
     /// What the node says of itself: at once, also without quorum, and possibly out of date.
     fn local_status(&self) -> Arc<LocalStatus>;
+
+    /// What the node keeps on its disk and in memory; all zero where it has no disk. Looks at files: it may block.
+    fn storage(&self) -> StorageInfo {
+        StorageInfo::default()
+    }
 }
 
 /// A call that is under way, and will be answered.

@@ -101,6 +101,14 @@ pub(crate) struct Found {
     shown: BTreeMap<TopicId, Shown>,
 }
 
+impl Found {
+    /// How many messages are held, in any state, and their bytes.
+    pub(super) fn held(&self) -> (u64, u64) {
+        let Depth { ready, leased, delayed, dead, bytes, .. } = self.total;
+        (ready + leased + delayed + dead, bytes)
+    }
+}
+
 /// The topics with the greatest values, at most [`LEADING_MAX`]. Of two with the same value the older one is taken.
 #[derive(Debug, Default)]
 struct Leading(BTreeSet<(u64, Reverse<TopicId>)>);

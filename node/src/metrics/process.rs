@@ -48,6 +48,16 @@ impl Process {
         let _ = self.data_dir.set(path.to_owned());
     }
 
+    /// The size of the data disk, when it was looked at last.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        super::storage::value(&self.disk_bytes)
+    }
+
+    /// Resident memory, when it was looked at last.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        super::storage::value(&self.resident_bytes)
+    }
+
     /// Reads what is used now.
     pub(super) fn observe(&self) {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();

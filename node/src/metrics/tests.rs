@@ -5,14 +5,14 @@
 use super::*;
 use crate::api::Reason;
 use raftqueue_queue::State;
-use raftqueue_raft::Term;
+use raftqueue_raft::{Index, Term};
+use raftqueue_wal::{KeptFile, Manifest, SnapshotFile};
 use std::fmt::Write;
 
 /// Every series: its name, labels, kind and help.
 const SERIES: &str = include_str!("series.txt");
 
-/// What the panels and alerts in `reference/operators.md` need of a node. Snapshots, segments and members have series
-/// of their own, later.
+/// What the panels and alerts in `reference/operators.md` need of a node. Members have series of their own, later.
 const NEEDED: &[(&str, &[&str])] = &[
     ("health: members ready, leader, quorum", &["raftqueue_ready", "raftqueue_raft_has_leader"]),
     ("which node and cluster", &["raftqueue_info", "raftqueue_cluster_info"]),
@@ -25,6 +25,28 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("calls by method", &["raftqueue_call_seconds", "raftqueue_call_failures_total"]),
     ("forwards", &["raftqueue_calls_forwarded_total"]),
     ("disk", &["raftqueue_wal_sync_seconds", "raftqueue_wal_free_bytes", "raftqueue_wal_disk_bytes"]),
+    (
+        "segments and kept files",
+        &["raftqueue_wal_segments", "raftqueue_wal_released_segments", "raftqueue_kept_files"],
+    ),
+    (
+        "how full, and with what",
+        &["raftqueue_data_bytes", "raftqueue_file_message_bytes", "raftqueue_file_live_bytes"],
+    ),
+    (
+        "snapshots: age, size, duration",
+        &["raftqueue_snapshot_timestamp_seconds", "raftqueue_snapshot_bytes", "raftqueue_snapshot_seconds"],
+    ),
+    ("snapshots that fail", &["raftqueue_snapshot_failures_total", "raftqueue_snapshots_total"]),
+    (
+        "install",
+        &[
+            "raftqueue_incomplete",
+            "raftqueue_install_messages_missing",
+            "raftqueue_snapshots_installed_total",
+        ],
+    ),
+    ("damage", &["raftqueue_damaged_files"]),
     ("batches", &["raftqueue_wal_batch_bytes", "raftqueue_wal_batch_entries"]),
     ("leader over time", &["raftqueue_raft_is_leader", "raftqueue_raft_term"]),
     ("elections", &["raftqueue_raft_elections_total", "raftqueue_raft_leader_changes_total"]),
@@ -80,6 +102,7 @@ fn busy() -> Metrics {
     let _ = state.apply(&meta, &create);
     let found = Census::default().tick(&state, |_, _| None).expect("one topic is seen at once");
     metrics.counted(found, 0);
+    metrics.lacking(Some(0));
     metrics
 }
 
@@ -210,4 +233,102 @@ fn a_connection_is_open_until_it_is_dropped() {
     assert!(value(&metrics, open).abs() < f64::EPSILON);
     let refused = "raftqueue_connections_refused_total{port=\"peers\"}";
     assert!((value(&metrics, refused) - 1.0).abs() < f64::EPSILON);
+}
+
+/// A manifest with a few files of every kind.
+fn manifest() -> Manifest {
+    let snapshot =
+        |number, size, index| SnapshotFile { number, size, crc: 0, index: Index(index), term: Term(1) };
+    let kept = |number, size| KeptFile { number, size, crc: 0, since: Index(5) };
+    Manifest {
+        first_segment: 7,
+        released: vec![2, 4, 5],
+        kept: vec![kept(20, 700), kept(21, 50)],
+        snapshots: vec![snapshot(30, 100, 500), snapshot(31, 120, 600)],
+        ..Manifest::default()
+    }
+}
+
+#[test]
+fn files_are_counted_as_the_manifest_names_them() {
+    let metrics = Metrics::new("node-0");
+    metrics.segment_bytes(4_096);
+    metrics.damaged_files(2);
+    metrics.filed(&manifest(), 4);
+    metrics.stored(&Stored { message_bytes: 1_000, live_bytes: 300 });
+    metrics.incomplete(true);
+    for (series, expected) in [
+        ("raftqueue_wal_segment_bytes", 4_096.0),
+        ("raftqueue_wal_segments", 4.0),
+        ("raftqueue_wal_released_segments", 3.0),
+        ("raftqueue_kept_files", 2.0),
+        ("raftqueue_kept_file_bytes", 750.0),
+        ("raftqueue_snapshot_index", 600.0),
+        ("raftqueue_snapshot_bytes", 120.0),
+        ("raftqueue_snapshot_files_bytes", 220.0),
+        ("raftqueue_file_message_bytes", 1_000.0),
+        ("raftqueue_file_live_bytes", 300.0),
+        ("raftqueue_damaged_files", 2.0),
+        ("raftqueue_incomplete", 1.0),
+    ] {
+        assert!((value(&metrics, series) - expected).abs() < f64::EPSILON, "{series}");
+    }
+    let told = metrics.storage();
+    let expected = crate::api::StorageInfo {
+        segment_bytes: 4_096,
+        log_segments: 4,
+        released_segments: 3,
+        kept_files: 2,
+        kept_bytes: 750,
+        stored_bytes: 1_000,
+        live_bytes: 300,
+        snapshot: Some(crate::api::SnapshotInfo { index: 600, bytes: 120, written_ms: 0 }),
+        snapshots_bytes: 220,
+        incomplete: true,
+        damaged_files: 2,
+        resident_bytes: told.resident_bytes,
+        ..Default::default()
+    };
+    assert_eq!(told, expected);
+    assert!(told.resident_bytes > 0);
+    metrics.counted(Census::default().tick(&State::default(), |_, _| None).expect("at once"), 0);
+    assert_eq!(metrics.storage().messages, Some(0), "once the node knows what it holds");
+}
+
+#[test]
+fn what_is_lacking_is_absent_until_somebody_has_counted_it() {
+    let metrics = Metrics::new("node-0");
+    let series = "raftqueue_install_messages_missing";
+    assert!(!text(&metrics).contains(series) && metrics.storage().lacking.is_none());
+    metrics.filled(4, 100);
+    assert!(!text(&metrics).contains(series), "nobody knows of how many these are a part");
+    metrics.lacking(Some(10));
+    metrics.filled(4, 100);
+    assert_eq!(metrics.storage().lacking, Some(6));
+    assert!((value(&metrics, series) - 6.0).abs() < f64::EPSILON);
+    assert!((value(&metrics, "raftqueue_install_bytes_total") - 200.0).abs() < f64::EPSILON);
+    metrics.lacking(None);
+    assert!(!text(&metrics).contains(series) && metrics.storage().lacking.is_none());
+}
+
+#[test]
+fn what_the_files_take_and_when_the_snapshot_was_written_is_looked_at_on_the_disk() {
+    let folder = std::env::temp_dir().join(format!("raftqueue-metrics-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let metrics = Metrics::new("node-0");
+    metrics.data_dir(&folder);
+    metrics.filed(&manifest(), 1);
+    let newest = folder.join(manifest().snapshots[1].name());
+    std::fs::write(&newest, vec![7; 10_000]).expect("written");
+    let file = std::fs::File::options().write(true).open(&newest).expect("it is there");
+    file.set_modified(UNIX_EPOCH + Duration::from_millis(1_500)).expect("its time can be set");
+    file.sync_all().expect("synced");
+    let told = metrics.storage();
+    let used = value(&metrics, "raftqueue_data_bytes");
+    let written = value(&metrics, "raftqueue_snapshot_timestamp_seconds");
+    std::fs::remove_dir_all(&folder).expect("removed");
+    assert_eq!(told.snapshot.map(|snapshot| snapshot.written_ms), Some(1_500));
+    assert!((written - 1.5).abs() < f64::EPSILON, "{written}");
+    assert!((10_000..100_000).contains(&told.used_bytes), "{}", told.used_bytes);
+    assert!((used - told.used_bytes as f64).abs() < f64::EPSILON, "{used}");
 }

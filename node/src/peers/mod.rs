@@ -2,5 +2,6 @@
 
 pub mod discovery;
 pub mod forming;
+pub(crate) mod giving;
 pub mod own;
 pub mod transport;

@@ -31,7 +31,8 @@ impl Replica {
         let index = self.applied.next();
         if let Some(entry) = self.raft.entry(index) {
             self.loaded.clear();
-            return Some(LoadedEntry { index, term: entry.term, payload: entry.payload.clone() });
+            let (term, bytes) = (entry.term, entry.size() as u64);
+            return Some(LoadedEntry { index, term, payload: entry.payload.clone(), bytes });
         }
         if let Some(entry) = self.loaded.pop_front() {
             if entry.index == index && self.raft.term_at(index) == Some(entry.term) {
@@ -47,10 +48,11 @@ impl Replica {
     }
 
     fn apply(&mut self, entry: LoadedEntry) {
-        let LoadedEntry { index, term, payload } = entry;
+        let LoadedEntry { index, term, payload, bytes } = entry;
+        let steps = self.steps.taken();
         match payload {
             Payload::Noop => {}
-            Payload::Config(configuration) => self.version = configuration.version,
+            Payload::Config(configuration) => self.configuration = (index, configuration),
             Payload::Command { meta, bodies } => {
                 if let Err(unreadable) = self.apply_commands(index, term, &meta, bodies) {
                     // Skipping it would make two truths, so this node stops here.
@@ -61,6 +63,7 @@ impl Replica {
             }
         }
         self.applied = index;
+        self.snapshots.applied(super::freeze::log_bytes(bytes), self.steps.taken() - steps);
         if self.raft.is_replaying() {
             // Raft is told of each entry, so that exactly those after the replay are counted.
             self.raft.step(RaftEvent::Applied(index));
@@ -89,9 +92,10 @@ impl Replica {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
         self.clock.passed(stamp_ms, self.now);
-        let apply_meta = ApplyMeta { index: index.0, now_ms: stamp_ms, version: self.version };
+        let apply_meta = ApplyMeta { index: index.0, now_ms: stamp_ms, version: self.version() };
         let mut placements = Vec::new();
         let mut position = 0;
+        let mut refused = 0;
         let mut calls = proposed.calls.into_iter();
         for (mut command, ordinal) in proposed.commands.into_iter().zip(0..) {
             let (reply, effects) = self.state.apply(&apply_meta, &command);
@@ -103,38 +107,29 @@ impl Replica {
                 self.receives.wake((topic, subscription), lowest);
             }
             for topic in effects.deleted {
-                self.deadlines.forget(topic);
                 self.receives.wake_topic(topic);
                 self.actions.results.add_deleted(topic);
             }
-            self.shrunk.extend(effects.released);
             if !effects.dropped.is_empty() {
                 self.actions.results.add_dropped(effects.dropped);
             }
             self.give_back(&command);
-            if let Command::Pop { topic, .. }
-            | Command::Ack { topic, .. }
-            | Command::PurgeDead { topic, .. } = &command
-            {
-                self.shrunk.insert(*topic);
-            } else if let Command::Purge { topic, .. } = &command {
-                self.shrunk.extend(self.state.topic_id(topic));
-            }
-            if let Command::Publish { messages, .. } = &mut command {
+            if let Command::Publish { topic: topic_name, messages, .. } = &mut command {
                 let bytes = messages.iter().map(|message| u64::from(message.size)).sum::<u64>();
                 if let Reply::Published { topic, first_offset, repeated: false, .. } = reply {
                     let published_ms = self.state.now_ms();
-                    self.deadlines.published(topic, first_offset, published_ms, messages);
-                    let messages = std::mem::take(messages).into();
-                    let command = ordinal;
                     placements.push(Placement {
                         topic,
+                        topic_name: std::mem::take(topic_name),
                         first_offset,
-                        command,
+                        command: ordinal,
                         position,
                         published_ms,
-                        messages,
+                        messages: std::mem::take(messages).into(),
+                        refused,
                     });
+                } else {
+                    refused += 1;
                 }
                 position += bytes;
             }

@@ -1,7 +1,7 @@
 //! The calls that are open: where each of them stands, and how it ends.
 
 use super::steps::Part;
-use super::{Actions, Replica, commands};
+use super::{Replica, commands};
 use crate::api::{Dead, Failure, Look, Reason, Request, Response, Take};
 use raftqueue_raft::NodeId;
 
@@ -304,21 +304,5 @@ impl Replica {
         for id in std::mem::take(&mut self.transfers) {
             self.answer(id, result.clone());
         }
-    }
-}
-
-impl Actions {
-    /// True if there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.write.is_none()
-            && self.send.is_empty()
-            && self.load.is_empty()
-            && self.load_to_apply.is_none()
-            && self.lookups.is_empty()
-            && self.results.is_empty()
-            && self.role.is_none()
-            && self.alarms.is_empty()
-            && self.fatal.is_none()
     }
 }

@@ -14,309 +14,63 @@
 //!
 //! There is no IO here, no clock, no thread and no lock. Message bodies only pass through, on their way into an entry.
 
+mod actions;
 mod apply;
 mod aside;
 mod calls;
 mod clock;
 mod commands;
+mod due;
+mod event;
 mod expiry;
+mod freeze;
+mod installing;
 mod lines;
+mod lookup;
 pub mod mutants;
 mod propose;
 mod reads;
 mod receive;
 mod results;
 mod room;
+mod settings;
 mod steps;
 mod unread;
+mod view;
 
+pub use actions::Actions;
 pub use calls::CallId;
 pub use clock::Now;
-pub use results::{Results, Shell};
+pub use due::DueBlock;
+pub use event::{Event, LoadedEntry, Vitals};
+pub use freeze::{Freeze, SnapshotSettings};
+pub use installing::{Arrived, Gift, Given, Living};
+pub use lookup::{LookedUp, Lookup, LookupId};
+pub use results::{AppliedEntry, Placement, Results, Shell};
 pub use room::RESERVE_BYTES_DEFAULT;
+pub use settings::Settings;
+pub use view::{Counters, Outstanding, View};
 
-use crate::api::{Failure, MessageRef, Reason, Request};
+use crate::api::{Failure, Reason};
 use calls::{Call, HeldTransfer, Stage};
 use clock::Clock;
 use expiry::Deadlines;
+use freeze::Snapshots;
 use propose::{Proposed, Unproposed};
-use raftqueue_queue::{MessageMeta, State, SubscriptionId, TopicId};
+use raftqueue_queue::{State, SubscriptionId};
 use raftqueue_raft::{
-    self as raft, Alarm, Configuration, Envelope, Event as RaftEvent, Index, LoadRequest, LogSlice, NodeId,
-    Payload, Persisted, Raft, RoleKind, RoleState, Term, Write,
+    self as raft, Configuration, Event as RaftEvent, Index, NodeId, Raft, RoleKind, RoleState, Term,
 };
 use reads::Reads;
 use receive::Receives;
 use room::Room;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use steps::{Part, Steps};
 use unread::Unread;
 
 /// Election timeouts during which a node that could not read its log does not campaign, nor lead if others can.
 const UNREADABLE_ELECTIONS: u32 = 4;
-
-/// Settings of one replica. The leader writes those that decide what a command does into the command.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The protocol's.
-    pub raft: raft::Settings,
-    /// Bytes of messages after which an entry is closed; one command may be larger.
-    pub entry_bytes_target: usize,
-    /// Entries proposed and not applied. Beyond that calls wait, and the next entry grows.
-    pub entries_in_flight_max: usize,
-    /// Bytes of calls that wait to be proposed. Beyond that calls are refused as overloaded.
-    pub queued_bytes_max: usize,
-    /// Calls that are open at once. Beyond that calls are refused as overloaded.
-    pub calls_max: usize,
-    /// Steps after which a part of a turn leaves the rest to the next turn, and an entry is closed. A step is what moving one
-    /// message costs.
-    pub turn_steps: u64,
-    /// Free bytes below which a disk counts as full: publishing stops, acknowledging goes on.
-    pub reserve_bytes: u64,
-    /// Most topics of the cluster.
-    pub topics_max: u64,
-    /// Most open sessions of the cluster.
-    pub sessions_max: u64,
-    /// Most (session, topic) pairs of the cluster.
-    pub session_pairs_max: u64,
-    /// Length of a lease in milliseconds if the caller names none.
-    pub lease_ms_default: u64,
-    /// Attempts after which a message is dead, for topics that do not say.
-    pub attempts_max_default: u32,
-}
-
-impl Settings {
-    /// The defaults, on top of the protocol's settings.
-    #[must_use]
-    pub fn new(raft: raft::Settings) -> Self {
-        const MIB: usize = 1 << 20;
-        Self {
-            raft,
-            entry_bytes_target: MIB,
-            entries_in_flight_max: 4,
-            queued_bytes_max: 64 * MIB,
-            calls_max: 65_536,
-            turn_steps: 10_000,
-            reserve_bytes: RESERVE_BYTES_DEFAULT,
-            topics_max: raftqueue_queue::TOPICS_MAX_DEFAULT,
-            sessions_max: raftqueue_queue::SESSIONS_MAX_DEFAULT,
-            session_pairs_max: raftqueue_queue::SESSION_PAIRS_MAX_DEFAULT,
-            lease_ms_default: raftqueue_queue::LEASE_MS_DEFAULT,
-            attempts_max_default: raftqueue_queue::ATTEMPTS_MAX_DEFAULT,
-        }
-    }
-}
-
-/// What the sender of a peer message says of itself along with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Vitals {
-    /// Its wall clock, in milliseconds since the Unix epoch.
-    pub wall_ms: u64,
-    /// Bytes free on its data disk.
-    pub free_bytes: u64,
-}
-
-/// Everything that can happen to a replica.
-#[derive(Debug)]
-pub enum Event {
-    /// A tick (10 ms) has passed.
-    Tick,
-    /// A peer sent a message.
-    Arrived(Envelope, Option<Vitals>),
-    /// The write that was out is durable.
-    Persisted(Persisted),
-    /// Entries for a peer were read.
-    Loaded(LogSlice),
-    /// Entries to be applied were read: consecutive from the index asked for, without bodies; empty if they could not be
-    /// read now.
-    LoadedToApply(Vec<LoadedEntry>),
-    /// The disk does not answer (true), or does again.
-    DiskStalled(bool),
-    /// An entry of this node's log that is needed, for a peer or to be applied, cannot be read: it rots, or the disk
-    /// refuses. This is told each time, besides the empty answer.
-    LogUnreadable,
-    /// Bytes free on the data disk.
-    FreeBytes(u64),
-    /// A peer's process is gone, most likely.
-    PeerGone(NodeId),
-    /// A client's call; the shell mints the id and uses it once.
-    Call {
-        /// Names the call.
-        id: CallId,
-        /// What is asked.
-        request: Request,
-        /// On the monotonic clock; the call is answered by then, with success or without.
-        deadline_ms: u64,
-    },
-    /// The client of a call has gone; it needs no reply, and is dropped if it was not proposed.
-    Cancel(CallId),
-    /// Answer to a [`Lookup`].
-    LookedUp(LookupId, LookedUp),
-    /// A receive was answered with these, and its client has gone: they go back.
-    AnswerUnheard(Vec<MessageRef>),
-    /// Messages of an answer could not be read here.
-    MessagesUnreadable {
-        /// The messages.
-        messages: Vec<MessageRef>,
-        /// The call has leased them, and nobody hears of that: they go back.
-        are_leased: bool,
-    },
-    /// The process is about to stop: hand leadership over, if this node leads.
-    HandOver,
-}
-
-/// An entry read back to be applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadedEntry {
-    /// Its index.
-    pub index: Index,
-    /// Its term.
-    pub term: Term,
-    /// Its content; `bodies` may be empty.
-    pub payload: Payload,
-}
-
-/// Names one [`Lookup`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LookupId(pub u64);
-
-/// Messages whose size and deadline are wanted from the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lookup {
-    /// Names the answer.
-    pub id: LookupId,
-    /// The topic.
-    pub topic: TopicId,
-    /// The messages.
-    pub offsets: Vec<u64>,
-    /// They are to be taken for good: at most so many bytes of them, but at least one. A message that cannot be read
-    /// counts as not found. If `None`, only their places are looked at, not their bodies.
-    pub takes_bytes_max: Option<usize>,
-}
-
-/// What a [`Lookup`] has found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LookedUp {
-    /// Those of its messages that could be found, in the order asked for.
-    pub found: Vec<raftqueue_queue::Candidate>,
-    /// Those that could not.
-    pub missing: Vec<u64>,
-}
-
-/// Where the messages of one publish stand in the log. Local to a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// The topic.
-    pub topic: TopicId,
-    /// The offset of the first message.
-    pub first_offset: u64,
-    /// Which command of the entry they are.
-    pub command: u32,
-    /// Bytes before these messages in the bodies of the entry.
-    pub position: u64,
-    /// When they were published, in log time.
-    pub published_ms: u64,
-    /// Size, CRC and deadline of each.
-    pub messages: Arc<[MessageMeta]>,
-}
-
-/// A command entry that was applied, for those who read messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppliedEntry {
-    /// Its index.
-    pub index: Index,
-    /// Its bodies, unless it was read back without them. Until the index is durable here, they are only in memory.
-    pub bodies: Option<bytes::Bytes>,
-    /// The messages it published.
-    pub placements: Vec<Placement>,
-}
-
-/// Everything the shell must do after a batch of events.
-#[must_use = "dropping actions loses replies, messages and writes"]
-#[derive(Debug, Default)]
-pub struct Actions {
-    /// To be made durable; the receipt goes back as [`Event::Persisted`].
-    pub write: Option<Write>,
-    /// To be sent.
-    pub send: Vec<(Envelope, Vitals)>,
-    /// To be read for peers.
-    pub load: Vec<LoadRequest>,
-    /// To be read and applied: entries from the first index to the second, both included.
-    pub load_to_apply: Option<(Index, Index)>,
-    /// Messages to be looked up.
-    pub lookups: Vec<Lookup>,
-    /// What applying led to, to be carried out.
-    pub results: Results,
-    /// The new role, term and leader, if one of them changed.
-    pub role: Option<RoleState>,
-    /// What should never happen; to be logged.
-    pub alarms: Vec<Alarm>,
-    /// This node cannot read a committed entry, so it cannot go on. It must stop without applying anything more.
-    pub fatal: Option<String>,
-}
-
-/// Numbers that only rise, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "named after what they count")]
-pub struct Counters {
-    pub entries_proposed: u64,
-    pub entries_overtaken: u64,
-    pub commands_applied: u64,
-    pub messages_published: u64,
-    pub bytes_published: u64,
-    pub messages_delivered: u64,
-    pub messages_redelivered: u64,
-    pub messages_acknowledged: u64,
-    pub messages_nacked: u64,
-    pub messages_released: u64,
-    pub messages_died: u64,
-    pub leases_expired: u64,
-    pub calls_refused: u64,
-    pub calls_expired: u64,
-}
-
-/// A node's own view of itself.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// The protocol's part.
-    pub raft: raft::Status,
-    /// Last applied index.
-    pub applied: Index,
-    /// The configuration in force.
-    pub configuration: Arc<Configuration>,
-    /// Calls that wait for something.
-    pub calls: usize,
-    /// Bytes of calls that wait to be proposed.
-    pub queued_bytes: usize,
-    /// On a leader, by how much log time is ahead of the voters' clocks. While it is ahead, it runs at nine tenths of
-    /// their rate.
-    pub log_time_ahead_ms: u64,
-    /// Numbers that only rise.
-    pub counters: Counters,
-}
-
-/// What a replica holds for what is under way; all zero when nothing is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "named after what they count")]
-pub struct Outstanding {
-    pub calls: usize,
-    pub queued_bytes: usize,
-    /// Made by this node and not applied.
-    pub entries: usize,
-    /// The same, as the limit on them counts.
-    pub in_flight: usize,
-    pub reads: usize,
-    pub lookups: usize,
-    /// Messages that are offered to a call whose command is not applied.
-    pub set_aside: usize,
-    /// Calls in the lines of those that wait for messages.
-    pub in_line: usize,
-    /// Read back, to be applied.
-    pub loaded: usize,
-    /// Bytes that this node, as a leader, has not committed yet.
-    pub uncommitted_bytes: usize,
-}
 
 /// See the module's header.
 #[derive(Debug)]
@@ -326,8 +80,8 @@ pub struct Replica {
     state: State,
     /// Everything up to here is applied to `state`.
     applied: Index,
-    /// The active version as of `applied`.
-    version: u32,
+    /// The configuration as of `applied`, and where it stands.
+    configuration: (Index, Arc<Configuration>),
     now: Now,
     clock: Clock,
     calls: BTreeMap<CallId, Call>,
@@ -340,8 +94,13 @@ pub struct Replica {
     receives: Receives,
     unread: Unread,
     deadlines: Deadlines,
-    /// Topics that messages left since the last look.
-    shrunk: BTreeSet<TopicId>,
+    snapshots: Snapshots,
+    /// A snapshot of another node that the protocol has not judged yet.
+    arrived: Option<Freeze>,
+    /// A snapshot of another node that waits until everything applied here is in one of this node's own.
+    arrival: Option<Arrived>,
+    /// Messages may be lacking here, as of the snapshot of another node at this index, or a later state.
+    incomplete_since: Option<Index>,
     loaded: VecDeque<LoadedEntry>,
     loading_to_apply: bool,
     /// What is left on the disks.
@@ -367,18 +126,28 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica that goes on from what the disk holds. The state of its queue is empty until entries are applied again.
+    /// A replica that goes on from what the disk holds: from a snapshot, or from an empty queue where there is none. What
+    /// was committed behind that is applied again.
     #[must_use]
-    pub fn new(settings: Settings, recovered: raft::Recovered) -> Self {
+    pub fn new(settings: Settings, recovered: raft::Recovered, snapshot: Option<Freeze>) -> Self {
+        let (applied, configuration, state) = match snapshot {
+            None => (Index(0), (Index(0), Arc::default()), State::default()),
+            Some(Freeze { index, configuration_index, configuration, state, .. }) => {
+                (index, (configuration_index, configuration), state)
+            }
+        };
+        let mut clock = Clock::default();
+        clock.passed(state.now_ms(), Now::default());
+        let snapshots = Snapshots::new(applied, recovered.last_index, &state);
         Self {
             raft: Raft::new(settings.raft.clone(), recovered),
             steps: Steps::new(settings.turn_steps),
             settings,
-            state: State::default(),
-            applied: Index(0),
-            version: 0,
+            state,
+            applied,
+            configuration,
             now: Now::default(),
-            clock: Clock::default(),
+            clock,
             calls: BTreeMap::new(),
             unproposed: Unproposed::default(),
             proposed: BTreeMap::new(),
@@ -387,7 +156,10 @@ impl Replica {
             receives: Receives::default(),
             unread: Unread::default(),
             deadlines: Deadlines::default(),
-            shrunk: BTreeSet::new(),
+            snapshots,
+            arrived: None,
+            arrival: None,
+            incomplete_since: None,
             loaded: VecDeque::new(),
             loading_to_apply: false,
             room: Room::default(),
@@ -486,6 +258,12 @@ impl Replica {
             Event::MessagesUnreadable { messages, are_leased } => {
                 self.on_messages_unreadable(&messages, are_leased);
             }
+            Event::Due(blocks) => self.on_due(blocks),
+            Event::SnapshotTaken { start } => self.on_snapshot_taken(start),
+            Event::SnapshotFailed => self.on_snapshot_failed(),
+            Event::FilesRetired => self.on_files_retired(),
+            Event::Installed(arrived) => self.arrival = Some(*arrived),
+            Event::Complete(index) => self.on_complete(index),
             Event::HandOver => {
                 if let Some(to) = self.raft.best_successor() {
                     // It is refused only while another hand-over is under way, which is as good.
@@ -499,11 +277,13 @@ impl Replica {
     /// Everything to do about the events handled since the last call.
     pub fn take_actions(&mut self) -> Actions {
         if self.actions.fatal.is_none() {
+            self.judge_arrival();
             self.end_calls();
             self.steps.enter(Part::Propose);
             self.propose_waiting();
             self.start_reads();
             self.perform_raft_output();
+            self.leave_refused();
             self.steps.enter(Part::Apply);
             self.apply_committed();
             self.steps.enter(Part::Read);
@@ -516,6 +296,7 @@ impl Replica {
             self.perform_raft_output();
             self.steps.enter(Part::Apply);
             self.apply_committed();
+            self.freeze_if_due();
         }
         self.steps.enter(Part::Events);
         std::mem::take(&mut self.actions)
@@ -542,7 +323,7 @@ impl Replica {
     /// The active version as of the last applied index; 0 on a blank node.
     #[must_use]
     pub fn version(&self) -> u32 {
-        self.version
+        self.configuration.1.version
     }
 
     /// How many receives and pops wait for messages. The cost is by the topics where they wait.
@@ -591,13 +372,13 @@ impl Replica {
         }
         self.raft.step(RaftEvent::Tick);
         self.ends_calls = true;
+        self.snapshots.tick();
         self.steps.enter(Part::Tick);
         self.try_unread_again();
         self.propose_time();
         self.leave_full_disk();
         self.begin_held_transfers();
         self.answer_transfers();
-        self.report_done();
     }
 
     /// A leader that cannot read what its followers lack feeds nobody and commits nothing, however well they hear it.
@@ -606,19 +387,6 @@ impl Replica {
         let is_unreadable = self.unreadable_ticks > 0 && !mutants::is(mutants::Mutant::UnreadableLeadsOn);
         let stalled = self.disk_stalled || is_unreadable;
         self.raft.step(RaftEvent::DiskStalled(stalled));
-    }
-
-    /// Says up to where the messages of a topic are done with, so that their places can be forgotten.
-    fn report_done(&mut self) {
-        while self.steps.has_room()
-            && let Some(id) = self.shrunk.pop_first()
-        {
-            self.steps.take(1);
-            if let Some(topic) = self.state.topic(id) {
-                let first = topic.live_run_from(0).map_or(topic.next_offset(), |run| run.start);
-                self.actions.results.add_done_before(id, first);
-            }
-        }
     }
 
     fn perform_raft_output(&mut self) {
@@ -631,6 +399,10 @@ impl Replica {
         }
         self.actions.send.extend(output.send.into_iter().map(|envelope| (envelope, vitals)));
         self.actions.load.extend(output.load);
+        self.actions.install = output.install.or(self.actions.install.take());
+        if let Some((index, _)) = output.installed {
+            self.take_over(index);
+        }
         self.actions.alarms.extend(output.alarms);
         for (read, result) in output.reads {
             self.on_read(read, result);
@@ -651,6 +423,8 @@ impl Replica {
             // A `Time` that waited or was proposed may never be applied.
             self.deadlines.time_applied();
             self.reads.clear();
+            let now_ms = self.state.now_ms();
+            Self::look_again_at(&mut self.actions.results, self.receives.overdue_blocks(), now_ms);
             self.receives.clear();
             self.unread.leave();
             self.steps.look_at(self.calls.len());

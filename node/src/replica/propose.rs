@@ -240,7 +240,7 @@ impl Replica {
             }
         }
         let payload =
-            Payload::Command { meta: writer.finish(self.version, stamp_ms), bodies: Bytes::from(bodies) };
+            Payload::Command { meta: writer.finish(self.version(), stamp_ms), bodies: Bytes::from(bodies) };
         let (term, index) = self.raft.propose(payload).expect("just asked whether it may");
         self.counters.entries_proposed += 1;
         self.in_flight += 1;

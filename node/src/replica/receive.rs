@@ -8,7 +8,7 @@
 
 use super::aside::{Aside, Target, runs};
 use super::calls::{CallId, Kept, Stage};
-use super::expiry::Block;
+use super::due::DueBlock;
 use super::lines::Lines;
 use super::{LookedUp, Lookup, LookupId, Replica, commands, unread};
 use crate::api::codec;
@@ -39,7 +39,7 @@ pub(super) struct Receives {
 enum Purpose {
     Receive { call: CallId, target: Target, offsets: Vec<u64> },
     Dead { call: CallId, topic: TopicId, subscription: SubscriptionId, action: DeadAction },
-    Overdue { block: Block },
+    Overdue { block: DueBlock },
 }
 
 /// A receive or pop in the words of the queue.
@@ -53,6 +53,14 @@ struct Plan {
 impl Receives {
     pub(super) fn clear(&mut self) {
         *self = Self { last_lookup: self.last_lookup, ..Self::default() };
+    }
+
+    /// The blocks of lookups that are out because of deadlines.
+    pub(super) fn overdue_blocks(&self) -> impl Iterator<Item = DueBlock> {
+        self.lookups.values().filter_map(|purpose| match purpose {
+            Purpose::Overdue { block } => Some(*block),
+            Purpose::Receive { .. } | Purpose::Dead { .. } => None,
+        })
     }
 
     /// Lookups that are out, messages set aside, and calls in line.
@@ -126,8 +134,8 @@ impl Replica {
         if !offsets.is_empty() {
             self.call_mut(id).stage = Stage::LookingUp;
             let purpose = Purpose::Receive { call: id, target: plan.target, offsets: offsets.clone() };
-            let takes = matches!(plan.kind, TakeKind::Pop { .. }).then_some(plan.bytes_max);
-            return self.look_up_for(plan.target.0, offsets, purpose, takes);
+            let is_taken = matches!(plan.kind, TakeKind::Pop { .. });
+            return self.look_up_for(plan.target.0, offsets, purpose, Some(plan.bytes_max), is_taken);
         }
         if self.is_something_offered(plan.target) || self.now.mono_ms < self.call_mut(id).wait_until_ms {
             let call = self.call_mut(id);
@@ -175,7 +183,7 @@ impl Replica {
     }
 
     fn look_up(&mut self, topic: TopicId, offsets: Vec<u64>, purpose: Purpose) {
-        self.look_up_for(topic, offsets, purpose, None);
+        self.look_up_for(topic, offsets, purpose, None, false);
     }
 
     fn look_up_for(
@@ -183,17 +191,18 @@ impl Replica {
         topic: TopicId,
         offsets: Vec<u64>,
         purpose: Purpose,
-        takes_bytes_max: Option<usize>,
+        bytes_max: Option<usize>,
+        is_taken: bool,
     ) {
         self.receives.last_lookup += 1;
         let id = LookupId(self.receives.last_lookup);
         self.receives.lookups.insert(id, purpose);
-        self.actions.lookups.push(Lookup { id, topic, offsets, takes_bytes_max });
+        self.actions.lookups.push(Lookup { id, topic, offsets, bytes_max, is_taken });
     }
 
     /// Looks up messages whose time may be over.
-    pub(super) fn look_up_overdue(&mut self, block: Block, offsets: Vec<u64>) {
-        self.look_up(block.1, offsets, Purpose::Overdue { block });
+    pub(super) fn look_up_overdue(&mut self, block: DueBlock, offsets: Vec<u64>) {
+        self.look_up(block.topic, offsets, Purpose::Overdue { block });
     }
 
     pub(super) fn on_looked_up(&mut self, id: LookupId, looked_up: LookedUp) {
@@ -206,7 +215,7 @@ impl Replica {
             Some(Purpose::Dead { call, topic, subscription, action }) => {
                 self.on_dead(call, (topic, subscription), action, &found);
             }
-            Some(Purpose::Overdue { block }) => self.on_overdue(block, found),
+            Some(Purpose::Overdue { block }) => self.on_overdue(block, found, missing.len()),
             None => {} // Of an earlier term.
         }
     }
@@ -369,14 +378,5 @@ impl Replica {
         let listed =
             found.iter().map(|found| MessageSize { offset: found.offset, size: found.size }).collect();
         self.propose_later(Some(id), commands::dead(target, action, DeadSelection::Listed(listed)));
-    }
-
-    fn on_overdue(&mut self, block: Block, found: Vec<Candidate>) {
-        let now_ms = self.log_time_ms();
-        let (overdue, later): (Vec<_>, Vec<_>) = found
-            .into_iter()
-            .partition(|candidate| candidate.deadline_ms.is_some_and(|deadline| deadline <= now_ms));
-        self.deadlines.looked_up(block, &later);
-        self.propose_overdue(block.1, &overdue);
     }
 }

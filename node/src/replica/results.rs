@@ -1,8 +1,43 @@
 //! What applying entries led to, as a value that can only be used in the one order that is right.
 
-use super::{AppliedEntry, CallId};
+use super::{CallId, DueBlock};
 use crate::api::{Failure, Response};
-use raftqueue_queue::{Dropped, TopicId};
+use bytes::Bytes;
+use raftqueue_queue::{Dropped, MessageMeta, TopicId};
+use raftqueue_raft::Index;
+use std::sync::Arc;
+
+/// Where the messages of one publish stand in the log. Local to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its name, as the command has it.
+    pub topic_name: String,
+    /// The offset of the first message.
+    pub first_offset: u64,
+    /// Which command of the entry they are.
+    pub command: u32,
+    /// Bytes before these messages in the bodies of the entry.
+    pub position: u64,
+    /// When they were published, in log time.
+    pub published_ms: u64,
+    /// Size, CRC and deadline of each.
+    pub messages: Arc<[MessageMeta]>,
+    /// How many publishes of the entry were refused before this one.
+    pub refused: u32,
+}
+
+/// A command entry that was applied, for those who read messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedEntry {
+    /// Its index.
+    pub index: Index,
+    /// Its bodies, unless it was read back without them. Until the index is durable here, they are only in memory.
+    pub bodies: Option<Bytes>,
+    /// The messages it published.
+    pub placements: Vec<Placement>,
+}
 
 /// What applying entries led to. [`Results::carry_out`] is the only way to it.
 ///
@@ -14,7 +49,7 @@ pub struct Results {
     replies: Vec<(CallId, Result<Response, Failure>)>,
     confirmed: Vec<CallId>,
     deleted: Vec<TopicId>,
-    done_before: Vec<(TopicId, u64)>,
+    look_again: Vec<(DueBlock, u64)>,
     dropped: Vec<Dropped>,
 }
 
@@ -32,8 +67,8 @@ pub trait Shell {
     /// A topic was deleted: nothing of it will be asked for any more.
     fn deleted(&mut self, topic: TopicId);
 
-    /// Nothing of a topic before `offset` will be asked for any more.
-    fn done_before(&mut self, topic: TopicId, offset: u64);
+    /// A block whose deadline had come is to be looked at again at this log time.
+    fn look_again(&mut self, block: DueBlock, when_ms: u64);
 
     /// What the queue let go of is to be freed, where time does not matter.
     fn dropped(&mut self, dropped: Dropped);
@@ -43,24 +78,13 @@ impl Results {
     /// Hands everything to `shell`: entries, then replies, which may name messages of those entries, and only then what is
     /// done with, since a pop takes messages and their topic may go with the next command.
     pub fn carry_out(self, shell: &mut impl Shell) {
-        let Self { applied, replies, confirmed, deleted, done_before, dropped } = self;
+        let Self { applied, replies, confirmed, deleted, look_again, dropped } = self;
         applied.into_iter().for_each(|entry| shell.applied(entry));
         replies.into_iter().for_each(|(call, result)| shell.reply(call, result));
         confirmed.into_iter().for_each(|call| shell.confirmed(call));
         deleted.into_iter().for_each(|topic| shell.deleted(topic));
-        done_before.into_iter().for_each(|(topic, offset)| shell.done_before(topic, offset));
+        look_again.into_iter().for_each(|(block, when_ms)| shell.look_again(block, when_ms));
         dropped.into_iter().for_each(|dropped| shell.dropped(dropped));
-    }
-
-    /// True if there is nothing to carry out.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.applied.is_empty()
-            && self.replies.is_empty()
-            && self.confirmed.is_empty()
-            && self.deleted.is_empty()
-            && self.done_before.is_empty()
-            && self.dropped.is_empty()
     }
 
     pub(super) fn add_applied(&mut self, entry: AppliedEntry) {
@@ -83,7 +107,7 @@ impl Results {
         self.dropped.push(dropped);
     }
 
-    pub(super) fn add_done_before(&mut self, topic: TopicId, offset: u64) {
-        self.done_before.push((topic, offset));
+    pub(super) fn add_look_again(&mut self, block: DueBlock, when_ms: u64) {
+        self.look_again.push((block, when_ms));
     }
 }

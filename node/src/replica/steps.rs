@@ -100,12 +100,7 @@ impl Steps {
         self.taken[self.part as usize] < self.bound
     }
 
-    /// Whether this part may do one thing more and still leave half for something else.
-    pub(super) fn has_half_room(&self) -> bool {
-        2 * self.taken[self.part as usize] < self.bound
-    }
-
-    /// Whether this part may do one more of the things that are left. If not, they are left to the next turn.
+    /// Whether this part may do one of the things that are still there; if not, they are left to the next turn.
     pub(super) fn may_go_on(&mut self) -> bool {
         let may = self.has_room();
         self.is_cut |= !may;

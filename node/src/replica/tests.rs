@@ -1,7 +1,8 @@
 //! What only a whole replica shows. The simulator tests everything else about it.
 
 use super::{
-    Actions, AppliedEntry, CallId, Event, LoadedEntry, LookedUp, Lookup, Now, Replica, Settings, Shell, Stage,
+    Actions, AppliedEntry, CallId, DueBlock, Event, Freeze, LoadedEntry, LookedUp, Lookup, Now, Replica,
+    Settings, Shell, Stage,
 };
 use crate::api::codec::{self, EntryWriter};
 use crate::api::{
@@ -18,9 +19,10 @@ use raftqueue_raft::{
     self as raft, Configuration, Entry, Envelope, GroupId, HardState, Index, Member, MemberKind, Message,
     NodeId, Payload, Persisted, Term,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+mod installing;
 mod turns;
 
 const OWN: NodeId = NodeId(7);
@@ -36,7 +38,11 @@ struct Alone {
     answers: BTreeMap<CallId, Result<Response, Failure>>,
     /// Every message that was published, as the log knows it.
     log: BTreeMap<(TopicId, u64), Candidate>,
-    /// Lookups wait here, if they are told to wait.
+    /// Blocks of publishes with deadlines: when to look at each.
+    due: BTreeSet<(u64, DueBlock)>,
+    /// Blocks that were given out because of their deadlines, so far.
+    due_looks: usize,
+    /// What is looked up waits here, if it is to wait.
     held: Option<Vec<Lookup>>,
     /// Everything that was written.
     entries: Vec<Entry>,
@@ -48,8 +54,14 @@ struct Alone {
     turns: usize,
     longest: u64,
     steps: u64,
-    /// Runs and entries that were handed out to be freed.
+    /// Runs and entries that were handed out to be freed, and states.
     dropped: usize,
+    left: usize,
+    /// The last state that was frozen for a snapshot.
+    frozen: Option<Freeze>,
+    /// What became of snapshots of other nodes, and where the log began again.
+    judged: Vec<Option<Index>>,
+    resets: Vec<Index>,
 }
 
 impl Alone {
@@ -65,11 +77,13 @@ impl Alone {
     fn recovered(recovered: raft::Recovered) -> Self {
         Self {
             hard_state: recovered.hard_state,
-            replica: Replica::new(Settings::new(raft::Settings::new(OWN, 1)), recovered),
+            replica: Replica::new(Settings::new(raft::Settings::new(OWN, 1)), recovered, None),
             mono_ms: 0,
             inbox: VecDeque::new(),
             answers: BTreeMap::new(),
             log: BTreeMap::new(),
+            due: BTreeSet::new(),
+            due_looks: 0,
             held: None,
             entries: Vec::new(),
             hangs: false,
@@ -77,6 +91,10 @@ impl Alone {
             turns: 0,
             longest: 0,
             dropped: 0,
+            left: 0,
+            frozen: None,
+            judged: Vec::new(),
+            resets: Vec::new(),
             steps: 0,
         }
     }
@@ -168,10 +186,16 @@ impl Alone {
     }
 
     fn act(&mut self, actions: Actions) -> Vec<Event> {
-        let Actions { write, results, lookups, load_to_apply, fatal, .. } = actions;
+        let Actions { write, results, lookups, look_for_due, load_to_apply, fatal, .. } = actions;
         assert_eq!(fatal, None);
+        if actions.is_arrival_judged {
+            self.judged.push(actions.installed);
+        }
+        self.left += usize::from(actions.left.is_some());
+        self.frozen = actions.freeze.or(self.frozen.take());
         results.carry_out(self);
         if let Some(write) = write {
+            self.resets.extend(write.reset().map(|start| start.0));
             self.entries.extend_from_slice(write.entries());
             self.hard_state = write.hard_state();
             let persisted = write.persist(|_| Ok::<(), ()>(())).expect("this disk takes everything");
@@ -188,8 +212,17 @@ impl Alone {
                 index: entry.index,
                 term: entry.term,
                 payload: entry.payload.clone(),
+                bytes: entry.size() as u64,
             });
             self.inbox.push_back(Event::LoadedToApply(loaded.collect()));
+        }
+        if let Some((now_ms, max)) = look_for_due {
+            let mut blocks = Vec::new();
+            while blocks.len() < max && self.due.first().is_some_and(|(when_ms, _)| *when_ms <= now_ms) {
+                blocks.extend(self.due.pop_first().map(|(_, block)| block));
+            }
+            self.due_looks += blocks.len();
+            self.inbox.push_back(Event::Due(blocks));
         }
         match &mut self.held {
             Some(held) => {
@@ -232,6 +265,11 @@ impl Alone {
 impl Shell for Alone {
     fn applied(&mut self, entry: AppliedEntry) {
         for placement in entry.placements {
+            let (topic, first_offset) = (placement.topic, placement.first_offset);
+            let count = u32::try_from(placement.messages.len()).expect("a publish is limited");
+            let deadlines = placement.messages.iter().filter_map(|m| m.deadline_ms(placement.published_ms));
+            let block = DueBlock { topic, first_offset, count };
+            self.due.extend(deadlines.min().map(|least_ms| (least_ms, block)));
             for (offset, message) in (placement.first_offset..).zip(placement.messages.iter()) {
                 let deadline_ms = message.deadline_ms(placement.published_ms);
                 let found = Candidate { offset, size: message.size, deadline_ms };
@@ -250,7 +288,9 @@ impl Shell for Alone {
 
     fn deleted(&mut self, _: TopicId) {}
 
-    fn done_before(&mut self, _: TopicId, _: u64) {}
+    fn look_again(&mut self, block: DueBlock, when_ms: u64) {
+        self.due.insert((when_ms, block));
+    }
 
     fn dropped(&mut self, dropped: Dropped) {
         self.dropped += dropped.entries();

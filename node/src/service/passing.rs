@@ -5,22 +5,27 @@
 //! either side ends the connection, and with it the calls of patient clients. So a call is never reset. The leader is
 //! told by a message ([`pb::GiveUpRequest`]), and its answer is waited for and thrown away.
 
+use crate::driver::inbox::Leadership;
 use crate::edges::grpc::guard::Charged;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::forward_reply::Reply;
 use raftqueue_proto::peer::v1::forward_request::Call;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_proto::v1;
+use raftqueue_raft::NodeId;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// How long past its deadline the answer to a call that was given up is waited for. A leader that works answers by then.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long a leader that was replaced may take to answer the calls that it had.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<pb::ForwardReply>, Status>> + Send>>;
 
@@ -119,4 +124,14 @@ impl Open {
             .await;
         }
     }
+}
+
+/// Resolves when another node than `leader` has led for so long that an answer of `leader` would have come. Then that
+/// one hangs, or is cut off.
+pub(super) async fn replaced(mut leadership: watch::Receiver<Leadership>, leader: NodeId) {
+    let other = |now: &Leadership| now.leader.is_some_and(|now| now != leader);
+    if leadership.wait_for(other).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(LAST_ANSWERS).await;
 }

@@ -6,5 +6,7 @@ pub(crate) mod calls;
 pub(crate) mod convert;
 pub mod errors;
 pub mod forward;
+pub(crate) mod giving;
 pub mod ids;
 pub mod messages;
+pub(crate) mod storage;

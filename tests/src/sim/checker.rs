@@ -31,10 +31,28 @@ pub(super) struct Seen {
     pub(super) role: Option<(RoleKind, Term)>,
 }
 
+impl Seen {
+    /// Another node's snapshot takes the place of this node's state: what it has was committed and applied elsewhere.
+    pub(super) fn goes_over(&mut self, index: Index) {
+        self.commit = self.commit.max(index);
+        self.applied = self.applied.max(index);
+    }
+
+    /// Of a process that goes on from a snapshot at an index.
+    pub(super) fn from_snapshot(index: Index) -> Self {
+        Self { commit: index, applied: index, ..Self::default() }
+    }
+}
+
 impl Checker {
     /// The last index that is known to be committed.
     pub(super) fn committed(&self) -> Index {
         self.committed.last()
+    }
+
+    /// The log up to a committed entry of this term.
+    pub(super) fn up_to(&self, index: Index, term: Term) -> Option<Trail> {
+        self.committed.up_to(index, term)
     }
 
     /// An entry is put behind `log`: the same index and term always mean the same log up to there.
@@ -94,6 +112,14 @@ impl Checker {
         Violation::unless(commit >= seen.commit, || {
             format!("the commit index goes back from {} to {commit}", seen.commit)
         })?;
+        let (start, start_term) = raft.start();
+        if seen.commit < start {
+            // It went over to another node's snapshot: what that has is committed.
+            Violation::unless(self.committed.at(start).is_some_and(|step| step.term == start_term), || {
+                format!("the log begins behind {start} of term {start_term}, which is not committed")
+            })?;
+            seen.commit = start;
+        }
         let mut news = Vec::new();
         let mut index = seen.commit;
         while index < commit {
@@ -123,6 +149,9 @@ impl Checker {
     pub(super) fn check_complete(&mut self, raft: &Raft) -> Result<(), Violation> {
         let earlier = self.committed_in.range(..raft.term());
         let Some(last) = earlier.map(|(_, last)| *last).max() else { return Ok(()) };
+        if last < raft.start().0 {
+            return Ok(()); // It is in the snapshot, which was checked when it was read.
+        }
         let own = self.step_at(raft, last)?;
         Violation::unless(Some(own) == self.committed.at(last), || {
             format!("the leader of term {} has something else than the committed entry {last}", raft.term())
@@ -132,6 +161,9 @@ impl Checker {
     /// What the node believes to be durable of its log is what a power cut would leave.
     fn check_durable(&self, raft: &Raft, disk: &Durable) -> Result<(), Violation> {
         let durable = raft.durable_index();
+        if durable < raft.start().0 {
+            return Ok(()); // It goes over to another node's snapshot, and calls nothing durable before that is.
+        }
         let believed = raft.term_at(durable);
         let held =
             if durable == Index(0) { Some(Term(0)) } else { disk.trail.at(durable).map(|step| step.term) };
@@ -212,7 +244,9 @@ impl Checker {
             let found = disk.trail.at(*durable).map(|step| step.term);
             // A message of an earlier term in the same turn speaks of the log as it was then. The entry may be
             // overwritten by now, but not yet on the disk. The disk is what was promised.
-            let promised = if *term == raft.term() { raft.term_at(*durable) } else { found };
+            // So it is where the node has gone over to another's snapshot since.
+            let is_as_it_was = *term != raft.term() || *durable < raft.start().0;
+            let promised = if is_as_it_was { found } else { raft.term_at(*durable) };
             Violation::unless(
                 promised.is_some_and(|promised| promised <= *term) && promised == found,
                 || {

@@ -78,6 +78,14 @@ rarities! {
     OldBinary: "a node goes back to an older binary",
     TimeCommand: "time passes by a command of its own",
     TurnCut: "a turn leaves something to the next",
+    DueFromFile: "deadlines are read from a file",
+    KeepingWithoutRoom: "there is no room for a snapshot or a kept file",
+    WentOver: "a node goes over to another one's snapshot, and its log is no more",
+    ArrivalRefused: "a snapshot that has arrived is not taken",
+    TransferBroken: "a transfer of a snapshot or of messages breaks off",
+    Filled: "a node that was incomplete has every message again",
+    GoneMeanwhile: "a message is removed while an incomplete node asks for it",
+    RestoredOlder: "the older snapshot is taken, since the newer one is damaged",
 }
 
 /// How often each of them was met.

@@ -7,7 +7,7 @@ use super::Violation;
 use super::nodes::Node;
 use super::plan::MS;
 use super::world::{Event, World};
-use raftqueue_wal::Batch;
+use raftqueue_node::driver::storage::persist;
 use raftqueue_wal::disk::fake::FakeDisk;
 
 impl World {
@@ -23,12 +23,12 @@ impl World {
         let at = &mut self.nodes[node];
         at.paused_until = None;
         if let Some(write) = running.write.take() {
-            at.maybe = Some(Self::after_write(&self.disks[&at.id], &running.logged, &write));
+            at.maybe = Self::within_write(&self.disks[&at.id], &running.logged, &write);
             if !at.disk.is_crashed() {
                 at.disk.crash_at_call(call.unwrap_or_else(|| self.random.between(1, 6)));
-                let wal = &mut running.wal;
+                let (wal, taken) = (&mut running.wal, &mut running.taken);
                 // Whether it got through or not, nobody hears of it.
-                let _ = write.persist(|write| wal.append(&Batch::from(write)).map(drop));
+                let _ = write.persist(|write| persist(wal, write, taken, &mut |_, _| ()));
             }
         }
         drop(running);

@@ -56,6 +56,7 @@ impl World {
                 self.nodes[node].disk.rot_reads(reads);
             }
             Fault::FullDisk => self.fill(node),
+            Fault::Rot if self.may_damage(node) && self.random.one_in(4) => return self.rot_snapshot(node),
             Fault::Rot | Fault::Misdirected => return Ok(self.may_damage(node) && self.rot(node, fault)),
             Fault::Wiped => return self.wipe(node),
             Fault::Cloned | Fault::Swapped => return self.swap(node, fault == Fault::Swapped),
@@ -146,6 +147,22 @@ impl World {
             });
         }
         changed
+    }
+
+    /// The newest snapshot rots, and the process ends: it begins with the older one.
+    fn rot_snapshot(&mut self, node: usize) -> Result<bool, Violation> {
+        let at = &mut self.nodes[node];
+        let Some(file) = at.running().wal.manifest().snapshots.last().copied() else { return Ok(false) };
+        let offset = self.random.below(file.size);
+        if !at.disk.corrupt(&file.name(), offset, 1 << self.random.below(8)) {
+            return Ok(false);
+        }
+        at.is_damaged = true;
+        self.trace.note(self.now, &[55, node as u64, offset], || {
+            format!("{} of node {node} rots at {offset}", file.name())
+        });
+        self.crash(node, false)?;
+        Ok(true)
     }
 
     /// The disk is replaced by a blank one.

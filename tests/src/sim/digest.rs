@@ -45,10 +45,19 @@ impl Trail {
         step_after(self.steps.last().map_or(0, |step| step.hash), entry)
     }
 
-    /// The terms as a log on disk reports them: the first index of each run.
-    pub(super) fn term_runs(&self) -> Vec<(Index, Term)> {
+    /// The log up to an index, if the entry there is of this term.
+    pub(super) fn up_to(&self, index: Index, term: Term) -> Option<Self> {
+        let count = usize::try_from(index.0).ok()?;
+        let steps = self.steps.get(..count)?;
+        let held = steps.last().map_or(Term(0), |step| step.term);
+        (held == term).then(|| Self { steps: steps.to_vec() })
+    }
+
+    /// The terms as a log on disk reports them that begins behind an index: the first index of each run.
+    pub(super) fn term_runs_behind(&self, start: Index) -> Vec<(Index, Term)> {
         let mut runs: Vec<(Index, Term)> = Vec::new();
-        for (step, index) in self.steps.iter().zip(1..) {
+        let skipped = usize::try_from(start.0).expect("an index in memory");
+        for (step, index) in self.steps.iter().zip(1..).skip(skipped) {
             if runs.last().is_none_or(|(_, term)| *term != step.term) {
                 runs.push((Index(index), step.term));
             }

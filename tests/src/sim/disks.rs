@@ -9,9 +9,10 @@ use super::nodes::Job;
 use super::plan::{Fault, MS, Micros, SECOND};
 use super::world::{Event, World};
 use raftqueue_node::api::MessageRef;
-use raftqueue_node::replica::{self, CallId, LoadedEntry, Lookup};
-use raftqueue_raft::{Found, LoadRequest, LogSlice, Payload, Write};
-use raftqueue_wal::{AppendError, Batch, MetaPayload, ReadError};
+use raftqueue_node::driver::storage::persist;
+use raftqueue_node::replica::{self, CallId, Lookup};
+use raftqueue_raft::{Found, LoadRequest, LogSlice, Write};
+use raftqueue_wal::{AppendError, ReadError};
 
 /// Bytes read at once to be applied.
 const LOAD_TO_APPLY_BYTES: u64 = 16 << 10;
@@ -23,6 +24,15 @@ impl World {
         let durable = self.disks[&self.nodes[node].id].trail.last();
         let running = self.nodes[node].running.as_mut().expect("it has just turned");
         assert!(running.write.is_none(), "one write is out at a time");
+        if let Some((start, term)) = write.reset()
+            && running.logged.at(start).map(|step| step.term) != Some(term)
+        {
+            self.coverage.rare(Rare::WentOver);
+            let trail = self.checker.up_to(start, term);
+            running.logged = trail.ok_or_else(|| {
+                Violation(format!("node {node} goes over to {start} of term {term}, which is not committed"))
+            })?;
+        }
         if let Some(from) = write.truncate_from() {
             self.coverage.rare(Rare::Truncation);
             self.coverage.rare_if(from <= durable, Rare::DurableTruncation);
@@ -83,8 +93,16 @@ impl World {
         let Some(write) = running.write.take() else { return Ok(()) };
         let after = Self::after_write(&self.disks[&at.id], &running.logged, &write);
         let before = running.wal.synced_to();
-        let wal = &mut running.wal;
-        let persisted = match write.persist(|write| wal.append(&Batch::from(write)).map(drop)) {
+        let (wal, taken) = (&mut running.wal, &mut running.taken);
+        let mut went_over = None;
+        let mut tell = |index, switched| went_over = Some((index, switched));
+        let persisted = write.persist(|write| persist(wal, write, taken, &mut tell));
+        if let Some((index, switched)) = went_over {
+            self.went_over(node, index, &switched);
+        }
+        let at = &mut self.nodes[node];
+        let running = at.running.as_mut().expect("asked of a node that runs");
+        let persisted = match persisted {
             Ok(persisted) => persisted,
             Err((error, write)) => {
                 running.write = Some(write);
@@ -134,6 +152,15 @@ impl World {
             self.hand(node, replica::Event::FreeBytes(0));
         }
         Ok(())
+    }
+
+    /// What the disk may hold while the write is under way or once it is through: a log that is gone over to has a moment
+    /// without the entries that follow.
+    pub(super) fn within_write(before: &Durable, logged: &Trail, write: &Write) -> Vec<Durable> {
+        let after = Self::after_write(before, logged, write);
+        let between = write.reset().and_then(|(start, term)| logged.up_to(start, term));
+        let between = between.map(|trail| Durable { hard_state: after.hard_state, trail });
+        between.into_iter().chain([after]).collect()
     }
 
     /// What the disk holds once the write is through.
@@ -256,24 +283,15 @@ impl World {
             Job::LoadToApply(first, last) => {
                 let metas = running.reader.metas(first, last.next(), LOAD_TO_APPLY_BYTES);
                 let metas = self.readable(node, metas);
-                let entry = |meta: raftqueue_wal::EntryMeta| LoadedEntry {
-                    index: meta.index,
-                    term: meta.term,
-                    payload: match meta.payload {
-                        MetaPayload::Noop => Payload::Noop,
-                        MetaPayload::Config(configuration) => Payload::Config(configuration),
-                        MetaPayload::Command { meta, .. } => {
-                            Payload::Command { meta, bodies: bytes::Bytes::new() }
-                        }
-                    },
-                };
-                let entries = metas.unwrap_or_default().into_iter().map(entry).collect();
+                let entries =
+                    metas.unwrap_or_default().into_iter().map(raftqueue_node::driver::to_apply).collect();
                 self.hand(node, replica::Event::LoadedToApply(entries));
             }
             Job::LookUp(lookup) => {
                 let looked_up = running.bodies.look_up(&lookup, true).expect("it may block");
                 self.hand(node, replica::Event::LookedUp(lookup.id, looked_up));
             }
+            Job::Due { due, now_ms } => self.read_due(node, due, now_ms),
             Job::Bodies { call, located, bytes_max } => {
                 let readings = running.bodies.read(&located, bytes_max, true).expect("it may block");
                 if readings.lost.is_empty() || !self.nodes[node].disk.is_crashed() {

@@ -136,14 +136,31 @@ impl World {
         let is_even = |world: &World| {
             let committed = world.oracle.committed();
             world.leader().is_some()
+                && world
+                    .members()
+                    .all(|node| !node.running.as_ref().is_some_and(|running| running.is_incomplete))
                 && world.members().all(|node| {
                     node.replica().is_some_and(|r| {
                         r.applied() == committed && r.raft().durable_index() == r.raft().last_index()
                     })
                 })
         };
-        let limit = World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX;
-        self.run_until(limit, is_even, "all nodes to apply the same")?;
+        // Who lacks messages asks for them once a second at least.
+        let limit = World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX + 10 * SECOND;
+        let waited = self.run_until(limit, is_even, "all nodes to apply the same");
+        waited.map_err(|Violation(text)| {
+            let stand = self.members().map(|node| {
+                let running = node.running.as_ref()?;
+                let raft = running.replica.raft();
+                let at = (running.replica.applied().0, raft.durable_index().0, raft.last_index().0);
+                Some((node.number, at, running.is_incomplete))
+            });
+            let stand = stand.collect::<Vec<_>>();
+            Violation(format!(
+                "{text}: of {} (applied, durable, last), lacking: {stand:?}",
+                self.oracle.committed()
+            ))
+        })?;
         let members: Vec<usize> = self.members().map(|node| node.number).collect();
         for node in members {
             self.compare_state(node)?;

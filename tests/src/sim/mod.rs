@@ -9,10 +9,10 @@
 //!
 //! What was met is counted: `coverage` has each kind of fault and the rare branches of the cores.
 //!
-//! What it does not have: the shell (tasks, sockets, discovery, forming by handshake), compaction, and changes of
-//! membership. A packet is a message of the core, not bytes. There is no hello: where a disk that was set back is found
-//! out only by it, that judgement alone is asked of the node's code (see `damage`). A disk that rots, is blank or
-//! another's ends in a refusal of its node; nothing heals it yet.
+//! What it does not have: the shell (tasks, sockets, discovery, forming by handshake), and changes of membership. A packet is
+//! a message of the core, not bytes. There is no hello: where a disk that was set back is found out only by it, that
+//! judgement alone is asked of the node's code (see `damage`). A disk that rots, is blank or another's ends in a refusal of
+//! its node; nothing heals it yet.
 //!
 //! One seed is one life: run twice, every event is the same ([`Life::hash`]). Beside these lives there are short ones in
 //! which nothing goes wrong but one crash, at each call to a disk in turn (`enumerate`), and schedules that are worth a
@@ -30,6 +30,9 @@ mod disks;
 mod ending;
 mod enumerate;
 mod faults;
+mod footprint;
+mod installing;
+mod keeping;
 mod ledger;
 mod matching;
 mod message;

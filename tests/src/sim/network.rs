@@ -105,6 +105,11 @@ impl Network {
     }
 
     /// Cuts one direction until a moment.
+    /// Nothing enters a link now.
+    pub(super) fn is_cut(&self, now: Micros, from: usize, to: usize) -> bool {
+        self.links[from * self.nodes + to].blocked_until > now
+    }
+
     pub(super) fn cut(&mut self, from: usize, to: usize, until: Micros) {
         let link = self.link(from, to);
         link.blocked_until = link.blocked_until.max(until);

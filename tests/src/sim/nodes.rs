@@ -8,6 +8,7 @@ use super::Violation;
 use super::checker::{Checker, Seen};
 use super::coverage::{Coverage, Rare};
 use super::digest::{Durable, Trail};
+use super::keeping::Keeping;
 use super::network::Packet;
 use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
@@ -15,9 +16,10 @@ use super::upgrades::NEW_VERSION;
 use super::world::{Event, World};
 use raftqueue_node::api::codec;
 use raftqueue_node::api::{ClusterInfo, Failure, Response};
-use raftqueue_node::driver::bodies::{Bodies, Located};
+use raftqueue_node::driver::bodies::{Bodies, Due, Located};
+use raftqueue_node::driver::keeper::Keeper;
 use raftqueue_node::replica::{
-    self, Actions, AppliedEntry, CallId, Lookup, Now, Outstanding, Replica, Settings,
+    self, Actions, AppliedEntry, CallId, DueBlock, Lookup, Now, Outstanding, Replica, Settings,
 };
 use raftqueue_queue::{Dropped, TopicId};
 use raftqueue_raft::{
@@ -25,12 +27,10 @@ use raftqueue_raft::{
     NodeId, Raft, RoleKind, Write,
 };
 use raftqueue_wal::disk::fake::FakeDisk;
-use raftqueue_wal::{DataDir, Reader, Wal};
+use raftqueue_wal::{DataDir, Reader, SnapshotFile, Wal};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Places of messages that are done with, forgotten in one turn.
-const FORGOTTEN_MAX: usize = 3;
 /// Most steps of the greatest thing that a client here asks for, or an entry says.
 const ONE_THING_MAX: u64 = 200;
 
@@ -44,6 +44,7 @@ pub(super) enum Job {
     LoadToApply(Index, Index),
     LookUp(Lookup),
     Bodies { call: CallId, located: Located, bytes_max: usize },
+    Due { due: Due, now_ms: u64 },
 }
 
 pub(super) struct Node {
@@ -75,8 +76,8 @@ pub(super) struct Node {
     pub(super) backup: Option<(FakeDisk, Durable)>,
     /// The newest version that its binary knows.
     pub(super) version_max: u32,
-    /// What the disk may hold instead, if the write that a crash hit went through.
-    pub(super) maybe: Option<Durable>,
+    /// What the disk may hold instead, if the write that a crash hit went through, or a part of it.
+    pub(super) maybe: Vec<Durable>,
     pub(super) random: Random,
 }
 
@@ -86,6 +87,22 @@ pub(super) struct Running {
     pub(super) wal: Wal,
     pub(super) reader: Reader,
     pub(super) bodies: Bodies,
+    /// Absent only while it works.
+    pub(super) keeper: Option<Keeper>,
+    /// Messages may be lacking.
+    pub(super) is_incomplete: bool,
+    /// The index of the last snapshot of another node that the log went over to.
+    pub(super) went_over_at: Index,
+    /// A snapshot of another node is being fetched.
+    pub(super) is_fetching: bool,
+    /// A snapshot of another node, aside, until the protocol has judged it.
+    pub(super) arrived: Option<SnapshotFile>,
+    /// One that the protocol has taken, until the write that goes over to it.
+    pub(super) taken: Option<SnapshotFile>,
+    /// What the keeper does now.
+    pub(super) keeping: Option<Keeping>,
+    /// Pieces of the keeper's rounds so far.
+    pub(super) round: u64,
     /// Keeps the directory locked.
     pub(super) _directory: DataDir,
     pub(super) inbox: VecDeque<replica::Event>,
@@ -141,7 +158,7 @@ impl Node {
             out: None,
             backup: None,
             version_max: codec::VERSION_MAX,
-            maybe: None,
+            maybe: Vec::new(),
             random: random.fork(),
         }
     }
@@ -199,13 +216,11 @@ impl Node {
     pub(super) fn is_idle(&self, plan: &Plan) -> bool {
         let Some(running) = &self.running else { return false };
         let held = running.bodies.held();
-        let mut topics = running.replica.state().topics_from(TopicId(0));
-        let is_empty = topics.all(|topic| topic.live_run_from(0).is_none());
         running.write.is_none()
             && running.replica.outstanding() == Outstanding::default()
             && held.pinned_bytes == 0
             && held.bytes <= plan.cache_bytes
-            && (held.places == 0 || !is_empty)
+            && running.keeping.is_none()
             && running.replica.view().raft.window_bytes <= plan.retained_bytes
     }
 
@@ -251,11 +266,11 @@ impl replica::Shell for Shell<'_> {
     }
 
     fn deleted(&mut self, topic: TopicId) {
-        self.world.nodes[self.node].running().bodies.forget(topic);
+        drop(self.world.nodes[self.node].running().bodies.forget(topic));
     }
 
-    fn done_before(&mut self, topic: TopicId, offset: u64) {
-        self.world.nodes[self.node].running().bodies.done_before(topic, offset);
+    fn look_again(&mut self, block: DueBlock, when_ms: u64) {
+        self.world.nodes[self.node].running().bodies.look_again(&block, when_ms);
     }
 
     fn dropped(&mut self, _: Dropped) {}
@@ -311,6 +326,7 @@ pub(super) fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
     settings.entries_in_flight_max = plan.entries_in_flight;
     settings.reserve_bytes = plan.reserve_bytes;
     settings.turn_steps = plan.turn_steps;
+    settings.snapshots = plan.snapshots;
     settings
 }
 
@@ -413,8 +429,7 @@ impl World {
         let boot = self.nodes[node].boot;
         let running = self.nodes[node].running();
         let (steps, excess) = (running.replica.turn_steps(), running.replica.turn_excess(ONE_THING_MAX));
-        let forgets = running.bodies.forget_done(FORGOTTEN_MAX);
-        let has_rest = running.replica.is_unfinished() || !running.inbox.is_empty() || forgets;
+        let has_rest = running.replica.is_unfinished() || !running.inbox.is_empty();
         if has_rest && !running.is_turn_due {
             running.is_turn_due = true;
             self.schedule.add(self.now + self.plan.turn_delay, Event::Turn { node, boot });
@@ -427,7 +442,23 @@ impl World {
     }
 
     fn perform(&mut self, node: usize, actions: Actions) -> Result<(), Violation> {
-        let Actions { write, send, load, load_to_apply, lookups, results, role, alarms, fatal } = actions;
+        let Actions {
+            write,
+            send,
+            load,
+            load_to_apply,
+            lookups,
+            look_for_due,
+            freeze,
+            install,
+            is_arrival_judged,
+            installed,
+            left: _,
+            results,
+            role,
+            alarms,
+            fatal,
+        } = actions;
         Violation::unless(alarms.is_empty() && fatal.is_none(), || {
             format!("node {node} raises {alarms:?} and stops with {fatal:?}")
         })?;
@@ -475,7 +506,15 @@ impl World {
                 return Ok(());
             }
         }
+        if installed.is_some() {
+            self.go_over(node);
+        } else if is_arrival_judged {
+            self.arrival_refused(node);
+        }
         self.check_applied(node)?;
+        if let Some(install) = install {
+            self.fetch_later(node, &install);
+        }
         if let Some(write) = write {
             self.begin_write(node, write)?;
         }
@@ -493,6 +532,12 @@ impl World {
         let mut shell = Shell { world: self, node, judged: Ok(()) };
         results.carry_out(&mut shell);
         shell.judged?;
+        if let Some(freeze) = freeze {
+            self.begin_keeping(node, freeze);
+        }
+        if let Some((now_ms, max)) = look_for_due {
+            self.look_for_due(node, now_ms, max);
+        }
         for lookup in lookups {
             self.look_up(node, lookup);
         }

@@ -2,6 +2,8 @@
 //! come how often. Lives differ in kind, not only in the order of events, so that rare mixtures occur, too.
 
 use super::random::Random;
+use raftqueue_node::driver::keeper::KeeperSettings;
+use raftqueue_node::replica::SnapshotSettings;
 use raftqueue_raft::NodeId;
 use std::collections::BTreeSet;
 
@@ -199,6 +201,8 @@ pub struct Plan {
     pub entries_in_flight: usize,
     /// Steps after which a part of a turn leaves the rest to the next turn.
     pub turn_steps: u64,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotSettings,
     /// Topics.
     pub topics: usize,
     /// Clients of each kind: producers, producers with sessions, consumers, poppers, lookers, administrators.
@@ -259,6 +263,7 @@ impl Plan {
             entry_bytes: random.pick(&[256, 4 << 10, 64 << 10]),
             entries_in_flight: random.pick(&[1, 4]),
             turn_steps: Random::new(seed ^ 0x7374_6570_7300).pick(&[1, 10, 60, 10_000]),
+            snapshots: snapshots(seed),
             topics: random.index(3) + 1,
             clients: std::array::from_fn(|kind| match kind {
                 0 | 4 | 5 => random.index(2) + 1,
@@ -299,9 +304,29 @@ impl Plan {
         !self.faults.is_empty()
     }
 
+    /// How the keepers work.
+    #[must_use]
+    pub fn keeper(&self) -> KeeperSettings {
+        let segment_bytes = self.segment_bytes;
+        KeeperSettings { segment_bytes, kept_bytes_target: 4 << 10, copied_bytes_max: 16 << 10 }
+    }
+
     /// How many nodes there are.
     #[must_use]
     pub fn nodes(&self) -> usize {
         self.ids.len()
     }
+}
+
+/// From a stream of its own, so that all other parts of lives stay what they were. Some lives have no snapshots at all.
+fn snapshots(seed: u64) -> SnapshotSettings {
+    let mut random = Random::new(seed ^ 0x736e_6170);
+    let never = SnapshotSettings { bytes: u64::MAX, steps: u64::MAX, idle_ticks: u32::MAX, idle_bytes: 0 };
+    let often = SnapshotSettings {
+        bytes: random.pick(&[2, 10, 40]) << 10,
+        steps: random.pick(&[50, 500, u64::MAX]),
+        idle_ticks: random.pick(&[20, 200]),
+        idle_bytes: random.pick(&[0, 4 << 10]),
+    };
+    if random.one_in(5) { never } else { often }
 }

@@ -4,15 +4,18 @@
 use super::Violation;
 use super::checker::Seen;
 use super::coverage::Rare;
-use super::digest::{Durable, Trail};
+use super::digest::Durable;
 use super::nodes::{Running, settings};
 use super::plan::SECOND;
 use super::world::{Event, Phase, World};
+use raftqueue_node::api::{MessageId, MessageRef};
 use raftqueue_node::driver::bodies::Bodies;
-use raftqueue_node::replica::{self, Replica};
+use raftqueue_node::driver::keeper::{Keeper, KeeperSettings};
+use raftqueue_node::driver::restoring::{self, NoSnapshot};
+use raftqueue_node::replica::{self, Freeze, Replica};
 use raftqueue_raft::{self as raft, HardState, Index};
 use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
-use raftqueue_wal::{DataDir, OpenError, Options, ReadError, Wal};
+use raftqueue_wal::{DataDir, FileId, Manifest, OpenError, Options, PageCache, ReadError, Wal};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -25,6 +28,8 @@ pub(super) enum Refused {
     Open(OpenError),
     /// Neither copy of the hard state can be read: the node must be replaced.
     HardStateLost,
+    /// The log opens, and no snapshot can be read.
+    Snapshot(NoSnapshot),
     /// The log opens, and not every entry can be read.
     Read(ReadError),
 }
@@ -34,6 +39,7 @@ impl fmt::Display for Refused {
         match self {
             Refused::Open(error) => error.fmt(f),
             Refused::HardStateLost => f.write_str("the hard state is lost"),
+            Refused::Snapshot(error) => error.fmt(f),
             Refused::Read(error) => error.fmt(f),
         }
     }
@@ -42,14 +48,20 @@ impl fmt::Display for Refused {
 impl Refused {
     /// The disk refused a call, which says nothing about what it holds.
     fn is_io(&self) -> bool {
-        matches!(self, Refused::Open(OpenError::Io { .. }) | Refused::Read(ReadError::Io { .. }))
+        matches!(
+            self,
+            Refused::Open(OpenError::Io { .. })
+                | Refused::Read(ReadError::Io { .. })
+                | Refused::Snapshot(NoSnapshot::Refused(_))
+        )
     }
 
     /// What the disk holds is damaged, or not this node's.
     fn is_damage(&self) -> bool {
         match self {
             Refused::Open(error) => !matches!(error, OpenError::Io { .. } | OpenError::AnotherProcess),
-            Refused::HardStateLost => true,
+            Refused::HardStateLost | Refused::Snapshot(NoSnapshot::Damaged { .. }) => true,
+            Refused::Snapshot(NoSnapshot::Refused(_)) => false,
             Refused::Read(error) => matches!(error, ReadError::Rot(_)),
         }
     }
@@ -68,8 +80,12 @@ pub(super) struct Found {
     directory: DataDir,
     wal: Wal,
     recovered: raft::Recovered,
+    manifest: Manifest,
+    snapshot: Option<Freeze>,
     /// A batch was torn.
     is_cut: bool,
+    /// Every file that the manifest names is there.
+    is_undamaged: bool,
 }
 
 /// Opens the log of a disk.
@@ -77,8 +93,11 @@ pub(super) fn open(disk: &FakeDisk, name: &str, options: Options) -> Result<Foun
     let mut directory = DataDir::open(Arc::new(disk.clone()), Some(name)).map_err(Refused::Open)?;
     let (wal, found) = directory.open_log(options).map_err(Refused::Open)?;
     let hard_state = found.hard_state.ok_or(Refused::HardStateLost)?;
-    let (is_cut, applied) = (found.cut.is_some(), found.start.0);
-    Ok(Found { directory, wal, recovered: found.into_core(hard_state, applied), is_cut })
+    let (is_cut, is_undamaged) = (found.cut.is_some(), found.damaged_files.is_empty());
+    let snapshot = restoring::restore(&*wal.disk(), &found).map_err(Refused::Snapshot)?;
+    let manifest = found.manifest.clone();
+    let recovered = restoring::for_raft(hard_state, found, snapshot.as_ref());
+    Ok(Found { directory, wal, recovered, manifest, snapshot, is_cut, is_undamaged })
 }
 
 impl Found {
@@ -89,10 +108,11 @@ impl Found {
 
     /// Every entry of it.
     fn entries(&self) -> Result<Vec<raft::Entry>, Refused> {
-        match self.recovered.last_index {
-            Index(0) => Ok(Vec::new()),
-            last => self.wal.reader().entries(Index(1), last.next(), u64::MAX).map_err(Refused::Read),
+        let (start, last) = (self.recovered.start.0, self.recovered.last_index);
+        if last == start {
+            return Ok(Vec::new());
         }
+        self.wal.reader().entries(start.next(), last.next(), u64::MAX).map_err(Refused::Read)
     }
 }
 
@@ -118,7 +138,13 @@ impl World {
             }
             Err(refused) => return Err(Violation(format!("node {node} cannot read its log: {refused}"))),
         };
-        let mut trail = Trail::default();
+        let (start, term) = found.recovered.start;
+        let sure = &self.disks[&self.nodes[node].id].trail;
+        // What was cut off with snapshots was committed: it is the same in whatever the disk may hold.
+        let mut known = self.nodes[node].maybe.iter().map(|maybe| &maybe.trail).chain([sure]);
+        let Some(mut trail) = known.find_map(|trail| trail.up_to(start, term)) else {
+            return Err(Violation(format!("the log of node {node} begins behind {start} of term {term}")));
+        };
         for entry in &entries {
             self.checker.append(&mut trail, entry)?;
         }
@@ -128,9 +154,10 @@ impl World {
     fn content_by_terms(&self, node: usize, recovered: &raft::Recovered) -> Result<Durable, Violation> {
         let hard_state: HardState = recovered.hard_state;
         let sure = &self.disks[&self.nodes[node].id];
-        let known = [Some(sure), self.nodes[node].maybe.as_ref()];
-        let fitting = known.into_iter().flatten().find(|durable| {
-            durable.trail.last() == recovered.last_index && durable.trail.term_runs() == recovered.term_runs
+        let mut known = self.nodes[node].maybe.iter().chain([sure]);
+        let fitting = known.find(|durable| {
+            durable.trail.last() == recovered.last_index
+                && durable.trail.term_runs_behind(recovered.start.0) == recovered.term_runs
         });
         let trail = fitting.map(|durable| durable.trail.clone()).ok_or_else(|| {
             Violation(format!(
@@ -145,9 +172,10 @@ impl World {
     /// What was found must be what was acknowledged, with or without the write that a crash hit.
     fn check_found(&self, node: usize, found: &Durable) -> Result<(), Violation> {
         let sure = &self.disks[&self.nodes[node].id];
-        let maybe = self.nodes[node].maybe.as_ref().unwrap_or(sure);
-        let is_known = [&sure.trail, &maybe.trail].contains(&&found.trail)
-            && [sure.hard_state, maybe.hard_state].contains(&found.hard_state);
+        let maybe = self.nodes[node].maybe.last().unwrap_or(sure);
+        let mut known = self.nodes[node].maybe.iter().chain([sure]);
+        let is_known = known.clone().any(|known| known.trail == found.trail)
+            && known.any(|known| known.hard_state == found.hard_state);
         Violation::unless(is_known, || {
             format!(
                 "node {node} finds {:?} and a log to {} after a crash; acknowledged were {:?} and {}, under way {:?} and {}",
@@ -291,17 +319,19 @@ impl World {
     }
 
     fn run(&mut self, node: usize, found: Found, content: Durable) -> Result<(), Violation> {
-        let Found { directory, wal, recovered, is_cut } = found;
-        Violation::unless(recovered.term_runs == content.trail.term_runs(), || {
+        let Found { directory, wal, recovered, manifest, snapshot, is_cut, .. } = found;
+        let runs = content.trail.term_runs_behind(recovered.start.0);
+        Violation::unless(recovered.term_runs == runs, || {
             format!("node {node} reports the terms {:?}", recovered.term_runs)
         })?;
         let last = recovered.last_index;
+        let restored = self.check_restored(node, &manifest, snapshot.as_ref())?;
         self.trace.note(self.now, &[1, node as u64, last.0], || {
             format!("node {node} starts with {:?} and a log to {last}", recovered.hard_state)
         });
         let at = &mut self.nodes[node];
         let sure = &self.disks[&at.id];
-        if let Some(maybe) = at.maybe.take().filter(|maybe| maybe != sure) {
+        if let Some(maybe) = std::mem::take(&mut at.maybe).pop().filter(|maybe| maybe != sure) {
             let is_kept = content == maybe;
             self.coverage.rare(if is_kept { Rare::UnheardWriteKept } else { Rare::UnheardWriteLost });
         }
@@ -311,15 +341,28 @@ impl World {
         self.summary.recoveries += 1;
         at.paused_until = None;
         let reader = wal.reader();
-        let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes);
+        let cache = PageCache::new(self.plan.cache_bytes);
+        let keeper = match Keeper::open(reader.clone(), &manifest, restored, cache, self.plan.keeper()) {
+            Ok(keeper) => keeper,
+            Err(error) => return self.start_refused(node, &Refused::Open(error)),
+        };
+        let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes, keeper.files());
         bodies.durable(last);
         let seed = at.random.bits();
         let proven = (wal.synced_to().segment, 0);
         at.running = Some(Box::new(Running {
-            replica: Replica::new(settings(at.id, &self.plan, seed), recovered),
+            replica: Replica::new(settings(at.id, &self.plan, seed), recovered, snapshot),
             wal,
             reader,
             bodies,
+            keeper: Some(keeper),
+            is_incomplete: manifest.is_incomplete,
+            went_over_at: Index(0),
+            is_fetching: false,
+            arrived: None,
+            taken: None,
+            keeping: None,
+            round: 0,
             _directory: directory,
             inbox: VecDeque::new(),
             at_once: Vec::new(),
@@ -337,9 +380,13 @@ impl World {
             proven,
             started: at.clockwork.own(self.now),
             logged,
-            seen: Seen::default(),
+            seen: Seen::from_snapshot(restored),
         }));
         let boot = at.boot;
+        if manifest.is_incomplete {
+            self.nodes[node].running().replica.begins_incomplete();
+        }
+        let at = &self.nodes[node];
         let first = self.now + self.random.below(at.clockwork.tick());
         self.schedule.add(first, Event::Tick { node, boot });
         self.schedule.add(self.now, Event::FreeBytes { node, boot });
@@ -347,6 +394,33 @@ impl World {
             self.form();
         }
         Ok(())
+    }
+
+    /// A snapshot holds what everybody had who had applied as much. Says where it stands; 0 for none.
+    fn check_restored(
+        &mut self,
+        node: usize,
+        manifest: &Manifest,
+        snapshot: Option<&Freeze>,
+    ) -> Result<Index, Violation> {
+        let Some(freeze) = snapshot else { return Ok(Index(0)) };
+        let index = freeze.index;
+        self.summary.restored += 1;
+        let newest = manifest.snapshots.last().map(|file| file.index);
+        if newest != Some(index) {
+            self.coverage.rare(Rare::RestoredOlder);
+            let at = &self.nodes[node];
+            Violation::unless(at.is_damaged || at.is_failing, || {
+                format!("node {node} cannot read its newest snapshot")
+            })?;
+        }
+        Violation::unless(index <= self.oracle.committed(), || {
+            format!("the snapshot of node {node} is of {index}, which is not committed")
+        })?;
+        Violation::unless(freeze.state == *self.oracle.state_at(index), || {
+            format!("the snapshot of node {node} is not the state at {index}")
+        })?;
+        Ok(index)
     }
 
     /// The disk says how much room it has, after every write and every second.
@@ -375,6 +449,43 @@ impl World {
         let at = &self.nodes[node];
         let view = at.disk.deep_clone();
         view.set_capacity(u64::MAX);
-        open(&view, &at.name(), options).is_ok_and(|found| found.entries().is_ok())
+        open(&view, &at.name(), options).is_ok_and(|found| {
+            found.is_undamaged && found.entries().is_ok() && are_files_whole(&view, &found)
+        })
     }
+}
+
+/// Whether every snapshot, and every message that a file tells of, can be read.
+fn are_files_whole(disk: &FakeDisk, found: &Found) -> bool {
+    let Manifest { snapshots, places, kept, .. } = &found.manifest;
+    let reader = found.wal.reader();
+    let (cache, settings) = (PageCache::new(0), KeeperSettings::new(1));
+    let newest = snapshots.last().map_or(Index(0), |file| file.index);
+    let Ok(keeper) = Keeper::open(reader.clone(), &found.manifest, newest, cache, settings) else {
+        return false;
+    };
+    let files = keeper.files();
+    let in_use = |number| files.iter().any(|file| file.places().number() == number);
+    let is_retired = |file| found.manifest.retired.iter().any(|retired| retired.file == file);
+    let are_there = places.iter().all(|f| in_use(f.number) || is_retired(FileId::Segment(f.segment)))
+        && kept.iter().all(|file| in_use(file.number) || is_retired(FileId::Kept(file.number)));
+    let mut blocks = Vec::new();
+    for file in &files {
+        for block in file.places().all_blocks() {
+            let Ok(block) = block else { return false };
+            blocks.push(block);
+        }
+    }
+    let bodies = Bodies::new(reader, 0, files);
+    let is_readable = |topic, offset| {
+        let id = MessageId { generation: 0, topic, offset };
+        let message = MessageRef { id, token: 0, attempts: 0, deadline_ms: 0, reason: String::new() };
+        let readings = bodies.read(&bodies.locate(vec![message]), usize::MAX, true);
+        readings.is_some_and(|readings| readings.lost.is_empty())
+    };
+    are_there
+        && snapshots.iter().all(|file| restoring::read(disk, file).is_ok())
+        && blocks
+            .iter()
+            .all(|block| (block.first_offset..block.end()).all(|offset| is_readable(block.topic, offset)))
 }

@@ -42,13 +42,18 @@ pub struct Summary {
     pub loads: u64,
     pub state_checks: u64,
     pub disk_checks: u64,
+    pub snapshots: u64,
+    pub kept_files: u64,
+    pub retired: u64,
+    pub filled: u64,
+    pub restored: u64,
     pub taken_out: u64,
     /// The most of one turn; not a sum.
     pub turn_steps_max: u64,
 }
 
 impl Summary {
-    fn rows(&self) -> [(&'static str, u64); 38] {
+    fn rows(&self) -> [(&'static str, u64); 43] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -86,12 +91,17 @@ impl Summary {
             ("reads of the log", self.loads),
             ("queue states compared", self.state_checks),
             ("disks opened to compare", self.disk_checks),
+            ("snapshots", self.snapshots),
+            ("  restored from", self.restored),
+            ("kept files", self.kept_files),
+            ("files retired", self.retired),
+            ("kept files got from others", self.filled),
             ("nodes that refused their disk for good", self.taken_out),
             ("most steps of one turn of a node", self.turn_steps_max),
         ]
     }
 
-    fn fields(&mut self) -> [&mut u64; 38] {
+    fn fields(&mut self) -> [&mut u64; 43] {
         [
             &mut self.seeds,
             &mut self.events,
@@ -129,6 +139,11 @@ impl Summary {
             &mut self.loads,
             &mut self.state_checks,
             &mut self.disk_checks,
+            &mut self.snapshots,
+            &mut self.restored,
+            &mut self.kept_files,
+            &mut self.retired,
+            &mut self.filled,
             &mut self.taken_out,
             &mut self.turn_steps_max,
         ]

@@ -122,7 +122,7 @@ impl World {
         })?;
         let tight = self.nodes.iter().filter(|at| at.was_tight).count();
         let excuse = Excuse {
-            is_unreadable: self.nodes[node].is_failing || self.nodes[node].is_damaged,
+            is_unreadable: self.may_not_read(node),
             is_full: 2 * (self.nodes.len() - tight) <= self.nodes.len(),
         };
         let verdict = self.oracle.answered(id, call, &result, excuse)?;
@@ -175,7 +175,7 @@ impl World {
         let Readings { deliveries, lost } = readings;
         let request = self.calls.get(&id).map(|call| &call.request);
         if let Some(first) = lost.first() {
-            Violation::unless(self.nodes[node].is_failing || self.nodes[node].is_damaged, || {
+            Violation::unless(self.may_not_read(node), || {
                 format!("node {node} cannot read {first:?} for call {} ({request:?})", id.0)
             })?;
             self.coverage.rare(Rare::ReadFailure);
@@ -213,6 +213,12 @@ impl World {
         };
         self.answer(id, answer);
         Ok(())
+    }
+
+    /// Whether a node may say of a message that it cannot be read: one that lacks messages leads only where nobody else can.
+    fn may_not_read(&self, node: usize) -> bool {
+        let at = &self.nodes[node];
+        at.is_failing || at.is_damaged || at.replica().is_some_and(replica::Replica::is_incomplete)
     }
 
     pub(super) fn check_delivery(&self, delivery: &Delivery, asked: &MessageRef) -> Result<(), Violation> {

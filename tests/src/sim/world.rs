@@ -33,6 +33,8 @@ pub(super) enum Event {
     Idle { node: usize, boot: u32, writes: u64 },
     StallLook { node: usize, boot: u32, writes: u64 },
     Read { node: usize, boot: u32, job: Box<Job> },
+    Keep { node: usize, boot: u32, round: u64 },
+    Fetch { node: usize, boot: u32, from: NodeId },
     Hint { node: usize, boot: u32, gone: NodeId },
     CallArrives { call: CallId },
     Answer { call: CallId, answer: Box<Answer> },
@@ -158,8 +160,10 @@ impl World {
             self.refuse_all()?;
         } else {
             self.heal()?;
+            self.check_footprints()?;
             self.drain()?;
             self.finish()?;
+            self.check_footprints()?;
         }
         self.summary.virtual_ms = self.now / MS;
         self.summary.packets = self.network.sent;
@@ -259,6 +263,16 @@ impl World {
             Event::Read { node, boot, job } => {
                 if self.nodes[node].lives(boot) {
                     self.read(node, *job)?;
+                }
+            }
+            Event::Keep { node, boot, round } => {
+                if self.nodes[node].lives(boot) {
+                    self.keep(node, round)?;
+                }
+            }
+            Event::Fetch { node, boot, from } => {
+                if self.nodes[node].lives(boot) {
+                    self.fetch(node, from)?;
                 }
             }
             Event::Hint { node, boot, gone } => {

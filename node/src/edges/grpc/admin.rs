@@ -4,6 +4,7 @@ use super::{add_leader, serve};
 use crate::edges::edge::Edge;
 use crate::edges::service::Service;
 use crate::wire::convert::write_status;
+use crate::wire::storage::write_storage;
 use raftqueue_proto::v1::{self, admin_server};
 use tonic::{Request, Response, Status};
 
@@ -15,6 +16,13 @@ impl<S: Service> admin_server::Admin for Admin<S> {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let local = self.0.local_status();
         let mut response = Response::new(write_status(&local));
+        add_leader(response.metadata_mut(), local.leader_hint());
+        Ok(response)
+    }
+
+    async fn storage(&self, _: Request<v1::StorageRequest>) -> Result<Response<v1::StorageResponse>, Status> {
+        let local = self.0.local_status();
+        let mut response = Response::new(write_storage(&local, &self.0.storage().await));
         add_leader(response.metadata_mut(), local.leader_hint());
         Ok(response)
     }

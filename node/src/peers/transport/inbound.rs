@@ -1,5 +1,7 @@
-//! What peers ask of this node: to listen to their streams, to answer forwarded calls, to form a cluster, to repair.
+//! What peers ask of this node: to listen to their streams, to answer forwarded calls, to form a cluster, to repair,
+//! to give what they lack.
 
+use super::giver::{Chunks, Giver, Source};
 use super::hello::Refusal;
 use super::open_calls::OpenCalls;
 use super::outbound::REFUSAL_METADATA;
@@ -15,6 +17,7 @@ use crate::wire::messages;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_frame::Frame;
 use raftqueue_proto::peer::v1::peer_server::Peer;
+use raftqueue_queue::TopicId;
 use raftqueue_raft::{Index, NodeId, Term};
 use raftqueue_wal::{Reader, RecordName};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -34,17 +37,20 @@ pub struct PeerService<S> {
     forming: Arc<Forming>,
     reader: Arc<OnceLock<Reader>>,
     open_calls: Arc<OpenCalls>,
+    giver: Giver,
 }
 
 impl<S: Service> PeerService<S> {
-    /// Listens for `transport`; forwarded calls go to `edge`.
-    pub fn new(
+    /// Listens for `transport`; forwarded calls go to `edge`, and nodes that lack something get it from `giving`.
+    pub(crate) fn new(
         transport: &Transport,
         edge: Edge<S>,
         forming: Arc<Forming>,
         reader: Arc<OnceLock<Reader>>,
+        giving: Source,
     ) -> Self {
-        Self { shared: Arc::clone(&transport.shared), edge, forming, reader, open_calls: Arc::default() }
+        let shared = Arc::clone(&transport.shared);
+        Self { shared, edge, forming, reader, open_calls: Arc::default(), giver: Giver::new(giving) }
     }
 
     /// Where forwarded calls go.
@@ -73,6 +79,32 @@ impl<S: Service> PeerService<S> {
         }
         Ok(())
     }
+
+    /// Refuses who asks for something that is not of this cluster and its generation, or is not here.
+    fn check_asker(
+        &self,
+        cluster_id: &[u8],
+        generation: u32,
+        from: u64,
+        to: u64,
+        group: u32,
+    ) -> Result<(), Status> {
+        self.check_cluster(cluster_id)?;
+        let own =
+            (*self.shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
+        if generation != own.generation {
+            let refusal = Refusal::OtherGeneration { theirs: generation, ours: own.generation };
+            return Err(refuse(&self.shared, &refusal));
+        }
+        if to != own.node_id.0 || from == own.node_id.0 {
+            let to = NodeId(if to == own.node_id.0 { from } else { to });
+            return Err(refuse(&self.shared, &Refusal::NotForUs { to, ours: own.node_id }));
+        }
+        if group != 0 {
+            return Err(Status::invalid_argument(format!("there is no group {group} here")));
+        }
+        Ok(())
+    }
 }
 
 type Answers = ReceiverStream<Result<pb::PeerFrame, Status>>;
@@ -81,6 +113,7 @@ type Answers = ReceiverStream<Result<pb::PeerFrame, Status>>;
 impl<S: Service> Peer for PeerService<S> {
     type ControlStream = Answers;
     type BulkStream = Answers;
+    type SnapshotStream = Chunks;
 
     async fn control(&self, call: Request<Streaming<pb::PeerFrame>>) -> Result<Response<Answers>, Status> {
         Ok(self.listen(call.into_inner(), StreamKind::Control))
@@ -138,6 +171,22 @@ impl<S: Service> Peer for PeerService<S> {
             .map_err(|_| Status::internal("the read was cut off"))?
             .map_err(|error| Status::data_loss(error.to_string()))?;
         Ok(Response::new(pb::RepairReply { entry: entry.map(messages::write_entry) }))
+    }
+
+    async fn snapshot(&self, call: Request<pb::SnapshotRequest>) -> Result<Response<Chunks>, Status> {
+        let pb::SnapshotRequest { cluster_id, generation, from, to, group } = call.into_inner();
+        self.check_asker(&cluster_id, generation, from, to, group)?;
+        self.giver.snapshot(from).await.map(Response::new)
+    }
+
+    async fn messages(
+        &self,
+        call: Request<pb::MessagesRequest>,
+    ) -> Result<Response<pb::MessagesReply>, Status> {
+        let pb::MessagesRequest { cluster_id, generation, from, to, group, topic, wanted } =
+            call.into_inner();
+        self.check_asker(&cluster_id, generation, from, to, group)?;
+        self.giver.messages(from, TopicId(topic), &wanted).await.map(Response::new)
     }
 }
 

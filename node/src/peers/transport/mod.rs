@@ -5,19 +5,21 @@
 //! hellos agreed ([`hello`]); the newest stream of a node replaces its older ones.
 
 mod aside;
+mod giver;
 mod hello;
 mod inbound;
 mod open_calls;
 mod outbound;
 
 pub use aside::ForwardedAside;
+pub(crate) use giver::Giving;
 pub use hello::Refusal;
 pub use inbound::PeerService;
 
 use crate::config::Member;
 use crate::metrics::Metrics;
 use crate::peers::discovery::Discovery;
-use crate::peers::own::Own;
+use crate::peers::own::{Own, OwnIdentity};
 use crate::replica::Vitals;
 use crate::wire::messages;
 use hello::Boots;
@@ -82,6 +84,8 @@ pub(crate) struct Shared {
     /// What is known of peers, also while they do not answer.
     peers: RwLock<BTreeMap<NodeId, PeerInfo>>,
     boots: Mutex<Boots>,
+    /// The connection to the node that was asked last for what this one lacks.
+    giver: Mutex<Option<(NodeId, Channel)>>,
     /// The newest connection of each peer and kind; an older one is not listened to.
     connections: Mutex<BTreeMap<(NodeId, StreamKind), u64>>,
     /// How long after its connections broke a peer is asked whether its process has ended.
@@ -128,6 +132,45 @@ impl Transport {
         self.shared.discovery.dial_for_calls(address).await
     }
 
+    /// A gRPC channel to a peer that may give what this node lacks: the one that it was asked by before, if there is one. It
+    /// is for bulk alone.
+    ///
+    /// # Errors
+    /// As [`Discovery::dial`].
+    pub(crate) async fn dial_giver(&self, node: NodeId) -> Result<Channel, String> {
+        if let Some((_, channel)) = self.giver().as_ref().filter(|(last, _)| *last == node) {
+            return Ok(channel.clone());
+        }
+        let address = self.peer(node).map(|peer| peer.peer_address).filter(|address| !address.is_empty());
+        let address = address.ok_or("it is not connected")?;
+        let channel = self.dial_for_calls(&address).await?;
+        *self.giver() = Some((node, channel.clone()));
+        Ok(channel)
+    }
+
+    /// That connection broke, or what came over it: the next one is a new one.
+    pub(crate) fn forget_giver(&self, node: NodeId) {
+        let mut giver = self.giver();
+        if giver.as_ref().is_some_and(|(last, _)| *last == node) {
+            *giver = None;
+        }
+    }
+
+    fn giver(&self) -> std::sync::MutexGuard<'_, Option<(NodeId, Channel)>> {
+        self.shared.giver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As if a peer that serves at this address had answered.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, peer: NodeId, peer_address: &str) {
+        self.shared.learn(&pb::Hello { from: peer.0, ..pb::Hello::default() }, peer_address);
+    }
+
+    /// Which node this is; `None` while it does not know.
+    pub(crate) fn identity(&self) -> Option<OwnIdentity> {
+        *self.shared.own.identity.borrow()
+    }
+
     /// Ways to nobody yet. `election_timeout` is that of the protocol.
     #[must_use]
     pub fn new(
@@ -149,6 +192,7 @@ impl Transport {
             routes: RwLock::default(),
             peers: RwLock::default(),
             boots: Mutex::default(),
+            giver: Mutex::default(),
             connections: Mutex::default(),
             ask_within: election_timeout / 4,
             came: watch::Sender::new(0),
@@ -189,6 +233,11 @@ impl Transport {
     /// Changes whenever this node has connected to a peer.
     pub(crate) fn reached(&self) -> watch::Receiver<u64> {
         self.shared.reached.subscribe()
+    }
+
+    /// The peers that messages can leave to now.
+    pub(crate) fn connected(&self) -> Vec<NodeId> {
+        self.shared.routes.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
     /// True if messages to this peer can leave now.

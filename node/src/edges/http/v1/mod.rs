@@ -12,6 +12,7 @@ mod answers;
 #[cfg(test)]
 mod openapi;
 mod requests;
+mod storage;
 #[cfg(test)]
 pub(super) use requests::AtMost;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::wire::answers::{Write, write};
 use crate::wire::calls::Read;
 use crate::wire::convert::write_status;
 use crate::wire::errors;
+use crate::wire::storage::write_storage;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -90,6 +92,9 @@ fn add_all<S: Service>(routes: &mut Routes<S>) {
     let status = described_as::<requests::Nothing, answers::Status>;
     let about = ("nodeStatus", "What the asked node says of itself");
     routes.add("get", "/v1/status", about, get(own_status::<S>), status);
+    let storage = described_as::<requests::Nothing, storage::Storage>;
+    let about = ("nodeStorage", "What the asked node keeps on its disk and in memory");
+    routes.add("get", "/v1/storage", about, get(own_storage::<S>), storage);
     routes.router = std::mem::take(&mut routes.router)
         .route("/v1/openapi.json", get(async || Reply::new(StatusCode::OK, raftqueue_proto::OPENAPI)));
 }
@@ -281,6 +286,13 @@ async fn serve_query<S: Service, C: Call + Send>(
 async fn own_status<S: Service>(State(edge): State<Edge<S>>) -> Reply {
     let local = edge.local_status();
     reply(Ok(answers::Status::new(write_status(&local), local.role.name()))).of_node(&local)
+}
+
+/// What the node keeps, at once, also without quorum.
+async fn own_storage<S: Service>(State(edge): State<Edge<S>>) -> Reply {
+    let local = edge.local_status();
+    let storage = write_storage(&local, &edge.storage().await);
+    reply(Ok(storage::Storage::from(storage))).of_node(&local)
 }
 
 fn reply(result: Result<impl Serialize, Failure>) -> Reply {

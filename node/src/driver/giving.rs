@@ -1,0 +1,194 @@
+//! What this node has to give to others that lack it.
+//!
+//! The driver says which messages live and where they stand; they are read on threads that may block. A snapshot is read
+//! from its file, without the driver. A node that lacks messages itself gives no snapshot: whoever took it would ask for more
+//! than there is to give. Of messages it gives those that it has; what has not come yet counts as unreadable here.
+
+use super::bodies::Bodies;
+use super::inbox::{Order, Wanted};
+use crate::peers::transport::Giving;
+use crate::replica::Gift;
+use crate::wire::giving::GIVEN_BYTES_MAX;
+use futures_util::future::BoxFuture;
+use raftqueue_queue::TopicId;
+use raftqueue_raft::Term;
+use raftqueue_wal::SnapshotFile;
+use raftqueue_wal::disk::Disk;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::{mpsc, oneshot};
+
+/// Why an incomplete node gives no snapshot.
+const INCOMPLETE: &str = "it lacks messages itself, and gets them from others";
+
+/// What counts on the disk: the log's thread says so after each change.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    snapshot: RwLock<Option<SnapshotFile>>,
+    term: AtomicU64,
+}
+
+impl Counted {
+    /// As a node starts: the snapshot that its state was read from, and the term on its disk.
+    pub(crate) fn new(snapshot: Option<SnapshotFile>, term: Term) -> Self {
+        Self { snapshot: RwLock::new(snapshot), term: AtomicU64::new(term.0) }
+    }
+
+    /// This snapshot is the newest that a manifest names.
+    pub(crate) fn snapshot_counts(&self, file: SnapshotFile) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    }
+
+    /// The term on the disk.
+    pub(crate) fn term_counts(&self, term: Term) {
+        self.term.store(term.0, Ordering::Release);
+    }
+
+    fn newest(&self) -> (Option<SnapshotFile>, Term) {
+        // The term is never older than the snapshot.
+        let snapshot = *self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        (snapshot, Term(self.term.load(Ordering::Acquire)))
+    }
+}
+
+/// This node, as the one that gives.
+pub(crate) struct OwnGifts {
+    orders: mpsc::Sender<Order>,
+    bodies: Arc<Bodies>,
+    disk: Arc<dyn Disk>,
+    counted: Arc<Counted>,
+    is_incomplete: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for OwnGifts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnGifts").field("counted", &self.counted).finish_non_exhaustive()
+    }
+}
+
+impl OwnGifts {
+    /// The driver takes `orders`, and keeps `is_incomplete` true.
+    pub(crate) fn new(
+        orders: mpsc::Sender<Order>,
+        bodies: Arc<Bodies>,
+        disk: Arc<dyn Disk>,
+        counted: Arc<Counted>,
+        is_incomplete: Arc<AtomicBool>,
+    ) -> Self {
+        Self { orders, bodies, disk, counted, is_incomplete }
+    }
+
+    /// What lives here of what is wanted, also of a node that is incomplete itself: it may have what the other lacks.
+    async fn give(&self, topic: TopicId, wanted: Vec<Range<u64>>) -> Result<Gift, String> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Give { topic, wanted, reply };
+        self.orders.send(order).await.map_err(|_| "it stops")?;
+        let Wanted { living, located } = answer.await.map_err(|_| "it stops")?;
+        let bodies = Arc::clone(&self.bodies);
+        let read = tokio::task::spawn_blocking(move || bodies.give(&located, GIVEN_BYTES_MAX));
+        let gift = read.await.map_err(|_| "the read was cut off")?;
+        Ok(living.answer(gift))
+    }
+}
+
+impl Giving for OwnGifts {
+    fn newest_snapshot(&self) -> Result<(Arc<dyn Disk>, SnapshotFile, Term), String> {
+        let (file, term) = self.counted.newest();
+        // Only now: a snapshot that was installed counts when the node is incomplete already.
+        if self.is_incomplete.load(Ordering::Acquire) {
+            return Err(INCOMPLETE.into());
+        }
+        let file = file.ok_or("it has not made a snapshot yet")?;
+        Ok((Arc::clone(&self.disk), file, term))
+    }
+
+    fn messages(&self, topic: TopicId, wanted: Vec<Range<u64>>) -> BoxFuture<'_, Result<Gift, String>> {
+        Box::pin(self.give(topic, wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::single_range_in_vec_init, reason = "a list of ranges is meant")]
+
+    use super::*;
+    use crate::api::{MessageId, MessageRef};
+    use crate::driver::bodies::Located;
+    use crate::replica::Living;
+    use raftqueue_raft::Index;
+    use raftqueue_wal::disk::RealDisk;
+    use tempfile::TempDir;
+
+    #[test]
+    fn no_more_is_answered_than_was_looked_at_and_read() {
+        let read = |through| Gift { through, unreadable: 2, ..Gift::default() };
+        let living = |through, gone_at| Living { messages: Vec::new(), through, gone_at };
+        let gone_at = Some(Index(7));
+        assert_eq!(living(30, gone_at).answer(read(u64::MAX)), Gift { gone_at, ..read(30) });
+        assert_eq!(living(30, None).answer(read(20)), read(20));
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_given_with_the_term_on_the_disk_unless_messages_are_lacking() {
+        let (_folder, disk) = blank();
+        let (orders, _taken) = mpsc::channel(1);
+        let file = |number| SnapshotFile { number, size: 1, crc: 2, index: Index(3), term: Term(4) };
+        let counted = Arc::new(Counted::new(None, Term(4)));
+        let is_incomplete = Arc::new(AtomicBool::new(false));
+        let newest = |gifts: &OwnGifts| gifts.newest_snapshot().map(|(_, file, term)| (file, term));
+        let gifts = OwnGifts {
+            orders,
+            bodies: no_bodies(&disk),
+            disk,
+            counted: Arc::clone(&counted),
+            is_incomplete: Arc::clone(&is_incomplete),
+        };
+        assert!(newest(&gifts).expect_err("there is none").contains("not made a snapshot"));
+        counted.snapshot_counts(file(1));
+        counted.snapshot_counts(file(2));
+        counted.term_counts(Term(5));
+        assert_eq!(newest(&gifts), Ok((file(2), Term(5))));
+        is_incomplete.store(true, Ordering::Release);
+        assert_eq!(newest(&gifts), Err(INCOMPLETE.into()));
+    }
+
+    #[tokio::test]
+    async fn messages_are_given_by_a_node_that_lacks_some_and_count_as_unreadable_where_it_does() {
+        let (_folder, disk) = blank();
+        let (orders, mut taken) = mpsc::channel(1);
+        let gifts = OwnGifts {
+            orders,
+            bodies: no_bodies(&disk),
+            disk,
+            counted: Arc::new(Counted::new(None, Term(4))),
+            is_incomplete: Arc::new(AtomicBool::new(true)),
+        };
+        let asked = gifts.messages(TopicId(1), vec![3..5]);
+        let looked = async {
+            let Some(Order::Give { wanted, reply, .. }) = taken.recv().await else { unreachable!() };
+            assert_eq!(wanted, [3..5]);
+            let id = MessageId { generation: 0, topic: 1, offset: 4 };
+            let message = MessageRef { id, token: 0, attempts: 0, deadline_ms: 0, reason: String::new() };
+            let living = Living { messages: vec![message.clone()], through: 5, gone_at: Some(Index(9)) };
+            assert!(reply.send(Wanted { living, located: Located::nowhere(vec![message]) }).is_ok());
+        };
+        let gift = Gift { through: 5, gone_at: Some(Index(9)), unreadable: 1, ..Gift::default() };
+        assert_eq!(tokio::join!(asked, looked).0, Ok(gift));
+    }
+
+    fn blank() -> (TempDir, Arc<dyn Disk>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = RealDisk::open(folder.path()).expect("a disk");
+        (folder, Arc::new(disk))
+    }
+
+    fn no_bodies(disk: &Arc<dyn Disk>) -> Arc<Bodies> {
+        let mut dir = raftqueue_wal::DataDir::open(Arc::clone(disk), None).expect("a blank disk");
+        dir.format(raftqueue_raft::NodeId(7), "a").expect("a blank disk");
+        let options = raftqueue_wal::Options { segment_bytes: 1 << 20, ..raftqueue_wal::Options::default() };
+        let (wal, _) = dir.open_log(options).expect("a blank log");
+        Arc::new(Bodies::new(wal.reader(), 1_024, Vec::new()))
+    }
+}

@@ -1,0 +1,271 @@
+//! The keeper's own thread: one round after another.
+
+use super::{Filled, Giver, Job, KeepError, Keeper};
+use crate::driver::bodies::Bodies;
+use crate::driver::inbox::Notice;
+use crate::driver::storage::Switcher;
+use crate::metrics::Metrics;
+use crate::replica::{Event, Freeze};
+use raftqueue_queue::State;
+use raftqueue_raft::Index;
+use raftqueue_wal::disk::is_no_space;
+use raftqueue_wal::{Change, Switched};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// Bytes a second that the keeper reads and writes: a fraction of what a disk gives, so that appends hardly feel it.
+const BYTES_PER_SECOND: u64 = 128 << 20;
+/// Counting what is lacking is taken to cost as much as this, if it costs less.
+const COUNT_TAKES_MIN: Duration = Duration::from_millis(50);
+
+/// The driver's end of the thread.
+#[derive(Debug)]
+pub(crate) struct KeeperThread {
+    jobs: Option<SyncSender<Job>>,
+    stop: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl KeeperThread {
+    /// Starts the thread, which ends when `stop` says so: its worker hears of that.
+    pub(crate) fn start(worker: Worker, stop: watch::Sender<bool>) -> Self {
+        let (jobs, taken) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || worker.run(&taken))
+            .expect("a process that has just started can start a thread");
+        Self { jobs: Some(jobs), stop, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Begins a round. The replica waits for the end of each snapshot before the next, so there is always room.
+    pub(crate) fn begin(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // Fails only when the thread has ended, which it has reported.
+            let _ = jobs.try_send(job);
+        }
+    }
+
+    /// Ends the thread, in the midst of a round too. Blocks until it has ended.
+    pub(crate) fn stop(mut self) {
+        self.stop.send_replace(true);
+        self.jobs = None;
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A panic of the thread ends the process by itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread works with.
+pub(crate) struct Worker {
+    pub(crate) keeper: Keeper,
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) switcher: Switcher,
+    /// Hears what came of each round.
+    pub(crate) notices: mpsc::UnboundedSender<Notice>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// What the log did when it went over to another node's snapshot.
+    pub(crate) went_over: Receiver<(Index, Switched)>,
+    pub(crate) givers: Box<dyn Giver + Send>,
+    /// Messages may be lacking.
+    pub(crate) is_incomplete: bool,
+    /// The state that the process began with, until it was measured.
+    pub(crate) restored: Option<State>,
+    /// When what is lacking was counted last, and how long that took.
+    pub(crate) counted: Option<(Instant, Duration)>,
+    /// True once the thread is to end.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        self.metrics.lacking((!self.is_incomplete).then_some(0));
+        if let Some(state) = self.restored.take() {
+            self.metrics.stored(&self.keeper.measure(&state));
+        }
+        // What is left to be compacted as of the last snapshot.
+        let mut rest: Option<Freeze> = None;
+        loop {
+            let job = match (&rest, jobs.try_recv()) {
+                (_, Ok(job)) => Some(job),
+                (Some(_), Err(TryRecvError::Empty)) => None,
+                (None, Err(TryRecvError::Empty)) => match jobs.recv() {
+                    Ok(job) => Some(job),
+                    Err(_) => return,
+                },
+                (_, Err(TryRecvError::Disconnected)) => return,
+            };
+            if let Some(job) = job {
+                self.note_going_over();
+                let event = match self.take_snapshot(&job) {
+                    Ok(start) => {
+                        rest = Some(job.freeze);
+                        Event::SnapshotTaken { start }
+                    }
+                    Err(error) if !self.outlives(&error, "a snapshot") => return,
+                    Err(_) => {
+                        self.metrics.snapshot_failed();
+                        Event::SnapshotFailed
+                    }
+                };
+                // Fails only when the node has stopped.
+                let _ = self.notices.send(Notice::Event(event));
+            }
+            let Some(freeze) = rest.take() else { continue };
+            self.note_going_over();
+            match self.fill(&freeze) {
+                Ok(true) => {
+                    rest = Some(freeze);
+                    continue;
+                }
+                Ok(false) => {}
+                Err(error) if !self.outlives(&error, "getting messages") => return,
+                Err(_) => {}
+            }
+            match self.compact(&freeze) {
+                Ok(true) => rest = Some(freeze),
+                Ok(false) => {}
+                Err(error) if !self.outlives(&error, "compaction") => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn take_snapshot(&mut self, job: &Job) -> Result<(Index, raftqueue_raft::Term), KeepError> {
+        let begun = Instant::now();
+        let stop = self.stop.clone();
+        let mut pace = pace(&stop);
+        let change = self.keeper.take_snapshot(job, &mut pace)?;
+        let switched = self.switch(&change, &job.freeze, job.blocks.len())?;
+        self.metrics.snapshot_taken(begun.elapsed());
+        Ok(switched.start)
+    }
+
+    /// The log may have gone over to another node's snapshot: files are gone, and messages may be lacking.
+    fn note_going_over(&mut self) {
+        while let Ok((index, switched)) = self.went_over.try_recv() {
+            self.is_incomplete = true;
+            self.counted = None;
+            self.metrics.lacking(None);
+            match self.keeper.went_over(index, &switched) {
+                Ok(filed) => drop(self.bodies.filed(0, filed.added, &filed.removed, |_| true)),
+                Err(error) => tracing::error!("files of the log that was left: {error}"),
+            }
+        }
+    }
+
+    /// One part of getting what is lacking; says whether there may be more to get as of the same state.
+    fn fill(&mut self, freeze: &Freeze) -> Result<bool, KeepError> {
+        if !self.is_incomplete {
+            return Ok(false);
+        }
+        self.count_missing(freeze);
+        let stop = self.stop.clone();
+        let mut pace = pace(&stop);
+        match self.keeper.fill(freeze, &mut *self.givers, &mut pace)? {
+            Filled::Part(change) => {
+                self.switch(&change, freeze, 0)?;
+                let bytes = change.kept.iter().map(|file| file.size).sum();
+                self.metrics.filled(self.keeper.messages_in(&change.kept), bytes);
+                Ok(true)
+            }
+            Filled::Whole => {
+                self.switch(&Change { complete: true, ..Change::default() }, freeze, 0)?;
+                self.is_incomplete = false;
+                self.metrics.lacking(Some(0));
+                tracing::info!("every message that lives is here");
+                let _ = self.notices.send(Notice::Event(Event::Complete(freeze.index)));
+                Ok(false)
+            }
+            other @ (Filled::WholeAt(_) | Filled::Lacking(_)) => {
+                tracing::info!("{other}");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Counts what is lacking, for people who watch: in a tenth of the time at most.
+    fn count_missing(&mut self, freeze: &Freeze) {
+        if self.counted.is_some_and(|(at, took)| at.elapsed() < 10 * took.max(COUNT_TAKES_MIN)) {
+            return;
+        }
+        let begun = Instant::now();
+        // What cannot be read is told by whoever looks for it next.
+        if let Ok(missing) = self.keeper.missing(&freeze.state) {
+            self.metrics.lacking(Some(missing));
+        }
+        self.counted = Some((Instant::now(), begun.elapsed()));
+    }
+
+    /// One part of compacting; says whether there may be more to do.
+    fn compact(&mut self, freeze: &Freeze) -> Result<bool, KeepError> {
+        let stop = self.stop.clone();
+        let mut pace = pace(&stop);
+        let change = self.keeper.compact(freeze, &mut pace);
+        self.metrics.stored(&self.keeper.stored());
+        let Some(change) = change? else { return Ok(false) };
+        self.metrics.copied(change.kept.iter().map(|file| file.size).sum());
+        self.switch(&change, freeze, 0)?;
+        if !change.retire.is_empty() {
+            // Fails only when the node has stopped.
+            let _ = self.notices.send(Notice::Event(Event::FilesRetired));
+        }
+        Ok(true)
+    }
+
+    /// Makes a change count, first on the disk, then for the readers.
+    fn switch(&mut self, change: &Change, freeze: &Freeze, frozen: usize) -> Result<Switched, KeepError> {
+        let switched = self.switcher.switch(change, freeze.index).inspect_err(|error| {
+            // Otherwise nobody knows whether a manifest names its files.
+            if error.is_undone() {
+                self.keeper.give_up(change);
+            }
+        })?;
+        let filed = self.keeper.filed(change, &switched)?;
+        let is_live = |topic| freeze.state.topic(topic).is_some();
+        drop(self.bodies.filed(frozen, filed.added, &filed.removed, is_live));
+        Ok(switched)
+    }
+
+    /// Says whether the thread goes on after an error, and tells of it.
+    fn outlives(&self, error: &KeepError, what: &str) -> bool {
+        match error {
+            KeepError::Stopped => false,
+            KeepError::Past => true,
+            KeepError::Nobody(_) => {
+                tracing::warn!("{what}: {error}");
+                true
+            }
+            KeepError::Io { source, .. } if is_no_space(source) => {
+                tracing::warn!("the disk is too full for {what}: it is tried again later");
+                true
+            }
+            KeepError::Io { .. } => {
+                let _ = self.notices.send(Notice::DiskFailed(format!("{what}: {error}")));
+                false
+            }
+            KeepError::Read { .. } => {
+                tracing::error!("{what} is given up: {error}");
+                true
+            }
+        }
+    }
+}
+
+/// Sleeps so that no more than [`BYTES_PER_SECOND`] are moved.
+fn pace(stop: &watch::Receiver<bool>) -> impl FnMut(u64) -> Result<(), KeepError> + use<'_> {
+    let begun = Instant::now();
+    let mut moved = 0;
+    move |bytes| {
+        moved += bytes;
+        if *stop.borrow() {
+            return Err(KeepError::Stopped);
+        }
+        let earliest = Duration::from_micros(moved.saturating_mul(1_000_000) / BYTES_PER_SECOND);
+        std::thread::sleep(earliest.saturating_sub(begun.elapsed()));
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! From what the disk holds to a state to go on from: the newer snapshot, or the older one where that is damaged.
+//!
+//! What a node has beside the queue's state, and where it comes from after a start:
+//!
+//! | what | from |
+//! |---|---|
+//! | the queue's state, the configuration in force | the newest snapshot that can be read, and the log behind it, which is applied again |
+//! | term and vote | `HARDSTATE` |
+//! | log time | the state: the stamp of the last entry in it |
+//! | where messages stand, and their deadlines | places files and kept files; of what is applied again, its entries |
+//! | which files are looked into | the manifest: what was retired behind the snapshot in use counts again |
+//! | whether messages may be lacking | the manifest; which ones is what lives and stands in no file |
+//! | how much was applied since the last snapshot | nothing: an idle node takes two |
+//! | open calls, long polls, what was given to readers | nothing: clients ask again, leases run out |
+//! | counts of metrics | nothing |
+
+use crate::api::codec::{self, Unreadable};
+use crate::replica::Freeze;
+use raftqueue_queue::StateBuilder;
+use raftqueue_raft as raft;
+use raftqueue_wal::disk::Disk;
+use raftqueue_wal::{Recovered, SnapshotError, SnapshotFile, SnapshotReader};
+use thiserror::Error;
+
+/// Why a snapshot cannot be used.
+#[derive(Debug, Error)]
+pub enum Unusable {
+    /// The file is damaged, newer, or not there.
+    #[error(transparent)]
+    File(#[from] SnapshotError),
+    /// The queue's part is damaged, or newer.
+    #[error("a section of it cannot be read: {0}")]
+    Section(#[from] Unreadable),
+    /// Its parts contradict each other.
+    #[error("its sections make no state: {0}")]
+    Broken(#[from] raftqueue_queue::Broken),
+}
+
+/// Why there is no state to go on from.
+#[derive(Debug, Error)]
+pub enum NoSnapshot {
+    /// No snapshot can be used, and the log does not reach back to its beginning.
+    #[error(
+        "no snapshot can be read, and the log begins only behind index {start}: {why}; replace the node if the others have \
+         all data"
+    )]
+    Damaged {
+        /// The last index before the log.
+        start: raft::Index,
+        /// What is wrong with each snapshot.
+        why: String,
+    },
+    /// The disk refuses to be read, which says nothing about what it holds.
+    #[error("a snapshot cannot be read now: {0}")]
+    Refused(String),
+}
+
+/// The state of the newest snapshot that can be read; `None` where there never was one.
+///
+/// # Errors
+/// [`NoSnapshot`]: this disk alone is not enough to go on.
+pub fn restore(disk: &dyn Disk, recovered: &Recovered) -> Result<Option<Freeze>, NoSnapshot> {
+    let mut told = Vec::new();
+    for file in recovered.manifest.snapshots.iter().rev() {
+        match read(disk, file) {
+            Ok(freeze) => return Ok(Some(freeze)),
+            Err(Unusable::File(error @ SnapshotError::Io { .. })) => {
+                return Err(NoSnapshot::Refused(error.to_string()));
+            }
+            Err(error) => {
+                tracing::error!(index = file.index.0, "a snapshot cannot be used: {error}");
+                told.push(format!("of index {}: {error}", file.index));
+            }
+        }
+    }
+    if recovered.start.0 == raft::Index(0) {
+        return Ok(None);
+    }
+    Err(NoSnapshot::Damaged { start: recovered.start.0, why: told.join("; ") })
+}
+
+/// The state of one snapshot.
+///
+/// # Errors
+/// [`Unusable`]: another one, or another node, may have it.
+pub fn read(disk: &dyn Disk, file: &SnapshotFile) -> Result<Freeze, Unusable> {
+    let (head, mut reader) = SnapshotReader::open(disk, file)?;
+    let mut builder = StateBuilder::default();
+    while let Some(section) = reader.next()? {
+        builder.push(codec::read_section(head.configuration.version, &section)?)?;
+    }
+    Ok(Freeze {
+        index: head.index,
+        term: head.term,
+        configuration_index: head.configuration_index,
+        configuration: head.configuration,
+        state: builder.finish()?,
+    })
+}
+
+/// What the protocol goes on from.
+#[must_use]
+pub fn for_raft(
+    hard_state: raft::HardState,
+    recovered: Recovered,
+    snapshot: Option<&Freeze>,
+) -> raft::Recovered {
+    let applied = snapshot.map_or(recovered.start.0, |freeze| freeze.index);
+    let mut recovered = recovered.into_core(hard_state, applied);
+    let start = recovered.start.0;
+    if let Some(freeze) = snapshot
+        && recovered.configurations.first().is_none_or(|(index, _)| *index > start)
+    {
+        // The one in force where the log begins was cut off with what came before. Everything up to the snapshot is
+        // committed, so nobody asks which of those up to there was in force when: the snapshot's stands for them.
+        let index = freeze.configuration_index.min(start);
+        recovered.configurations.insert(0, (index, freeze.configuration.clone()));
+    }
+    recovered
+}

@@ -1,0 +1,91 @@
+//! What can happen to a replica.
+
+use super::{Arrived, CallId, DueBlock, LookedUp, LookupId};
+use crate::api::{MessageRef, Request};
+use raftqueue_raft::{Envelope, Index, LogSlice, NodeId, Payload, Persisted, Term};
+
+/// Everything that can happen to a replica.
+#[derive(Debug)]
+pub enum Event {
+    /// A tick (10 ms) has passed.
+    Tick,
+    /// A peer sent a message.
+    Arrived(Envelope, Option<Vitals>),
+    /// The write that was out is durable.
+    Persisted(Persisted),
+    /// Entries for a peer were read.
+    Loaded(LogSlice),
+    /// Entries to be applied were read: consecutive from the index asked for, without bodies; empty if they could not be
+    /// read now.
+    LoadedToApply(Vec<LoadedEntry>),
+    /// The disk does not answer (true), or does again.
+    DiskStalled(bool),
+    /// An entry of this node's log that is needed, for a peer or to be applied, cannot be read: it rots, or the disk
+    /// refuses. This is told each time, besides the empty answer.
+    LogUnreadable,
+    /// Bytes free on the data disk.
+    FreeBytes(u64),
+    /// A peer's process is gone, most likely.
+    PeerGone(NodeId),
+    /// A client's call; the shell mints the id and uses it once.
+    Call {
+        /// Names the call.
+        id: CallId,
+        /// What is asked.
+        request: Request,
+        /// On the monotonic clock; the call is answered by then, with success or without.
+        deadline_ms: u64,
+    },
+    /// The client of a call has gone; it needs no reply, and is dropped if it was not proposed.
+    Cancel(CallId),
+    /// Answer to a [`Lookup`](super::Lookup).
+    LookedUp(LookupId, LookedUp),
+    /// A receive was answered with these, and its client has gone: they go back.
+    AnswerUnheard(Vec<MessageRef>),
+    /// Messages of an answer could not be read here.
+    MessagesUnreadable {
+        /// The messages.
+        messages: Vec<MessageRef>,
+        /// The call has leased them, and nobody hears of that: they go back.
+        are_leased: bool,
+    },
+    /// Blocks of messages whose deadlines have come: the answer to [`Actions::look_for_due`](super::Actions::look_for_due).
+    Due(Vec<DueBlock>),
+    /// The snapshot of [`Actions::freeze`](super::Actions::freeze) counts.
+    SnapshotTaken {
+        /// The log begins behind this entry now.
+        start: (Index, Term),
+    },
+    /// The snapshot of [`Actions::freeze`](super::Actions::freeze) was given up.
+    SnapshotFailed,
+    /// Files are not needed any more as of the newest snapshot. They go once the older one is of that state, too.
+    FilesRetired,
+    /// A snapshot of another node is here, whole: the answer to [`Actions::install`](super::Actions::install).
+    Installed(Box<Arrived>),
+    /// No message that lived at this index is lacking here any more.
+    Complete(Index),
+    /// The process is about to stop: hand leadership over, if this node leads.
+    HandOver,
+}
+
+/// What the sender of a peer message says of itself along with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Its wall clock, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// Bytes free on its data disk.
+    pub free_bytes: u64,
+}
+
+/// An entry read back to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedEntry {
+    /// Its index.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+    /// Its content; `bodies` may be empty.
+    pub payload: Payload,
+    /// Its bytes in the log, bodies included.
+    pub bytes: u64,
+}

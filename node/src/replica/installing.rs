@@ -1,0 +1,183 @@
+//! A snapshot of another node takes the place of this node's own state.
+//!
+//! The leader says that it no longer has what this node lacks ([`Actions::install`](super::Actions::install)). The shell gets
+//! a snapshot from any node that has it, whole and aside, and hands it over ([`Event::Installed`](super::Event::Installed)).
+//! The protocol decides whether it is taken. If it is, the state is the snapshot's at once; on the disk it becomes this
+//! node's own with the next write, and nothing is acknowledged before (RULES 3.4).
+//!
+//! Bodies come after it. A node that lacks some is *incomplete*: it does not campaign, and its keeper gets them from others.
+
+use super::{Freeze, Replica};
+use crate::api::{Failure, MessageId, MessageRef, Reason};
+use bytes::Bytes;
+use raftqueue_queue::TopicId;
+use raftqueue_raft::{Event as RaftEvent, Index, Installed, Term};
+use std::ops::Range;
+
+/// A snapshot of another node, whole.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// What it has.
+    pub freeze: Freeze,
+    /// The term that its giver was in when it gave it.
+    pub giver_term: Term,
+}
+
+/// A message as another node gives it: as it stands in a kept file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its offset.
+    pub offset: u64,
+    /// When it was published, in log time.
+    pub published_ms: u64,
+    /// When it expires, in log time.
+    pub deadline_ms: Option<u64>,
+    /// CRC32C of the record.
+    pub crc: u32,
+    /// Its record: body, key and headers.
+    pub record: Bytes,
+}
+
+/// What another node gives of the messages that it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gift {
+    /// Messages in the order of their offsets.
+    pub messages: Vec<Given>,
+    /// Everything that was asked for before this offset is given here, or was removed meanwhile, or cannot be read there.
+    pub through: u64,
+    /// Some of it had been removed at the giver, which had applied this much by then.
+    pub gone_at: Option<Index>,
+    /// How many of it the giver cannot read.
+    pub unreadable: u64,
+}
+
+/// Messages that another node lacks, as this one knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Living {
+    /// Those that live.
+    pub messages: Vec<MessageRef>,
+    /// Everything that was asked for before this offset was looked at.
+    pub through: u64,
+    /// Some of it lives no more, as of this index.
+    pub gone_at: Option<Index>,
+}
+
+impl Living {
+    /// What of it could be read, as an answer to who asked.
+    #[must_use]
+    pub fn answer(&self, read: Gift) -> Gift {
+        Gift { through: read.through.min(self.through), gone_at: self.gone_at, ..read }
+    }
+}
+
+impl Replica {
+    /// Another node lacks messages of a topic: ranges of offsets, rising. Which of them live here, `count_max` at most.
+    #[must_use]
+    pub fn living(&self, topic: TopicId, wanted: &[Range<u64>], count_max: usize) -> Living {
+        let generation = |offset| self.state.topic(topic)?.generation_of(offset);
+        let message = |offset| MessageRef {
+            id: MessageId {
+                generation: generation(offset).map_or(0, |generation| generation.0),
+                topic: topic.0,
+                offset,
+            },
+            token: 0,
+            attempts: 0,
+            deadline_ms: 0,
+            reason: String::new(),
+        };
+        let mut living = Living::default();
+        let mut is_some_gone = false;
+        for range in wanted {
+            living.through = range.start;
+            while living.through < range.end && living.messages.len() < count_max {
+                let run = self.state.live_runs(topic, living.through..range.end).next();
+                let run = run.unwrap_or(range.end..range.end);
+                is_some_gone |= run.start > living.through;
+                let room = (count_max - living.messages.len()) as u64;
+                let end = run.end.min(run.start.saturating_add(room));
+                living.messages.extend((run.start..end).map(message));
+                living.through = end;
+            }
+            if living.messages.len() >= count_max {
+                break;
+            }
+        }
+        living.gone_at = is_some_gone.then_some(self.applied);
+        living
+    }
+
+    /// A snapshot is here. What this node has applied is put into a snapshot of its own first: with that go places files, so
+    /// that the messages in its log stay readable although the log goes (RULES 3.4). Else each node that goes over would leave
+    /// it to the others to keep what it had acknowledged.
+    pub(super) fn judge_arrival(&mut self) {
+        if self.arrival.is_none()
+            || self.applied < self.raft.commit()
+            || !self.snapshots.is_up_to(self.applied)
+        {
+            return;
+        }
+        let Some(Arrived { freeze, giver_term }) = self.arrival.take() else { return };
+        let (index, term) = (freeze.index, freeze.term);
+        let configurations = vec![(freeze.configuration_index, freeze.configuration.clone())];
+        self.arrived = Some(freeze);
+        self.raft.step(RaftEvent::Installed(Installed { index, term, configurations, giver_term }));
+        self.actions.is_arrival_judged = true;
+    }
+
+    /// What arrived and was not taken over goes.
+    pub(super) fn leave_refused(&mut self) {
+        if let Some(freeze) = self.arrived.take() {
+            self.actions.left = Some(freeze.state);
+        }
+    }
+
+    /// The snapshot that arrived is taken: from here on this node has applied what it has.
+    pub(super) fn take_over(&mut self, index: Index) {
+        let freeze = self.arrived.take().expect("the protocol takes only what arrived");
+        assert_eq!(freeze.index, index, "the protocol takes what arrived last");
+        self.actions.left = Some(std::mem::replace(&mut self.state, freeze.state));
+        self.applied = index;
+        self.configuration = (freeze.configuration_index, freeze.configuration);
+        self.loaded.clear();
+        self.clock.passed(self.state.now_ms(), self.now);
+        self.snapshots.installed(index, &self.state);
+        self.actions.installed = Some(index);
+        // Whether they were applied is in the snapshot, and cannot be told from it.
+        let passed = self.proposed.extract_if(.., |(at, _), _| *at <= index);
+        let calls: Vec<_> = passed.flat_map(|(_, proposed)| proposed.calls).flatten().collect();
+        for id in calls {
+            if self.calls.contains_key(&id) {
+                let text =
+                    "this node fell behind and went over to a snapshot before it saw what became of the call";
+                self.answer(id, Err(Failure::unknown(Reason::NoLeader, text)));
+            }
+        }
+        self.begins_incomplete();
+    }
+
+    /// This node may lack messages that its state holds: it has gone over to another's snapshot, now or before it started.
+    pub fn begins_incomplete(&mut self) {
+        self.set_incomplete(Some(self.applied));
+    }
+
+    /// Whether messages may be lacking here.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete_since.is_some()
+    }
+
+    /// Nothing is lacking that lived at an index. What was found so for an earlier state than that of the last snapshot
+    /// that came says nothing.
+    pub(super) fn on_complete(&mut self, index: Index) {
+        if self.incomplete_since.is_some_and(|since| since <= index) {
+            self.set_incomplete(None);
+        }
+    }
+
+    fn set_incomplete(&mut self, since: Option<Index>) {
+        self.incomplete_since = since;
+        self.snapshots.set_incomplete(since.is_some());
+        self.raft.step(RaftEvent::Incomplete(since.is_some()));
+    }
+}

@@ -1,0 +1,132 @@
+//! When a snapshot is taken, and when that of another node takes its place.
+
+use super::*;
+use crate::replica::{Arrived, Freeze};
+use raftqueue_queue::State;
+
+impl Alone {
+    /// Leads with a message that is applied and durable, and has taken no snapshot of it.
+    fn with_a_message() -> Self {
+        let mut alone = Self::leading();
+        alone.create(0, "t", TopicOptions::default());
+        assert!(alone.ask(1, publish("t", 1, b"x")).is_ok());
+        assert!(alone.frozen.is_none());
+        alone
+    }
+
+    /// Another node's snapshot is here: of an empty queue, so far beyond what is applied here.
+    fn arrives(&mut self, beyond: u64) -> Index {
+        let index = Index(self.replica.applied().0 + beyond);
+        let term = self.replica.raft().term();
+        let (configuration_index, configuration) = self.replica.configuration.clone();
+        let state = State::default();
+        let freeze = Freeze { index, term, configuration_index, configuration, state };
+        self.handle(Event::Installed(Box::new(Arrived { freeze, giver_term: term })));
+        self.perform();
+        index
+    }
+
+    /// The snapshot that was frozen counts.
+    fn taken(&mut self) {
+        assert!(self.frozen.take().is_some());
+        self.handle(Event::SnapshotTaken { start: (Index(0), Term(0)) });
+        self.perform();
+    }
+
+    /// Another node leads from now on.
+    fn follows(&mut self) {
+        self.hear(1, Message::Heartbeat { commit: Index(0), round: 1 });
+        self.perform();
+        assert!(!self.replica.raft().is_leader());
+    }
+}
+
+#[test]
+fn rule_3_1_no_snapshot_is_taken_while_the_term_is_not_durable() {
+    let mut alone = Alone::with_a_message();
+    alone.hangs = true;
+    alone.follows();
+    alone.replica.settings.snapshots.bytes = 1;
+    (0..3).for_each(|_| alone.tick());
+    assert!(alone.frozen.is_none(), "its term is not on the disk");
+    alone.hangs = false;
+    let hung = alone.hung.take().expect("the term is being written");
+    alone.handle(Event::Persisted(hung));
+    alone.perform();
+    assert_eq!(alone.frozen.as_ref().map(|freeze| freeze.index), Some(alone.replica.applied()));
+}
+
+#[test]
+fn rule_3_4_what_arrived_waits_for_a_snapshot_of_everything_applied_here() {
+    let mut alone = Alone::with_a_message();
+    alone.follows();
+    let applied = alone.replica.applied();
+    let index = alone.arrives(100);
+    assert_eq!(alone.frozen.as_ref().map(|freeze| freeze.index), Some(applied));
+    assert!(alone.judged.is_empty());
+    // It is given up, so another one is taken after a while.
+    alone.frozen = None;
+    alone.handle(Event::SnapshotFailed);
+    for _ in 0..200 {
+        alone.hear(0, Message::Heartbeat { commit: Index(0), round: 1 });
+        alone.tick();
+    }
+    assert!(alone.judged.is_empty());
+    alone.taken();
+    assert_eq!(alone.judged, [Some(index)]);
+    assert_eq!((alone.replica.applied(), alone.replica.snapshot_index()), (index, index));
+    assert_eq!(alone.replica.state().topics().count(), 0);
+    assert_eq!(alone.left, 1, "the state before goes where nobody waits");
+    assert_eq!(alone.resets, [index]);
+}
+
+#[test]
+fn rule_3_4_a_call_that_was_passed_over_is_of_unknown_outcome() {
+    let mut alone = Alone::with_a_message();
+    alone.hangs = true;
+    alone.call(2, publish("t", 1, b"y"), 60_000);
+    alone.perform();
+    alone.follows();
+    alone.hangs = false;
+    let hung = alone.hung.take().expect("the entry is being written");
+    alone.handle(Event::Persisted(hung));
+    alone.perform();
+    alone.arrives(100);
+    assert!(!alone.answers.contains_key(&CallId(2)));
+    alone.taken();
+    let answer = alone.answers.remove(&CallId(2)).expect("it is answered at once");
+    assert!(answer.is_err_and(|failure| failure.outcome == Outcome::Unknown));
+    assert_eq!(alone.replica.outstanding().calls, 0);
+}
+
+#[test]
+fn rule_3_4_a_snapshot_that_is_refused_leaves_nothing_behind() {
+    let mut alone = Alone::with_a_message();
+    alone.follows();
+    let applied = alone.replica.applied();
+    alone.arrives(0);
+    alone.taken();
+    assert_eq!(alone.judged, [None]);
+    assert!(alone.replica.arrived.is_none() && alone.replica.arrival.is_none());
+    assert_eq!((alone.left, alone.replica.applied()), (1, applied));
+    assert!(!alone.replica.is_incomplete() && alone.resets.is_empty());
+}
+
+#[test]
+fn rule_3_4_a_node_is_incomplete_until_nothing_is_missing_of_what_it_went_over_to() {
+    let mut alone = Alone::with_a_message();
+    alone.follows();
+    let index = alone.arrives(100);
+    alone.taken();
+    assert!(alone.replica.is_incomplete());
+    alone.handle(Event::Complete(index.prev()));
+    alone.perform();
+    assert!(alone.replica.is_incomplete(), "that was found for an earlier state");
+    assert!(alone.frozen.is_some(), "its keeper has to do, so another round begins");
+    alone.taken();
+    alone.handle(Event::Complete(index));
+    alone.perform();
+    assert!(!alone.replica.is_incomplete());
+    (0..300).for_each(|_| alone.tick());
+    assert!(alone.frozen.is_none());
+}

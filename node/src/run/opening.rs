@@ -1,0 +1,196 @@
+//! Opening the data directory, and what is read of it before the node is one of a cluster.
+
+use super::Fatal;
+use crate::api::LocalStatus;
+use crate::config::Config;
+use crate::driver::restoring;
+use crate::entropy;
+use crate::peers::forming::{Formed, Forming, LogStanding};
+use crate::replica::Freeze;
+use raftqueue_raft::{self as raft, NodeId};
+use raftqueue_wal::disk::RealDisk;
+use raftqueue_wal::{DataDir, Manifest, OpenError, Options, Reader, Recovered, SnapshotFile, Wal};
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often a data directory that another process holds is tried again.
+const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(50);
+
+/// What a node goes on from.
+pub(super) struct Prepared {
+    pub(super) wal: Wal,
+    pub(super) recovered: raft::Recovered,
+    pub(super) manifest: Manifest,
+    /// The files of it that cannot be used.
+    pub(super) damaged: BTreeSet<String>,
+    /// What was read of the newest snapshot.
+    pub(super) snapshot: Option<Freeze>,
+    /// As the seed of a new cluster: what entry 1 says.
+    pub(super) form: Option<raft::Configuration>,
+}
+
+/// Opens the data directory, recovers the log and, where there is none, forms the cluster.
+pub(super) async fn prepare(
+    config: &Config,
+    forming: &Arc<Forming>,
+    reader: &OnceLock<Reader>,
+    status: &watch::Sender<Arc<LocalStatus>>,
+) -> Result<Prepared, Fatal> {
+    let (dir, wal, recovered) = open_when_free(config, status).await?;
+    // Set once, here.
+    let _ = reader.set(wal.reader());
+    let Some(hard_state) = recovered.hard_state else {
+        return Err(Fatal {
+            code: 3,
+            text: format!(
+                "{}: HARDSTATE is lost, so this node may have promised what it no longer knows: replace the node, or clear \
+                 the directory if the others have all data",
+                config.data_dir.display()
+            ),
+        });
+    };
+    if let Some(cut) = &recovered.cut {
+        tracing::warn!(
+            file = cut.file,
+            offset = cut.offset,
+            records = cut.records,
+            "cut off a torn write that was never acknowledged"
+        );
+    }
+    for damaged in &recovered.damaged_files {
+        tracing::error!(
+            "{damaged}: its messages cannot be read here, the other nodes have them; `raftq wal dump {}` tells more",
+            config.data_dir.display()
+        );
+    }
+    let identity = dir.identity().expect("formatted if it was blank");
+    tracing::info!(
+        node = %identity.node_id,
+        name = identity.name,
+        data_dir = %config.data_dir.display(),
+        last_index = recovered.last_index.0,
+        term = hard_state.term.0,
+        "the log is open"
+    );
+    let has_log = recovered.last_index > raft::Index(0);
+    if has_log {
+        let members = recovered.configurations.last().map(|(_, configuration)| &configuration.members);
+        let member_names = members.map(|m| m.values().map(|m| m.name.clone()).collect()).unwrap_or_default();
+        forming.has_log(LogStanding { member_names, last_index: recovered.last_index.0 });
+    }
+    let node_id = identity.node_id;
+    let waiting = LocalStatus {
+        node_id: Some(node_id.0),
+        name: config.name.clone(),
+        term: hard_state.term.0,
+        not_ready: Some("waiting for the cluster to form".into()),
+        ..LocalStatus::default()
+    };
+    status.send_replace(Arc::new(waiting.clone()));
+    let own_cluster = identity.formation_id;
+    forming.opened(dir);
+    if let Some(expected) = config.cluster_id.filter(|expected| has_log && *expected != own_cluster) {
+        let text = format!(
+            "this disk belongs to cluster {own_cluster:032x}, not to {expected:032x}: give the node its own disk, or one that \
+             is blank"
+        );
+        tracing::error!("{text}");
+        let cluster_id = format!("{own_cluster:032x}");
+        status.send_replace(Arc::new(LocalStatus { cluster_id, not_ready: Some(text), ..waiting }));
+        // It says what it is as long as it runs, and does nothing else.
+        std::future::pending::<()>().await;
+    }
+    let disk = wal.disk();
+    let read = move || {
+        let snapshot = restoring::restore(&*disk, &recovered);
+        snapshot.map(|snapshot| (snapshot, recovered))
+    };
+    let (snapshot, recovered) = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
+        .map_err(|error| Fatal { code: 3, text: format!("{}: {error}", config.data_dir.display()) })?;
+    let manifest = recovered.manifest.clone();
+    let files = recovered.damaged_files.iter().map(|damaged| damaged.file.clone());
+    let restored = snapshot.as_ref().map(|freeze| freeze.index);
+    let newer = manifest.snapshots.iter().filter(|file| restored.is_none_or(|index| file.index > index));
+    let damaged = files.chain(newer.map(SnapshotFile::name)).collect();
+    let recovered = restoring::for_raft(hard_state, recovered, snapshot.as_ref());
+    let form = if has_log {
+        None
+    } else {
+        match forming.run().await {
+            Ok(Formed::Seed(configuration)) => Some(configuration),
+            Ok(Formed::Bound) => None,
+            Err(error) => return Err(Fatal { code: 3, text: format!("cannot form a cluster: {error}") }),
+        }
+    };
+    Ok(Prepared { wal, recovered, manifest, damaged, snapshot, form })
+}
+
+/// Opens the data directory, once the process that this one replaces has released it.
+async fn open_when_free(
+    config: &Config,
+    status: &watch::Sender<Arc<LocalStatus>>,
+) -> Result<(DataDir, Wal, Recovered), Fatal> {
+    let deadline = Instant::now() + Duration::from_millis(config.lock_wait_ms);
+    let mut is_told = false;
+    loop {
+        let owned = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&owned))
+            .await
+            .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?;
+        let unopened = match opened {
+            Ok(opened) => return Ok(opened),
+            Err(unopened) => unopened,
+        };
+        if !unopened.is_held || Instant::now() >= deadline {
+            return Err(unopened.fatal);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(wait_ms = config.lock_wait_ms, "waiting: {}", unopened.fatal);
+            let why = format!("waiting for the data directory: {}", unopened.fatal);
+            status.send_modify(|status| Arc::make_mut(status).not_ready = Some(why));
+        }
+        tokio::time::sleep(LOOK_FOR_LOCK_EVERY).await;
+    }
+}
+
+/// Why the data directory is not open.
+struct Unopened {
+    fatal: Fatal,
+    /// Another process holds it, which may pass.
+    is_held: bool,
+}
+
+impl From<Fatal> for Unopened {
+    fn from(fatal: Fatal) -> Self {
+        Self { fatal, is_held: false }
+    }
+}
+
+fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Unopened> {
+    let path = config.data_dir.display();
+    let refused = |error: OpenError| Unopened {
+        is_held: matches!(error, OpenError::AnotherProcess),
+        fatal: Fatal { code: 3, text: format!("{path}: {error}") },
+    };
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be made: {error}") })?;
+    let disk = RealDisk::open(&config.data_dir)
+        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be opened: {error}") })?;
+    let mut dir = DataDir::open(Arc::new(disk), Some(&config.name)).map_err(refused)?;
+    if dir.identity().is_none() {
+        dir.format(NodeId(entropy::random()), &config.name)
+            .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be formatted: {error}") })?;
+    }
+    let options = Options {
+        segment_bytes: config.segment_bytes,
+        entropy: entropy::random(),
+        reserve_bytes: config.reserve_bytes,
+        ..Options::default()
+    };
+    let (wal, recovered) = dir.open_log(options).map_err(refused)?;
+    Ok((dir, wal, recovered))
+}

@@ -1,0 +1,84 @@
+//! What a node holds for what lives: bounded by the living messages, however many went before them, and however long some
+//! stay that are dead, delayed or leased (RULES 3.2).
+
+use super::Violation;
+use super::nodes::Node;
+use super::plan::SECOND;
+use super::world::World;
+use raftqueue_node::driver::keeper::KEPT_MESSAGE_BYTES;
+use raftqueue_queue::TopicId;
+
+/// Log segments that may be there: between the snapshots, behind them, the one in use, and a rest.
+const SEGMENTS_MAX: usize = 4;
+/// Kept files that are small, and the next one that makes them be joined.
+const SMALL_MAX: u64 = 9;
+/// A page of a places file, and what stands around its pages.
+const PLACES_BYTES: u64 = 2 * 4096;
+
+/// What lives on a node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Living {
+    messages: u64,
+    /// With what each takes in a kept file.
+    bytes: u64,
+}
+
+impl World {
+    /// Waits until every node with a good disk holds no more than it may. Nobody asks for anything, and no message leaves.
+    pub(super) fn check_footprints(&mut self) -> Result<(), Violation> {
+        if self.plan.snapshots.bytes == u64::MAX {
+            return Ok(());
+        }
+        let all: Vec<usize> = self.members().map(|node| node.number).collect();
+        let members = all.into_iter().filter(|node| !self.nodes[*node].is_damaged).collect::<Vec<_>>();
+        let is_small =
+            |world: &World| members.iter().all(|node| excess(world, &world.nodes[*node]).is_none());
+        let waited = self.run_until(20 * SECOND, is_small, "disks to be small");
+        waited.map_err(|Violation(text)| {
+            let excess = members.iter().filter_map(|node| excess(self, &self.nodes[*node])).next();
+            Violation(format!("{text}: {}", excess.unwrap_or_default()))
+        })
+    }
+}
+
+fn living(node: &Node) -> Living {
+    let state = node.replica().expect("a member runs").state();
+    let mut living = Living::default();
+    for topic in state.topics_from(TopicId(0)) {
+        let runs = state.live_runs(topic.id(), 0..u64::MAX);
+        living.messages += runs.map(|run| run.end - run.start).sum::<u64>();
+    }
+    living.bytes = state.held_bytes(KEPT_MESSAGE_BYTES);
+    living
+}
+
+/// What a node holds more than it may.
+fn excess(world: &World, node: &Node) -> Option<String> {
+    let running = node.running.as_ref()?;
+    let living = living(node);
+    let slack = world.plan.snapshots.idle_bytes;
+    let segment_bytes = world.plan.segment_bytes;
+    let manifest = running.wal.manifest();
+    let log = running.reader.segments().len();
+    let (released, kept) = (manifest.released.len() as u64, manifest.kept.len() as u64);
+    // Half of each should be alive; what lives of it is estimated as if all messages of a topic were of one size.
+    let released_max = 4 * (living.bytes + slack) / segment_bytes + 2;
+    let kept_bytes: u64 = manifest.kept.iter().map(|file| file.size).sum();
+    let kept_max = 2 * (living.bytes + slack) / (world.plan.keeper().kept_bytes_target / 4) + SMALL_MAX;
+    let kept_bytes_max = 2 * (living.bytes + slack) + kept * PLACES_BYTES;
+    let is_within = log <= SEGMENTS_MAX
+        && released <= released_max
+        && kept <= kept_max
+        && kept_bytes <= kept_bytes_max
+        && manifest.snapshots.len() <= 2
+        && manifest.places.len() as u64 <= log as u64 + released
+        && running.keeping.is_none();
+    (!is_within).then(|| {
+        format!(
+            "node {} has {living:?}, {log} segments of the log, {released} released of at most {released_max}, {kept} kept \
+             files of at most {kept_max}, {kept_bytes} bytes in them of at most {kept_bytes_max}, {} places files",
+            node.number,
+            manifest.places.len()
+        )
+    })
+}

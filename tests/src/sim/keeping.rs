@@ -1,0 +1,221 @@
+//! The keeper of a node, acted out: snapshots, files that tell where messages stand, compaction.
+//!
+//! A round is cut in the pieces between which other things happen on a real node: files are written, the writer of the log
+//! makes them count, the readers learn of them. Each piece happens at once; a crash may come inside any of its calls to the
+//! disk, or between two pieces.
+
+use super::Violation;
+use super::coverage::Rare;
+use super::installing::Givers;
+use super::world::{Event, World};
+use raftqueue_node::driver::keeper::{Filled, Job, KeepError};
+use raftqueue_node::replica::{self, DueBlock, Freeze};
+use raftqueue_raft::Index;
+use raftqueue_wal::disk::is_no_space;
+use raftqueue_wal::{AppendError, Change, Switched, Wal};
+
+/// A round under way.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    job: Job,
+    next: Piece,
+}
+
+/// What a round does next.
+#[derive(Debug)]
+enum Piece {
+    Write,
+    /// Makes files count; the job's blocks are in them.
+    Switch(Change),
+    Fill,
+    SwitchFilled(Change),
+    Compact,
+    SwitchCompacted(Change),
+}
+
+fn make_count(wal: &mut Wal, change: &Change) -> Result<Switched, KeepError> {
+    wal.switch(change).map_err(|error| match error {
+        AppendError::NoSpace { operation } => {
+            KeepError::Io { operation, source: std::io::ErrorKind::StorageFull.into() }
+        }
+        error => KeepError::Io { operation: "switch", source: std::io::Error::other(error.to_string()) },
+    })
+}
+
+impl World {
+    /// The replica has frozen its state.
+    pub(super) fn begin_keeping(&mut self, node: usize, freeze: Freeze) {
+        let running = self.nodes[node].running();
+        assert!(!matches!(&running.keeping, Some(Keeping { next: Piece::Write | Piece::Switch(_), .. })));
+        let blocks = running.bodies.freeze();
+        running.keeping = Some(Keeping { job: Job { freeze, blocks }, next: Piece::Write });
+        self.keep_later(node);
+    }
+
+    fn keep_later(&mut self, node: usize) {
+        let at = self.now + self.random.waiting(4 * self.plan.write_delay);
+        let boot = self.nodes[node].boot;
+        let round = self.nodes[node].running().round;
+        self.schedule.add(at, Event::Keep { node, boot, round });
+    }
+
+    /// One piece of a round.
+    pub(super) fn keep(&mut self, node: usize, round: u64) -> Result<(), Violation> {
+        let running = self.nodes[node].running();
+        if running.round != round {
+            return Ok(());
+        }
+        running.round += 1;
+        let Some(Keeping { job, next }) = running.keeping.take() else { return Ok(()) };
+        let is_snapshot = matches!(next, Piece::Write | Piece::Switch(_));
+        match self.keep_piece(node, &job, next) {
+            Ok(Some(next)) => {
+                self.nodes[node].running().keeping = Some(Keeping { job, next });
+                self.keep_later(node);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => self.keeping_failed(node, is_snapshot, &error),
+        }
+    }
+
+    fn keep_piece(&mut self, node: usize, job: &Job, next: Piece) -> Result<Option<Piece>, KeepError> {
+        let mut pace = |_| Ok(());
+        let keeper = self.nodes[node].running().keeper.as_mut().expect("it is not at work");
+        match next {
+            Piece::Write => Ok(Some(Piece::Switch(keeper.take_snapshot(job, &mut pace)?))),
+            Piece::Switch(change) => {
+                let start = self.switch(node, &change, job.freeze.index, job.blocks.len())?;
+                self.summary.snapshots += 1;
+                self.trace.note(self.now, &[50, node as u64, job.freeze.index.0], || {
+                    format!(
+                        "node {node} has a snapshot at {}, its log begins behind {}",
+                        job.freeze.index, start.0
+                    )
+                });
+                self.hand(node, replica::Event::SnapshotTaken { start });
+                Ok(Some(Piece::Fill))
+            }
+            Piece::Fill => self.get_missing(node, &job.freeze),
+            Piece::SwitchFilled(change) => {
+                let is_whole = change.complete;
+                self.switch(node, &change, job.freeze.index, 0)?;
+                if is_whole {
+                    self.nodes[node].running().is_incomplete = false;
+                    self.coverage.rare(Rare::Filled);
+                    self.trace.note(self.now, &[54, node as u64], || format!("node {node} lacks nothing"));
+                    self.hand(node, replica::Event::Complete(job.freeze.index));
+                    return Ok(Some(Piece::Compact));
+                }
+                Ok(Some(Piece::Fill))
+            }
+            Piece::Compact => {
+                let change = keeper.compact(&job.freeze, &mut pace)?;
+                Ok(change.map(Piece::SwitchCompacted))
+            }
+            Piece::SwitchCompacted(change) => {
+                self.summary.kept_files += change.kept.len() as u64;
+                self.summary.retired += change.retire.len() as u64;
+                self.switch(node, &change, job.freeze.index, 0)?;
+                if !change.retire.is_empty() {
+                    self.hand(node, replica::Event::FilesRetired);
+                }
+                Ok(Some(Piece::Compact))
+            }
+        }
+    }
+
+    /// Gets messages that are lacking, if any may be.
+    fn get_missing(&mut self, node: usize, freeze: &Freeze) -> Result<Option<Piece>, KeepError> {
+        if !self.nodes[node].running().is_incomplete {
+            return Ok(Some(Piece::Compact));
+        }
+        let order = self.givers(node);
+        let mut keeper = self.nodes[node].running().keeper.take().expect("it is not at work");
+        let is_healed = !self.is_working();
+        let Self { nodes, random, coverage, .. } = self;
+        let mut givers = Givers { nodes, order, random, coverage, is_healed };
+        let filled = keeper.fill(freeze, &mut givers, &mut |_| Ok(()));
+        self.nodes[node].running().keeper = Some(keeper);
+        Ok(Some(match filled? {
+            Filled::Part(change) => {
+                self.summary.filled += 1;
+                Piece::SwitchFilled(change)
+            }
+            Filled::Whole => Piece::SwitchFilled(Change { complete: true, ..Change::default() }),
+            Filled::WholeAt(_) | Filled::Lacking(_) => Piece::Compact,
+        }))
+    }
+
+    fn switch(
+        &mut self,
+        node: usize,
+        change: &Change,
+        as_of: Index,
+        frozen: usize,
+    ) -> Result<(Index, raftqueue_raft::Term), KeepError> {
+        let running = self.nodes[node].running();
+        let newest = running.wal.manifest().snapshots.last();
+        let is_behind = newest.zip(change.snapshot).is_some_and(|(newest, new)| new.index < newest.index);
+        let is_past = as_of < running.went_over_at || is_behind;
+        let switched = if is_past { Err(KeepError::Past) } else { make_count(&mut running.wal, change) };
+        let keeper = running.keeper.as_mut().expect("it is not at work");
+        let switched = switched.inspect_err(|error| {
+            if error.is_undone() {
+                keeper.give_up(change);
+            }
+        })?;
+        let filed = keeper.filed(change, &switched)?;
+        let state = running.replica.state();
+        let is_live = |topic| state.topic(topic).is_some();
+        drop(running.bodies.filed(frozen, filed.added, &filed.removed, is_live));
+        Ok(switched.start)
+    }
+
+    fn keeping_failed(&mut self, node: usize, is_snapshot: bool, error: &KeepError) -> Result<(), Violation> {
+        let at = &self.nodes[node];
+        if at.disk.is_crashed() {
+            return self.crash_inside(node);
+        }
+        self.trace.note(self.now, &[51, node as u64], || format!("node {node} gives a round up: {error}"));
+        match error {
+            KeepError::Io { source, .. } if is_no_space(source) => {
+                Violation::unless(at.was_tight, || format!("node {node} has no room: {error}"))?;
+                self.coverage.rare(Rare::KeepingWithoutRoom);
+            }
+            KeepError::Read { .. } => {
+                Violation::unless(at.is_damaged || at.is_failing, || format!("node {node}: {error}"))?;
+            }
+            KeepError::Past | KeepError::Nobody(_) => {}
+            KeepError::Io { .. } | KeepError::Stopped => {
+                Violation::unless(at.is_failing || at.is_damaged, || format!("node {node}: {error}"))?;
+                let power = self.random.percent(30);
+                return self.crash(node, power);
+            }
+        }
+        if is_snapshot {
+            self.hand(node, replica::Event::SnapshotFailed);
+        }
+        Ok(())
+    }
+
+    /// Looks for messages whose deadlines have come.
+    pub(super) fn look_for_due(&mut self, node: usize, now_ms: u64, max: usize) {
+        let running = self.nodes[node].running();
+        let due = running.bodies.due(now_ms, max);
+        if due.pages.is_empty() {
+            running.at_once.push(replica::Event::Due(due.blocks));
+        } else {
+            self.coverage.rare(Rare::DueFromFile);
+            self.read_later(node, super::nodes::Job::Due { due, now_ms });
+        }
+    }
+
+    /// Pages that are due have been read.
+    pub(super) fn read_due(&mut self, node: usize, due: raftqueue_node::driver::bodies::Due, now_ms: u64) {
+        let bodies = &self.nodes[node].running().bodies;
+        let mut blocks: Vec<DueBlock> = due.blocks;
+        blocks.extend(due.pages.iter().flat_map(|page| bodies.read_due(page, now_ms)));
+        self.hand(node, replica::Event::Due(blocks));
+    }
+}
