@@ -1,5 +1,8 @@
 //! The command line as people and scripts use it, against a node in memory.
 
+#[path = "raftq/storage.rs"]
+mod storage;
+
 use raftqueue_node::api::{Failure, LocalStatus, Reason, Role};
 use raftqueue_node::fake::{FakeNode, Served, leading};
 use std::fmt::Write as _;
@@ -472,6 +475,10 @@ fn loads_that_make_no_sense_are_named_with_what_would() {
         ("bench consume --backlog -1", "-1 is not in 0..=1000000000"),
         ("bench publish --size 1e3", "1e3 is not in 0..=16777216"),
         ("bench publish --timeout 0s", "timeout"),
+        ("bench soak --seconds 0", "0 is not in 1..=31536000"),
+        ("bench soak --every 0", "0 is not in 1..=86400"),
+        ("bench soak --leave -1", "-1 is not in 0..=600000"),
+        ("status --storage --leader", "cannot be used with"),
     ] {
         let ran = node.run(line);
         assert_eq!(ran.code, 2, "{line}: {ran:?}");
@@ -506,7 +513,8 @@ fn a_load_for_nobody_ends_in_time_and_says_so_in_a_line() {
     std::thread::scope(|scope| {
         for endpoints in endpoints {
             scope.spawn(move || {
-                for load in ["publish", "publish --unary", "consume", "consume --backlog 10", "mixed"] {
+                for load in ["publish", "publish --unary", "consume", "consume --backlog 10", "mixed", "soak"]
+                {
                     is_told_in_time(endpoints, load);
                 }
             });
@@ -542,7 +550,7 @@ fn endpoints_of_two_clusters_are_not_measured() {
     let (one, two) = (Node::start(), Node::start());
     two.served.node.set_status(LocalStatus { cluster_id: "0b".into(), ..leading() });
     let endpoints = format!("{},{}", one.served.endpoint(), two.served.endpoint());
-    for load in ["publish", "consume", "mixed"] {
+    for load in ["publish", "consume", "mixed", "soak"] {
         let ran = run(&endpoints, &format!("bench {load} --seconds 1"), b"");
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{load}: {ran:?}");
         assert!(ran.error.contains("give endpoints of one cluster"), "{load}: {}", ran.error);

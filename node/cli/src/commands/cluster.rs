@@ -1,5 +1,6 @@
 //! `raftq status` and `raftq transfer`.
 
+use super::storage;
 use crate::failure::Failure;
 use crate::output::{Format, Output, Table};
 use clap::Args;
@@ -14,15 +15,25 @@ Examples:
   raftq status
   raftq status -o json | jq 'select(.view == \"cluster\").leader'
   raftq status --leader
+  raftq status --storage
   watch raftq status
 
 Each endpoint says what it knows, which may be out of date; LAG is what the leader knows. Without --endpoints those are
 the members of the cluster that is found. Exit code 0 says that the cluster has a leader with a quorum, whatever single
-nodes say.")]
+nodes say.
+
+With --storage each node says what it keeps: segments of its log (LOG) and those that left the log and are kept for
+their messages (RELEASED), files with messages that outlived their segments (KEPT), how much of the messages in all of
+these is not done with as of the last snapshot (LIVE of STORED), the index, age and size of that snapshot, and what the
+data directory takes on its disk (USED) and what is free there (FREE). A node that is far behind fetches a snapshot and
+then the messages: NOTE says how many are to come. Exit code 0 says that some node answered.")]
 pub(crate) struct Status {
     /// Print nothing but the leader's name
     #[arg(long)]
     leader: bool,
+    /// Show what each node keeps on its disk instead
+    #[arg(long, conflicts_with = "leader")]
+    storage: bool,
 }
 
 #[derive(Args)]
@@ -44,6 +55,9 @@ impl Status {
         }
         let asked = ask(client, client.endpoints().to_vec()).await;
         let own = if are_told { asked } else { of_members(client, asked).await };
+        if self.storage {
+            return storage::show(client, own, output).await;
+        }
         let cluster = client.cluster_status(v1::ClusterStatusRequest {}).await;
         let lags = cluster.as_ref().map(lags).unwrap_or_default();
         let mut table =
@@ -84,16 +98,16 @@ impl Transfer {
 }
 
 /// What a node says of itself, or why it says nothing.
-struct View {
+pub(super) struct View {
     /// Where it was asked; empty if nobody knows where it is.
-    endpoint: String,
+    pub(super) endpoint: String,
     /// Its name, if that is known although it does not answer.
-    node: Option<String>,
-    status: Result<v1::StatusResponse, String>,
+    pub(super) node: Option<String>,
+    pub(super) status: Result<v1::StatusResponse, String>,
 }
 
 /// Asks all endpoints at once, so that one that is down delays nothing. The answers are in the order given.
-async fn ask(client: &Client, endpoints: Vec<String>) -> Vec<View> {
+pub(super) async fn ask(client: &Client, endpoints: Vec<String>) -> Vec<View> {
     let mut asking = JoinSet::new();
     for (position, endpoint) in endpoints.into_iter().enumerate() {
         let client = client.clone();
@@ -109,7 +123,7 @@ async fn ask(client: &Client, endpoints: Vec<String>) -> Vec<View> {
 
 /// The members of the cluster that was found, each as it describes itself; if no cluster was found, what was asked.
 /// Once a node is found, ports where no node answers do not matter: in a pod there is a single node.
-async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
+pub(super) async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
     let answers = || asked.iter().filter_map(|view| view.status.as_ref().ok());
     let Some(newest) = answers().max_by_key(|status| status.term) else { return asked };
     let mut members = newest.members.clone();

@@ -12,6 +12,7 @@ mod publish;
 mod purge;
 mod receive;
 mod settle;
+mod storage;
 mod topic;
 mod unbind;
 mod up;

@@ -17,6 +17,7 @@ pub(super) struct Measure {
     what: &'static str,
     begun: Instant,
     end: Instant,
+    counts_late: bool,
     counts: Mutex<Counts>,
 }
 
@@ -48,7 +49,12 @@ impl Measure {
             last_done: None,
             ended: None,
         };
-        Self { what, begun, end: begun + length, counts: Mutex::new(counts) }
+        Self { what, begun, end: begun + length, counts_late: false, counts: Mutex::new(counts) }
+    }
+
+    /// Lets what was begun before the end count when it is done after it: where sums matter, and not speed.
+    pub(super) fn counting_late(self) -> Self {
+        Self { counts_late: true, ..self }
     }
 
     /// When counting ends.
@@ -73,9 +79,9 @@ impl Measure {
         counts.ended.is_some()
     }
 
-    /// So many messages and bytes, begun at `begun`, are done. What is done after the end does not count.
+    /// So many messages and bytes, begun at `begun`, are done. What is done after the end does not count, as a rule.
     pub(super) fn done(&self, begun: Instant, messages: u64, bytes: u64) {
-        if !self.goes_on() {
+        if !self.counts_late && !self.goes_on() {
             return;
         }
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -91,6 +97,23 @@ impl Measure {
         let mut counts = self.lock();
         counts.errors += 1;
         counts.last_error = Some(error.to_string());
+    }
+
+    /// Ends counting now.
+    pub(super) fn end_now(&self) {
+        let mut counts = self.lock();
+        counts.ended = counts.ended.or(Some(Instant::now()));
+    }
+
+    /// How many messages were done so far.
+    pub(super) fn messages(&self) -> u64 {
+        self.lock().messages
+    }
+
+    /// How many requests failed so far, and the last error.
+    pub(super) fn errors(&self) -> (u64, Option<String>) {
+        let counts = self.lock();
+        (counts.errors, counts.last_error.clone())
     }
 
     /// How far it has come, in a few words.

@@ -2,9 +2,11 @@
 
 mod consume;
 mod disk;
+mod gate;
 mod measure;
 mod mixed;
 mod publish;
+mod soak;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -33,6 +35,8 @@ pub(crate) enum BenchCommand {
     Consume(consume::Consume),
     /// Publish and consume at once
     Mixed(mixed::Mixed),
+    /// Publish and consume for long, leave a few messages for ever, and watch disk and memory of every node
+    Soak(soak::Soak),
     /// Write and sync as a node does, without a node: how fast the disk is at best
     Disk(disk::Disk),
 }
@@ -66,6 +70,7 @@ impl BenchCommand {
             BenchCommand::Publish(command) => command.run(&connect()?, output).await,
             BenchCommand::Consume(command) => command.run(&connect()?, output).await,
             BenchCommand::Mixed(command) => command.run(&connect()?, output).await,
+            BenchCommand::Soak(command) => command.run(&connect()?, output).await,
             BenchCommand::Disk(command) => command.run(output),
         }
     }
@@ -122,6 +127,11 @@ impl Workers {
     /// Waits until everything that all of them sent is answered. An error is one that kept a worker from working at
     /// all.
     async fn finish(mut self) -> Result<(), Failure> {
+        self.ended().await
+    }
+
+    /// Resolves at the first such error, or when all have ended. Dropped, it can be called again.
+    async fn ended(&mut self) -> Result<(), Failure> {
         while let Some(ended) = self.0.join_next().await {
             ended.map_err(|error| Failure::Failed(format!("a worker ended: {error}")))??;
         }

@@ -1,5 +1,6 @@
 //! `raftq bench publish`.
 
+use super::gate::Gate;
 use super::measure::Measure;
 use super::{Load, Workers, make_topic, report, same_cluster, show_progress, whole};
 use crate::failure::Failure;
@@ -216,7 +217,7 @@ impl Producing {
         (0..self.batch).map(|_| v1::NewMessage { body: body.clone(), ..Default::default() }).collect()
     }
 
-    fn body(&self) -> Bytes {
+    pub(super) fn body(&self) -> Bytes {
         // Bytes that no disk and no network can make smaller.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let next = || {
@@ -228,10 +229,15 @@ impl Producing {
         std::iter::repeat_with(next).take(usize::try_from(self.size).expect("at most 16 MiB")).collect()
     }
 
-    async fn publish_calls(&self, producer: &Producer, measure: &Measure) -> Result<(), Failure> {
+    async fn publish_calls(
+        &self,
+        producer: &Producer,
+        measure: &Measure,
+        gate: Option<&Gate>,
+    ) -> Result<(), Failure> {
         let body = self.body();
         let mut topics = producer.topics.iter().cycle();
-        while measure.goes_on() {
+        while self.may_go_on(measure, gate).await {
             let begun = Instant::now();
             let topic = topics.next().expect("every producer has a topic").clone();
             let request = v1::PublishRequest { topic, session: None, messages: self.messages(&body) };
@@ -243,10 +249,19 @@ impl Producing {
         Ok(())
     }
 
+    /// True while another batch is to be published, once it may go.
+    async fn may_go_on(&self, measure: &Measure, gate: Option<&Gate>) -> bool {
+        if let Some(gate) = gate {
+            gate.pass(self.batch, measure).await;
+        }
+        measure.goes_on()
+    }
+
     async fn publish_streams(
         &self,
         publishers: Vec<Publisher>,
         measure: &Arc<Measure>,
+        gate: Option<&Gate>,
     ) -> Result<(), Failure> {
         let body = self.body();
         let room = Arc::new(Semaphore::new(self.window()));
@@ -264,7 +279,7 @@ impl Producing {
             })
         };
         let mut turns = publishers.iter().cycle();
-        while measure.goes_on() {
+        while self.may_go_on(measure, gate).await {
             // Waits for room first, so that the clock starts when the batch is really handed over.
             let room = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
             let begun = Instant::now();
@@ -287,6 +302,11 @@ impl Producing {
 impl Producers {
     /// Starts all producers. They go on until the measure ends.
     pub(super) fn start(self, measure: &Arc<Measure>) -> Workers {
+        self.start_behind(None, measure)
+    }
+
+    /// The same, each batch behind a gate.
+    pub(super) fn start_behind(self, gate: Option<&Arc<Gate>>, measure: &Arc<Measure>) -> Workers {
         let mut tasks = JoinSet::new();
         for producer in self.all {
             if self.how.unary {
@@ -294,11 +314,15 @@ impl Producers {
                 for _ in 0..self.how.window {
                     let (how, producer, measure) =
                         (self.how.clone(), Arc::clone(&producer), Arc::clone(measure));
-                    tasks.spawn(async move { how.publish_calls(&producer, &measure).await });
+                    let gate = gate.cloned();
+                    tasks.spawn(async move { how.publish_calls(&producer, &measure, gate.as_deref()).await });
                 }
             } else {
                 let (how, measure) = (self.how.clone(), Arc::clone(measure));
-                tasks.spawn(async move { how.publish_streams(producer.publishers, &measure).await });
+                let gate = gate.cloned();
+                tasks.spawn(async move {
+                    how.publish_streams(producer.publishers, &measure, gate.as_deref()).await
+                });
             }
         }
         Workers(tasks)
