@@ -68,7 +68,11 @@ impl World {
                 });
             }
         };
-        let Ok(freeze) = restoring::read(&disk, &file) else {
+        let read = restoring::read(&disk, &file);
+        if disk.is_crashed() {
+            return self.crash_inside(node);
+        }
+        let Ok(freeze) = read else {
             let is_bad = |node: usize| self.nodes[node].is_failing || self.nodes[node].is_damaged;
             return Violation::unless(is_bad(node) || is_bad(from), || {
                 format!("node {node} cannot read the snapshot that it has just written")
