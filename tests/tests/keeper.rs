@@ -206,7 +206,8 @@ impl Node {
     fn freeze(&self) -> Freeze {
         let (configuration_index, configuration) = self.configuration.clone();
         let state = self.state.clone();
-        Freeze { index: self.last, term: Term(1), configuration_index, configuration, state }
+        let term_runs = vec![(Index(1), Term(1))];
+        Freeze { index: self.last, term: Term(1), configuration_index, configuration, term_runs, state }
     }
 
     /// One whole round.

@@ -89,6 +89,8 @@ pub enum Event {
         /// The last index that is gone: applied and durable.
         to: Index,
     },
+    /// A snapshot of another node tells which entries are committed. What this log holds of them is committed here too.
+    Committed(CommittedLog),
     /// A snapshot of another node is here whole. The core says in [`Output::installed`] whether it becomes this node's own.
     Installed(Installed),
     /// This node lacks bodies of messages that its queue holds (true), or has them all (false). While it lacks some it does
@@ -140,6 +142,20 @@ pub struct Install {
     pub leader: NodeId,
     /// The index before the first entry of the leader's log, and its term: the least that will do.
     pub start: (Index, Term),
+}
+
+/// Term runs that go with a snapshot at most: the newest. A cluster has a few elections in the time that a node is away.
+pub const TERM_RUNS_MAX: usize = 256;
+
+/// The terms of a log, all of whose entries up to an index are committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedLog {
+    /// The index.
+    pub last: Index,
+    /// Where terms begin, rising, from index 1 on: the newest [`TERM_RUNS_MAX`] at most. What comes before is not told.
+    pub term_runs: Vec<(Index, Term)>,
+    /// The term of the node that tells it: everything was found committed in that or an earlier one.
+    pub giver_term: Term,
 }
 
 /// A snapshot of another node.

@@ -33,8 +33,8 @@ mod write;
 pub use configuration::{Configuration, Member, MemberKind, VoteResult};
 pub use entry::{Entry, Payload};
 pub use event::{
-    Alarm, Cause, Event, Found, Install, Installed, LoadRequest, LogSlice, Output, PeerStatus, ReadId,
-    Recovered, Refused, RoleKind, RoleState, Settings, Status,
+    Alarm, Cause, CommittedLog, Event, Found, Install, Installed, LoadRequest, LogSlice, Output, PeerStatus,
+    ReadId, Recovered, Refused, RoleKind, RoleState, Settings, Status, TERM_RUNS_MAX,
 };
 pub use message::{AppendOutcome, Envelope, Message};
 pub use progress::ProgressState;

@@ -9,6 +9,7 @@ mod beginning;
 
 use crate::mutants::{self, Mutant};
 use crate::{Configuration, Entry, HardState, Index, Payload, Recovered, Term, Write};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -148,6 +149,29 @@ impl Log {
         let run = self.runs.partition_point(|(first, t)| *first <= index && *t <= term).checked_sub(1)?;
         let end = self.runs.get(run + 1).map_or(self.last, |(next, _)| next.prev());
         Some((end.min(index), self.runs[run].1))
+    }
+
+    /// The greatest index, up to `last`, that has the same term here and in a log whose terms begin at `runs`: up to there the
+    /// two are the same. `None` if that is before the beginning of either.
+    pub(crate) fn agreement_with(&self, runs: &[(Index, Term)], last: Index) -> Option<Index> {
+        let run_at = |runs: &[(Index, Term)], index| {
+            let run = runs.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
+            Some(runs[run])
+        };
+        let mut index = last.min(self.last);
+        loop {
+            let ((own_first, own), (first, term)) = (run_at(&self.runs, index)?, run_at(runs, index)?);
+            match own.cmp(&term) {
+                Ordering::Equal => return Some(index),
+                Ordering::Greater => index = own_first.prev(),
+                Ordering::Less => index = first.prev(),
+            }
+        }
+    }
+
+    /// Where terms begin in this log. The first stands where the log begins, although its term may have begun before.
+    pub(crate) fn term_runs(&self) -> &[(Index, Term)] {
+        &self.runs
     }
 
     /// True if a log that ends with (`index`, `term`) holds everything that can be committed of this one.

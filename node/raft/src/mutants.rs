@@ -60,6 +60,8 @@ pub enum Mutant {
     ProbeForGone,
     /// A peer that lacks what is gone is told so once.
     TellGoneOnce,
+    /// Everything that a log holds counts as committed when that of a snapshot reaches as far, whatever its terms.
+    CommitDisagreeing,
     /// A snapshot is taken that is older than what is committed.
     InstallOld,
     /// A snapshot of a later term is taken without entering that term.
@@ -80,7 +82,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 36] = [
+    pub const ALL: [Mutant; 37] = [
         Mutant::SkipVoteSync,
         Mutant::SkipEntrySync,
         Mutant::CountSelfEarly,
@@ -109,6 +111,7 @@ impl Mutant {
         Mutant::RefuseBehindGone,
         Mutant::ProbeForGone,
         Mutant::TellGoneOnce,
+        Mutant::CommitDisagreeing,
         Mutant::InstallOld,
         Mutant::InstallKeepsTerm,
         Mutant::InstallKeepsMembers,

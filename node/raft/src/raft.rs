@@ -194,6 +194,7 @@ impl Raft {
                 self.look_at_replay();
             }
             Event::Compacted { to } => self.on_compacted(to),
+            Event::Committed(told) => self.on_committed(&told),
             Event::Installed(installed) => self.on_installed(&installed),
             Event::Incomplete(incomplete) => self.incomplete = incomplete,
             Event::DiskStalled(stalled) => self.on_disk_stalled(stalled),
@@ -336,6 +337,12 @@ impl Raft {
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)
+    }
+
+    /// Where terms begin, rising. The first stands where the log begins, although its term may have begun before.
+    #[must_use]
+    pub fn term_runs(&self) -> &[(Index, Term)] {
+        self.log.term_runs()
     }
 
     fn on_tick(&mut self) {

@@ -218,6 +218,7 @@ async fn fetch_from(
         term: head.term,
         configuration_index: head.configuration_index,
         configuration: head.configuration,
+        term_runs: head.term_runs,
         state,
     };
     Ok((file, Box::new(Arrived { freeze, giver_term: given.giver_term })))

@@ -94,6 +94,7 @@ pub fn read(disk: &dyn Disk, file: &SnapshotFile) -> Result<Freeze, Unusable> {
         term: head.term,
         configuration_index: head.configuration_index,
         configuration: head.configuration,
+        term_runs: head.term_runs,
         state: builder.finish()?,
     })
 }

@@ -11,7 +11,7 @@
 
 use super::Replica;
 use raftqueue_queue::State;
-use raftqueue_raft::{Configuration, Event as RaftEvent, Index, Term};
+use raftqueue_raft::{CommittedLog, Configuration, Event as RaftEvent, Index, TERM_RUNS_MAX, Term};
 use std::sync::Arc;
 
 /// Ticks before another snapshot is tried after one that failed: a second.
@@ -37,8 +37,17 @@ pub struct Freeze {
     pub configuration_index: Index,
     /// That configuration.
     pub configuration: Arc<Configuration>,
+    /// Where the newest terms begin, up to the index: see [`CommittedLog`].
+    pub term_runs: Vec<(Index, Term)>,
     /// The queue.
     pub state: State,
+}
+
+impl Freeze {
+    /// What it tells of the log: everything in it is committed.
+    pub(super) fn committed_log(&self, giver_term: Term) -> CommittedLog {
+        CommittedLog { last: self.index, term_runs: self.term_runs.clone(), giver_term }
+    }
 }
 
 /// When snapshots are due.
@@ -210,8 +219,10 @@ impl Replica {
         let Some(term) = self.raft.term_at(index) else { return };
         let (configuration_index, configuration) = self.configuration.clone();
         self.snapshots.begin(index, self.state.held_bytes(MESSAGE_BYTES));
-        let state = self.state.clone();
-        self.actions.freeze = Some(Freeze { index, term, configuration_index, configuration, state });
+        self.term_runs = term_runs_up_to(index, &self.term_runs, self.raft.term_runs());
+        let (term_runs, state) = (self.term_runs.clone(), self.state.clone());
+        self.actions.freeze =
+            Some(Freeze { index, term, configuration_index, configuration, term_runs, state });
     }
 
     /// The snapshot that was being made counts; the log begins behind `start` now.
@@ -237,9 +248,39 @@ impl Replica {
     }
 }
 
+/// Where terms begin up to an index: those of an earlier snapshot, then those of the log, whose first is told from where the
+/// log begins and has begun before. The newest [`TERM_RUNS_MAX`].
+fn term_runs_up_to(index: Index, before: &[(Index, Term)], of_log: &[(Index, Term)]) -> Vec<(Index, Term)> {
+    let mut runs = before.to_vec();
+    for (first, term) in of_log.iter().filter(|(first, _)| *first > Index(0) && *first <= index) {
+        if runs.last().is_none_or(|(_, last)| last < term) {
+            runs.push((*first, *term));
+        }
+    }
+    runs.drain(..runs.len().saturating_sub(TERM_RUNS_MAX));
+    runs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn runs(runs: &[(u64, u64)]) -> Vec<(Index, Term)> {
+        runs.iter().map(|(first, term)| (Index(*first), Term(*term))).collect()
+    }
+
+    #[test]
+    fn where_terms_begin_is_known_from_before_the_log_on() {
+        let up_to = |index, before: &[(u64, u64)], of_log: &[(u64, u64)]| {
+            term_runs_up_to(Index(index), &runs(before), &runs(of_log))
+        };
+        assert_eq!(up_to(9, &[], &[(0, 0), (1, 2), (5, 3), (10, 7)]), runs(&[(1, 2), (5, 3)]));
+        assert_eq!(up_to(9, &[(1, 2), (5, 3)], &[(7, 3), (9, 4)]), runs(&[(1, 2), (5, 3), (9, 4)]));
+        assert_eq!(up_to(9, &[(1, 2), (5, 3)], &[(3, 2), (5, 3)]), runs(&[(1, 2), (5, 3)]));
+        assert_eq!(up_to(9, &[(1, 2)], &[(1, 2)]), runs(&[(1, 2)]));
+        let many: Vec<_> = (1..=1_000).map(|at| (at, at)).collect();
+        assert_eq!(up_to(900, &many[..500], &many[400..]), runs(&many[900 - TERM_RUNS_MAX..900]));
+    }
 
     const SETTINGS: SnapshotSettings =
         SnapshotSettings { bytes: 100, steps: 1_000, idle_ticks: 5, idle_bytes: 10 };

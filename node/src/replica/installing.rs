@@ -107,7 +107,14 @@ impl Replica {
         living
     }
 
-    /// A snapshot is here. What this node has applied is put into a snapshot of its own first: with that go places files, so
+    /// A snapshot is here. Of the last entries in this node's log it tells which are committed: they are applied before the
+    /// log goes.
+    pub(super) fn on_arrived(&mut self, arrived: Arrived) {
+        self.raft.step(RaftEvent::Committed(arrived.freeze.committed_log(arrived.giver_term)));
+        self.arrival = Some(arrived);
+    }
+
+    /// What this node has applied is put into a snapshot of its own before another's is taken: with that go places files, so
     /// that the messages in its log stay readable although the log goes (RULES 3.4). Else each node that goes over would leave
     /// it to the others to keep what it had acknowledged.
     pub(super) fn judge_arrival(&mut self) {
@@ -139,6 +146,7 @@ impl Replica {
         self.actions.left = Some(std::mem::replace(&mut self.state, freeze.state));
         self.applied = index;
         self.configuration = (freeze.configuration_index, freeze.configuration);
+        self.term_runs = freeze.term_runs;
         self.loaded.clear();
         self.clock.passed(self.state.now_ms(), self.now);
         self.snapshots.installed(index, &self.state);

@@ -95,6 +95,8 @@ pub struct Replica {
     unread: Unread,
     deadlines: Deadlines,
     snapshots: Snapshots,
+    /// Where terms begin, up to the newest snapshot.
+    term_runs: Vec<(Index, Term)>,
     /// A snapshot of another node that the protocol has not judged yet.
     arrived: Option<Freeze>,
     /// A snapshot of another node that waits until everything applied here is in one of this node's own.
@@ -130,10 +132,10 @@ impl Replica {
     /// was committed behind that is applied again.
     #[must_use]
     pub fn new(settings: Settings, recovered: raft::Recovered, snapshot: Option<Freeze>) -> Self {
-        let (applied, configuration, state) = match snapshot {
-            None => (Index(0), (Index(0), Arc::default()), State::default()),
-            Some(Freeze { index, configuration_index, configuration, state, .. }) => {
-                (index, (configuration_index, configuration), state)
+        let (applied, configuration, term_runs, state) = match snapshot {
+            None => (Index(0), (Index(0), Arc::default()), Vec::new(), State::default()),
+            Some(Freeze { index, configuration_index, configuration, term_runs, state, .. }) => {
+                (index, (configuration_index, configuration), term_runs, state)
             }
         };
         let mut clock = Clock::default();
@@ -157,6 +159,7 @@ impl Replica {
             unread: Unread::default(),
             deadlines: Deadlines::default(),
             snapshots,
+            term_runs,
             arrived: None,
             arrival: None,
             incomplete_since: None,
@@ -262,7 +265,7 @@ impl Replica {
             Event::SnapshotTaken { start } => self.on_snapshot_taken(start),
             Event::SnapshotFailed => self.on_snapshot_failed(),
             Event::FilesRetired => self.on_files_retired(),
-            Event::Installed(arrived) => self.arrival = Some(*arrived),
+            Event::Installed(arrived) => self.on_arrived(*arrived),
             Event::Complete(index) => self.on_complete(index),
             Event::HandOver => {
                 if let Some(to) = self.raft.best_successor() {

@@ -26,7 +26,7 @@ const SECTION_OVERHEAD: u64 = 9;
 
 /// The head of a snapshot as it travels.
 pub(crate) fn write_head(head: &SnapshotHead, giver_term: Term, size: u64) -> pb::SnapshotChunk {
-    let SnapshotHead { index, term, configuration_index, configuration, stamp_ms } = head;
+    let SnapshotHead { index, term, configuration_index, configuration, stamp_ms, term_runs } = head;
     chunk(Chunk::Head(pb::SnapshotHead {
         index: index.0,
         term: term.0,
@@ -35,7 +35,12 @@ pub(crate) fn write_head(head: &SnapshotHead, giver_term: Term, size: u64) -> pb
         stamp_ms: *stamp_ms,
         giver_term: giver_term.0,
         size,
+        term_runs: term_runs.iter().map(write_term_run).collect(),
     }))
+}
+
+fn write_term_run((first, term): &(Index, Term)) -> pb::TermRun {
+    pb::TermRun { first: first.0, term: term.0 }
 }
 
 /// A section of a snapshot as it travels.
@@ -89,7 +94,15 @@ impl Sections {
         let configuration = configuration::decode(&head.configuration)
             .map_err(|error| format!("its configuration cannot be read: {error}"))?;
         let configuration = Arc::new(configuration);
-        let read = SnapshotHead { index, term, configuration_index, configuration, stamp_ms: head.stamp_ms };
+        let term_runs = head.term_runs.iter().map(|run| (Index(run.first), Term(run.term))).collect();
+        let stamp_ms = head.stamp_ms;
+        let read = SnapshotHead { index, term, configuration_index, configuration, stamp_ms, term_runs };
+        if read.check_term_runs().is_err() {
+            return Err(format!(
+                "its snapshot cannot be: its {} terms do not lead to {term}",
+                head.term_runs.len()
+            ));
+        }
         Ok((read, giver_term, Self { size: head.size, sections: 0, bytes: 0 }))
     }
 
@@ -239,6 +252,7 @@ mod tests {
             configuration_index: Index(1),
             configuration,
             stamp_ms: 5,
+            term_runs: vec![(Index(1), Term(1)), (Index(8), Term(4))],
         }
     }
 
@@ -270,6 +284,16 @@ mod tests {
             (|head| head.term = 0, "cannot be"),
             (|head| head.configuration_index = 10, "cannot be"),
             (|head| head.giver_term = 3, "itself"),
+            (|head| head.term_runs.clear(), "do not lead to"),
+            (|head| head.term_runs[1].term = 3, "do not lead to"),
+            (|head| head.term_runs[1].first = 10, "do not lead to"),
+            (|head| head.term_runs[1].first = 1, "do not lead to"),
+            (|head| head.term_runs[0].first = 0, "do not lead to"),
+            (|head| head.term_runs[0].term = 4, "do not lead to"),
+            (
+                |head| head.term_runs = (1..=300).map(|at| pb::TermRun { first: at, term: at }).collect(),
+                "lead to",
+            ),
             (|head| head.size = u64::MAX, "is the most"),
             (|head| head.configuration = Bytes::from_static(b"none"), "cannot be read"),
             (|head| head.configuration = vec![1; CONFIGURATION_BYTES_MAX + 1].into(), "bytes"),

@@ -4,7 +4,7 @@
 //! shell gets a snapshot from whoever has one.
 
 use super::{Raft, TERM_MAX};
-use crate::event::{Alarm, Install, Installed};
+use crate::event::{Alarm, CommittedLog, Install, Installed};
 use crate::mutants::{self, Mutant};
 use crate::{Index, NodeId, Term};
 
@@ -42,6 +42,38 @@ impl Raft {
         }
         self.verified = self.verified.max(start.0);
         self.reply_once_durable(start.0);
+    }
+
+    /// Entries that this node holds may be committed without its knowing, and may count for it: whoever counted them told it
+    /// only later, and that message was lost. Two logs that have the same term at an index are the same up to there (Raft,
+    /// section 5.3), so where terms begin in a committed log tells how much of this one is.
+    ///
+    /// A leader needs no telling: it finds out what is committed.
+    pub(super) fn on_committed(&mut self, told: &CommittedLog) {
+        let CommittedLog { last, term_runs, giver_term } = told;
+        let rise = term_runs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let begin = term_runs.first().is_some_and(|(first, _)| *first > Index(0));
+        let (end, term) = term_runs.last().copied().unwrap_or_default();
+        if !rise || !begin || end > *last || *last > INDEX_MAX || term > *giver_term || *giver_term > TERM_MAX
+        {
+            let why = "the terms of its log contradict themselves";
+            self.alarms.push(Alarm::SnapshotRefused { index: *last, term, why });
+            return;
+        }
+        if *giver_term > self.term() {
+            self.become_follower(*giver_term, None);
+        }
+        let agreed = match mutants::is(Mutant::CommitDisagreeing) {
+            true => Some(self.log.last().min(*last)),
+            false => self.log.agreement_with(term_runs, *last),
+        };
+        if self.is_leader() || agreed.is_none_or(|agreed| agreed <= self.commit) {
+            return;
+        }
+        let agreed = agreed.expect("there is one");
+        self.verified = self.verified.max(agreed);
+        self.commit = agreed;
+        self.look_at_replay();
     }
 
     /// A snapshot is here whole. It is taken if it has more than what is known to be committed here.

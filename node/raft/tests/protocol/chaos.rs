@@ -227,7 +227,12 @@ impl Chaos {
             6 if faults.changes => self.change(id),
             7 | 8 if faults.compactions => self.compact(id),
             9 | 10 if faults.compactions => self.ask_for_snapshot(id),
-            11 if faults.compactions || faults.installs => self.cluster.install(id),
+            11 if faults.compactions || faults.installs => {
+                self.cluster.tell_committed(id);
+                if self.dice.chance(700) {
+                    self.cluster.install(id);
+                }
+            }
             12 if faults.gaps => {
                 let has_gaps = self.dice.chance(500);
                 self.cluster.tell(|| format!("n{id} has {} messages", if has_gaps { "some" } else { "all" }));

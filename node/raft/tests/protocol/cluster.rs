@@ -5,9 +5,9 @@ use crate::disk::Disk;
 use crate::show;
 use bytes::Bytes;
 use raftqueue_raft::{
-    Configuration, Entry, Envelope, Event, Found, HardState, Index, Install, Installed, LoadRequest,
-    LogSlice, Member, MemberKind, NodeId, Output, Payload, Raft, ReadId, Refused, RoleKind, RoleState,
-    Settings, Term, Write,
+    CommittedLog, Configuration, Entry, Envelope, Event, Found, HardState, Index, Install, Installed,
+    LoadRequest, LogSlice, Member, MemberKind, NodeId, Output, Payload, Raft, ReadId, Refused, RoleKind,
+    RoleState, Settings, Term, Write,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(crate) struct Node {
     pub(crate) loads: Vec<LoadRequest>,
     pub(crate) loads_held: bool,
     /// A snapshot that another node gave, on its way here.
-    pub(crate) coming: Option<Installed>,
+    pub(crate) coming: Option<(CommittedLog, Installed)>,
     /// It is told that it needs a snapshot.
     pub(crate) wanting: Option<Install>,
     /// Snapshots that it needs are not got.
@@ -321,15 +321,24 @@ impl Cluster {
         let (Some(term), Some(in_force)) = (giver.term_at(index), disk.configuration_at(index)) else {
             return false;
         };
-        let installed = Installed { index, term, configurations: vec![in_force], giver_term: giver.term() };
-        self.nodes.get_mut(&id).expect("a node that was added").coming = Some(installed);
+        let giver_term = giver.term();
+        let runs = giver.term_runs().iter().filter(|(first, _)| *first > Index(0) && *first <= index);
+        let told = CommittedLog { last: index, term_runs: runs.copied().collect(), giver_term };
+        let installed = Installed { index, term, configurations: vec![in_force], giver_term };
+        self.nodes.get_mut(&id).expect("a node that was added").coming = Some((told, installed));
         true
+    }
+
+    /// The snapshot that is on its way tells what is committed.
+    pub(crate) fn tell_committed(&mut self, id: NodeId) {
+        let Some((told, _)) = self.nodes[&id].coming.clone() else { return };
+        self.step(id, Event::Committed(told));
     }
 
     /// The snapshot that was on its way is here whole.
     pub(crate) fn install(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a node that was added");
-        let Some(installed) = node.coming.take_if(|_| node.raft.is_some()) else { return };
+        let Some((_, installed)) = node.coming.take_if(|_| node.raft.is_some()) else { return };
         node.wanting = None;
         self.disks.get_mut(&id).expect("every node has a disk").stage(&installed);
         self.step(id, Event::Installed(installed));
@@ -341,6 +350,7 @@ impl Cluster {
         for giver in self.live().into_iter().filter(|giver| *giver != id) {
             let has = self.raft(giver).and_then(Raft::snapshot_up_to) >= Some(wanting.start.0);
             if has && self.ask_for_snapshot(id, giver, None) {
+                self.tell_committed(id);
                 return self.install(id);
             }
         }

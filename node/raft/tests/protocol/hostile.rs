@@ -4,8 +4,8 @@
 use crate::chaos::{Chaos, Dice};
 use crate::cluster::{command, configuration};
 use raftqueue_raft::{
-    Alarm, AppendOutcome, Entry, Envelope, Event, Found, GroupId, Index, Installed, LogSlice, Message,
-    NodeId, Payload, Raft, Term,
+    Alarm, AppendOutcome, CommittedLog, Entry, Envelope, Event, Found, GroupId, Index, Installed, LogSlice,
+    Message, NodeId, Payload, Raft, Term,
 };
 use std::sync::Arc;
 
@@ -92,6 +92,18 @@ fn some_snapshot(dice: &mut Dice, raft: &Raft) -> Installed {
     Installed { index, term, configurations, giver_term }
 }
 
+fn some_committed_log(dice: &mut Dice, raft: &Raft) -> CommittedLog {
+    let last = Index(some_number(dice, raft.last_index().0));
+    // What it holds may be told, or be made up: but nothing may contradict what is committed.
+    let mut term_runs: Vec<_> =
+        raft.term_runs().iter().copied().filter(|(first, _)| *first <= last).collect();
+    if dice.chance(500) {
+        term_runs.push((Index(some_number(dice, last.0)), Term(some_number(dice, raft.term().0))));
+    }
+    let giver_term = if dice.chance(700) { raft.term() } else { Term(some_number(dice, raft.term().0)) };
+    CommittedLog { last, term_runs, giver_term }
+}
+
 /// Steps one node of a cluster in the middle of its life with whatever comes; its disk works, its clock ticks.
 fn abuse(seed: u64) {
     let mut chaos = Chaos::new(seed, 3);
@@ -106,6 +118,7 @@ fn abuse(seed: u64) {
             0 => Event::Tick,
             1 => Event::PeerGone(NodeId(dice.below(6))),
             2 => Event::DiskStalled(dice.chance(300)),
+            12 if dice.chance(300) => Event::Committed(some_committed_log(&mut dice, &raft)),
             12 => Event::Installed(some_snapshot(&mut dice, &raft)),
             13 => match raft.snapshot_up_to().filter(|_| dice.chance(300)) {
                 Some(to) => Event::Compacted { to },

@@ -1,7 +1,9 @@
 //! Snapshots that are not taken: what is wrong with them is told, and nothing has changed.
 
 use crate::cluster::{Cluster, configuration};
-use raftqueue_raft::{Alarm, Configuration, Event, Index, Installed, NodeId, Output, Raft, Term};
+use raftqueue_raft::{
+    Alarm, CommittedLog, Configuration, Event, Index, Installed, NodeId, Output, Raft, Term,
+};
 use std::sync::Arc;
 
 /// A follower of n1 whose log ends at 4, all of term 2 and committed, and the first three entries of it compacted.
@@ -88,4 +90,72 @@ fn what_the_leader_has_shown_to_be_something_else_is_refused() {
         raft.take_output()
     };
     assert!(matches!(output.alarms[..], [Alarm::SnapshotRefused { .. }]) && output.installed.is_none());
+}
+
+/// A follower whose log has these terms from index 1 on, none of them known to be committed.
+fn holding(terms: &[u64]) -> Raft {
+    let entry = |(at, term): (usize, &u64)| raftqueue_raft::Entry {
+        index: Index(at as u64 + 1),
+        term: Term(*term),
+        payload: match at {
+            0 => raftqueue_raft::Payload::Config(Arc::new(configuration(&[1, 2, 3], &[]))),
+            _ => raftqueue_raft::Payload::Noop,
+        },
+    };
+    let entries = terms.iter().enumerate().map(entry).collect();
+    let hard_state = raftqueue_raft::HardState { term: Term(*terms.last().expect("some")), vote: None };
+    let disk = crate::disk::Disk::with(hard_state, entries);
+    let settings = raftqueue_raft::Settings::new(NodeId(1), 1);
+    Raft::new(settings, disk.recover())
+}
+
+fn told(last: u64, runs: &[(u64, u64)], giver_term: u64) -> CommittedLog {
+    let term_runs = runs.iter().map(|(first, term)| (Index(*first), Term(*term))).collect();
+    CommittedLog { last: Index(last), term_runs, giver_term: Term(giver_term) }
+}
+
+#[test]
+fn what_agrees_with_a_committed_log_is_committed() {
+    const TERMS: [u64; 7] = [1, 1, 2, 2, 2, 4, 4];
+    for (last, runs, commit) in [
+        // All of it, or as far as the other reaches.
+        (90, &[(1, 1), (3, 2), (6, 4), (50, 9)][..], 7),
+        (6, &[(1, 1), (3, 2), (6, 4)], 6),
+        (4, &[(1, 1), (3, 2)], 4),
+        // Behind a point the two are different: what stands here came to nothing.
+        (90, &[(1, 1), (3, 2), (6, 5)], 5),
+        (90, &[(1, 1), (3, 2), (5, 3)], 4),
+        (90, &[(1, 1), (3, 3)], 2),
+        (90, &[(1, 1), (2, 3)], 1),
+        (90, &[(1, 1), (3, 2), (9, 7)], 5),
+        // What came before is not told, so nothing is known where that matters.
+        (90, &[(6, 4)], 7),
+        (90, &[(6, 5)], 0),
+    ] {
+        let mut raft = holding(&TERMS);
+        raft.step(Event::Committed(told(last, runs, 9)));
+        let output = raft.take_output();
+        assert_eq!((raft.commit(), output.alarms.as_slice()), (Index(commit), &[][..]), "{last} {runs:?}");
+        assert_eq!(raft.term(), Term(9), "it was found committed in a later term");
+    }
+}
+
+#[test]
+fn a_committed_log_that_cannot_be_is_refused() {
+    for (last, runs, giver_term) in [
+        (9, &[][..], 9),
+        (9, &[(0, 1)], 9),
+        (9, &[(1, 2), (3, 1)], 9),
+        (9, &[(3, 1), (1, 2)], 9),
+        (9, &[(10, 1)], 9),
+        (9, &[(1, 3)], 2),
+        (9, &[(1, 1)], u64::MAX),
+        (u64::MAX, &[(1, 1)], 9),
+    ] {
+        let mut raft = holding(&[1, 1]);
+        raft.step(Event::Committed(told(last, runs, giver_term)));
+        let alarms = raft.take_output().alarms;
+        assert!(matches!(alarms[..], [Alarm::SnapshotRefused { .. }]), "{last} {runs:?}: {alarms:?}");
+        assert_eq!((raft.commit(), raft.term()), (Index(0), Term(1)));
+    }
 }

@@ -34,6 +34,8 @@ fn seen_by(mutant: Mutant) -> SeenBy {
         Mutant::ProbeForGone | Mutant::TellGoneOnce => {
             Script("a_follower_that_lacks_what_is_gone_is_told_so")
         }
+        Mutant::CommitDisagreeing => Script("a_snapshot_tells_where_a_log_went_astray"),
+        Mutant::InstallDropsTail => Script("a_snapshot_keeps_what_follows_it"),
         Mutant::InstallKeepsMembers => Script("the_members_of_a_snapshot_are_in_force"),
         Mutant::InstallKeepsTerm => Script("a_snapshot_brings_the_term_of_its_giver"),
         Mutant::InstalledIsDurable => {

@@ -154,11 +154,12 @@ impl Script {
                 if !self.cluster.ask_for_snapshot(id, from, at) {
                     return Err("it has no such snapshot".into());
                 }
-                let coming = self.cluster.nodes[&id].coming.clone().expect("it was just given");
+                let (_, coming) = self.cluster.nodes[&id].coming.clone().expect("it was just given");
                 self.cluster.tell(|| {
                     format!("n{from} gives n{id} a snapshot up to {}@{}", coming.index, coming.term)
                 });
             }
+            "tell" => self.for_nodes(args, Cluster::tell_committed)?,
             "install" => self.for_nodes(args, Cluster::install)?,
             "incomplete" => {
                 self.for_nodes(args, |cluster, id| cluster.step(id, Event::Incomplete(true)))?;

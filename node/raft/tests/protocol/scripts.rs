@@ -120,6 +120,8 @@ scripts! {
     a_snapshot_keeps_what_follows_it
     a_snapshot_of_everything_leaves_nothing_to_send
     a_snapshot_takes_the_place_of_a_log_that_conflicts
+    a_snapshot_tells_what_is_committed
+    a_snapshot_tells_where_a_log_went_astray
     a_snapshot_that_comes_too_late_changes_nothing
     a_snapshot_that_the_leader_has_passed_is_followed_by_another
     a_snapshot_whose_answer_is_lost_is_seen_by_a_heartbeat

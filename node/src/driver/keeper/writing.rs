@@ -139,6 +139,7 @@ impl Keeper {
             configuration_index: freeze.configuration_index,
             configuration: Arc::clone(&freeze.configuration),
             stamp_ms: freeze.state.now_ms(),
+            term_runs: freeze.term_runs.clone(),
         };
         let disk = self.reader.disk();
         let mut writer = SnapshotWriter::create(&*disk, self.reader.next_file(), &head)

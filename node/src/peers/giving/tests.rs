@@ -135,7 +135,16 @@ where
 
 fn head() -> SnapshotHead {
     let configuration = Arc::new(Configuration { version: 1, ..Configuration::default() });
-    SnapshotHead { index: Index(9), term: Term(4), configuration_index: Index(1), configuration, stamp_ms: 5 }
+    let term_runs = vec![(Index(1), Term(4))];
+    let configuration_index = Index(1);
+    SnapshotHead {
+        index: Index(9),
+        term: Term(4),
+        configuration_index,
+        configuration,
+        stamp_ms: 5,
+        term_runs,
+    }
 }
 
 fn sections() -> Vec<Bytes> {

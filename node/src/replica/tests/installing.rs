@@ -14,13 +14,20 @@ impl Alone {
         alone
     }
 
-    /// Another node's snapshot is here: of an empty queue, so far beyond what is applied here.
+    /// Another node's snapshot is here: of an empty queue, so far beyond what is applied here. Its log tells nothing of this
+    /// node's.
     fn arrives(&mut self, beyond: u64) -> Index {
         let index = Index(self.replica.applied().0 + beyond);
         let term = self.replica.raft().term();
+        self.arrives_with(index, vec![(index, term)])
+    }
+
+    /// It is of this index, and its terms begin there.
+    fn arrives_with(&mut self, index: Index, term_runs: Vec<(Index, Term)>) -> Index {
+        let term = self.replica.raft().term();
         let (configuration_index, configuration) = self.replica.configuration.clone();
         let state = State::default();
-        let freeze = Freeze { index, term, configuration_index, configuration, state };
+        let freeze = Freeze { index, term, configuration_index, configuration, term_runs, state };
         self.handle(Event::Installed(Box::new(Arrived { freeze, giver_term: term })));
         self.perform();
         index
@@ -129,4 +136,29 @@ fn rule_3_4_a_node_is_incomplete_until_nothing_is_missing_of_what_it_went_over_t
     assert!(!alone.replica.is_incomplete());
     (0..300).for_each(|_| alone.tick());
     assert!(alone.frozen.is_none());
+}
+
+#[test]
+fn rule_3_4_what_counts_of_the_log_is_applied_before_the_node_goes_over() {
+    let mut alone = Alone::with_a_message();
+    // It leads no more before it knows that this one counts.
+    alone.hangs = true;
+    alone.call(2, publish("t", 1, b"y"), 60_000);
+    alone.perform();
+    alone.follows();
+    alone.hangs = false;
+    let hung = alone.hung.take().expect("the entry is being written");
+    alone.handle(Event::Persisted(hung));
+    alone.perform();
+    let (applied, last) = (alone.replica.applied(), alone.replica.raft().last_index());
+    assert_eq!(last, applied.next());
+    let mut term_runs = alone.replica.raft().term_runs().to_vec();
+    term_runs.retain(|(first, _)| *first > Index(0));
+    let index = alone.arrives_with(Index(last.0 + 100), term_runs);
+    assert_eq!(alone.replica.applied(), last, "the snapshot's terms tell that it counts");
+    alone.tick();
+    assert_eq!(alone.frozen.as_ref().map(|freeze| freeze.index), Some(last), "and its bodies are kept");
+    assert!(alone.judged.is_empty());
+    alone.taken();
+    assert_eq!(alone.judged, [Some(index)]);
 }

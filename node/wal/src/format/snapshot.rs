@@ -11,7 +11,7 @@
 //! section of another file or another place does not verify. What the content means is not known here.
 
 use super::{Cursor, FORMAT_VERSION, GROUP, Malformed, configuration};
-use raftqueue_raft::{Configuration, Index, Term};
+use raftqueue_raft::{Configuration, Index, TERM_RUNS_MAX, Term};
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"RQsn";
@@ -35,6 +35,29 @@ pub struct SnapshotHead {
     pub configuration: Arc<Configuration>,
     /// Log time there, in milliseconds since 1970.
     pub stamp_ms: u64,
+    /// Where the newest terms begin, rising, from index 1 on: the last is that of the index. At most [`TERM_RUNS_MAX`].
+    /// Everything up to the index is committed, so a log that agrees with them somewhere is committed up to there.
+    pub term_runs: Vec<(Index, Term)>,
+}
+
+impl SnapshotHead {
+    /// Whether the term runs can be those of a log that has the head's entry.
+    ///
+    /// # Errors
+    /// Which field is wrong.
+    pub fn check_term_runs(&self) -> Result<(), Malformed> {
+        let runs = &self.term_runs;
+        let rise = runs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        if self.index == Index(0) && runs.is_empty() {
+            return Ok(());
+        }
+        let begin = runs.first().is_some_and(|(first, term)| *first > Index(0) && *term > Term(0));
+        let end = runs.last().is_some_and(|(first, term)| *first <= self.index && *term == self.term);
+        match rise && begin && end && runs.len() <= TERM_RUNS_MAX {
+            true => Ok(()),
+            false => Err(Malformed::Field("term runs")),
+        }
+    }
 }
 
 /// What a section is.
@@ -125,12 +148,19 @@ pub(crate) fn section_crc(number: u64, ordinal: u64, kind: SectionKind, bytes: &
 }
 
 /// ```text
-/// u32 group | u64 index | u64 term | u64 stamp in ms | u64 index of the configuration | configuration
+/// u32 group | u64 index | u64 term | u64 stamp in ms | u64 index of the configuration
+///           | u32 count of term runs | for each: u64 index, u64 term | configuration
 /// ```
 pub(crate) fn encode_head(head: &SnapshotHead) -> Vec<u8> {
     let mut bytes = GROUP.to_le_bytes().to_vec();
     for number in [head.index.0, head.term.0, head.stamp_ms, head.configuration_index.0] {
         bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    let count = u32::try_from(head.term_runs.len()).expect("a head has few term runs");
+    bytes.extend_from_slice(&count.to_le_bytes());
+    for (index, term) in &head.term_runs {
+        bytes.extend_from_slice(&index.0.to_le_bytes());
+        bytes.extend_from_slice(&term.0.to_le_bytes());
     }
     bytes.extend_from_slice(&configuration::encode(&head.configuration));
     bytes
@@ -141,11 +171,19 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<SnapshotHead, Malformed> {
     cursor.group()?;
     let (index, term) = (Index(cursor.u64()?), Term(cursor.u64()?));
     let (stamp_ms, configuration_index) = (cursor.u64()?, Index(cursor.u64()?));
+    let count = cursor.u32()? as usize;
+    if count > TERM_RUNS_MAX {
+        return Err(Malformed::Field("term runs"));
+    }
+    let run = |cursor: &mut Cursor<'_>| Ok((Index(cursor.u64()?), Term(cursor.u64()?)));
+    let term_runs = (0..count).map(|_| run(&mut cursor)).collect::<Result<Vec<_>, Malformed>>()?;
     let configuration = Arc::new(configuration::decode(cursor.0)?);
     if configuration_index > index {
         return Err(Malformed::Field("index of the configuration"));
     }
-    Ok(SnapshotHead { index, term, configuration_index, configuration, stamp_ms })
+    let head = SnapshotHead { index, term, configuration_index, configuration, stamp_ms, term_runs };
+    head.check_term_runs()?;
+    Ok(head)
 }
 
 /// ```text

@@ -91,6 +91,7 @@ fn snapshot_head() -> SnapshotHead {
         configuration_index: Index(7),
         configuration: cluster().into(),
         stamp_ms: 1_700_000_000_123,
+        term_runs: vec![(Index(3), Term(1)), (Index(44), Term(5))],
     }
 }
 

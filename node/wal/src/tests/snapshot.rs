@@ -18,6 +18,7 @@ fn head() -> SnapshotHead {
         configuration_index: Index(1),
         configuration: Configuration::default().into(),
         stamp_ms: 12,
+        term_runs: vec![(Index(1), Term(3))],
     }
 }
 

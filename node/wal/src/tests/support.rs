@@ -79,6 +79,7 @@ pub(super) fn write_snapshot(wal: &Wal, index: Index, term: Term) -> Result<Snap
         configuration_index: Index(0),
         configuration: Configuration::default().into(),
         stamp_ms: index.0,
+        term_runs: (index > Index(0)).then_some((Index(1), term)).into_iter().collect(),
     };
     let written = SnapshotWriter::create(&*disk, wal.next_file(), &head).and_then(|mut writer| match writer
         .section(&index.0.to_le_bytes())
