@@ -54,10 +54,15 @@ impl World {
         let number = self.nodes[node].running().reader.next_file();
         let disk = self.nodes[node].disk.clone();
         let copied = copy(&source, &file, &disk, number);
+        let is_giver_gone = source.is_crashed();
+        if is_giver_gone {
+            self.crash_inside(from)?;
+        }
         if disk.is_crashed() {
             return self.crash_inside(node);
         }
         let file = match copied {
+            Err(_) if is_giver_gone => return Ok(()),
             Ok(file) => file,
             Err(error) => {
                 let at = &self.nodes[node];
