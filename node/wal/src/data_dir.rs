@@ -164,7 +164,8 @@ impl DataDir {
     /// Recovers the log (or makes an empty one) and gives its writer. Everything in [`Recovered`] is durable.
     ///
     /// # Errors
-    /// [`OpenError::Rot`] names every damaged record and changes nothing; the others as they say.
+    /// [`OpenError::Rot`] if it is not known any more which records there were: it names every such place and changes
+    /// nothing. The others as they say. Records that are damaged and known are no error, see [`Recovered::holes`].
     ///
     /// # Panics
     /// If a [`Wal`] of this directory is still open, or the segment size is no multiple of 512 or below 4 KiB.
@@ -179,7 +180,7 @@ impl DataDir {
         let opened = recover(&self.disk, &options)?;
         let lock = Arc::new(WalLock { _lock: Arc::clone(&self.lock) });
         self.wal = Arc::downgrade(&lock);
-        Wal::new(Arc::clone(&self.disk), options, lock, opened)
+        Ok(Wal::new(Arc::clone(&self.disk), options, lock, opened))
     }
 
     fn write_identity(&mut self, identity: Identity) -> Result<(), IdentityError> {

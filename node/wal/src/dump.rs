@@ -11,7 +11,7 @@ use crate::hard_state::HardStateFile;
 use crate::identity::Identity;
 use crate::manifest::Manifest;
 use crate::names::{KEPT, PLACES, file_number, number_of};
-use crate::scan::{BatchScan, Depth, Scanner, read_head};
+use crate::scan::{BatchScan, Behind, Depth, Scanner, read_head};
 use crate::segment::{segment_name, segment_number};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -229,7 +229,7 @@ impl Dump<'_> {
             head.previous_term
         )?;
         let mut scanner = Scanner::new(&*file, &name, *head, Depth::Contents)?;
-        let scan = scanner.walk(next.map(|next| next.predecessor_end), None)?;
+        let scan = scanner.walk(next.map(|next| next.predecessor_end), &Behind::default(), None)?;
         for batch in &scan.batches {
             self.batch(batch, batch.offset < scan.proven_to)?;
         }

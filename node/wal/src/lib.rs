@@ -8,8 +8,8 @@
 //! The promises, each kept by the module named:
 //! - what [`Wal::append`] acknowledged survives a power cut: one vectored write and one sync a batch (`wal`);
 //! - bytes of an earlier life of a file never verify: every use of a segment has a random salt (`format::segment`);
-//! - a torn batch is cut whole, and what was acknowledged is never cut: damage there is rot, and refused (`scan`,
-//!   `recover`);
+//! - a torn batch is cut whole, and what was acknowledged is never cut: damage there is rot, which is named, never served,
+//!   and mended with what another node has (`scan`, `recover`, `holes`);
 //! - what was read back after a crash is made durable before it is reported: the log goes on in a fresh segment, whose
 //!   head names the proven end of the one before (`recover`);
 //! - a failed write or sync ends the log: every later call is refused (`wal`). A full disk does not: the batch is undone
@@ -29,6 +29,7 @@ mod dump;
 mod error;
 pub mod format;
 mod hard_state;
+mod holes;
 mod identity;
 mod log;
 mod manifest;
@@ -54,6 +55,7 @@ pub use batch::Batch;
 pub use data_dir::DataDir;
 pub use dump::{DumpSummary, dump};
 pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Rotten, RottenPart};
+pub use holes::{Hole, MendError, Mended};
 pub use identity::{Binding, Identity};
 pub use manifest::{Change, FileId, KeptFile, Manifest, PlacesFile, Retired, SnapshotFile};
 pub use opening::{CutBatch, DamagedFile, FileDamage, Options, Recovered};

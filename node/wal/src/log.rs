@@ -7,7 +7,7 @@ use crate::segment::Segment;
 use raftqueue_raft::{Index, Term};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A record and the place where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,11 +153,14 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     /// The number of the next snapshot, places file or kept file.
     next_file: AtomicU64,
+    /// Records that do not verify, by segment and offset.
+    pub(crate) holes: Mutex<BTreeMap<(u64, u64), PlacedRecord>>,
 }
 
 impl Shared {
     pub(crate) fn new(visible: Visible, disk: Arc<dyn Disk>, next_file: u64) -> Shared {
-        Shared { visible: RwLock::new(visible), disk, next_file: AtomicU64::new(next_file) }
+        let (visible, next_file) = (RwLock::new(visible), AtomicU64::new(next_file));
+        Shared { visible, disk, next_file, holes: Mutex::default() }
     }
 
     /// A number that no file had before.

@@ -58,6 +58,9 @@ pub struct Recovered {
     pub cut: Option<CutBatch>,
     /// Damaged second copies of identities: everything they stand for is whole in its first copy.
     pub damaged_copies: Vec<Rotten>,
+    /// What is damaged of the entries of the log. What they are is known, and so is their place; [`crate::Reader::mend`] puts
+    /// back what another node has. Until then reads of them fail.
+    pub holes: Vec<Rotten>,
     /// The live files: the older and the newer snapshot, segments that are kept for their bodies, places files, kept files.
     pub manifest: Manifest,
     /// Files of bodies and of places that are not what the manifest says. The node runs without the messages that stand

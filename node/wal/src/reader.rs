@@ -343,30 +343,34 @@ impl Pinned {
     }
 }
 
-/// Reads every configuration in the log.
+/// The configurations of a log, each with its index.
+pub(crate) type Configurations = Vec<(Index, Arc<Configuration>)>;
+
+/// Reads every configuration in the log, and says which of them rot.
 pub(crate) fn read_configurations(
     log: &Log,
     segments: &BTreeMap<u64, Arc<Segment>>,
-) -> Result<Vec<(Index, Arc<Configuration>)>, OpenError> {
-    let records: Vec<HeldRecord> = log
-        .iter()
-        .filter(|placed| placed.identity.kind == RecordKind::Configuration)
-        .map(|placed| HeldRecord { placed: *placed, segment: Arc::clone(&segments[&placed.segment]) })
-        .collect();
-    let read = read_all(&records, |record| record.placed.identity.record_bytes(), read_meta);
-    let metas = read.map_err(|error| match error {
-        ReadError::Rot(rotten) => OpenError::Rot { places: vec![rotten] },
-        ReadError::Io { source, .. } => OpenError::Io { operation: "read a configuration", source },
-        ReadError::Unknown { index, reason } => {
-            malformed(&format!("configuration at index {index}"), 0, reason)
+) -> Result<(Configurations, Vec<(PlacedRecord, Rotten)>), OpenError> {
+    let (mut configurations, mut rotten) = (Vec::new(), Vec::new());
+    for placed in log.iter().filter(|placed| placed.identity.kind == RecordKind::Configuration) {
+        let record = HeldRecord { placed: *placed, segment: Arc::clone(&segments[&placed.segment]) };
+        let records = std::slice::from_ref(&record);
+        match read_all(records, |record| record.placed.identity.record_bytes(), read_meta) {
+            Ok(metas) => configurations.extend(metas.into_iter().filter_map(|entry| match entry.payload {
+                MetaPayload::Config(content) => Some((entry.index, content)),
+                MetaPayload::Noop | MetaPayload::Command { .. } => None,
+            })),
+            Err(ReadError::Rot(rot)) => rotten.push((*placed, rot)),
+            Err(ReadError::Io { source, .. }) => {
+                return Err(OpenError::Io { operation: "read a configuration", source });
+            }
+            Err(ReadError::Unknown { index, reason }) => {
+                return Err(malformed(&format!("configuration at index {index}"), 0, reason));
+            }
+            Err(other) => unreachable!("the record was just looked up: {other}"),
         }
-        other => unreachable!("the records were just looked up: {other}"),
-    })?;
-    let configurations = metas.into_iter().filter_map(|entry| match entry.payload {
-        MetaPayload::Config(content) => Some((entry.index, content)),
-        MetaPayload::Noop | MetaPayload::Command { .. } => None,
-    });
-    Ok(configurations.collect())
+    }
+    Ok((configurations, rotten))
 }
 
 /// Reads the wanted front of every record, neighbours with one call, and decodes each.

@@ -1,7 +1,8 @@
 //! Makes a log that goes on out of what a crash left behind.
 //!
-//! Recovery reads the chain of segments, refuses rot and cuts what was torn. Then it makes durable what it is about to
-//! report: bytes read back after a crash may stand in the page cache alone, and after a failed sync the kernel may call
+//! Recovery reads the chain of segments, names rot and cuts what was torn. A record that rots leaves a hole of which
+//! everything but its content is known: other nodes have that. Where not even that is known, nothing is opened. Then it makes
+//! durable what it is about to report: bytes read back after a crash may stand in the page cache alone, and after a failed sync the kernel may call
 //! lost pages clean. So the log always goes on in a fresh segment. The head of that segment names where the proven part
 //! of its predecessor ends, and the segment carries a copy of the one batch behind that. HARDSTATE is written anew for
 //! the same reason. Nothing on the disk changes before the verdict is clear. A crash in between, at whatever call,
@@ -11,16 +12,16 @@ use crate::batch::{Draft, DraftRecord, FrameContext};
 use crate::disk::{ASIDE_SUFFIX, Disk, DiskFile, SECTOR_BYTES, read_exactly, remove_if_there};
 use crate::error::{OpenError, Rotten, RottenPart, io_error, malformed};
 use crate::format::Malformed;
-use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind, SegmentHead};
+use crate::format::segment::{IndexedRecord, RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind, SegmentHead};
 use crate::hard_state::HardStateFile;
-use crate::log::{Log, PlacedRecord, Visible};
+use crate::log::{Log, PlacedRecord, Visible, name_of};
 use crate::manifest::Manifest;
 use crate::names::{KEPT, PLACES, SNAPSHOT, file_number, numbered};
 use crate::open_files::OpenFiles;
 use crate::opening::{CutBatch, DamagedFile, FileDamage, Options};
 use crate::random::Random;
 use crate::reader::read_configurations;
-use crate::scan::{BatchScan, Depth, Scanner, read_head};
+use crate::scan::{BatchScan, Behind, Depth, Scanner, read_head};
 use crate::segment::{Segment, give_birth, segment_name, segment_number};
 use crate::spare::Spares;
 use crate::wal::{Active, Opened};
@@ -49,8 +50,12 @@ struct Found {
     tail: Option<BatchScan>,
     cut: Option<CutBatch>,
     damaged_copies: Vec<Rotten>,
+    /// The records that do not verify, and what is wrong with each.
+    holes: Vec<(PlacedRecord, Rotten)>,
     /// The records of the last proven batch.
     previous: Vec<RecordIdentity>,
+    /// How many that are, where it is known.
+    previous_count: Option<usize>,
     /// The number of the batch that comes next.
     batch_next: u64,
     salt: u64,
@@ -79,7 +84,7 @@ pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<
     check_snapshots(&found, &manifest)?;
     let (released, damaged_files) = look_at_files(disk, &manifest, &open_files)?;
 
-    // Configurations are reported later. Their rot must show before anything changes, so they are read here, too.
+    // Configurations are reported later. What cannot be read of them must show before anything changes.
     read_configurations(&found.log, &found.segments)?;
 
     // From here on the disk changes, and a crash at any call leads back to the same log.
@@ -102,13 +107,17 @@ pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<
     }
     let counts: BTreeSet<u64> = opened.segments.keys().chain(released.keys()).copied().collect();
     clean(disk, &names, &manifest, &counts).map_err(io_error("remove leftovers"))?;
-    let GoneOn { log, segments, active, cut, damaged_copies } = opened;
+    let GoneOn { log, segments, active, cut, damaged_copies, mut holes } = opened;
+    let (configurations, rotten) = read_configurations(&log, &segments)?;
+    holes.extend(rotten);
     let files_end = names.iter().filter_map(|name| file_number(name)).max().map_or(0, |number| number + 1);
     Ok(Opened {
         next_file: manifest.next_file.max(files_end),
         manifest,
         hard_state,
         visible: Visible { log, segments, released },
+        configurations,
+        holes,
         active,
         segment_next: number + 1,
         open_files,
@@ -231,7 +240,9 @@ impl Found {
             tail: None,
             cut: None,
             damaged_copies: Vec::new(),
+            holes: Vec::new(),
             previous: Vec::new(),
+            previous_count: Some(0),
             batch_next: 1,
             salt: 0,
         }
@@ -249,9 +260,9 @@ impl Found {
             })?;
         }
         self.previous = batch.records.iter().map(|record| record.identity).collect();
-        if let Some(frame) = batch.frame {
-            self.batch_next = frame.batch + 1;
-        }
+        self.previous_count = Some(self.previous.len());
+        // Of one without a frame it is known that it is one.
+        self.batch_next = batch.frame.map_or(self.batch_next, |frame| frame.batch) + 1;
         Ok(())
     }
 }
@@ -272,6 +283,7 @@ fn read_chain(links: &[Link], options: &Options) -> Result<Found, OpenError> {
                 expected: found.log.last().0,
             });
         }
+        found.batch_next = link.head.first_batch;
         match links.get(position + 1) {
             Some(next) => read_inner(&mut found, link, next, options, &mut rot)?,
             None => read_last(&mut found, link, &mut rot)?,
@@ -296,10 +308,11 @@ fn read_inner(
     let depth = if options.verify_all { Depth::Contents } else { Depth::Headers };
     let file = segment.file().map_err(&read)?;
     let mut scanner = Scanner::new(&*file, &segment.name, *head, depth).map_err(&read)?;
-    let mut after = None;
+    let mut behind = Behind::default();
     if next.head.predecessor_sealed {
         let seal = scanner.frame(end).map_err(&read)?;
-        after = scanner.identities(seal.as_ref()).map_err(&read)?;
+        let identities = scanner.identities(seal.as_ref()).map_err(&read)?;
+        behind = Behind { batch: seal.map(|seal| seal.batch), identities };
         let index = match &seal {
             Some(seal) => scanner.index(seal).map_err(&read)?,
             None => None,
@@ -307,10 +320,17 @@ fn read_inner(
         match (seal, index) {
             (Some(seal), Some(records)) if !options.verify_all => {
                 found.hard_state = found.hard_state.max(seal.hard_state);
-                let whole =
-                    BatchScan { frame: None, offset: SECTOR_BYTES, next: end, records, damage: Vec::new() };
+                let whole = BatchScan {
+                    frame: None,
+                    offset: SECTOR_BYTES,
+                    next: end,
+                    records,
+                    is_known: true,
+                    damage: Vec::new(),
+                };
                 found.take(segment, &whole)?;
                 found.batch_next = seal.batch;
+                found.previous_count = usize::try_from(seal.identities).ok();
                 return Ok(());
             }
             (Some(_), Some(_)) => {}
@@ -322,13 +342,15 @@ fn read_inner(
             }),
         }
     }
-    if after.is_none() {
+    if behind.identities.is_none() {
         let file = next.segment.file().map_err(&read)?;
         let mut successor = Scanner::new(&*file, &next.segment.name, next.head, depth).map_err(&read)?;
         let born = successor.frame(SECTOR_BYTES).map_err(&read)?;
-        after = successor.identities(born.as_ref()).map_err(&read)?;
+        let identities = successor.identities(born.as_ref()).map_err(&read)?;
+        // That this is its number stands twice, too.
+        behind = Behind { batch: Some(next.head.first_batch), identities };
     }
-    let scan = scanner.walk(Some(end), after.as_deref()).map_err(&read)?;
+    let scan = scanner.walk(Some(end), &behind, found.previous_count).map_err(&read)?;
     take_proven(found, segment, &scan.batches, rot)
 }
 
@@ -338,7 +360,7 @@ fn read_last(found: &mut Found, link: &Link, rot: &mut Vec<Rotten>) -> Result<()
     let Link { segment, head } = link;
     let file = segment.file().map_err(&read)?;
     let mut scanner = Scanner::new(&*file, &segment.name, *head, Depth::Contents).map_err(&read)?;
-    let scan = scanner.walk(None, None).map_err(&read)?;
+    let scan = scanner.walk(None, &Behind::default(), found.previous_count).map_err(&read)?;
     if let Some(seal) = scan.seal {
         found.hard_state = found.hard_state.max(seal.hard_state);
     }
@@ -381,7 +403,8 @@ fn read_last(found: &mut Found, link: &Link, rot: &mut Vec<Rotten>) -> Result<()
     Ok(())
 }
 
-/// Takes batches of a proven part. A damaged second copy is noted; anything else that is damaged is rot.
+/// Takes batches of a proven part. Damage that hides nothing is noted, and so is what of a record is left without its
+/// content. Where it is not known which records there were, that is rot with which nothing can be opened.
 fn take_proven(
     found: &mut Found,
     segment: &Segment,
@@ -390,10 +413,16 @@ fn take_proven(
 ) -> Result<(), OpenError> {
     for batch in batches {
         for damage in &batch.damage {
-            if damage.part == RottenPart::Identities {
-                found.damaged_copies.push(damage.clone());
-            } else {
-                rot.push(damage.clone());
+            let is_of = |record: &&IndexedRecord| Some(name_of(&record.identity)) == damage.record;
+            match (damage.part, batch.records.iter().find(is_of)) {
+                (RottenPart::Identities, _) => found.damaged_copies.push(damage.clone()),
+                (RottenPart::Frame, _) if batch.is_known => found.damaged_copies.push(damage.clone()),
+                (_, Some(record)) if batch.is_known => {
+                    let IndexedRecord { identity, offset } = *record;
+                    let placed = PlacedRecord { segment: segment.number, offset, identity };
+                    found.holes.push((placed, damage.clone()));
+                }
+                _ => rot.push(damage.clone()),
             }
         }
         if let Some(frame) = batch.frame {
@@ -413,6 +442,7 @@ struct GoneOn {
     active: Active,
     cut: Option<CutBatch>,
     damaged_copies: Vec<Rotten>,
+    holes: Vec<(PlacedRecord, Rotten)>,
 }
 
 /// What the fresh segment is made of.
@@ -460,8 +490,8 @@ fn go_on(
     }
     found.segments.insert(segment.number, segment);
     trim(last, found.proven_to).map_err(io_error("trim a segment"))?;
-    let Found { log, segments, cut, damaged_copies, .. } = found;
-    Ok(GoneOn { log, segments, active, cut, damaged_copies })
+    let Found { log, segments, cut, damaged_copies, holes, .. } = found;
+    Ok(GoneOn { log, segments, active, cut, damaged_copies, holes })
 }
 
 /// Reads the unproven batch once more, to be written again.

@@ -4,7 +4,10 @@
 //! Every frame says up to which offset everything was synced before it was written. So a readable frame behind damage
 //! proves that the damaged bytes were durable once. Nothing else tells rot from a torn write.
 //!
-//! On purpose there is no verdict here: `recover` refuses rot and cuts torn batches, `dump` prints both.
+//! What is damaged still tells what it was: the name of a record stands in its own header and in the next frame. Where both
+//! are gone, nobody knows which records there were ([`BatchScan::is_known`]).
+//!
+//! On purpose there is no verdict here: `recover` names rot and cuts torn batches, `dump` prints both.
 
 use crate::disk::{DiskFile, SECTOR_BYTES};
 use crate::error::{Rotten, RottenPart};
@@ -34,6 +37,8 @@ pub(crate) struct BatchScan {
     pub(crate) next: u64,
     /// The records whose place is known, damaged or not.
     pub(crate) records: Vec<IndexedRecord>,
+    /// These are all of its records, and they are where they are said to be.
+    pub(crate) is_known: bool,
     /// Everything in it that does not verify.
     pub(crate) damage: Vec<Rotten>,
 }
@@ -57,6 +62,15 @@ impl SegmentScan {
     }
 }
 
+/// What stands behind the part of a segment that is walked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Behind {
+    /// The number of the frame there; `None` if there is none, or it cannot be read.
+    pub(crate) batch: Option<u64>,
+    /// What it says of the last batch before it.
+    pub(crate) identities: Option<Vec<RecordIdentity>>,
+}
+
 /// A walker over one file.
 pub(crate) struct Scanner<'a> {
     window: Window<'a>,
@@ -75,12 +89,13 @@ impl<'a> Scanner<'a> {
         Ok(Scanner { window: Window::new(file)?, name, head, depth })
     }
 
-    /// Walks up to `end`, which a successor names, or as far as there are frames. `after` are the identities of the
-    /// last batch before `end`, as they stand behind `end`.
+    /// Walks up to `end`, which a successor names, or as far as there are frames. `behind` is what stands there. The first
+    /// batch follows one of `previous` records, if that is known.
     pub(crate) fn walk(
         &mut self,
         end: Option<u64>,
-        after: Option<&[RecordIdentity]>,
+        behind: &Behind,
+        previous: Option<usize>,
     ) -> io::Result<SegmentScan> {
         let limit = end.unwrap_or(self.window.size);
         let mut scan =
@@ -94,9 +109,16 @@ impl<'a> Scanner<'a> {
                 let found = self.find_frame(at + SECTOR_BYTES, limit, expected)?;
                 let to = found.map_or(limit, |found| found.offset);
                 if found.is_some() || end.is_some() {
-                    let is_one = found.is_some_and(|found| found.batch == expected + 1);
-                    let known = if is_one { self.identities(found.as_ref())? } else { None };
-                    let previous = scan.batches.last().map_or(0, |batch| batch.records.len());
+                    let next = found.map(|found| found.batch).or(behind.batch.filter(|_| found.is_none()));
+                    let known = match (next == Some(expected + 1), found) {
+                        (false, _) => None,
+                        (true, Some(_)) => self.identities(found.as_ref())?,
+                        (true, None) => behind.identities.clone(),
+                    };
+                    let previous = match scan.batches.last() {
+                        Some(batch) => batch.is_known.then_some(batch.records.len()),
+                        None => previous,
+                    };
                     scan.batches.push(self.gap(at, to, previous, known.as_deref())?);
                 }
                 let Some(found) = found else { break };
@@ -112,9 +134,10 @@ impl<'a> Scanner<'a> {
             at = current.next();
             expected += 1;
             frame = self.frame(at)?;
-            let copy = match (at >= limit, after) {
-                (true, Some(after)) => Some(after.to_vec()),
-                _ => self.identities(frame.as_ref())?,
+            let copy = match (at >= limit, &behind.identities) {
+                (true, Some(after)) if behind.batch == Some(expected) => Some(after.clone()),
+                (true, _) => None,
+                (false, _) => self.identities(frame.filter(|next| next.batch == expected).as_ref())?,
             };
             scan.batches.push(self.batch(current, copy.as_deref())?);
         }
@@ -169,6 +192,7 @@ impl<'a> Scanner<'a> {
             offset: frame.offset,
             next: frame.next(),
             records: Vec::new(),
+            is_known: true,
             damage: Vec::new(),
         };
         if self.identities(Some(&frame))?.is_none() {
@@ -180,9 +204,12 @@ impl<'a> Scanner<'a> {
         for position in 0..frame.records as usize {
             let known = copy.map(|copy| &copy[position]);
             let header = self.header(at, frame.end())?;
+            // One of another attempt at this batch is as good as none.
+            let header = header.filter(|header| known.is_none_or(|known| header.identity() == *known));
             let Some(identity) = header.map(|header| header.identity()).or(known.copied()) else {
                 // Its length is not known, so nothing behind it in this batch can be found.
                 batch.damage.push(self.rotten(at, RottenPart::RecordHeader, None));
+                batch.is_known = false;
                 return Ok(batch);
             };
             match header {
@@ -198,7 +225,9 @@ impl<'a> Scanner<'a> {
         let is_complete = headers.len() as u64 == u64::from(frame.records) * RECORD_BYTES;
         if is_complete && records_crc(self.head.salt, &headers) != frame.records_crc {
             batch.damage.push(self.rotten(frame.offset, RottenPart::Frame, None));
+            batch.is_known = copy.is_some();
         }
+        batch.is_known &= at == frame.end();
         Ok(batch)
     }
 
@@ -208,7 +237,7 @@ impl<'a> Scanner<'a> {
         &mut self,
         from: u64,
         to: u64,
-        previous: usize,
+        previous: Option<usize>,
         known: Option<&[RecordIdentity]>,
     ) -> io::Result<BatchScan> {
         let mut batch = BatchScan {
@@ -216,10 +245,17 @@ impl<'a> Scanner<'a> {
             offset: from,
             next: to,
             records: Vec::new(),
+            is_known: false,
             damage: vec![self.rotten(from, RottenPart::Frame, None)],
         };
+        let (Some(previous), Some(known)) = (previous, known) else { return Ok(batch) };
         let mut at = from + FRAME_BYTES + previous as u64 * IDENTITY_BYTES;
-        for identity in known.unwrap_or_default() {
+        let length: u64 = known.iter().map(RecordIdentity::record_bytes).sum();
+        if sector_end(at.saturating_add(length)) != to {
+            return Ok(batch);
+        }
+        batch.is_known = true;
+        for identity in known {
             match self.header(at, to)?.filter(|header| header.identity() == *identity) {
                 Some(header) => self.check_contents(at, &header, &mut batch.damage)?,
                 None => batch.damage.push(self.rotten(at, RottenPart::RecordHeader, Some(identity))),

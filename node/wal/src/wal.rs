@@ -6,7 +6,7 @@
 
 use crate::batch::{Batch, Draft, FrameContext, encode_seal};
 use crate::disk::{Disk, DiskFile, DiskLock, SECTOR_BYTES, is_no_space, remove_if_there};
-use crate::error::{AppendError, OpenError, Rotten};
+use crate::error::{AppendError, Rotten};
 use crate::format::segment::{
     FRAME_BYTES, IDENTITY_BYTES, INDEXED_BYTES, IndexedRecord, RecordIdentity, SegmentHead, sector_end,
 };
@@ -16,7 +16,7 @@ use crate::manifest::Manifest;
 use crate::open_files::OpenFiles;
 use crate::opening::{CutBatch, DamagedFile, Options, Recovered};
 use crate::random::Random;
-use crate::reader::{Reader, read_configurations};
+use crate::reader::{Configurations, Reader};
 use crate::segment::{BirthError, Segment, give_birth};
 use crate::spare::{Spare, Spares};
 use raftqueue_raft::{Entry, HardState, Index, Term};
@@ -73,6 +73,8 @@ pub(crate) struct Opened {
     pub(crate) manifest: Manifest,
     pub(crate) hard_state: Option<HardStateFile>,
     pub(crate) visible: Visible,
+    pub(crate) configurations: Configurations,
+    pub(crate) holes: Vec<(PlacedRecord, Rotten)>,
     pub(crate) active: Active,
     pub(crate) segment_next: u64,
     pub(crate) next_file: u64,
@@ -183,10 +185,11 @@ impl Wal {
         options: Options,
         lock: Arc<dyn DiskLock>,
         opened: Opened,
-    ) -> Result<(Wal, Recovered), OpenError> {
+    ) -> (Wal, Recovered) {
         let Opened { manifest, hard_state, visible, active, segment_next, next_file, .. } = opened;
         let Opened { open_files, spares, salts, cut, damaged_copies, damaged_files, .. } = opened;
-        let Visible { log, segments, .. } = &visible;
+        let Opened { configurations, holes, .. } = opened;
+        let Visible { log, .. } = &visible;
         let (start, last) = (log.start(), log.last());
         let mut term_runs: Vec<(Index, Term)> = Vec::new();
         for placed in log.iter() {
@@ -194,8 +197,8 @@ impl Wal {
                 term_runs.push((placed.identity.index, placed.identity.term));
             }
         }
-        let configurations = read_configurations(log, segments)?;
         let shared = Arc::new(Shared::new(visible, Arc::clone(&disk), next_file));
+        holes.iter().for_each(|(placed, _)| shared.note_hole(*placed));
         let recovered = Recovered {
             hard_state: hard_state.as_ref().map(HardStateFile::value),
             start,
@@ -205,6 +208,7 @@ impl Wal {
             configurations,
             cut,
             damaged_copies,
+            holes: holes.into_iter().map(|(_, rotten)| rotten).collect(),
             manifest: manifest.clone(),
             damaged_files,
         };
@@ -223,7 +227,7 @@ impl Wal {
             poisoned: None,
             _lock: lock,
         };
-        Ok((wal, recovered))
+        (wal, recovered)
     }
 
     /// A reader of the durable entries, for any thread.

@@ -1,10 +1,10 @@
-//! Rule 2.5: rot is never truncated, never served, and named.
+//! Rule 2.5: rot is never truncated, never served, named, and mended with what another node has.
 
 use super::support::*;
 use crate::disk::fake::FakeDisk;
 use crate::format::segment::SegmentHead;
 use crate::segment::segment_name;
-use crate::{OpenError, Options, ReadError, Rotten, RottenPart};
+use crate::{MendError, Mended, OpenError, Options, ReadError, Rotten, RottenPart, Wal};
 use raftqueue_raft::{Entry, Index};
 
 /// A log over a few segments, its last batch proven.
@@ -29,16 +29,31 @@ fn snapshot(disk: &FakeDisk) -> Vec<(String, Option<Vec<u8>>)> {
     disk.names().into_iter().map(|name| (name.clone(), disk.bytes(&name))).collect()
 }
 
-fn open_all(disk: &FakeDisk) -> Result<(crate::Wal, crate::Recovered), OpenError> {
+fn open_all(disk: &FakeDisk) -> Result<(Wal, crate::Recovered), OpenError> {
     crate::DataDir::open(shared(disk), Some("a"))?.open_log(Options { verify_all: true, ..options(9) })
 }
 
+/// Makes every hole of a log whole, with what another node has. Says for how many that was needed.
+fn mend_all(wal: &Wal, all: &[Entry]) -> usize {
+    let reader = wal.reader();
+    let mut from_others = 0;
+    for hole in reader.holes() {
+        if reader.mend_alone(&hole).unwrap() == Mended::Lacking {
+            from_others += 1;
+            let entry = &all[hole.name.index.0 as usize - 1];
+            assert!(matches!(reader.mend(&hole, entry).unwrap(), Mended::Whole { is_written: true, .. }));
+        }
+    }
+    assert_eq!(reader.holes(), []);
+    from_others
+}
+
 #[test]
-fn rule_2_5_no_changed_bit_is_served_or_cut() {
+fn rule_2_5_no_changed_bit_is_served_or_cut_and_what_another_node_has_makes_the_log_whole() {
     let (disk, all) = log();
     let files: Vec<String> = disk.names().into_iter().filter(|name| name.starts_with("segment-")).collect();
     assert!(files.len() > 4);
-    let mut refused = 0;
+    let (mut refused, mut mended, mut alone) = (0, 0, 0);
     for file in &files {
         let size = disk.bytes(file).unwrap().len() as u64;
         for offset in (0..size).step_by(41) {
@@ -56,20 +71,80 @@ fn rule_2_5_no_changed_bit_is_served_or_cut() {
                     continue;
                 };
                 assert_eq!(recovered.last_index, Index(all.len() as u64), "{file} at {offset}");
+                let reader = wal.reader();
                 for entry in &all {
-                    match wal.reader().entries(entry.index, entry.index.next(), 0) {
+                    match reader.entries(entry.index, entry.index.next(), 0) {
                         Ok(read) => assert_eq!(read, std::slice::from_ref(entry), "{file} at {offset}"),
                         Err(ReadError::Rot(rotten)) => {
-                            assert!(!is_deep, "opening with every byte read found it");
+                            let holes = reader.holes();
+                            let is_known = holes.iter().any(|hole| hole.name.index == entry.index);
+                            assert!(is_known || !is_deep, "opening with every byte read finds it");
                             assert_eq!((&rotten.file, rotten.record.unwrap().index), (file, entry.index));
+                            assert!(reader.doubt(entry.index).unwrap(), "what is read late is known from then on");
                         }
                         Err(other) => panic!("{file} at {offset}: {other}"),
                     }
                 }
+                let holes = reader.holes().len();
+                let from_others = mend_all(&wal, &all);
+                (mended, alone) = (mended + from_others, alone + holes - from_others);
+                assert_eq!(read_all(&reader), all, "{file} at {offset}");
+                drop((wal, reader));
+                let (wal, recovered) = open_all(&again).unwrap();
+                assert_eq!((recovered.holes, read_all(&wal.reader()) == all), (vec![], true));
             }
         }
     }
-    assert!(refused > 100);
+    assert!(mended > 100 && alone > 20 && refused < 100, "{mended} {alone} {refused}");
+}
+
+#[test]
+fn rule_2_5_a_crash_while_a_record_is_mended_leaves_it_whole_or_damaged() {
+    let (disk, all) = log();
+    let (file, at, entry) = places(&disk, &all).swap_remove(7);
+    let bytes = disk.bytes(&file).unwrap();
+    assert!(disk.corrupt(&file, at + 200, 4));
+    let mut outcomes = [0, 0];
+    for seed in 0..40 {
+        let torn = disk.deep_clone();
+        let (wal, _) = open_all(&torn).unwrap();
+        let reader = wal.reader();
+        let hole = reader.holes()[0];
+        assert_eq!((hole.name.index, reader.holes().len()), (entry.index, 1));
+        torn.crash_at_call(1 + seed % 3);
+        let is_done = reader.mend(&hole, &entry).is_ok();
+        drop((wal, reader));
+        torn.power_cut(seed);
+        let (wal, recovered) = open_all(&torn).unwrap();
+        assert!(!is_done || recovered.holes.is_empty());
+        outcomes[recovered.holes.len()] += 1;
+        mend_all(&wal, &all);
+        assert_eq!(read_all(&wal.reader()), all);
+        assert!(torn.bytes(&file).unwrap()[..bytes.len()] == bytes, "the very bytes are back");
+    }
+    assert!(outcomes.iter().all(|count| *count > 3), "{outcomes:?}");
+}
+
+#[test]
+fn rule_2_5_nothing_but_the_very_record_is_put_back() {
+    let (disk, all) = log();
+    let (file, at, entry) = places(&disk, &all).swap_remove(3);
+    assert!(disk.corrupt(&file, at + 200, 4));
+    let (wal, recovered) = open_all(&disk).unwrap();
+    assert_eq!(recovered.holes.len(), 1);
+    let (reader, before) = (wal.reader(), snapshot(&disk));
+    let hole = reader.holes()[0];
+    let mut others = vec![all[4].clone()];
+    others.push(Entry { term: raftqueue_raft::Term(2), ..entry.clone() });
+    let raftqueue_raft::Payload::Command { meta, bodies } = &entry.payload else { unreachable!() };
+    let payload = raftqueue_raft::Payload::Command { meta: meta.clone(), bodies: vec![1; bodies.len()].into() };
+    others.push(Entry { payload, ..entry.clone() });
+    for other in others {
+        assert!(matches!(reader.mend(&hole, &other), Err(MendError::AnotherRecord(_))));
+    }
+    assert!(snapshot(&disk) == before);
+    reader.mend(&hole, &entry).unwrap();
+    assert_eq!(read_all(&reader), all);
 }
 
 /// Places in a segment: each record's name and where its header stands.
@@ -94,7 +169,7 @@ fn rot_of(disk: &FakeDisk) -> Vec<Rotten> {
     match open_all(disk) {
         Err(OpenError::Rot { places }) => places,
         Err(other) => panic!("{other}"),
-        Ok((_, recovered)) => panic!("{recovered:?}"),
+        Ok((_, recovered)) => recovered.damaged_copies.into_iter().chain(recovered.holes).collect(),
     }
 }
 
@@ -193,22 +268,20 @@ fn a_missing_segment_or_manifest_is_noticed() {
 }
 
 #[test]
-fn a_rotten_configuration_is_refused_before_anything_changes() {
+fn a_rotten_configuration_is_known_once_it_is_mended() {
     let disk = formatted(1);
     let (mut wal, _) = open(&disk, 1).unwrap();
     let payload = raftqueue_raft::Payload::Config(raftqueue_raft::Configuration::default().into());
     let first = Entry { index: Index(1), term: raftqueue_raft::Term(1), payload };
-    wal.append(&batch(hard(1, 7), &[first])).unwrap();
+    wal.append(&batch(hard(1, 7), std::slice::from_ref(&first))).unwrap();
     wal.append(&batch(hard(1, 7), &entries(2..4, 1, 9000))).unwrap();
     drop(wal);
     // In a sealed segment, whose contents opening does not read.
     assert!(disk.corrupt(&segment_name(1), 1024 + 88 + 48, 1));
-    let before = snapshot(&disk);
-    match open(&disk, 2) {
-        Err(OpenError::Rot { places }) => {
-            assert_eq!((places[0].part, places[0].record.unwrap().index), (RottenPart::Meta, Index(1)));
-        }
-        other => panic!("{:?}", other.map(|opened| opened.1)),
-    }
-    assert!(snapshot(&disk) == before);
+    let (wal, recovered) = open(&disk, 2).unwrap();
+    let holes: Vec<_> = recovered.holes.iter().map(|rotten| (rotten.part, rotten.record.unwrap().index)).collect();
+    assert_eq!((holes, recovered.configurations), (vec![(RottenPart::Meta, Index(1))], vec![]));
+    let hole = wal.reader().holes()[0];
+    let configuration = Some(raftqueue_raft::Configuration::default().into());
+    assert_eq!(wal.reader().mend(&hole, &first).unwrap(), Mended::Whole { configuration, is_written: true });
 }
