@@ -96,6 +96,11 @@ pub enum Event {
     /// This node lacks bodies of messages that its queue holds (true), or has them all (false). While it lacks some it does
     /// not campaign, is handed no lead, and says so.
     Incomplete(bool),
+    /// Records of this node's log do not verify (true), or all do again (false). It says of its log what their names say, and
+    /// votes by that. Until they are mended it does not lead: it could neither apply them nor give them to others.
+    Damaged(bool),
+    /// What the configuration at an index says, which could not be read before.
+    Known(Index, Arc<Configuration>),
     /// A write has been out for longer than an election timeout (true), or has ended (false).
     DiskStalled(bool),
     /// The connection to a node was reset and its port refuses: its process is gone, most likely. Only a hint.

@@ -195,6 +195,16 @@ impl Log {
         count.checked_sub(1).map(|i| &self.configurations[i].1)
     }
 
+    /// What the configuration at an index says, where that was not known.
+    pub(crate) fn know_configuration(&mut self, index: Index, configuration: Arc<Configuration>) {
+        // One that was cut off meanwhile, or has an entry of another leader in its place, is not known of any more.
+        let is_here = index > self.start().0 && index <= self.durable && index < self.unwritten_from;
+        let at = self.configurations.partition_point(|(at, _)| *at < index);
+        if is_here && self.configurations.get(at).is_none_or(|(at, _)| *at != index) {
+            self.configurations.insert(at, (index, configuration));
+        }
+    }
+
     pub(crate) fn append(&mut self, entry: Entry) {
         assert_eq!(entry.index, self.last.next(), "appended entries are consecutive");
         let last_term = self.last_term();

@@ -74,6 +74,8 @@ pub enum Mutant {
     InstalledIsDurable,
     /// A node campaigns although it lacks bodies of messages.
     LeadIncomplete,
+    /// A node campaigns although records of its log do not verify.
+    LeadDamaged,
     /// Leadership is handed to a node that lacks bodies of messages.
     HandOverToIncomplete,
     /// A leader leads on that replays, or lacks bodies of messages, although another is ready.
@@ -118,6 +120,7 @@ impl Mutant {
         Mutant::InstallDropsTail,
         Mutant::InstalledIsDurable,
         Mutant::LeadIncomplete,
+        Mutant::LeadDamaged,
         Mutant::HandOverToIncomplete,
         Mutant::UnreadyLeadsOn,
     ];

@@ -72,6 +72,8 @@ pub struct Raft {
     disk_stalled: bool,
     /// It lacks bodies of messages.
     incomplete: bool,
+    /// Records of its log do not verify.
+    damaged: bool,
     /// Ticks until a stalled disk may cause a hand-over again.
     stall_pause_ticks: u32,
     /// Messages that promise a term or vote which is not durable yet: the newest of each kind for each peer, so that a
@@ -142,6 +144,7 @@ impl Raft {
             reply_due: false,
             disk_stalled: false,
             incomplete: false,
+            damaged: false,
             stall_pause_ticks: 0,
             held: Vec::new(),
             send: Vec::new(),
@@ -197,6 +200,8 @@ impl Raft {
             Event::Committed(told) => self.on_committed(&told),
             Event::Installed(installed) => self.on_installed(&installed),
             Event::Incomplete(incomplete) => self.incomplete = incomplete,
+            Event::Damaged(damaged) => self.damaged = damaged,
+            Event::Known(index, configuration) => self.log.know_configuration(index, configuration),
             Event::DiskStalled(stalled) => self.on_disk_stalled(stalled),
             Event::PeerGone(id) => self.on_peer_gone(id),
         }

@@ -48,7 +48,8 @@ impl Raft {
         self.hinted_ticks = self.hinted_ticks.saturating_sub(1);
         self.campaign_in_ticks = self.campaign_in_ticks.saturating_sub(1);
         let forming = self.log.durable() == Index(0);
-        let able = !self.disk_stalled && (!self.lacks_messages() || self.is_nobody_else_left());
+        let able =
+            !self.disk_stalled && !self.is_damaged() && (!self.lacks_messages() || self.is_nobody_else_left());
         if self.campaign_in_ticks == 0 && able && !forming && self.may_be_needed_to_lead() {
             self.become_pre_candidate();
         }
@@ -158,6 +159,7 @@ impl Raft {
     fn could_lead_instead_of(&self, last: (Term, Index)) -> bool {
         !self.is_replaying()
             && !self.lacks_messages()
+            && !self.is_damaged()
             && !self.has_tried
             && (self.log.last_term(), self.log.last()) >= last
             && self.may_be_needed_to_lead()
@@ -269,6 +271,7 @@ impl Raft {
             && self.configuration().is_voter(self.settings.id)
             && (self.log.durable() == self.log.last() || mutants::is(Mutant::TakeOverUnflushed))
             && !self.disk_stalled
+            && !self.is_damaged()
             && !self.lacks_messages();
         if ready {
             self.become_candidate(true);

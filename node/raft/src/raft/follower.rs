@@ -25,7 +25,9 @@ impl Raft {
     /// The answer to a heartbeat of that round.
     pub(super) fn heartbeat_reply(&self, round: u64, received: Index) -> Message {
         let (disk_stalled, replaying) = (self.disk_stalled, self.is_replaying());
-        Message::HeartbeatReply { round, received, disk_stalled, replaying, incomplete: self.incomplete }
+        // Either is a reason not to be handed the lead.
+        let incomplete = self.incomplete || self.damaged;
+        Message::HeartbeatReply { round, received, disk_stalled, replaying, incomplete }
     }
 
     pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) {

@@ -95,7 +95,9 @@ impl Raft {
             return Err("it contradicts itself");
         }
         let conflicts = |raft: &Self| raft.log.term_at(index).is_some_and(|own| own != term);
-        if index <= self.commit && !mutants::is(Mutant::InstallOld) {
+        // What is committed and damaged here cannot be applied. So this node needs what has it.
+        let has = if self.damaged { self.applied } else { self.commit };
+        if index <= has && !mutants::is(Mutant::InstallOld) {
             return if conflicts(self) { Err("another entry is committed there") } else { Ok(()) };
         }
         if giver_term > self.term() && !mutants::is(Mutant::InstallKeepsTerm) {
@@ -105,11 +107,12 @@ impl Raft {
             let has = self.log.term_at(index) == Some(term);
             return if has { Ok(()) } else { Err("this leader has no such entry") };
         }
-        if index <= self.verified && conflicts(self) {
+        if index <= self.verified.max(self.commit) && conflicts(self) {
             return Err("the leader has another entry there");
         }
         self.log.reset((index, term), configurations.clone());
-        (self.commit, self.reported_commit) = (index, index);
+        self.commit = self.commit.max(index);
+        self.reported_commit = self.commit;
         self.applied = self.applied.max(index);
         self.verified = self.verified.max(index);
         self.reply_due = self.leader.is_some();

@@ -41,10 +41,16 @@ impl Raft {
         self.incomplete && !mutants::is(Mutant::LeadIncomplete)
     }
 
-    /// A leader that replays, or lacks bodies of messages, keeps everybody waiting: it hands over to a voter that does
+    /// True if records of its log do not verify, and there may be somebody who has them. Such a node votes by what the log is
+    /// known to be, and never leads (RULES 2.5).
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged && self.configuration().voters().count() != 1 && !mutants::is(Mutant::LeadDamaged)
+    }
+
+    /// A leader that replays, lacks bodies of messages, or cannot read its log keeps everybody waiting: it hands over to a voter that does
     /// neither, once that has everything. If nobody takes over it leads on for a while.
     pub(super) fn leave_to_the_ready(&mut self) {
-        let is_ready = !self.is_replaying() && !self.lacks_messages();
+        let is_ready = !self.is_replaying() && !self.lacks_messages() && !self.is_damaged();
         let Role::Leader(leader) = &self.role else { return };
         if is_ready || leader.leave_pause_ticks > 0 || mutants::is(Mutant::UnreadyLeadsOn) {
             return;

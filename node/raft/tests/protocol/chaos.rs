@@ -237,6 +237,8 @@ impl Chaos {
                 let has_gaps = self.dice.chance(500);
                 self.cluster.tell(|| format!("n{id} has {} messages", if has_gaps { "some" } else { "all" }));
                 self.cluster.step(id, Event::Incomplete(has_gaps));
+                let is_damaged = self.dice.chance(300);
+                self.cluster.step(id, Event::Damaged(is_damaged));
             }
             _ if faults.installs => self.ask_for_snapshot(id),
             _ => {}
@@ -331,6 +333,7 @@ impl Chaos {
             self.cluster.release_applying(*id);
             self.cluster.step(*id, Event::DiskStalled(false));
             self.cluster.step(*id, Event::Incomplete(false));
+            self.cluster.step(*id, Event::Damaged(false));
             let (to, _) = self.cluster.disks[id].start();
             self.cluster.step(*id, Event::Compacted { to });
         }

@@ -122,6 +122,7 @@ fn abuse(seed: u64) {
             12 => Event::Installed(some_snapshot(&mut dice, &raft)),
             13 => match raft.snapshot_up_to().filter(|_| dice.chance(300)) {
                 Some(to) => Event::Compacted { to },
+                None if dice.chance(300) => Event::Damaged(dice.chance(100)),
                 None => Event::Incomplete(dice.chance(100)),
             },
             3 => {

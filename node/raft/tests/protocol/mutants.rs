@@ -42,6 +42,7 @@ fn seen_by(mutant: Mutant) -> SeenBy {
             Script("nothing_of_a_snapshot_is_acknowledged_before_it_is_the_disks_own")
         }
         Mutant::LeadIncomplete => Script("a_node_that_lacks_messages_votes_and_does_not_campaign"),
+        Mutant::LeadDamaged => Script("a_node_whose_log_is_damaged_votes_by_what_it_is_known_to_be"),
         Mutant::HandOverToIncomplete => Script("a_leader_that_leaves_avoids_those_that_lack_messages"),
         Mutant::UnreadyLeadsOn => Script("a_leader_that_replays_hands_over_to_one_that_is_ready"),
         _ => RandomSchedules,

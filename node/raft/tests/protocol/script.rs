@@ -165,6 +165,8 @@ impl Script {
                 self.for_nodes(args, |cluster, id| cluster.step(id, Event::Incomplete(true)))?;
             }
             "complete" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Incomplete(false)))?,
+            "damage" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Damaged(true)))?,
+            "mend" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Damaged(false)))?,
             "stall" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::DiskStalled(true)))?,
             "recover" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::DiskStalled(false)))?,
             // Elections.

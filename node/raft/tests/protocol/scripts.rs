@@ -98,6 +98,7 @@ scripts! {
     a_node_starts_with_what_its_snapshot_has
     a_node_that_lacks_messages_leads_where_nobody_else_can
     a_node_that_lacks_messages_votes_and_does_not_campaign
+    a_node_whose_log_is_damaged_votes_by_what_it_is_known_to_be
     a_node_that_waits_for_a_snapshot_votes_and_follows
     a_node_that_was_cut_off_returns_without_disturbing_anybody
     a_node_that_was_demoted_in_vain_is_a_voter_again
