@@ -12,6 +12,7 @@ mod connections;
 mod entry_times;
 mod process;
 mod pulse;
+mod repairs;
 mod storage;
 
 use crate::api::budget::Budget;
@@ -80,6 +81,7 @@ pub struct Metrics {
     found: Mutex<Option<census::Found>>,
     budget: budget::Series,
     storage: storage::Series,
+    repairs: repairs::Series,
     rendering: Mutex<()>,
     last: Mutex<Last>,
 }
@@ -298,6 +300,7 @@ impl Metrics {
             census: census::Series::new(&r),
             budget: budget::Series::new(&r),
             storage: storage::Series::new(&r),
+            repairs: repairs::Series::new(&r),
             found: Mutex::default(),
             rendering: Mutex::default(),
             last: Mutex::default(),

@@ -9,6 +9,7 @@ use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT, PAGE_BYTES_MAX};
 use crate::driver::giving::{Counted, OwnGifts};
 use crate::driver::inbox::Leadership;
 use crate::driver::keeper::{Keeper, KeeperSettings, KeeperThread, Worker};
+use crate::driver::mending::{self, Mender, MendingThread};
 use crate::driver::storage::Storage;
 use crate::driver::{Driver, Ended, Givers, Parts};
 use crate::edges::connections::{Acceptor, ConnectionLimits};
@@ -30,7 +31,7 @@ use raftqueue_raft::{self as raft, NodeId};
 use raftqueue_wal::{Manifest, OpenError, PageCache, Reader};
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -139,7 +140,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             return Ok(());
         }
     };
-    let opening::Prepared { wal, recovered, manifest, mut damaged, snapshot, form } = prepared;
+    let opening::Prepared { wal, recovered, manifest, has_holes, mut damaged, snapshot, form } = prepared;
     let node_id = own.identity.borrow().expect("the data directory is open").node_id;
     let state = snapshot.as_ref().map(|freeze| freeze.state.clone());
     let restored = snapshot.as_ref().map_or(raft::Index(0), |freeze| freeze.index);
@@ -187,6 +188,21 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         stop: keeper_stop.subscribe(),
     };
     let keeper = KeeperThread::start(worker, keeper_stop);
+    let applied = Arc::new(AtomicU64::new(restored.0));
+    let mending_stop = watch::Sender::new(false);
+    let mender = mending::Worker {
+        mender: Mender::new(reader.clone()),
+        holders: Box::new(Givers::new(transport.clone(), Handle::current(), mending_stop.subscribe())),
+        applied: Arc::clone(&applied),
+        notices: notify.clone(),
+        metrics: Arc::clone(&metrics),
+        is_damaged: has_holes,
+        handle: Handle::current(),
+    };
+    let mending = MendingThread::start(mender, mending_stop);
+    if has_holes {
+        replica.begins_damaged();
+    }
     if manifest.is_incomplete {
         replica.begins_incomplete();
     }
@@ -194,6 +210,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         replica,
         storage,
         keeper,
+        mending,
+        applied,
         is_incomplete,
         reader,
         bodies,

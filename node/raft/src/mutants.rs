@@ -84,7 +84,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 37] = [
+    pub const ALL: [Mutant; 38] = [
         Mutant::SkipVoteSync,
         Mutant::SkipEntrySync,
         Mutant::CountSelfEarly,

@@ -4,13 +4,14 @@ use super::Driver;
 use crate::api::codec;
 use crate::driver::inbox::{Notice, Wanted};
 use crate::driver::keeper::Giver;
+use crate::driver::mending::Holder;
 use crate::peers::giving;
 use crate::peers::transport::Transport;
-use crate::replica::{Arrived, Event, Freeze, Gift};
+use crate::replica::{Arrived, Asked, Event, Freeze, Gift};
 use crate::wire::giving::GIVEN_MAX;
 use raftqueue_queue::{StateBuilder, TopicId};
 use raftqueue_raft::{Index, Install, NodeId};
-use raftqueue_wal::{Reader, SnapshotFile, SnapshotWriter};
+use raftqueue_wal::{Reader, RecordName, SnapshotFile, SnapshotWriter};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -75,6 +76,30 @@ impl Giver for Givers {
             }
         }
         Err(if told.is_empty() { "no other node is connected".into() } else { told.join("; ") })
+    }
+}
+
+impl Holder for Givers {
+    fn record(&mut self, passed: usize, name: RecordName) -> Result<Asked, String> {
+        let others = self.transport.connected();
+        let Some(other) = others.get(passed).copied() else {
+            return Err(match others.len() {
+                0 => "no other node is connected".into(),
+                count => format!("none of the {count} nodes that are connected has it"),
+            });
+        };
+        let stopping = &mut self.stopping;
+        let asked = async {
+            tokio::select! {
+                asked = giving::ask_record(&self.transport, other, name) => asked,
+                _ = stopping.wait_for(|stops| *stops) => Err("this process ends".into()),
+            }
+        };
+        // One that does not answer now may have it all the same, but the others are asked, too.
+        Ok(self.handle.block_on(asked).unwrap_or_else(|why| {
+            tracing::debug!(index = name.index.0, "a damaged record is not given: {why}");
+            Asked::Unknown
+        }))
     }
 }
 

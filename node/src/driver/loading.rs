@@ -44,15 +44,22 @@ impl Driver {
     /// replica is told why first.
     fn read_log<T>(
         &self,
-        purpose: &'static str,
+        is_for_peer: bool,
         read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
         answer: impl FnOnce(Option<T>) -> Event + Send + 'static,
     ) {
-        let notify = self.parts.notify.clone();
+        let (notify, reader) = (self.parts.notify.clone(), self.parts.reader.clone());
         self.off_the_driver(move || {
             answer(read().map(Some).unwrap_or_else(|error| {
+                let purpose = if is_for_peer { "for a peer" } else { "to apply them" };
                 tracing::error!(%error, "cannot read entries {purpose}");
-                if error.is_of_disk() {
+                // A record that rots is mended with what others have. Whoever only applies it waits for that.
+                let rotten = match &error {
+                    ReadError::Rot(rotten) => rotten.record.map(|record| record.index),
+                    _ => None,
+                };
+                let is_mended = rotten.is_some_and(|index| reader.doubt(index).is_ok());
+                if error.is_of_disk() && (is_for_peer || !is_mended) {
                     // Fails only when the node has stopped.
                     let _ = notify.send(Notice::Event(Event::LogUnreadable));
                 }
@@ -67,7 +74,7 @@ impl Driver {
         let reader = self.parts.reader.clone();
         let LoadRequest { to, from, bytes_max } = request;
         self.read_log(
-            "for a peer",
+            true,
             move || reader.find(from, bytes_max),
             move |found| Event::Loaded(LogSlice { to, from, found: found.unwrap_or(Found::Unreadable) }),
         );
@@ -76,7 +83,7 @@ impl Driver {
     pub(super) fn load_to_apply(&self, from: Index, to: Index) {
         let reader = self.parts.reader.clone();
         let read = move || reader.metas(from, to.next(), APPLY_BYTES_MAX);
-        self.read_log("to apply them", read, |entries| {
+        self.read_log(false, read, |entries| {
             Event::LoadedToApply(entries.unwrap_or_default().into_iter().map(to_apply).collect())
         });
     }

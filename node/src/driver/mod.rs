@@ -11,9 +11,11 @@ pub(crate) mod inbox;
 mod installing;
 pub mod keeper;
 mod loading;
+pub mod mending;
 pub mod restoring;
 mod shell;
 pub mod storage;
+mod telling;
 pub(crate) mod view;
 
 pub(crate) use installing::Givers;
@@ -25,18 +27,18 @@ use crate::driver::freeing::Freeing;
 use crate::driver::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
 use crate::driver::installing::Installing;
 use crate::driver::keeper::{Job, KeeperThread};
+use crate::driver::mending::MendingThread;
 use crate::driver::storage::Storage;
-use crate::driver::view::Standing;
 use crate::metrics::{Census, EntryTimes, Metrics, Progress, Pulse};
-use crate::peers::forming::{Forming, LogStanding};
-use crate::peers::own::{Acknowledged, Own};
+use crate::peers::forming::Forming;
+use crate::peers::own::Own;
 use crate::peers::transport::{Arrival, Arrivals, News, Transport};
-use crate::replica::{Actions, CallId, Event, Now, Replica, View};
-use raftqueue_raft::{Alarm, Index, RoleKind};
+use crate::replica::{Actions, CallId, Event, Now, Replica};
+use raftqueue_raft::Alarm;
 use raftqueue_wal::Reader;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -46,8 +48,6 @@ use tokio::time::MissedTickBehavior;
 pub const TICK: Duration = Duration::from_millis(10);
 /// Events taken in one batch, of each kind, so that none starves the others.
 const BATCH_MAX: usize = 1_024;
-/// Log time that is so far ahead of the clocks is spoken of: two leaders may differ by as much whose clocks are well enough.
-const AHEAD_TOLD_MS: u64 = 1_000;
 
 /// Why the driver ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +67,9 @@ pub(crate) struct Parts {
     pub(crate) replica: Replica,
     pub(crate) storage: Storage,
     pub(crate) keeper: KeeperThread,
+    pub(crate) mending: MendingThread,
+    /// Everything up to here was applied: for those who mend the log.
+    pub(crate) applied: Arc<AtomicU64>,
     /// True while this node lacks messages: then it gives others none.
     pub(crate) is_incomplete: Arc<AtomicBool>,
     pub(crate) reader: Reader,
@@ -191,11 +194,12 @@ impl Driver {
                 "the node stopped before the call was done",
             )));
         }
-        let (storage, keeper) = (parts.storage, parts.keeper);
+        let (storage, keeper, mending) = (parts.storage, parts.keeper, parts.mending);
         // The last write is finished, so that the next start finds nothing to doubt.
         let _ = tokio::task::spawn_blocking(move || {
             storage.stop();
             keeper.stop();
+            mending.stop();
             freeing.stop();
         })
         .await;
@@ -341,18 +345,6 @@ impl Driver {
         }
     }
 
-    /// Says that log time does not follow the clocks: once, each time that it happens.
-    fn tell_of_clocks(&mut self, ahead_ms: u64) {
-        if ahead_ms > AHEAD_TOLD_MS && !self.is_ahead_told {
-            tracing::warn!(
-                ahead_ms,
-                "the clocks were set back, or had been ahead: until they have caught up, log time runs at nine tenths of \
-                 their rate, so leases, delays and times to live last a ninth longer"
-            );
-        }
-        self.is_ahead_told = ahead_ms > 0 && (self.is_ahead_told || ahead_ms > AHEAD_TOLD_MS);
-    }
-
     fn perform(&mut self) {
         loop {
             let actions = self.parts.replica.take_actions();
@@ -455,41 +447,6 @@ impl Driver {
         match response {
             Response::Messages(messages) => Replied::Messages(self.parts.bodies.locate(messages)),
             response => Replied::Response(response),
-        }
-    }
-
-    /// Tells the edges, the peers and the probes what this node is now.
-    fn publish(&mut self, view: &View) {
-        let role = view.raft.role;
-        let is_own = role.role == RoleKind::Leader;
-        let leadership = Leadership { leader: role.leader, is_own, term: role.term.0 };
-        self.parts.leadership.send_if_modified(|before| std::mem::replace(before, leadership) != leadership);
-        self.parts.own.version.store(view.configuration.version, Ordering::Relaxed);
-        self.parts.own.term.store(role.term.0, Ordering::Relaxed);
-        let acknowledged = Acknowledged {
-            term: role.term.0,
-            indexes: view.raft.peers.iter().map(|peer| (peer.id, peer.matched.0)).collect(),
-        };
-        *self.parts.own.acknowledged.write().unwrap_or_else(PoisonError::into_inner) = acknowledged;
-        if view.raft.last > Index(0) {
-            let member_names =
-                view.configuration.members.values().map(|member| member.name.clone()).collect();
-            self.parts.forming.has_log(LogStanding { member_names, last_index: view.raft.last.0 });
-        }
-        if role.leader.is_some() {
-            self.leader_seen = Instant::now();
-        }
-        let status = self.standing(view).status();
-        self.parts.status.send_replace(Arc::new(status));
-    }
-
-    fn standing<'a>(&'a self, view: &'a View) -> Standing<'a> {
-        Standing {
-            replica: &self.parts.replica,
-            view,
-            own: &self.parts.own,
-            transport: &self.parts.transport,
-            leaderless: self.leader_seen.elapsed(),
         }
     }
 }

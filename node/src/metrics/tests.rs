@@ -46,7 +46,7 @@ const NEEDED: &[(&str, &[&str])] = &[
             "raftqueue_snapshots_installed_total",
         ],
     ),
-    ("damage", &["raftqueue_damaged_files"]),
+    ("damage", &["raftqueue_damaged_files", "raftqueue_log_holes", "raftqueue_repairs_total"]),
     ("batches", &["raftqueue_wal_batch_bytes", "raftqueue_wal_batch_entries"]),
     ("leader over time", &["raftqueue_raft_is_leader", "raftqueue_raft_term"]),
     ("elections", &["raftqueue_raft_elections_total", "raftqueue_raft_leader_changes_total"]),

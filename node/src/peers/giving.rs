@@ -5,15 +5,15 @@
 
 use crate::peers::own::OwnIdentity;
 use crate::peers::transport::Transport;
-use crate::replica::Gift;
+use crate::replica::{Asked, Gift};
 use crate::wire::giving::{self, Sections};
-use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
+use crate::wire::messages::{PEER_MESSAGE_BYTES_MAX, read_entry};
 use bytes::Bytes;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_queue::TopicId;
 use raftqueue_raft::{NodeId, Term};
-use raftqueue_wal::SnapshotHead;
+use raftqueue_wal::{RecordName, SnapshotHead};
 use std::future::Future;
 use std::ops::Range;
 use std::time::Duration;
@@ -104,6 +104,31 @@ pub(crate) async fn ask_messages(
     let reply = within(ANSWER, from, client.messages(request)).await;
     let reply = reply.inspect_err(|_| transport.forget_giver(from))?.into_inner();
     giving::read_gift(reply, wanted).map_err(|why| of(from, &why))
+}
+
+/// Asks a node for a record of its log.
+///
+/// # Errors
+/// It does not answer now; the text says why.
+pub(crate) async fn ask_record(
+    transport: &Transport,
+    from: NodeId,
+    name: RecordName,
+) -> Result<Asked, String> {
+    let (own, client) = reach(transport, from).await?;
+    let mut client = client.max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
+    let RecordName { index, term, crc } = name;
+    let request =
+        pb::RepairRequest { cluster_id: cluster_id(own), group: 0, index: index.0, term: term.0, crc };
+    let reply = within(ANSWER, from, client.repair(request)).await;
+    let pb::RepairReply { entry, first_index } =
+        reply.inspect_err(|_| transport.forget_giver(from))?.into_inner();
+    Ok(match entry.and_then(read_entry) {
+        // Whether it is the one is seen by whoever puts it back.
+        Some(entry) => Asked::Record(entry),
+        None if first_index > index.0 => Asked::Cut,
+        None => Asked::Unknown,
+    })
 }
 
 async fn reach(transport: &Transport, from: NodeId) -> Result<(OwnIdentity, PeerClient<Channel>), String> {

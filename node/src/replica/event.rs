@@ -2,7 +2,8 @@
 
 use super::{Arrived, CallId, DueBlock, LookedUp, LookupId};
 use crate::api::{MessageRef, Request};
-use raftqueue_raft::{Envelope, Index, LogSlice, NodeId, Payload, Persisted, Term};
+use raftqueue_raft::{Configuration, Envelope, Index, LogSlice, NodeId, Payload, Persisted, Term};
+use std::sync::Arc;
 
 /// Everything that can happen to a replica.
 #[derive(Debug)]
@@ -23,6 +24,12 @@ pub enum Event {
     /// An entry of this node's log that is needed, for a peer or to be applied, cannot be read: it rots, or the disk
     /// refuses. This is told each time, besides the empty answer.
     LogUnreadable,
+    /// Records of this node's log do not verify, and may be mended with what others have (true), or all do (false).
+    Damaged(bool),
+    /// What a configuration in the log says that could not be read before.
+    Known(Index, Arc<Configuration>),
+    /// The entry at this index cannot be read here, and others have it in their snapshots only.
+    Cut(Index),
     /// Bytes free on the data disk.
     FreeBytes(u64),
     /// A peer's process is gone, most likely.

@@ -11,7 +11,7 @@ use super::{Freeze, Replica};
 use crate::api::{Failure, MessageId, MessageRef, Reason};
 use bytes::Bytes;
 use raftqueue_queue::TopicId;
-use raftqueue_raft::{Event as RaftEvent, Index, Installed, Term};
+use raftqueue_raft::{Entry, Event as RaftEvent, Index, Install, Installed, Term};
 use std::ops::Range;
 
 /// A snapshot of another node, whole.
@@ -21,6 +21,17 @@ pub struct Arrived {
     pub freeze: Freeze,
     /// The term that its giver was in when it gave it.
     pub giver_term: Term,
+}
+
+/// What another node says of a record of the log that does not verify here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Here it is.
+    Record(Entry),
+    /// Its log begins behind it: what it said is in its snapshots.
+    Cut,
+    /// It has no such record, or cannot read it either.
+    Unknown,
 }
 
 /// A message as another node gives it: as it stands in a kept file.
@@ -118,10 +129,8 @@ impl Replica {
     /// that the messages in its log stay readable although the log goes (RULES 3.4). Else each node that goes over would leave
     /// it to the others to keep what it had acknowledged.
     pub(super) fn judge_arrival(&mut self) {
-        if self.arrival.is_none()
-            || self.applied < self.raft.commit()
-            || !self.snapshots.is_up_to(self.applied)
-        {
+        let goes_on = self.applied < self.raft.commit() && self.cut_at.is_none_or(|at| at <= self.applied);
+        if self.arrival.is_none() || goes_on || !self.snapshots.is_up_to(self.applied) {
             return;
         }
         let Some(Arrived { freeze, giver_term }) = self.arrival.take() else { return };
@@ -130,6 +139,18 @@ impl Replica {
         self.arrived = Some(freeze);
         self.raft.step(RaftEvent::Installed(Installed { index, term, configurations, giver_term }));
         self.actions.is_arrival_judged = true;
+    }
+
+    /// An entry cannot be read here, and other nodes have it in their snapshots only. One that was not applied yet is had
+    /// with such a snapshot.
+    pub(super) fn on_cut(&mut self, index: Index) {
+        if index <= self.applied || index > self.raft.last_index() {
+            return;
+        }
+        self.cut_at = Some(index);
+        let leader = self.raft.role_state().leader.unwrap_or(self.raft.id());
+        let term = self.raft.term_at(index).unwrap_or_default();
+        self.actions.install = Some(Install { leader, start: (index, term) });
     }
 
     /// What arrived and was not taken over goes.
@@ -167,6 +188,11 @@ impl Replica {
     /// This node may lack messages that its state holds: it has gone over to another's snapshot, now or before it started.
     pub fn begins_incomplete(&mut self) {
         self.set_incomplete(Some(self.applied));
+    }
+
+    /// Records of this node's log do not verify: found before it started.
+    pub fn begins_damaged(&mut self) {
+        self.raft.step(RaftEvent::Damaged(true));
     }
 
     /// Whether messages may be lacking here.

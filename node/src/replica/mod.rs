@@ -44,7 +44,7 @@ pub use clock::Now;
 pub use due::DueBlock;
 pub use event::{Event, LoadedEntry, Vitals};
 pub use freeze::{Freeze, SnapshotSettings};
-pub use installing::{Arrived, Gift, Given, Living};
+pub use installing::{Arrived, Asked, Gift, Given, Living};
 pub use lookup::{LookedUp, Lookup, LookupId};
 pub use results::{AppliedEntry, Placement, Results, Shell};
 pub use room::RESERVE_BYTES_DEFAULT;
@@ -101,6 +101,8 @@ pub struct Replica {
     arrived: Option<Freeze>,
     /// A snapshot of another node that waits until everything applied here is in one of this node's own.
     arrival: Option<Arrived>,
+    /// The entry at this index cannot be had any more, and is not applied: only another node's snapshot has it.
+    cut_at: Option<Index>,
     /// Messages may be lacking here, as of the snapshot of another node at this index, or a later state.
     incomplete_since: Option<Index>,
     loaded: VecDeque<LoadedEntry>,
@@ -162,6 +164,7 @@ impl Replica {
             term_runs,
             arrived: None,
             arrival: None,
+            cut_at: None,
             incomplete_since: None,
             loaded: VecDeque::new(),
             loading_to_apply: false,
@@ -250,6 +253,9 @@ impl Replica {
                 self.unreadable_ticks = UNREADABLE_ELECTIONS * self.settings.raft.election_ticks;
                 self.judge_disk();
             }
+            Event::Damaged(damaged) => self.raft.step(RaftEvent::Damaged(damaged)),
+            Event::Known(index, configuration) => self.raft.step(RaftEvent::Known(index, configuration)),
+            Event::Cut(index) => self.on_cut(index),
             Event::FreeBytes(bytes) => {
                 self.room.learn(self.raft.id(), bytes);
             }

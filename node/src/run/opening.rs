@@ -23,6 +23,8 @@ pub(super) struct Prepared {
     pub(super) wal: Wal,
     pub(super) recovered: raft::Recovered,
     pub(super) manifest: Manifest,
+    /// Records of the log do not verify.
+    pub(super) has_holes: bool,
     /// The files of it that cannot be used.
     pub(super) damaged: BTreeSet<String>,
     /// What was read of the newest snapshot.
@@ -65,6 +67,15 @@ pub(super) async fn prepare(
             config.data_dir.display()
         );
     }
+    for rotten in &recovered.holes {
+        tracing::error!(
+            "{rotten}: what was acknowledged does not verify; it is mended with what another node has"
+        );
+    }
+    for copy in &recovered.damaged_copies {
+        tracing::warn!("{copy}: this stands twice, and its other copy is whole");
+    }
+    let has_holes = !recovered.holes.is_empty();
     let identity = dir.identity().expect("formatted if it was blank");
     tracing::info!(
         node = %identity.node_id,
@@ -126,7 +137,7 @@ pub(super) async fn prepare(
             Err(error) => return Err(Fatal { code: 3, text: format!("cannot form a cluster: {error}") }),
         }
     };
-    Ok(Prepared { wal, recovered, manifest, damaged, snapshot, form })
+    Ok(Prepared { wal, recovered, manifest, has_holes, damaged, snapshot, form })
 }
 
 /// Opens the data directory, once the process that this one replaces has released it.

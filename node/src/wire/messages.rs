@@ -168,7 +168,7 @@ pub(crate) fn write_entry(entry: Entry) -> pb::Entry {
     pb::Entry { index: entry.index.0, term: entry.term.0, kind: kind.into(), meta, bodies }
 }
 
-fn read_entry(entry: pb::Entry) -> Option<Entry> {
+pub(crate) fn read_entry(entry: pb::Entry) -> Option<Entry> {
     let payload = match entry.kind() {
         pb::EntryKind::Noop => Payload::Noop,
         pb::EntryKind::Config => Payload::Config(Arc::new(configuration::decode(&entry.meta).ok()?)),

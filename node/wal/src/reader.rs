@@ -113,7 +113,7 @@ impl Reader {
     }
 
     /// The entries of `from..to`, as many as fit into `bytes_max` (counted as [`Entry::size`] does), and at least one.
-    /// Every checksum is verified. `to` may lie beyond the end.
+    /// Every checksum is verified; what comes before an entry that rots is given. `to` may lie beyond the end.
     ///
     /// # Errors
     /// [`ReadError::Released`]: the follower needs a snapshot. [`ReadError::Beyond`]: `from` is not durable, or not any
@@ -401,7 +401,12 @@ fn read_all<T>(
             let at = usize::try_from(record.placed.offset - from).expect("inside the group");
             let size = usize::try_from(wanted(record)).expect("inside the group");
             let end = bytes.len().min(at + size);
-            items.push(decode(record, &bytes.slice(at.min(end)..end))?);
+            match decode(record, &bytes.slice(at.min(end)..end)) {
+                Ok(item) => items.push(item),
+                // What came before it is whole.
+                Err(ReadError::Rot(_)) if !items.is_empty() => return Ok(items),
+                Err(error) => return Err(error),
+            }
         }
         rest = others;
     }

@@ -12,7 +12,9 @@ use crate::batch::{Draft, DraftRecord, FrameContext};
 use crate::disk::{ASIDE_SUFFIX, Disk, DiskFile, SECTOR_BYTES, read_exactly, remove_if_there};
 use crate::error::{OpenError, Rotten, RottenPart, io_error, malformed};
 use crate::format::Malformed;
-use crate::format::segment::{IndexedRecord, RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind, SegmentHead};
+use crate::format::segment::{
+    IndexedRecord, RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind, SegmentHead,
+};
 use crate::hard_state::HardStateFile;
 use crate::log::{Log, PlacedRecord, Visible, name_of};
 use crate::manifest::Manifest;

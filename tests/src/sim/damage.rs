@@ -292,7 +292,9 @@ impl World {
         if self.nodes[node].is_damaged && self.nodes[node].out.is_none() {
             let power = self.random.percent(50);
             self.crash(node, power)?;
+            self.check_mended(node)?;
             if self.is_whole(node) {
+                self.coverage.rare(Rare::Healed);
                 self.nodes[node].is_damaged = false;
                 self.start(node)?;
             } else {

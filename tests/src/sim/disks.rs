@@ -256,9 +256,14 @@ impl World {
     }
 
     /// What was read of the log, nothing where it cannot be read; the replica is told why first, as by the shell.
-    fn readable<T>(&mut self, node: usize, read: Result<T, ReadError>) -> Option<T> {
+    fn readable<T>(&mut self, node: usize, is_for_peer: bool, read: Result<T, ReadError>) -> Option<T> {
         read.map(Some).unwrap_or_else(|error| {
-            if error.is_of_disk() {
+            let rotten = match &error {
+                ReadError::Rot(rotten) => rotten.record.map(|record| record.index),
+                _ => None,
+            };
+            let is_mended = rotten.is_some_and(|index| self.doubt(node, index));
+            if error.is_of_disk() && (is_for_peer || !is_mended) {
                 self.trace.note(self.now, &[16, node as u64], || {
                     format!("node {node} cannot read its log: {error}")
                 });
@@ -277,12 +282,12 @@ impl World {
         match job {
             Job::Load(LoadRequest { to, from, bytes_max }) => {
                 let found = running.reader.find(from, bytes_max);
-                let found = self.readable(node, found).unwrap_or(Found::Unreadable);
+                let found = self.readable(node, true, found).unwrap_or(Found::Unreadable);
                 self.hand(node, replica::Event::Loaded(LogSlice { to, from, found }));
             }
             Job::LoadToApply(first, last) => {
                 let metas = running.reader.metas(first, last.next(), LOAD_TO_APPLY_BYTES);
-                let metas = self.readable(node, metas);
+                let metas = self.readable(node, false, metas);
                 let entries =
                     metas.unwrap_or_default().into_iter().map(raftqueue_node::driver::to_apply).collect();
                 self.hand(node, replica::Event::LoadedToApply(entries));

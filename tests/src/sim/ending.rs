@@ -74,6 +74,7 @@ impl World {
         self.trace.note(self.now, &[40], || "all faults stop".into());
         self.stop_faults()?;
         self.serve_despite_damage()?;
+        (0..self.nodes.len()).try_for_each(|node| self.mend_all(node))?;
         (0..self.nodes.len()).try_for_each(|node| self.retire_damaged(node))
     }
 

@@ -67,7 +67,8 @@ impl World {
             Err(error) => {
                 let at = &self.nodes[node];
                 let is_known = at.is_failing || is_no_space(&error) && at.was_tight;
-                let is_givers = self.nodes[from].is_failing || self.nodes[from].is_damaged;
+                let giver = &self.nodes[from];
+                let is_givers = giver.is_failing || giver.is_damaged || giver.disk.is_crashed();
                 return Violation::unless(is_known || is_givers, || {
                     format!("node {node} cannot keep the snapshot of node {from}: {error}")
                 });

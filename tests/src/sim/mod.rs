@@ -35,6 +35,7 @@ mod installing;
 mod keeping;
 mod ledger;
 mod matching;
+mod mending;
 mod message;
 mod network;
 mod nodes;

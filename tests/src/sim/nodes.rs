@@ -18,6 +18,7 @@ use raftqueue_node::api::codec;
 use raftqueue_node::api::{ClusterInfo, Failure, Response};
 use raftqueue_node::driver::bodies::{Bodies, Due, Located};
 use raftqueue_node::driver::keeper::Keeper;
+use raftqueue_node::driver::mending::Mender;
 use raftqueue_node::replica::{
     self, Actions, AppliedEntry, CallId, DueBlock, Lookup, Now, Outstanding, Replica, Settings,
 };
@@ -99,6 +100,12 @@ pub(super) struct Running {
     pub(super) arrived: Option<SnapshotFile>,
     /// One that the protocol has taken, until the write that goes over to it.
     pub(super) taken: Option<SnapshotFile>,
+    /// Mends the log.
+    pub(super) mender: Mender,
+    /// The log is to be mended, soon.
+    pub(super) is_mending_due: bool,
+    /// The replica was told that the log is damaged.
+    pub(super) is_told_damaged: bool,
     /// What the keeper does now.
     pub(super) keeping: Option<Keeping>,
     /// Pieces of the keeper's rounds so far.

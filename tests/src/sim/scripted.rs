@@ -297,6 +297,18 @@ impl Script {
         rot
     }
 
+    /// What happened so far.
+    #[must_use]
+    pub fn story(&self) -> String {
+        self.world.story().join("\n  ")
+    }
+
+    /// Whether every byte of a node's disk that was acknowledged verifies.
+    #[must_use]
+    pub fn is_whole(&mut self, node: usize) -> bool {
+        self.world.is_whole(node)
+    }
+
     /// Both copies of what a node has promised rot.
     pub fn rot_hard_state(&mut self, node: usize) {
         let disk = &self.world.nodes[node].disk;

@@ -11,6 +11,7 @@ use super::world::{Event, Phase, World};
 use raftqueue_node::api::{MessageId, MessageRef};
 use raftqueue_node::driver::bodies::Bodies;
 use raftqueue_node::driver::keeper::{Keeper, KeeperSettings};
+use raftqueue_node::driver::mending::Mender;
 use raftqueue_node::driver::restoring::{self, NoSnapshot};
 use raftqueue_node::replica::{self, Freeze, Replica};
 use raftqueue_raft::{self as raft, HardState, Index};
@@ -86,6 +87,8 @@ pub(super) struct Found {
     is_cut: bool,
     /// Every file that the manifest names is there.
     is_undamaged: bool,
+    /// Records of the log do not verify.
+    has_holes: bool,
 }
 
 /// Opens the log of a disk.
@@ -93,11 +96,12 @@ pub(super) fn open(disk: &FakeDisk, name: &str, options: Options) -> Result<Foun
     let mut directory = DataDir::open(Arc::new(disk.clone()), Some(name)).map_err(Refused::Open)?;
     let (wal, found) = directory.open_log(options).map_err(Refused::Open)?;
     let hard_state = found.hard_state.ok_or(Refused::HardStateLost)?;
+    let has_holes = !found.holes.is_empty();
     let (is_cut, is_undamaged) = (found.cut.is_some(), found.damaged_files.is_empty());
     let snapshot = restoring::restore(&*wal.disk(), &found).map_err(Refused::Snapshot)?;
     let manifest = found.manifest.clone();
     let recovered = restoring::for_raft(hard_state, found, snapshot.as_ref());
-    Ok(Found { directory, wal, recovered, manifest, snapshot, is_cut, is_undamaged })
+    Ok(Found { directory, wal, recovered, manifest, snapshot, is_cut, is_undamaged, has_holes })
 }
 
 impl Found {
@@ -112,7 +116,12 @@ impl Found {
         if last == start {
             return Ok(Vec::new());
         }
-        self.wal.reader().entries(start.next(), last.next(), u64::MAX).map_err(Refused::Read)
+        let (reader, mut all) = (self.wal.reader(), Vec::new());
+        while all.last().map_or(start, |entry: &raft::Entry| entry.index) < last {
+            let from = all.last().map_or(start, |entry: &raft::Entry| entry.index).next();
+            all.extend(reader.entries(from, last.next(), u64::MAX).map_err(Refused::Read)?);
+        }
+        Ok(all)
     }
 }
 
@@ -319,7 +328,7 @@ impl World {
     }
 
     fn run(&mut self, node: usize, found: Found, content: Durable) -> Result<(), Violation> {
-        let Found { directory, wal, recovered, manifest, snapshot, is_cut, .. } = found;
+        let Found { directory, wal, recovered, manifest, snapshot, is_cut, has_holes, .. } = found;
         let runs = content.trail.term_runs_behind(recovered.start.0);
         Violation::unless(recovered.term_runs == runs, || {
             format!("node {node} reports the terms {:?}", recovered.term_runs)
@@ -353,6 +362,9 @@ impl World {
         at.running = Some(Box::new(Running {
             replica: Replica::new(settings(at.id, &self.plan, seed), recovered, snapshot),
             wal,
+            mender: Mender::new(reader.clone()),
+            is_mending_due: false,
+            is_told_damaged: has_holes,
             reader,
             bodies,
             keeper: Some(keeper),
@@ -385,6 +397,11 @@ impl World {
         let boot = at.boot;
         if manifest.is_incomplete {
             self.nodes[node].running().replica.begins_incomplete();
+        }
+        if has_holes {
+            self.coverage.rare(Rare::Holes);
+            self.nodes[node].running().replica.begins_damaged();
+            self.mend_later(node);
         }
         let at = &self.nodes[node];
         let first = self.now + self.random.below(at.clockwork.tick());
@@ -443,6 +460,16 @@ impl World {
         self.summary.taken_out += 1;
     }
 
+    /// The records of the log on a disk that do not verify, once every byte of it was read.
+    pub(super) fn holes_of(&mut self, node: usize) -> Vec<raftqueue_wal::RecordName> {
+        let options = Options { verify_all: true, ..self.options(node) };
+        let at = &self.nodes[node];
+        let view = at.disk.deep_clone();
+        view.set_capacity(u64::MAX);
+        let Ok(found) = open(&view, &at.name(), options) else { return Vec::new() };
+        found.wal.reader().holes().iter().map(|hole| hole.name).collect()
+    }
+
     /// Whether a damaged disk is still good for a start once every byte of it was read.
     pub(super) fn is_whole(&mut self, node: usize) -> bool {
         let options = Options { verify_all: true, ..self.options(node) };
@@ -450,7 +477,10 @@ impl World {
         let view = at.disk.deep_clone();
         view.set_capacity(u64::MAX);
         open(&view, &at.name(), options).is_ok_and(|found| {
-            found.is_undamaged && found.entries().is_ok() && are_files_whole(&view, &found)
+            found.is_undamaged
+                && !found.has_holes
+                && found.entries().is_ok()
+                && are_files_whole(&view, &found)
         })
     }
 }

@@ -34,6 +34,7 @@ pub(super) enum Event {
     StallLook { node: usize, boot: u32, writes: u64 },
     Read { node: usize, boot: u32, job: Box<Job> },
     Keep { node: usize, boot: u32, round: u64 },
+    Mend { node: usize, boot: u32 },
     Fetch { node: usize, boot: u32, from: NodeId },
     Hint { node: usize, boot: u32, gone: NodeId },
     CallArrives { call: CallId },
@@ -263,6 +264,11 @@ impl World {
             Event::Read { node, boot, job } => {
                 if self.nodes[node].lives(boot) {
                     self.read(node, *job)?;
+                }
+            }
+            Event::Mend { node, boot } => {
+                if self.nodes[node].lives(boot) {
+                    self.mend(node)?;
                 }
             }
             Event::Keep { node, boot, round } => {

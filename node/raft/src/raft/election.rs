@@ -48,8 +48,9 @@ impl Raft {
         self.hinted_ticks = self.hinted_ticks.saturating_sub(1);
         self.campaign_in_ticks = self.campaign_in_ticks.saturating_sub(1);
         let forming = self.log.durable() == Index(0);
-        let able =
-            !self.disk_stalled && !self.is_damaged() && (!self.lacks_messages() || self.is_nobody_else_left());
+        let able = !self.disk_stalled
+            && !self.is_damaged()
+            && (!self.lacks_messages() || self.is_nobody_else_left());
         if self.campaign_in_ticks == 0 && able && !forming && self.may_be_needed_to_lead() {
             self.become_pre_candidate();
         }

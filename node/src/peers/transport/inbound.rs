@@ -164,13 +164,14 @@ impl<S: Service> Peer for PeerService<S> {
         let pb::RepairRequest { cluster_id, group, index, term, crc } = call.into_inner();
         self.check_cluster(&cluster_id)?;
         let reader = self.reader.get().filter(|_| group == 0).cloned();
-        let Some(reader) = reader else { return Ok(Response::new(pb::RepairReply { entry: None })) };
+        let Some(reader) = reader else { return Ok(Response::new(pb::RepairReply::default())) };
+        let first_index = reader.first_index().0;
         let name = RecordName { index: Index(index), term: Term(term), crc };
         let entry = tokio::task::spawn_blocking(move || reader.read_exact(name))
             .await
             .map_err(|_| Status::internal("the read was cut off"))?
             .map_err(|error| Status::data_loss(error.to_string()))?;
-        Ok(Response::new(pb::RepairReply { entry: entry.map(messages::write_entry) }))
+        Ok(Response::new(pb::RepairReply { entry: entry.map(messages::write_entry), first_index }))
     }
 
     async fn snapshot(&self, call: Request<pb::SnapshotRequest>) -> Result<Response<Chunks>, Status> {

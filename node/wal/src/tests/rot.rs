@@ -80,7 +80,10 @@ fn rule_2_5_no_changed_bit_is_served_or_cut_and_what_another_node_has_makes_the_
                             let is_known = holes.iter().any(|hole| hole.name.index == entry.index);
                             assert!(is_known || !is_deep, "opening with every byte read finds it");
                             assert_eq!((&rotten.file, rotten.record.unwrap().index), (file, entry.index));
-                            assert!(reader.doubt(entry.index).unwrap(), "what is read late is known from then on");
+                            assert!(
+                                reader.doubt(entry.index).unwrap(),
+                                "what is read late is known from then on"
+                            );
                         }
                         Err(other) => panic!("{file} at {offset}: {other}"),
                     }
@@ -137,7 +140,8 @@ fn rule_2_5_nothing_but_the_very_record_is_put_back() {
     let mut others = vec![all[4].clone()];
     others.push(Entry { term: raftqueue_raft::Term(2), ..entry.clone() });
     let raftqueue_raft::Payload::Command { meta, bodies } = &entry.payload else { unreachable!() };
-    let payload = raftqueue_raft::Payload::Command { meta: meta.clone(), bodies: vec![1; bodies.len()].into() };
+    let payload =
+        raftqueue_raft::Payload::Command { meta: meta.clone(), bodies: vec![1; bodies.len()].into() };
     others.push(Entry { payload, ..entry.clone() });
     for other in others {
         assert!(matches!(reader.mend(&hole, &other), Err(MendError::AnotherRecord(_))));
@@ -279,7 +283,8 @@ fn a_rotten_configuration_is_known_once_it_is_mended() {
     // In a sealed segment, whose contents opening does not read.
     assert!(disk.corrupt(&segment_name(1), 1024 + 88 + 48, 1));
     let (wal, recovered) = open(&disk, 2).unwrap();
-    let holes: Vec<_> = recovered.holes.iter().map(|rotten| (rotten.part, rotten.record.unwrap().index)).collect();
+    let holes: Vec<_> =
+        recovered.holes.iter().map(|rotten| (rotten.part, rotten.record.unwrap().index)).collect();
     assert_eq!((holes, recovered.configurations), (vec![(RottenPart::Meta, Index(1))], vec![]));
     let hole = wal.reader().holes()[0];
     let configuration = Some(raftqueue_raft::Configuration::default().into());

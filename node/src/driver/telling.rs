@@ -1,0 +1,65 @@
+//! What the driver tells of this node: to the edges, the peers and the probes, and in the log.
+
+use super::Driver;
+use super::view::Standing;
+use crate::driver::inbox::Leadership;
+use crate::peers::forming::LogStanding;
+use crate::peers::own::Acknowledged;
+use crate::replica::View;
+use raftqueue_raft::{Index, RoleKind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+/// Log time that is so far ahead of the clocks is spoken of: two leaders may differ by as much whose clocks are well enough.
+const AHEAD_TOLD_MS: u64 = 1_000;
+
+impl Driver {
+    /// Tells the edges, the peers and the probes what this node is now.
+    pub(super) fn publish(&mut self, view: &View) {
+        let role = view.raft.role;
+        let is_own = role.role == RoleKind::Leader;
+        let leadership = Leadership { leader: role.leader, is_own, term: role.term.0 };
+        self.parts.leadership.send_if_modified(|before| std::mem::replace(before, leadership) != leadership);
+        self.parts.applied.store(view.applied.0, Ordering::Release);
+        self.parts.own.version.store(view.configuration.version, Ordering::Relaxed);
+        self.parts.own.term.store(role.term.0, Ordering::Relaxed);
+        let acknowledged = Acknowledged {
+            term: role.term.0,
+            indexes: view.raft.peers.iter().map(|peer| (peer.id, peer.matched.0)).collect(),
+        };
+        *self.parts.own.acknowledged.write().unwrap_or_else(PoisonError::into_inner) = acknowledged;
+        if view.raft.last > Index(0) {
+            let member_names =
+                view.configuration.members.values().map(|member| member.name.clone()).collect();
+            self.parts.forming.has_log(LogStanding { member_names, last_index: view.raft.last.0 });
+        }
+        if role.leader.is_some() {
+            self.leader_seen = Instant::now();
+        }
+        let status = self.standing(view).status();
+        self.parts.status.send_replace(Arc::new(status));
+    }
+
+    pub(super) fn standing<'a>(&'a self, view: &'a View) -> Standing<'a> {
+        Standing {
+            replica: &self.parts.replica,
+            view,
+            own: &self.parts.own,
+            transport: &self.parts.transport,
+            leaderless: self.leader_seen.elapsed(),
+        }
+    }
+
+    /// Says that log time does not follow the clocks: once, each time that it happens.
+    pub(super) fn tell_of_clocks(&mut self, ahead_ms: u64) {
+        if ahead_ms > AHEAD_TOLD_MS && !self.is_ahead_told {
+            tracing::warn!(
+                ahead_ms,
+                "the clocks were set back, or had been ahead: until they have caught up, log time runs at nine tenths of \
+                 their rate, so leases, delays and times to live last a ninth longer"
+            );
+        }
+        self.is_ahead_told = ahead_ms > 0 && (self.is_ahead_told || ahead_ms > AHEAD_TOLD_MS);
+    }
+}

@@ -1,0 +1,50 @@
+//! What of this node's disk does not verify, and what was put back.
+
+use super::{Metrics, as_gauge, gauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// See the module's header.
+#[derive(Debug)]
+pub(super) struct Series {
+    holes: IntGauge,
+    holes_left: IntGauge,
+    given: IntCounter,
+    alone: IntCounter,
+}
+
+impl Series {
+    pub(super) fn new(r: &Registry) -> Self {
+        let repairs = Opts::new(
+            "raftqueue_repairs_total",
+            "Damaged places of this node's disk that were put back: a record of the log with what another node has, or only \
+             the head of one.",
+        );
+        let repairs = IntCounterVec::new(repairs, &["what"]).expect("the name is valid");
+        r.register(Box::new(repairs.clone())).expect("the name is new");
+        let of = |what| repairs.with_label_values(&[what]);
+        Self {
+            holes: gauge(
+                r,
+                "raftqueue_log_holes",
+                "Records of the log that do not verify and are needed: until they are mended this node does not lead.",
+            ),
+            holes_left: gauge(
+                r,
+                "raftqueue_log_holes_unneeded",
+                "Records of the log that do not verify and that no node has any more, since they are in snapshots.",
+            ),
+            given: of("record"),
+            alone: of("head"),
+        }
+    }
+}
+
+impl Metrics {
+    /// So many damaged records were given by another node, or mended alone. So many are left that are needed, and not needed.
+    pub(crate) fn mended(&self, given: u64, alone: u64, needed: u64, unneeded: u64) {
+        self.repairs.given.inc_by(given);
+        self.repairs.alone.inc_by(alone);
+        self.repairs.holes.set(as_gauge(needed));
+        self.repairs.holes_left.set(as_gauge(unneeded));
+    }
+}
