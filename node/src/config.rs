@@ -84,6 +84,10 @@ pub struct NodeArgs {
     #[arg(long, value_name = "HOST:PORT", env = "RAFTQUEUE_CLIENT_ADDRESS")]
     pub client_address: Option<String>,
 
+    /// Where the other nodes reach this one, if not where the list of members or --peer-listen says; told to them.
+    #[arg(long, value_name = "HOST:PORT", env = "RAFTQUEUE_PEER_ADDRESS")]
+    pub peer_address: Option<String>,
+
     /// Port for /metrics, /livez and /readyz. With --members 7422 by default; with --config none.
     #[arg(long, value_name = "PORT", env = "RAFTQUEUE_OPERATIONS_PORT")]
     pub operations_port: Option<u16>,
@@ -207,6 +211,8 @@ pub struct Config {
     pub client_address: String,
     /// Where to serve the other nodes.
     pub peer_listen: String,
+    /// Where the other nodes reach this node.
+    pub peer_address: String,
     /// Where to serve operations, if anywhere.
     pub operations_listen: Option<String>,
     /// The data directory.
@@ -263,8 +269,21 @@ impl NodeArgs {
             (Some(file), Some(index)) => self.by_file(file, index)?,
             _ => self.by_name()?,
         };
-        let WhoAndWhere { name, mut members, client_listen, client_address, peer_listen, operations, folder } =
-            who;
+        let WhoAndWhere {
+            name,
+            mut members,
+            client_listen,
+            client_address,
+            peer_address,
+            peer_listen,
+            operations,
+            folder,
+        } = who;
+        // Whoever listens elsewhere than the list says is found there, unless that is no place to be found at.
+        let listens = self.peer_listen.clone().filter(|at| {
+            self.discovery == DiscoveryKind::Static && !at.starts_with(ANY_HOST) && !at.starts_with("0.0.0.0")
+        });
+        let peer_address = self.peer_address.clone().or(listens).unwrap_or(peer_address);
         members.sort();
         if let Some(pair) = members.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(ConfigError(format!(
@@ -296,6 +315,7 @@ impl NodeArgs {
             cluster_id: self.cluster_id,
             client_address: self.client_address.unwrap_or(client_address),
             client_listen,
+            peer_address,
             peer_listen: self.peer_listen.unwrap_or(peer_listen),
             operations_listen: operations,
             data_dir: self.data_dir.unwrap_or_else(|| Path::new("raftqueue-data").join(folder)),
@@ -328,6 +348,7 @@ impl NodeArgs {
             members: members.map(|at| Member { name: at.clone(), peer_address: at }).collect(),
             client_address: client_listen.clone(),
             client_listen,
+            peer_address: name.clone(),
             peer_listen: name,
             operations: self.operations_port.map(|port| format!("{}:{port}", own.ip)),
             folder: format!("{}-{}", own.ip, own.port),
@@ -362,6 +383,10 @@ impl NodeArgs {
             }
             DiscoveryKind::Dns => (format!("{ANY_HOST}:7420"), format!("{ANY_HOST}:7421")),
         };
+        let peer_address = match &self.service {
+            Some(service) if self.discovery == DiscoveryKind::Dns => format!("{name}.{service}:{PEER_PORT}"),
+            _ => peer_listen.clone(),
+        };
         let client_listen = self.client_listen.clone().unwrap_or(client_listen);
         let (host, client_port) = client_listen.rsplit_once(':').unwrap_or(("127.0.0.1", "7420"));
         let client_address = match &self.service {
@@ -377,6 +402,7 @@ impl NodeArgs {
             members,
             client_address,
             client_listen,
+            peer_address,
             peer_listen,
         })
     }
@@ -415,6 +441,7 @@ struct WhoAndWhere {
     members: Vec<Member>,
     client_listen: String,
     client_address: String,
+    peer_address: String,
     peer_listen: String,
     operations: Option<String>,
     folder: String,

@@ -9,9 +9,9 @@ mod served;
 mod topic;
 
 use crate::api::{
-    Answer, ClusterInfo, Dead, DeadAction, Delivery, Failure, LocalStatus, Look, MemberInfo, MemberRole,
-    Publish, Reason, Request, Response, Role, SessionId, SessionStep, Settle, Settlement, StorageInfo, Take,
-    TakeKind, TopicInfo, Write,
+    Answer, ChangeMembers, ClusterInfo, Dead, DeadAction, Delivery, Failure, LocalStatus, Look, MemberInfo,
+    MemberRole, MembersInfo, Publish, Reason, Request, Response, Role, SessionId, SessionStep, Settle,
+    Settlement, StorageInfo, Take, TakeKind, TopicInfo, Write,
 };
 use crate::edges::service::{Begun, Service};
 use futures_util::FutureExt;
@@ -277,6 +277,16 @@ impl State {
                 None | Some("node-0" | "a1") => Response::Transferred { leader: NODE_ID },
                 Some(other) => return Err(refused(Reason::NodeNotFound, other)),
             },
+            Request::Look(Look::Members) => Response::Members(MembersInfo {
+                configuration_index: 1,
+                settled: true,
+                leader: NODE_ID,
+                ..MembersInfo::default()
+            }),
+            Request::Members(ChangeMembers { dry, .. }) => {
+                let refusal = dry.then(|| "the fake node has no members".to_owned());
+                Response::MembersChanged { configuration_index: 2, refusal }
+            }
         };
         Ok(Answer::Response(response))
     }
@@ -336,6 +346,7 @@ pub fn leading() -> LocalStatus {
     let member = MemberInfo {
         id: NODE_ID,
         name: "node-0".into(),
+        peer_address: "127.0.0.1:7421".into(),
         client_address: "127.0.0.1:7420".into(),
         role: MemberRole::Leader,
         voter: true,

@@ -18,6 +18,7 @@ use crate::edges::http;
 use crate::edges::operations;
 use crate::entropy;
 use crate::metrics::{Metrics, Pulse};
+use crate::peers::announcing;
 use crate::peers::discovery::Discovery;
 use crate::peers::forming::Forming;
 use crate::peers::own::Own;
@@ -78,13 +79,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let core = Core::start()?;
     let budget = Budget::new(config.client_bytes_max);
     let metrics = Arc::new(Metrics::new(&config.name));
-    let own = Arc::new(Own::new(config.name.clone(), config.client_address.clone(), entropy::random()));
+    let own = Arc::new(Own::new(
+        config.name.clone(),
+        config.client_address.clone(),
+        config.peer_address.clone(),
+        entropy::random(),
+    ));
     let (notify, notices) = mpsc::unbounded_channel();
     let discovery = Arc::new(Discovery::new());
     let (transport, arrivals) = Transport::new(
         Arc::clone(&own),
         Arc::clone(&discovery),
         Arc::clone(&metrics),
+        config.members.iter().map(|member| (member.name.clone(), member.peer_address.clone())).collect(),
         Duration::from_millis(config.election_timeout_ms),
     );
     let (orders, orders_taken) = mpsc::channel(ORDERS);
@@ -109,8 +116,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     metrics.budget(&budget);
     metrics.data_dir(&config.data_dir);
     metrics.segment_bytes(config.segment_bytes);
-    let forming =
-        Arc::new(Forming::new(Arc::clone(&own), discovery, config.members.clone(), config.bootstrap));
+    let forming = Arc::new(Forming::new(
+        Arc::clone(&own),
+        Arc::clone(&discovery),
+        config.members.clone(),
+        config.bootstrap,
+        config.cluster_id,
+    ));
     let reader = Arc::new(OnceLock::new());
     let giving = Arc::new(OnceLock::new());
     let stopping = Arc::new(AtomicBool::new(false));
@@ -131,6 +143,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         servers.serve_operations(port, connection_limits.operations, router);
     }
 
+    let mut connections = JoinSet::new();
+    connections
+        .spawn_on(announcing::announce(Arc::clone(&own), discovery, config.members.clone()), core.handle());
     let mut shutdown = std::pin::pin!(shutdown);
     let prepare = opening::prepare(&config, &forming, &reader, &status);
     let prepared = tokio::select! {
@@ -156,8 +171,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     own.durable.store(replica.raft().durable_index().0, Ordering::Relaxed);
     own.term.store(replica.raft().term().0, Ordering::Relaxed);
     service.set_bodies(Arc::clone(&bodies));
-    let mut connections = JoinSet::new();
-    transport.connect(&config.members, &mut connections, core.handle());
+    transport.connect(&mut connections, core.handle());
     let (went_over, going_over) = std::sync::mpsc::channel();
     let used = manifest.snapshots.iter().rev().find(|file| file.index == restored).copied();
     let counted = Arc::new(Counted::new(used, replica.raft().term()));

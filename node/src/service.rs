@@ -507,6 +507,6 @@ fn request_bytes(request: &Request) -> usize {
             Request::Publish(publish) => publish.messages.iter().map(message_bytes).sum(),
             Request::Settle(settle) => settle.leases.len() * LEASE_BYTES,
             Request::Dead(dead) => dead.offsets.len() * OFFSET_BYTES,
-            Request::Take(_) | Request::Write(_) | Request::Look(_) | Request::TransferLeadership { .. } => 0,
+            _ => 0,
         }
 }

@@ -18,6 +18,7 @@ const PURE: &[&str] = &[
     "api/answer.rs",
     "api/calls.rs",
     "api/checks.rs",
+    "api/members.rs",
     "api/codec",
     "api/limits",
     "api/status.rs",

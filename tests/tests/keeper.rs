@@ -51,7 +51,7 @@ impl Node {
         directory.format(NodeId(1), "a").expect("a blank disk");
         drop(directory);
         let mut node = Self::open(disk, bytes);
-        let member = Member { name: "a".into(), kind: MemberKind::Voter };
+        let member = Member { name: "a".into(), address: String::new(), kind: MemberKind::Voter };
         let members = BTreeMap::from([(NodeId(1), member)]);
         let configuration = Arc::new(Configuration { members, version: 1, ..Configuration::default() });
         node.append(Payload::Config(Arc::clone(&configuration)));

@@ -16,8 +16,10 @@ pub enum MemberKind {
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its name: the address under which discovery finds it (a pod name, or `IP:PORT`).
+    /// Its name: that of its pod, or `IP:PORT`.
     pub name: String,
+    /// Where the other nodes find it, as `HOST:PORT`. A host name is looked up anew at every attempt to connect.
+    pub address: String,
     /// Voter or learner.
     pub kind: MemberKind,
 }

@@ -108,6 +108,8 @@ impl Progress {
             let next = self.next;
             let agrees = next == self.matched.next();
             self.restart(if agrees { ProgressState::Replicate } else { ProgressState::Probe }, next);
+            // It may have gone over to a snapshot since it last said how it is: it lacks messages then.
+            self.replaying = true;
         }
     }
 

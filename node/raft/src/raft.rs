@@ -326,6 +326,12 @@ impl Raft {
         self.log.configuration()
     }
 
+    /// Where the configuration in force stands. The start of the log, or before it, if a snapshot holds it.
+    #[must_use]
+    pub fn configuration_index(&self) -> Index {
+        self.log.configuration_index()
+    }
+
     /// The newest configuration at or before `index`; `None` before the first that is known.
     #[must_use]
     pub fn configuration_at(&self, index: Index) -> Option<&Arc<Configuration>> {

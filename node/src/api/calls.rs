@@ -7,7 +7,9 @@ use super::checks::{
     DELAY_MS_MAX, LIST_TOPICS_MAX, check_lease_ms, check_leases, check_name, check_options, check_place,
     check_range, check_receive,
 };
-use super::{Failure, LeaseId, MessageState, NewMessage, SessionId, SessionStep, TopicOptions};
+use super::{
+    Change, ChangeMembers, Failure, LeaseId, MessageState, NewMessage, SessionId, SessionStep, TopicOptions,
+};
 use crate::api::budget::Share;
 use raftqueue_queue as queue;
 
@@ -29,6 +31,8 @@ pub enum Request {
     /// Hands leadership to a node named by id or name; `None`: to the best follower.
     #[allow(missing_docs, reason = "explained with the variant")]
     TransferLeadership { to: Option<String> },
+    /// Changes who is a member.
+    Members(ChangeMembers),
 }
 
 /// Publishes all messages or none.
@@ -165,6 +169,8 @@ pub enum Look {
     },
     /// The cluster as the leader sees it.
     ClusterStatus,
+    /// The members as the leader sees them, and the nodes that wait.
+    Members,
 }
 
 /// Every call of the API, with what is known of it before a byte of it is read. The one list of them.
@@ -231,6 +237,11 @@ methods! {
     CloseSession "close_session" Arriving,
     ClusterStatus "cluster_status" Arriving,
     TransferLeadership "transfer_leadership" Arriving,
+    Members "members" Arriving,
+    AddLearner "add_learner" Arriving,
+    Promote "promote" Arriving,
+    Remove "remove" Arriving,
+    Replace "replace" Arriving,
 }
 
 impl Request {
@@ -259,6 +270,13 @@ impl Request {
             Self::Look(Look::Peek { .. }) => Method::Peek,
             Self::Look(Look::ClusterStatus) => Method::ClusterStatus,
             Self::TransferLeadership { .. } => Method::TransferLeadership,
+            Self::Look(Look::Members) => Method::Members,
+            Self::Members(members) => match members.change {
+                Change::AddLearners(_) => Method::AddLearner,
+                Change::Promote(_) => Method::Promote,
+                Change::Remove(_) => Method::Remove,
+                Change::Replace { .. } => Method::Replace,
+            },
         }
     }
 
@@ -274,7 +292,7 @@ impl Request {
     /// True if it changes nothing: there is no outcome to be unsure of.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Look(_))
+        matches!(self, Self::Look(_) | Self::Members(ChangeMembers { dry: true, .. }))
     }
 
     /// True if it leases messages, which can be given back.
@@ -354,7 +372,7 @@ impl Look {
                 check_place(topic, subscription)?;
                 check_receive(*messages_max, *bytes_max)
             }
-            Self::ClusterStatus => Ok(()),
+            Self::ClusterStatus | Self::Members => Ok(()),
         }
     }
 }

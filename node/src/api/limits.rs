@@ -129,6 +129,7 @@ impl Limits {
             Request::Write(write) => write.check(),
             Request::Look(look) => look.check(),
             Request::TransferLeadership { to } => to.as_deref().map_or(Ok(()), |to| check_name("to", to)),
+            Request::Members(change) => change.check(),
         }
     }
 

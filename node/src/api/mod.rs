@@ -11,11 +11,15 @@ pub mod limits;
 mod answer;
 mod calls;
 mod checks;
+mod members;
 mod status;
 
 pub use answer::{Answer, DELIVERY_BYTES, Deliveries, deliveries_bytes};
 pub use calls::{
     Dead, DeadAction, Look, Method, Publish, Request, Settle, Settlement, Take, TakeKind, Write,
+};
+pub use members::{
+    CHANGED_MAX, Change, ChangeMembers, MemberStanding, MemberState, MembersInfo, WaitingInfo,
 };
 pub use status::{LocalStatus, Role, SnapshotInfo, StorageInfo};
 
@@ -226,8 +230,10 @@ impl MemberRole {
 pub struct MemberInfo {
     /// Node id, in hexadecimal on every wire.
     pub id: u64,
-    /// Name: where discovery finds it.
+    /// Its name.
     pub name: String,
+    /// Where the answering node finds it: of itself, where the others do; empty when it was never connected.
+    pub peer_address: String,
     /// Client address as the node itself said; empty when not connected.
     pub client_address: String,
     /// What it is.
@@ -293,6 +299,11 @@ pub enum Response {
     Cluster(ClusterInfo),
     /// Leadership is with this node now.
     Transferred { leader: u64 },
+    /// The members.
+    Members(MembersInfo),
+    /// The members have changed, and the configuration that stands at this index is in force. Of a dry call: why it would
+    /// be refused, if it would; the index is that of the configuration in force.
+    MembersChanged { configuration_index: u64, refusal: Option<String> },
 }
 
 /// Whether a call that failed may have happened all the same.
@@ -349,6 +360,8 @@ pub enum Reason {
     NodeNotFound,
     /// The operation is not possible in this state; the text says why.
     FailedPrecondition,
+    /// The members have changed since the caller looked: look again.
+    StaleConfiguration,
 }
 
 /// A call that was not answered with success.

@@ -328,6 +328,9 @@ impl Driver {
             }
             self.handle(Event::DiskStalled(stalled));
         }
+        for node in self.parts.transport.take_waiting() {
+            self.handle(Event::Waiting(Box::new(node)));
+        }
         self.handle(Event::Tick);
         let view = self.parts.replica.view();
         self.publish(&view);

@@ -34,11 +34,25 @@ impl Driver {
                 view.configuration.members.values().map(|member| member.name.clone()).collect();
             self.parts.forming.has_log(LogStanding { member_names, last_index: view.raft.last.0 });
         }
+        self.follow();
         if role.leader.is_some() {
             self.leader_seen = Instant::now();
         }
         let status = self.standing(view).status();
         self.parts.status.send_replace(Arc::new(status));
+    }
+
+    /// Connections are those of the configuration in force.
+    fn follow(&self) {
+        let raft = self.parts.replica.raft();
+        let (index, configuration) = (raft.configuration_index(), raft.configuration());
+        let own = &self.parts.own;
+        if own.configuration.swap(index.0, Ordering::Relaxed) != index.0 {
+            let is_member = configuration.members.contains_key(&raft.id());
+            own.is_member.store(is_member, Ordering::Relaxed);
+            let before = raft.configuration_at(index.prev());
+            self.parts.transport.follow(configuration, before.map(|before| &**before));
+        }
     }
 
     pub(super) fn standing<'a>(&'a self, view: &'a View) -> Standing<'a> {

@@ -88,6 +88,11 @@ impl Standing<'_> {
         MemberInfo {
             id: id.0,
             name: member.name.clone(),
+            peer_address: if is_own {
+                member.address.clone()
+            } else {
+                self.transport.peer(id).map(|peer| peer.peer_address).unwrap_or_default()
+            },
             client_address: self.client_address(id).unwrap_or_default(),
             role: match (raft.role.role, member.kind) {
                 _ if raft.role.leader == Some(id) => MemberRole::Leader,

@@ -54,6 +54,8 @@ pub struct Forming {
     discovery: Arc<Discovery>,
     members: Vec<Initial>,
     bootstrap: Bootstrap,
+    /// The cluster that the disk must belong to, if it matters.
+    expected: Option<u128>,
     dir: OnceLock<Mutex<DataDir>>,
     /// Set once this node has a log, by whoever reads it.
     log: Mutex<Option<LogStanding>>,
@@ -69,12 +71,14 @@ impl Forming {
         discovery: Arc<Discovery>,
         members: Vec<Initial>,
         bootstrap: Bootstrap,
+        expected: Option<u128>,
     ) -> Self {
         Self {
             own,
             discovery,
             members,
             bootstrap,
+            expected,
             dir: OnceLock::new(),
             log: Mutex::default(),
             missing: Mutex::default(),
@@ -91,6 +95,35 @@ impl Forming {
     /// This node has a log, or more of it.
     pub fn has_log(&self, standing: LogStanding) {
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+    }
+
+    /// True once this node has the log of a cluster.
+    #[must_use]
+    pub fn is_of_cluster(&self) -> bool {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// This node, which is of no cluster, was added to one: it is of that one from now on, durably.
+    ///
+    /// # Errors
+    /// A status that says why it is not.
+    pub(crate) async fn join(self: &Arc<Self>, adopted: OwnIdentity) -> Result<(), Status> {
+        let cluster_id = adopted.cluster_id.expect("it is of a cluster now");
+        if let Some(expected) = self.expected.filter(|expected| *expected != cluster_id) {
+            return Err(Status::failed_precondition(format!(
+                "this node waits for cluster {expected:032x}, not for {cluster_id:032x}"
+            )));
+        }
+        let forming = Arc::clone(self);
+        let joined = tokio::task::spawn_blocking(move || {
+            let joined = forming.with_dir(|dir| dir.join(cluster_id, adopted.generation));
+            forming.with_dir(|dir| forming.publish_identity(dir));
+            joined
+        });
+        let joined = joined.await.map_err(|_| Status::internal("joining was cut off"))?;
+        joined.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        tracing::info!(cluster = format!("{cluster_id:032x}"), "this node was added to a cluster");
+        Ok(())
     }
 
     /// Members that did not answer when they were asked last.
@@ -129,8 +162,12 @@ impl Forming {
             }
             let all_there = missing.is_empty();
             *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = missing;
-            let formation_id =
-                self.with_dir(|dir| dir.identity().map_or(0, |identity| identity.formation_id));
+            let (formation_id, is_bound) = self.with_dir(|dir| {
+                dir.identity().map_or((0, false), |own| (own.formation_id, own.binding.is_some()))
+            });
+            if formation_id != 0 && !is_bound {
+                return Ok(Formed::Bound); // It was added to a cluster that exists.
+            }
             if let Some((name, cluster)) = self.foreign_cluster(&answers, formation_id) {
                 self.start_over(&name, cluster, may_tell.then_some(&mut told))?;
             } else if formation_id == 0 && self.bootstrap == Bootstrap::Join {
@@ -254,7 +291,9 @@ impl Forming {
         let own_id = self.with_dir(|dir| dir.identity().expect("formatted when it was opened").node_id);
         self.bind(formation_id, own_id)?;
         let answers = self.ask_all(|_| self.request(Phase::Bind, formation_id)).await;
-        let mut members = BTreeMap::from([(own_id, voter(&self.own.name))]);
+        let own = self.members.iter().find(|member| member.name == self.own.name);
+        let own = own.expect("the seed is the first of the members");
+        let mut members = BTreeMap::from([(own_id, voter(own))]);
         for member in self.others() {
             match answers.get(&member.name).map(|answer| (answer.node_id, &answer.standing)) {
                 Some((id, Some(Standing::Bound(bound))))
@@ -262,7 +301,7 @@ impl Forming {
                         && bound.seed_id == own_id.0
                         && id != 0 =>
                 {
-                    members.insert(NodeId(id), voter(&member.name));
+                    members.insert(NodeId(id), voter(member));
                 }
                 _ => return Ok(None),
             }
@@ -352,6 +391,11 @@ impl Forming {
                 seed_id: binding.seed_id.0,
                 member_names: binding.members.iter().map(|(name, _)| name.clone()).collect(),
             }),
+            // It was added to a cluster, whose log is on its way.
+            (None, None) if identity.formation_id != 0 => Standing::Bound(pb::FormBound {
+                formation_id: write_id(identity.formation_id),
+                ..pb::FormBound::default()
+            }),
             (None, None) => Standing::Blank(pb::FormBlank {}),
         };
         pb::FormReply {
@@ -427,8 +471,9 @@ async fn ask(
     }
 }
 
-fn voter(name: &str) -> Member {
-    Member { name: name.to_owned(), kind: MemberKind::Voter }
+fn voter(initial: &Initial) -> Member {
+    let Initial { name, peer_address } = initial.clone();
+    Member { name, address: peer_address, kind: MemberKind::Voter }
 }
 
 fn write_id(id: u128) -> bytes::Bytes {

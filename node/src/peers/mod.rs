@@ -1,5 +1,6 @@
 //! The other nodes: who they are, how they are found and reached, and how a cluster is formed with them.
 
+pub(crate) mod announcing;
 pub mod discovery;
 pub mod forming;
 pub(crate) mod giving;

@@ -3,7 +3,7 @@
 
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use tokio::sync::watch;
 
 /// Which node of which cluster this is. Changes when the node binds itself to a formation.
@@ -24,6 +24,8 @@ pub struct Own {
     pub name: String,
     /// Where clients reach it.
     pub client_address: String,
+    /// Where the other nodes reach it.
+    pub peer_address: String,
     /// A random number of this process.
     pub boot_id: u64,
     /// Which node it is.
@@ -34,6 +36,10 @@ pub struct Own {
     pub durable: AtomicU64,
     /// The term that it is in.
     pub term: AtomicU64,
+    /// Where the configuration that it knows stands in its log.
+    pub configuration: AtomicU64,
+    /// It is a member of that.
+    pub is_member: AtomicBool,
     /// While it leads: what its peers acknowledged.
     pub acknowledged: std::sync::RwLock<Acknowledged>,
 }
@@ -41,15 +47,18 @@ pub struct Own {
 impl Own {
     /// A node that does not know yet which one it is.
     #[must_use]
-    pub fn new(name: String, client_address: String, boot_id: u64) -> Self {
+    pub fn new(name: String, client_address: String, peer_address: String, boot_id: u64) -> Self {
         Self {
             name,
             client_address,
+            peer_address,
             boot_id,
             identity: watch::Sender::new(None),
             version: AtomicU32::new(0),
             durable: AtomicU64::new(0),
             term: AtomicU64::new(0),
+            configuration: AtomicU64::new(0),
+            is_member: AtomicBool::new(false),
             acknowledged: std::sync::RwLock::default(),
         }
     }

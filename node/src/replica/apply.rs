@@ -52,7 +52,7 @@ impl Replica {
         let steps = self.steps.taken();
         match payload {
             Payload::Noop => {}
-            Payload::Config(configuration) => self.configuration = (index, configuration),
+            Payload::Config(configuration) => self.apply_configuration(index, term, configuration),
             Payload::Command { meta, bodies } => {
                 if let Err(unreadable) = self.apply_commands(index, term, &meta, bodies) {
                     // Skipping it would make two truths, so this node stops here.

@@ -2,7 +2,7 @@
 
 use super::steps::Part;
 use super::{Replica, commands};
-use crate::api::{Dead, Failure, Look, Reason, Request, Response, Take};
+use crate::api::{ChangeMembers, Dead, Failure, Look, Reason, Request, Response, Take};
 use raftqueue_raft::NodeId;
 
 /// Names one call of one client, for the life of the process.
@@ -34,6 +34,8 @@ pub(super) enum Kept {
     Dead(Dead),
     /// The same.
     Look(Look),
+    /// The same.
+    Members(ChangeMembers),
 }
 
 /// Where a call stands.
@@ -98,6 +100,7 @@ impl Replica {
                 self.read(id);
             }
             Request::TransferLeadership { to } => self.transfer(id, to.as_deref()),
+            Request::Members(asked) => self.ask_change(id, asked),
         }
     }
 
@@ -143,7 +146,8 @@ impl Replica {
         match stage {
             Stage::Unproposed => self.withdraw(id, number),
             Stage::LookingUp | Stage::Waiting => self.stop_receiving(id),
-            Stage::Reading | Stage::TransferHeld | Stage::Transferring | Stage::Proposed => {}
+            Stage::Proposed => self.members.forget(id),
+            Stage::Reading | Stage::TransferHeld | Stage::Transferring => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! What can happen to a replica.
 
-use super::{Arrived, CallId, DueBlock, LookedUp, LookupId};
+use super::{Arrived, CallId, DueBlock, LookedUp, LookupId, WaitingNode};
 use crate::api::{MessageRef, Request};
 use raftqueue_raft::{Configuration, Envelope, Index, LogSlice, NodeId, Payload, Persisted, Term};
 use std::sync::Arc;
@@ -71,6 +71,8 @@ pub enum Event {
     Installed(Box<Arrived>),
     /// No message that lived at this index is lacking here any more.
     Complete(Index),
+    /// A node with a blank disk says that it waits to be a member.
+    Waiting(Box<WaitingNode>),
     /// The process is about to stop: hand leadership over, if this node leads.
     HandOver,
 }

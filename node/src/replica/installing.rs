@@ -182,6 +182,7 @@ impl Replica {
                 self.answer(id, Err(Failure::unknown(Reason::NoLeader, text)));
             }
         }
+        self.leave_changes();
         self.begins_incomplete();
     }
 

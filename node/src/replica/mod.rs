@@ -27,6 +27,7 @@ mod freeze;
 mod installing;
 mod lines;
 mod lookup;
+mod members;
 pub mod mutants;
 mod propose;
 mod reads;
@@ -46,6 +47,7 @@ pub use event::{Event, LoadedEntry, Vitals};
 pub use freeze::{Freeze, SnapshotSettings};
 pub use installing::{Arrived, Asked, Gift, Given, Living};
 pub use lookup::{LookedUp, Lookup, LookupId};
+pub use members::{CAUGHT_UP_LAG_MAX, MEMBERS_MAX, WaitingNode};
 pub use results::{AppliedEntry, Placement, Results, Shell};
 pub use room::RESERVE_BYTES_DEFAULT;
 pub use settings::Settings;
@@ -56,6 +58,7 @@ use calls::{Call, HeldTransfer, Stage};
 use clock::Clock;
 use expiry::Deadlines;
 use freeze::Snapshots;
+use members::Members;
 use propose::{Proposed, Unproposed};
 use raftqueue_queue::{State, SubscriptionId};
 use raftqueue_raft::{
@@ -115,6 +118,8 @@ pub struct Replica {
     disk_stalled: bool,
     /// For so many ticks this node leaves leading to others, because its log could not be read.
     unreadable_ticks: u32,
+    /// Who waits to be a member, and calls that wait for a change to be done.
+    members: Members,
     /// Calls that asked for a transfer of leadership.
     transfers: Vec<CallId>,
     /// Those whose target is not known to have replayed its log.
@@ -173,6 +178,7 @@ impl Replica {
             counters: Counters::default(),
             disk_stalled: false,
             unreadable_ticks: 0,
+            members: Members::default(),
             transfers: Vec::new(),
             held_transfers: Vec::new(),
             endings: VecDeque::new(),
@@ -273,6 +279,7 @@ impl Replica {
             Event::FilesRetired => self.on_files_retired(),
             Event::Installed(arrived) => self.on_arrived(*arrived),
             Event::Complete(index) => self.on_complete(index),
+            Event::Waiting(node) => self.on_waiting(*node),
             Event::HandOver => {
                 if let Some(to) = self.raft.best_successor() {
                     // It is refused only while another hand-over is under way, which is as good.
@@ -360,7 +367,10 @@ impl Replica {
     pub fn outstanding(&self) -> Outstanding {
         let (lookups, set_aside, in_line) = self.receives.outstanding();
         Outstanding {
-            calls: self.calls.len() + self.transfers.len() + self.held_transfers.len(),
+            calls: self.calls.len()
+                + self.transfers.len()
+                + self.held_transfers.len()
+                + self.members.outstanding(),
             queued_bytes: self.unproposed.bytes(),
             entries: self.proposed.len(),
             in_flight: self.in_flight,

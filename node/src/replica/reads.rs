@@ -86,6 +86,7 @@ impl Replica {
                 }
                 Kept::Dead(dead) => self.act_on_dead(id, dead),
                 Kept::Look(look) => self.look(id, look),
+                Kept::Members(asked) => self.change_members(id, &asked),
                 // It waits for no read any more.
                 Kept::Nothing => {}
             }
@@ -103,10 +104,12 @@ impl Replica {
                 self.peek(&topic, &subscription, state, from_offset, messages_max)
             }
             Look::ClusterStatus => return self.confirm(id),
+            Look::Members => Ok(Response::Members(self.members_info())),
         };
         self.steps.take(match &result {
             Ok(Response::Messages(messages)) => messages.len(),
             Ok(Response::Topics { topics, .. }) => topics.len(),
+            Ok(Response::Members(members)) => members.members.len() + members.waiting.len(),
             _ => 0,
         });
         self.answer(id, result);

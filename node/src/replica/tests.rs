@@ -67,7 +67,7 @@ struct Alone {
 impl Alone {
     fn leading() -> Self {
         let mut alone = Self::recovered(raft::Recovered::default());
-        let member = Member { name: "a".into(), kind: MemberKind::Voter };
+        let member = Member { name: "a".into(), address: String::new(), kind: MemberKind::Voter };
         let members = BTreeMap::from([(OWN, member)]);
         alone.replica.form(Configuration { members, version: 1, ..Configuration::default() });
         alone.lead();

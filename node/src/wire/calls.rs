@@ -9,10 +9,11 @@ use super::convert::{
     write_options, write_request_id, write_results, write_state, write_step, write_topic,
 };
 use super::ids;
+use super::members;
 use crate::api::limits::{LIST_TOPICS_DEFAULT, invalid};
 use crate::api::{
-    Answer, Dead, DeadAction, Failure, Look, MessageId, Publish, Request, Response, Settle, Settlement, Take,
-    TakeKind, Write,
+    Answer, Change, ChangeMembers, Dead, DeadAction, Failure, Look, MessageId, Publish, Request, Response,
+    Settle, Settlement, Take, TakeKind, Write,
 };
 use raftqueue_proto::peer::v1::forward_request::Call;
 use raftqueue_proto::v1;
@@ -266,12 +267,65 @@ fn write_look(look: Look) -> Call {
             Call::Peek(v1::PeekRequest { topic, subscription, state, from_offset, messages_max, bytes_max })
         }
         Look::ClusterStatus => Call::ClusterStatus(v1::ClusterStatusRequest {}),
+        Look::Members => Call::Members(v1::MembersRequest {}),
     }
 }
 
 call!(TransferLeadershipRequest, TransferLeadershipResponse: |call|
     Request::TransferLeadership { to: call.to };
 Answer::Response(Response::Transferred { leader }) => Self { leader: write_node_id(leader) });
+
+// ---- members ---------------------------------------------------------------------------------------------------------
+
+call!(MembersRequest, MembersResponse: |_call| Request::Look(Look::Members);
+Answer::Response(Response::Members(members)) => members::write(members));
+
+impl answers::Write for v1::MemberChangeResponse {
+    fn write(answer: Answer) -> Option<Self> {
+        match answer {
+            Answer::Response(Response::MembersChanged { configuration_index, refusal }) => {
+                Some(Self { configuration_index, refusal: refusal.unwrap_or_default() })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The requests that change members, and what each asks for.
+macro_rules! changes {
+    ($($request:ident: |$call:ident| $change:expr, $force:expr;)*) => {
+        $(
+            impl Read for v1::$request {
+                fn read(self) -> Result<Request, Failure> {
+                    let $call = self;
+                    let (expected, dry, force) = ($call.configuration_index, $call.dry, $force);
+                    Ok(Request::Members(ChangeMembers { change: $change, expected, force, dry }))
+                }
+            }
+        )*
+    };
+}
+
+changes! {
+    AddLearnerRequest: |call| Change::AddLearners(call.nodes), false;
+    PromoteRequest: |call| Change::Promote(call.nodes), false;
+    RemoveRequest: |call| Change::Remove(call.nodes), call.force;
+    ReplaceRequest: |call| Change::Replace { old: call.old, new: call.new }, call.force;
+}
+
+fn write_change(change: ChangeMembers) -> Call {
+    let ChangeMembers { change, expected: configuration_index, force, dry } = change;
+    match change {
+        Change::AddLearners(nodes) => {
+            Call::AddLearner(v1::AddLearnerRequest { nodes, configuration_index, dry })
+        }
+        Change::Promote(nodes) => Call::Promote(v1::PromoteRequest { nodes, configuration_index, dry }),
+        Change::Remove(nodes) => Call::Remove(v1::RemoveRequest { nodes, configuration_index, dry, force }),
+        Change::Replace { old, new } => {
+            Call::Replace(v1::ReplaceRequest { old, new, configuration_index, dry, force })
+        }
+    }
+}
 
 // ---- passed on -------------------------------------------------------------------------------------------------------
 
@@ -290,6 +344,7 @@ pub fn write_call(request: Request) -> Call {
         Request::Write(write) => write_write(write),
         Request::Look(look) => write_look(look),
         Request::TransferLeadership { to } => Call::TransferLeadership(v1::TransferLeadershipRequest { to }),
+        Request::Members(change) => write_change(change),
     }
 }
 
@@ -307,6 +362,7 @@ pub fn read_call(call: Option<Call>) -> Result<Request, Failure> {
         Publish Receive Pop Ack Nack Extend Release RedriveDead PurgeDead
         CreateTopic DeleteTopic Purge OpenSession CloseSession
         ListTopics DescribeTopic Peek ClusterStatus TransferLeadership
+        Members AddLearner Promote Remove Replace
     )
 }
 
@@ -328,6 +384,8 @@ pub(super) enum AnswerKind {
     SessionClosed,
     Cluster,
     Transferred,
+    Members,
+    MembersChanged,
 }
 
 /// What the answer to `request` must be.
@@ -348,5 +406,7 @@ pub(super) fn answer_kind(request: &Request) -> AnswerKind {
         Request::Look(Look::DescribeTopic { .. }) => AnswerKind::Topic,
         Request::Look(Look::ClusterStatus) => AnswerKind::Cluster,
         Request::TransferLeadership { .. } => AnswerKind::Transferred,
+        Request::Look(Look::Members) => AnswerKind::Members,
+        Request::Members(_) => AnswerKind::MembersChanged,
     }
 }

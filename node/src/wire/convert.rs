@@ -176,6 +176,10 @@ fn write_lease_result(result: LeaseResult) -> i32 {
     result.into()
 }
 
+pub(super) fn read_node_id(id: &str) -> Option<u64> {
+    u64::from_str_radix(id, 16).ok()
+}
+
 pub(crate) fn write_node_id(id: u64) -> String {
     format!("{id:016x}")
 }
@@ -190,6 +194,7 @@ fn write_member(member: MemberInfo) -> v1::Member {
         active: member.active,
         matched: member.matched,
         lag: member.lag,
+        peer_address: member.peer_address,
     }
 }
 

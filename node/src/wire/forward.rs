@@ -6,8 +6,8 @@
 
 use super::answers::Write as _;
 use super::calls::{AnswerKind, answer_kind};
-use super::convert::read_options;
-use super::{errors, ids};
+use super::convert::{read_node_id, read_options};
+use super::{errors, ids, members};
 use crate::api::{
     Answer, ClusterInfo, Delivery, Failure, LeaseResult, MemberInfo, MemberRole, MessageRef, Reason, Request,
     Response, SubscriptionInfo, TopicInfo,
@@ -60,6 +60,10 @@ pub fn write_reply(result: Result<Answer, Failure>) -> Reply {
         Response::Cluster(_) => Reply::ClusterStatus(v1::ClusterStatusResponse::write(answer).expect(OWN)),
         Response::Transferred { .. } => {
             Reply::TransferLeadership(v1::TransferLeadershipResponse::write(answer).expect(OWN))
+        }
+        Response::Members(_) => Reply::Members(v1::MembersResponse::write(answer).expect(OWN)),
+        Response::MembersChanged { .. } => {
+            Reply::MemberChange(v1::MemberChangeResponse::write(answer).expect(OWN))
         }
     }
 }
@@ -114,6 +118,8 @@ impl Expected {
                 Response::SessionClosed => AnswerKind::SessionClosed,
                 Response::Cluster(_) => AnswerKind::Cluster,
                 Response::Transferred { .. } => AnswerKind::Transferred,
+                Response::Members(_) => AnswerKind::Members,
+                Response::MembersChanged { .. } => AnswerKind::MembersChanged,
             },
         };
         self.0 == kind || (self.0, kind) == (AnswerKind::DeliveriesOrRepeat, AnswerKind::Deliveries)
@@ -155,6 +161,11 @@ fn read_answer(reply: Reply) -> Option<Answer> {
         Reply::CloseSession(_) => Response::SessionClosed,
         Reply::ClusterStatus(reply) => Response::Cluster(read_cluster(reply)?),
         Reply::TransferLeadership(reply) => Response::Transferred { leader: read_node_id(&reply.leader)? },
+        Reply::Members(reply) => Response::Members(members::read(reply)?),
+        Reply::MemberChange(reply) => Response::MembersChanged {
+            configuration_index: reply.configuration_index,
+            refusal: members::read_why(reply.refusal),
+        },
     };
     Some(Answer::Response(response))
 }
@@ -208,10 +219,6 @@ fn read_lease_result(result: i32) -> Option<LeaseResult> {
     }
 }
 
-fn read_node_id(id: &str) -> Option<u64> {
-    u64::from_str_radix(id, 16).ok()
-}
-
 fn read_cluster(cluster: v1::ClusterStatusResponse) -> Option<ClusterInfo> {
     Some(ClusterInfo {
         cluster_id: cluster.cluster_id,
@@ -229,6 +236,7 @@ fn read_member(member: v1::Member) -> Option<MemberInfo> {
     Some(MemberInfo {
         id: read_node_id(&member.id)?,
         name: member.name,
+        peer_address: member.peer_address,
         client_address: member.client_address,
         role: MemberRole::of_name(&member.role)?,
         voter: member.voter,

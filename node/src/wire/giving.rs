@@ -243,7 +243,7 @@ mod tests {
     use raftqueue_raft::{Configuration, Member, MemberKind, NodeId};
 
     fn head() -> SnapshotHead {
-        let member = Member { name: "a".into(), kind: MemberKind::Voter };
+        let member = Member { name: "a".into(), address: String::new(), kind: MemberKind::Voter };
         let members = [(NodeId(7), member)].into();
         let configuration = Arc::new(Configuration { version: 1, members, ..Configuration::default() });
         SnapshotHead {

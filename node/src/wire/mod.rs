@@ -8,5 +8,6 @@ pub mod errors;
 pub mod forward;
 pub(crate) mod giving;
 pub mod ids;
+mod members;
 pub mod messages;
 pub(crate) mod storage;

@@ -123,6 +123,9 @@ impl DataDir {
     pub fn bind(&mut self, formation_id: u128, binding: Binding) -> Result<(), IdentityError> {
         assert!(formation_id != 0, "0 is no formation id");
         let identity = self.identity.clone().ok_or(IdentityError::NotFormatted)?;
+        if identity.binding.is_none() && identity.formation_id != 0 {
+            return Err(IdentityError::BoundElsewhere { bound: identity.formation_id, asked: formation_id });
+        }
         if let Some(bound) = &identity.binding {
             if identity.formation_id != formation_id || !bound.agrees_with(&binding) {
                 return Err(IdentityError::BoundElsewhere {
@@ -135,6 +138,23 @@ impl DataDir {
             }
         }
         self.write_identity(Identity { formation_id, binding: Some(binding), ..identity })
+    }
+
+    /// Makes a node that is bound to nothing one of a cluster that exists: it was added there. Again to the same one succeeds.
+    ///
+    /// # Errors
+    /// [`IdentityError::BoundElsewhere`], [`IdentityError::NotFormatted`], [`IdentityError::Io`].
+    ///
+    /// # Panics
+    /// If the cluster id is 0.
+    pub fn join(&mut self, cluster_id: u128, generation: u32) -> Result<(), IdentityError> {
+        assert!(cluster_id != 0, "0 is no cluster id");
+        let identity = self.identity.clone().ok_or(IdentityError::NotFormatted)?;
+        match (identity.formation_id, &identity.binding) {
+            (0, None) => self.write_identity(Identity { formation_id: cluster_id, generation, ..identity }),
+            (own, None) if own == cluster_id => Ok(()),
+            (bound, _) => Err(IdentityError::BoundElsewhere { bound, asked: cluster_id }),
+        }
     }
 
     /// Takes the binding back, so that the node can be part of another formation. The node id stays.

@@ -230,6 +230,7 @@ fn cluster_json(cluster: &v1::ClusterStatusResponse) -> Value {
             "node": member.name,
             "node_id": member.id,
             "client_address": member.client_address,
+            "peer_address": member.peer_address,
             "role": member.role,
             "voter": member.voter,
             "active": member.active,
@@ -265,6 +266,7 @@ mod tests {
         MemberInfo {
             id,
             name: name.to_owned(),
+            peer_address: String::new(),
             client_address: client_address.to_owned(),
             role: MemberRole::Follower,
             voter: true,

@@ -59,6 +59,14 @@ impl Raft {
         Ok((self.term(), self.append_as_leader(Payload::Config(Arc::new(new)))))
     }
 
+    /// Whether a change of the members would be taken up now, as far as the protocol knows.
+    ///
+    /// # Errors
+    /// [`Refused`], as [`Raft::change_members`] would say.
+    pub fn may_change_members(&self) -> Result<(), Refused> {
+        self.check_may_change()
+    }
+
     /// Only one configuration may be pending, and none may come before this term has committed an entry. Else two
     /// leaders could each count a majority, and the two would not overlap (Ongaro, raft-dev, 2015).
     fn check_may_change(&self) -> Result<(), Refused> {

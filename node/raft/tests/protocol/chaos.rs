@@ -307,7 +307,7 @@ impl Chaos {
         for id in [id, second] {
             let kind = if self.dice.chance(700) { MemberKind::Voter } else { MemberKind::Learner };
             if self.dice.chance(600) {
-                change.set.insert(id, Member { name: format!("n{id}"), kind });
+                change.set.insert(id, Member { name: format!("n{id}"), address: String::new(), kind });
             } else {
                 change.remove.insert(id);
             }

@@ -56,7 +56,8 @@ pub(crate) struct Node {
 
 /// The configuration with the given voters and learners.
 pub(crate) fn configuration(voters: &[u64], learners: &[u64]) -> Configuration {
-    let member = |id: &u64, kind| (NodeId(*id), Member { name: format!("n{id}"), kind });
+    let member =
+        |id: &u64, kind| (NodeId(*id), Member { name: format!("n{id}"), address: String::new(), kind });
     let voters = voters.iter().map(|id| member(id, MemberKind::Voter));
     let learners = learners.iter().map(|id| member(id, MemberKind::Learner));
     Configuration { members: voters.chain(learners).collect(), ..Configuration::default() }

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 fn parse(text: &str) -> Configuration {
     let mut halves =
         text.split('&').map(|half| half.split_whitespace().map(|id| NodeId(id.parse().expect("an id"))));
-    let voter = |id: NodeId| (id, Member { name: id.to_string(), kind: MemberKind::Voter });
+    let voter =
+        |id: NodeId| (id, Member { name: id.to_string(), address: String::new(), kind: MemberKind::Voter });
     let members = halves.next().into_iter().flatten().map(voter).collect();
     let outgoing = halves.next().into_iter().flatten().collect();
     Configuration { members, outgoing, version: 0 }
@@ -266,7 +267,10 @@ fn votes_of_a_joint_configuration() {
 fn learners_count_for_nothing() {
     let mut configuration = parse("1 2 3");
     for id in [4, 5] {
-        configuration.members.insert(NodeId(id), Member { name: id.to_string(), kind: MemberKind::Learner });
+        configuration.members.insert(
+            NodeId(id),
+            Member { name: id.to_string(), address: String::new(), kind: MemberKind::Learner },
+        );
     }
     assert_eq!(configuration.committed(|id| Index(id.0)), Index(2));
     assert_eq!(configuration.vote_result(|id| (id.0 > 2).then_some(true)), VoteResult::Pending);
@@ -308,7 +312,8 @@ fn naive_vote(halves: [&BTreeSet<NodeId>; 2], answers: &BTreeMap<NodeId, bool>) 
 fn some_configuration() -> impl Strategy<Value = Configuration> {
     let ids = || prop::collection::btree_set(1..=9_u64, 0..=7);
     (ids(), ids(), ids()).prop_map(|(voters, learners, outgoing)| {
-        let member = |kind| move |id: u64| (NodeId(id), Member { name: id.to_string(), kind });
+        let member =
+            |kind| move |id: u64| (NodeId(id), Member { name: id.to_string(), address: String::new(), kind });
         let mut members: BTreeMap<_, _> = learners.into_iter().map(member(MemberKind::Learner)).collect();
         members.extend(voters.into_iter().map(member(MemberKind::Voter)));
         Configuration { members, outgoing: outgoing.into_iter().map(NodeId).collect(), version: 0 }

@@ -418,7 +418,9 @@ impl Script {
         let mut change = MemberChange::default();
         for (key, kind) in [("voters", MemberKind::Voter), ("learners", MemberKind::Learner)] {
             for id in list(args.take_key(key).unwrap_or_default())? {
-                change.set.insert(NodeId(id), Member { name: format!("n{id}"), kind });
+                change
+                    .set
+                    .insert(NodeId(id), Member { name: format!("n{id}"), address: String::new(), kind });
             }
         }
         change.remove = list(args.take_key("remove").unwrap_or_default())?.into_iter().map(NodeId).collect();

@@ -40,4 +40,39 @@ impl<S: Service> admin_server::Admin for Admin<S> {
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
         serve(&self.0, call).await
     }
+
+    async fn members(
+        &self,
+        call: Request<v1::MembersRequest>,
+    ) -> Result<Response<v1::MembersResponse>, Status> {
+        serve(&self.0, call).await
+    }
+
+    async fn add_learner(
+        &self,
+        call: Request<v1::AddLearnerRequest>,
+    ) -> Result<Response<v1::MemberChangeResponse>, Status> {
+        serve(&self.0, call).await
+    }
+
+    async fn promote(
+        &self,
+        call: Request<v1::PromoteRequest>,
+    ) -> Result<Response<v1::MemberChangeResponse>, Status> {
+        serve(&self.0, call).await
+    }
+
+    async fn remove(
+        &self,
+        call: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::MemberChangeResponse>, Status> {
+        serve(&self.0, call).await
+    }
+
+    async fn replace(
+        &self,
+        call: Request<v1::ReplaceRequest>,
+    ) -> Result<Response<v1::MemberChangeResponse>, Status> {
+        serve(&self.0, call).await
+    }
 }

@@ -19,6 +19,7 @@ use raftqueue_raft::{Configuration, Index};
 use raftqueue_wal::disk::Disk;
 use raftqueue_wal::disk::RealDisk;
 use raftqueue_wal::{SnapshotFile, SnapshotWriter};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -75,12 +76,17 @@ fn shelf(snapshot: Result<(Arc<dyn Disk>, SnapshotFile), String>, gifts: Vec<Res
 }
 
 fn transport(node_id: NodeId, cluster_id: u128, generation: u32) -> (Transport, Arc<Own>, Arc<Discovery>) {
-    let own = Arc::new(Own::new(format!("node-{node_id}"), "client:1".into(), node_id.0));
+    let own = Arc::new(Own::new(format!("node-{node_id}"), "client:1".into(), "peer:1".into(), node_id.0));
     own.identity.send_replace(Some(OwnIdentity { node_id, cluster_id: Some(cluster_id), generation }));
     let discovery = Arc::new(Discovery::new());
     let metrics = Arc::new(Metrics::new("a"));
-    let (transport, _) =
-        Transport::new(Arc::clone(&own), Arc::clone(&discovery), metrics, Duration::from_secs(1));
+    let (transport, _) = Transport::new(
+        Arc::clone(&own),
+        Arc::clone(&discovery),
+        metrics,
+        BTreeMap::new(),
+        Duration::from_secs(1),
+    );
     (transport, own, discovery)
 }
 
@@ -98,7 +104,7 @@ async fn pair(shelf: Option<Shelf>, cluster_id: u128, generation: u32) -> Pair {
         let shelf: Arc<dyn Giving> = Arc::clone(shelf) as _;
         assert!(source.set(shelf).is_ok());
     }
-    let forming = Arc::new(Forming::new(own, discovery, Vec::new(), Bootstrap::Join));
+    let forming = Arc::new(Forming::new(own, discovery, Vec::new(), Bootstrap::Join, None));
     let edge = Edge::new(NoClients, Limits::default());
     let peers = PeerService::new(&giver, edge, forming, Arc::default(), source);
     serve(PeerServer::new(peers), shelf, cluster_id, generation).await

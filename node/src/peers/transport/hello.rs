@@ -34,8 +34,19 @@ impl Own {
             durable_last_index: self.durable.load(Ordering::Relaxed),
             client_address: self.client_address.clone(),
             term: self.term.load(Ordering::Relaxed),
+            peer_address: self.peer_address.clone(),
+            configuration_index: self.configuration.load(Ordering::Relaxed),
         };
         pb::PeerFrame { frame: Some(pb::peer_frame::Frame::Hello(hello)) }
+    }
+
+    /// What this node becomes by a hello that is meant for it: of none before, it is of the sender's cluster.
+    pub(super) fn adoption(&self, own: OwnIdentity, hello: &pb::Hello) -> Option<OwnIdentity> {
+        let cluster_id = <[u8; 16]>::try_from(&hello.cluster_id[..]).ok().map(u128::from_be_bytes);
+        let cluster_id = cluster_id.filter(|id| *id != 0)?;
+        let is_meant = own.cluster_id.is_none() && hello.to == own.node_id.0;
+        let generation = hello.generation;
+        is_meant.then_some(OwnIdentity { cluster_id: Some(cluster_id), generation, ..own })
     }
 
     /// Judges a peer's hello.
@@ -192,7 +203,7 @@ mod tests {
     use super::*;
 
     fn own() -> (Own, OwnIdentity) {
-        let own = Own::new("a".into(), "h:1".into(), 1);
+        let own = Own::new("a".into(), "h:1".into(), "p:1".into(), 1);
         own.version.store(1, Ordering::Relaxed);
         (own, OwnIdentity { node_id: NodeId(7), cluster_id: Some(99), generation: 2 })
     }

@@ -60,10 +60,10 @@ impl<S: Service> PeerService<S> {
 
     fn listen(&self, frames: Streaming<pb::PeerFrame>, kind: StreamKind) -> Response<Answers> {
         let (answers, outgoing) = mpsc::channel(4);
-        let shared = Arc::clone(&self.shared);
+        let (shared, forming) = (Arc::clone(&self.shared), Arc::clone(&self.forming));
         // Ends with the stream, or with the connection when the server stops.
         tokio::spawn(async move {
-            if let Err(status) = listen(&shared, frames, kind, &answers).await {
+            if let Err(status) = listen(&shared, &forming, frames, kind, &answers).await {
                 let _ = answers.send(Err(status)).await;
             }
         });
@@ -160,6 +160,21 @@ impl<S: Service> Peer for PeerService<S> {
         self.forming.answer(call.into_inner()).await.map(Response::new)
     }
 
+    async fn announce(
+        &self,
+        call: Request<pb::AnnounceRequest>,
+    ) -> Result<Response<pb::AnnounceReply>, Status> {
+        let call = call.into_inner();
+        if !call.cluster_id.is_empty() {
+            self.check_cluster(&call.cluster_id)?;
+        }
+        if !self.forming.is_of_cluster() {
+            return Err(Status::failed_precondition("this node is of no cluster yet"));
+        }
+        self.shared.waits(call)?;
+        Ok(Response::new(pb::AnnounceReply { peer_addresses: self.shared.member_addresses() }))
+    }
+
     async fn repair(&self, call: Request<pb::RepairRequest>) -> Result<Response<pb::RepairReply>, Status> {
         let pb::RepairRequest { cluster_id, group, index, term, crc } = call.into_inner();
         self.check_cluster(&cluster_id)?;
@@ -201,13 +216,16 @@ fn refuse(shared: &Shared, refusal: &Refusal) -> Status {
 /// Exchanges hellos, then passes on what comes until the stream ends or a newer one replaces it.
 async fn listen(
     shared: &Arc<Shared>,
+    forming: &Arc<Forming>,
     mut frames: Streaming<pb::PeerFrame>,
     kind: StreamKind,
     answers: &mpsc::Sender<Result<pb::PeerFrame, Status>>,
 ) -> Result<(), Status> {
     let late = |_| Status::deadline_exceeded("no hello in time");
-    let from =
-        tokio::time::timeout(HELLO_TIMEOUT, accept(shared, &mut frames, answers)).await.map_err(late)??;
+    let hellos = accept(shared, forming, &mut frames, answers);
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, hellos).await.map_err(late)??;
+    let from = NodeId(hello.from);
+    let _speaking = shared.speaks(&hello);
     let number = shared.begin_connection(from, kind);
     let arrivals = match kind {
         StreamKind::Control => &shared.control,
@@ -235,9 +253,10 @@ async fn listen(
 
 async fn accept(
     shared: &Shared,
+    forming: &Arc<Forming>,
     frames: &mut Streaming<pb::PeerFrame>,
     answers: &mpsc::Sender<Result<pb::PeerFrame, Status>>,
-) -> Result<NodeId, Status> {
+) -> Result<pb::Hello, Status> {
     let handshake = || refuse(shared, &Refusal::Handshake);
     let hello = |frame: Option<pb::PeerFrame>| match frame.and_then(|frame| frame.frame) {
         Some(Frame::Hello(hello)) => Ok(hello),
@@ -245,6 +264,15 @@ async fn accept(
     };
     let first = hello(frames.message().await?)?;
     let own = (*shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
+    let own = match shared.own.adoption(own, &first) {
+        // It waits, and somebody who knows its id wants it: it was added.
+        Some(adopted) => {
+            shared.own.judge(adopted, &first).map_err(|refusal| refuse(shared, &refusal))?;
+            forming.join(adopted).await?;
+            adopted
+        }
+        None => own,
+    };
     shared.own.judge(own, &first).map_err(|refusal| refuse(shared, &refusal))?;
     let nonce = crate::entropy::random();
     let answer = shared.own.hello(own, NodeId(first.from), nonce, first.nonce);
@@ -264,5 +292,5 @@ async fn accept(
     })?;
     shared.learn(&first, "");
     shared.came.send_modify(|times| *times += 1);
-    Ok(from)
+    Ok(second)
 }

@@ -5,6 +5,7 @@
 //! hellos agreed ([`hello`]); the newest stream of a node replaces its older ones.
 
 mod aside;
+mod following;
 mod giver;
 mod hello;
 mod inbound;
@@ -16,15 +17,15 @@ pub(crate) use giver::Giving;
 pub use hello::Refusal;
 pub use inbound::PeerService;
 
-use crate::config::Member;
 use crate::metrics::Metrics;
 use crate::peers::discovery::Discovery;
 use crate::peers::own::{Own, OwnIdentity};
-use crate::replica::Vitals;
+use crate::replica::{Vitals, WaitingNode};
 use crate::wire::messages;
+use following::{Speaker, Wanted};
 use hello::Boots;
 use raftqueue_proto::peer::v1 as pb;
-use raftqueue_raft::{Envelope, NodeId};
+use raftqueue_raft::{Configuration, Envelope, NodeId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -60,8 +61,10 @@ impl StreamKind {
 /// What is known of a peer that answers.
 #[derive(Clone, Debug)]
 pub struct PeerInfo {
-    /// Where it serves the other nodes.
+    /// Where it was found last; empty before that.
     pub peer_address: String,
+    /// Where it is found, as it said itself; empty if it did not say.
+    pub announced: String,
     /// Where clients reach it, as it said itself.
     pub client_address: String,
 }
@@ -88,6 +91,16 @@ pub(crate) struct Shared {
     giver: Mutex<Option<(NodeId, Channel)>>,
     /// The newest connection of each peer and kind; an older one is not listened to.
     connections: Mutex<BTreeMap<(NodeId, StreamKind), u64>>,
+    /// The members other than this node.
+    wanted: watch::Sender<BTreeMap<NodeId, Wanted>>,
+    /// Nodes with open streams to this one. Their number is bounded by that of connections.
+    speakers: Mutex<BTreeMap<NodeId, Speaker>>,
+    /// Changes whenever one of these begins or ends.
+    spoken: watch::Sender<u64>,
+    /// Where the list of members says that each is, by name.
+    listed: BTreeMap<String, String>,
+    /// Nodes that announced themselves since the driver looked.
+    waiting: Mutex<BTreeMap<NodeId, WaitingNode>>,
     /// How long after its connections broke a peer is asked whether its process has ended.
     ask_within: Duration,
     /// Counts peers that connected to this node.
@@ -171,12 +184,13 @@ impl Transport {
         *self.shared.own.identity.borrow()
     }
 
-    /// Ways to nobody yet. `election_timeout` is that of the protocol.
+    /// Ways to nobody yet. `listed` says where members are found by their names; `election_timeout` is that of the protocol.
     #[must_use]
     pub fn new(
         own: Arc<Own>,
         discovery: Arc<Discovery>,
         metrics: Arc<Metrics>,
+        listed: BTreeMap<String, String>,
         election_timeout: Duration,
     ) -> (Self, Arrivals) {
         let (control, control_arrivals) = mpsc::channel(4_096);
@@ -194,6 +208,11 @@ impl Transport {
             boots: Mutex::default(),
             giver: Mutex::default(),
             connections: Mutex::default(),
+            wanted: watch::Sender::default(),
+            speakers: Mutex::default(),
+            spoken: watch::Sender::new(0),
+            listed,
+            waiting: Mutex::default(),
             ask_within: election_timeout / 4,
             came: watch::Sender::new(0),
             reached: watch::Sender::new(0),
@@ -202,11 +221,20 @@ impl Transport {
         (Self { shared: Arc::new(shared) }, arrivals)
     }
 
-    /// Keeps connections to these members, on the threads of `on`, until the set is dropped.
-    pub fn connect(&self, members: &[Member], tasks: &mut JoinSet<()>, on: &Handle) {
-        for member in members.iter().filter(|member| member.name != self.shared.own.name) {
-            tasks.spawn_on(outbound::keep_connected(Arc::clone(&self.shared), member.clone()), on);
-        }
+    /// Keeps connections to the members, on the threads of `on`, until the set is dropped.
+    pub fn connect(&self, tasks: &mut JoinSet<()>, on: &Handle) {
+        tasks.spawn_on(following::follow(Arc::clone(&self.shared)), on);
+    }
+
+    /// Which configuration is in force, as far as this node knows; `before` names those on their way out.
+    pub(crate) fn follow(&self, configuration: &Configuration, before: Option<&Configuration>) {
+        self.shared.want(configuration, before);
+    }
+
+    /// The nodes that announced themselves since this was asked last.
+    pub(crate) fn take_waiting(&self) -> Vec<WaitingNode> {
+        let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *waiting).into_values().collect()
     }
 
     /// Sends a message, or drops it if the peer is not connected or its queue is full.
@@ -251,9 +279,12 @@ impl Shared {
     /// Notes what a hello said.
     fn learn(&self, hello: &pb::Hello, peer_address: &str) {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        let info = peers
-            .entry(NodeId(hello.from))
-            .or_insert_with(|| PeerInfo { peer_address: String::new(), client_address: String::new() });
+        let info = peers.entry(NodeId(hello.from)).or_insert_with(|| PeerInfo {
+            peer_address: String::new(),
+            announced: String::new(),
+            client_address: String::new(),
+        });
+        info.announced.clone_from(&hello.peer_address);
         if !peer_address.is_empty() {
             info.peer_address = peer_address.to_owned();
         }

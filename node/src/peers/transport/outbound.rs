@@ -1,12 +1,12 @@
 //! Keeping two streams open to one peer.
 
 use super::{BULK_QUEUE, CONTROL_QUEUE, News, Refusal, Route, Shared, StreamKind};
-use crate::config::Member;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_proto::peer::v1::peer_frame::Frame;
 use raftqueue_raft::NodeId;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -22,10 +22,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The metadata in which an acceptor says why it refuses.
 pub(super) const REFUSAL_METADATA: &str = "raftqueue-refusal";
 
-/// Connects to a member again and again, for as long as the task lives.
-pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
+/// What one address said, so that it is told once.
+const TOLD_MAX: usize = 8;
+
+/// Connects to a node again and again, for as long as the task lives.
+pub(super) async fn keep_connected(shared: Arc<Shared>, node: NodeId) {
     let mut pause = PAUSE_MIN;
-    let mut told = String::new();
+    let mut told = BTreeSet::new();
+    let mut turn = 0;
     let mut last = None;
     // Asks whether the process that was connected has ended. Stops once it is connected again.
     let mut asking = JoinSet::new();
@@ -37,7 +41,13 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
             return;
         }
         came.mark_unchanged();
-        match open_both(&shared, &member).await {
+        let addresses = shared.addresses(node);
+        let address = addresses.get(turn % addresses.len().max(1)).cloned().unwrap_or_default();
+        let opened = match address.is_empty() {
+            true => Err("nobody has said where it is".to_owned()),
+            false => open_both(&shared, node, &address).await,
+        };
+        match opened {
             Ok(session) => {
                 asking.shutdown().await;
                 pause = PAUSE_MIN;
@@ -48,10 +58,11 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
                     shared.is_gone(session.peer);
                 }
                 let peer = session.peer;
-                tracing::info!(peer = member.name, node = %peer, "connected");
+                let name = shared.name_of(node);
+                tracing::info!(peer = name, node = %peer, address, "connected");
                 session.run(&shared).await;
-                tracing::info!(peer = member.name, node = %peer, "connection ended");
-                let (shared, address) = (Arc::clone(&shared), member.peer_address.clone());
+                tracing::info!(peer = name, node = %peer, "connection ended");
+                let shared = Arc::clone(&shared);
                 asking.spawn(async move {
                     let gone = shared.discovery.is_gone(&address, shared.ask_within).await;
                     shared.metrics.peer_ended(gone);
@@ -60,17 +71,14 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, member: Member) {
                     }
                 });
             }
-            Err(why) if why != told => {
+            Err(why) => {
+                turn += 1;
                 // This is said once, not at every attempt.
-                tracing::warn!(
-                    peer = member.name,
-                    address = member.peer_address,
-                    why,
-                    "cannot reach a member"
-                );
-                told = why;
+                if told.len() < TOLD_MAX && told.insert((address.clone(), why.clone())) {
+                    let peer = shared.name_of(node);
+                    tracing::warn!(peer, %node, address, why, "cannot reach a member");
+                }
             }
-            Err(_) => {}
         }
         // A peer that has just connected is most likely there again.
         if let Ok(Ok(())) = tokio::time::timeout(pause, came.changed()).await {
@@ -90,13 +98,11 @@ struct Session {
     bulk_answers: Streaming<pb::PeerFrame>,
 }
 
-async fn open_both(shared: &Arc<Shared>, member: &Member) -> Result<Session, String> {
-    let (control, control_answers, hello) = open(shared, member, StreamKind::Control, CONTROL_QUEUE).await?;
-    let (bulk, bulk_answers, other) = open(shared, member, StreamKind::Bulk, BULK_QUEUE).await?;
-    if hello.from != other.from {
-        return Err("two nodes answer at this address".into());
-    }
-    shared.learn(&hello, &member.peer_address);
+async fn open_both(shared: &Arc<Shared>, node: NodeId, address: &str) -> Result<Session, String> {
+    let at = (node, address);
+    let (control, control_answers, hello) = open(shared, at, StreamKind::Control, CONTROL_QUEUE).await?;
+    let (bulk, bulk_answers, _) = open(shared, at, StreamKind::Bulk, BULK_QUEUE).await?;
+    shared.learn(&hello, address);
     let (peer, boot_id) = (NodeId(hello.from), hello.boot_id);
     Ok(Session { peer, boot_id, route: Route { control, bulk }, control_answers, bulk_answers })
 }
@@ -105,16 +111,30 @@ impl Session {
     /// Lets messages flow until either stream ends.
     async fn run(mut self, shared: &Shared) {
         shared.routes.write().unwrap_or_else(PoisonError::into_inner).insert(self.peer, self.route);
+        // Whoever is let go is connected no longer.
+        let open = Open { shared, peer: self.peer };
         shared.reached.send_modify(|times| *times += 1);
         // The acceptor says nothing after its hello. Whatever comes is the end.
         let status = tokio::select! {
             end = self.control_answers.next() => end,
             end = self.bulk_answers.next() => end,
         };
-        shared.routes.write().unwrap_or_else(PoisonError::into_inner).remove(&self.peer);
+        drop(open);
         if let Some(Err(status)) = status {
             stop_if_cloned(shared, &status);
         }
+    }
+}
+
+/// While it lives messages can leave to a peer.
+struct Open<'a> {
+    shared: &'a Shared,
+    peer: NodeId,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.shared.routes.write().unwrap_or_else(PoisonError::into_inner).remove(&self.peer);
     }
 }
 
@@ -122,12 +142,12 @@ type Opened = (mpsc::Sender<pb::PeerFrame>, Streaming<pb::PeerFrame>, pb::Hello)
 
 async fn open(
     shared: &Arc<Shared>,
-    member: &Member,
+    (node, address): (NodeId, &str),
     kind: StreamKind,
     queue: usize,
 ) -> Result<Opened, String> {
-    let channel = shared.discovery.dial(&member.peer_address).await?;
-    let hellos = tokio::time::timeout(HELLO_TIMEOUT, greet(shared, channel, kind, queue));
+    let channel = shared.discovery.dial(address).await?;
+    let hellos = tokio::time::timeout(HELLO_TIMEOUT, greet(shared, node, channel, kind, queue));
     match hellos.await {
         Ok(Ok(opened)) => Ok(opened),
         Ok(Err(status)) => {
@@ -138,13 +158,19 @@ async fn open(
     }
 }
 
-async fn greet(shared: &Shared, channel: Channel, kind: StreamKind, queue: usize) -> Result<Opened, Status> {
+async fn greet(
+    shared: &Shared,
+    node: NodeId,
+    channel: Channel,
+    kind: StreamKind,
+    queue: usize,
+) -> Result<Opened, Status> {
     let own = (*shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
     let mut client = PeerClient::new(channel).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
     let (frames, outgoing) = mpsc::channel(queue);
     let nonce = crate::entropy::random();
     let send = |frame| frames.try_send(frame).map_err(|_| Status::aborted("the queue is new, and full"));
-    send(shared.own.hello(own, NodeId(0), nonce, 0))?;
+    send(shared.own.hello(own, node, nonce, 0))?;
     let outgoing = ReceiverStream::new(outgoing);
     let mut answers = match kind {
         StreamKind::Control => client.control(outgoing).await?,
@@ -155,6 +181,10 @@ async fn greet(shared: &Shared, channel: Channel, kind: StreamKind, queue: usize
         return Err(Status::aborted(Refusal::Handshake.to_string()));
     };
     shared.own.judge(own, &hello).map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+    if hello.from != node.0 {
+        let refusal = Refusal::NotForUs { to: node, ours: NodeId(hello.from) };
+        return Err(Status::failed_precondition(refusal.to_string()));
+    }
     if hello.echoed_nonce != nonce {
         return Err(Status::aborted(Refusal::Handshake.to_string()));
     }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::api::{
-    Dead, DeadAction, LeaseId, Look, MessageId, MessageState, NewMessage, Outcome, Publish, SessionId,
-    SessionStep, Settle, Settlement, Take, TakeKind, TopicOptions, Write,
+    Change, ChangeMembers, Dead, DeadAction, LeaseId, Look, MemberStanding, MemberState, MembersInfo,
+    MessageId, MessageState, NewMessage, Outcome, Publish, SessionId, SessionStep, Settle, Settlement, Take,
+    TakeKind, TopicOptions, WaitingInfo, Write,
 };
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -121,7 +122,57 @@ fn request() -> impl Strategy<Value = Request> {
         session().prop_map(|session| Request::Write(Write::CloseSession { session })),
         Just(Request::Look(Look::ClusterStatus)),
         option::of(text()).prop_map(|to| Request::TransferLeadership { to }),
+        Just(Request::Look(Look::Members)),
+        change_members().prop_map(Request::Members),
     ]
+}
+
+fn change_members() -> impl Strategy<Value = ChangeMembers> {
+    let change = prop_oneof![
+        vec(text(), 0..4).prop_map(|nodes| (Change::AddLearners(nodes), false)),
+        vec(text(), 0..4).prop_map(|nodes| (Change::Promote(nodes), false)),
+        (vec(text(), 0..4), any::<bool>()).prop_map(|(nodes, force)| (Change::Remove(nodes), force)),
+        (text(), text(), any::<bool>()).prop_map(|(old, new, force)| (Change::Replace { old, new }, force)),
+    ];
+    (change, option::of(any::<u64>()), any::<bool>())
+        .prop_map(|((change, force), expected, dry)| ChangeMembers { change, expected, force, dry })
+}
+
+fn members() -> impl Strategy<Value = MembersInfo> {
+    let standing = proptest::sample::select(&MemberStanding::ALL[..]);
+    let flags = any::<[bool; 5]>();
+    let why = || option::of("[a-z]{1,9}");
+    let member = (any::<[u64; 3]>(), (text(), text(), standing), flags, why(), why()).prop_map(
+        |([id, matched, lag], (name, address, standing), flags, unwell, stop_refusal)| MemberState {
+            id,
+            name,
+            address,
+            standing,
+            leads: flags[0],
+            active: flags[1],
+            matched,
+            lag,
+            complete: flags[2],
+            replaying: flags[3],
+            disk_stalled: flags[4],
+            unwell,
+            stop_refusal,
+        },
+    );
+    let waiting = (any::<u64>(), text(), text(), text())
+        .prop_map(|(id, name, address, client_address)| WaitingInfo { id, name, address, client_address });
+    (any::<[u64; 4]>(), any::<bool>(), any::<bool>(), vec(member, 0..4), vec(waiting, 0..3)).prop_map(
+        |([configuration_index, leader, term, last], joint, settled, members, waiting)| MembersInfo {
+            configuration_index,
+            joint,
+            settled,
+            leader,
+            term,
+            last,
+            members,
+            waiting,
+        },
+    )
 }
 
 fn topic_info() -> impl Strategy<Value = TopicInfo> {
@@ -165,18 +216,10 @@ fn delivery() -> impl Strategy<Value = Delivery> {
 
 fn member() -> impl Strategy<Value = MemberInfo> {
     let role = proptest::sample::select(&MemberRole::ALL[..]);
-    (any::<u64>(), (text(), text(), role), any::<bool>(), any::<bool>(), any::<u64>(), any::<u64>()).prop_map(
-        |(id, (name, client_address, role), voter, active, matched, lag)| MemberInfo {
-            id,
-            name,
-            client_address,
-            role,
-            voter,
-            active,
-            matched,
-            lag,
-        },
-    )
+    (any::<u64>(), (text(), text(), text(), role), any::<bool>(), any::<bool>(), any::<u64>(), any::<u64>())
+        .prop_map(|(id, (name, peer_address, client_address, role), voter, active, matched, lag)| {
+            MemberInfo { id, name, peer_address, client_address, role, voter, active, matched, lag }
+        })
 }
 
 fn cluster() -> impl Strategy<Value = ClusterInfo> {
@@ -269,6 +312,13 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
         any::<u64>().prop_map(move |leader| {
             response(Request::TransferLeadership { to: None }, Response::Transferred { leader })
         }),
+        members().prop_map(move |members| response(Request::Look(Look::Members), Response::Members(members))),
+        (change_members(), any::<u64>(), option::of("[a-z]{1,9}")).prop_map(
+            move |(change, configuration_index, refusal)| {
+                let changed = Response::MembersChanged { configuration_index, refusal };
+                response(Request::Members(change), changed)
+            }
+        ),
     ]
 }
 

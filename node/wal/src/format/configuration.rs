@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u8 form (1) | u32 active version
-//! u32 members  | each: u64 id | u8 kind (0 voter, 1 learner) | u16 length | name
+//! u32 members  | each: u64 id | u8 kind (0 voter, 1 learner) | u16 length | name | u16 length | address
 //! u32 outgoing | each: u64 id
 //! ```
 //!
@@ -16,7 +16,7 @@ const FORM: u8 = 1;
 /// Encodes a configuration.
 ///
 /// # Panics
-/// If a member's name is longer than 65,535 bytes.
+/// If a member's name or address is longer than 65,535 bytes.
 #[must_use]
 pub fn encode(configuration: &Configuration) -> Vec<u8> {
     let mut bytes = vec![FORM];
@@ -29,6 +29,7 @@ pub fn encode(configuration: &Configuration) -> Vec<u8> {
             MemberKind::Learner => 1,
         });
         put_string(&mut bytes, &member.name);
+        put_string(&mut bytes, &member.address);
     }
     put_count(&mut bytes, configuration.outgoing.len());
     for id in &configuration.outgoing {
@@ -55,10 +56,11 @@ pub fn decode(bytes: &[u8]) -> Result<Configuration, Malformed> {
             _ => return Err(Malformed::Field("member kind")),
         };
         let name = cursor.string("member name")?;
+        let address = cursor.string("member address")?;
         if configuration.members.last_key_value().is_some_and(|(last, _)| *last >= id) {
             return Err(Malformed::Field("order of members"));
         }
-        configuration.members.insert(id, Member { name, kind });
+        configuration.members.insert(id, Member { name, address, kind });
     }
     for _ in 0..cursor.u32()? {
         let id = NodeId(cursor.u64()?);

@@ -46,7 +46,7 @@ fn identity() -> Identity {
 }
 
 fn cluster() -> Configuration {
-    let member = |name: &str, kind| Member { name: name.into(), kind };
+    let member = |name: &str, kind| Member { name: name.into(), address: format!("{name}:7421"), kind };
     Configuration {
         members: [
             (NodeId(1), member("a", MemberKind::Voter)),
@@ -453,7 +453,7 @@ proptest! {
         byte in any::<u8>(),
     ) {
         let kind = |is_voter| if is_voter { MemberKind::Voter } else { MemberKind::Learner };
-        let member = |(id, (name, is_voter))| (NodeId(id), Member { name, kind: kind(is_voter) });
+        let member = |(id, (name, is_voter))| (NodeId(id), Member { address: format!("{name}:1"), name, kind: kind(is_voter) });
         let members = names.into_iter().map(member).collect();
         let configuration = Configuration { members, outgoing: outgoing.into_iter().map(NodeId).collect(), version };
         let mut bytes = configuration::encode(&configuration);

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn configuration(nodes: u64) -> Arc<Configuration> {
-    let member = |id| (NodeId(id), Member { name: format!("node-{id}"), kind: MemberKind::Voter });
+    let member = |id| {
+        (NodeId(id), Member { name: format!("node-{id}"), address: String::new(), kind: MemberKind::Voter })
+    };
     Arc::new(Configuration {
         members: (1..=nodes).map(member).collect(),
         version: 1,

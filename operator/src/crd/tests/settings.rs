@@ -11,6 +11,7 @@ const SET_BY_THE_OPERATOR: &[&str] = &[
     "lock-wait-ms",
     "bootstrap",
     "client-address",
+    "peer-address",
     "client-listen",
     "cluster-id",
     "config",

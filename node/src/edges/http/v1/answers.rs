@@ -3,6 +3,7 @@
 //! Ids, leases and sessions are hexadecimal. Bytes are text where they are UTF-8, which most are and people can read, and
 //! else base64 under a name of its own, so that the two are never mixed up.
 
+pub(super) use super::members::Transferred;
 use crate::api::budget::{Account, Budget, Share};
 use crate::api::{self, deliveries_bytes};
 use crate::edges::http::simple::reply::Reply;
@@ -225,8 +226,10 @@ answer! {
     Member {
         /// Node id, 16 hexadecimal digits.
         id: String,
-        /// Name: where discovery finds it.
+        /// Its name.
         name: String,
+        /// Where the answering node finds it; empty when it was never connected.
+        peer_address: String,
         /// Client address as the node itself said; empty when not connected.
         client_address: String,
         /// `leader`, `follower` or `learner`; `candidate` only in a node's own view.
@@ -301,14 +304,6 @@ answer! {
 }
 
 answer! {
-    /// Leadership is with this node now.
-    Transferred {
-        /// Its node id.
-        leader: String,
-    }
-}
-
-answer! {
     /// A call that was not answered with success. The same stands in the headers `raftqueue-reason`,
     /// `raftqueue-outcome` and `raftqueue-retry-after-ms`.
     Failure {
@@ -377,7 +372,6 @@ from! {
     AckResponse => Results: |answer| Self::new(&answer.results);
     PurgeResponse => Count: |answer| Self { count: answer.count };
     OpenSessionResponse => Session: |answer| Self { session: hex(&answer.session) };
-    TransferLeadershipResponse => Transferred: |answer| Self { leader: answer.leader };
     ClusterStatusResponse => Cluster: |cluster| Self {
         cluster_id: cluster.cluster_id,
         generation: cluster.generation,
@@ -391,6 +385,7 @@ from! {
     Member => Member: |member| Self {
         id: member.id,
         name: member.name,
+        peer_address: member.peer_address,
         client_address: member.client_address,
         role: member.role,
         voter: member.voter,

@@ -9,6 +9,7 @@
 //! id, which stands in the body. An empty request body counts as `{}`.
 
 mod answers;
+mod members;
 #[cfg(test)]
 mod openapi;
 mod requests;

@@ -33,11 +33,15 @@ pub(super) struct Operation {
 }
 
 /// Fields without which a request is refused, and so is one that settles leases without `leases`; all others may be left out.
-const REQUIRED: [(&str, &[&str]); 4] = [
+const REQUIRED: [(&str, &[&str]); 8] = [
     ("CreateTopic", &["topic"]),
     ("Publish", &["messages"]),
     ("PublishHeader", &["name"]),
     ("SessionStep", &["session", "sequence"]),
+    ("AddLearner", &["nodes"]),
+    ("Promote", &["nodes"]),
+    ("Remove", &["nodes"]),
+    ("Replace", &["old", "new"]),
 ];
 
 const ABOUT: &str = "Every call may be sent to any node. A call that is refused or of unknown outcome answers with a \

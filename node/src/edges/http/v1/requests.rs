@@ -137,6 +137,7 @@ macro_rules! bare {
     };
 }
 
+mod members;
 mod messages;
 mod topics;
 
@@ -145,6 +146,7 @@ pub(super) fn add_all<S: Service>(routes: &mut Routes<S>) {
     topics::add_topics(routes);
     messages::add_all(routes);
     topics::add_others(routes);
+    members::add_all(routes);
 }
 
 fn read_hex(name: &str, text: &str) -> Result<Bytes, Failure> {
