@@ -205,6 +205,16 @@ fn a_leader_that_leads_on_without_a_quorum_is_noticed() {
 }
 
 #[test]
+fn a_joint_configuration_that_only_the_new_voters_decide_is_noticed() {
+    raft_bug(raft_mutants::Mutant::IgnoreOutgoing);
+}
+
+#[test]
+fn a_configuration_that_outlives_its_truncation_is_noticed() {
+    raft_bug(raft_mutants::Mutant::KeepTruncatedConfiguration);
+}
+
+#[test]
 fn a_read_that_asks_no_quorum_is_noticed() {
     raft_bug(raft_mutants::Mutant::ReadWithoutQuorum);
 }

@@ -72,7 +72,8 @@ impl Answer {
     }
 
     /// True if the call may have happened, unheard.
-    pub(super) fn is_unknown(&self) -> bool {
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
         match self {
             Answer::Broken => true,
             Answer::Failure(failure) => failure.outcome == Outcome::Unknown,

@@ -3,9 +3,9 @@
 use super::Violation;
 use super::digest::{Durable, Step, Trail, step_after};
 use raftqueue_raft::{
-    AppendOutcome, Entry, Envelope, HardState, Index, Message, NodeId, Raft, RoleKind, Term,
+    AppendOutcome, Entry, Envelope, HardState, Index, Message, NodeId, Payload, Raft, RoleKind, Term,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of the whole cluster.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Checker {
     /// By term and voter, over all lives of its process.
     votes: BTreeMap<(Term, NodeId), NodeId>,
     pub(super) elections: u64,
+    /// Where configurations stand, or stood, in some log.
+    configurations: BTreeSet<(Index, Term)>,
 }
 
 /// What one life of a node's process has shown so far.
@@ -50,6 +52,23 @@ impl Checker {
         self.committed.last()
     }
 
+    /// Whether a configuration that is not committed stands in some log, or stood there and may come up again.
+    pub(super) fn has_open_configuration(&self) -> bool {
+        self.configurations.range((self.committed().next(), Term(0))..).next().is_some()
+    }
+
+    /// Whether a configuration stood in some log where this entry is committed, or before it, and is not committed.
+    pub(super) fn is_configuration_lost(&self, entry: &Entry) -> bool {
+        let is_lost =
+            |(index, term): &(Index, Term)| self.committed.at(*index).map(|step| step.term) != Some(*term);
+        self.configurations.range(..(entry.index, Term(0))).any(is_lost)
+    }
+
+    /// Who led in a term.
+    pub(super) fn leader_of(&self, term: Term) -> Option<NodeId> {
+        self.leaders.get(&term).copied()
+    }
+
     /// The log up to a committed entry of this term.
     pub(super) fn up_to(&self, index: Index, term: Term) -> Option<Trail> {
         self.committed.up_to(index, term)
@@ -65,6 +84,9 @@ impl Checker {
 
     fn note(&mut self, entry: &Entry, step: Step) -> Result<(), Violation> {
         let (index, term) = (entry.index, entry.term);
+        if let Payload::Config(_) = entry.payload {
+            self.configurations.insert((index, term));
+        }
         let (known, _) = self.entries.entry((index, term)).or_insert_with(|| (step.hash, entry.clone()));
         Violation::unless(*known == step.hash, || {
             format!("log matching: two logs with an entry of term {term} at {index} differ up to there")
@@ -101,6 +123,7 @@ impl Checker {
         })?;
         seen.hard_state.term = term;
         self.check_durable(raft, &disks[&id])?;
+        self.check_configuration(raft)?;
         if raft.is_leader() {
             let leader = *self.leaders.entry(term).or_insert_with(|| {
                 self.elections += 1;
@@ -158,6 +181,24 @@ impl Checker {
         })
     }
 
+    /// The configuration in force is the one that stands in the log, and what was cut off with its entry is forgotten.
+    fn check_configuration(&self, raft: &Raft) -> Result<(), Violation> {
+        let at = raft.configuration_index();
+        if at <= raft.start().0 {
+            return Ok(()); // It is in the snapshot, which was checked when it was read.
+        }
+        let is_there = match (raft.entry(at), raft.term_at(at)) {
+            (Some(entry), _) => {
+                matches!(&entry.payload, Payload::Config(new) if new == raft.configuration())
+            }
+            (None, Some(term)) => self.configurations.contains(&(at, term)),
+            (None, None) => false,
+        };
+        Violation::unless(is_there, || {
+            format!("the configuration in force stands at {at}, it is said, and there is something else")
+        })
+    }
+
     /// What the node believes to be durable of its log is what a power cut would leave.
     fn check_durable(&self, raft: &Raft, disk: &Durable) -> Result<(), Violation> {
         let durable = raft.durable_index();
@@ -187,7 +228,10 @@ impl Checker {
             .configuration_at(index)
             .ok_or_else(|| Violation(format!("{index} is committed before there is a configuration")))?;
         let holds = |id: NodeId| disks.get(&id).is_some_and(|disk| disk.trail.at(index) == Some(step));
-        Violation::unless(configuration.is_quorum(holds), || {
+        // A joint configuration that is committed is left at once: from then on the voters behind it decide also what stands
+        // before the entry that leaves it.
+        let is_quorum = configuration.is_quorum(holds) || raft.configuration().is_quorum(holds);
+        Violation::unless(is_quorum, || {
             let on: Vec<NodeId> = configuration.voters().filter(|id| holds(*id)).collect();
             format!(
                 "entry {index} of term {} is committed and durable on {} of {} only: {on:?}",

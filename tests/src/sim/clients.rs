@@ -4,6 +4,7 @@ use super::Violation;
 use super::calls::{Answer, Call};
 use super::consumers::{Consumer, Popper};
 use super::ledger::Ledger;
+use super::members::ADMIN;
 use super::plan::{MS, Micros, Plan};
 use super::producers::Producer;
 use super::random::Random;
@@ -181,6 +182,10 @@ impl World {
         }
         if call.client == NOBODY {
             self.heard.insert(id, answer.clone());
+            return Ok(());
+        }
+        if call.client == ADMIN {
+            self.admin_hears(id, call, answer);
             return Ok(());
         }
         let client = &mut self.clients[call.client];

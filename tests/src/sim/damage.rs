@@ -29,14 +29,13 @@ impl World {
         if self.plan.is_reckless {
             return self.nodes[node].out.is_none();
         }
-        let is_lost = |at: &super::nodes::Node| at.is_damaged || at.out.is_some();
-        let lost = self.nodes.iter().filter(|at| at.number != node && is_lost(at)).count();
-        2 * (lost + 1) < self.nodes.len() && self.nodes[node].out.is_none()
+        let is_good = |at: &super::nodes::Node| at.number != node && !at.is_damaged && at.out.is_none();
+        self.is_quorum(is_good) && self.are_members_settled() && self.nodes[node].out.is_none()
     }
 
     /// True if the nodes that are gone for good leave no majority.
     pub(super) fn is_lost(&self) -> bool {
-        2 * self.members().count() <= self.nodes.len()
+        !self.is_quorum(|node| node.out.is_none())
     }
 
     /// Faults of a disk. True if there was something to spoil.

@@ -114,7 +114,7 @@ impl World {
     /// nodes with damage take part.
     fn serve_despite_damage(&mut self) -> Result<(), Violation> {
         let is_bad = |node: &Node| node.is_damaged || node.out.is_some();
-        let is_minority = 2 * self.nodes.iter().filter(|node| is_bad(node)).count() < self.nodes.len();
+        let is_minority = self.is_quorum(|node| !is_bad(node));
         if !is_minority || !self.nodes.iter().any(|node| node.is_damaged && node.is_up()) {
             return Ok(());
         }
@@ -229,9 +229,9 @@ impl World {
         logs().map(|log| log.durable_index().0).min().map_or(0, |least| newest.saturating_sub(least))
     }
 
-    /// The nodes whose disks are good.
+    /// The members whose disks are good.
     pub(super) fn members(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| node.out.is_none())
+        self.nodes.iter().filter(|node| node.out.is_none() && self.is_member(node))
     }
 
     /// Takes everything out of every topic.

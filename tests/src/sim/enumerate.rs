@@ -163,6 +163,7 @@ fn plan(history: History, seed: u64) -> Plan {
     let plan = Plan::new(seed);
     Plan {
         ids: (0..3).map(|_| raftqueue_raft::NodeId(random.bits() | 1)).collect(),
+        spares: Vec::new(),
         events: match history {
             History::HandOver => 350,
             History::CutOff => 580,

@@ -134,7 +134,10 @@ impl World {
 
     /// The other nodes, as an incomplete one asks them.
     pub(super) fn givers(&mut self, node: usize) -> Vec<usize> {
-        let others: Vec<usize> = (0..self.nodes.len()).filter(|other| *other != node).collect();
+        let peers =
+            self.nodes[node].raft().map_or_else(Default::default, |raft| raft.configuration().peers());
+        let is_other = |other: &usize| *other != node && peers.contains(&self.nodes[*other].id);
+        let others: Vec<usize> = (0..self.nodes.len()).filter(is_other).collect();
         let first = self.random.index(others.len().max(1));
         let turned = others.iter().cycle().skip(first).take(others.len()).copied();
         let turned: Vec<usize> = turned.collect();

@@ -9,8 +9,8 @@
 //!
 //! What was met is counted: `coverage` has each kind of fault and the rare branches of the cores.
 //!
-//! What it does not have: the shell (tasks, sockets, discovery, forming by handshake), and changes of membership. A packet is
-//! a message of the core, not bytes. There is no hello: where a disk that was set back is found out only by it, that
+//! In some lives members come and go (`members`). What is not here: the shell (tasks, sockets, discovery, forming by
+//! handshake). A packet is a message of the core, not bytes. There is no hello: where a disk that was set back is found out only by it, that
 //! judgement alone is asked of the node's code (see `damage`). A disk that rots, is blank or another's ends in a refusal of
 //! its node; nothing heals it yet.
 //!
@@ -35,6 +35,7 @@ mod installing;
 mod keeping;
 mod ledger;
 mod matching;
+mod members;
 mod mending;
 mod message;
 mod network;

@@ -25,7 +25,7 @@ use raftqueue_node::replica::{
 use raftqueue_queue::{Dropped, TopicId};
 use raftqueue_raft::{
     self as raft, AppendOutcome, Configuration, Envelope, Index, LoadRequest, Member, MemberKind, Message,
-    NodeId, Raft, RoleKind, Write,
+    NodeId, Payload, Raft, RoleKind, Write,
 };
 use raftqueue_wal::disk::fake::FakeDisk;
 use raftqueue_wal::{DataDir, Reader, SnapshotFile, Wal};
@@ -340,8 +340,9 @@ pub(super) fn settings(id: NodeId, plan: &Plan, seed: u64) -> Settings {
 impl World {
     /// Node 0 forms the cluster, and does so again if it has died too early; the others wait for it.
     pub(super) fn form(&mut self) {
-        let members =
-            self.nodes.iter().map(|node| (node.id, Member { name: node.name(), kind: MemberKind::Voter }));
+        let members = self.nodes[..self.plan.ids.len()].iter().map(|node| {
+            (node.id, Member { name: node.name(), address: node.name(), kind: MemberKind::Voter })
+        });
         let configuration =
             Configuration { members: members.collect(), version: 1, ..Configuration::default() };
         self.nodes[0].running().replica.form(configuration);
@@ -473,9 +474,11 @@ impl World {
         let running = at.running.as_mut().expect("it has just turned");
         let raft = running.replica.raft();
         let news = self.checker.after_turn(raft, &mut running.seen, &self.disks)?;
+        let mut configurations = Vec::new();
         for entry in news {
             codec::fake_version_max(NEW_VERSION);
             self.oracle.commit(&entry)?;
+            configurations.extend(matches!(entry.payload, Payload::Config(_)).then(|| entry.clone()));
             self.trace.note(self.now, &[4, entry.index.0, entry.term.0], || {
                 format!("node {node} commits {} of term {}", entry.index, entry.term)
             });
@@ -504,6 +507,7 @@ impl World {
             Checker::check_campaign(was, envelope)?;
             Self::cover_message(&mut self.coverage, &envelope.message, is_stalled, is_full);
         }
+        configurations.iter().try_for_each(|entry| self.commit_configuration(entry))?;
         if has_won {
             self.leader_won(node);
         }

@@ -397,7 +397,19 @@ impl Oracle {
                 let is_empty = |state: &State| view::has_nothing_ready(state, &call.request);
                 if self.was_so(call, is_empty) { Ok(Verdict::Looked) } else { wrong("something was ready") }
             }
-            Ok(Response::Transferred { .. } | Response::Cluster(_)) => Ok(Verdict::Looked),
+            // What is said of members is checked where these are known.
+            Ok(
+                Response::Transferred { .. }
+                | Response::Cluster(_)
+                | Response::Members(_)
+                | Response::MembersChanged { .. },
+            ) => Ok(Verdict::Looked),
+            Err(failure)
+                if matches!(call.request, Request::Members(_))
+                    && failure.outcome == api::Outcome::NotDone =>
+            {
+                Ok(Verdict::NotDone)
+            }
             Ok(Response::Topics { .. } | Response::Topic(_) | Response::Messages(_)) if !takes => {
                 let response = result.as_ref().expect("just seen");
                 let is_seen = |state: &State| view::shows(state, &call.request, response);

@@ -156,8 +156,12 @@ impl LeftOut {
 pub struct Plan {
     /// The seed that all of it came from.
     pub seed: u64,
-    /// The nodes' ids, in the order of their numbers.
+    /// The ids of the nodes that form the cluster, in the order of their numbers.
     pub ids: Vec<NodeId>,
+    /// Those of the nodes behind them, which wait to be added. Where there is none, nobody comes or goes.
+    pub spares: Vec<NodeId>,
+    /// Mean time between two looks of the administrator at them.
+    pub administrate_every: Micros,
     /// Handled events after which faults stop.
     pub events: u64,
     /// Mean time between two faults.
@@ -242,6 +246,8 @@ impl Plan {
         Self {
             seed,
             ids,
+            spares: spares(seed),
+            administrate_every: Random::new(seed ^ 0x6164_6d69_6e00).pick(&[30, 150, 500]) * MS,
             events: random.between(6_000, 10_000),
             fault_every: if is_restless { 2 * SECOND } else { random.pick(&[120, 250, 400, 800]) * MS },
             faults,
@@ -314,8 +320,15 @@ impl Plan {
     /// How many nodes there are.
     #[must_use]
     pub fn nodes(&self) -> usize {
-        self.ids.len()
+        self.ids.len() + self.spares.len()
     }
+}
+
+/// From a stream of its own, so that lives without spares stay what they were.
+fn spares(seed: u64) -> Vec<NodeId> {
+    let mut random = Random::new(seed ^ 0x0073_7061_7265);
+    let count = if random.percent(40) { random.between(1, 3) } else { 0 };
+    (0..count).map(|_| NodeId(random.bits() | 1)).collect()
 }
 
 /// From a stream of its own, so that all other parts of lives stay what they were. Some lives have no snapshots at all.

@@ -5,6 +5,8 @@
 //! it is started. Every turn, answer and disk is judged as in all other lives, and [`Script::end`] heals everything and
 //! takes out what is left. A broken rule is a panic with the last lines of the story.
 
+mod members;
+
 use super::calls::Answer;
 use super::clients::NOBODY;
 use super::ledger::key;
@@ -157,7 +159,7 @@ impl Script {
     pub fn catch_up(&mut self) {
         self.wait("all to have the same", |world| {
             let committed = world.oracle.committed();
-            let mut running = world.nodes.iter().filter_map(|node| node.replica());
+            let mut running = world.members().filter_map(|node| node.replica());
             running.all(|replica| replica.applied() == committed)
         });
     }
@@ -599,6 +601,7 @@ impl Plan {
         let plan = Plan::new(0);
         Self {
             ids: (1..=nodes as u64).map(|id| raftqueue_raft::NodeId(0x1000 + id)).collect(),
+            spares: Vec::new(),
             struck_percent: 0,
             packet_delay: 300,
             loss_percent: 0,

@@ -5,6 +5,7 @@ use super::calls::{Answer, Call, Stage};
 use super::clients::NOBODY;
 use super::coverage::Rare;
 use super::ledger::key;
+use super::members::ADMIN;
 use super::message::Origin;
 use super::nodes::fingerprint;
 use super::oracle::{Excuse, Verdict};
@@ -15,6 +16,7 @@ use raftqueue_node::api::{
 };
 use raftqueue_node::driver::bodies::Readings;
 use raftqueue_node::replica::{self, CallId};
+use raftqueue_raft::NodeId;
 use std::ops::RangeInclusive;
 
 /// A client waits this much longer than it allows the node.
@@ -120,11 +122,8 @@ impl World {
         Violation::unless(!is_late, || {
             format!("call {} was due at {} and is answered only now", id.0, call.due)
         })?;
-        let tight = self.nodes.iter().filter(|at| at.was_tight).count();
-        let excuse = Excuse {
-            is_unreadable: self.may_not_read(node),
-            is_full: 2 * (self.nodes.len() - tight) <= self.nodes.len(),
-        };
+        let excuse = Excuse { is_unreadable: self.may_not_read(node), is_full: self.may_be_full(node) };
+        self.check_members(call, &result)?;
         let verdict = self.oracle.answered(id, call, &result, excuse)?;
         if let Err(failure) = &result {
             match failure.reason {
@@ -221,6 +220,12 @@ impl World {
         at.is_failing || at.is_damaged || at.replica().is_some_and(replica::Replica::is_incomplete)
     }
 
+    /// Whether a leader may believe that no quorum has room.
+    fn may_be_full(&self, node: usize) -> bool {
+        let has_room = |id: NodeId| self.nodes.iter().any(|at| at.id == id && !at.was_tight);
+        self.nodes[node].raft().is_none_or(|raft| !raft.configuration().is_quorum(has_room))
+    }
+
     pub(super) fn check_delivery(&self, delivery: &Delivery, asked: &MessageRef) -> Result<(), Violation> {
         let origin = Origin::of(&delivery.body);
         let expected = self.oracle.origin_at(asked.id.topic, asked.id.offset);
@@ -248,6 +253,7 @@ impl World {
             self.calls.remove(&id);
         }
         if let Stage::AtNode(boot) = call.stage
+            && call.client != ADMIN
             && self.nodes[call.node].lives(boot)
             && self.random.percent(50)
         {

@@ -7,6 +7,7 @@ use super::coverage::Coverage;
 use super::digest::Durable;
 use super::enumerate::{History, Order, Staged};
 use super::ledger::Ledger;
+use super::members::{self, Membership};
 use super::network::{Network, Packet};
 use super::nodes::{Job, Node};
 use super::oracle::Oracle;
@@ -50,6 +51,7 @@ pub(super) enum Event {
     Resume { node: usize },
     Staged(Staged),
     Upgrade,
+    Administrate,
 }
 
 /// Where a life stands.
@@ -94,6 +96,10 @@ pub(super) struct World {
     pub(super) endpoints: BTreeMap<usize, usize>,
     /// The answers to calls of the simulator's own that nobody has looked at yet.
     pub(super) heard: BTreeMap<CallId, Answer>,
+    /// All configurations so far.
+    pub(super) configurations: members::History,
+    /// Who asks for other ones.
+    pub(super) membership: Membership,
     /// Newer binaries, if this life has any.
     pub(super) upgrades: Option<Upgrades>,
     /// The short life that this is, where crashes are enumerated.
@@ -107,15 +113,20 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(plan: Plan, telling: Telling) -> Self {
         let mut random = Random::new(plan.seed);
-        let nodes: Vec<Node> =
-            plan.ids.iter().zip(0..).map(|(id, number)| Node::new(number, *id, &plan, &mut random)).collect();
+        let nodes: Vec<Node> = plan
+            .ids
+            .iter()
+            .chain(&plan.spares)
+            .zip(0..)
+            .map(|(id, number)| Node::new(number, *id, &plan, &mut random))
+            .collect();
         let network = Network::new(nodes.len(), random.fork());
         let clients = Client::all(&plan, &mut random);
         Self {
             now: 0,
             phase: Phase::Beginning,
             schedule: Schedule::default(),
-            disks: plan.ids.iter().map(|id| (*id, Durable::default())).collect(),
+            disks: plan.ids.iter().chain(&plan.spares).map(|id| (*id, Durable::default())).collect(),
             nodes,
             network,
             checker: Checker::default(),
@@ -132,6 +143,8 @@ impl World {
             slow_disk_until: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             heard: BTreeMap::new(),
+            configurations: members::History::default(),
+            membership: Membership::new(&plan),
             upgrades: Upgrades::new(&plan),
             history: None,
             order: None,
@@ -150,6 +163,7 @@ impl World {
             self.schedule.add(self.now + self.plan.fault_every, Event::Fault);
         }
         self.upgrade_later();
+        self.administrate_later();
         self.stage();
         while !self.is_lost() && (self.summary.events < self.plan.events || !self.has_seen_enough()) {
             Violation::unless(self.now < limit, || "the faults that every life has did not come".into())?;
@@ -307,6 +321,7 @@ impl World {
             }
             Event::Resume { node } => self.resume(node),
             Event::Upgrade => self.upgrade()?,
+            Event::Administrate => self.administrate()?,
             Event::Staged(staged) => self.staged(staged),
         }
         self.notice_crashes()
