@@ -230,10 +230,11 @@ impl Replica {
         let members = &self.raft.configuration().members;
         let target = match to {
             None => self.raft.best_successor(),
-            Some(name) => members
-                .iter()
-                .find(|(id, member)| member.name == name || id.to_string() == name)
-                .map(|(id, _)| *id),
+            Some(name) => {
+                let named = members.iter().find(|(_, member)| member.name == name).map(|(id, _)| *id);
+                let by_id = || u64::from_str_radix(name, 16).ok().map(NodeId);
+                named.or_else(|| by_id().filter(|id| members.contains_key(id)))
+            }
         };
         let Some(target) = target else {
             let names: Vec<&str> = members.values().map(|member| member.name.as_str()).collect();

@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 mod installing;
+mod transfers;
 mod turns;
 
 const OWN: NodeId = NodeId(7);
