@@ -57,6 +57,8 @@ pub struct Cluster {
     nodes: Vec<Option<Child>>,
     arguments: Vec<String>,
     files_max: Option<u32>,
+    /// The program of each node that has another than this build's.
+    others: Vec<Option<PathBuf>>,
     links: Option<Links>,
 }
 
@@ -84,6 +86,7 @@ impl Cluster {
             nodes: (0..count).map(|_| None).collect(),
             arguments: Vec::new(),
             files_max: None,
+            others: vec![None; count],
             links: None,
         }
     }
@@ -114,6 +117,11 @@ impl Cluster {
     /// Nodes that are started from now on get these further arguments, instead of the earlier ones.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
+    /// From its next start on a node runs this program; `None` for this build's.
+    pub fn set_program(&mut self, node: usize, program: Option<&Path>) {
+        self.others[node] = program.map(Path::to_owned);
     }
 
     /// Starts every node with its operations port open.
@@ -178,7 +186,10 @@ impl Cluster {
     pub fn command(&self, node: usize) -> Command {
         let log =
             File::options().create(true).append(true).open(self.log(node)).expect("the log can be written");
-        let program = programs().join("raftqueue-node");
+        let program = match &self.others[node] {
+            Some(program) => program.clone(),
+            None => programs().join("raftqueue-node"),
+        };
         let mut command = match self.files_max {
             None => Command::new(program),
             Some(files_max) => {

@@ -15,12 +15,14 @@
 //!
 //! What it does not model: time. A call returns at once or fails.
 
+mod folder;
 mod inode;
 #[cfg(test)]
 mod tests;
 
 use super::{Disk, DiskFile, DiskLock};
 use crate::random::Random;
+pub use folder::{read_folder, write_folder};
 use inode::Inode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -4,6 +4,7 @@ mod append;
 mod crash;
 mod dump;
 mod formats;
+mod frozen;
 mod identity;
 mod keeper;
 mod keeping;

@@ -156,3 +156,21 @@ fn rot_on_reading_leaves_the_medium_whole() {
     file.read_at(0, &mut buffer).unwrap();
     assert_eq!((buffer, disk.bytes("a").unwrap()), ([0; 64], vec![0; 64]));
 }
+
+#[test]
+fn a_folder_comes_back_from_its_text() {
+    let mut random = Random::new(3);
+    for _ in 0..200 {
+        let mut bytes = Vec::new();
+        for _ in 0..random.below(6) {
+            let byte = [0, 0, 7, random.next() as u8][random.below(4) as usize];
+            let count = [1, 23, 24, 25, 40, 600][random.below(6) as usize];
+            bytes.extend(std::iter::repeat_n(byte, count));
+        }
+        let text = write_folder([("a", bytes.as_slice()), ("b-1", &[])]);
+        assert_eq!(read_folder(&text), [("a".to_owned(), bytes.clone()), ("b-1".to_owned(), Vec::new())]);
+        assert_eq!(FakeDisk::of_folder(&text).bytes("a"), Some(bytes));
+    }
+    let text = write_folder([("a", [vec![0; 30], vec![1, 2], vec![9; 30], vec![0; 3]].concat().as_slice())]);
+    assert_eq!(text, "file a 65\n 30 0102\n 32 09*30\n");
+}
