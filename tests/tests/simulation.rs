@@ -237,12 +237,3 @@ fn replica_bug(mutant: replica_mutants::Mutant) {
 fn a_publish_acknowledged_before_it_is_applied_is_noticed() {
     replica_bug(replica_mutants::Mutant::AcknowledgeBeforeApply);
 }
-
-#[test]
-fn a_leader_that_leads_on_without_its_log_is_noticed() {
-    // Whoever cannot read what it has to apply replays, and hands over for that reason too.
-    is_noticed("UnreadableLeadsOn", |active| {
-        replica_mutants::activate(active.then_some(replica_mutants::Mutant::UnreadableLeadsOn));
-        raft_mutants::activate(active.then_some(raft_mutants::Mutant::UnreadyLeadsOn));
-    });
-}
