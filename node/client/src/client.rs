@@ -100,6 +100,16 @@ calls! { admin:
     cluster_status(ClusterStatusRequest) -> ClusterStatusResponse, Harmless;
     /// Hands leadership to another node.
     transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, Risky;
+    /// The members as the leader sees them, and the nodes that wait to be added.
+    members(MembersRequest) -> MembersResponse, Harmless;
+    /// Makes waiting nodes learners.
+    add_learner(AddLearnerRequest) -> MemberChangeResponse, Risky;
+    /// Makes learners voters.
+    promote(PromoteRequest) -> MemberChangeResponse, Risky;
+    /// Removes members.
+    remove(RemoveRequest) -> MemberChangeResponse, Risky;
+    /// Puts a learner in the place of a voter.
+    replace(ReplaceRequest) -> MemberChangeResponse, Risky;
 }
 
 impl Client {

@@ -6,6 +6,7 @@ mod completions;
 mod dead;
 mod deliveries;
 mod lines;
+mod members;
 mod node;
 mod peek;
 mod publish;
@@ -58,6 +59,9 @@ pub(crate) enum Command {
     Status(cluster::Status),
     /// Hand leadership to another node
     Transfer(cluster::Transfer),
+    /// List, add, promote, remove and replace members
+    #[command(subcommand)]
+    Members(members::MembersCommand),
     /// Measure how fast a cluster or a disk is
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -107,6 +111,7 @@ pub(crate) async fn run(
         Command::Purge(command) => command.run(&connect()?, output).await,
         Command::Status(command) => command.run(&connect()?, are_told, output).await,
         Command::Transfer(command) => command.run(&connect()?, output).await,
+        Command::Members(command) => command.run(&connect()?, output).await,
         Command::Bench(command) => command.run(connect, output).await,
         Command::Wal(command) => command.run(),
     }
