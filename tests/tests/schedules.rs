@@ -763,3 +763,30 @@ fn rule_10_4_a_node_that_replays_does_not_lead_while_another_is_ready() {
     }
     script.end();
 }
+
+#[test]
+fn rule_7_2_a_publish_of_unknown_outcome_is_one_message_also_after_a_start_from_a_snapshot() {
+    let often = SnapshotSettings { bytes: 1, steps: 1, idle_ticks: 20, idle_bytes: 0 };
+    let mut script = Script::with(3, |plan| plan.snapshots = often);
+    three(&mut script);
+    let named = script.open_session(Some("importer"));
+    let session = script.open_session(None);
+    assert_eq!(script.ask(script.publishing_in(session, 1, 1)).first_offset(), Some(0));
+    assert_eq!(script.ask(script.publishing_in(named, 1, 2)).first_offset(), Some(1));
+    script.say("every node has it in a snapshot, and starts from that");
+    let published = script.committed();
+    script.pass_ms(3_000);
+    (0..3).for_each(|node| assert!(script.snapshot_index(node) >= published, "node {node}"));
+    let before = script.starts_from_snapshots();
+    (0..3).for_each(|node| script.kill(node));
+    (0..3).for_each(|node| script.start(node));
+    script.leader();
+    assert!(script.starts_from_snapshots() - before >= 3);
+    assert_eq!(script.ask(script.publishing_in(session, 1, 1)).first_offset(), Some(0));
+    let other = script.ask(script.publishing_in(session, 1, 9));
+    assert_eq!(other.failure().map(|(reason, _)| reason), Some(Reason::SequenceReused));
+    assert_eq!(script.ask(script.publishing_in(session, 2, 3)).first_offset(), Some(2));
+    assert_eq!(script.ask(script.publishing_in(named, 1, 2)).first_offset(), Some(1));
+    assert_eq!(script.pop(10), [1, 2, 3]);
+    script.end();
+}

@@ -237,3 +237,18 @@ fn replica_bug(mutant: replica_mutants::Mutant) {
 fn a_publish_acknowledged_before_it_is_applied_is_noticed() {
     replica_bug(replica_mutants::Mutant::AcknowledgeBeforeApply);
 }
+
+#[test]
+fn places_that_stay_in_memory_for_each_message_are_noticed() {
+    replica_bug(replica_mutants::Mutant::KeepFreshBlocks);
+}
+
+#[test]
+fn a_message_that_keeps_what_came_after_it_is_noticed() {
+    replica_bug(replica_mutants::Mutant::PinByOldest);
+}
+
+#[test]
+fn a_start_that_reads_all_of_the_log_is_noticed() {
+    replica_bug(replica_mutants::Mutant::ReadEveryMeta);
+}

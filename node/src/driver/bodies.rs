@@ -87,6 +87,10 @@ impl Map {
 pub struct Held {
     /// Blocks of messages of which no file tells.
     pub blocks: usize,
+    /// Blocks and pages that are to be looked at for their deadlines.
+    pub due: usize,
+    /// Topics of files.
+    pub spans: usize,
     /// Bytes of the newest entries.
     pub bytes: usize,
     /// How many of these exist only in memory.
@@ -241,6 +245,8 @@ impl Bodies {
         let undurable = map.recent.range((Bound::Excluded(map.durable), Bound::Unbounded));
         Held {
             blocks: map.fresh.len(),
+            due: map.fresh.due_len() + map.files.due_pages(),
+            spans: map.files.spans(),
             bytes: map.recent_bytes,
             pinned_bytes: undurable.map(|(_, (_, bodies))| bodies.len() + ENTRY_BYTES).sum(),
         }

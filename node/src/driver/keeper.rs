@@ -26,6 +26,7 @@ pub(crate) use worker::{KeeperThread, Worker};
 use super::bodies::FreshBlocks;
 use crate::metrics::Stored;
 use crate::replica::Freeze;
+use crate::replica::mutants::{self, Mutant};
 use alive::Alive;
 use copying::Source;
 use raftqueue_queue::State;
@@ -227,7 +228,19 @@ impl Keeper {
             }
         }
         keeper.damaged = damaged;
+        keeper.read_every_meta();
         Ok(keeper)
+    }
+
+    /// Only where a rule is broken.
+    fn read_every_meta(&self) {
+        if mutants::is(Mutant::ReadEveryMeta) {
+            let (mut at, last) = (self.reader.first_index(), self.reader.last_index());
+            while at <= last {
+                drop(self.reader.metas(at, at.next(), 1));
+                at = at.next();
+            }
+        }
     }
 
     /// The files that could not be used when it began.
@@ -273,12 +286,17 @@ impl Keeper {
         let mut change = Change::default();
         let mut few = Vec::new();
         let in_log = self.reader.segments();
+        let mut is_pinned = false;
         self.stored = Stored::default();
         for (&segment, file) in &self.places {
             let alive = Alive::of(&file.places, &freeze.state);
             add(&mut self.stored, &alive);
             let is_in_log = in_log.binary_search(&segment).is_ok();
             let span = self.reader.segment_span(segment);
+            if is_pinned && mutants::is(Mutant::PinByOldest) {
+                continue;
+            }
+            is_pinned |= alive.messages > 0;
             let is_whole = !is_in_log || span.is_some_and(|span| span.is_sealed && file.to >= span.last);
             if !is_whole {
                 continue;

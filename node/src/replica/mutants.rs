@@ -8,6 +8,12 @@ pub enum Mutant {
     AcknowledgeBeforeApply,
     /// A leader that cannot read what its followers lack leads on.
     UnreadableLeadsOn,
+    /// Where messages stand stays in memory when files tell of it: something for each publish that waits.
+    KeepFreshBlocks,
+    /// The oldest segment in which something lives, whether dead, delayed, leased or ready, keeps all that came after it.
+    PinByOldest,
+    /// A start reads every entry's meta.
+    ReadEveryMeta,
 }
 
 #[cfg(feature = "mutants")]

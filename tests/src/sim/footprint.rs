@@ -1,12 +1,17 @@
 //! What a node holds for what lives: bounded by the living messages, however many went before them, and however long some
 //! stay that are dead, delayed or leased (RULES 3.2).
+//!
+//! On the disk that is files, in memory what stands beside the queue's state: where messages stand, and when to look at them
+//! for their deadlines. And a start reads of a log what tells which records there are, not the records.
 
 use super::Violation;
 use super::nodes::Node;
 use super::plan::SECOND;
 use super::world::World;
+use raftqueue_node::driver::bodies::Held;
 use raftqueue_node::driver::keeper::KEPT_MESSAGE_BYTES;
 use raftqueue_queue::TopicId;
+use raftqueue_wal::{Manifest, Reader};
 
 /// Log segments that may be there: between the snapshots, behind them, the one in use, and a rest.
 const SEGMENTS_MAX: usize = 4;
@@ -15,6 +20,12 @@ const SMALL_MAX: u64 = 9;
 /// A page of a places file, and what stands around its pages.
 const PLACES_BYTES: u64 = 2 * 4096;
 
+/// An entry takes so much of the log at least: what a snapshot may leave behind it, in entries.
+const ENTRY_BYTES: u64 = 512;
+/// Blocks that an entry of an idle cluster has at most.
+const BLOCKS_MAX: u64 = 16;
+/// Calls to read that a start may make for each file, and for itself.
+const FILE_READS_MAX: u64 = 8;
 /// What lives on a node.
 #[derive(Clone, Copy, Debug, Default)]
 struct Living {
@@ -37,6 +48,26 @@ impl World {
         waited.map_err(|Violation(text)| {
             let excess = members.iter().filter_map(|node| excess(self, &self.nodes[*node])).next();
             Violation(format!("{text}: {}", excess.unwrap_or_default()))
+        })
+    }
+
+    /// A start made so many calls to read.
+    pub(super) fn check_start_reads(
+        &self,
+        node: usize,
+        reads: u64,
+        manifest: &Manifest,
+        reader: &Reader,
+    ) -> Result<(), Violation> {
+        let Manifest { places, kept, released, snapshots, .. } = manifest;
+        let others = places.len() + kept.len() + released.len() + snapshots.len();
+        let files = (reader.segments().len() + others) as u64;
+        let max = FILE_READS_MAX * (files + 1);
+        let entries = (reader.last_index().0 + 1).saturating_sub(reader.first_index().0);
+        Violation::unless(reads <= max, || {
+            format!(
+                "node {node} makes {reads} calls to read before it goes on from {files} files with {entries} entries"
+            )
         })
     }
 }
@@ -73,6 +104,17 @@ fn excess(world: &World, node: &Node) -> Option<String> {
         && manifest.snapshots.len() <= 2
         && manifest.places.len() as u64 <= log as u64 + released
         && running.keeping.is_none();
+    let held = running.bodies.held();
+    let (blocks_max, due_max, spans_max) = held_max(world, node);
+    let is_light = held.blocks as u64 <= blocks_max && held.due <= due_max && held.spans <= spans_max;
+    if is_within && !is_light {
+        let Held { blocks, due, spans, .. } = held;
+        return Some(format!(
+            "node {} has {living:?}, and in memory {blocks} blocks of at most {blocks_max}, {due} things to be looked at of \
+             at most {due_max}, {spans} spans of at most {spans_max}",
+            node.number
+        ));
+    }
     (!is_within).then(|| {
         format!(
             "node {} has {living:?}, {log} segments of the log, {released} released of at most {released_max}, {kept} kept \
@@ -81,4 +123,16 @@ fn excess(world: &World, node: &Node) -> Option<String> {
             manifest.places.len()
         )
     })
+}
+
+/// Most blocks that no file tells of, blocks and pages to be looked at, and spans of topics in memory.
+fn held_max(world: &World, node: &Node) -> (u64, usize, usize) {
+    let Some(running) = node.running.as_ref() else { return (0, 0, 0) };
+    let files = running.keeper.as_ref().map(|keeper| keeper.files()).unwrap_or_default();
+    let places = || files.iter().map(|file| file.places());
+    let blocks = BLOCKS_MAX * (world.plan.snapshots.idle_bytes / ENTRY_BYTES + 1);
+    let pages: usize = places().map(|places| places.pages()).sum();
+    let held = running.bodies.held();
+    // A page waits for several blocks of it at times.
+    (blocks, held.blocks + 2 * pages + 4, places().map(|places| places.topics().len()).sum())
 }

@@ -182,6 +182,18 @@ impl Script {
         self.world.nodes[node].raft().map_or(0, |raft| raft.last_index().0)
     }
 
+    /// The index of a node's newest snapshot.
+    #[must_use]
+    pub fn snapshot_index(&self, node: usize) -> u64 {
+        self.world.nodes[node].replica().map_or(0, |replica| replica.snapshot_index().0)
+    }
+
+    /// How often a process has begun with a snapshot.
+    #[must_use]
+    pub fn starts_from_snapshots(&self) -> u64 {
+        self.world.summary.restored
+    }
+
     // Processes and machines.
 
     /// The process dies; what it wrote stays in the page cache.

@@ -83,6 +83,8 @@ pub(super) struct Found {
     recovered: raft::Recovered,
     manifest: Manifest,
     snapshot: Option<Freeze>,
+    /// Calls to read that this took.
+    reads: u64,
     /// A batch was torn.
     is_cut: bool,
     /// Every file that the manifest names is there.
@@ -93,6 +95,7 @@ pub(super) struct Found {
 
 /// Opens the log of a disk.
 pub(super) fn open(disk: &FakeDisk, name: &str, options: Options) -> Result<Found, Refused> {
+    let before = disk.calls_of(Operation::Read);
     let mut directory = DataDir::open(Arc::new(disk.clone()), Some(name)).map_err(Refused::Open)?;
     let (wal, found) = directory.open_log(options).map_err(Refused::Open)?;
     let hard_state = found.hard_state.ok_or(Refused::HardStateLost)?;
@@ -101,7 +104,8 @@ pub(super) fn open(disk: &FakeDisk, name: &str, options: Options) -> Result<Foun
     let snapshot = restoring::restore(&*wal.disk(), &found).map_err(Refused::Snapshot)?;
     let manifest = found.manifest.clone();
     let recovered = restoring::for_raft(hard_state, found, snapshot.as_ref());
-    Ok(Found { directory, wal, recovered, manifest, snapshot, is_cut, is_undamaged, has_holes })
+    let reads = disk.calls_of(Operation::Read) - before;
+    Ok(Found { directory, wal, recovered, manifest, snapshot, reads, is_cut, is_undamaged, has_holes })
 }
 
 impl Found {
@@ -328,7 +332,7 @@ impl World {
     }
 
     fn run(&mut self, node: usize, found: Found, content: Durable) -> Result<(), Violation> {
-        let Found { directory, wal, recovered, manifest, snapshot, is_cut, has_holes, .. } = found;
+        let Found { directory, wal, recovered, manifest, snapshot, reads, is_cut, has_holes, .. } = found;
         let runs = content.trail.term_runs_behind(recovered.start.0);
         Violation::unless(recovered.term_runs == runs, || {
             format!("node {node} reports the terms {:?}", recovered.term_runs)
@@ -351,12 +355,16 @@ impl World {
         at.paused_until = None;
         let reader = wal.reader();
         let cache = PageCache::new(self.plan.cache_bytes);
+        let before = at.disk.calls_of(Operation::Read);
         let keeper = match Keeper::open(reader.clone(), &manifest, restored, cache, self.plan.keeper()) {
             Ok(keeper) => keeper,
             Err(error) => return self.start_refused(node, &Refused::Open(error)),
         };
         let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes, keeper.files());
         bodies.durable(last);
+        let reads = reads + at.disk.calls_of(Operation::Read) - before;
+        self.check_start_reads(node, reads, &manifest, &reader)?;
+        let at = &mut self.nodes[node];
         let seed = at.random.bits();
         let proven = (wal.synced_to().segment, 0);
         at.running = Some(Box::new(Running {

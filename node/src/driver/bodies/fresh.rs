@@ -3,6 +3,7 @@
 //! They are gathered in memory from snapshot to snapshot, so their number is bounded by what is applied between two. With
 //! each snapshot they are frozen, written to places files, and then dropped as a whole.
 
+use crate::replica::mutants::{self, Mutant};
 use raftqueue_queue::TopicId;
 use raftqueue_raft::Index;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,7 +91,8 @@ impl Fresh {
 
     /// The block of a message, and its first offset.
     pub(super) fn find(&self, topic: TopicId, offset: u64) -> Option<(u64, FreshBlock)> {
-        let older = self.frozen.iter().rev().chain(&self.leaving);
+        let leaving = if mutants::is(Mutant::KeepFreshBlocks) { &[][..] } else { &self.leaving };
+        let older = self.frozen.iter().rev().chain(leaving);
         let mut generations = std::iter::once(&self.newest).chain(older);
         generations.find_map(|generation| {
             let (&(of, first), block) = generation.blocks.range(..=(topic, offset)).next_back()?;
@@ -115,6 +117,9 @@ impl Fresh {
 
     /// All files are in force.
     pub(super) fn left(&mut self) -> Stale {
+        if mutants::is(Mutant::KeepFreshBlocks) {
+            return Stale::default();
+        }
         Stale(std::mem::take(&mut self.leaving))
     }
 
@@ -156,6 +161,12 @@ impl Fresh {
     pub(super) fn len(&self) -> usize {
         let older = self.frozen.iter().chain(&self.leaving);
         older.chain([&self.newest]).map(|generation| generation.blocks.len()).sum()
+    }
+
+    /// How many of them are to be looked at for their deadlines.
+    pub(super) fn due_len(&self) -> usize {
+        let older = self.frozen.iter().chain(&self.leaving);
+        older.chain([&self.newest]).map(|generation| generation.due.len()).sum()
     }
 }
 

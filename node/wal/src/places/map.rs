@@ -177,6 +177,12 @@ impl PlacesMap {
         self.topics.values().map(|spans| spans.segments.len() + spans.kept.len()).sum()
     }
 
+    /// How many pages have a deadline at which they are to be looked at: for checkers.
+    #[must_use]
+    pub fn due_pages(&self) -> usize {
+        self.files.values().map(|filed| filed.due.len()).sum()
+    }
+
     /// When the next page is due, in log time.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {

@@ -27,6 +27,10 @@ impl Due {
         Due(pages.filter_map(deadline).collect())
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn least(&self) -> Option<u64> {
         self.0.first().map(|(deadline_ms, _)| *deadline_ms)
     }
