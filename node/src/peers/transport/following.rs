@@ -14,11 +14,15 @@ use raftqueue_raft::{Configuration, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 use tokio::task::{AbortHandle, JoinSet};
 use tonic::Status;
 
 /// Nodes that announced themselves since the driver looked, at most.
 const WAITING_MAX: usize = 64;
+/// So many times as long as a peer is asked whether its process has ended, one that is no member any more stays connected:
+/// ten election timeouts.
+const LINGER_ASKS: u32 = 40;
 /// Longest name and address of a node that waits, in bytes.
 const TEXT_BYTES_MAX: usize = 255;
 
@@ -156,31 +160,53 @@ impl Shared {
     }
 }
 
+/// A connection that is kept.
+struct Kept {
+    task: AbortHandle,
+    /// It is no target any more, and is let go at this moment.
+    until: Option<Instant>,
+}
+
 /// Keeps connections to whom they must be kept to, as long as the task lives.
+///
+/// Who is no member any more is let go some election timeouts later: a leader that is removed has to hear that its last
+/// entry is committed.
 pub(super) async fn follow(shared: Arc<Shared>) {
+    let linger = LINGER_ASKS * shared.ask_within;
     let mut wanted = shared.wanted.subscribe();
     let mut spoken = shared.spoken.subscribe();
     let mut tasks = JoinSet::new();
-    let mut kept: BTreeMap<NodeId, AbortHandle> = BTreeMap::new();
+    let mut kept: BTreeMap<NodeId, Kept> = BTreeMap::new();
     loop {
         wanted.mark_unchanged();
         spoken.mark_unchanged();
-        let targets = shared.targets();
-        kept.retain(|node, task| {
-            let stays = targets.contains(node);
+        let (targets, now) = (shared.targets(), Instant::now());
+        kept.retain(|node, kept| {
+            kept.until = if targets.contains(node) { None } else { kept.until.or(Some(now + linger)) };
+            let stays = kept.until.is_none_or(|until| until > now);
             if !stays {
                 tracing::info!(%node, "no member any more: its connections are let go");
-                task.abort();
+                kept.task.abort();
             }
             stays
         });
         for node in targets {
-            kept.entry(node)
-                .or_insert_with(|| tasks.spawn(outbound::keep_connected(Arc::clone(&shared), node)));
+            kept.entry(node).or_insert_with(|| {
+                let task = tasks.spawn(outbound::keep_connected(Arc::clone(&shared), node));
+                Kept { task, until: None }
+            });
         }
+        let next = kept.values().filter_map(|kept| kept.until).min();
+        let let_go = async {
+            match next {
+                Some(moment) => tokio::time::sleep_until(moment.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
             changed = spoken.changed() => if changed.is_err() { return },
+            () = let_go => {}
             Some(_) = tasks.join_next() => {}
         }
     }
