@@ -208,9 +208,10 @@ impl Worker {
                 return;
             }
             let handle = self.handle.clone();
-            let pause = tokio::time::timeout(LOOK_EVERY, stopped.wait_for(|stops| *stops));
+            // A timer is made where a runtime is at hand, and this thread has none of its own.
+            let pause = async { tokio::time::timeout(LOOK_EVERY, stopped.wait_for(|stops| *stops)).await };
             // It is over when that is told, or whoever tells it has gone.
-            if handle.block_on(async { pause.await.is_ok() }) {
+            if handle.block_on(pause).is_ok() {
                 return;
             }
         }
