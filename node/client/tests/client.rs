@@ -104,10 +104,11 @@ async fn repeating_ends_with_the_timeout() {
         served.node.fail_next(no_leader());
     }
     let begun = Instant::now();
-    let patient = client.with_timeout(Duration::from_millis(100));
+    // An attempt that is cut off is of unknown outcome, so the last one needs time for its answer on a busy machine, too.
+    let patient = client.with_timeout(Duration::from_secs(1));
     let error = patient.publish(publish(&["a"])).await.expect_err("no leader all the time");
     assert_eq!((error.reason, error.outcome), (v1::Reason::NoLeader, Outcome::NotDone));
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(20), "the calls that fail would take longer");
 }
 
 #[tokio::test]

@@ -69,6 +69,8 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
                 "topics" if method == "post" => json!({"topic": "other"}),
                 "publish" => json!({"messages": [{"body": "x"}]}),
                 "ack" | "nack" | "extend" | "release" => json!({"leases": [lease]}),
+                "add-learner" | "promote" | "remove" => json!({"nodes": ["n4"]}),
+                "replace" => json!({"old": "n1", "new": "n4"}),
                 _ => json!({}),
             };
             let body = if method == "post" { body.to_string() } else { String::new() };
