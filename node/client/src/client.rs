@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Pause before the first repeat; it doubles each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// An attempt that has less time than this is not begun, unless the timeout is short.
+const ATTEMPT_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between repeats, unless the node asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Largest answer that is read, in bytes: far more than a node sends, so that no answer fails at a limit here.
@@ -359,6 +361,8 @@ impl Client {
         attempt: impl Fn(Channel, Request<Q>) -> Attempt<R>,
     ) -> Result<R, Error> {
         let deadline = Instant::now() + self.timeout + Duration::from_millis(wait_ms);
+        // One that is cut off is of unknown outcome, although nothing was done so far: none begins in the last moments.
+        let needed = ATTEMPT_MIN.min(self.timeout / 8);
         let mut pause = PAUSE_MIN;
         let mut was_unknown = false;
         loop {
@@ -372,7 +376,7 @@ impl Client {
             was_unknown |= error.outcome == Outcome::Unknown;
             let is_safe = repeat == Repeat::Harmless || error.outcome == Outcome::NotDone;
             let rest = pause.max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
-            if !is_safe || !error.is_passing || Instant::now() + rest >= deadline {
+            if !is_safe || !error.is_passing || Instant::now() + rest + needed >= deadline {
                 // An earlier attempt may still be carried out, whatever the result of this one.
                 let outcome = if was_unknown { Outcome::Unknown } else { error.outcome };
                 return Err(Error { outcome, ..error });
