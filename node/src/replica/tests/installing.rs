@@ -14,6 +14,20 @@ impl Alone {
         alone
     }
 
+    /// Holds another message, published by call 2, and leads no more before it knows that this one counts.
+    fn with_an_entry_of_unknown_end() -> Self {
+        let mut alone = Self::with_a_message();
+        alone.hangs = true;
+        alone.call(2, publish("t", 1, b"y"), 60_000);
+        alone.perform();
+        alone.follows();
+        alone.hangs = false;
+        let hung = alone.hung.take().expect("the entry is being written");
+        alone.handle(Event::Persisted(hung));
+        alone.perform();
+        alone
+    }
+
     /// Another node's snapshot is here: of an empty queue, so far beyond what is applied here. Its log tells nothing of this
     /// node's.
     fn arrives(&mut self, beyond: u64) -> Index {
@@ -89,15 +103,7 @@ fn rule_3_4_what_arrived_waits_for_a_snapshot_of_everything_applied_here() {
 
 #[test]
 fn rule_3_4_a_call_that_was_passed_over_is_of_unknown_outcome() {
-    let mut alone = Alone::with_a_message();
-    alone.hangs = true;
-    alone.call(2, publish("t", 1, b"y"), 60_000);
-    alone.perform();
-    alone.follows();
-    alone.hangs = false;
-    let hung = alone.hung.take().expect("the entry is being written");
-    alone.handle(Event::Persisted(hung));
-    alone.perform();
+    let mut alone = Alone::with_an_entry_of_unknown_end();
     alone.arrives(100);
     assert!(!alone.answers.contains_key(&CallId(2)));
     alone.taken();
@@ -140,16 +146,7 @@ fn rule_3_4_a_node_is_incomplete_until_nothing_is_missing_of_what_it_went_over_t
 
 #[test]
 fn rule_3_4_what_counts_of_the_log_is_applied_before_the_node_goes_over() {
-    let mut alone = Alone::with_a_message();
-    // It leads no more before it knows that this one counts.
-    alone.hangs = true;
-    alone.call(2, publish("t", 1, b"y"), 60_000);
-    alone.perform();
-    alone.follows();
-    alone.hangs = false;
-    let hung = alone.hung.take().expect("the entry is being written");
-    alone.handle(Event::Persisted(hung));
-    alone.perform();
+    let mut alone = Alone::with_an_entry_of_unknown_end();
     let (applied, last) = (alone.replica.applied(), alone.replica.raft().last_index());
     assert_eq!(last, applied.next());
     let mut term_runs = alone.replica.raft().term_runs().to_vec();
