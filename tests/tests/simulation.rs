@@ -244,6 +244,16 @@ fn places_that_stay_in_memory_for_each_message_are_noticed() {
 }
 
 #[test]
+fn dead_messages_that_are_looked_at_again_and_again_are_noticed() {
+    replica_bug(replica_mutants::Mutant::LookAgainAtDead);
+}
+
+#[test]
+fn acknowledged_messages_that_are_looked_at_again_and_again_are_noticed() {
+    replica_bug(replica_mutants::Mutant::LookAgainAtGone);
+}
+
+#[test]
 fn a_message_that_keeps_what_came_after_it_is_noticed() {
     replica_bug(replica_mutants::Mutant::PinByOldest);
 }

@@ -6,6 +6,7 @@
 //! them, and says when to look again. What is acknowledged or dead costs nothing more than the one look.
 
 use super::due::DueBlock;
+use super::mutants::{self, Mutant};
 use super::{Replica, Results};
 use raftqueue_queue::{Candidate, Command, EXPIRED_PER_APPLY_MAX, Overdue, SubscriptionId};
 use std::collections::VecDeque;
@@ -84,6 +85,9 @@ impl Replica {
             let DueBlock { topic, first_offset, .. } = block;
             let undead = self.state.undead_run_from(topic, first_offset);
             if undead.is_none_or(|run| run.start >= block.end()) {
+                if self.looks_on(block) {
+                    self.actions.results.add_look_again(block, now_ms.saturating_add(LOOK_AGAIN_MS));
+                }
                 continue;
             }
             if !leads {
@@ -97,6 +101,15 @@ impl Replica {
                 self.look_up_overdue(block, offsets);
             }
         }
+    }
+
+    /// Whether a rule is broken, and a block in which nothing can die is looked at again.
+    fn looks_on(&self, block: DueBlock) -> bool {
+        let looks_on = |mutant, is_dead| {
+            let mut live = self.state.live_runs(block.topic, block.first_offset..block.end());
+            mutants::is(mutant) && live.next().is_some() == is_dead
+        };
+        looks_on(Mutant::LookAgainAtDead, true) || looks_on(Mutant::LookAgainAtGone, false)
     }
 
     /// What of a block may still die of its deadline.

@@ -10,6 +10,10 @@ pub enum Mutant {
     UnreadableLeadsOn,
     /// Where messages stand stays in memory when files tell of it: something for each publish that waits.
     KeepFreshBlocks,
+    /// A block is looked at again and again although all of its messages are dead.
+    LookAgainAtDead,
+    /// A block is looked at again and again although all of its messages are acknowledged.
+    LookAgainAtGone,
     /// The oldest segment in which something lives, whether dead, delayed, leased or ready, keeps all that came after it.
     PinByOldest,
     /// A start reads every entry's meta.

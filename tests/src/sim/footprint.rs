@@ -2,7 +2,8 @@
 //! stay that are dead, delayed or leased (RULES 3.2).
 //!
 //! On the disk that is files, in memory what stands beside the queue's state: where messages stand, and when to look at them
-//! for their deadlines. And a start reads of a log what tells which records there are, not the records.
+//! for their deadlines. What can die no more is looked at once. And a start reads of a log what tells which records there are,
+//! not the records.
 
 use super::Violation;
 use super::nodes::Node;
@@ -10,8 +11,10 @@ use super::plan::SECOND;
 use super::world::World;
 use raftqueue_node::driver::bodies::Held;
 use raftqueue_node::driver::keeper::KEPT_MESSAGE_BYTES;
+use raftqueue_node::replica::DueBlock;
 use raftqueue_queue::TopicId;
 use raftqueue_wal::{Manifest, Reader};
+use std::collections::BTreeSet;
 
 /// Log segments that may be there: between the snapshots, behind them, the one in use, and a rest.
 const SEGMENTS_MAX: usize = 4;
@@ -26,6 +29,35 @@ const ENTRY_BYTES: u64 = 512;
 const BLOCKS_MAX: u64 = 16;
 /// Calls to read that a start may make for each file, and for itself.
 const FILE_READS_MAX: u64 = 8;
+/// How long nothing happens while it is watched what is looked at.
+const QUIET: u64 = 5 * SECOND;
+/// So often only blocks may be looked at meanwhile that were seen before and in which nothing can die: one may stand in two
+/// files, and a mutant looks every second.
+const LOOKS_MAX: usize = 2;
+
+/// What a node looked at for its deadline while nothing happened.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    is_watched: bool,
+    /// Something could die yet: with it other blocks are looked at that stand where it might stand.
+    is_of_use: bool,
+    /// Blocks in which nothing can die. They are read again when another one of their page is due.
+    seen: BTreeSet<DueBlock>,
+    /// One of those at which it was looked when no other was due, and how often that was.
+    idle: Option<(DueBlock, usize)>,
+}
+
+impl Looks {
+    /// Files have changed: a new one has its messages under their first deadlines.
+    pub(super) fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    fn too_often(&self) -> Option<(DueBlock, usize)> {
+        self.idle.filter(|(_, times)| *times > LOOKS_MAX && !self.is_of_use)
+    }
+}
+
 /// What lives on a node.
 #[derive(Clone, Copy, Debug, Default)]
 struct Living {
@@ -48,7 +80,45 @@ impl World {
         waited.map_err(|Violation(text)| {
             let excess = members.iter().filter_map(|node| excess(self, &self.nodes[*node])).next();
             Violation(format!("{text}: {}", excess.unwrap_or_default()))
+        })?;
+        self.check_looks()
+    }
+
+    /// While nothing happens nobody looks again and again at what cannot die.
+    fn check_looks(&mut self) -> Result<(), Violation> {
+        let watch = |world: &mut World, is_watched: bool| {
+            let nodes = world.nodes.iter_mut().filter_map(|node| node.running.as_mut());
+            nodes.for_each(|running| running.looks = Looks { is_watched, ..Looks::default() });
+        };
+        watch(self, true);
+        self.pass(QUIET)?;
+        let looks = |node: &Node| Some((node.number, node.running.as_ref()?.looks.too_often()?));
+        let found = self.members().find_map(looks);
+        watch(self, false);
+        found.map_or(Ok(()), |(node, (block, times))| {
+            Err(Violation(format!(
+                "node {node} looks {times} times for nothing: at {block:?} no message can die any more"
+            )))
         })
+    }
+
+    /// A node looks at blocks whose deadlines have come.
+    pub(super) fn note_looks(&mut self, node: usize, blocks: &[DueBlock]) {
+        let running = self.nodes[node].running();
+        if !running.looks.is_watched {
+            return;
+        }
+        let (state, looks) = (running.replica.state(), &mut running.looks);
+        looks.is_of_use |= blocks.iter().any(|block| {
+            let end = block.first_offset + u64::from(block.count);
+            let undead = state.undead_run_from(block.topic, block.first_offset);
+            undead.is_some_and(|run| run.start < end)
+        });
+        let is_idle = blocks.iter().all(|block| looks.seen.contains(block));
+        if let Some(block) = blocks.first().filter(|_| is_idle) {
+            looks.idle = Some((*block, looks.idle.map_or(0, |(_, times)| times) + 1));
+        }
+        looks.seen.extend(blocks);
     }
 
     /// A start made so many calls to read.

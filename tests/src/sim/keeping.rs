@@ -166,6 +166,7 @@ impl World {
             }
         })?;
         let filed = keeper.filed(change, &switched)?;
+        running.looks.forget();
         let state = running.replica.state();
         let is_live = |topic| state.topic(topic).is_some();
         drop(running.bodies.filed(frozen, filed.added, &filed.removed, is_live));
@@ -204,7 +205,8 @@ impl World {
         let running = self.nodes[node].running();
         let due = running.bodies.due(now_ms, max);
         if due.pages.is_empty() {
-            running.at_once.push(replica::Event::Due(due.blocks));
+            self.note_looks(node, &due.blocks);
+            self.nodes[node].running().at_once.push(replica::Event::Due(due.blocks));
         } else {
             self.coverage.rare(Rare::DueFromFile);
             self.read_later(node, super::nodes::Job::Due { due, now_ms });
@@ -216,6 +218,7 @@ impl World {
         let bodies = &self.nodes[node].running().bodies;
         let mut blocks: Vec<DueBlock> = due.blocks;
         blocks.extend(due.pages.iter().flat_map(|page| bodies.read_due(page, now_ms)));
+        self.note_looks(node, &blocks);
         self.hand(node, replica::Event::Due(blocks));
     }
 }

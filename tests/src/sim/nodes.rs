@@ -8,6 +8,7 @@ use super::Violation;
 use super::checker::{Checker, Seen};
 use super::coverage::{Coverage, Rare};
 use super::digest::{Durable, Trail};
+use super::footprint::Looks;
 use super::keeping::Keeping;
 use super::network::Packet;
 use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
@@ -140,6 +141,7 @@ pub(super) struct Running {
     /// The log as the last write leaves it.
     pub(super) logged: Trail,
     pub(super) seen: Seen,
+    pub(super) looks: Looks,
 }
 
 impl Node {

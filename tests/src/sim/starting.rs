@@ -5,6 +5,7 @@ use super::Violation;
 use super::checker::Seen;
 use super::coverage::Rare;
 use super::digest::Durable;
+use super::footprint::Looks;
 use super::nodes::{Running, settings};
 use super::plan::SECOND;
 use super::world::{Event, Phase, World};
@@ -401,6 +402,7 @@ impl World {
             started: at.clockwork.own(self.now),
             logged,
             seen: Seen::from_snapshot(restored),
+            looks: Looks::default(),
         }));
         let boot = at.boot;
         if manifest.is_incomplete {
