@@ -46,7 +46,8 @@ impl Counted {
         self.term.store(term.0, Ordering::Release);
     }
 
-    fn newest(&self) -> (Option<SnapshotFile>, Term) {
+    /// The newest snapshot, and the term.
+    pub(super) fn newest(&self) -> (Option<SnapshotFile>, Term) {
         // The term is never older than the snapshot.
         let snapshot = *self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
         (snapshot, Term(self.term.load(Ordering::Acquire)))

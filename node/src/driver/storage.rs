@@ -25,6 +25,9 @@ const FULL_PAUSE: Duration = Duration::from_millis(100);
 /// How often the free bytes are looked at while nothing is written: others may use the disk, too.
 const FREE_BYTES_EVERY: Duration = Duration::from_secs(1);
 
+#[cfg(test)]
+mod tests;
+
 /// The driver's end of the thread.
 #[derive(Debug)]
 pub struct Storage {
