@@ -10,6 +10,7 @@ mod calls;
 mod census;
 mod connections;
 mod entry_times;
+mod members;
 mod process;
 mod pulse;
 mod repairs;
@@ -82,6 +83,7 @@ pub struct Metrics {
     budget: budget::Series,
     storage: storage::Series,
     repairs: repairs::Series,
+    members: members::Series,
     rendering: Mutex<()>,
     last: Mutex<Last>,
 }
@@ -301,6 +303,7 @@ impl Metrics {
             budget: budget::Series::new(&r),
             storage: storage::Series::new(&r),
             repairs: repairs::Series::new(&r),
+            members: members::Series::new(&r),
             found: Mutex::default(),
             rendering: Mutex::default(),
             last: Mutex::default(),
@@ -384,6 +387,7 @@ impl Metrics {
         self.uncommitted_bytes.set(as_gauge(view.raft.uncommitted_bytes as u64));
         self.disk_stalled.set(i64::from(disk_stalled));
         self.incomplete(view.raft.incomplete);
+        self.members.observe(view);
         self.open_calls.set(as_gauge(view.calls as u64));
         self.queued_bytes.set(as_gauge(view.queued_bytes as u64));
         self.log_time_ahead_seconds.set(Duration::from_millis(view.log_time_ahead_ms).as_secs_f64());

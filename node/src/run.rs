@@ -147,7 +147,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     connections
         .spawn_on(announcing::announce(Arc::clone(&own), discovery, config.members.clone()), core.handle());
     let mut shutdown = std::pin::pin!(shutdown);
-    let prepare = opening::prepare(&config, &forming, &reader, &status);
+    let prepare = opening::prepare(&config, &forming, &reader, &status, &metrics);
     let prepared = tokio::select! {
         prepared = prepare => prepared?,
         () = &mut shutdown => {

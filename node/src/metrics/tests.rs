@@ -12,9 +12,13 @@ use std::fmt::Write;
 /// Every series: its name, labels, kind and help.
 const SERIES: &str = include_str!("series.txt");
 
-/// What the panels and alerts in `reference/operators.md` need of a node. Members have series of their own, later.
+/// What the panels and alerts in `reference/operators.md` need of a node.
 const NEEDED: &[(&str, &[&str])] = &[
     ("health: members ready, leader, quorum", &["raftqueue_ready", "raftqueue_raft_has_leader"]),
+    (
+        "who is a member, and who waits",
+        &["raftqueue_members", "raftqueue_standing", "raftqueue_configuration_index"],
+    ),
     ("which node and cluster", &["raftqueue_info", "raftqueue_cluster_info"]),
     (
         "throughput, redelivered, dead-lettered",

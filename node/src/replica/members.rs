@@ -9,10 +9,9 @@
 
 use super::calls::{CallId, Kept, Stage};
 use super::propose::Proposed;
+use super::view::standing;
 use super::{Now, Replica};
-use crate::api::{
-    Change, ChangeMembers, Failure, MemberStanding, MemberState, MembersInfo, Reason, Response, WaitingInfo,
-};
+use crate::api::{Change, ChangeMembers, Failure, MemberState, MembersInfo, Reason, Response, WaitingInfo};
 use raftqueue_raft::{
     self as raft, Configuration, Index, Member, MemberChange, MemberKind, NodeId, PeerStatus, Refused, Term,
 };
@@ -84,7 +83,8 @@ impl Replica {
         }
     }
 
-    fn waiting(&self) -> impl Iterator<Item = &WaitingNode> {
+    /// Nodes that announced themselves lately and are no members.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &WaitingNode> {
         let peers = self.raft.configuration().peers();
         let now_ms = self.now.mono_ms;
         let waits =
@@ -100,11 +100,7 @@ impl Replica {
         let before = self.raft.configuration_at(at.prev());
         let members = configuration.peers().into_iter().map(|id| {
             let known = configuration.members.get(&id);
-            let standing = match known.map(|member| member.kind) {
-                Some(MemberKind::Voter) => MemberStanding::Voter,
-                Some(MemberKind::Learner) if !configuration.outgoing.contains(&id) => MemberStanding::Learner,
-                _ => MemberStanding::Leaving,
-            };
+            let standing = standing(configuration, id).expect("it is of the configuration");
             let named = known.or_else(|| before.and_then(|before| before.members.get(&id)));
             let is_own = id == self.raft.id();
             let peer = status.peers.iter().find(|peer| peer.id == id);

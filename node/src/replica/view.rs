@@ -1,6 +1,7 @@
 //! What a replica says of itself: to metrics, to probes, and to checkers.
 
-use raftqueue_raft::{self as raft, Configuration, Index};
+use crate::api::MemberStanding;
+use raftqueue_raft::{self as raft, Configuration, Index, MemberKind, NodeId};
 use std::sync::Arc;
 
 /// Numbers that only rise, for metrics.
@@ -32,6 +33,12 @@ pub struct View {
     pub applied: Index,
     /// The configuration in force.
     pub configuration: Arc<Configuration>,
+    /// Where it stands in the log.
+    pub configuration_index: Index,
+    /// This node.
+    pub own: NodeId,
+    /// Blank nodes that announced themselves here lately.
+    pub waiting: usize,
     /// Calls that wait for something.
     pub calls: usize,
     /// Bytes of calls that wait to be proposed.
@@ -41,6 +48,23 @@ pub struct View {
     pub log_time_ahead_ms: u64,
     /// Numbers that only rise.
     pub counters: Counters,
+}
+
+impl View {
+    /// What a node is in the configuration in force; `None` if it is no part of it.
+    #[must_use]
+    pub fn standing(&self, id: NodeId) -> Option<MemberStanding> {
+        standing(&self.configuration, id)
+    }
+}
+
+/// What a node is in a configuration; `None` if it is no part of it.
+pub(super) fn standing(configuration: &Configuration, id: NodeId) -> Option<MemberStanding> {
+    match configuration.members.get(&id).map(|member| member.kind) {
+        Some(MemberKind::Voter) => Some(MemberStanding::Voter),
+        Some(MemberKind::Learner) if !configuration.outgoing.contains(&id) => Some(MemberStanding::Learner),
+        _ => configuration.outgoing.contains(&id).then_some(MemberStanding::Leaving),
+    }
 }
 
 /// What a replica holds for what is under way; all zero when nothing is.

@@ -5,6 +5,7 @@ use crate::api::LocalStatus;
 use crate::config::Config;
 use crate::driver::restoring;
 use crate::entropy;
+use crate::metrics::Metrics;
 use crate::peers::forming::{Formed, Forming, LogStanding};
 use crate::replica::Freeze;
 use raftqueue_raft::{self as raft, NodeId};
@@ -39,6 +40,7 @@ pub(super) async fn prepare(
     forming: &Arc<Forming>,
     reader: &OnceLock<Reader>,
     status: &watch::Sender<Arc<LocalStatus>>,
+    metrics: &Metrics,
 ) -> Result<Prepared, Fatal> {
     let (dir, wal, recovered) = open_when_free(config, status).await?;
     // Set once, here.
@@ -90,6 +92,8 @@ pub(super) async fn prepare(
         let members = recovered.configurations.last().map(|(_, configuration)| &configuration.members);
         let member_names = members.map(|m| m.values().map(|m| m.name.clone()).collect()).unwrap_or_default();
         forming.has_log(LogStanding { member_names, last_index: recovered.last_index.0 });
+    } else {
+        metrics.waits();
     }
     let node_id = identity.node_id;
     let waiting = LocalStatus {
