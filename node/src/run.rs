@@ -144,8 +144,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     }
 
     let mut connections = JoinSet::new();
-    connections
-        .spawn_on(announcing::announce(Arc::clone(&own), discovery, config.members.clone()), core.handle());
+    let announce =
+        announcing::announce(Arc::clone(&own), Arc::clone(&forming), discovery, config.members.clone());
+    connections.spawn_on(announce, core.handle());
     let mut shutdown = std::pin::pin!(shutdown);
     let prepare = opening::prepare(&config, &forming, &reader, &status, &metrics);
     let prepared = tokio::select! {

@@ -10,6 +10,7 @@
 use crate::config::{Bootstrap, Member as Initial};
 use crate::peers::discovery::Discovery;
 use crate::peers::own::{Own, OwnIdentity};
+use crate::peers::patience::Patience;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::form_reply::Standing;
 use raftqueue_proto::peer::v1::form_request::Phase;
@@ -25,7 +26,7 @@ use tonic::Status;
 const VERSION_FIRST: u32 = 1;
 /// Pause between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(50);
-/// How long a member may take to answer.
+/// How long a member may take to answer at first.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the log says who is missing.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -60,6 +61,8 @@ pub struct Forming {
     /// Set once this node has a log, by whoever reads it.
     log: Mutex<Option<LogStanding>>,
     missing: Mutex<Vec<String>>,
+    /// How long each of the others may take to answer, by name.
+    patience: Mutex<BTreeMap<String, Patience>>,
 }
 
 impl Forming {
@@ -82,6 +85,7 @@ impl Forming {
             dir: OnceLock::new(),
             log: Mutex::default(),
             missing: Mutex::default(),
+            patience: Mutex::default(),
         }
     }
 
@@ -436,21 +440,29 @@ impl Forming {
         for member in self.others().cloned() {
             let request = request(&member);
             let discovery = Arc::clone(&self.discovery);
+            let timeout = self.with_patience(&member.name, |patience| patience.timeout());
             asked.spawn(async move {
                 let answer = ask(&discovery, &member.peer_address, request);
-                let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
-                let answer = answer.map_err(|_| "no answer in time".to_owned()).flatten();
-                (member.name, answer)
+                (member.name, tokio::time::timeout(timeout, answer).await)
             });
         }
         let mut answers = BTreeMap::new();
         for (name, answer) in asked.join_all().await {
             match answer {
-                Ok(answer) => drop(answers.insert(name, answer)),
-                Err(why) => tracing::debug!(member = name, why, "no answer"),
+                Ok(Ok(answer)) => drop(answers.insert(name, answer)),
+                Ok(Err(why)) => tracing::debug!(member = name, why, "no answer"),
+                Err(_) => {
+                    tracing::debug!(member = name, "no answer in time");
+                    self.with_patience(&name, Patience::was_late);
+                }
             }
         }
         answers
+    }
+
+    fn with_patience<T>(&self, name: &str, act: impl FnOnce(&mut Patience) -> T) -> T {
+        let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        act(patience.entry(name.to_owned()).or_insert_with(|| Patience::new(ANSWER_TIMEOUT)))
     }
 }
 

@@ -5,4 +5,5 @@ pub mod discovery;
 pub mod forming;
 pub(crate) mod giving;
 pub mod own;
+mod patience;
 pub mod transport;

@@ -25,7 +25,7 @@ pub const MEMBERS_MAX: usize = 16;
 /// Waiting nodes that are remembered; others have to announce themselves again when there is room.
 const WAITING_MAX: usize = 64;
 /// A waiting node that has not announced itself for so long is forgotten.
-const WAITING_MS: u64 = 5_000;
+const WAITING_MS: u64 = 10_000;
 
 /// A node with a blank disk, as it announces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
