@@ -27,6 +27,7 @@ struct Account {
     /// When the last message of anybody was acknowledged.
     last: Option<Instant>,
     longest_pause: Duration,
+    longest_pause_ever: Duration,
     statuses: usize,
     slow_statuses: Vec<Duration>,
 }
@@ -74,6 +75,14 @@ impl Load {
         lock(&self.account).acknowledged.len()
     }
 
+    /// The longest time without an acknowledgement since this was asked last.
+    #[must_use]
+    pub fn take_pause(&self) -> Duration {
+        let mut account = lock(&self.account);
+        account.longest_pause_ever = account.longest_pause_ever.max(account.longest_pause);
+        std::mem::take(&mut account.longest_pause)
+    }
+
     /// Stops the producers, takes every message out of the topic and checks: nothing acknowledged is lost, nothing comes
     /// twice, nothing comes that was not sent, and every producer's messages come in its order.
     ///
@@ -112,7 +121,7 @@ impl Load {
             unknown: account.unknown.len(),
             refused: account.refused,
             longest_gap: account.longest_gap,
-            longest_pause: account.longest_pause,
+            longest_pause: account.longest_pause.max(account.longest_pause_ever),
             statuses: account.statuses,
             slow_statuses: account.slow_statuses,
         })

@@ -12,6 +12,7 @@ pub use patience::{CALM, Ended, PATIENCE, Running, env_number, run_to_end, serie
 
 use links::Links;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,10 @@ pub struct Cluster {
     /// The program of each node that has another than this build's.
     others: Vec<Option<PathBuf>>,
     links: Option<Links>,
+    /// So many of the nodes form the cluster.
+    formed: usize,
+    /// Nodes that wait to be added where their disks are blank.
+    joins: BTreeSet<usize>,
 }
 
 impl Cluster {
@@ -69,10 +74,20 @@ impl Cluster {
     /// If there is no room for temporary files.
     #[must_use]
     pub fn new(count: usize) -> Self {
+        Self::with_room(count, 0)
+    }
+
+    /// As [`Cluster::new`], with further nodes that wait to be added when they are started.
+    ///
+    /// # Panics
+    /// If there is no room for temporary files.
+    #[must_use]
+    pub fn with_room(formed: usize, room: usize) -> Self {
+        let count = formed + room;
         let folder = tempfile::tempdir().expect("there is room for temporary files");
         let all = free_ports(3 * count);
         let ports: Vec<(u16, u16)> = all[..2 * count].chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        let addresses: Vec<_> = ports
+        let addresses: Vec<_> = ports[..formed]
             .iter()
             .map(|(port, internal)| json!({"ip": "127.0.0.1", "port": port, "internal_port": internal}))
             .collect();
@@ -88,6 +103,26 @@ impl Cluster {
             files_max: None,
             others: vec![None; count],
             links: None,
+            formed,
+            joins: (formed..count).collect(),
+        }
+    }
+
+    /// The name under which a node is a member.
+    #[must_use]
+    pub fn name(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[node].1)
+    }
+
+    /// A node that does not run loses its disk. When it is started again it waits to be added.
+    ///
+    /// # Panics
+    /// If its data cannot be removed.
+    pub fn wipe(&mut self, node: usize) {
+        assert!(!self.is_running(node), "node {node} runs");
+        match std::fs::remove_dir_all(self.data_dir(node)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => drop(self.joins.insert(node)),
         }
     }
 
@@ -203,15 +238,33 @@ impl Cluster {
             .args(self.addresses(node))
             .args(["--log-format", "human"])
             .args(&self.arguments)
-            .args(self.has_operations.then(|| format!("--operations-port={}", self.operations[node])))
+            .args(self.operations_port(node))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
         command
     }
 
+    /// A node that is started by its name serves operations in any case: at a port of its own, and not where all would.
+    fn operations_port(&self, node: usize) -> Option<String> {
+        let is_open = self.has_operations || self.links.is_some() || self.joins.contains(&node);
+        is_open.then(|| format!("--operations-port={}", self.operations[node]))
+    }
+
     /// Which node it is and where the others are, as arguments.
     fn addresses(&self, node: usize) -> Vec<String> {
+        if self.joins.contains(&node) {
+            let members: Vec<String> = (0..self.formed).map(|to| format!("{0}={0}", self.name(to))).collect();
+            return [
+                format!("--name={}", self.name(node)),
+                format!("--members={}", members.join(",")),
+                "--bootstrap=join".into(),
+                format!("--peer-listen={}", self.name(node)),
+                format!("--client-listen=127.0.0.1:{}", self.ports[node].0),
+                format!("--data-dir={}", self.data_dir(node).display()),
+            ]
+            .into();
+        }
         let Some(links) = &self.links else {
             return ["--config", "config.json", "--index", &node.to_string()].map(String::from).into();
         };

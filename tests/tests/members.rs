@@ -1,0 +1,276 @@
+//! Members that come and go under load, as processes: nothing acknowledged is lost, doubled or out of order, whatever is killed
+//! meanwhile. Pauses are printed. `RAFTQUEUE_MEMBERS_KILLS=10` kills at so many moments of changes instead of four.
+
+use raftqueue_client::{Client, Error, v1};
+use raftqueue_tests::process::{CALM, Cluster, Http, Load, PATIENCE, env_number};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+const TOPIC: &str = "t";
+
+/// A cluster whose first node stays, and is asked for everything.
+struct Changing {
+    cluster: Cluster,
+    client: Client,
+    runtime: Runtime,
+}
+
+impl Changing {
+    fn start(formed: usize, room: usize) -> Self {
+        let mut cluster = Cluster::with_room(formed, room);
+        (0..formed).for_each(|node| cluster.start(node));
+        cluster.leader();
+        cluster.make_topic(TOPIC);
+        let endpoint = format!("127.0.0.1:{}", cluster.ports(0).0);
+        let client = Client::connect([endpoint]).expect("an address").with_timeout(Duration::from_secs(5));
+        Self { cluster, client, runtime: Runtime::new().expect("threads") }
+    }
+
+    fn load(&self) -> Load {
+        Load::start(TOPIC, 4, &[self.cluster.http(0)])
+    }
+
+    fn nodes(&self) -> Vec<Http> {
+        vec![self.cluster.http(0)]
+    }
+
+    fn members(&self) -> Result<v1::MembersResponse, Error> {
+        self.runtime.block_on(self.client.members(v1::MembersRequest {}))
+    }
+
+    /// Waits until something is so of the members.
+    fn wait_until(&self, what: &str, is_so: impl Fn(&v1::MembersResponse) -> bool) {
+        self.cluster.wait_for(what, || match self.members() {
+            Ok(members) if is_so(&members) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+
+    fn names(&self, nodes: &[usize]) -> Vec<String> {
+        nodes.iter().map(|node| self.cluster.name(*node)).collect()
+    }
+
+    /// The number of the node that leads.
+    fn leader(&self) -> usize {
+        let leads = || {
+            let members = self.members().map_err(|error| error.to_string())?;
+            let leader = members.members.iter().find(|member| member.leads).ok_or("nobody leads")?;
+            let is_it = |node: &usize| self.cluster.name(*node) == leader.name;
+            Ok::<_, String>((0..self.cluster.count()).find(is_it).expect("one of ours"))
+        };
+        self.cluster.wait_for("a leader", leads)
+    }
+
+    /// Asks again and again, until the members are so. What is of unknown outcome may have been done.
+    fn change(
+        &self,
+        what: &str,
+        ask: impl Fn() -> Result<(), Error>,
+        is_done: impl Fn(&v1::MembersResponse) -> bool,
+    ) {
+        self.cluster.wait_for(what, || {
+            let members = self.members().map_err(|error| error.to_string())?;
+            if is_done(&members) && !members.joint && members.settled {
+                return Ok(());
+            }
+            match ask() {
+                Ok(()) => Err("it is done, and to be looked at".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+    }
+
+    /// Nodes are started and become voters.
+    fn grow(&mut self, nodes: &[usize]) {
+        let names = self.names(nodes);
+        for node in nodes {
+            if !self.cluster.is_running(*node) {
+                self.cluster.start(*node);
+            }
+        }
+        let is = |members: &v1::MembersResponse, name: &String, standing: &str| {
+            members.members.iter().any(|member| member.name == *name && member.standing == standing)
+        };
+        let is_member = |members: &v1::MembersResponse, name: &String| {
+            is(members, name, "learner") || is(members, name, "voter")
+        };
+        self.wait_until("the new nodes wait", |members| {
+            let waits = |name: &String| members.waiting.iter().any(|node| node.name == *name);
+            names.iter().all(|name| waits(name) || is_member(members, name))
+        });
+        let add = || {
+            let members = self.members()?;
+            let nodes = names.iter().filter(|name| !is_member(&members, name)).cloned().collect();
+            let configuration_index = Some(members.configuration_index);
+            let request = v1::AddLearnerRequest { nodes, configuration_index, dry: false };
+            self.runtime.block_on(self.client.add_learner(request)).map(drop)
+        };
+        self.change("they are learners", add, |members| names.iter().all(|name| is_member(members, name)));
+        let promote = || {
+            let members = self.members()?;
+            let nodes = names.iter().filter(|name| !is(&members, name, "voter")).cloned().collect();
+            let configuration_index = Some(members.configuration_index);
+            let request = v1::PromoteRequest { nodes, configuration_index, dry: false };
+            self.runtime.block_on(self.client.promote(request)).map(drop)
+        };
+        self.change("they are voters", promote, |members| {
+            names.iter().all(|name| is(members, name, "voter"))
+        });
+    }
+
+    /// Members are removed.
+    fn remove(&self, nodes: &[usize]) {
+        let names = self.names(nodes);
+        let is_member = |members: &v1::MembersResponse, name: &String| {
+            members.members.iter().any(|member| member.name == *name)
+        };
+        let remove = || {
+            let members = self.members()?;
+            let nodes = names.iter().filter(|name| is_member(&members, name)).cloned().collect();
+            let configuration_index = Some(members.configuration_index);
+            let request = v1::RemoveRequest { nodes, configuration_index, dry: false, force: false };
+            self.runtime.block_on(self.client.remove(request)).map(drop)
+        };
+        self.change("they are members no longer", remove, |members| {
+            !names.iter().any(|name| is_member(members, name))
+        });
+    }
+
+    /// They are removed, stopped, and lose their disks.
+    fn shrink(&mut self, nodes: &[usize]) {
+        self.remove(nodes);
+        for node in nodes {
+            self.cluster.kill(*node);
+            self.cluster.wipe(*node);
+        }
+    }
+
+    fn voters(&self) -> usize {
+        let members = self.members().expect("a leader");
+        members.members.iter().filter(|member| member.standing == "voter").count()
+    }
+}
+
+#[test]
+fn a_cluster_grows_and_shrinks_under_load_and_loses_doubles_and_reorders_nothing() {
+    let mut changing = Changing::start(3, 2);
+    let load = changing.load();
+    let told = |what: &str| println!("{what}: no acknowledgement for at most {:?}", load.take_pause());
+    changing.grow(&[3, 4]);
+    told("3 to 5");
+    // The leader among them, unless it is the one that stays.
+    let leader = changing.leader();
+    let gone = if leader == 0 { [1, 2] } else { [leader, 1 + leader % 4] };
+    changing.shrink(&gone);
+    told("5 to 3");
+    changing.grow(&gone);
+    told("3 to 5 again");
+    let leader = changing.leader();
+    if leader == 0 {
+        let to = Some(changing.cluster.name(1));
+        let request = v1::TransferLeadershipRequest { to };
+        changing.runtime.block_on(changing.client.transfer_leadership(request)).expect("another one leads");
+    }
+    let led = changing.leader();
+    let mut others: Vec<usize> = (1..5).collect();
+    others.sort_by_key(|node| *node != led);
+    changing.shrink(&others[2..]);
+    changing.shrink(&others[..2]);
+    told("5 to 3 to 1, with the leader");
+    assert_eq!((changing.voters(), changing.leader()), (1, 0));
+    changing.grow(&[3, 1]);
+    told("1 to 3");
+    assert_eq!(changing.voters(), 3);
+    let report = load.finish(TOPIC, &changing.nodes()).unwrap_or_else(|wrong| panic!("{wrong}"));
+    println!("{report:?}");
+    assert!(report.acknowledged > 0, "the load was none: {report:?}");
+}
+
+#[test]
+fn members_killed_at_any_moment_of_a_change_leave_one_configuration() {
+    let rounds = env_number("RAFTQUEUE_MEMBERS_KILLS").unwrap_or(4);
+    let mut changing = Changing::start(3, 2);
+    let load = changing.load();
+    for round in 0..usize::try_from(rounds).expect("few") {
+        let victim = [1, 2, changing.leader(), 3, 1][round % 5];
+        let moment = Duration::from_millis([3, 40, 11, 90, 200, 25, 7, 60, 130, 1][round % 10]);
+        let is_growing = round % 2 == 0;
+        let pid = changing.cluster.is_running(victim).then(|| changing.cluster.pid(victim));
+        let killer = std::thread::spawn(move || {
+            // The moment is one of many: nothing waits for it.
+            std::thread::sleep(moment);
+            if let Some(pid) = pid {
+                let _ = std::process::Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status();
+            }
+        });
+        let names = changing.names(&[3, 4]);
+        if is_growing {
+            for node in [3, 4] {
+                if !changing.cluster.is_running(node) {
+                    changing.cluster.start(node);
+                }
+            }
+            let request = v1::AddLearnerRequest { nodes: names, configuration_index: None, dry: false };
+            let _ = changing.runtime.block_on(changing.client.add_learner(request));
+        } else {
+            let request = v1::RemoveRequest { nodes: names, ..v1::RemoveRequest::default() };
+            let _ = changing.runtime.block_on(changing.client.remove(request));
+        }
+        killer.join().expect("it only kills");
+        if pid.is_some() {
+            changing.cluster.kill(victim);
+            changing.cluster.start(victim);
+        }
+        if is_growing {
+            changing.grow(&[3, 4]);
+        } else {
+            changing.shrink(&[3, 4]);
+        }
+        changing.wait_until("one configuration", |members| !members.joint && members.settled);
+        println!(
+            "round {round}: node {victim} killed after {moment:?}, no acknowledgement for {:?}",
+            load.take_pause()
+        );
+        assert_eq!(changing.voters(), if is_growing { 5 } else { 3 });
+    }
+    let report = load.finish(TOPIC, &changing.nodes()).unwrap_or_else(|wrong| panic!("{wrong}"));
+    println!("{report:?}");
+}
+
+/// How often these nodes came to lead for a reason.
+fn won(cluster: &Cluster, nodes: &[usize], cause: &str) -> f64 {
+    let series = format!("raftqueue_raft_elections_won_total{{cause=\"{cause}\"}}");
+    nodes.iter().map(|node| cluster.metric(*node, &series)).sum()
+}
+
+#[test]
+fn removing_the_leader_costs_no_election_and_is_answered() {
+    // Nobody who is alive is taken for silent.
+    let mut cluster = Cluster::new(3).with_arguments(&CALM).with_operations();
+    cluster.start_all();
+    let leader = cluster.leader();
+    cluster.make_topic(TOPIC);
+    let others: Vec<usize> = (0..3).filter(|node| *node != leader).collect();
+    let causes = ["hint", "timeout", "hand_over"];
+    let before = causes.map(|cause| won(&cluster, &others, cause));
+    let endpoint = format!("127.0.0.1:{}", cluster.ports(leader).0);
+    let client = Client::connect([endpoint]).expect("an address").with_timeout(PATIENCE);
+    let request = v1::RemoveRequest { nodes: vec![cluster.name(leader)], ..v1::RemoveRequest::default() };
+    let runtime = Runtime::new().expect("threads");
+    cluster.wait_for("the others are well", || {
+        let dry = v1::RemoveRequest { dry: true, ..request.clone() };
+        let answer = runtime.block_on(client.remove(dry)).map_err(|error| error.text)?;
+        if answer.refusal.is_empty() { Ok(()) } else { Err(answer.refusal) }
+    });
+    // It is asked once, and of the leader: what it answers is the end of the change, by which it leads no more.
+    let answer = runtime.block_on(client.remove(request));
+    assert!(answer.is_ok(), "{answer:?}\n{}", cluster.logs());
+    let next = cluster.wait_for("another node leads", || {
+        let leads = |node: &&usize| cluster.standing(**node).is_some_and(|(role, _)| role == "Leader");
+        others.iter().find(leads).copied().ok_or_else(|| "none does".to_owned())
+    });
+    assert_eq!(cluster.patient(next).publish(TOPIC, "x").expect("it leads").code, 201);
+    let after = causes.map(|cause| won(&cluster, &others, cause));
+    let [hint, timeout, hand_over] = [0, 1, 2].map(|at| after[at] - before[at]);
+    assert_eq!((hint, timeout, hand_over), (0.0, 0.0, 1.0), "by hint, by timeout, by hand-over");
+}
