@@ -3,7 +3,7 @@
 #[path = "raftq/storage.rs"]
 mod storage;
 
-use raftqueue_node::api::{Failure, LocalStatus, Reason, Role};
+use raftqueue_node::api::{Failure, LocalStatus, MemberInfo, Reason, Role};
 use raftqueue_node::fake::{FakeNode, Served, leading};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -316,6 +316,32 @@ fn status_without_quorum_still_shows_what_nodes_say() {
     assert_eq!(ran.code, 1);
     assert!(ran.out.contains("candidate\t7\t42\t42\t-\tno\tno leader for 3 s\n"), "{}", ran.out);
     assert!(ran.error.contains("NO_LEADER: nobody leads"), "{}", ran.error);
+}
+
+#[test]
+fn status_shows_where_each_node_finds_each_other_one() {
+    let node = Node::start();
+    let mut status = leading();
+    let own = status.members[0].clone();
+    status.members.push(MemberInfo {
+        id: 2,
+        name: "node-1".into(),
+        peer_address: "10.0.0.7:7421".into(),
+        ..own.clone()
+    });
+    let nowhere =
+        MemberInfo { peer_address: String::new(), client_address: String::new(), active: false, ..own };
+    status.members.push(MemberInfo { id: 3, name: "node-2".into(), ..nowhere });
+    node.served.node.set_status(status);
+    assert_eq!(
+        node.run("status --peers").done(),
+        "node-0\tnode-1\t0000000000000002\t10.0.0.7:7421\tyes\t127.0.0.1:7420\n\
+         node-0\tnode-2\t0000000000000003\t-\tno\t-\n"
+    );
+    let json = node.run("status --peers -o json").json();
+    assert_eq!((&json[0]["peer_address"], &json[1]["heard"]), (&"10.0.0.7:7421".into(), &false.into()));
+    let ran = run(&dead_address(), "status --peers", b"");
+    assert!(ran.code == 1 && ran.error.contains("no node says whom it knows"), "{ran:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `raftq status` and `raftq transfer`.
 
-use super::storage;
+use super::{peers, storage};
 use crate::failure::Failure;
 use crate::output::{Format, Output, Table};
 use clap::Args;
@@ -16,6 +16,7 @@ Examples:
   raftq status -o json | jq 'select(.view == \"cluster\").leader'
   raftq status --leader
   raftq status --storage
+  raftq status --peers
   watch raftq status
 
 Each endpoint says what it knows, which may be out of date; LAG is what the leader knows. Without --endpoints those are
@@ -26,7 +27,10 @@ With --storage each node says what it keeps: segments of its log (LOG) and those
 their messages (RELEASED), files with messages that outlived their segments (KEPT), how much of the messages in all of
 these is not done with as of the last snapshot (LIVE of STORED), the index, age and size of that snapshot, and what the
 data directory takes on its disk (USED) and what is free there (FREE). A node that is far behind fetches a snapshot and
-then the messages: NOTE says how many are to come. Exit code 0 says that some node answered.")]
+then the messages: NOTE says how many are to come. Exit code 0 says that some node answered.
+
+With --peers each node says where it finds each other member (ADDRESS, where it was reached last; - if never), whether it
+hears from it (HEARD), and where that one's clients are sent (CLIENTS).")]
 pub(crate) struct Status {
     /// Print nothing but the leader's name
     #[arg(long)]
@@ -34,6 +38,9 @@ pub(crate) struct Status {
     /// Show what each node keeps on its disk instead
     #[arg(long, conflicts_with = "leader")]
     storage: bool,
+    /// Show where each node finds each other one instead
+    #[arg(long, conflicts_with_all = ["leader", "storage"])]
+    peers: bool,
 }
 
 #[derive(Args)]
@@ -57,6 +64,9 @@ impl Status {
         let own = if are_told { asked } else { of_members(client, asked).await };
         if self.storage {
             return storage::show(client, own, output).await;
+        }
+        if self.peers {
+            return peers::show(&own, output);
         }
         let cluster = client.cluster_status(v1::ClusterStatusRequest {}).await;
         let lags = cluster.as_ref().map(lags).unwrap_or_default();

@@ -9,6 +9,7 @@ mod lines;
 mod members;
 mod node;
 mod peek;
+mod peers;
 mod publish;
 mod purge;
 mod receive;
