@@ -13,6 +13,7 @@ mod peers;
 mod publish;
 mod purge;
 mod receive;
+mod scale;
 mod settle;
 mod storage;
 mod topic;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Status(cluster::Status),
     /// Hand leadership to another node
     Transfer(cluster::Transfer),
+    /// Give the cluster of a running `raftq up` more nodes or fewer
+    Scale(scale::Scale),
     /// List, add, promote, remove and replace members
     #[command(subcommand)]
     Members(members::MembersCommand),
@@ -112,6 +115,7 @@ pub(crate) async fn run(
         Command::Purge(command) => command.run(&connect()?, output).await,
         Command::Status(command) => command.run(&connect()?, are_told, output).await,
         Command::Transfer(command) => command.run(&connect()?, output).await,
+        Command::Scale(command) => command.run(connect()?.timeout(), output).await,
         Command::Members(command) => command.run(&connect()?, output).await,
         Command::Bench(command) => command.run(connect, output).await,
         Command::Wal(command) => command.run(),
