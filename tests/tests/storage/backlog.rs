@@ -16,6 +16,8 @@ const MIB: f64 = (1 << 20) as f64;
 const BATCH: u64 = 64;
 const FEW: u64 = 6_400;
 const DAY_MS: u64 = 86_400_000;
+/// How often one node is killed where it is measured.
+const KILLS: usize = 10;
 
 /// How messages came to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,11 +130,12 @@ impl Backlog {
             tokio::time::sleep(Duration::from_secs(15)).await;
             self.memory("15 s later");
             self.disk(records);
-            for node in 0..3 {
-                self.restart(&[node]).await;
+            for kill in 0..KILLS {
+                self.restart(&[kill % 3], kill % 2 == 1).await;
             }
+            self.restart(&[0, 1, 2], true).await;
         }
-        self.restart(&[0, 1, 2]).await;
+        self.restart(&[0, 1, 2], false).await;
         let (half, rest) = (waiting / 2, waiting - waiting / 2);
         for topic in topics {
             self.consume(topic, half).await;
@@ -315,10 +318,12 @@ impl Backlog {
         }
     }
 
-    /// Kills nodes and starts them again, until they are ready and a message is received.
-    async fn restart(&mut self, nodes: &[usize]) {
+    /// Kills nodes and starts them again, with what the system keeps of their files or without it, until they are ready and a
+    /// message is received.
+    async fn restart(&mut self, nodes: &[usize], is_cold: bool) {
         let load = self.is_measured.then(|| tokio::spawn(load(self.client.clone())));
         nodes.iter().for_each(|node| self.cluster.kill(*node));
+        let cache = if is_cold { drop_page_cache() } else { "warm" };
         let begun = Instant::now();
         nodes.iter().for_each(|node| self.cluster.start(*node));
         let mut waited_for = nodes.to_vec();
@@ -331,7 +336,7 @@ impl Backlog {
                     let value = |series| series_value(&text, series).unwrap_or_default();
                     let behind = value("raftqueue_raft_applied_index") - value("raftqueue_snapshot_index");
                     let over = resident(self.cluster.pid(*node)) - self.idle[*node];
-                    println!("node {node} of {nodes:?} is ready after {took:.2?}, {behind} entries behind its snapshot, {over:.0} MiB over idle");
+                    println!("node {node} of {nodes:?} is ready after {took:.2?} (page cache {cache}), {behind} entries behind its snapshot, {over:.0} MiB over idle");
                 }
                 !is_ready
             });
@@ -420,6 +425,14 @@ impl Backlog {
         };
         self.lags().into_iter().zip(then).map(worst).collect()
     }
+}
+
+/// Has the system forget what it knows of files, where this process may ask for that. What came of it, in a word.
+fn drop_page_cache() -> &'static str {
+    // What is yet to be written stays.
+    let synced = std::process::Command::new("sync").status().is_ok_and(|status| status.success());
+    let dropped = synced && std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok();
+    if dropped { "dropped" } else { "warm, since only root may drop it" }
 }
 
 /// Publishes 2,000 messages a second, as far as they are taken.
