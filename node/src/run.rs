@@ -176,7 +176,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (went_over, going_over) = std::sync::mpsc::channel();
     let used = manifest.snapshots.iter().rev().find(|file| file.index == restored).copied();
     let counted = Arc::new(Counted::new(used, replica.raft().term()));
-    let is_incomplete = Arc::new(AtomicBool::new(manifest.is_incomplete));
+    let lacks_messages = manifest.is_incomplete || keeper.has_unusable();
+    let is_incomplete = Arc::new(AtomicBool::new(lacks_messages));
     let gifts = OwnGifts::new(
         orders,
         Arc::clone(&bodies),
@@ -197,7 +198,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         metrics: Arc::clone(&metrics),
         went_over: going_over,
         givers: Box::new(Givers::new(transport.clone(), Handle::current(), keeper_stop.subscribe())),
-        is_incomplete: manifest.is_incomplete,
+        is_incomplete: lacks_messages,
+        has_lost: false,
         restored: state,
         counted: None,
         stop: keeper_stop.subscribe(),
@@ -218,7 +220,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     if has_holes {
         replica.begins_damaged();
     }
-    if manifest.is_incomplete {
+    if lacks_messages {
         replica.begins_incomplete();
     }
     let driver = Driver::new(Parts {

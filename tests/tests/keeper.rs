@@ -692,6 +692,98 @@ fn rule_3_4_what_a_rotten_page_told_of_is_got_from_others() {
     node.check();
 }
 
+/// Flips a bit of a message's body, wherever it stands in segments.
+fn rot_in_segments(node: &Node, topic: TopicId, offset: u64) {
+    let body = body(topic, offset);
+    let mut rotten = 0;
+    for name in node.disk.names().into_iter().filter(|name| name.starts_with("segment-")) {
+        let bytes = node.disk.bytes(&name).expect("it is there");
+        for (window, at) in bytes.windows(body.len()).zip(0..) {
+            rotten += u32::from(window == body && node.disk.corrupt(&name, at + 3, 4));
+        }
+    }
+    assert!(rotten > 0);
+}
+
+#[test]
+fn rule_3_2_a_message_that_rots_is_got_from_another_node_and_its_file_does_not_stay_for_ever() {
+    let mut node = Node::with_cache(0);
+    let topic = node.create("t");
+    (0..20).for_each(|_| node.publish(&[("t", 1)]));
+    node.keep().expect("this disk takes everything");
+    rot_in_segments(&node, topic, 7);
+    node = node.restart(false);
+    let mut pace = |_| Ok(());
+    assert!(matches!(node.keeper.fill(&node.freeze(), &mut Alone, &mut pace), Ok(Filled::Whole)), "unread");
+    let id = MessageId { generation: 0, topic: topic.0, offset: 7 };
+    let message = MessageRef { id, token: 0, attempts: 0, deadline_ms: 0, reason: String::new() };
+    let lost = |node: &Node| {
+        node.bodies.read(&node.bodies.locate(vec![message.clone()]), 1, true).unwrap().lost.len()
+    };
+    assert_eq!(lost(&node), 1);
+    let noted = node.bodies.take_lost();
+    assert_eq!(noted, [(topic, 7)].into());
+    node.keeper.lose(noted);
+    let Filled::Part(change) = node.keeper.fill(&node.freeze(), &mut HasAll, &mut pace).unwrap() else {
+        panic!("it was looked at again")
+    };
+    node.switch(&change, 0).unwrap();
+    assert!(matches!(node.keeper.fill(&node.freeze(), &mut Alone, &mut pace), Ok(Filled::Whole)));
+    node.check();
+    node = node.restart(true);
+    node.check();
+    // The file that it was put into goes, and what tells of it.
+    let name = format!("kept-{:016x}", change.kept[0].number);
+    node.disk.take(&name);
+    node = node.restart(false);
+    assert!(node.keeper.has_unusable() && lost(&node) == 1);
+    node.keeper.lose(node.bodies.take_lost());
+    let Filled::Part(change) = node.keeper.fill(&node.freeze(), &mut HasAll, &mut pace).unwrap() else {
+        panic!("it is lacking again")
+    };
+    node.switch(&change, 0).unwrap();
+    let retire = node.keeper.retire_unusable(node.freeze().index);
+    node.switch(&Change { complete: true, retire, ..Change::default() }, 0).unwrap();
+    (0..2).for_each(|_| node.keep().expect("this disk takes everything"));
+    assert_eq!(node.wal.manifest().kept.len(), 1);
+    node = node.restart(false);
+    assert!(!node.keeper.has_unusable());
+    node.check();
+}
+
+/// Another node that has every message but one, and has applied less than this one.
+struct IsBehind;
+
+impl Giver for IsBehind {
+    fn give(&mut self, passed: usize, topic: TopicId, wanted: &[Range<u64>]) -> Result<Gift, String> {
+        if passed > 0 {
+            return Err("nobody else is there".into());
+        }
+        let mut gift = HasAll.give(passed, topic, wanted)?;
+        gift.messages.retain(|given| given.offset != 3);
+        Ok(Gift { gone_at: Some(Index(1)), ..gift })
+    }
+}
+
+#[test]
+fn rule_3_4_what_a_node_that_is_behind_gives_is_good_and_what_it_calls_gone_is_not() {
+    let (mut node, _) = with_a_rotten_page();
+    let freeze = node.freeze();
+    let mut pace = |_| Ok(());
+    let Filled::Part(change) = node.keeper.fill(&freeze, &mut IsBehind, &mut pace).unwrap() else {
+        panic!("it gives all but one")
+    };
+    node.switch(&change, 0).unwrap();
+    let filled = node.keeper.fill(&freeze, &mut IsBehind, &mut pace).unwrap();
+    assert!(matches!(filled, Filled::Lacking(1)), "{filled:?}");
+    let Filled::Part(change) = node.keeper.fill(&freeze, &mut HasAll, &mut pace).unwrap() else {
+        panic!("that one lives")
+    };
+    node.switch(&change, 0).unwrap();
+    assert!(matches!(node.keeper.fill(&freeze, &mut IsBehind, &mut pace), Ok(Filled::Whole)));
+    node.check();
+}
+
 #[test]
 fn a_message_that_two_files_have_is_copied_once() {
     let (mut node, topic) = with_a_rotten_page();

@@ -10,6 +10,7 @@
 //! kept file's index, which have CRCs of their own. One that cannot be read costs nobody but itself: its neighbours are
 //! read, and it is named.
 
+mod elsewhere;
 mod entry;
 mod fresh;
 mod loaded;
@@ -30,9 +31,9 @@ use loaded::Loaded;
 use raftqueue_queue::TopicId;
 use raftqueue_raft::Index;
 use raftqueue_wal::{DuePage, Filed, PlacesMap, Reader};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Bytes of the newest entries kept in memory, unless set otherwise.
 pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
@@ -120,6 +121,8 @@ pub struct Bodies {
     cache_bytes_max: usize,
     loaded: Loaded,
     map: RwLock<Map>,
+    /// Messages that cannot be read anywhere here, until the keeper asks.
+    lost: Mutex<BTreeSet<(TopicId, u64)>>,
 }
 
 struct DebugReader(Reader);
@@ -142,6 +145,7 @@ impl Bodies {
             cache_bytes_max,
             loaded: Loaded::new(LOADED_BYTES_MAX),
             map: RwLock::new(map),
+            lost: Mutex::default(),
         }
     }
 

@@ -29,7 +29,7 @@ use crate::replica::Freeze;
 use crate::replica::mutants::{self, Mutant};
 use alive::Alive;
 use copying::Source;
-use raftqueue_queue::State;
+use raftqueue_queue::{State, TopicId};
 use raftqueue_raft::Index;
 use raftqueue_wal::disk::is_no_space;
 use raftqueue_wal::{
@@ -38,7 +38,7 @@ use raftqueue_wal::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind::NotFound};
 use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
@@ -160,6 +160,10 @@ pub struct Keeper {
     filling: filling::Filling,
     /// Files of which nothing can be used.
     damaged: Vec<String>,
+    /// The same, as what is retired once every message is here.
+    unusable: BTreeSet<FileId>,
+    /// Messages that stand somewhere and cannot be read: they are got from others as if they stood nowhere.
+    lost: BTreeSet<(TopicId, u64)>,
     /// What stood on the disk when it looked last.
     stored: Stored,
 }
@@ -198,13 +202,18 @@ impl Keeper {
             doubted: BTreeMap::new(),
             filling: filling::Filling::default(),
             damaged: Vec::new(),
+            unusable: BTreeSet::new(),
+            lost: BTreeSet::new(),
             stored: Stored::default(),
         };
         let mut damaged = Vec::new();
         let mut open =
             |kind: PlacesKind, written: Written| match Places::open(&*disk, kind, written, &keeper.cache) {
                 Ok(places) => Ok(Some(places)),
-                Err(error @ OpenError::Io { .. }) => Err(error),
+                // One that is not there will not be there later.
+                Err(error) if matches!(&error, OpenError::Io { source, .. } if source.kind() != NotFound) => {
+                    Err(error)
+                }
                 Err(error) => {
                     tracing::error!("messages cannot be found: {error}");
                     damaged.push(kind.file_name(written.number));
@@ -228,6 +237,17 @@ impl Keeper {
             }
         }
         keeper.damaged = damaged;
+        let released = manifest.released.iter().filter(|segment| keeper.reader.pin(**segment).is_none());
+        let unplaced = manifest
+            .released
+            .iter()
+            .filter(|segment| !keeper.places.contains_key(segment) && !keeper.retired.contains(segment));
+        let segments = released.chain(unplaced).map(|segment| FileId::Segment(*segment));
+        let kept = manifest.kept.iter().map(|file| FileId::Kept(file.number));
+        let kept = kept.filter(|file| {
+            matches!(file, FileId::Kept(number) if !keeper.kept.contains_key(number)) && !is_retired(*file)
+        });
+        keeper.unusable = segments.chain(kept).filter(|file| !is_retired(*file)).collect();
         keeper.read_every_meta();
         Ok(keeper)
     }
@@ -247,6 +267,29 @@ impl Keeper {
     #[must_use]
     pub fn damaged(&self) -> &[String] {
         &self.damaged
+    }
+
+    /// Whether messages are lacking because files cannot be used.
+    #[must_use]
+    pub fn has_unusable(&self) -> bool {
+        !self.unusable.is_empty()
+    }
+
+    /// These messages stand somewhere and cannot be read.
+    pub fn lose(&mut self, messages: BTreeSet<(TopicId, u64)>) {
+        self.lost.extend(messages);
+        // They may stand before what was looked at last.
+        self.filling = filling::Filling::since(self.filling.start());
+    }
+
+    /// Nobody could give what was lost: it is not asked for any more until somebody wants to read it again.
+    pub fn forget_lost(&mut self) {
+        self.lost.clear();
+    }
+
+    /// What tells of files that cannot be used goes, now that every message stands elsewhere.
+    pub fn retire_unusable(&mut self, index: Index) -> Vec<Retired> {
+        std::mem::take(&mut self.unusable).into_iter().map(|file| Retired { file, at: index }).collect()
     }
 
     /// All files in use, for the readers of messages.
@@ -364,6 +407,8 @@ impl Keeper {
         for &KeptFile { number, size, crc, since } in &change.kept {
             let places = open(PlacesKind::Kept, Written { number, size, crc })?;
             filed.added.push(Filed::new(Arc::clone(&places)));
+            // What is in it could be read.
+            self.lost.retain(|(topic, offset)| !matches!(places.find(topic.0, *offset), Ok(Some(_))));
             self.kept.insert(number, InUse { places, to: since });
             self.filling.counts(number);
         }

@@ -10,14 +10,15 @@ pub(super) struct Series {
     holes_left: IntGauge,
     given: IntCounter,
     alone: IntCounter,
+    messages: IntCounter,
 }
 
 impl Series {
     pub(super) fn new(r: &Registry) -> Self {
         let repairs = Opts::new(
             "raftqueue_repairs_total",
-            "Damaged places of this node's disk that were put back: a record of the log with what another node has, or only \
-             the head of one.",
+            "Damaged places of this node's disk that were put back: a record of the log with what another node has, only the \
+             head of one, or a message that was got from another node.",
         );
         let repairs = IntCounterVec::new(repairs, &["what"]).expect("the name is valid");
         r.register(Box::new(repairs.clone())).expect("the name is new");
@@ -35,11 +36,17 @@ impl Series {
             ),
             given: of("record"),
             alone: of("head"),
+            messages: of("message"),
         }
     }
 }
 
 impl Metrics {
+    /// So many messages that could not be read here were got from another node.
+    pub(crate) fn messages_repaired(&self, messages: u64) {
+        self.repairs.messages.inc_by(messages);
+    }
+
     /// So many damaged records were given by another node, or mended alone. So many are left that are needed, and not needed.
     pub(crate) fn mended(&self, given: u64, alone: u64, needed: u64, unneeded: u64) {
         self.repairs.given.inc_by(given);

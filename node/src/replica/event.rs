@@ -65,6 +65,8 @@ pub enum Event {
     },
     /// The snapshot of [`Actions::freeze`](super::Actions::freeze) was given up.
     SnapshotFailed,
+    /// The keeper wants a snapshot, since what it lacks is got as of one. It comes soon at first, then more and more rarely.
+    SnapshotWanted,
     /// Files are not needed any more as of the newest snapshot. They go once the older one is of that state, too.
     FilesRetired,
     /// A snapshot of another node is here, whole: the answer to [`Actions::install`](super::Actions::install).

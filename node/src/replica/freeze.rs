@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Ticks before another snapshot is tried after one that failed: a second.
 const PAUSE_TICKS: u32 = 100;
+/// Ticks at most from one snapshot that the keeper wants to the next.
+const WANT_TICKS_MAX: u32 = 1_000;
 /// What a message takes on the disk beside its bytes, about: its place, or its part of an entry.
 const MESSAGE_BYTES: u64 = 64;
 
@@ -92,8 +94,10 @@ pub(super) struct Snapshots {
     /// The end of that log.
     begun_at: Index,
     pause_ticks: u32,
-    /// Bodies are lacking: the keeper gets them in its rounds, so another round begins soon.
-    is_incomplete: bool,
+    /// The keeper wants one in so many ticks: bodies are lacking, and it gets them in its rounds.
+    wanted_in: Option<u32>,
+    /// Ticks to the next one that it wants after that.
+    want_ticks: u32,
     /// Another node's snapshot waits for one that has everything applied here.
     is_awaited: bool,
 }
@@ -109,6 +113,8 @@ struct UnderWay {
     held: u64,
     /// It was begun on an idle cluster.
     is_idle: bool,
+    /// The keeper wants it.
+    is_wanted: bool,
 }
 
 impl Snapshots {
@@ -128,6 +134,7 @@ impl Snapshots {
     pub(super) fn tick(&mut self) {
         self.idle_ticks = self.idle_ticks.saturating_add(1);
         self.pause_ticks = self.pause_ticks.saturating_sub(1);
+        self.wanted_in = self.wanted_in.map(|ticks| ticks.saturating_sub(1));
     }
 
     fn is_due(&mut self, applied: Index, settings: &SnapshotSettings, held: impl FnOnce() -> u64) -> bool {
@@ -137,8 +144,9 @@ impl Snapshots {
         let is_much = self.bytes >= settings.bytes || self.steps >= settings.steps;
         let is_awaited = self.is_awaited && self.newest < applied;
         self.is_idle = self.idle_ticks >= settings.idle_ticks;
-        if is_much || self.is_incomplete || is_awaited || !self.is_idle {
-            return is_much || self.is_incomplete || is_awaited;
+        let is_wanted = self.wanted_in == Some(0);
+        if is_much || is_wanted || is_awaited || !self.is_idle {
+            return is_much || is_wanted || is_awaited;
         }
         self.idle_ticks = 0; // It takes a step for each topic, so it is not looked at again at once.
         let is_long = self.bytes + self.bytes_between > settings.idle_bytes;
@@ -148,12 +156,15 @@ impl Snapshots {
     }
 
     fn begin(&mut self, index: Index, held: u64) {
-        self.under_way =
-            Some(UnderWay { index, bytes: self.bytes, steps: self.steps, held, is_idle: self.is_idle });
+        let is_wanted = self.wanted_in.take_if(|ticks| *ticks == 0).is_some();
+        let (bytes, steps, is_idle) = (self.bytes, self.steps, self.is_idle);
+        self.under_way = Some(UnderWay { index, bytes, steps, held, is_idle, is_wanted });
     }
 
     fn taken(&mut self) {
-        let Some(UnderWay { index, bytes, steps, held, is_idle }) = self.under_way.take() else { return };
+        let Some(UnderWay { index, bytes, steps, held, is_idle, .. }) = self.under_way.take() else {
+            return;
+        };
         self.newest = index;
         self.bytes_between = bytes;
         self.idle_due = self.idle_due.saturating_sub(u8::from(is_idle && index >= self.begun_at));
@@ -162,21 +173,26 @@ impl Snapshots {
         self.steps = self.steps.saturating_sub(steps);
         // An idle cluster waits as long for the next.
         self.idle_ticks = 0;
-        if self.is_incomplete {
-            self.pause_ticks = PAUSE_TICKS;
+    }
+
+    /// The keeper wants one.
+    pub(super) fn want(&mut self) {
+        if self.wanted_in.is_none() {
+            let ticks = self.want_ticks.clamp(PAUSE_TICKS, WANT_TICKS_MAX);
+            self.wanted_in = Some(ticks);
+            self.want_ticks = 2 * ticks;
         }
     }
 
     /// Another node's snapshot at this index is this node's now. One that is being made is of a state that is past.
     pub(super) fn installed(&mut self, index: Index, state: &State) {
         let under_way = self.under_way.map(|under_way| UnderWay { index, ..under_way });
-        let is_incomplete = self.is_incomplete;
         let held = [state.held_bytes(MESSAGE_BYTES); 2];
         *self = Self {
             newest: index,
             held,
             under_way,
-            is_incomplete,
+            wanted_in: Some(0),
             idle_due: 2,
             begun_at: index,
             ..Self::default()
@@ -191,7 +207,8 @@ impl Snapshots {
     }
 
     pub(super) fn set_incomplete(&mut self, incomplete: bool) {
-        self.is_incomplete = incomplete;
+        self.wanted_in = incomplete.then_some(0);
+        self.want_ticks = 0;
     }
 
     fn files_retired(&mut self) {
@@ -199,8 +216,11 @@ impl Snapshots {
     }
 
     fn failed(&mut self) {
-        self.under_way = None;
+        let is_wanted = self.under_way.take().is_some_and(|under_way| under_way.is_wanted);
         self.pause_ticks = PAUSE_TICKS;
+        if is_wanted {
+            self.wanted_in = self.wanted_in.or(Some(PAUSE_TICKS));
+        }
     }
 }
 
@@ -328,6 +348,33 @@ mod tests {
         }
         let idle: Vec<_> = taken.into_iter().filter(|tick| *tick >= 20).collect();
         assert_eq!(idle, [24, 29], "the log was short before the first of them");
+    }
+
+    #[test]
+    fn a_keeper_that_lacks_messages_gets_snapshots_more_and_more_rarely() {
+        let mut snapshots = settled();
+        let mut taken = Vec::new();
+        snapshots.set_incomplete(true);
+        for tick in 0..6_000 {
+            snapshots.tick();
+            if snapshots.is_due(Index(8), &SETTINGS, || 0) {
+                snapshots.begin(Index(8), 0);
+                // One that fails was wanted all the same.
+                if taken.len() == 1 {
+                    snapshots.failed();
+                } else {
+                    snapshots.taken();
+                    snapshots.want();
+                }
+                taken.push(tick);
+            }
+        }
+        let pauses: Vec<_> = taken.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(pauses[..6], [100, 100, 200, 400, 800, 1_000], "{taken:?}");
+        assert!(pauses[6..].iter().all(|pause| *pause == 1_000) && taken[0] == 0);
+        snapshots.set_incomplete(false);
+        (0..2_000).for_each(|_| snapshots.tick());
+        assert!(!snapshots.is_due(Index(8), &SETTINGS, || 0));
     }
 
     #[test]

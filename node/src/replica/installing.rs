@@ -10,7 +10,7 @@
 use super::{Freeze, Replica};
 use crate::api::{Failure, MessageId, MessageRef, Reason};
 use bytes::Bytes;
-use raftqueue_queue::TopicId;
+use raftqueue_queue::{Candidate, TopicId};
 use raftqueue_raft::{Entry, Event as RaftEvent, Index, Install, Installed, Term};
 use std::ops::Range;
 
@@ -47,6 +47,15 @@ pub struct Given {
     pub crc: u32,
     /// Its record: body, key and headers.
     pub record: Bytes,
+}
+
+impl Given {
+    /// What a receive must know of it.
+    #[must_use]
+    pub fn candidate(&self) -> Candidate {
+        let size = u32::try_from(self.record.len()).unwrap_or(u32::MAX);
+        Candidate { offset: self.offset, size, deadline_ms: self.deadline_ms }
+    }
 }
 
 /// What another node gives of the messages that it was asked for.

@@ -276,6 +276,7 @@ impl Replica {
             Event::Due(blocks) => self.on_due(blocks),
             Event::SnapshotTaken { start } => self.on_snapshot_taken(start),
             Event::SnapshotFailed => self.on_snapshot_failed(),
+            Event::SnapshotWanted => self.snapshots.want(),
             Event::FilesRetired => self.on_files_retired(),
             Event::Installed(arrived) => self.on_arrived(*arrived),
             Event::Complete(index) => self.on_complete(index),
@@ -406,7 +407,7 @@ impl Replica {
     /// A leader that cannot read what its followers lack feeds nobody and commits nothing, however well they hear it.
     /// So it gives way, like one whose disk hangs. Another node may have what it lacks.
     fn judge_disk(&mut self) {
-        let is_unreadable = self.unreadable_ticks > 0 && !mutants::is(mutants::Mutant::UnreadableLeadsOn);
+        let is_unreadable = self.unreadable_ticks > 0;
         let stalled = self.disk_stalled || is_unreadable;
         self.raft.step(RaftEvent::DiskStalled(stalled));
     }

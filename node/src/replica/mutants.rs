@@ -6,8 +6,6 @@
 pub enum Mutant {
     /// A publish is acknowledged when it is proposed.
     AcknowledgeBeforeApply,
-    /// A leader that cannot read what its followers lack leads on.
-    UnreadableLeadsOn,
     /// Where messages stand stays in memory when files tell of it: something for each publish that waits.
     KeepFreshBlocks,
     /// A block is looked at again and again although all of its messages are dead.

@@ -1,7 +1,8 @@
 //! The list of the files that live. It changes only as a whole.
 
-use crate::names::{SNAPSHOT, numbered};
+use crate::names::{KEPT, PLACES, SNAPSHOT, numbered};
 use raftqueue_raft::{Index, Term};
+use std::collections::BTreeSet;
 
 /// How many snapshots are kept.
 pub(crate) const SNAPSHOTS_MAX: usize = 2;
@@ -122,6 +123,15 @@ impl Manifest {
     #[must_use]
     pub fn places_of(&self, segment: u64) -> Option<&PlacesFile> {
         self.places.binary_search_by_key(&segment, |file| file.segment).ok().map(|at| &self.places[at])
+    }
+
+    /// The names of all files that it names, segments left out.
+    #[must_use]
+    pub fn file_names(&self) -> BTreeSet<String> {
+        let places = self.places.iter().map(|file| numbered(PLACES, file.number));
+        let kept = self.kept.iter().map(|file| numbered(KEPT, file.number));
+        let snapshots = self.snapshots.iter().map(|file| numbered(SNAPSHOT, file.number));
+        places.chain(kept).chain(snapshots).collect()
     }
 
     /// True if a snapshot, places file or kept file of this number is named.

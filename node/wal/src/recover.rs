@@ -18,7 +18,7 @@ use crate::format::segment::{
 use crate::hard_state::HardStateFile;
 use crate::log::{Log, PlacedRecord, Visible, name_of};
 use crate::manifest::Manifest;
-use crate::names::{KEPT, PLACES, SNAPSHOT, file_number, numbered};
+use crate::names::{KEPT, PLACES, file_number, numbered};
 use crate::open_files::OpenFiles;
 use crate::opening::{CutBatch, DamagedFile, FileDamage, Options};
 use crate::random::Random;
@@ -534,10 +534,7 @@ fn trim(last: Option<&Link>, proven_to: u64) -> io::Result<()> {
 /// Removes what a crash left half done: files written aside, segments that do not count, files that the manifest does not
 /// name.
 fn clean(disk: &dyn Disk, names: &[String], manifest: &Manifest, segments: &BTreeSet<u64>) -> io::Result<()> {
-    let places = manifest.places.iter().map(|file| numbered(PLACES, file.number));
-    let kept = manifest.kept.iter().map(|file| numbered(KEPT, file.number));
-    let snapshots = manifest.snapshots.iter().map(|file| numbered(SNAPSHOT, file.number));
-    let named: BTreeSet<String> = places.chain(kept).chain(snapshots).collect();
+    let named = manifest.file_names();
     for name in names {
         let is_leftover = match segment_number(name) {
             // One that is named and could not be read stays: it may be looked at by a person.

@@ -54,6 +54,7 @@ rarities! {
     HeadMended: "the head of a record that rots is made anew",
     RecordCut: "a record that rots is in the others' snapshots only",
     MendingUnheard: "nobody gives a record that rots for now",
+    MessagesRepaired: "messages that cannot be read are got from another node",
     Healed: "a damaged disk is whole again",
     QuorumLost: "no majority has a good disk, and everything is refused",
     RefusedSetBack: "a disk that was set back is noticed by the leader",

@@ -103,16 +103,19 @@ impl World {
         let running = self.nodes[node].running();
         let may_lose_slot = running.is_kept_up && running.write.is_none();
         let proven = running.proven;
+        let named = running.wal.manifest().file_names();
         let is_small = fault == Fault::Rot && self.random.one_in(8);
         let files: Vec<(String, u64)> = disk
             .names()
             .into_iter()
             .filter_map(|name| {
                 let size = disk.bytes(&name)?.len() as u64;
+                let is_file = ["kept-", "places-"].iter().any(|prefix| name.starts_with(prefix));
                 let number = name.strip_prefix(SEGMENT_PREFIX).map(|text| u64::from_str_radix(text, 16));
                 let end = match number {
                     Some(Ok(number)) if !is_small && number < proven.0 => size,
                     Some(Ok(number)) if !is_small && number == proven.0 => proven.1,
+                    None if is_file && !is_small && named.contains(&name) => size,
                     None if is_small && name == "HARDSTATE" && may_lose_slot => size,
                     None if is_small && (name == "IDENTITY" || name == "MANIFEST") => size,
                     _ => 0,
@@ -286,20 +289,23 @@ impl World {
         Ok(())
     }
 
-    /// A node whose disk holds damage is taken out, or goes on if it is whole after all.
+    /// A node whose disk held damage starts again, and is one of all others: nothing that lives is lacking there.
     pub(super) fn retire_damaged(&mut self, node: usize) -> Result<(), Violation> {
         if self.nodes[node].is_damaged && self.nodes[node].out.is_none() {
+            self.nodes[node].was_damaged = true;
             let power = self.random.percent(50);
             self.crash(node, power)?;
             self.check_mended(node)?;
-            if self.is_whole(node) {
-                self.coverage.rare(Rare::Healed);
-                self.nodes[node].is_damaged = false;
-                self.start(node)?;
-            } else {
+            let is_whole = self.is_whole(node);
+            if self.plan.is_reckless && !is_whole {
                 self.coverage.rare(Rare::RefusedDamage);
                 self.take_out(node, "its disk is damaged");
+                return Ok(());
             }
+            self.start(node)?;
+            // What is left damaged is not needed by anything that lives.
+            self.nodes[node].is_damaged = !is_whole;
+            self.coverage.rare_if(self.nodes[node].is_up(), Rare::Healed);
         }
         Ok(())
     }

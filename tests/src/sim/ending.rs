@@ -75,7 +75,9 @@ impl World {
         self.stop_faults()?;
         self.serve_despite_damage()?;
         (0..self.nodes.len()).try_for_each(|node| self.mend_all(node))?;
-        (0..self.nodes.len()).try_for_each(|node| self.retire_damaged(node))
+        (0..self.nodes.len()).try_for_each(|node| self.retire_damaged(node))?;
+        // What stood in memory only now has to be read again.
+        (0..self.nodes.len()).try_for_each(|node| self.mend_all(node))
     }
 
     /// No majority has a good disk: every call ends, nobody leads, nothing is committed, and who asks is refused.
@@ -139,15 +141,15 @@ impl World {
             world.leader().is_some()
                 && world
                     .members()
-                    .all(|node| !node.running.as_ref().is_some_and(|running| running.is_incomplete))
+                    .all(|node| !node.running.as_ref().is_some_and(|at| at.is_incomplete || at.has_lost))
                 && world.members().all(|node| {
                     node.replica().is_some_and(|r| {
                         r.applied() == committed && r.raft().durable_index() == r.raft().last_index()
                     })
                 })
         };
-        // Who lacks messages asks for them once a second at least.
-        let limit = World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX + 10 * SECOND;
+        // Who lacks messages asks for them every ten seconds at least.
+        let limit = World::HEALING_MAX + self.entries_behind() * World::CATCHING_UP_MAX + 30 * SECOND;
         let waited = self.run_until(limit, is_even, "all nodes to apply the same");
         waited.map_err(|Violation(text)| {
             let stand = self.members().map(|node| {
@@ -188,8 +190,8 @@ impl World {
         })
     }
 
-    /// Every message that is live for a node can be read from its own log, and is what was published.
-    fn read_all(&mut self, node: usize) -> Result<(), Violation> {
+    /// Every message that is live for a node.
+    pub(super) fn living(&mut self, node: usize) -> Vec<MessageRef> {
         self.run_binary(node);
         let running = self.nodes[node].running();
         let mut live: Vec<MessageRef> = Vec::new();
@@ -204,7 +206,12 @@ impl World {
                 }));
             }
         }
-        for asked in live {
+        live
+    }
+
+    /// Every message that is live for a node can be read from its own log, and is what was published.
+    fn read_all(&mut self, node: usize) -> Result<(), Violation> {
+        for asked in self.living(node) {
             let bodies = &self.nodes[node].running().bodies;
             let located = bodies.locate(vec![asked.clone()]);
             let readings = bodies.read(&located, usize::MAX, true).expect("it may block");

@@ -166,7 +166,9 @@ fn excess(world: &World, node: &Node) -> Option<String> {
     let released_max = 4 * (living.bytes + slack) / segment_bytes + 2;
     let kept_bytes: u64 = manifest.kept.iter().map(|file| file.size).sum();
     let kept_max = 2 * (living.bytes + slack) / (world.plan.keeper().kept_bytes_target / 4) + SMALL_MAX;
-    let kept_bytes_max = 2 * (living.bytes + slack) + kept * PLACES_BYTES;
+    // What could not be read once stands twice: there, and in the file that it was got into.
+    let twice = if node.was_damaged { living.bytes } else { 0 };
+    let kept_bytes_max = 2 * (living.bytes + slack + twice) + kept * PLACES_BYTES;
     let is_within = log <= SEGMENTS_MAX
         && released <= released_max
         && kept <= kept_max

@@ -100,8 +100,10 @@ impl World {
             Piece::SwitchFilled(change) => {
                 let is_whole = change.complete;
                 self.switch(node, &change, job.freeze.index, 0)?;
+                let running = self.nodes[node].running();
+                self.coverage.rare_if(running.has_lost && !change.kept.is_empty(), Rare::MessagesRepaired);
                 if is_whole {
-                    self.nodes[node].running().is_incomplete = false;
+                    (running.is_incomplete, running.has_lost) = (false, false);
                     self.coverage.rare(Rare::Filled);
                     self.trace.note(self.now, &[54, node as u64], || format!("node {node} lacks nothing"));
                     self.hand(node, replica::Event::Complete(job.freeze.index));
@@ -127,7 +129,10 @@ impl World {
 
     /// Gets messages that are lacking, if any may be.
     fn get_missing(&mut self, node: usize, freeze: &Freeze) -> Result<Option<Piece>, KeepError> {
-        if !self.nodes[node].running().is_incomplete {
+        self.look_for_lost(node);
+        let running = self.nodes[node].running();
+        let is_incomplete = running.is_incomplete;
+        if !is_incomplete && !running.has_lost {
             return Ok(Some(Piece::Compact));
         }
         let order = self.givers(node);
@@ -136,15 +141,49 @@ impl World {
         let Self { nodes, random, coverage, .. } = self;
         let mut givers = Givers { nodes, order, random, coverage, is_healed };
         let filled = keeper.fill(freeze, &mut givers, &mut |_| Ok(()));
-        self.nodes[node].running().keeper = Some(keeper);
+        self.trace
+            .note(self.now, &[57, node as u64], || format!("node {node} gets what it lacks: {filled:?}"));
+        let running = self.nodes[node].running();
+        let keeper = running.keeper.insert(keeper);
         Ok(Some(match filled? {
             Filled::Part(change) => {
                 self.summary.filled += 1;
                 Piece::SwitchFilled(change)
             }
-            Filled::Whole => Piece::SwitchFilled(Change { complete: true, ..Change::default() }),
-            Filled::WholeAt(_) | Filled::Lacking(_) => Piece::Compact,
+            Filled::Whole if !is_incomplete => {
+                running.has_lost = false;
+                Piece::Compact
+            }
+            Filled::Whole => {
+                let retire = keeper.retire_unusable(freeze.index);
+                Piece::SwitchFilled(Change { complete: true, retire, ..Change::default() })
+            }
+            Filled::WholeAt(_) => {
+                self.hand(node, replica::Event::SnapshotWanted);
+                Piece::Compact
+            }
+            Filled::Lacking(_) => {
+                if std::mem::take(&mut running.has_lost) {
+                    keeper.forget_lost();
+                }
+                self.hand(node, replica::Event::SnapshotWanted);
+                Piece::Compact
+            }
         }))
+    }
+
+    /// Messages were met that cannot be read here: with the next snapshot they are got from others.
+    pub(super) fn look_for_lost(&mut self, node: usize) {
+        let running = self.nodes[node].running();
+        // It is looked at again when the keeper is not at work.
+        let Some(keeper) = &mut running.keeper else { return };
+        let lost = running.bodies.take_lost();
+        if !lost.is_empty() {
+            keeper.lose(lost);
+            if !std::mem::replace(&mut running.has_lost, true) {
+                self.hand(node, replica::Event::SnapshotWanted);
+            }
+        }
     }
 
     fn switch(
@@ -196,6 +235,14 @@ impl World {
         }
         if is_snapshot {
             self.hand(node, replica::Event::SnapshotFailed);
+        }
+        let running = self.nodes[node].running();
+        if let Some(keeper) = running.keeper.as_mut().filter(|_| !is_snapshot && running.has_lost) {
+            running.has_lost = false;
+            keeper.forget_lost();
+        }
+        if running.is_incomplete || running.has_lost {
+            self.hand(node, replica::Event::SnapshotWanted);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use super::Violation;
 use super::coverage::{Coverage, Rare};
-use super::nodes::Node;
+use super::nodes::{Node, Running};
 use super::plan::{MS, SECOND};
 use super::random::Random;
 use super::world::{Event, World};
@@ -101,15 +101,31 @@ impl World {
             let _ = reader.doubt(index);
             index = index.next();
         }
+        self.read_living(node);
+        self.look_for_lost(node);
         self.mend_later(node);
-        let end = self.now + 20 * SECOND;
+        let end = self.now + 60 * SECOND;
         let is_done = |world: &World| {
             let at = &world.nodes[node];
             let running = at.running.as_ref().filter(|_| at.boot == boot);
-            world.now >= end
-                || running.is_none_or(|running| !running.is_mending_due && !running.is_told_damaged)
+            let is_at_work = |running: &Running| {
+                let lacks = running.has_lost || running.is_incomplete;
+                lacks || running.is_mending_due || running.is_told_damaged
+            };
+            world.now >= end || running.is_none_or(|running| !is_at_work(running))
         };
-        self.run_until(30 * SECOND, is_done, "a log to be mended")
+        self.run_until(70 * SECOND, is_done, "a damaged disk to be mended")
+    }
+
+    /// Reads every message that lives. How many cannot be read.
+    pub(super) fn read_living(&mut self, node: usize) -> usize {
+        let mut lost = 0;
+        for message in self.living(node) {
+            let bodies = &self.nodes[node].running().bodies;
+            let located = bodies.locate(vec![message]);
+            lost += bodies.read(&located, usize::MAX, true).expect("it may block").lost.len();
+        }
+        lost
     }
 
     /// No record is left damaged that another node has.

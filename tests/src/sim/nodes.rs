@@ -68,6 +68,8 @@ pub(super) struct Node {
     pub(super) shelf: Option<FakeDisk>,
     /// What was acknowledged of this disk does not verify any more in some place.
     pub(super) is_damaged: bool,
+    /// So it was in the end, before what could be mended was.
+    pub(super) was_damaged: bool,
     /// Its disk refuses calls, in this life of the process.
     pub(super) is_failing: bool,
     /// Its disk was full, or nearly, since faults began.
@@ -93,6 +95,8 @@ pub(super) struct Running {
     pub(super) keeper: Option<Keeper>,
     /// Messages may be lacking.
     pub(super) is_incomplete: bool,
+    /// Messages were met that cannot be read here, and are got from others.
+    pub(super) has_lost: bool,
     /// The index of the last snapshot of another node that the log went over to.
     pub(super) went_over_at: Index,
     /// A snapshot of another node is being fetched.
@@ -162,6 +166,7 @@ impl Node {
             ),
             shelf: None,
             is_damaged: false,
+            was_damaged: false,
             is_failing: false,
             was_tight: false,
             out: None,

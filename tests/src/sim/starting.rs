@@ -361,6 +361,8 @@ impl World {
             Ok(keeper) => keeper,
             Err(error) => return self.start_refused(node, &Refused::Open(error)),
         };
+        let has_unusable = keeper.has_unusable();
+        let lacks_messages = manifest.is_incomplete || has_unusable;
         let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes, keeper.files());
         bodies.durable(last);
         let reads = reads + at.disk.calls_of(Operation::Read) - before;
@@ -377,7 +379,8 @@ impl World {
             reader,
             bodies,
             keeper: Some(keeper),
-            is_incomplete: manifest.is_incomplete,
+            is_incomplete: lacks_messages,
+            has_lost: false,
             went_over_at: Index(0),
             is_fetching: false,
             arrived: None,
@@ -405,7 +408,7 @@ impl World {
             looks: Looks::default(),
         }));
         let boot = at.boot;
-        if manifest.is_incomplete {
+        if lacks_messages {
             self.nodes[node].running().replica.begins_incomplete();
         }
         if has_holes {
@@ -461,6 +464,7 @@ impl World {
 
     pub(super) fn look_at_free_bytes(&mut self, node: usize, boot: u32) {
         self.report_free_bytes(node);
+        self.look_for_lost(node);
         self.schedule.add(self.now + SECOND, Event::FreeBytes { node, boot });
     }
 

@@ -20,11 +20,11 @@ const CHECKED_BYTES_MAX: usize = 64 << 10;
 const INLINE_BYTES_MAX: usize = 2 << 20;
 
 /// A block that messages are being taken from, in order as a rule.
-struct Cursor {
+pub(super) struct Cursor {
     topic: TopicId,
     first_offset: u64,
     count: u64,
-    published_ms: u64,
+    pub(super) published_ms: u64,
     /// Its messages, or why none of them can be known.
     messages: Result<Messages, Unreadable>,
 }
@@ -37,10 +37,10 @@ enum Messages {
 }
 
 /// One message, found.
-struct Found {
+pub(super) struct Found {
     size: u32,
-    crc: u32,
-    deadline_ms: Option<u64>,
+    pub(super) crc: u32,
+    pub(super) deadline_ms: Option<u64>,
     /// Bytes before it in the bodies of its entry.
     position: u64,
 }
@@ -51,7 +51,7 @@ impl Cursor {
     }
 
     /// A message of this block. Cheapest in rising order.
-    fn find(&mut self, offset: u64) -> Result<Found, Unreadable> {
+    pub(super) fn find(&mut self, offset: u64) -> Result<Found, Unreadable> {
         match self.messages.as_mut().map_err(|why| why.clone())? {
             Messages::Entry { walk, .. } => {
                 let (message, position) = walk.find(offset - self.first_offset)?;
@@ -83,7 +83,7 @@ impl Cursor {
     }
 
     /// The bytes of a message's record, as they stand there.
-    fn stored(&self, found: &Found) -> Result<Bytes, Unreadable> {
+    pub(super) fn stored(&self, found: &Found) -> Result<Bytes, Unreadable> {
         Ok(match self.messages.as_ref().map_err(Clone::clone)? {
             Messages::Entry { bodies: Some(bodies), index, .. } => {
                 let start = usize::try_from(found.position).expect("bodies are limited");
@@ -184,8 +184,14 @@ impl Bodies {
             let found = match cursor.find(offset) {
                 Ok(found) => found,
                 Err(unreadable) => {
-                    first_lost.get_or_insert_with(|| unreadable.to_string());
-                    looked_up.missing.push(offset);
+                    // Where that may not block, somebody asks again who may.
+                    match may_block.then(|| self.elsewhere(topic, offset)).flatten() {
+                        Some(given) => looked_up.found.push(given.candidate()),
+                        None => {
+                            first_lost.get_or_insert_with(|| unreadable.to_string());
+                            looked_up.missing.push(offset);
+                        }
+                    }
                     continue;
                 }
             };
@@ -199,7 +205,9 @@ impl Bodies {
                 if is_long && !may_block {
                     return None;
                 }
-                if let Err(unreadable) = cursor.record(&found) {
+                if let Err(unreadable) = cursor.record(&found)
+                    && may_block.then(|| self.elsewhere(topic, offset)).flatten().is_none()
+                {
                     first_lost.get_or_insert_with(|| unreadable.to_string());
                     looked_up.missing.push(offset);
                     continue;
@@ -248,6 +256,9 @@ impl Bodies {
     pub fn read(&self, located: &Located, bytes_max: usize, may_block: bool) -> Option<Readings> {
         let deliveries = Vec::with_capacity(located.messages.len());
         let mut readings = Readings { deliveries, lost: located.nowhere.clone() };
+        for nowhere in &located.nowhere {
+            self.note_lost(TopicId(nowhere.message.id.topic), nowhere.message.id.offset);
+        }
         let mut stretches = located.stretches.iter();
         let mut stretch: Option<&Stretch> = None;
         let mut cursor: Option<Cursor> = None;
@@ -286,10 +297,17 @@ impl Bodies {
                 }
                 Err(why) => Err(why),
             };
+            let mut published_ms = cursor.published_ms;
+            let record = record.or_else(|why| {
+                let given = may_block.then(|| self.elsewhere(topic, offset)).flatten().ok_or(why)?;
+                bytes += codec::content_bytes(u32::try_from(given.record.len()).unwrap_or(u32::MAX));
+                published_ms = given.published_ms;
+                codec::read_message(&given.record, given.crc)
+            });
             match record {
                 Ok(codec::Stored { body, body_crc, key, headers }) => readings.deliveries.push(Delivery {
                     message: message.clone(),
-                    published_ms: cursor.published_ms,
+                    published_ms,
                     body,
                     body_crc,
                     key,
@@ -323,18 +341,23 @@ impl Bodies {
             let cursor = cursor.as_mut().expect("it may block");
             let found = cursor.find(offset);
             let record = found.and_then(|found| Ok((cursor.stored(&found)?, found)));
-            match record {
+            let given = match record {
                 Ok((record, found)) if crc32c::crc32c(&record) == found.crc => {
-                    if bytes + record.len() > bytes_max && !gift.messages.is_empty() {
-                        gift.through = offset;
-                        break;
-                    }
-                    bytes += record.len();
                     let (published_ms, deadline_ms) = (cursor.published_ms, found.deadline_ms);
-                    gift.messages.push(Given { offset, published_ms, deadline_ms, crc: found.crc, record });
+                    Some(Given { offset, published_ms, deadline_ms, crc: found.crc, record })
                 }
-                Ok(_) | Err(_) => gift.unreadable += 1,
+                Ok(_) | Err(_) => self.elsewhere(topic, offset),
+            };
+            let Some(given) = given else {
+                gift.unreadable += 1;
+                continue;
+            };
+            if bytes + given.record.len() > bytes_max && !gift.messages.is_empty() {
+                gift.through = offset;
+                break;
             }
+            bytes += given.record.len();
+            gift.messages.push(given);
         }
         let nowhere = located.nowhere.iter().filter(|lost| lost.message.id.offset < gift.through);
         gift.unreadable += nowhere.count() as u64;
@@ -387,7 +410,12 @@ impl Bodies {
         }
     }
 
-    fn open_in_files(&self, topic: TopicId, offset: u64, files: &[(Arc<Places>, Option<Pinned>)]) -> Cursor {
+    pub(super) fn open_in_files(
+        &self,
+        topic: TopicId,
+        offset: u64,
+        files: &[(Arc<Places>, Option<Pinned>)],
+    ) -> Cursor {
         let mut why = nowhere(topic, offset);
         for (file, segment) in files {
             let block = match file.find(topic.0, offset) {

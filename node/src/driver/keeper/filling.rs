@@ -56,6 +56,11 @@ impl Filling {
         Self { since: index, ..Self::default() }
     }
 
+    /// The snapshot that it is of, or a later one.
+    pub(super) fn start(&self) -> Index {
+        self.since
+    }
+
     /// A kept file counts.
     pub(super) fn counts(&mut self, number: u64) {
         if let Some((_, cursor)) = self.next.take_if(|(file, _)| *file == number) {
@@ -121,7 +126,11 @@ impl Keeper {
                 Filled::Lacking(cursor.unreadable)
             }
             gone_at if gone_at > freeze.index => Filled::WholeAt(gone_at),
-            _ => Filled::Whole,
+            _ => {
+                // What is left of it does not live any more.
+                self.lost.clear();
+                Filled::Whole
+            }
         })
     }
 
@@ -154,6 +163,10 @@ impl Keeper {
     fn standing(&self, topic: TopicId, within: &Range<u64>) -> Result<Vec<Range<u64>>, KeepError> {
         let mut found: Vec<Range<u64>> = Vec::new();
         for file in self.places.values().chain(self.kept.values()) {
+            if matches!(file.places.kind(), PlacesKind::Segment(number) if self.reader.pin(number).is_none())
+            {
+                continue; // What it tells of is gone.
+            }
             for block in file.places.blocks(topic.0, within.clone()) {
                 match block {
                     Ok(block) => found.push(super::run_of(&block)),
@@ -166,6 +179,11 @@ impl Keeper {
             }
         }
         found.sort_unstable_by_key(|run| run.start);
+        let lost = self.lost.range((topic, within.start)..(topic, within.end));
+        let lost: Vec<Range<u64>> = lost.map(|(_, offset)| *offset..offset + 1).collect();
+        if !lost.is_empty() {
+            found = found.iter().flat_map(|run| without(run, &lost)).collect();
+        }
         Ok(found)
     }
 }
@@ -277,23 +295,21 @@ fn ask(
 ) -> Result<Gift, KeepError> {
     let mut all: Option<Gift> = None;
     let mut left = wanted.to_vec();
-    let mut is_behind = false;
     for passed in 0.. {
-        let gift = match giver.give(passed, topic, &left) {
+        let mut gift = match giver.give(passed, topic, &left) {
             Ok(gift) => gift,
-            Err(why) if all.is_none() => {
-                let why = if is_behind { format!("a node that was asked is behind; {why}") } else { why };
-                return Err(KeepError::Nobody(why));
-            }
+            Err(why) if all.is_none() => return Err(KeepError::Nobody(why)),
             Err(_) => break,
         };
         if gift.through <= left[0].start {
             return Err(KeepError::Nobody("nothing of what was asked for was given".into()));
         }
         if gift.gone_at.is_some_and(|at| at < index) {
-            // It has not come so far: what it calls gone it may not know yet.
-            is_behind = true;
-            continue;
+            // It has not come so far: what it calls gone it may not know yet. What it gives is good.
+            let asked: u64 =
+                left.iter().map(|range| range.end.min(gift.through).saturating_sub(range.start)).sum();
+            gift.unreadable = asked.saturating_sub(gift.messages.len() as u64);
+            gift.gone_at = None;
         }
         let through = all.as_ref().map_or(gift.through, |all| all.through.min(gift.through));
         let Gift { mut messages, gone_at, .. } = all.take().unwrap_or_default();

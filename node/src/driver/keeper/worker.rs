@@ -10,7 +10,7 @@ use raftqueue_queue::State;
 use raftqueue_raft::Index;
 use raftqueue_wal::disk::is_no_space;
 use raftqueue_wal::{Change, Switched};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Bytes a second that the keeper reads and writes: a fraction of what a disk gives, so that appends hardly feel it.
 const BYTES_PER_SECOND: u64 = 128 << 20;
+/// How often it is looked whether messages were met that cannot be read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Counting what is lacking is taken to cost as much as this, if it costs less.
 const COUNT_TAKES_MIN: Duration = Duration::from_millis(50);
 
@@ -72,6 +74,8 @@ pub(crate) struct Worker {
     pub(crate) givers: Box<dyn Giver + Send>,
     /// Messages may be lacking.
     pub(crate) is_incomplete: bool,
+    /// Messages were met that cannot be read here: they are got from others.
+    pub(crate) has_lost: bool,
     /// The state that the process began with, until it was measured.
     pub(crate) restored: Option<State>,
     /// When what is lacking was counted last, and how long that took.
@@ -92,9 +96,13 @@ impl Worker {
             let job = match (&rest, jobs.try_recv()) {
                 (_, Ok(job)) => Some(job),
                 (Some(_), Err(TryRecvError::Empty)) => None,
-                (None, Err(TryRecvError::Empty)) => match jobs.recv() {
+                (None, Err(TryRecvError::Empty)) => match jobs.recv_timeout(LOOK_EVERY) {
                     Ok(job) => Some(job),
-                    Err(_) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.look_for_lost();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
                 },
                 (_, Err(TryRecvError::Disconnected)) => return,
             };
@@ -123,7 +131,12 @@ impl Worker {
                 }
                 Ok(false) => {}
                 Err(error) if !self.outlives(&error, "getting messages") => return,
-                Err(_) => {}
+                // Whoever wants to read what was lost tells of it again.
+                Err(_) => self.forget_lost(),
+            }
+            if self.is_incomplete || self.has_lost {
+                // In a later state, and more and more rarely.
+                let _ = self.notices.send(Notice::Event(Event::SnapshotWanted));
             }
             match self.compact(&freeze) {
                 Ok(true) => rest = Some(freeze),
@@ -132,6 +145,22 @@ impl Worker {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Messages were met that cannot be read here: with the next snapshot they are got from others.
+    fn look_for_lost(&mut self) {
+        let lost = self.bodies.take_lost();
+        if !lost.is_empty() {
+            self.keeper.lose(lost);
+            if !std::mem::replace(&mut self.has_lost, true) {
+                let _ = self.notices.send(Notice::Event(Event::SnapshotWanted));
+            }
+        }
+    }
+
+    fn forget_lost(&mut self) {
+        self.has_lost = false;
+        self.keeper.forget_lost();
     }
 
     fn take_snapshot(&mut self, job: &Job) -> Result<(Index, raftqueue_raft::Term), KeepError> {
@@ -159,22 +188,38 @@ impl Worker {
 
     /// One part of getting what is lacking; says whether there may be more to get as of the same state.
     fn fill(&mut self, freeze: &Freeze) -> Result<bool, KeepError> {
-        if !self.is_incomplete {
+        self.look_for_lost();
+        if !self.is_incomplete && !self.has_lost {
             return Ok(false);
         }
-        self.count_missing(freeze);
+        if self.is_incomplete {
+            self.count_missing(freeze);
+        }
         let stop = self.stop.clone();
         let mut pace = pace(&stop);
         match self.keeper.fill(freeze, &mut *self.givers, &mut pace)? {
             Filled::Part(change) => {
                 self.switch(&change, freeze, 0)?;
                 let bytes = change.kept.iter().map(|file| file.size).sum();
-                self.metrics.filled(self.keeper.messages_in(&change.kept), bytes);
+                let messages = self.keeper.messages_in(&change.kept);
+                self.metrics.filled(messages, bytes);
+                if self.has_lost || self.keeper.has_unusable() {
+                    self.metrics.messages_repaired(messages);
+                    tracing::warn!(
+                        messages,
+                        "messages that could not be read here were got from another node"
+                    );
+                }
                 Ok(true)
             }
+            Filled::Whole if !self.is_incomplete => {
+                self.has_lost = false;
+                Ok(false)
+            }
             Filled::Whole => {
-                self.switch(&Change { complete: true, ..Change::default() }, freeze, 0)?;
-                self.is_incomplete = false;
+                let retire = self.keeper.retire_unusable(freeze.index);
+                self.switch(&Change { complete: true, retire, ..Change::default() }, freeze, 0)?;
+                (self.is_incomplete, self.has_lost) = (false, false);
                 self.metrics.lacking(Some(0));
                 tracing::info!("every message that lives is here");
                 let _ = self.notices.send(Notice::Event(Event::Complete(freeze.index)));
@@ -182,6 +227,9 @@ impl Worker {
             }
             other @ (Filled::WholeAt(_) | Filled::Lacking(_)) => {
                 tracing::info!("{other}");
+                if matches!(other, Filled::Lacking(_)) {
+                    self.forget_lost();
+                }
                 Ok(false)
             }
         }
