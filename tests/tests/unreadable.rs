@@ -157,3 +157,68 @@ fn another_node_reads_it_and_the_lead_stays_there() {
     let handed_over = "raftqueue_raft_elections_won_total{cause=\"hand_over\"}";
     assert!(cluster.metric(leader, handed_over) > 0.5, "{}", cluster.logs());
 }
+
+/// Whether a body stands whole on a node's disk.
+fn stands(cluster: &Cluster, node: usize, number: usize) -> bool {
+    let body = body(number);
+    let files = std::fs::read_dir(cluster.data_dir(node)).expect("a folder");
+    files.filter_map(|entry| std::fs::read(entry.ok()?.path()).ok()).any(|bytes| {
+        let mut from = 0;
+        // Most bytes of a segment are zeros.
+        while let Some(at) = bytes[from..].iter().position(|byte| *byte == b'b') {
+            if bytes[from + at..].starts_with(body.as_bytes()) {
+                return true;
+            }
+            from += at + 1;
+        }
+        false
+    })
+}
+
+fn repaired(cluster: &Cluster, node: usize, what: &str) -> bool {
+    let series = format!("raftqueue_repairs_total{{what=\"{what}\"}}");
+    cluster.is_ready(node) && cluster.metric(node, &series) > 0.5
+}
+
+#[test]
+fn rule_2_5_another_entry_rots_on_each_node_and_all_of_them_are_mended() {
+    let mut cluster = Cluster::new(3).with_operations().with_arguments(&CALM);
+    cluster.start_all();
+    let leader = cluster.leader();
+    assert_eq!(call(&cluster, leader, "/v1/topics", &json!({"topic": "t"})).code, 200);
+    for number in 0..COUNT {
+        let messages = json!({"messages": [{"body": body(number)}]});
+        assert_eq!(call(&cluster, leader, "/v1/topics/t/publish", &messages).code, 200);
+    }
+    cluster.wait_for("every node to have all", || {
+        let has_all = |node| stands(&cluster, node, COUNT - 1);
+        if (0..3).all(has_all) { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    (0..3).for_each(|node| cluster.kill(node));
+    for node in 0..3 {
+        flip(&cluster, node, node + 1);
+        assert!(!stands(&cluster, node, node + 1));
+    }
+    cluster.start_all();
+    for node in 0..3 {
+        cluster.wait_for("a record to be put back", || {
+            if repaired(&cluster, node, "record") { Ok(()) } else { Err(cluster.logs()) }
+        });
+        assert!(stands(&cluster, node, node + 1), "{}", cluster.logs());
+        assert!(cluster.metric(node, "raftqueue_log_holes") < 0.5);
+    }
+    let leader = cluster.leader();
+    assert_eq!(numbers(&peek(&cluster, leader)), (0..COUNT).collect::<Vec<_>>());
+}
+
+#[test]
+fn rule_3_2_a_message_that_rots_is_got_from_another_node() {
+    let (cluster, first) = with_messages(3);
+    flip(&cluster, first, ROTTEN);
+    assert_eq!(numbers(&receive(&cluster, first, 0)), others());
+    cluster.wait_for("the message to come", || {
+        if repaired(&cluster, first, "message") { Ok(()) } else { Err(cluster.logs()) }
+    });
+    assert!(stands(&cluster, first, ROTTEN), "{}", cluster.logs());
+    receive_the_last(&cluster, first);
+}
