@@ -471,6 +471,17 @@ fn read_cluster_id(text: &str) -> Result<u128, String> {
     id.ok_or_else(|| "it must be 32 hexadecimal digits, not all zero".into())
 }
 
+/// The command by which this process was started.
+///
+/// # Errors
+/// What the system says if the program cannot be found any more.
+pub(crate) fn own_command() -> std::io::Result<std::process::Command> {
+    let (program, arguments) = (std::env::current_exe()?, std::env::args_os().skip(1));
+    let mut command = std::process::Command::new(program);
+    command.args(arguments);
+    Ok(command)
+}
+
 /// What is to be logged: `RUST_LOG`, or `info`.
 #[must_use]
 pub fn log_filter() -> String {

@@ -1,8 +1,9 @@
 //! A node as a process of its own: logging, signals, exit codes. Shared by `raftqueue-node` and `raftq up`.
 
-use crate::config::{LogFormat, NodeArgs, log_filter};
-use crate::run::run;
+use crate::config::{LogFormat, NodeArgs, log_filter, own_command};
+use crate::run::{End, run};
 use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -58,13 +59,25 @@ pub fn main(args: NodeArgs, stop_with: StopWith) -> ExitCode {
     });
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(End::Stopped) => ExitCode::SUCCESS,
+        Ok(End::Removed) => begin_again(),
         Err(fatal) => {
             tracing::error!(code = fatal.code, "{fatal}");
             eprintln!("error: {fatal}");
             ExitCode::from(fatal.code)
         }
     }
+}
+
+/// The same program with the same arguments takes the place of this one, under the same process id: whatever this one had open
+/// is closed, and the data directory is blank. Returns only if that cannot be.
+fn begin_again() -> ExitCode {
+    let error = match own_command() {
+        Ok(mut command) => command.exec(),
+        Err(error) => error,
+    };
+    eprintln!("error: cannot begin again as a new node ({error}): start it by hand");
+    ExitCode::FAILURE
 }
 
 /// Resolves when nothing more can come on standard input.

@@ -1,14 +1,14 @@
 //! A node from its start to its end: listeners first, then recovery, then forming, then the driver.
 
 mod opening;
+mod removed;
 
 use crate::api::LocalStatus;
 use crate::api::budget::Budget;
 use crate::config::Config;
-use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT, PAGE_BYTES_MAX};
 use crate::driver::giving::{Counted, OwnGifts};
 use crate::driver::inbox::Leadership;
-use crate::driver::keeper::{Keeper, KeeperSettings, KeeperThread, Worker};
+use crate::driver::keeper::{KeeperThread, Worker};
 use crate::driver::mending::{self, Mender, MendingThread};
 use crate::driver::storage::Storage;
 use crate::driver::{Driver, Ended, Givers, Parts};
@@ -21,15 +21,15 @@ use crate::metrics::{Metrics, Pulse};
 use crate::peers::announcing;
 use crate::peers::discovery::Discovery;
 use crate::peers::forming::Forming;
+use crate::peers::leaving;
 use crate::peers::own::Own;
 use crate::peers::transport::{ForwardedAside, Giving, PeerService, Transport};
-use crate::replica::{Replica, Settings, SnapshotSettings};
+use crate::replica::Replica;
 use crate::service::NodeService;
 use crate::service::reading::Readers;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
-use raftqueue_raft::{self as raft, NodeId};
-use raftqueue_wal::{Manifest, OpenError, PageCache, Reader};
+use raftqueue_raft as raft;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,6 +68,15 @@ impl fmt::Display for Fatal {
 
 impl std::error::Error for Fatal {}
 
+/// How a node ends that could go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to.
+    Stopped,
+    /// It was removed from its cluster: what it had is set aside, and the next process begins as a new node.
+    Removed,
+}
+
 /// Runs a node until `shutdown` resolves or it cannot go on.
 ///
 /// On shutdown it fails `/readyz`, hands leadership over, goes on forwarding for the configured drain, lets calls that
@@ -75,7 +84,7 @@ impl std::error::Error for Fatal {}
 ///
 /// # Errors
 /// [`Fatal`]; everything that was acknowledged is on disk all the same.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<End, Fatal> {
     let core = Core::start()?;
     let budget = Budget::new(config.client_bytes_max);
     let metrics = Arc::new(Metrics::new(&config.name));
@@ -144,8 +153,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     }
 
     let mut connections = JoinSet::new();
-    let announce =
-        announcing::announce(Arc::clone(&own), Arc::clone(&forming), discovery, config.members.clone());
+    let announce = announcing::announce(
+        Arc::clone(&own),
+        Arc::clone(&forming),
+        Arc::clone(&discovery),
+        config.members.clone(),
+    );
     connections.spawn_on(announce, core.handle());
     let mut shutdown = std::pin::pin!(shutdown);
     let prepare = opening::prepare(&config, &forming, &reader, &status, &metrics);
@@ -153,19 +166,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         prepared = prepare => prepared?,
         () = &mut shutdown => {
             servers.stop(Duration::ZERO).await;
-            return Ok(());
+            return Ok(End::Stopped);
         }
     };
     let opening::Prepared { wal, recovered, manifest, has_holes, mut damaged, snapshot, form } = prepared;
     let node_id = own.identity.borrow().expect("the data directory is open").node_id;
     let state = snapshot.as_ref().map(|freeze| freeze.state.clone());
     let restored = snapshot.as_ref().map_or(raft::Index(0), |freeze| freeze.index);
-    let mut replica = Replica::new(replica_settings(&config, node_id), recovered, snapshot);
+    let mut replica = Replica::new(opening::replica_settings(&config, node_id), recovered, snapshot);
     if let Some(configuration) = form {
         replica.form(configuration);
     }
     let reader = wal.reader();
-    let (keeper, bodies) = open_files(&config, reader.clone(), &manifest, restored).await?;
+    let (keeper, bodies) = opening::open_files(&config, reader.clone(), &manifest, restored).await?;
     damaged.extend(keeper.damaged().iter().cloned());
     metrics.damaged_files(damaged.len());
     bodies.durable(replica.raft().durable_index());
@@ -223,7 +236,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     if lacks_messages {
         replica.begins_incomplete();
     }
+    let doubt = leaving::doubt(Arc::clone(&own), transport.clone(), discovery, config.members.clone());
+    connections.spawn_on(doubt, core.handle());
+    connections.spawn(removed::clear(config.data_dir.clone(), status.subscribe()));
     let driver = Driver::new(Parts {
+        own: Arc::clone(&own),
         replica,
         storage,
         keeper,
@@ -238,7 +255,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         orders: orders_taken,
         notices,
         notify,
-        own,
         forming,
         metrics,
         status,
@@ -249,6 +265,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let mut driver = core.handle().spawn(driver.run());
 
     let ended = tokio::select! {
+        () = own.removed() => {
+            stopping.store(true, Ordering::Relaxed);
+            service.stop();
+            servers.stop(FINISH).await;
+            service.stop_driver().await;
+            driver.await
+        }
         ended = &mut driver => ended,
         () = &mut shutdown => {
             stopping.store(true, Ordering::Relaxed);
@@ -262,7 +285,17 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     drop(connections);
     servers.stop(Duration::ZERO).await;
     match ended {
-        Ok(Ended::Stopped) => Ok(()),
+        Ok(Ended::Stopped) if *own.is_removed.borrow() => {
+            removed::set_aside(&config.data_dir, node_id).map_err(|error| Fatal {
+                code: 3,
+                text: format!(
+                    "{}: what a removed node had cannot be set aside: {error}",
+                    config.data_dir.display()
+                ),
+            })?;
+            Ok(End::Removed)
+        }
+        Ok(Ended::Stopped) => Ok(End::Stopped),
         Ok(Ended::DiskFailed(error)) => Err(Fatal { code: 5, text: format!("the disk failed: {error}") }),
         Ok(Ended::Unreadable(error) | Ended::Cloned(error)) => Err(Fatal { code: 6, text: error }),
         Err(error) => Err(Fatal { code: 1, text: format!("the driver was cut off: {error}") }),
@@ -284,47 +317,6 @@ async fn leave(service: &NodeService, config: &Config) {
         }
     }
     tokio::time::sleep(Duration::from_millis(config.drain_ms)).await;
-}
-
-/// Opens the files that tell where messages stand, on a thread that may block.
-async fn open_files(
-    config: &Config,
-    reader: Reader,
-    manifest: &Manifest,
-    restored: raft::Index,
-) -> Result<(Keeper, Arc<Bodies>), Fatal> {
-    let (settings, manifest) = (KeeperSettings::new(config.segment_bytes), manifest.clone());
-    let open = move || {
-        let cache = PageCache::new(PAGE_BYTES_MAX);
-        let keeper = Keeper::open(reader.clone(), &manifest, restored, cache, settings)?;
-        let bodies = Arc::new(Bodies::new(reader, CACHE_BYTES_DEFAULT, keeper.files()));
-        Ok((keeper, bodies))
-    };
-    tokio::task::spawn_blocking(open)
-        .await
-        .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
-        .map_err(|error: OpenError| Fatal {
-            code: 3,
-            text: format!("{}: {error}", config.data_dir.display()),
-        })
-}
-
-fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
-    let tick_ms = u64::try_from(crate::driver::TICK.as_millis()).expect("a tick is short");
-    let election_ticks =
-        u32::try_from(config.election_timeout_ms.div_ceil(tick_ms)).expect("at most a minute").max(4);
-    let raft = raft::Settings {
-        election_ticks,
-        heartbeat_ticks: (election_ticks / 6).max(1),
-        ..raft::Settings::new(node_id, entropy::random())
-    };
-    Settings {
-        reserve_bytes: config.reserve_bytes,
-        lease_ms_default: config.limits.lease_ms_default,
-        attempts_max_default: config.attempts_max,
-        snapshots: SnapshotSettings { bytes: 2 * config.segment_bytes, ..SnapshotSettings::default() },
-        ..Settings::new(raft)
-    }
 }
 
 async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {

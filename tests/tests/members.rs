@@ -274,3 +274,33 @@ fn removing_the_leader_costs_no_election_and_is_answered() {
     let [hint, timeout, hand_over] = [0, 1, 2].map(|at| after[at] - before[at]);
     assert_eq!((hint, timeout, hand_over), (0.0, 0.0, 1.0), "by hint, by timeout, by hand-over");
 }
+
+#[test]
+fn rule_1_5_a_removed_node_that_comes_back_with_its_disk_begins_anew() {
+    let mut changing = Changing::start(3, 0);
+    let leader = changing.leader();
+    let victim = if leader == 1 { 2 } else { 1 };
+    changing.cluster.publish_until_taken(0, TOPIC, "before");
+    let id_of = |members: &v1::MembersResponse, name: &str| {
+        let member = members.members.iter().find(|member| member.name == name);
+        member.map(|member| member.id.clone())
+    };
+    let name = changing.cluster.name(victim);
+    let old = id_of(&changing.members().expect("a leader"), &name).expect("a member");
+    changing.cluster.kill(victim);
+    changing.remove(&[victim]);
+    changing.cluster.publish_until_taken(0, TOPIC, "while it is away");
+    changing.cluster.start(victim);
+    changing.wait_until("it waits", |members| {
+        members.waiting.iter().any(|node| node.name == name && node.id != old)
+    });
+    let aside = changing.cluster.data_dir(victim).join(format!("removed-{old}"));
+    assert!(aside.join("IDENTITY").exists(), "{}", changing.cluster.logs());
+    changing.grow(&[victim]);
+    assert_eq!(changing.voters(), 3);
+    // What was set aside goes once the new node has caught up.
+    changing.cluster.wait_until("it is gone", || !aside.exists());
+    let pops =
+        [1, 2].map(|id| changing.cluster.pop_until_answered(victim, TOPIC, id).body["message"].clone());
+    assert_eq!(pops, ["before", "while it is away"]);
+}

@@ -24,6 +24,10 @@ impl Driver {
         self.parts.applied.store(view.applied.0, Ordering::Release);
         self.parts.own.version.store(view.configuration.version, Ordering::Relaxed);
         self.parts.own.term.store(role.term.0, Ordering::Relaxed);
+        self.parts.own.has_leader.store(role.leader.is_some(), Ordering::Relaxed);
+        if let Some(term) = self.parts.replica.raft().term_at(view.raft.last) {
+            self.parts.own.last_term.store(term.0, Ordering::Relaxed);
+        }
         let acknowledged = Acknowledged {
             term: role.term.0,
             indexes: view.raft.peers.iter().map(|peer| (peer.id, peer.matched.0)).collect(),

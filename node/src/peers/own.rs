@@ -40,6 +40,12 @@ pub struct Own {
     pub configuration: AtomicU64,
     /// It is a member of that.
     pub is_member: AtomicBool,
+    /// It knows a leader.
+    pub has_leader: AtomicBool,
+    /// The term of the last entry of its log; the greatest number while it does not know.
+    pub last_term: AtomicU64,
+    /// A leader has confirmed that it is no member of its cluster any more.
+    pub is_removed: watch::Sender<bool>,
     /// While it leads: what its peers acknowledged.
     pub acknowledged: std::sync::RwLock<Acknowledged>,
 }
@@ -59,8 +65,19 @@ impl Own {
             term: AtomicU64::new(0),
             configuration: AtomicU64::new(0),
             is_member: AtomicBool::new(false),
+            has_leader: AtomicBool::new(false),
+            last_term: AtomicU64::new(u64::MAX),
+            is_removed: watch::Sender::new(false),
             acknowledged: std::sync::RwLock::default(),
         }
+    }
+}
+
+impl Own {
+    /// Resolves once a leader has confirmed that this node is no member of its cluster any more.
+    pub async fn removed(&self) {
+        // The sender lives as long as this does.
+        drop(self.is_removed.subscribe().wait_for(|is_removed| *is_removed).await);
     }
 }
 

@@ -1,16 +1,18 @@
 //! Opening the data directory, and what is read of it before the node is one of a cluster.
 
-use super::Fatal;
+use super::{Fatal, removed};
 use crate::api::LocalStatus;
 use crate::config::Config;
+use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT, PAGE_BYTES_MAX};
+use crate::driver::keeper::{Keeper, KeeperSettings};
 use crate::driver::restoring;
 use crate::entropy;
 use crate::metrics::Metrics;
 use crate::peers::forming::{Formed, Forming, LogStanding};
-use crate::replica::Freeze;
+use crate::replica::{Freeze, Settings, SnapshotSettings};
 use raftqueue_raft::{self as raft, NodeId};
 use raftqueue_wal::disk::RealDisk;
-use raftqueue_wal::{DataDir, Manifest, OpenError, Options, Reader, Recovered, SnapshotFile, Wal};
+use raftqueue_wal::{DataDir, Manifest, OpenError, Options, PageCache, Reader, Recovered, SnapshotFile, Wal};
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -144,6 +146,48 @@ pub(super) async fn prepare(
     Ok(Prepared { wal, recovered, manifest, has_holes, damaged, snapshot, form })
 }
 
+/// Opens the files that tell where messages stand, on a thread that may block.
+pub(super) async fn open_files(
+    config: &Config,
+    reader: Reader,
+    manifest: &Manifest,
+    restored: raft::Index,
+) -> Result<(Keeper, Arc<Bodies>), Fatal> {
+    let (settings, manifest) = (KeeperSettings::new(config.segment_bytes), manifest.clone());
+    let open = move || {
+        let cache = PageCache::new(PAGE_BYTES_MAX);
+        let keeper = Keeper::open(reader.clone(), &manifest, restored, cache, settings)?;
+        let bodies = Arc::new(Bodies::new(reader, CACHE_BYTES_DEFAULT, keeper.files()));
+        Ok((keeper, bodies))
+    };
+    tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
+        .map_err(|error: OpenError| Fatal {
+            code: 3,
+            text: format!("{}: {error}", config.data_dir.display()),
+        })
+}
+
+/// What the replica is told.
+pub(super) fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
+    let tick_ms = u64::try_from(crate::driver::TICK.as_millis()).expect("a tick is short");
+    let election_ticks =
+        u32::try_from(config.election_timeout_ms.div_ceil(tick_ms)).expect("at most a minute").max(4);
+    let raft = raft::Settings {
+        election_ticks,
+        heartbeat_ticks: (election_ticks / 6).max(1),
+        ..raft::Settings::new(node_id, entropy::random())
+    };
+    Settings {
+        reserve_bytes: config.reserve_bytes,
+        lease_ms_default: config.limits.lease_ms_default,
+        attempts_max_default: config.attempts_max,
+        snapshots: SnapshotSettings { bytes: 2 * config.segment_bytes, ..SnapshotSettings::default() },
+        ..Settings::new(raft)
+    }
+}
+
 /// Opens the data directory, once the process that this one replaces has released it.
 async fn open_when_free(
     config: &Config,
@@ -195,6 +239,8 @@ fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Unopened> {
         .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be made: {error}") })?;
     let disk = RealDisk::open(&config.data_dir)
         .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be opened: {error}") })?;
+    removed::finish(&config.data_dir, &disk)
+        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be cleared: {error}") })?;
     let mut dir = DataDir::open(Arc::new(disk), Some(&config.name)).map_err(refused)?;
     if dir.identity().is_none() {
         dir.format(NodeId(entropy::random()), &config.name)

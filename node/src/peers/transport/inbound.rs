@@ -6,7 +6,7 @@ use super::hello::Refusal;
 use super::open_calls::OpenCalls;
 use super::outbound::REFUSAL_METADATA;
 use super::{Arrival, Shared, StreamKind, Transport};
-use crate::api::{Failure, Reason};
+use crate::api::{self, Answer, Failure, Look, Reason};
 use crate::edges::edge::Edge;
 use crate::edges::grpc::guard::Ticket;
 use crate::edges::grpc::sending::{self, Form};
@@ -29,6 +29,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// How long an opener may take for its hellos.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a leader may take to say who is a member.
+const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The service on the peers' port.
 pub struct PeerService<S> {
@@ -173,6 +175,26 @@ impl<S: Service> Peer for PeerService<S> {
         }
         self.shared.waits(call)?;
         Ok(Response::new(pb::AnnounceReply { peer_addresses: self.shared.member_addresses() }))
+    }
+
+    async fn membership(
+        &self,
+        call: Request<pb::MembershipRequest>,
+    ) -> Result<Response<pb::MembershipReply>, Status> {
+        let pb::MembershipRequest { cluster_id, from } = call.into_inner();
+        self.check_cluster(&cluster_id)?;
+        let asked = self.edge.call(api::Request::Look(Look::Members), MEMBERSHIP_DEADLINE).await;
+        let members = match asked {
+            Ok(Answer::Response(api::Response::Members(members))) => members,
+            Ok(_) => return Err(Status::internal("that is no answer to who is a member")),
+            Err(failure) => return Err(Status::unavailable(failure.text)),
+        };
+        let is_member = members.members.iter().any(|member| member.id == from);
+        if !is_member && (members.joint || !members.settled) {
+            return Err(Status::unavailable("a change of the members is under way"));
+        }
+        let peer_addresses = self.shared.member_addresses();
+        Ok(Response::new(pb::MembershipReply { is_member, term: members.term, peer_addresses }))
     }
 
     async fn repair(&self, call: Request<pb::RepairRequest>) -> Result<Response<pb::RepairReply>, Status> {

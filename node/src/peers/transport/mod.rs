@@ -231,6 +231,11 @@ impl Transport {
         self.shared.want(configuration, before);
     }
 
+    /// Where the members are sought that this node knows of.
+    pub(crate) fn member_addresses(&self) -> Vec<String> {
+        self.shared.member_addresses()
+    }
+
     /// The nodes that announced themselves since this was asked last.
     pub(crate) fn take_waiting(&self) -> Vec<WaitingNode> {
         let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);

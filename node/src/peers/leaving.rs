@@ -1,0 +1,96 @@
+//! A node that was removed from its cluster, as it finds out.
+//!
+//! Nobody tells it: its leader may have let it go while it was away. So a node that knows no leader for a while, or whose own
+//! log ends with a configuration that lacks it, asks those that were members, again and again. Only what a leader says by a
+//! linearizable read counts: that its id is in no configuration. It cannot come back under that id, since only blank nodes are
+//! added. A log that ends in a later term than that leader's is not judged by it.
+
+use crate::config::Member as Initial;
+use crate::peers::discovery::Discovery;
+use crate::peers::own::Own;
+use crate::peers::patience::Patience;
+use crate::peers::transport::Transport;
+use raftqueue_proto::peer::v1 as pb;
+use raftqueue_proto::peer::v1::peer_client::PeerClient;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Pause between two looks.
+const ROUND: Duration = Duration::from_millis(500);
+/// How long no leader may be known before somebody is asked. Elections take less.
+const LEADERLESS_MAX: Duration = Duration::from_secs(3);
+/// How long an answer may take at first. The leader's own may take two seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// Addresses that are asked, at most.
+const ADDRESSES_MAX: usize = 64;
+
+/// Finds out whether this node was removed, for as long as the task lives; if it was, says so in [`Own::is_removed`].
+pub(crate) async fn doubt(
+    own: Arc<Own>,
+    transport: Transport,
+    discovery: Arc<Discovery>,
+    members: Vec<Initial>,
+) {
+    let listed: BTreeSet<String> = members.into_iter().map(|member| member.peer_address).collect();
+    let mut told: BTreeSet<String> = BTreeSet::new();
+    let mut patience: BTreeMap<String, Patience> = BTreeMap::new();
+    let mut led = Instant::now();
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let is_member = own.is_member.load(Ordering::Relaxed);
+        if own.has_leader.load(Ordering::Relaxed) && is_member {
+            led = Instant::now();
+        }
+        let Some(identity) = *own.identity.borrow() else { continue };
+        // The log of a node that was just added is on its way.
+        let has_log = own.configuration.load(Ordering::Relaxed) > 0;
+        let Some(cluster_id) = identity.cluster_id.filter(|_| has_log && led.elapsed() > LEADERLESS_MAX)
+        else {
+            continue;
+        };
+        let from = identity.node_id.0;
+        let request = pb::MembershipRequest { cluster_id: cluster_id.to_be_bytes().to_vec().into(), from };
+        let known: BTreeSet<String> =
+            transport.member_addresses().into_iter().chain(listed.clone()).chain(told.clone()).collect();
+        let mut asking = JoinSet::new();
+        for address in known.into_iter().filter(|address| *address != own.peer_address).take(ADDRESSES_MAX) {
+            let timeout = patience.entry(address.clone()).or_insert(Patience::new(ANSWER_TIMEOUT)).timeout();
+            let (discovery, request) = (Arc::clone(&discovery), request.clone());
+            asking.spawn(async move {
+                let answer = async {
+                    let channel = discovery.dial(&address).await.ok()?;
+                    PeerClient::new(channel).membership(request).await.ok()
+                };
+                let answer = tokio::time::timeout(timeout, answer).await;
+                (address, answer)
+            });
+        }
+        while let Some(asked) = asking.join_next().await {
+            let Ok((address, answer)) = asked else { continue };
+            let Ok(answer) = answer else {
+                patience.get_mut(&address).into_iter().for_each(Patience::was_late);
+                continue;
+            };
+            let Some(answer) = answer else { continue };
+            let pb::MembershipReply { is_member, term, peer_addresses } = answer.into_inner();
+            told.extend(peer_addresses);
+            if !is_member && term >= own.last_term.load(Ordering::Relaxed) {
+                tracing::warn!(
+                    node = %identity.node_id,
+                    cluster = format!("{cluster_id:032x}"),
+                    term,
+                    "this node was removed from its cluster: what it has is set aside, and it begins as a new node"
+                );
+                own.is_removed.send_replace(true);
+                return;
+            }
+        }
+        while told.len() > ADDRESSES_MAX {
+            told.pop_first();
+        }
+        patience.retain(|address, _| told.contains(address) || listed.contains(address));
+    }
+}
