@@ -38,7 +38,7 @@ pub(crate) struct Scale {
     #[arg(value_parser = super::up::nodes)]
     nodes: u16,
     /// First port of the cluster, as `raftq up` was told
-    #[arg(long, value_name = "PORT", default_value_t = 7420, value_parser = clap::value_parser!(u16).range(1024..=65_400))]
+    #[arg(long, value_name = "PORT", default_value_t = super::up::BASE_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1024..=65_400))]
     base_port: u16,
 }
 

@@ -23,6 +23,8 @@ use tokio::sync::mpsc;
 
 /// Ports of one node: clients, peers, operations. The others are left free.
 const PORTS_PER_NODE: u16 = 10;
+/// First port of the cluster unless another one is given.
+pub(super) const BASE_PORT_DEFAULT: u16 = 7420;
 /// Pause before a node that died is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
 /// How long a cluster may take to elect a leader before a message says that something is wrong.
@@ -58,7 +60,7 @@ pub(crate) struct Up {
     data_dir: PathBuf,
 
     /// First port; each node takes the next ten.
-    #[arg(long, value_name = "PORT", default_value_t = 7420, value_parser = clap::value_parser!(u16).range(1024..=65_400))]
+    #[arg(long, value_name = "PORT", default_value_t = BASE_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1024..=65_400))]
     base_port: u16,
 
     /// Keep nothing: use a temporary folder and remove it at the end.
@@ -322,7 +324,7 @@ impl Up {
     }
 
     fn examples(&self, count: usize) -> String {
-        let options = if self.base_port == 7420 && count == usize::from(NODES_DEFAULT) {
+        let options = if self.base_port == BASE_PORT_DEFAULT && count == usize::from(NODES_DEFAULT) {
             String::new()
         } else {
             let endpoints: Vec<String> =
@@ -330,11 +332,18 @@ impl Up {
             format!(" --endpoints {}", endpoints.join(","))
         };
         let program = std::env::args().next().unwrap_or_else(|| "raftq".into());
+        let base = if self.base_port == BASE_PORT_DEFAULT {
+            String::new()
+        } else {
+            format!(" --base-port {}", self.base_port)
+        };
+        let more = if count < usize::from(NODES_MAX) { count + 2 } else { count - 2 };
         format!(
             "Try, in another terminal:\n  \
              {program}{options} topic create orders\n  \
              {program}{options} publish orders 'hello' 'world'\n  \
-             {program}{options} receive orders -n 10 --ack\n\n\
+             {program}{options} receive orders -n 10 --ack\n  \
+             {program} scale {more}{base}\n\n\
              Ctrl-C stops the cluster."
         )
     }
