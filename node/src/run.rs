@@ -73,7 +73,8 @@ impl std::error::Error for Fatal {}
 pub enum End {
     /// It was asked to.
     Stopped,
-    /// It was removed from its cluster: what it had is set aside, and the next process begins as a new node.
+    /// It was removed from its cluster: what it had is set aside, and the next process begins as a new node. Or it seemed to
+    /// be, and the next process goes on.
     Removed,
 }
 
@@ -284,8 +285,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     };
     drop(connections);
     servers.stop(Duration::ZERO).await;
+    let removed_at = *own.removed_at.borrow();
     match ended {
-        Ok(Ended::Stopped) if *own.is_removed.borrow() => {
+        // It was added meanwhile: what it has may count. The next process goes on with it.
+        Ok(Ended::Stopped) if removed_at.is_some_and(|at| at != own.durable.load(Ordering::Acquire)) => {
+            tracing::warn!(
+                "this node got entries since it was told that it was removed: it goes on as it is"
+            );
+            Ok(End::Removed)
+        }
+        Ok(Ended::Stopped) if removed_at.is_some() => {
             removed::set_aside(&config.data_dir, node_id).map_err(|error| Fatal {
                 code: 3,
                 text: format!(

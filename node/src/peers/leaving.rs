@@ -4,6 +4,10 @@
 //! log ends with a configuration that lacks it, asks those that were members, again and again. Only what a leader says by a
 //! linearizable read counts: that its id is in no configuration. It cannot come back under that id, since only blank nodes are
 //! added. A log that ends in a later term than that leader's is not judged by it.
+//!
+//! An answer tells of a moment that is past: a node that waited may have been added since, and its log may count. It cannot be
+//! added without getting entries. So the answer counts only while the log is what it was when the question was asked, until the
+//! driver has stopped.
 
 use crate::config::Member as Initial;
 use crate::peers::discovery::Discovery;
@@ -27,7 +31,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Addresses that are asked, at most.
 const ADDRESSES_MAX: usize = 64;
 
-/// Finds out whether this node was removed, for as long as the task lives; if it was, says so in [`Own::is_removed`].
+/// Finds out whether this node was removed, for as long as the task lives; if it was, says so in [`Own::removed_at`].
 pub(crate) async fn doubt(
     own: Arc<Own>,
     transport: Transport,
@@ -52,6 +56,7 @@ pub(crate) async fn doubt(
             continue;
         };
         let from = identity.node_id.0;
+        let durable = own.durable.load(Ordering::Acquire);
         let request = pb::MembershipRequest { cluster_id: cluster_id.to_be_bytes().to_vec().into(), from };
         let known: BTreeSet<String> =
             transport.member_addresses().into_iter().chain(listed.clone()).chain(told.clone()).collect();
@@ -77,14 +82,15 @@ pub(crate) async fn doubt(
             let Some(answer) = answer else { continue };
             let pb::MembershipReply { is_member, term, peer_addresses } = answer.into_inner();
             told.extend(peer_addresses);
-            if !is_member && term >= own.last_term.load(Ordering::Relaxed) {
+            let is_as_it_was = own.durable.load(Ordering::Acquire) == durable;
+            if !is_member && is_as_it_was && term >= own.last_term.load(Ordering::Relaxed) {
                 tracing::warn!(
                     node = %identity.node_id,
                     cluster = format!("{cluster_id:032x}"),
                     term,
                     "this node was removed from its cluster: what it has is set aside, and it begins as a new node"
                 );
-                own.is_removed.send_replace(true);
+                own.removed_at.send_replace(Some(durable));
                 return;
             }
         }

@@ -44,8 +44,8 @@ pub struct Own {
     pub has_leader: AtomicBool,
     /// The term of the last entry of its log; the greatest number while it does not know.
     pub last_term: AtomicU64,
-    /// A leader has confirmed that it is no member of its cluster any more.
-    pub is_removed: watch::Sender<bool>,
+    /// A leader has confirmed that it is no member of its cluster any more; the last index on its disk when that was asked.
+    pub removed_at: watch::Sender<Option<u64>>,
     /// While it leads: what its peers acknowledged.
     pub acknowledged: std::sync::RwLock<Acknowledged>,
 }
@@ -67,7 +67,7 @@ impl Own {
             is_member: AtomicBool::new(false),
             has_leader: AtomicBool::new(false),
             last_term: AtomicU64::new(u64::MAX),
-            is_removed: watch::Sender::new(false),
+            removed_at: watch::Sender::new(None),
             acknowledged: std::sync::RwLock::default(),
         }
     }
@@ -77,7 +77,7 @@ impl Own {
     /// Resolves once a leader has confirmed that this node is no member of its cluster any more.
     pub async fn removed(&self) {
         // The sender lives as long as this does.
-        drop(self.is_removed.subscribe().wait_for(|is_removed| *is_removed).await);
+        drop(self.removed_at.subscribe().wait_for(Option::is_some).await);
     }
 }
 
