@@ -102,6 +102,7 @@ const FOUND: &[(u64, &str)] = &[
         "the simulator held the end of all that an hour's jump of the clock ended against a bound without it",
     ),
     (7_000_891, "the simulator waited for a leader to strike where the only copy of an entry had rotted"),
+    (1_899, "a node that lost the only configuration that it had found nobody to ask in the harness"),
 ];
 
 #[test]

@@ -136,7 +136,13 @@ impl World {
     pub(super) fn givers(&mut self, node: usize) -> Vec<usize> {
         let peers =
             self.nodes[node].raft().map_or_else(Default::default, |raft| raft.configuration().peers());
-        let is_other = |other: &usize| *other != node && peers.contains(&self.nodes[*other].id);
+        // Who lost the only configuration that it had is connected to those that were listed at its start.
+        let knows = |other: &Node| {
+            let raft = other.raft();
+            raft.is_some_and(|raft| raft.configuration().peers().contains(&self.nodes[node].id))
+        };
+        let is_peer = |other: &Node| peers.contains(&other.id) || peers.is_empty() && knows(other);
+        let is_other = |other: &usize| *other != node && is_peer(&self.nodes[*other]);
         let others: Vec<usize> = (0..self.nodes.len()).filter(is_other).collect();
         let first = self.random.index(others.len().max(1));
         let turned = others.iter().cycle().skip(first).take(others.len()).copied();
