@@ -83,8 +83,14 @@ impl Life {
     }
 
     fn persisted(&mut self) {
-        let Event::Persisted(persisted) = self.hears() else { panic!("it is not full") };
-        self.raft.step(RaftEvent::Persisted(persisted));
+        loop {
+            match self.hears() {
+                Event::Persisted(persisted) => return self.raft.step(RaftEvent::Persisted(persisted)),
+                // That the disk is full may be said twice: of a write, and of a look at it in the same moment.
+                Event::FreeBytes(0) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     fn has(&self, file: &SnapshotFile) -> bool {
