@@ -288,7 +288,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let removed_at = *own.removed_at.borrow();
     match ended {
         // It was added meanwhile: what it has may count. The next process goes on with it.
-        Ok(Ended::Stopped) if removed_at.is_some_and(|at| at != own.durable.load(Ordering::Acquire)) => {
+        Ok(Ended::Stopped) if removed_at.is_some_and(|at| at != own.log_end()) => {
             tracing::warn!(
                 "this node got entries since it was told that it was removed: it goes on as it is"
             );

@@ -56,7 +56,7 @@ pub(crate) async fn doubt(
             continue;
         };
         let from = identity.node_id.0;
-        let durable = own.durable.load(Ordering::Acquire);
+        let log_end = own.log_end();
         let request = pb::MembershipRequest { cluster_id: cluster_id.to_be_bytes().to_vec().into(), from };
         let known: BTreeSet<String> =
             transport.member_addresses().into_iter().chain(listed.clone()).chain(told.clone()).collect();
@@ -82,7 +82,7 @@ pub(crate) async fn doubt(
             let Some(answer) = answer else { continue };
             let pb::MembershipReply { is_member, term, peer_addresses } = answer.into_inner();
             told.extend(peer_addresses);
-            let is_as_it_was = own.durable.load(Ordering::Acquire) == durable;
+            let is_as_it_was = own.log_end() == log_end;
             if !is_member && is_as_it_was && term >= own.last_term.load(Ordering::Relaxed) {
                 tracing::warn!(
                     node = %identity.node_id,
@@ -90,7 +90,7 @@ pub(crate) async fn doubt(
                     term,
                     "this node was removed from its cluster: what it has is set aside, and it begins as a new node"
                 );
-                own.removed_at.send_replace(Some(durable));
+                own.removed_at.send_replace(Some(log_end));
                 return;
             }
         }

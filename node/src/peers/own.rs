@@ -3,7 +3,7 @@
 
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// Which node of which cluster this is. Changes when the node binds itself to a formation.
@@ -44,8 +44,8 @@ pub struct Own {
     pub has_leader: AtomicBool,
     /// The term of the last entry of its log; the greatest number while it does not know.
     pub last_term: AtomicU64,
-    /// A leader has confirmed that it is no member of its cluster any more; the last index on its disk when that was asked.
-    pub removed_at: watch::Sender<Option<u64>>,
+    /// A leader has confirmed that it is no member of its cluster any more; how its log ended when that was asked.
+    pub removed_at: watch::Sender<Option<(u64, u64)>>,
     /// While it leads: what its peers acknowledged.
     pub acknowledged: std::sync::RwLock<Acknowledged>,
 }
@@ -74,6 +74,13 @@ impl Own {
 }
 
 impl Own {
+    /// How its log ends: the last index on its disk, and the term of its last entry. Logs that end alike are alike (Raft,
+    /// section 5.3).
+    #[must_use]
+    pub fn log_end(&self) -> (u64, u64) {
+        (self.durable.load(Ordering::Acquire), self.last_term.load(Ordering::Acquire))
+    }
+
     /// Resolves once a leader has confirmed that this node is no member of its cluster any more.
     pub async fn removed(&self) {
         // The sender lives as long as this does.
@@ -98,5 +105,25 @@ impl Acknowledged {
     pub fn contradicts(&self, node: NodeId, durable_last_index: u64, term: u64) -> bool {
         let index = self.indexes.get(&node).copied().unwrap_or(0);
         durable_last_index < index && term <= self.term
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a node had is cut and written anew to the same length: an old answer about it does not count.
+    #[test]
+    fn rule_1_5_a_log_of_the_same_length_is_another_if_it_ends_in_another_term() {
+        let own = Own::new("a".into(), String::new(), String::new(), 1);
+        own.durable.store(103, Ordering::Release);
+        own.last_term.store(2, Ordering::Release);
+        let asked = own.log_end();
+        assert_eq!(own.log_end(), asked);
+        own.last_term.store(3, Ordering::Release);
+        assert_ne!(own.log_end(), asked);
+        own.last_term.store(2, Ordering::Release);
+        own.durable.store(104, Ordering::Release);
+        assert_ne!(own.log_end(), asked);
     }
 }
