@@ -299,6 +299,24 @@ fn rule_2_8_nobody_hands_over_while_a_quorum_of_disks_hangs() {
 }
 
 #[test]
+fn rule_2_8_a_leader_waits_to_hear_whether_the_other_disks_hang_too() {
+    let mut script = Script::new(3);
+    let leader = script.leader();
+    script.publish(&[1]);
+    script.catch_up();
+    script.say("whatever all disks stand on hangs");
+    (0..3).for_each(|node| script.hang_disk(node));
+    let call = script.call_at(leader, script.publishing(&[2]));
+    for _ in 0..15 {
+        script.pass_ms(100);
+        assert!(script.thinks_it_leads(leader), "no other could lead better");
+    }
+    (0..3).for_each(|node| script.unhang_disk(node));
+    assert_eq!(script.answer(call).first_offset(), Some(1));
+    script.end();
+}
+
+#[test]
 fn rule_4_2_what_a_leader_had_set_aside_is_free_when_its_term_ends() {
     let mut script = Script::new(3);
     let (leader, _, _) = three(&mut script);

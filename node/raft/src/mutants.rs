@@ -80,11 +80,13 @@ pub enum Mutant {
     HandOverToIncomplete,
     /// A leader leads on that replays, or lacks bodies of messages, although another is ready.
     UnreadyLeadsOn,
+    /// A leader whose disk hangs does not wait to hear whether those of the others do.
+    HandOverAtOnce,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 38] = [
+    pub const ALL: [Mutant; 39] = [
         Mutant::SkipVoteSync,
         Mutant::SkipEntrySync,
         Mutant::CountSelfEarly,
@@ -123,6 +125,7 @@ impl Mutant {
         Mutant::LeadDamaged,
         Mutant::HandOverToIncomplete,
         Mutant::UnreadyLeadsOn,
+        Mutant::HandOverAtOnce,
     ];
 }
 

@@ -70,6 +70,8 @@ pub struct Raft {
     /// The leader waits to hear that entries are durable which are not yet.
     reply_due: bool,
     disk_stalled: bool,
+    /// For so many ticks, as a leader.
+    stalled_ticks: u32,
     /// It lacks bodies of messages.
     incomplete: bool,
     /// Records of its log do not verify.
@@ -143,6 +145,7 @@ impl Raft {
             verified: applied,
             reply_due: false,
             disk_stalled: false,
+            stalled_ticks: 0,
             incomplete: false,
             damaged: false,
             stall_pause_ticks: 0,

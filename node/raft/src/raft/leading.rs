@@ -130,7 +130,7 @@ impl Raft {
             self.become_follower(self.term(), None);
         }
         if self.is_leader() && self.disk_stalled {
-            self.hand_over_stalled();
+            self.tick_stalled();
         }
     }
 

@@ -1,25 +1,29 @@
 //! What a leader does when its disk hangs: it gives way if the others can do without it.
 
 use super::{Raft, Role};
+use crate::mutants::{self, Mutant};
 use crate::progress::Progress;
 
 impl Raft {
     pub(super) fn on_disk_stalled(&mut self, stalled: bool) {
         self.disk_stalled = stalled;
+        self.stalled_ticks = 0;
         if let Role::Leader(leader) = &mut self.role
             && !stalled
             && leader.transfer.as_ref().is_some_and(|transfer| transfer.because_stalled)
         {
             leader.transfer = None;
         }
-        if stalled {
-            self.hand_over_stalled();
-        }
     }
 
-    /// A leader whose disk hangs hands over, if the others can do without it.
-    pub(super) fn hand_over_stalled(&mut self) {
+    /// A leader whose disk hangs hands over, if the others can do without it. It waits two heartbeats first: where all disks
+    /// hang together, by then the others have said so.
+    pub(super) fn tick_stalled(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
+        self.stalled_ticks = self.stalled_ticks.saturating_add(1);
+        if self.stalled_ticks <= 2 * self.settings.heartbeat_ticks && !mutants::is(Mutant::HandOverAtOnce) {
+            return;
+        }
         if leader.transfer.is_some() || self.stall_pause_ticks > 0 || !self.can_others_carry_on() {
             return;
         }

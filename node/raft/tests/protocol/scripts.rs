@@ -80,6 +80,7 @@ scripts! {
     a_leader_told_that_a_follower_is_gone_does_not_count_it
     a_leader_whose_disk_hangs_avoids_those_whose_disks_hang_too
     a_leader_whose_disk_hangs_hands_over
+    a_leader_whose_disk_hangs_hears_first_how_the_others_are
     a_leader_whose_disk_hangs_stays_if_a_quorum_hangs
     a_leader_whose_disk_hangs_stays_if_the_others_could_not_lead
     a_leader_whose_disk_hangs_stays_if_the_others_lack_messages
