@@ -500,13 +500,22 @@ fn go_on(
 fn read_tail(segment: &Segment, tail: &BatchScan) -> Result<Draft, OpenError> {
     let file = segment.file().map_err(io_error("read the last batch"))?;
     let mut draft = Draft::default();
+    // Records of a batch stand one after the other: one call reads them all, however many they are.
+    let Some(first) = tail.records.first() else { return Ok(draft) };
+    let sizes = tail.records.iter().map(|record| record.identity.record_bytes());
+    let size = usize::try_from(sizes.sum::<u64>()).expect("the walk has read it");
+    let batch = read_exactly(&*file, first.offset, size)
+        .map_err(io_error("read the last batch"))?
+        .map(Bytes::from)
+        .ok_or(malformed(&segment.name, first.offset, Malformed::Short))?;
     for record in &tail.records {
         let damaged = |reason| malformed(&segment.name, record.offset, reason);
-        let size = usize::try_from(record.identity.record_bytes()).expect("the walk has read it");
-        let bytes = read_exactly(&*file, record.offset, size)
-            .map_err(io_error("read the last batch"))?
-            .map(Bytes::from)
-            .ok_or(damaged(Malformed::Short))?;
+        let from = usize::try_from(record.offset - first.offset).expect("within the batch");
+        let to = from + usize::try_from(record.identity.record_bytes()).expect("part of the batch");
+        if to > batch.len() {
+            return Err(damaged(Malformed::Short));
+        }
+        let bytes = batch.slice(from..to);
         let header = RecordHeader::decode(&bytes, segment.salt, record.offset).map_err(damaged)?;
         let meta_from = usize::try_from(RECORD_BYTES).expect("48");
         let meta_to = meta_from + header.meta_bytes as usize;

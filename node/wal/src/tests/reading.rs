@@ -54,6 +54,23 @@ fn a_read_is_bounded_and_gives_at_least_one() {
 }
 
 #[test]
+fn the_last_batch_costs_a_start_as_many_calls_with_one_record_as_with_many() {
+    let reads = |records: u64| {
+        let disk = formatted(1);
+        let (mut wal, _) = open(&disk, 1).unwrap();
+        let written = entries(1..records + 1, 1, 50);
+        wal.append(&batch(hard(1, 7), &written)).unwrap();
+        drop(wal);
+        let before = disk.calls_of(Operation::Read);
+        let (wal, _) = open(&disk, 2).unwrap();
+        let reads = disk.calls_of(Operation::Read) - before;
+        assert_eq!(read_all(&wal.reader()), written);
+        reads
+    };
+    assert_eq!(reads(60), reads(1));
+}
+
+#[test]
 fn neighbours_are_read_with_one_call_and_metas_without_their_bodies() {
     let disk = formatted(1);
     let (mut wal, _) = open(&disk, 1).unwrap();
