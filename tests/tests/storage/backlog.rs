@@ -94,7 +94,8 @@ impl Backlog {
     async fn live(&mut self, pattern: Pattern, count: u64) {
         if self.is_measured {
             println!("{pattern:?}: {count} messages of {SIZE} bytes");
-            self.idle_after(count / 10).await;
+            let batch = if matches!(pattern, Pattern::Singles | Pattern::TwoTopics) { 1 } else { BATCH };
+            self.idle_after(count / 10, batch).await;
         }
         let begun = Instant::now();
         let written = self.written();
@@ -204,11 +205,11 @@ impl Backlog {
     }
 
     /// Notes what a node takes that has nothing, and that so many messages have gone through.
-    async fn idle_after(&mut self, messages: u64) {
+    async fn idle_after(&mut self, messages: u64, batch: u64) {
         let resident =
             |backlog: &Self| (0..3).map(|node| resident(backlog.cluster.pid(node))).collect::<Vec<_>>();
         println!("a new node takes {:.0?} MiB", resident(self));
-        self.publish(&["warm"], messages, BATCH, None).await;
+        self.publish(&["warm"], messages, batch, None).await;
         self.consume("warm", messages).await;
         tokio::time::sleep(Duration::from_secs(15)).await;
         self.idle = resident(self);
