@@ -162,7 +162,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     );
     connections.spawn_on(announce, core.handle());
     let mut shutdown = std::pin::pin!(shutdown);
-    let prepare = opening::prepare(&config, &forming, &reader, &status, &metrics);
+    let prepare = opening::prepare(&config, &forming, (&*own, &discovery), &reader, &status, &metrics);
     let prepared = tokio::select! {
         prepared = prepare => prepared?,
         () = &mut shutdown => {

@@ -180,21 +180,57 @@ fn rule_2_5_an_old_entry_that_rots_is_neither_served_nor_cut() {
 }
 
 #[test]
-fn rule_2_6_a_node_that_lost_what_it_promised_takes_no_part() {
+fn rule_2_6_a_node_that_lost_what_it_promised_takes_no_part_until_all_others_were_heard() {
     let mut script = Script::new(3);
     let (leader, lost, third) = three(&mut script);
     script.publish(&[1]);
     script.catch_up();
     script.kill(lost);
     script.rot_hard_state(lost);
+    script.cut_power(third);
     script.start(lost);
-    assert!(!script.is_up(lost), "it may have voted, and does not know for whom");
+    assert!(
+        !script.is_up(lost),
+        "it may have voted for the one that is down, and does not know in which term"
+    );
+    script.start(third);
     script.publish(&[2]);
     script.say("two of three are needed, and two are left");
     script.cut_power(leader);
+    script.start(lost);
     script.pass_ms(5_000);
-    assert!(!script.thinks_it_leads(third));
+    assert!(!script.is_up(lost) && !script.thinks_it_leads(third));
     script.start(leader);
+    script.start(lost);
+    assert!(script.is_up(lost), "nothing that it promised is of the term that it begins in");
+    script.catch_up();
+    script.cut_power(leader);
+    script.say("its vote counts again");
+    assert_eq!(script.pop(10), [1, 2]);
+    script.start(leader);
+    script.end();
+}
+
+#[test]
+fn rule_2_6_two_of_five_that_lost_what_they_promised_come_back() {
+    let mut script = Script::new(5);
+    let leader = script.leader();
+    let others = script.others(leader);
+    let (one, other) = (others[0], others[1]);
+    script.publish(&[1]);
+    script.catch_up();
+    for node in [one, other] {
+        script.kill(node);
+        script.rot_hard_state(node);
+    }
+    script.start(one);
+    assert!(!script.is_up(one), "the other one is down, and may have been voted for");
+    script.start(other);
+    script.say("the other one asks, too: whoever it was asks for no votes any more");
+    assert!(script.is_up(other));
+    script.start(one);
+    assert!(script.is_up(one));
+    script.publish(&[2]);
     assert_eq!(script.pop(10), [1, 2]);
     script.end();
 }

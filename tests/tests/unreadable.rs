@@ -222,3 +222,31 @@ fn rule_3_2_a_message_that_rots_is_got_from_another_node() {
     assert!(stands(&cluster, first, ROTTEN), "{}", cluster.logs());
     receive_the_last(&cluster, first);
 }
+
+#[test]
+fn rule_2_6_a_node_that_lost_what_it_promised_takes_part_once_all_others_were_heard() {
+    let mut cluster = Cluster::new(3).with_operations().with_arguments(&CALM);
+    cluster.start_all();
+    let leader = cluster.leader();
+    assert_eq!(call(&cluster, leader, "/v1/topics", &json!({"topic": "t"})).code, 200);
+    // Each has the beginning of the log: it is known who the others are.
+    (0..3).for_each(|node| cluster.wait_ready(node));
+    let (lost, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.stop(lost);
+    cluster.stop(third);
+    let path = cluster.data_dir(lost).join("HARDSTATE");
+    let size = std::fs::metadata(&path).expect("it is there").len();
+    std::fs::write(&path, vec![0; usize::try_from(size).expect("a few KiB")]).expect("it can be written");
+    cluster.start(lost);
+    cluster.wait_for_log("HARDSTATE is lost: this node neither votes nor counts");
+    assert!(!cluster.is_ready(lost));
+    cluster.start(third);
+    cluster.wait_ready(lost);
+    assert!(repaired(&cluster, lost, "hard_state"), "{}", cluster.logs());
+    // It counts: without it there is no quorum.
+    cluster.stop(third);
+    let leader = cluster.leader();
+    let messages = json!({"messages": [{"body": body(1)}]});
+    assert_eq!(call(&cluster, leader, "/v1/topics/t/publish", &messages).code, 200);
+    assert_eq!(numbers(&peek(&cluster, leader)), [1]);
+}

@@ -34,9 +34,8 @@ impl Driver {
         };
         *self.parts.own.acknowledged.write().unwrap_or_else(PoisonError::into_inner) = acknowledged;
         if view.raft.last > Index(0) {
-            let member_names =
-                view.configuration.members.values().map(|member| member.name.clone()).collect();
-            self.parts.forming.has_log(LogStanding { member_names, last_index: view.raft.last.0 });
+            let configuration = Some(Arc::clone(&view.configuration));
+            self.parts.forming.has_log(LogStanding { configuration, last_index: view.raft.last.0 });
         }
         self.follow();
         if role.leader.is_some() {

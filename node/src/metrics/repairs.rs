@@ -11,6 +11,7 @@ pub(super) struct Series {
     given: IntCounter,
     alone: IntCounter,
     messages: IntCounter,
+    hard_state: IntCounter,
 }
 
 impl Series {
@@ -18,7 +19,7 @@ impl Series {
         let repairs = Opts::new(
             "raftqueue_repairs_total",
             "Damaged places of this node's disk that were put back: a record of the log with what another node has, only the \
-             head of one, or a message that was got from another node.",
+             head of one, a message that was got from another node, or term and vote, once all others were heard.",
         );
         let repairs = IntCounterVec::new(repairs, &["what"]).expect("the name is valid");
         r.register(Box::new(repairs.clone())).expect("the name is new");
@@ -37,6 +38,7 @@ impl Series {
             given: of("record"),
             alone: of("head"),
             messages: of("message"),
+            hard_state: of("hard_state"),
         }
     }
 }
@@ -45,6 +47,11 @@ impl Metrics {
     /// So many messages that could not be read here were got from another node.
     pub(crate) fn messages_repaired(&self, messages: u64) {
         self.repairs.messages.inc_by(messages);
+    }
+
+    /// Term and vote were lost, and are known again.
+    pub(crate) fn hard_state_renewed(&self) {
+        self.repairs.hard_state.inc();
     }
 
     /// So many damaged records were given by another node, or mended alone. So many are left that are needed, and not needed.

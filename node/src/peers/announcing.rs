@@ -203,7 +203,7 @@ mod tests {
         let members = BTreeMap::from([(NodeId(2), member)]);
         transport.follow(&Configuration { members, ..Configuration::default() }, None);
         let forming = Arc::new(Forming::new(own, discovery, Vec::new(), Bootstrap::Join, None));
-        forming.has_log(LogStanding { member_names: vec!["b".into()], last_index: 1 });
+        forming.has_log(LogStanding { configuration: None, last_index: 1 });
         let edge = Edge::new(NoClients, Limits::default());
         let peers = PeerService::new(&transport, edge, forming, Arc::default(), Arc::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -11,6 +11,7 @@ use crate::config::{Bootstrap, Member as Initial};
 use crate::peers::discovery::Discovery;
 use crate::peers::own::{Own, OwnIdentity};
 use crate::peers::patience::Patience;
+use crate::peers::promises;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::form_reply::Standing;
 use raftqueue_proto::peer::v1::form_request::Phase;
@@ -34,8 +35,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// The log of a cluster that this node has.
 #[derive(Clone, Debug)]
 pub struct LogStanding {
-    /// Names in its newest configuration.
-    pub member_names: Vec<String>,
+    /// Its newest configuration; `None` while that is not read yet.
+    pub configuration: Option<Arc<Configuration>>,
     /// Its last index.
     pub last_index: u64,
 }
@@ -384,12 +385,11 @@ impl Forming {
         let identity = self.with_dir(|dir| dir.identity().cloned()).expect("formatted when it was opened");
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let standing = match (log, &identity.binding) {
-            (Some(log), _) => Standing::Member(pb::FormMember {
-                cluster_id: write_id(identity.formation_id),
-                generation: identity.generation,
-                member_names: log.member_names,
-                last_index: log.last_index,
-            }),
+            (Some(LogStanding { configuration, last_index }), _) => {
+                let identity = (identity.formation_id, identity.generation);
+                let configuration = configuration.unwrap_or_default();
+                Standing::Member(promises::tell(&self.own, identity, &configuration, last_index))
+            }
             (None, Some(binding)) => Standing::Bound(pb::FormBound {
                 formation_id: write_id(identity.formation_id),
                 seed_id: binding.seed_id.0,

@@ -7,4 +7,5 @@ pub(crate) mod giving;
 pub(crate) mod leaving;
 pub mod own;
 mod patience;
+pub mod promises;
 pub mod transport;

@@ -46,6 +46,8 @@ pub struct Own {
     pub last_term: AtomicU64,
     /// A leader has confirmed that it is no member of its cluster any more; how its log ended when that was asked.
     pub removed_at: watch::Sender<Option<(u64, u64)>>,
+    /// It lost what it promised, and takes part in nothing.
+    pub is_promise_lost: AtomicBool,
     /// While it leads: what its peers acknowledged.
     pub acknowledged: std::sync::RwLock<Acknowledged>,
 }
@@ -68,6 +70,7 @@ impl Own {
             has_leader: AtomicBool::new(false),
             last_term: AtomicU64::new(u64::MAX),
             removed_at: watch::Sender::new(None),
+            is_promise_lost: AtomicBool::new(false),
             acknowledged: std::sync::RwLock::default(),
         }
     }

@@ -8,12 +8,16 @@ use crate::driver::keeper::{Keeper, KeeperSettings};
 use crate::driver::restoring;
 use crate::entropy;
 use crate::metrics::Metrics;
+use crate::peers::discovery::Discovery;
 use crate::peers::forming::{Formed, Forming, LogStanding};
+use crate::peers::own::Own;
+use crate::peers::promises::{self, Asking};
 use crate::replica::{Freeze, Settings, SnapshotSettings};
 use raftqueue_raft::{self as raft, NodeId};
 use raftqueue_wal::disk::RealDisk;
 use raftqueue_wal::{DataDir, Manifest, OpenError, Options, PageCache, Reader, Recovered, SnapshotFile, Wal};
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -40,23 +44,25 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(
     config: &Config,
     forming: &Arc<Forming>,
+    (own, discovery): (&Own, &Arc<Discovery>),
     reader: &OnceLock<Reader>,
     status: &watch::Sender<Arc<LocalStatus>>,
     metrics: &Metrics,
 ) -> Result<Prepared, Fatal> {
-    let (dir, wal, recovered) = open_when_free(config, status).await?;
+    let (dir, mut wal, recovered) = open_when_free(config, status).await?;
     // Set once, here.
     let _ = reader.set(wal.reader());
-    let Some(hard_state) = recovered.hard_state else {
+    let has_log = recovered.last_index > raft::Index(0);
+    if recovered.hard_state.is_none() && !has_log {
         return Err(Fatal {
             code: 3,
             text: format!(
-                "{}: HARDSTATE is lost, so this node may have promised what it no longer knows: replace the node, or clear \
-                 the directory if the others have all data",
+                "{}: HARDSTATE is lost before this node had a log, so it may have promised what it no longer knows: clear the \
+                 directory, so that it joins as a new node",
                 config.data_dir.display()
             ),
         });
-    };
+    }
     if let Some(cut) = &recovered.cut {
         tracing::warn!(
             file = cut.file,
@@ -80,6 +86,7 @@ pub(super) async fn prepare(
         tracing::warn!("{copy}: this stands twice, and its other copy is whole");
     }
     let has_holes = !recovered.holes.is_empty();
+    let hard_state = recovered.hard_state.unwrap_or(recovered.framed);
     let identity = dir.identity().expect("formatted if it was blank");
     tracing::info!(
         node = %identity.node_id,
@@ -89,11 +96,14 @@ pub(super) async fn prepare(
         term = hard_state.term.0,
         "the log is open"
     );
-    let has_log = recovered.last_index > raft::Index(0);
+    // Who is connected before everything is read is not to take this node for one that lost its log.
+    own.durable.store(recovered.last_index.0, Ordering::Relaxed);
+    own.is_promise_lost.store(recovered.hard_state.is_none(), Ordering::Relaxed);
+    own.term.store(hard_state.term.0, Ordering::Relaxed);
     if has_log {
-        let members = recovered.configurations.last().map(|(_, configuration)| &configuration.members);
-        let member_names = members.map(|m| m.values().map(|m| m.name.clone()).collect()).unwrap_or_default();
-        forming.has_log(LogStanding { member_names, last_index: recovered.last_index.0 });
+        let configuration =
+            recovered.configurations.last().map(|(_, configuration)| Arc::clone(configuration));
+        forming.has_log(LogStanding { configuration, last_index: recovered.last_index.0 });
     } else {
         metrics.waits();
     }
@@ -115,7 +125,7 @@ pub(super) async fn prepare(
         );
         tracing::error!("{text}");
         let cluster_id = format!("{own_cluster:032x}");
-        status.send_replace(Arc::new(LocalStatus { cluster_id, not_ready: Some(text), ..waiting }));
+        status.send_replace(Arc::new(LocalStatus { cluster_id, not_ready: Some(text), ..waiting.clone() }));
         // It says what it is as long as it runs, and does nothing else.
         std::future::pending::<()>().await;
     }
@@ -133,7 +143,21 @@ pub(super) async fn prepare(
     let restored = snapshot.as_ref().map(|freeze| freeze.index);
     let newer = manifest.snapshots.iter().filter(|file| restored.is_none_or(|index| file.index > index));
     let damaged = files.chain(newer.map(SnapshotFile::name)).collect();
-    let recovered = restoring::for_raft(hard_state, recovered, snapshot.as_ref());
+    let is_lost = recovered.hard_state.is_none();
+    let mut recovered = restoring::for_raft(hard_state, recovered, snapshot.as_ref());
+    if is_lost {
+        let term = ask_for_promises(config, own, discovery, &recovered, status, waiting).await?;
+        // Nobody hears of that term by this: it is as if it had campaigned there, and nobody had heard of it.
+        recovered.hard_state = raft::HardState { term, vote: Some(node_id) };
+        wal = renew(wal, recovered.hard_state).await?;
+        own.term.store(term.0, Ordering::Relaxed);
+        own.is_promise_lost.store(false, Ordering::Release);
+        metrics.hard_state_renewed();
+        tracing::warn!(
+            term = term.0,
+            "HARDSTATE was lost; every other member was heard, and this node takes part again"
+        );
+    }
     let form = if has_log {
         None
     } else {
@@ -186,6 +210,47 @@ pub(super) fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
         snapshots: SnapshotSettings { bytes: 2 * config.segment_bytes, ..SnapshotSettings::default() },
         ..Settings::new(raft)
     }
+}
+
+/// Waits until every other member has said which term it is in. Meanwhile this node gives what it has, and takes part in
+/// nothing.
+async fn ask_for_promises(
+    config: &Config,
+    own: &Own,
+    discovery: &Arc<Discovery>,
+    recovered: &raft::Recovered,
+    status: &watch::Sender<Arc<LocalStatus>>,
+    waiting: LocalStatus,
+) -> Result<raft::Term, Fatal> {
+    let Some((_, configuration)) = recovered.configurations.last() else {
+        let text = format!(
+            "{}: HARDSTATE is lost, and nothing here tells who the other members are: replace the node",
+            config.data_dir.display()
+        );
+        return Err(Fatal { code: 3, text });
+    };
+    let node_id = own.identity.borrow().expect("the data directory is open").node_id;
+    let last = recovered.term_runs.last().map_or(recovered.start.1, |(_, term)| *term);
+    let greatest = recovered.hard_state.term.max(last);
+    let asking = Asking::new(node_id, configuration, greatest);
+    let tell = |left: &str| {
+        let text = format!(
+            "HARDSTATE is lost: this node neither votes nor counts until each other member has said which term it is in. It \
+             waits for {left}. If one of them will not come back, replace this node"
+        );
+        tracing::error!("{text}");
+        status.send_replace(Arc::new(LocalStatus { not_ready: Some(text), ..waiting.clone() }));
+    };
+    Ok(promises::ask_all(asking, own, discovery, &config.members, tell).await)
+}
+
+/// Writes `HARDSTATE` anew, on a thread that may block.
+async fn renew(mut wal: Wal, hard_state: raft::HardState) -> Result<Wal, Fatal> {
+    let renew = move || wal.renew_hard_state(hard_state).map(|()| wal);
+    tokio::task::spawn_blocking(renew)
+        .await
+        .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
+        .map_err(|error| Fatal { code: 5, text: format!("the disk failed: write HARDSTATE: {error}") })
 }
 
 /// Opens the data directory, once the process that this one replaces has released it.

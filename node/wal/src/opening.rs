@@ -44,6 +44,8 @@ pub struct Recovered {
     /// The hard state; `None` if neither slot of `HARDSTATE` can be read. The node may then have promised what it no
     /// longer knows, so it neither votes nor counts, and every append is refused.
     pub hard_state: Option<HardState>,
+    /// The greatest hard state that stands in a frame: all that is known of it where [`Recovered::hard_state`] is lost.
+    pub framed: HardState,
     /// The last index before the first entry that is there, and its term: what a snapshot covers.
     pub start: (Index, Term),
     /// The last index; that of `start` if there are no entries.

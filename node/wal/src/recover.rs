@@ -90,6 +90,7 @@ pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<
     read_configurations(&found.log, &found.segments)?;
 
     // From here on the disk changes, and a crash at any call leads back to the same log.
+    let framed = found.hard_state;
     let hard_state = match slots {
         Some(value) => {
             let value = value.max(found.hard_state);
@@ -117,6 +118,7 @@ pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<
         next_file: manifest.next_file.max(files_end),
         manifest,
         hard_state,
+        framed,
         visible: Visible { log, segments, released },
         configurations,
         holes,

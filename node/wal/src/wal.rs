@@ -60,6 +60,8 @@ pub struct Wal {
     pub(crate) doomed: VecDeque<Doomed>,
     /// `None` if it could not be read at the start: then nothing is appended.
     hard_state: Option<HardStateFile>,
+    /// The greatest one of all frames that could be read at the start.
+    framed: HardState,
     pub(crate) spares: Spares,
     pub(crate) salts: Random,
     /// What could not be done when the disk failed.
@@ -72,6 +74,8 @@ pub struct Wal {
 pub(crate) struct Opened {
     pub(crate) manifest: Manifest,
     pub(crate) hard_state: Option<HardStateFile>,
+    /// The greatest one of all frames that can be read.
+    pub(crate) framed: HardState,
     pub(crate) visible: Visible,
     pub(crate) configurations: Configurations,
     pub(crate) holes: Vec<(PlacedRecord, Rotten)>,
@@ -188,7 +192,7 @@ impl Wal {
     ) -> (Wal, Recovered) {
         let Opened { manifest, hard_state, visible, active, segment_next, next_file, .. } = opened;
         let Opened { open_files, spares, salts, cut, damaged_copies, damaged_files, .. } = opened;
-        let Opened { configurations, holes, .. } = opened;
+        let Opened { configurations, holes, framed, .. } = opened;
         let Visible { log, .. } = &visible;
         let (start, last) = (log.start(), log.last());
         let mut term_runs: Vec<(Index, Term)> = Vec::new();
@@ -201,6 +205,7 @@ impl Wal {
         holes.iter().for_each(|(placed, _)| shared.note_hole(*placed));
         let recovered = Recovered {
             hard_state: hard_state.as_ref().map(HardStateFile::value),
+            framed,
             start,
             last_index: last.0,
             last_term: last.1,
@@ -222,6 +227,7 @@ impl Wal {
             open_files,
             doomed: VecDeque::new(),
             hard_state,
+            framed,
             spares,
             salts,
             poisoned: None,
@@ -276,6 +282,21 @@ impl Wal {
     #[must_use]
     pub fn hard_state(&self) -> Option<HardState> {
         self.hard_state.as_ref().map(HardStateFile::value)
+    }
+
+    /// Writes `HARDSTATE` anew after both of its slots were lost. From then on entries are appended again. Whoever calls it
+    /// knows that this node promised nothing beyond `value`: see [`Recovered::hard_state`].
+    ///
+    /// # Errors
+    /// What the disk said: the file is as it was, or it has the value.
+    ///
+    /// # Panics
+    /// If it is not lost, or if a frame has a greater one.
+    pub fn renew_hard_state(&mut self, value: HardState) -> io::Result<()> {
+        assert!(self.hard_state.is_none(), "what can be read is changed by what is appended only");
+        assert!(value >= self.framed, "{value:?} is less than the {:?} of a frame", self.framed);
+        self.hard_state = Some(HardStateFile::create(&*self.disk, value)?);
+        Ok(())
     }
 
     /// The live files.

@@ -359,6 +359,7 @@ impl World {
         (at.is_damaged, at.is_failing, at.was_tight) = (false, false, false);
         (at.out, at.backup) = (None, None);
         at.maybe.clear();
+        (at.is_asking, at.renewed) = (false, None);
         at.format();
         self.disks.insert(id, Durable::default());
         self.coverage.rare(Rare::Recycled);

@@ -25,8 +25,8 @@ use raftqueue_node::replica::{
 };
 use raftqueue_queue::{Dropped, TopicId};
 use raftqueue_raft::{
-    self as raft, AppendOutcome, Configuration, Envelope, Index, LoadRequest, Member, MemberKind, Message,
-    NodeId, Payload, Raft, RoleKind, Write,
+    self as raft, AppendOutcome, Configuration, Envelope, HardState, Index, LoadRequest, Member, MemberKind,
+    Message, NodeId, Payload, Raft, RoleKind, Write,
 };
 use raftqueue_wal::disk::fake::FakeDisk;
 use raftqueue_wal::{DataDir, Reader, SnapshotFile, Wal};
@@ -76,6 +76,10 @@ pub(super) struct Node {
     pub(super) was_tight: bool,
     /// Why it does not come back: it refuses its disk, and somebody must look.
     pub(super) out: Option<&'static str>,
+    /// It lost what it promised, and waits until all others were heard.
+    pub(super) is_asking: bool,
+    /// What it may go on with after that, until it runs.
+    pub(super) renewed: Option<HardState>,
     /// An older state of its disk.
     pub(super) backup: Option<(FakeDisk, Durable)>,
     /// The newest version that its binary knows.
@@ -173,6 +177,8 @@ impl Node {
             backup: None,
             version_max: codec::VERSION_MAX,
             maybe: Vec::new(),
+            is_asking: false,
+            renewed: None,
             random: random.fork(),
         }
     }

@@ -14,11 +14,13 @@ use raftqueue_node::driver::bodies::Bodies;
 use raftqueue_node::driver::keeper::{Keeper, KeeperSettings};
 use raftqueue_node::driver::mending::Mender;
 use raftqueue_node::driver::restoring::{self, NoSnapshot};
+use raftqueue_node::peers::promises::{Asking, Said, peers_of};
 use raftqueue_node::replica::{self, Freeze, Replica};
-use raftqueue_raft::{self as raft, HardState, Index};
+use raftqueue_raft::{self as raft, HardState, Index, Term};
 use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
 use raftqueue_wal::{DataDir, FileId, Manifest, OpenError, Options, PageCache, ReadError, Wal};
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -94,24 +96,42 @@ pub(super) struct Found {
     has_holes: bool,
 }
 
+/// Whoever lost what it promised asks the others with this; says in which term it may go on.
+type Ask<'a> = dyn Fn(Asking) -> Option<Term> + 'a;
+
 /// Opens the log of a disk.
 pub(super) fn open(disk: &FakeDisk, name: &str, options: Options) -> Result<Found, Refused> {
+    open_asking(disk, name, options, &|_| None)
+}
+
+fn open_asking(disk: &FakeDisk, name: &str, options: Options, ask: &Ask<'_>) -> Result<Found, Refused> {
     let before = disk.calls_of(Operation::Read);
     let mut directory = DataDir::open(Arc::new(disk.clone()), Some(name)).map_err(Refused::Open)?;
-    let (wal, found) = directory.open_log(options).map_err(Refused::Open)?;
-    let hard_state = found.hard_state.ok_or(Refused::HardStateLost)?;
+    let (mut wal, found) = directory.open_log(options).map_err(Refused::Open)?;
+    let hard_state = found.hard_state;
+    let least = found.framed;
     let has_holes = !found.holes.is_empty();
     let (is_cut, is_undamaged) = (found.cut.is_some(), found.damaged_files.is_empty());
     let snapshot = restoring::restore(&*wal.disk(), &found).map_err(Refused::Snapshot)?;
     let manifest = found.manifest.clone();
-    let recovered = restoring::for_raft(hard_state, found, snapshot.as_ref());
+    let mut recovered = restoring::for_raft(hard_state.unwrap_or(least), found, snapshot.as_ref());
+    if hard_state.is_none() {
+        let own = directory.identity().expect("it is formatted").node_id;
+        let (_, configuration) = recovered.configurations.last().ok_or(Refused::HardStateLost)?;
+        let last = recovered.term_runs.last().map_or(recovered.start.1, |(_, term)| *term);
+        let term =
+            ask(Asking::new(own, configuration, least.term.max(last))).ok_or(Refused::HardStateLost)?;
+        recovered.hard_state = HardState { term, vote: Some(own) };
+        let renewed = wal.renew_hard_state(recovered.hard_state);
+        renewed.map_err(|source| Refused::Open(OpenError::Io { operation: "write HARDSTATE", source }))?;
+    }
     let reads = disk.calls_of(Operation::Read) - before;
     Ok(Found { directory, wal, recovered, manifest, snapshot, reads, is_cut, is_undamaged, has_holes })
 }
 
 impl Found {
     /// What a node says of it when it says hello: its last index and its term.
-    pub(super) fn shows(&self) -> (Index, raft::Term) {
+    pub(super) fn shows(&self) -> (Index, Term) {
         (self.recovered.last_index, self.recovered.hard_state.term)
     }
 
@@ -188,8 +208,21 @@ impl World {
         let sure = &self.disks[&self.nodes[node].id];
         let maybe = self.nodes[node].maybe.last().unwrap_or(sure);
         let mut known = self.nodes[node].maybe.iter().chain([sure]);
+        let is_renewed = self.nodes[node].renewed == Some(found.hard_state);
+        if is_renewed {
+            // It has promised nothing in this term, nor in a later one.
+            Violation::unless(
+                known.clone().all(|known| known.hard_state.term < found.hard_state.term),
+                || {
+                    format!(
+                        "node {node} goes on with {:?}, and had promised {:?}",
+                        found.hard_state, sure.hard_state
+                    )
+                },
+            )?;
+        }
         let is_known = known.clone().any(|known| known.trail == found.trail)
-            && known.any(|known| known.hard_state == found.hard_state);
+            && (is_renewed || known.any(|known| known.hard_state == found.hard_state));
         Violation::unless(is_known, || {
             format!(
                 "node {node} finds {:?} and a log to {} after a crash; acknowledged were {:?} and {}, under way {:?} and {}",
@@ -242,7 +275,15 @@ impl World {
         let at = &mut self.nodes[node];
         at.boot += 1;
         let (name, disk) = (at.name(), at.disk.clone());
-        let found = match open(&disk, &name, options) {
+        let renewed = Cell::new(None);
+        let ask = |asking| self.ask_for_promises(node, asking).inspect(|term| renewed.set(Some(*term)));
+        let found = open_asking(&disk, &name, options, &ask);
+        let at = &mut self.nodes[node];
+        at.is_asking = matches!(found, Err(Refused::HardStateLost));
+        if let Some(term) = renewed.get() {
+            at.renewed = Some(HardState { term, vote: Some(at.id) });
+        }
+        let found = match found {
             Ok(found) => found,
             Err(refused) => return self.start_refused(node, &refused),
         };
@@ -294,6 +335,14 @@ impl World {
                 .note(self.now, &[10, node as u64], || format!("node {node} refuses to start: {refused}"));
             return Ok(());
         }
+        if at.is_damaged && at.is_asking && self.may_be_heard(node) {
+            self.trace.note(self.now, &[63, node as u64], || {
+                format!("node {node} waits for the others: {refused}")
+            });
+            self.restart_later(node);
+            return Ok(());
+        }
+        let at = &self.nodes[node];
         if at.is_damaged && refused.is_damage() {
             let is_blank = refused.is_blank();
             self.coverage.rare(if is_blank { Rare::RefusedBlank } else { Rare::RefusedDamage });
@@ -310,6 +359,35 @@ impl World {
         self.lose(node, power)?;
         self.restart_later(node);
         Ok(())
+    }
+
+    /// What the others say to a node that lost what it promised.
+    fn ask_for_promises(&self, node: usize, mut asking: Asking) -> Option<Term> {
+        for (number, other) in self.nodes.iter().enumerate().filter(|(number, _)| *number != node) {
+            let is_reached =
+                !self.network.is_cut(self.now, node, number) && !self.network.is_cut(self.now, number, node);
+            match other.raft().filter(|_| is_reached && !other.is_paused()) {
+                Some(raft) if raft.last_index() > Index(0) => {
+                    asking.hear(
+                        other.id,
+                        Said { term: Some(raft.term()), peers: peers_of(raft.configuration()) },
+                    );
+                }
+                None if is_reached && other.is_asking => {
+                    asking.hear(other.id, Said { term: None, peers: BTreeMap::new() });
+                }
+                _ => {}
+            }
+        }
+        asking.begins_in()
+    }
+
+    /// Whether all others may answer some time to one that lost what it promised.
+    fn may_be_heard(&self, node: usize) -> bool {
+        let had_log = self.disks[&self.nodes[node].id].trail.last() > Index(0);
+        let are_gone = self.nodes.iter().any(|other| other.out.is_some() && self.is_member(other));
+        let lost = self.members().filter(|other| other.is_asking || other.number == node).count();
+        had_log && !are_gone && (lost == 1 || 2 * lost < self.members().count())
     }
 
     fn crash_starting(&mut self, node: usize) -> Result<(), Violation> {
@@ -350,6 +428,7 @@ impl World {
             self.coverage.rare(if is_kept { Rare::UnheardWriteKept } else { Rare::UnheardWriteLost });
         }
         self.coverage.rare_if(is_cut, Rare::TornBatch);
+        at.renewed = None;
         let logged = content.trail.clone();
         self.disks.insert(at.id, content);
         self.summary.recoveries += 1;

@@ -460,6 +460,24 @@ fn rule_2_6_without_a_readable_slot_the_log_is_read_and_nothing_is_promised() {
 }
 
 #[test]
+fn rule_2_6_what_was_lost_is_written_anew_by_whoever_knows_what_cannot_have_been_promised() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    wal.append(&batch(hard(3, 9), &entries(1..4, 3, 10))).unwrap();
+    drop(wal);
+    for offset in [5, 4096 + 5] {
+        assert!(disk.corrupt("HARDSTATE", offset, 1));
+    }
+    let (mut wal, recovered) = open(&disk, 2).unwrap();
+    assert_eq!((recovered.hard_state, recovered.framed), (None, hard(3, 9)));
+    wal.renew_hard_state(hard(5, 1)).unwrap();
+    wal.append(&batch(hard(5, 1), &entries(4..5, 5, 10))).unwrap();
+    drop(wal);
+    let (_, recovered) = open(&disk, 3).unwrap();
+    assert_eq!((recovered.hard_state, recovered.last_index), (Some(hard(5, 1)), Index(4)));
+}
+
+#[test]
 fn rule_2_2_an_empty_batch_proves_the_last_one() {
     for is_proven in [false, true] {
         let disk = formatted(1);
