@@ -55,6 +55,8 @@ rarities! {
     RecordCut: "a record that rots is in the others' snapshots only",
     MendingUnheard: "nobody gives a record that rots for now",
     MessagesRepaired: "messages that cannot be read are got from another node",
+    PromisesAwaited: "a node that lost what it promised waits for the others",
+    PromisesRenewed: "a node that lost what it promised has heard all others, and goes on",
     Healed: "a damaged disk is whole again",
     QuorumLost: "no majority has a good disk, and everything is refused",
     RefusedSetBack: "a disk that was set back is noticed by the leader",

@@ -22,6 +22,8 @@ use std::io;
 
 /// What the names of segment files begin with.
 const SEGMENT_PREFIX: &str = "segment-";
+/// Where the second slot of `HARDSTATE` begins.
+const HARD_STATE_SLOT_BYTES: u64 = 4096;
 
 impl World {
     /// True if one more disk may be lost for good.
@@ -55,7 +57,11 @@ impl World {
                 self.nodes[node].disk.rot_reads(reads);
             }
             Fault::FullDisk => self.fill(node),
-            Fault::Rot if self.may_damage(node) && self.random.one_in(4) => return self.rot_snapshot(node),
+            Fault::Rot if self.may_damage(node) => match self.random.below(12) {
+                0..3 => return self.rot_snapshot(node),
+                3..5 => return self.rot_promises(node),
+                _ => return Ok(self.rot(node, fault)),
+            },
             Fault::Rot | Fault::Misdirected => return Ok(self.may_damage(node) && self.rot(node, fault)),
             Fault::Wiped => return self.wipe(node),
             Fault::Cloned | Fault::Swapped => return self.swap(node, fault == Fault::Swapped),
@@ -164,6 +170,20 @@ impl World {
             format!("{} of node {node} rots at {offset}", file.name())
         });
         self.crash(node, false)?;
+        Ok(true)
+    }
+
+    /// Both slots of `HARDSTATE` rot, and the process ends: it does not know any more what it promised.
+    fn rot_promises(&mut self, node: usize) -> Result<bool, Violation> {
+        let at = &mut self.nodes[node];
+        for slot in [0, HARD_STATE_SLOT_BYTES] {
+            at.disk.corrupt("HARDSTATE", slot + self.random.below(8), 1 << self.random.below(8));
+        }
+        at.is_damaged = true;
+        self.trace
+            .note(self.now, &[62, node as u64], || format!("both slots of HARDSTATE of node {node} rot"));
+        let power = self.random.percent(50);
+        self.crash(node, power)?;
         Ok(true)
     }
 

@@ -78,6 +78,8 @@ pub(super) struct Node {
     pub(super) out: Option<&'static str>,
     /// It lost what it promised, and waits until all others were heard.
     pub(super) is_asking: bool,
+    /// Those that it waits for.
+    pub(super) awaited: Vec<NodeId>,
     /// What it may go on with after that, until it runs.
     pub(super) renewed: Option<HardState>,
     /// An older state of its disk.
@@ -178,6 +180,7 @@ impl Node {
             version_max: codec::VERSION_MAX,
             maybe: Vec::new(),
             is_asking: false,
+            awaited: Vec::new(),
             renewed: None,
             random: random.fork(),
         }

@@ -16,10 +16,10 @@ use raftqueue_node::driver::mending::Mender;
 use raftqueue_node::driver::restoring::{self, NoSnapshot};
 use raftqueue_node::peers::promises::{Asking, Said, peers_of};
 use raftqueue_node::replica::{self, Freeze, Replica};
-use raftqueue_raft::{self as raft, HardState, Index, Term};
+use raftqueue_raft::{self as raft, HardState, Index, NodeId, Term};
 use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
 use raftqueue_wal::{DataDir, FileId, Manifest, OpenError, Options, PageCache, ReadError, Wal};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -276,10 +276,16 @@ impl World {
         at.boot += 1;
         let (name, disk) = (at.name(), at.disk.clone());
         let renewed = Cell::new(None);
-        let ask = |asking| self.ask_for_promises(node, asking).inspect(|term| renewed.set(Some(*term)));
+        let awaited = RefCell::new(Vec::new());
+        let ask = |asking| {
+            let asking = self.ask_for_promises(node, asking);
+            awaited.replace(asking.left().map(|(id, _)| id).collect());
+            asking.begins_in().inspect(|term| renewed.set(Some(*term)))
+        };
         let found = open_asking(&disk, &name, options, &ask);
         let at = &mut self.nodes[node];
         at.is_asking = matches!(found, Err(Refused::HardStateLost));
+        at.awaited = awaited.into_inner();
         if let Some(term) = renewed.get() {
             at.renewed = Some(HardState { term, vote: Some(at.id) });
         }
@@ -336,6 +342,9 @@ impl World {
             return Ok(());
         }
         if at.is_damaged && at.is_asking && self.may_be_heard(node) {
+            self.coverage.rare(Rare::PromisesAwaited);
+            // The process that waits looks at its disk again as another one would.
+            at.disk.clear_refusals();
             self.trace.note(self.now, &[63, node as u64], || {
                 format!("node {node} waits for the others: {refused}")
             });
@@ -362,7 +371,7 @@ impl World {
     }
 
     /// What the others say to a node that lost what it promised.
-    fn ask_for_promises(&self, node: usize, mut asking: Asking) -> Option<Term> {
+    fn ask_for_promises(&self, node: usize, mut asking: Asking) -> Asking {
         for (number, other) in self.nodes.iter().enumerate().filter(|(number, _)| *number != node) {
             let is_reached =
                 !self.network.is_cut(self.now, node, number) && !self.network.is_cut(self.now, number, node);
@@ -379,15 +388,17 @@ impl World {
                 _ => {}
             }
         }
-        asking.begins_in()
+        asking
     }
 
     /// Whether all others may answer some time to one that lost what it promised.
     fn may_be_heard(&self, node: usize) -> bool {
         let had_log = self.disks[&self.nodes[node].id].trail.last() > Index(0);
-        let are_gone = self.nodes.iter().any(|other| other.out.is_some() && self.is_member(other));
+        // One that was removed since this node heard anything does not come back by its old name.
+        let is_there = |id: &NodeId| self.nodes.iter().any(|other| other.id == *id && other.out.is_none());
+        let are_there = self.nodes[node].awaited.iter().all(is_there);
         let lost = self.members().filter(|other| other.is_asking || other.number == node).count();
-        had_log && !are_gone && (lost == 1 || 2 * lost < self.members().count())
+        had_log && are_there && (lost == 1 || 2 * lost < self.members().count())
     }
 
     fn crash_starting(&mut self, node: usize) -> Result<(), Violation> {
@@ -428,7 +439,8 @@ impl World {
             self.coverage.rare(if is_kept { Rare::UnheardWriteKept } else { Rare::UnheardWriteLost });
         }
         self.coverage.rare_if(is_cut, Rare::TornBatch);
-        at.renewed = None;
+        let is_renewed = at.renewed.take().is_some_and(|renewed| renewed == content.hard_state);
+        self.coverage.rare_if(is_renewed, Rare::PromisesRenewed);
         let logged = content.trail.clone();
         self.disks.insert(at.id, content);
         self.summary.recoveries += 1;
