@@ -190,7 +190,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let (went_over, going_over) = std::sync::mpsc::channel();
     let used = manifest.snapshots.iter().rev().find(|file| file.index == restored).copied();
     let counted = Arc::new(Counted::new(used, replica.raft().term()));
-    let lacks_messages = manifest.is_incomplete || keeper.has_unusable();
+    let lacks_messages = manifest.is_incomplete || keeper.lacks_messages();
     let is_incomplete = Arc::new(AtomicBool::new(lacks_messages));
     let gifts = OwnGifts::new(
         orders,

@@ -579,6 +579,46 @@ fn rule_3_2_a_page_that_rots_costs_its_own_messages_and_holds_up_no_snapshot() {
         let expected = if offset < 20 { (1, 0) } else { (0, 1) };
         assert_eq!((readings.lost.len(), readings.deliveries.len()), expected, "message {offset}");
     }
+    get_what_is_lacking(&mut node);
+}
+
+/// It is known, also after a restart, that messages are lacking, and others give them.
+fn get_what_is_lacking(node: &mut Node) {
+    assert!(node.keeper.lacks_messages() && node.wal.manifest().is_incomplete);
+    let mut pace = |_| Ok(());
+    let filled = node.keeper.fill(&node.freeze(), &mut HasAll, &mut pace);
+    let Ok(Filled::Part(change)) = filled else { panic!("it is lacking: {filled:?}") };
+    node.switch(&change, 0).expect("this disk takes everything");
+    assert!(matches!(node.keeper.fill(&node.freeze(), &mut Alone, &mut pace), Ok(Filled::Whole)));
+    let retire = node.keeper.retire_unusable(node.freeze().index);
+    let complete = Change { complete: true, retire, ..Change::default() };
+    node.switch(&complete, 0).expect("this disk takes everything");
+    node.check();
+    (0..2).for_each(|_| node.keep().expect("this disk takes everything"));
+    assert!(!node.keeper.lacks_messages() && !node.wal.manifest().is_incomplete);
+    node.check();
+}
+
+#[test]
+fn rule_3_2_where_it_is_not_known_where_messages_stand_they_are_got_from_another_node() {
+    let mut node = Node::with_cache(0);
+    node.create("t");
+    (0..20).for_each(|_| node.publish(&[("t", 1)]));
+    node.keep().expect("this disk takes everything");
+    let names = node.disk.names();
+    let name = names.iter().find(|name| name.starts_with("places-")).expect("it was just written");
+    let size = node.disk.bytes(name).expect("it is there").len() as u64;
+    assert!(node.disk.corrupt(name, size - 10, 1));
+    node = node.restart(true);
+    assert!(node.keeper.lacks_messages() && !node.wal.manifest().is_incomplete);
+    // The next one finds every file that is named.
+    (0..3).for_each(|_| node.keep().expect("this disk takes everything"));
+    assert!(node.wal.manifest().retired.is_empty(), "as long as nobody gives it, it stays");
+    get_what_is_lacking(&mut node);
+    let mut node = node.restart(true);
+    assert!(!node.keeper.lacks_messages());
+    node.keep().expect("this disk takes everything");
+    node.check();
 }
 
 #[test]
@@ -736,7 +776,7 @@ fn rule_3_2_a_message_that_rots_is_got_from_another_node_and_its_file_does_not_s
     let name = format!("kept-{:016x}", change.kept[0].number);
     node.disk.take(&name);
     node = node.restart(false);
-    assert!(node.keeper.has_unusable() && lost(&node) == 1);
+    assert!(node.keeper.lacks_messages() && lost(&node) == 1);
     node.keeper.lose(node.bodies.take_lost());
     let Filled::Part(change) = node.keeper.fill(&node.freeze(), &mut HasAll, &mut pace).unwrap() else {
         panic!("it is lacking again")
@@ -747,7 +787,7 @@ fn rule_3_2_a_message_that_rots_is_got_from_another_node_and_its_file_does_not_s
     (0..2).for_each(|_| node.keep().expect("this disk takes everything"));
     assert_eq!(node.wal.manifest().kept.len(), 1);
     node = node.restart(false);
-    assert!(!node.keeper.has_unusable());
+    assert!(!node.keeper.lacks_messages());
     node.check();
 }
 
@@ -882,5 +922,6 @@ fn files_of_places_that_are_damaged_are_named() {
     let node = node.restart(true);
     assert!(node.keeper.damaged().is_empty());
     assert!(node.disk.corrupt(&name, size - 10, 1));
-    assert_eq!(node.restart(true).keeper.damaged(), [name]);
+    let node = node.restart(true);
+    assert_eq!((node.keeper.damaged(), node.keeper.lacks_messages()), (&[name][..], true));
 }

@@ -162,6 +162,10 @@ pub struct Keeper {
     damaged: Vec<String>,
     /// The same, as what is retired once every message is here.
     unusable: BTreeSet<FileId>,
+    /// It is not known where every message stands that stands here.
+    is_lacking: bool,
+    /// Segments that hold such messages: they stay until those are here again.
+    unplaced: BTreeSet<u64>,
     /// Messages that stand somewhere and cannot be read: they are got from others as if they stood nowhere.
     lost: BTreeSet<(TopicId, u64)>,
     /// What stood on the disk when it looked last.
@@ -203,6 +207,8 @@ impl Keeper {
             filling: filling::Filling::default(),
             damaged: Vec::new(),
             unusable: BTreeSet::new(),
+            is_lacking: false,
+            unplaced: BTreeSet::new(),
             lost: BTreeSet::new(),
             stored: Stored::default(),
         };
@@ -225,6 +231,8 @@ impl Keeper {
                 keeper.retired.insert(segment);
             } else if let Some(places) = open(PlacesKind::Segment(segment), Written { number, size, crc })? {
                 keeper.places.insert(segment, InUse { places, to });
+            } else {
+                keeper.unplaced.insert(segment);
             }
         }
         for &KeptFile { number, size, crc, since } in &manifest.kept {
@@ -236,6 +244,7 @@ impl Keeper {
                 keeper.kept.insert(number, InUse { places, to: since });
             }
         }
+        keeper.is_lacking = !damaged.is_empty();
         keeper.damaged = damaged;
         let released = manifest.released.iter().filter(|segment| keeper.reader.pin(**segment).is_none());
         let unplaced = manifest
@@ -269,10 +278,10 @@ impl Keeper {
         &self.damaged
     }
 
-    /// Whether messages are lacking because files cannot be used.
+    /// Whether messages may be lacking because files cannot be used, or because it is not known where messages stand.
     #[must_use]
-    pub fn has_unusable(&self) -> bool {
-        !self.unusable.is_empty()
+    pub fn lacks_messages(&self) -> bool {
+        self.is_lacking || !self.unusable.is_empty()
     }
 
     /// These messages stand somewhere and cannot be read.
@@ -289,6 +298,8 @@ impl Keeper {
 
     /// What tells of files that cannot be used goes, now that every message stands elsewhere.
     pub fn retire_unusable(&mut self, index: Index) -> Vec<Retired> {
+        self.is_lacking = false;
+        self.unplaced.clear();
         std::mem::take(&mut self.unusable).into_iter().map(|file| Retired { file, at: index }).collect()
     }
 
@@ -341,7 +352,7 @@ impl Keeper {
             }
             is_pinned |= alive.messages > 0;
             let is_whole = !is_in_log || span.is_some_and(|span| span.is_sealed && file.to >= span.last);
-            if !is_whole {
+            if !is_whole || self.unplaced.contains(&segment) {
                 continue;
             }
             let id = FileId::Segment(segment);

@@ -273,7 +273,7 @@ impl Driver {
         match notice {
             Notice::Event(event) => {
                 let persisted = matches!(event, Event::Persisted(_));
-                if let Event::Complete(_) = event {
+                if let Event::Complete(_) | Event::Incomplete(_) = event {
                     self.handle(event);
                     self.parts.is_incomplete.store(self.parts.replica.is_incomplete(), Ordering::Release);
                     return;

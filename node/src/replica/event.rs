@@ -73,6 +73,8 @@ pub enum Event {
     Installed(Box<Arrived>),
     /// No message that lived at this index is lacking here any more.
     Complete(Index),
+    /// Messages that lived at this index may be lacking here: it is not known any more where they stand.
+    Incomplete(Index),
     /// A node with a blank disk says that it waits to be a member.
     Waiting(Box<WaitingNode>),
     /// The process is about to stop: hand leadership over, if this node leads.

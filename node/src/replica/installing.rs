@@ -219,6 +219,11 @@ impl Replica {
         }
     }
 
+    /// It is not known where messages stand that live at an index.
+    pub(super) fn on_incomplete(&mut self, index: Index) {
+        self.set_incomplete(self.incomplete_since.max(Some(index)));
+    }
+
     fn set_incomplete(&mut self, since: Option<Index>) {
         self.incomplete_since = since;
         self.snapshots.set_incomplete(since.is_some());

@@ -280,6 +280,7 @@ impl Replica {
             Event::FilesRetired => self.on_files_retired(),
             Event::Installed(arrived) => self.on_arrived(*arrived),
             Event::Complete(index) => self.on_complete(index),
+            Event::Incomplete(index) => self.on_incomplete(index),
             Event::Waiting(node) => self.on_waiting(*node),
             Event::HandOver => {
                 if let Some(to) = self.raft.best_successor() {

@@ -87,6 +87,11 @@ impl World {
             Piece::Switch(change) => {
                 let start = self.switch(node, &change, job.freeze.index, job.blocks.len())?;
                 self.summary.snapshots += 1;
+                let running = self.nodes[node].running();
+                let is_lacking = running.keeper.as_ref().is_some_and(|keeper| keeper.lacks_messages());
+                if is_lacking && !std::mem::replace(&mut running.is_incomplete, true) {
+                    self.hand(node, replica::Event::Incomplete(job.freeze.index));
+                }
                 self.trace.note(self.now, &[50, node as u64, job.freeze.index.0], || {
                     format!(
                         "node {node} has a snapshot at {}, its log begins behind {}",

@@ -452,8 +452,7 @@ impl World {
             Ok(keeper) => keeper,
             Err(error) => return self.start_refused(node, &Refused::Open(error)),
         };
-        let has_unusable = keeper.has_unusable();
-        let lacks_messages = manifest.is_incomplete || has_unusable;
+        let lacks_messages = manifest.is_incomplete || keeper.lacks_messages();
         let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes, keeper.files());
         bodies.durable(last);
         let reads = reads + at.disk.calls_of(Operation::Read) - before;

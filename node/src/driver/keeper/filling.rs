@@ -134,6 +134,13 @@ impl Keeper {
         })
     }
 
+    /// It is not known any more where every message of a segment stands: others are asked for whatever stands nowhere.
+    pub(super) fn lacks_what_stands_in(&mut self, segment: u64) {
+        self.is_lacking = true;
+        self.unplaced.insert(segment);
+        self.filling = Filling::since(self.filling.since);
+    }
+
     /// How many messages of a state stand in no file. Costs as much as finding them for [`Keeper::fill`].
     ///
     /// # Errors

@@ -110,6 +110,7 @@ impl Worker {
                 self.note_going_over();
                 let event = match self.take_snapshot(&job) {
                     Ok(start) => {
+                        self.note_lacking(&job.freeze);
                         rest = Some(job.freeze);
                         Event::SnapshotTaken { start }
                     }
@@ -158,6 +159,15 @@ impl Worker {
         }
     }
 
+    /// It may have turned out that it is not known where messages stand.
+    fn note_lacking(&mut self, freeze: &Freeze) {
+        if self.keeper.lacks_messages() && !std::mem::replace(&mut self.is_incomplete, true) {
+            self.counted = None;
+            self.metrics.lacking(None);
+            let _ = self.notices.send(Notice::Event(Event::Incomplete(freeze.index)));
+        }
+    }
+
     fn forget_lost(&mut self) {
         self.has_lost = false;
         self.keeper.forget_lost();
@@ -203,7 +213,7 @@ impl Worker {
                 let bytes = change.kept.iter().map(|file| file.size).sum();
                 let messages = self.keeper.messages_in(&change.kept);
                 self.metrics.filled(messages, bytes);
-                if self.has_lost || self.keeper.has_unusable() {
+                if self.has_lost || self.keeper.lacks_messages() {
                     self.metrics.messages_repaired(messages);
                     tracing::warn!(
                         messages,

@@ -26,7 +26,11 @@ impl Keeper {
         let mut change = Change::default();
         let written = self.write_places(job, &mut change.places, pace);
         match written.and_then(|()| self.write_snapshot(&job.freeze, pace)) {
-            Ok(snapshot) => Ok(Change { snapshot: Some(snapshot), ..change }),
+            Ok(snapshot) => {
+                // A start after this finds no file that is damaged.
+                let incomplete = self.lacks_messages();
+                Ok(Change { snapshot: Some(snapshot), incomplete, ..change })
+            }
             Err(error) => {
                 self.give_up(&change);
                 Err(error)
@@ -65,6 +69,7 @@ impl Keeper {
                             Ok(block) => blocks.push(block),
                             Err(ReadError::Rot(rotten)) => {
                                 tracing::error!("messages cannot be found any more: {rotten}");
+                                self.lacks_what_stands_in(segment);
                             }
                             // That says nothing about what stands there.
                             Err(source) => return Err(KeepError::Read { operation, source }),

@@ -145,6 +145,21 @@ fn rule_3_4_a_node_is_incomplete_until_nothing_is_missing_of_what_it_went_over_t
 }
 
 #[test]
+fn a_node_that_does_not_know_where_messages_stand_is_incomplete_until_they_are_here() {
+    let mut alone = Alone::with_a_message();
+    let index = alone.replica.applied();
+    alone.handle(Event::Incomplete(index));
+    alone.perform();
+    assert!(alone.replica.is_incomplete());
+    alone.handle(Event::Complete(index.prev()));
+    alone.perform();
+    assert!(alone.replica.is_incomplete(), "that was found for an earlier state");
+    alone.handle(Event::Complete(index));
+    alone.perform();
+    assert!(!alone.replica.is_incomplete());
+}
+
+#[test]
 fn rule_3_4_what_counts_of_the_log_is_applied_before_the_node_goes_over() {
     let mut alone = Alone::with_an_entry_of_unknown_end();
     let (applied, last) = (alone.replica.applied(), alone.replica.raft().last_index());
