@@ -6,8 +6,10 @@ use crate::progress::Progress;
 
 impl Raft {
     pub(super) fn on_disk_stalled(&mut self, stalled: bool) {
-        self.disk_stalled = stalled;
-        self.stalled_ticks = 0;
+        // It is told again and again by reads that fail.
+        if stalled != std::mem::replace(&mut self.disk_stalled, stalled) {
+            self.stalled_ticks = 0;
+        }
         if let Role::Leader(leader) = &mut self.role
             && !stalled
             && leader.transfer.as_ref().is_some_and(|transfer| transfer.because_stalled)

@@ -85,6 +85,7 @@ scripts! {
     a_leader_whose_disk_hangs_stays_if_the_others_could_not_lead
     a_leader_whose_disk_hangs_stays_if_the_others_lack_messages
     a_leader_whose_disk_hangs_stops_if_nobody_takes_over
+    a_leader_whose_reads_fail_again_and_again_hands_over
     a_leadership_transfer_goes_only_to_another_voter
     a_leadership_transfer_goes_to_a_follower_that_has_everything
     a_leadership_transfer_is_repeated_when_its_message_is_lost
