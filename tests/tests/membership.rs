@@ -1,6 +1,7 @@
 //! Schedules of members that come and go, played through by whole clusters in the simulator; see `schedules.rs`.
 
 use raftqueue_node::api::{Change, ChangeMembers, Reason, Request};
+use raftqueue_node::replica::SnapshotSettings;
 use raftqueue_tests::sim::scripted::Script;
 
 /// So many nodes that form a cluster, and so many that wait.
@@ -105,6 +106,35 @@ fn nobody_goes_whom_the_others_need_unless_it_is_forced() {
     let mut left = vec![leader, dead];
     left.sort_unstable();
     assert_eq!(script.voters(), left);
+    script.end();
+}
+
+#[test]
+fn nobody_goes_while_those_that_stay_get_a_snapshot() {
+    let often = SnapshotSettings { bytes: 1, steps: 1, idle_ticks: 20, idle_bytes: 0 };
+    let mut script = Script::with(3, |plan| plan.snapshots = often);
+    let leader = script.leader();
+    let away = script.others(leader)[0];
+    script.cut_off(away);
+    script.say("what the one that is away lacks leaves the log of the others");
+    let lacks_from = script.last_index(away) + 1;
+    for number in 0.. {
+        script.publish(&[number]);
+        script.pass_ms(50);
+        if script.log_start(leader) > lacks_from {
+            break;
+        }
+    }
+    script.join();
+    let refusal = (0..1_000).find_map(|_| {
+        script.pass_ms(1);
+        let gone = script.others(away);
+        let remove = Change::Remove(gone.iter().map(|node| script.id(*node)).collect());
+        let ask = ChangeMembers { change: remove, expected: None, force: false, dry: true };
+        script.change_with(ask).err().map(|(_, why)| why).filter(|why| why.contains("it gets a snapshot"))
+    });
+    assert!(refusal.is_some_and(|why| why.contains(&format!("node-{away}: it is so far behind"))));
+    script.catch_up();
     script.end();
 }
 

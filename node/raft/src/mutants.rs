@@ -82,11 +82,13 @@ pub enum Mutant {
     UnreadyLeadsOn,
     /// A leader whose disk hangs does not wait to hear whether those of the others do.
     HandOverAtOnce,
+    /// A joint configuration is left, and a removed leader goes, although those that stay lack messages.
+    LeaveTheLacking,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 39] = [
+    pub const ALL: [Mutant; 40] = [
         Mutant::SkipVoteSync,
         Mutant::SkipEntrySync,
         Mutant::CountSelfEarly,
@@ -126,6 +128,7 @@ impl Mutant {
         Mutant::HandOverToIncomplete,
         Mutant::UnreadyLeadsOn,
         Mutant::HandOverAtOnce,
+        Mutant::LeaveTheLacking,
     ];
 }
 

@@ -13,7 +13,8 @@ use super::view::standing;
 use super::{Now, Replica};
 use crate::api::{Change, ChangeMembers, Failure, MemberState, MembersInfo, Reason, Response, WaitingInfo};
 use raftqueue_raft::{
-    self as raft, Configuration, Index, Member, MemberChange, MemberKind, NodeId, PeerStatus, Refused, Term,
+    self as raft, Configuration, Index, Member, MemberChange, MemberKind, NodeId, PeerStatus, ProgressState,
+    Refused, Term,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -153,12 +154,15 @@ impl Replica {
         let Some(peer) = status.peers.iter().find(|peer| peer.id == id) else {
             return Some("it is no member".into());
         };
-        let PeerStatus { matched, active, disk_stalled, replaying, incomplete, .. } = *peer;
+        let PeerStatus { matched, active, disk_stalled, replaying, incomplete, state, .. } = *peer;
         let lag = status.last.0.saturating_sub(matched.0);
         match () {
             () if !active => Some("it was not heard within an election timeout".into()),
             () if disk_stalled => Some("its disk does not answer".into()),
             () if incomplete => Some("it lacks messages that live, which it gets from others".into()),
+            () if state == ProgressState::Snapshot => {
+                Some("it is so far behind that it gets a snapshot, and the messages after that".into())
+            }
             () if lag > CAUGHT_UP_LAG_MAX => {
                 Some(format!("it is {lag} entries behind, at most {CAUGHT_UP_LAG_MAX} count as caught up"))
             }

@@ -182,6 +182,12 @@ impl Script {
         self.world.nodes[node].raft().map_or(0, |raft| raft.last_index().0)
     }
 
+    /// The index of the first entry of a node's log.
+    #[must_use]
+    pub fn log_start(&self, node: usize) -> u64 {
+        self.world.nodes[node].raft().map_or(0, |raft| raft.status().start.0 + 1)
+    }
+
     /// The index of a node's newest snapshot.
     #[must_use]
     pub fn snapshot_index(&self, node: usize) -> u64 {

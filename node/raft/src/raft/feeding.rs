@@ -136,5 +136,6 @@ impl Raft {
         progress.disk_stalled = disk_stalled;
         progress.replaying = replaying;
         progress.incomplete = incomplete;
+        self.settle_configuration();
     }
 }

@@ -124,6 +124,7 @@ impl Raft {
             leader.progress.values_mut().for_each(Progress::beat);
             self.send_heartbeats();
             self.leave_to_the_ready();
+            self.settle_configuration();
         }
         self.tick_transfer(beat);
         if self.is_leader() && !self.hears_quorum() && !mutants::is(Mutant::NoCheckQuorum) {
@@ -174,7 +175,7 @@ impl Raft {
         if commit > self.commit && countable {
             self.commit = commit;
             leader.committed(commit);
-            self.configuration_committed();
+            self.settle_configuration();
         }
     }
 }

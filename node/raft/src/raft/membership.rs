@@ -7,6 +7,7 @@
 use super::{Raft, Role};
 use crate::event::Refused;
 use crate::mutants::{self, Mutant};
+use crate::progress::ProgressState;
 use crate::{Configuration, Index, Member, Message, NodeId, Payload, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -79,21 +80,37 @@ impl Raft {
         Ok(())
     }
 
-    /// The leader's commit index moved: leaves a joint configuration once, and steps down if it is no voter any more.
-    pub(super) fn configuration_committed(&mut self) {
-        if self.log.configuration_index() > self.commit {
+    /// Leaves a joint configuration that is committed, and steps down if this leader is no voter any more. Either waits until a
+    /// quorum of those that stay lacks nothing: who goes may be the only one that has some messages.
+    pub(super) fn settle_configuration(&mut self) {
+        let configuration = self.log.configuration();
+        let is_settled = !configuration.is_joint() && configuration.is_voter(self.settings.id);
+        if !self.is_leader() || is_settled || self.log.configuration_index() > self.commit {
             return;
         }
-        let configuration = self.log.configuration();
+        let stay = Configuration { outgoing: BTreeSet::new(), ..Configuration::clone(configuration) };
+        if !stay.is_quorum(|id| self.has_everything(id)) && !mutants::is(Mutant::LeaveTheLacking) {
+            return;
+        }
         if configuration.is_joint() {
-            let left = Configuration { outgoing: BTreeSet::new(), ..Configuration::clone(configuration) };
-            self.append_as_leader(Payload::Config(Arc::new(left)));
-        } else if !configuration.is_voter(self.settings.id) {
+            self.append_as_leader(Payload::Config(Arc::new(stay)));
+        } else {
             self.send_heartbeats();
             if let Some(to) = self.best_successor() {
                 self.send_to(to, Message::TimeoutNow);
             }
             self.become_follower(self.term(), None);
         }
+    }
+
+    /// Whether a node has every message that lives up to where its log ends, as far as this leader knows. One that gets a
+    /// snapshot will lack messages at first.
+    fn has_everything(&self, id: NodeId) -> bool {
+        if id == self.settings.id {
+            return !self.incomplete && !self.damaged;
+        }
+        let Role::Leader(leader) = &self.role else { return false };
+        let progress = leader.progress.get(&id);
+        progress.is_some_and(|p| !p.incomplete && !p.replaying && p.state != ProgressState::Snapshot)
     }
 }

@@ -45,6 +45,7 @@ fn seen_by(mutant: Mutant) -> SeenBy {
         Mutant::LeadDamaged => Script("a_node_whose_log_is_damaged_votes_by_what_it_is_known_to_be"),
         Mutant::HandOverToIncomplete => Script("a_leader_that_leaves_avoids_those_that_lack_messages"),
         Mutant::UnreadyLeadsOn => Script("a_leader_that_replays_hands_over_to_one_that_is_ready"),
+        Mutant::LeaveTheLacking => Script("a_leader_that_is_removed_waits_until_the_others_lack_nothing"),
         Mutant::HandOverAtOnce => Script("a_leader_whose_disk_hangs_hears_first_how_the_others_are"),
         _ => RandomSchedules,
     }

@@ -72,6 +72,7 @@ scripts! {
     a_leader_that_cannot_speak_is_replaced
     a_leader_that_hears_no_quorum_stops_and_the_others_elect
     a_leader_that_is_removed_finishes_the_change_and_goes
+    a_leader_that_is_removed_waits_until_the_others_lack_nothing
     a_leader_that_lacks_messages_hands_over
     a_leader_that_leaves_avoids_those_that_lack_messages
     a_leader_that_leaves_avoids_those_that_replay
