@@ -6,11 +6,13 @@
 //! what somebody changed by hand is put back, fields of others are left alone, and an unchanged child is not written.
 //! Deletes name the uid, too.
 
+mod members;
+
 use crate::build::{Resources, owner_of_disks};
 use crate::crd::RaftQueue;
-use crate::names::MANAGER;
-use crate::observation::{Child, Observation};
-use crate::plan::{ClaimChange, Step};
+use crate::names::{MANAGER, REMOVED_FROM_ANNOTATION};
+use crate::observation::{Child, ClusterId, Observation};
+use crate::plan::{ClaimChange, ClaimMark, Step};
 use crate::validate::Asked;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -60,23 +62,87 @@ pub async fn apply(
     match (budget, uid(Child::Budget)) {
         (Some(budget), uid) => bring_in_line(client, namespace, budget, uid).await?,
         (None, Some(uid)) => {
-            delete::<PodDisruptionBudget>(client, namespace, &asked.name, Some(uid.to_owned())).await?;
+            delete::<PodDisruptionBudget>(client, namespace, &asked.name, uid.to_owned(), None).await?;
         }
         (None, None) => {}
     }
     bring_in_line(client, namespace, stateful_set, uid(Child::StatefulSet)).await
 }
 
+/// A step that was not taken. Another pass looks again and decides anew.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The API server refused a call.
+    #[error(transparent)]
+    Api(#[from] ApplyError),
+    /// The nodes refused a change of the members, or could not be asked.
+    #[error("the nodes do not {step}: {text}")]
+    Nodes {
+        /// What they were asked for.
+        step: &'static str,
+        /// What they said.
+        text: String,
+        /// The members or their leader have changed since they were looked at.
+        is_race: bool,
+    },
+}
+
+impl TakeError {
+    /// Whether something was changed meanwhile. Then another look is all that is needed.
+    #[must_use]
+    pub fn is_race(&self) -> bool {
+        match self {
+            Self::Api(error) => error.is_race(),
+            Self::Nodes { is_race, .. } => *is_race,
+        }
+    }
+}
+
 /// Takes the step. Returns true if it was taken, false if its object is gone already.
 ///
 /// # Errors
-/// What the API server refused.
-pub async fn take(client: &Client, asked: &Asked, step: &Step) -> Result<bool, ApplyError> {
+/// What the API server or the nodes refused.
+pub async fn take(
+    client: &Client,
+    asked: &Asked,
+    seen: &Observation,
+    step: &Step,
+) -> Result<bool, TakeError> {
+    let namespace = asked.namespace.as_str();
     match step {
         Step::ReplaceStuckPod { pod, uid } => {
-            delete::<Pod>(client, &asked.namespace, pod, Some(uid.clone())).await
+            Ok(delete::<Pod>(client, namespace, pod, uid.clone(), None).await?)
+        }
+        Step::DeleteDisk { claim, uid, version } => {
+            let version = Some(version.clone());
+            Ok(delete::<PersistentVolumeClaim>(client, namespace, claim, uid.clone(), version).await?)
+        }
+        Step::AddLearners { .. } | Step::Promote { .. } | Step::Remove { .. } | Step::Replace { .. } => {
+            members::change(seen, step).await.map(|()| true)
         }
     }
+}
+
+/// Marks claims as those of members that were removed from this cluster, or takes the mark off.
+///
+/// # Errors
+/// The first call that the API server refused; of a claim that was changed meanwhile, too.
+pub async fn mark_claims(
+    client: &Client,
+    asked: &Asked,
+    cluster: ClusterId,
+    marks: &[ClaimMark],
+) -> Result<(), ApplyError> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &asked.namespace);
+    for ClaimMark { claim, uid, version, removed } in marks {
+        let value = removed.then(|| cluster.to_string());
+        let patch = json!({"metadata": {"uid": uid, "resourceVersion": version,
+                                        "annotations": {REMOVED_FROM_ANNOTATION: value}}});
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = api.patch_metadata(claim, &params, &Patch::Merge(patch)).await;
+        patched.map_err(|error| failed::<PersistentVolumeClaim>("mark", claim, error))?;
+    }
+    Ok(())
 }
 
 /// Changes the owners of claims.
@@ -196,13 +262,14 @@ async fn delete<K>(
     client: &Client,
     namespace: &str,
     name: &str,
-    uid: Option<String>,
+    uid: String,
+    version: Option<String>,
 ) -> Result<bool, ApplyError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let preconditions = uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None });
+    let preconditions = Some(Preconditions { uid: Some(uid), resource_version: version });
     let params = DeleteParams { preconditions, ..DeleteParams::default() };
     match api.delete(name, &params).await {
         Ok(_) => Ok(true),

@@ -3,7 +3,7 @@
 //! They follow from the conditions before and after a pass. So an operator that was restarted tells nothing twice.
 
 use crate::crd::{ConditionType, RaftQueueStatus, Reason, condition};
-use crate::plan::{Correction, Step};
+use crate::plan::{Correction, Resized, Step};
 use kube::runtime::events::{Event, EventType};
 
 /// Most bytes of a note that the API server takes.
@@ -67,16 +67,16 @@ pub fn events(before: &RaftQueueStatus, after: &RaftQueueStatus) -> Vec<Event> {
 /// The event of a step that was taken.
 #[must_use]
 pub fn event_of(step: &Step) -> Event {
-    match step {
-        Step::ReplaceStuckPod { pod, .. } => event(
-            EventType::Normal,
-            "StuckPodReplaced",
-            "DeletePod",
-            &format!(
-                "{pod} did not run and was made from an older template: deleted, so that it is made anew"
-            ),
-        ),
-    }
+    let told = step.told();
+    event(EventType::Normal, told.reason, told.action, &told.note)
+}
+
+/// The event of another number of pods, with the steps ahead as they were before.
+#[must_use]
+pub fn event_of_resizing(resized: Resized, ahead: &[String]) -> Event {
+    let Resized { from, to } = resized;
+    let reason = if to > from { "PodsAdded" } else { "PodsRemoved" };
+    event(EventType::Normal, reason, "SetReplicas", &format!("{from} pods become {to}: {}", ahead.join("; ")))
 }
 
 /// The event of a status that could not be written. The status of the object is old then, and only an event can say so.

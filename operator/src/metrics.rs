@@ -58,7 +58,11 @@ impl Metrics {
                 "result",
             ),
             duration: Histogram::with_opts(duration.buckets(buckets)).expect("ascending bounds"),
-            steps: counter("raftqueue_operator_steps_total", "Steps that touched a running pod", "step"),
+            steps: counter(
+                "raftqueue_operator_steps_total",
+                "Steps that touched a pod, a member or a disk",
+                "step",
+            ),
             leads: IntGauge::new("raftqueue_operator_leads", "1 while this operator holds the lease")
                 .expect("a well-formed name"),
             condition: IntGaugeVec::new(

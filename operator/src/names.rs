@@ -35,6 +35,8 @@ pub const MADE_FOR_ANNOTATION: &str = "raftqueue.io/made-for-replicas";
 /// Annotation of the StatefulSet and the ConfigMap: the cluster that the disks belong to, as the status has it too. A status can
 /// be lost: an older definition of the custom resource does not keep it, a backup leaves it out.
 pub const CLUSTER_ID_ANNOTATION: &str = "raftqueue.io/cluster-id";
+/// Annotation of a claim: the cluster whose member it was until that was removed. Its disk is to go once its pod is gone.
+pub const REMOVED_FROM_ANNOTATION: &str = "raftqueue.io/removed-from";
 /// Annotation of the pods: the settings of `spec.config` that they were made for. By it a change of the settings
 /// changes the template. Whether nodes form or join stands beside the settings and is left out on purpose.
 pub const CONFIG_ANNOTATION: &str = "raftqueue.io/config";
@@ -55,6 +57,22 @@ pub fn config_map(name: &str) -> String {
 #[must_use]
 pub fn node(name: &str, ordinal: i32) -> String {
     format!("{name}-{ordinal}")
+}
+
+/// The ordinal of a node of this cluster; absent for any other name.
+#[must_use]
+pub fn ordinal(name: &str, node: &str) -> Option<i32> {
+    let digits = node.strip_prefix(name)?.strip_prefix('-')?;
+    let ordinal: i32 = digits.parse().ok().filter(|ordinal| *ordinal >= 0 && *ordinal < i32::MAX)?;
+    // Another spelling of the number is another name.
+    (self::node(name, ordinal) == node).then_some(ordinal)
+}
+
+/// Where the node at this address serves its clients.
+#[must_use]
+pub fn client_uri(address: &str) -> String {
+    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    format!("http://{host}:{CLIENT_PORT}")
 }
 
 /// The claim of a node's disk.
@@ -104,6 +122,24 @@ fn labels_of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_names_its_ordinal_as_a_number() {
+        for (node, expected) in [
+            ("demo-0", Some(0)),
+            ("demo-10", Some(10)),
+            ("demo-01", None),
+            ("demo-+1", None),
+            ("demo--1", None),
+            ("demo-", None),
+            ("demo", None),
+            ("demo-1-0", None),
+            ("other-1", None),
+            ("demo-99999999999", None),
+        ] {
+            assert_eq!(ordinal("demo", node), expected, "{node}");
+        }
+    }
 
     #[test]
     fn a_claim_names_its_node() {

@@ -161,6 +161,8 @@ pub struct ClaimSeen {
     pub size: Option<String>,
     /// Its storage class.
     pub class: Option<String>,
+    /// The cluster whose member it was until that was removed.
+    pub removed_from: Option<ClusterId>,
 }
 
 /// An owner of a claim.
@@ -215,6 +217,54 @@ pub struct ClusterSeen {
     pub term: u64,
     /// All members.
     pub members: Vec<MemberSeen>,
+    /// How each of them is, and who waits to be added; absent if the leader's image is too old to tell.
+    pub membership: Option<Membership>,
+}
+
+/// The members as their leader sees them: what changes of members are judged by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The index of the configuration in force: a change that names another one is refused.
+    pub at: u64,
+    /// No change is under way.
+    pub settled: bool,
+    /// All members.
+    pub members: Vec<MemberState>,
+    /// Nodes that wait to be added.
+    pub waiting: Vec<WaitingSeen>,
+}
+
+/// How a member is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberState {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub standing: Standing,
+    /// Why others could not rely on it; absent if they could.
+    pub unwell: Option<String>,
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It votes.
+    Voter,
+    /// It gets the log, and does not vote.
+    Learner,
+    /// A voter until the change that is under way has ended.
+    Leaving,
+}
+
+/// A node with a blank disk that waits to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingSeen {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// A member of the cluster.

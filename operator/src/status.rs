@@ -54,6 +54,7 @@ pub fn answer(
         observed_generation: generation,
         phase: Some(phase),
         message: Some(message),
+        plan: plan.ahead.clone(),
         conditions: conclude(&before.conditions, findings, generation, now),
         replicas: Some(seen.set.as_ref().map_or(0, |set| set.pods)),
         ready_replicas: Some(i32::try_from(ready).unwrap_or(i32::MAX)),

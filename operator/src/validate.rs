@@ -23,8 +23,8 @@ pub struct Asked {
     pub latched: Option<ClusterId>,
     /// The image that the status names.
     pub image_kept: Option<String>,
-    /// Members that the status lists.
-    pub members_kept: i32,
+    /// Pods that those need whom the status lists.
+    pub pods_kept: i32,
     /// The image for an object that names none and has got none yet.
     pub image_default: String,
 }
@@ -53,7 +53,12 @@ pub fn asked(object: &RaftQueue, image_default: &str) -> Asked {
         spec: object.spec.clone(),
         latched: status.cluster_id.as_deref().and_then(ClusterId::parse),
         image_kept: status.image,
-        members_kept: i32::try_from(status.members.len()).unwrap_or(crd::REPLICAS_MAX),
+        pods_kept: status
+            .members
+            .iter()
+            .filter_map(|member| names::ordinal(&object.name_any(), &member.name))
+            .max()
+            .map_or(0, |last| last + 1),
         image_default: image_default.to_owned(),
     }
 }

@@ -51,7 +51,7 @@ pub fn build(asked: &Asked, shape: &Shape) -> Resources {
         config_map: settings::build_config_map(asked, shape),
         headless_service: access::build_headless_service(asked),
         client_service: access::build_client_service(asked),
-        budget: (shape.replicas >= BUDGET_REPLICAS_MIN).then(|| access::build_budget(asked)),
+        budget: (shape.pods >= BUDGET_REPLICAS_MIN).then(|| access::build_budget(asked)),
         stateful_set: stateful_set::build_stateful_set(asked, shape),
     }
 }

@@ -43,7 +43,7 @@ fn settings(asked: &Asked, shape: &Shape) -> Map<String, Value> {
             }
         }
     }
-    set("members", json!(asked.nodes(shape.replicas)));
+    set("members", json!(asked.nodes(shape.pods)));
     set("service", json!(format!("{}.{}.svc", names::headless(&asked.name), asked.namespace)));
     set("drain-ms", json!(DRAIN_MS_DEFAULT));
     set("lock-wait-ms", json!(LOCK_WAIT_MS));

@@ -40,11 +40,11 @@ const CONFIG_MODE: i32 = 0o444;
 pub(super) fn build_stateful_set(asked: &Asked, shape: &Shape) -> StatefulSet {
     let mut metadata = with_cluster_id(child(asked, asked.name.clone()), shape);
     let annotations = metadata.annotations.get_or_insert_default();
-    annotations.insert(names::MADE_FOR_ANNOTATION.to_owned(), shape.replicas.to_string());
+    annotations.insert(names::MADE_FOR_ANNOTATION.to_owned(), shape.pods.to_string());
     StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {
-            replicas: Some(shape.replicas),
+            replicas: Some(shape.pods),
             service_name: Some(names::headless(&asked.name)),
             pod_management_policy: Some("Parallel".into()),
             update_strategy: Some(StatefulSetUpdateStrategy {

@@ -19,7 +19,7 @@ fn of(spec: Value) -> Asked {
 
 fn shape(asked: &Asked, bootstrap: Bootstrap) -> Shape {
     Shape {
-        replicas: asked.spec.replicas,
+        pods: asked.spec.replicas,
         bootstrap,
         cluster_id: if let Bootstrap::Join(id) = bootstrap { id } else { None },
         image: asked.spec.image.clone().unwrap_or_else(|| asked.image_default.clone()),

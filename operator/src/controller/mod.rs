@@ -7,7 +7,7 @@
 mod memory;
 
 use self::memory::{Key, Memory, Quiet, SPACING};
-use crate::apply::{ApplyError, apply, own_claims, take};
+use crate::apply::{TakeError, apply, mark_claims, own_claims, take};
 use crate::build::build;
 use crate::crd::{RaftQueue, RaftQueueStatus, Reason};
 use crate::events;
@@ -15,7 +15,7 @@ use crate::health::Health;
 use crate::metrics::PassResult;
 use crate::names::{INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
 use crate::observe::{ask_all, observe};
-use crate::plan::{Correction, NextLook, Step, plan};
+use crate::plan::{Correction, NextLook, plan};
 use crate::status::{self, Written, answer, answer_unseen, under_older_definition};
 use crate::validate::{asked, validate};
 use futures_util::{StreamExt, future::BoxFuture};
@@ -357,20 +357,27 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
         }
     };
     let plan = plan(&asked, &refusals, &seen);
+    let before = say_before(context, &object, before, &plan.ahead, &now).await?;
     let mut told = Vec::new();
     let mut failure = None;
     if let Some(shape) = &plan.shape {
-        failure = apply(client, &asked, &seen, &build(&asked, shape)).await.err();
+        failure = apply(client, &asked, &seen, &build(&asked, shape)).await.err().map(TakeError::from);
         if failure.is_none() {
             let corrected = |correction: &Correction| events::event_of_correction(&asked.name, *correction);
             told.extend(plan.corrections.iter().map(corrected));
-            failure = own_claims(client, &asked, &plan.claims).await.err();
+            told.extend(plan.resized.map(|resized| events::event_of_resizing(resized, &plan.ahead)));
+            failure = own_claims(client, &asked, &plan.claims).await.err().map(TakeError::from);
         }
     }
+    if let (None, Some(cluster)) = (&failure, plan.cluster_id) {
+        failure = mark_claims(client, &asked, cluster, &plan.marks).await.err().map(TakeError::from);
+    }
+    let mut is_step_taken = false;
     if let (None, Some(step)) = (&failure, &plan.step) {
-        match take(client, &asked, step).await {
+        match take(client, &asked, &seen, step).await {
             Ok(true) => {
-                context.health.metrics.count_step(label(step));
+                is_step_taken = true;
+                context.health.metrics.count_step(step.label());
                 told.push(events::event_of(step));
             }
             Ok(false) => {}
@@ -378,7 +385,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
         }
     }
     // Something came in between. The next look shows what there is, and nothing has failed.
-    let is_race = failure.as_ref().is_some_and(ApplyError::is_race);
+    let is_race = failure.as_ref().is_some_and(TakeError::is_race);
     let why = failure.filter(|_| !is_race).map(|failure| failure.to_string());
     let after = answer(&asked, &before, generation, &plan, &seen, why.as_deref(), &now);
     let after = match write(context, &object.metadata, &before, after, &now).await {
@@ -406,10 +413,28 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     context.memory.looked(&key(metadata), quiet);
     match (why, plan.next_look) {
         (Some(why), _) => Err(PassError::Call(why)),
-        (None, _) if is_race => Ok((PassResult::Done, Action::requeue(SPACING))),
+        // What comes next need not wait for a change that a watch tells: the nodes' members are told by none.
+        (None, _) if is_race || is_step_taken || !plan.marks.is_empty() => {
+            Ok((PassResult::Done, Action::requeue(SPACING)))
+        }
         (None, NextLook::Soon) => Ok((PassResult::Done, Action::requeue(SOON))),
         (None, NextLook::Steady) => Ok((PassResult::Done, Action::requeue(STEADY))),
     }
+}
+
+/// Puts the steps ahead into the status before the first of them is taken. Returns the status as it is then.
+async fn say_before(
+    context: &Context,
+    object: &RaftQueue,
+    before: RaftQueueStatus,
+    ahead: &[String],
+    now: &Time,
+) -> Result<RaftQueueStatus, PassError> {
+    if !before.plan.is_empty() || ahead.is_empty() {
+        return Ok(before);
+    }
+    let after = RaftQueueStatus { plan: ahead.to_vec(), ..before.clone() };
+    write(context, &object.metadata, &before, after, now).await
 }
 
 /// Writes the status, says in it what the definition does not know of it, and returns it as it was written.
@@ -467,12 +492,6 @@ async fn known_status(client: &Client, metadata: &ObjectMeta) -> RaftQueueStatus
     let object = api.get_opt(metadata.name.as_deref().unwrap_or_default()).await.ok().flatten();
     let status = object.and_then(|object| object.data.get("status").cloned()).unwrap_or(Value::Null);
     serde_json::from_value(status).unwrap_or_default()
-}
-
-fn label(step: &Step) -> &'static str {
-    match step {
-        Step::ReplaceStuckPod { .. } => "replace_stuck_pod",
-    }
 }
 
 #[cfg(test)]

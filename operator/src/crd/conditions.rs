@@ -104,8 +104,14 @@ pub enum Reason {
     ConfigRefused,
     /// `spec.replicas` cannot be as asked.
     ReplicasRefused,
-    /// `spec.replicas` was changed after the cluster was made, which this version does not follow.
-    ReplicasFixed,
+    /// Members are added or removed, as `spec.replicas` asks.
+    Scaling,
+    /// A voter whose disk is lost is replaced.
+    ReplacingMember,
+    /// Somebody has changed members by hand in a way that the operator does not go on with.
+    MembersByHand,
+    /// The nodes do not tell their members in a way that this operator understands.
+    MembersUnknown,
     /// The object cannot be read.
     NotReadable,
     /// An object with the name of a child exists and belongs to something else.

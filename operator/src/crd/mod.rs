@@ -129,8 +129,8 @@ const SIZE_RULE: &str = "!has(self.spec.storage) || !has(self.spec.storage.size)
 #[schemars(transform = schema::without_null)]
 pub struct RaftQueueSpec {
     /// Nodes of the cluster: 1, 3, 5, 7 or 9. Three bear the loss of one without losing a message or stopping, five the
-    /// loss of two. In this version it cannot change once the cluster has formed: the operator says so and changes
-    /// nothing.
+    /// loss of two. `kubectl scale` works: members come and go by two, each step confirmed by the others, while the cluster
+    /// serves; `status.plan` tells the steps ahead.
     #[serde(default = "replicas_default")]
     #[schemars(range(min = REPLICAS_MIN, max = REPLICAS_MAX))]
     #[x_kube(validation = Rule::new("self % 2 == 1").message(

@@ -26,6 +26,10 @@ pub struct RaftQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
+    /// What the operator will do about members, step by step, the next one first. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<String>,
+
     /// Findings, one of each type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -117,6 +121,8 @@ pub enum Phase {
     Forming,
     /// All is as the spec asks.
     Ready,
+    /// Members are added or removed.
+    Scaling,
     /// It serves; some nodes still run an older image or older settings.
     Outdated,
     /// The spec asks for what cannot be; the nodes run on as they were.

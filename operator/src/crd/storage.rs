@@ -54,9 +54,9 @@ pub struct Retention {
     /// never deletes a disk.
     #[serde(default)]
     pub when_deleted: Disposal,
-    /// When the cluster gets smaller. In this version clusters do not get smaller, so nothing is deleted for it, whatever
-    /// stands here. It will be the operator's own act, after the other members have confirmed that the node was removed;
-    /// the StatefulSet always keeps its claims.
+    /// When `spec.replicas` gets smaller. A kept disk is used again when the cluster grows: its node sets aside what it had and
+    /// gets the log anew. Delete is the operator's own act, after the other members have confirmed that the node was removed
+    /// and its pod is gone; the StatefulSet always keeps its claims.
     #[serde(default)]
     pub when_scaled: Disposal,
 }

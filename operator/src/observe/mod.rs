@@ -160,6 +160,10 @@ fn see_claim(asked: &Asked, claim: &PersistentVolumeClaim) -> Option<(String, Cl
         bound: claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound"),
         size: spec.and_then(|spec| storage_of(spec.resources.as_ref()?.requests.as_ref()?)),
         class: spec.and_then(|spec| spec.storage_class_name.clone()),
+        removed_from: claim
+            .annotations()
+            .get(names::REMOVED_FROM_ANNOTATION)
+            .and_then(|text| ClusterId::parse(text)),
     };
     Some((node, seen))
 }

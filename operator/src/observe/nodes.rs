@@ -4,11 +4,15 @@
 //! only bounded; the planner judges them.
 
 use crate::names;
-use crate::observation::{ClusterId, ClusterSeen, MemberSeen, NodeAnswer, NodeSeen, PodSeen};
+use crate::observation::{
+    ClusterId, ClusterSeen, MemberSeen, MemberState, Membership, NodeAnswer, NodeSeen, PodSeen, Standing,
+    WaitingSeen,
+};
 use futures_util::future::join_all;
 use raftqueue_proto::v1::admin_client::AdminClient;
 use raftqueue_proto::v1::{
-    ClusterStatusRequest, ClusterStatusResponse, Member, Role, StatusRequest, StatusResponse,
+    ClusterStatusRequest, ClusterStatusResponse, Member, MembersRequest, MembersResponse, Role,
+    StatusRequest, StatusResponse,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,11 +20,11 @@ use tonic::transport::{Channel, Endpoint};
 
 /// How long a node may take for an answer, connecting included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Most members of a cluster that are read from an answer; there are never as many.
+/// Most members of a cluster, and nodes that wait, that are read from an answer; there are never as many.
 const MEMBERS_MAX: usize = 64;
 
 /// Asks every node that can be asked, all at once, and writes down what they say. Returns the leader's view in the
-/// newest term that one of them could give; absent if none had a quorum. Takes at most 4 s.
+/// newest term that one of them could give; absent if none had a quorum. Takes at most 6 s.
 pub async fn ask_all(pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen> {
     let asked = pods.iter_mut().filter_map(|(_, pod)| pod.address.clone().map(|address| (pod, address)));
     let clients = join_all(asked.map(|(pod, address)| async move {
@@ -38,12 +42,13 @@ pub async fn ask_all(pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen
     .await;
     // Any node forwards to the leader. A node that is behind does no harm, since the newest term counts.
     let truths = join_all(clients.into_iter().flatten().map(ask_for_truth)).await;
-    truths.into_iter().flatten().max_by_key(|cluster| cluster.term)
+    let (mut cluster, client) = truths.into_iter().flatten().max_by_key(|(cluster, _)| cluster.term)?;
+    cluster.membership = ask_for_members(client, &cluster).await;
+    Some(cluster)
 }
 
 async fn ask(address: &str) -> Result<(AdminClient<Channel>, StatusResponse), String> {
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let endpoint = Endpoint::from_shared(format!("http://{host}:{}", names::CLIENT_PORT))
+    let endpoint = Endpoint::from_shared(names::client_uri(address))
         .map_err(|error| format!("{address} is no address: {error}"))?
         .connect_timeout(ANSWER_TIMEOUT);
     let call = async {
@@ -58,10 +63,18 @@ async fn ask(address: &str) -> Result<(AdminClient<Channel>, StatusResponse), St
         .unwrap_or_else(|_| Err(format!("no answer within {seconds} s")))
 }
 
-async fn ask_for_truth(mut client: AdminClient<Channel>) -> Option<ClusterSeen> {
+async fn ask_for_truth(mut client: AdminClient<Channel>) -> Option<(ClusterSeen, AdminClient<Channel>)> {
     let call = client.cluster_status(ClusterStatusRequest {});
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, call).await.ok()?.ok()?;
-    truth(answer.into_inner())
+    Some((truth(answer.into_inner())?, client))
+}
+
+/// How the members are, as the same leader says in the same term: a later one is asked in the next look.
+async fn ask_for_members(mut client: AdminClient<Channel>, cluster: &ClusterSeen) -> Option<Membership> {
+    let call = client.members(MembersRequest {});
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, call).await.ok()?.ok()?.into_inner();
+    let is_same = answer.term == cluster.term && answer.leader == cluster.leader;
+    if is_same { membership(answer) } else { None }
 }
 
 /// An error with its causes: that of the transport alone says only "transport error".
@@ -93,6 +106,31 @@ fn truth(answer: ClusterStatusResponse) -> Option<ClusterSeen> {
         leader: answer.leader,
         term: answer.term,
         members: members(answer.members),
+        membership: None,
+    })
+}
+
+/// Absent if there is something in it that this operator does not know: what to do about it is for a newer one to say.
+fn membership(answer: MembersResponse) -> Option<Membership> {
+    if answer.members.len() > MEMBERS_MAX {
+        return None;
+    }
+    let state = |member: raftqueue_proto::v1::MemberState| {
+        let standing = match member.standing.as_str() {
+            "voter" => Standing::Voter,
+            "learner" => Standing::Learner,
+            "leaving" => Standing::Leaving,
+            _ => return None,
+        };
+        let unwell = Some(member.unwell).filter(|why| !why.is_empty());
+        Some(MemberState { id: member.id, name: member.name, standing, unwell })
+    };
+    let waiting = answer.waiting.into_iter().take(MEMBERS_MAX);
+    Some(Membership {
+        at: answer.configuration_index,
+        settled: answer.settled && !answer.joint,
+        members: answer.members.into_iter().map(state).collect::<Option<_>>()?,
+        waiting: waiting.map(|node| WaitingSeen { id: node.id, name: node.name }).collect(),
     })
 }
 

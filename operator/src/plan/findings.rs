@@ -7,6 +7,8 @@ mod disks;
 mod serving;
 mod spec;
 
+use super::identity::members_of;
+use super::members::Decision;
 use super::trouble::{self, shorten};
 use super::{Identity, NextLook, Shape};
 use crate::crd::{ConditionType, Finding, Phase, Reason, Truth};
@@ -48,8 +50,12 @@ struct Case<'a> {
     seen: &'a Observation,
     identity: &'a Identity,
     shape: &'a Shape,
-    /// The nodes that there should be.
+    /// What is decided about members; absent while nobody can say who they are.
+    decision: Option<&'a Decision>,
+    /// The nodes that have pods.
     nodes: Vec<String>,
+    /// The nodes that vote, as far as that is known; else those that have pods.
+    voters: Vec<String>,
     /// Those that serve.
     serving: BTreeSet<&'a str>,
 }
@@ -61,9 +67,12 @@ pub(super) fn judge(
     seen: &Observation,
     identity: &Identity,
     shape: &Shape,
+    decision: Option<&Decision>,
 ) -> Verdict {
     let serving = seen.pods.iter().filter(|(_, pod)| pod.serves()).map(|(name, _)| name.as_str()).collect();
-    let case = Case { asked, refusals, seen, identity, shape, nodes: asked.nodes(shape.replicas), serving };
+    let nodes = asked.nodes(shape.pods);
+    let voters = voters(seen, identity).unwrap_or_else(|| nodes.clone());
+    let case = Case { asked, refusals, seen, identity, shape, decision, nodes, voters, serving };
     let problems = case.problems();
     let paused = asked.spec.paused;
     let (phase, message) = match problems.first() {
@@ -74,6 +83,13 @@ pub(super) fn judge(
     let findings = case.findings(&problems);
     let next_look = if problems.is_empty() { NextLook::Steady } else { NextLook::Soon };
     Verdict { findings, phase, message, next_look }
+}
+
+/// The voters of a cluster that is certain, where somebody knows them.
+fn voters(seen: &Observation, identity: &Identity) -> Option<Vec<String>> {
+    let members = members_of(seen, identity.certain()?);
+    let voters = members.into_iter().filter(|member| member.voter).map(|member| member.name);
+    Some(voters.collect::<Vec<String>>()).filter(|voters| !voters.is_empty())
 }
 
 fn finding(
@@ -87,11 +103,11 @@ fn finding(
 
 impl Case<'_> {
     fn quorum(&self) -> usize {
-        self.nodes.len() / 2 + 1
+        self.voters.len() / 2 + 1
     }
 
     fn all_well(&self) -> String {
-        match self.nodes.len() {
+        match self.voters.len() {
             1 => "the node serves".to_owned(),
             count => format!("all {count} nodes serve"),
         }
@@ -144,8 +160,13 @@ impl Case<'_> {
             let weight = if self.is_about_to_be_ready() { Weight::OnItsWay } else { Weight::Wrong };
             tell(reason, phase, weight, message);
         }
-        if let Some(message) = self.replicas_fixed() {
-            tell(Reason::ReplicasFixed, Phase::Refused, Weight::NotAsAsked, message);
+        if let Some((reason, message)) = self.not_the_members_asked_for() {
+            let (phase, weight) = match reason {
+                Reason::Scaling => (Phase::Scaling, Weight::OnItsWay),
+                Reason::ReplacingMember => (phase, Weight::OnItsWay),
+                _ => (Phase::Refused, Weight::NotAsAsked),
+            };
+            tell(reason, phase, weight, message);
         }
         if let Some(message) = self.older_pods() {
             tell(Reason::OlderPods, Phase::Outdated, Weight::NotAsAsked, message);
@@ -194,7 +215,8 @@ impl Case<'_> {
                 Reason::ConfigRefused,
                 Reason::ReplicasRefused,
                 Reason::NotReadable,
-                Reason::ReplicasFixed,
+                Reason::MembersByHand,
+                Reason::MembersUnknown,
             ]) {
                 Some(problem) => of(About::SpecAccepted, problem, false),
                 None => fine(About::SpecAccepted, true, "the spec can be followed"),
@@ -211,7 +233,7 @@ impl Case<'_> {
                 )
             },
         ];
-        if self.nodes.len() == 1 {
+        if self.voters.len() == 1 {
             let message = "one member keeps the only copy of every message: a lost disk loses them all, and nothing is served \
                            while the node restarts. Three members bear the loss of one";
             findings.push(finding(About::SingleMember, true, Reason::OneMember, message));

@@ -1,8 +1,12 @@
 //! Which cluster the disks belong to, from what the nodes say of themselves.
 
+use crate::names;
 use crate::observation::{ClusterId, MemberSeen, Observation};
 use crate::validate::Asked;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Most pods that members may call for: what a disk says is not taken for any number.
+const PODS_MAX: i32 = 16;
 
 /// Which cluster the nodes' disks belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,15 +75,16 @@ impl Identity {
         matches!(self, Self::Mixed(_))
     }
 
-    /// How many members the cluster has, where that is known: from the nodes, else from the status.
-    pub(super) fn members(&self, asked: &Asked, seen: &Observation) -> Option<i32> {
+    /// How many pods the members of the cluster need, where that is known: from the nodes, else from the status.
+    pub(super) fn pods_of_members(&self, asked: &Asked, seen: &Observation) -> Option<i32> {
         let (id, kept) = match self {
-            Self::Certain(id) => (*id, asked.latched.map(|_| asked.members_kept)),
+            Self::Certain(id) => (*id, asked.latched.map(|_| asked.pods_kept)),
             Self::Found { id, .. } => (*id, None),
             Self::Blank | Self::Mixed(_) => return None,
         };
-        let counted = i32::try_from(members_of(seen, id).len()).unwrap_or(i32::MAX);
-        Some(counted).filter(|count| *count > 0).or(kept).filter(|count| *count > 0)
+        let members = members_of(seen, id);
+        let last = members.iter().filter_map(|member| names::ordinal(&asked.name, &member.name)).max();
+        last.map(|last| last + 1).or(kept).map(|pods| pods.min(PODS_MAX)).filter(|pods| *pods > 0)
     }
 
     /// Whether some disk holds a log.

@@ -6,21 +6,26 @@
 //! from what it then sees.
 //!
 //! Whatever was seen, a plan never asks nodes to form a cluster once one of them has a log or the status names a
-//! cluster. It never asks for another number of nodes than the cluster has members, touches nothing while there are
-//! disks of different clusters, and deletes no pod whose node runs.
+//! cluster. It never stops a pod whose node is a member, changes members one step at a time and only by what their leader says,
+//! touches nothing while there are disks of different clusters, and deletes no pod whose node runs.
 
 mod disks;
 mod findings;
 mod identity;
+mod members;
+mod step;
 #[cfg(test)]
 mod tests;
 mod trouble;
 
 pub use disks::ClaimChange;
 pub use identity::Identity;
+pub use members::ClaimMark;
+use members::Decision;
+pub use step::{Named, Step, Told};
 
 use crate::crd::{self, Finding, Phase};
-use crate::observation::{ClusterId, Observation, Ownership, SetSeen};
+use crate::observation::{ClusterId, ClusterSeen, Observation, Ownership};
 use crate::validate::{Asked, Refusal};
 
 /// What the operator will do, and what it has to say.
@@ -32,13 +37,19 @@ pub struct Plan {
     pub claims: Vec<ClaimChange>,
     /// Changes of others that are undone when the children are brought in line, as far as people should know.
     pub corrections: Vec<Correction>,
-    /// The one step that touches a running pod, if any is due.
+    /// Another number of pods than before, by this operator's own decision.
+    pub resized: Option<Resized>,
+    /// Claims that get or lose the mark of a removed member.
+    pub marks: Vec<ClaimMark>,
+    /// The one step that touches a running pod, a member or a disk, if any is due.
     pub step: Option<Step>,
+    /// The steps ahead about members, in words, this one included. Empty: all members are as asked.
+    pub ahead: Vec<String>,
     /// The cluster that the nodes belong to, once enough of them say so: the status keeps it.
     pub cluster_id: Option<ClusterId>,
     /// The image that the nodes get, kept in the status.
     pub image: String,
-    /// The nodes that belong to the cluster, in order of their ordinals.
+    /// The nodes that have pods, in order of their ordinals.
     pub nodes: Vec<String>,
     /// Findings, at most one about each condition.
     pub findings: Vec<Finding>,
@@ -53,8 +64,8 @@ pub struct Plan {
 /// What the children depend on beside the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Nodes.
-    pub replicas: i32,
+    /// Pods. While members come or go there are more of them than voters.
+    pub pods: i32,
     /// What a blank disk does.
     pub bootstrap: Bootstrap,
     /// The cluster, once it is certain: it is written down on children.
@@ -90,17 +101,13 @@ pub enum Correction {
     Retention,
 }
 
-/// A step that touches a running pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Delete a pod whose node does not run and which was made from an older template, so that it is made anew from the
-    /// newest. Kubernetes would keep it for ever.
-    ReplaceStuckPod {
-        /// Its name.
-        pod: String,
-        /// Which pod of that name: no other is deleted.
-        uid: String,
-    },
+/// The StatefulSet gets another number of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resized {
+    /// So many until now.
+    pub from: i32,
+    /// So many from now on.
+    pub to: i32,
 }
 
 /// How soon to look again if nothing calls for it earlier.
@@ -117,19 +124,28 @@ pub enum NextLook {
 pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
     let asked = &asked.recalling(seen.cluster_id_kept());
     let identity = Identity::of(asked, seen);
-    let shape = shape(asked, &identity, seen);
-    let verdict = findings::judge(asked, refusals, seen, &identity, &shape);
+    let mut shape = shape(asked, &identity, seen);
+    let decision = members(asked, &identity, seen, shape.pods);
+    let before = shape.pods;
+    shape.pods = decision.as_ref().map_or(before, |decision| decision.pods);
+    let verdict = findings::judge(asked, refusals, seen, &identity, &shape, decision.as_ref());
     let is_free = refusals.is_empty()
         && !asked.spec.paused
         && !identity.is_mixed()
         && seen.children.values().all(|child| matches!(child.owner, Ownership::Ours | Ownership::Orphan));
+    let resized =
+        (seen.set.is_some() && before != shape.pods).then_some(Resized { from: before, to: shape.pods });
+    let Decision { marks, step, ahead, .. } = decision.unwrap_or_default();
     Plan {
         cluster_id: identity.certain(),
         image: shape.image.clone(),
-        nodes: asked.nodes(shape.replicas),
+        nodes: asked.nodes(shape.pods),
         claims: if is_free { disks::changes(asked, seen) } else { Vec::new() },
         corrections: if is_free { corrections(&shape, seen) } else { Vec::new() },
-        step: if is_free { step(seen) } else { None },
+        resized: resized.filter(|_| is_free),
+        marks: if is_free { marks } else { Vec::new() },
+        step: if is_free { replace_stuck_pod(seen).or(step) } else { None },
+        ahead,
         findings: verdict.findings,
         phase: verdict.phase,
         message: verdict.message,
@@ -138,11 +154,19 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
     }
 }
 
+/// What is decided about members; absent while nobody can say who they are, or before the status names their cluster.
+fn members(asked: &Asked, identity: &Identity, seen: &Observation, pods: i32) -> Option<Decision> {
+    let id = identity.certain().filter(|id| asked.latched == Some(*id))?;
+    let cluster = seen.cluster.as_ref().filter(|cluster| cluster.id == id)?;
+    seen.set.as_ref()?;
+    Some(members::decide(asked, seen, cluster.membership.as_ref()?, pods))
+}
+
 fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
     let set = seen.set.as_ref();
     let storage = &asked.spec.storage;
     Shape {
-        replicas: replicas(asked, identity.members(asked, seen), set),
+        pods: pods(asked, identity, seen),
         bootstrap: match identity {
             Identity::Blank => Bootstrap::Form,
             Identity::Certain(id) => Bootstrap::Join(Some(*id).filter(|_| asked.latched.is_some())),
@@ -167,14 +191,22 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
     }
 }
 
-/// How many nodes there should be. Once there is a cluster, it is the number of its members. Its StatefulSet can have
-/// been made for another number only before the kept disks could be seen; then the spec and the disks together put it
-/// right.
-fn replicas(asked: &Asked, members: Option<i32>, set: Option<&SetSeen>) -> i32 {
-    match (set, members) {
-        (None, members) => members.unwrap_or(asked.spec.replicas),
-        (Some(_), Some(members)) if members == asked.spec.replicas => members,
-        (Some(set), members) => set.made_for.or(members).unwrap_or(set.replicas),
+/// How many pods there should be before members come or go: as many as the StatefulSet was made for, or as those need that are
+/// known to be members. If kept disks turn out to be of a larger cluster, it is brought back whole first.
+fn pods(asked: &Asked, identity: &Identity, seen: &Observation) -> i32 {
+    let members = identity.pods_of_members(asked, seen);
+    match &seen.set {
+        None => members.unwrap_or(asked.spec.replicas),
+        Some(set) => {
+            let made_for = set.made_for.or(members).unwrap_or(set.replicas);
+            let is_silent = |cluster: &ClusterSeen| cluster.membership.is_none();
+            if members == Some(asked.spec.replicas) && seen.cluster.as_ref().is_some_and(is_silent) {
+                // The spec and the leader agree. Where it tells how its members are, what is too much goes by steps.
+                return asked.spec.replicas;
+            }
+            // Once the status names the cluster, what a node says that lags behind brings nobody back.
+            members.filter(|_| asked.latched.is_none()).map_or(made_for, |members| members.max(made_for))
+        }
     }
 }
 
@@ -182,14 +214,14 @@ fn replicas(asked: &Asked, members: Option<i32>, set: Option<&SetSeen>) -> i32 {
 fn corrections(shape: &Shape, seen: &Observation) -> Vec<Correction> {
     let Some(set) = &seen.set else { return Vec::new() };
     // If the operator itself changes the number, nobody else has changed it.
-    let is_scaled = set.made_for == Some(shape.replicas) && set.replicas != shape.replicas;
-    let scaled = is_scaled.then_some(Correction::Scaled { by_hand: set.replicas, to: shape.replicas });
+    let is_scaled = set.made_for == Some(shape.pods) && set.replicas != shape.pods;
+    let scaled = is_scaled.then_some(Correction::Scaled { by_hand: set.replicas, to: shape.pods });
     scaled.into_iter().chain((!set.keeps_disks).then_some(Correction::Retention)).collect()
 }
 
 /// A pod that Kubernetes would leave stuck with an older template for ever (kubernetes#67250), lowest name first. Its node
 /// does not run, so deleting it takes nothing from a quorum.
-fn step(seen: &Observation) -> Option<Step> {
+fn replace_stuck_pod(seen: &Observation) -> Option<Step> {
     let newest = seen.set.as_ref()?.revision.as_ref()?;
     seen.pods
         .iter()

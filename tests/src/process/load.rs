@@ -56,13 +56,20 @@ impl Load {
     /// status.
     #[must_use]
     pub fn start(topic: &str, producers: usize, nodes: &[Http]) -> Self {
+        Self::start_gently(topic, producers, nodes, Duration::ZERO)
+    }
+
+    /// The same with producers that rest after each message, for what takes minutes: all of it is taken out in the end.
+    #[must_use]
+    pub fn start_gently(topic: &str, producers: usize, nodes: &[Http], rest: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let account = Arc::new(Mutex::new(Account::default()));
         let mut threads = Vec::new();
         for producer in 0..producers {
             let (stop, account, nodes, topic) =
                 (Arc::clone(&stop), Arc::clone(&account), nodes.to_vec(), topic.to_owned());
-            threads.push(std::thread::spawn(move || produce(producer, &topic, &nodes, &stop, &account)));
+            threads
+                .push(std::thread::spawn(move || produce(producer, &topic, &nodes, rest, &stop, &account)));
         }
         let (stop_watching, shared, nodes) = (Arc::clone(&stop), Arc::clone(&account), nodes.to_vec());
         threads.push(std::thread::spawn(move || watch(&nodes, &stop_watching, &shared)));
@@ -132,10 +139,18 @@ fn lock(account: &Mutex<Account>) -> std::sync::MutexGuard<'_, Account> {
     account.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn produce(producer: usize, topic: &str, nodes: &[Http], stop: &AtomicBool, account: &Mutex<Account>) {
+fn produce(
+    producer: usize,
+    topic: &str,
+    nodes: &[Http],
+    rest: Duration,
+    stop: &AtomicBool,
+    account: &Mutex<Account>,
+) {
     let mut number = 0;
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(rest);
         let message = format!("{producer}-{number:07}");
         let node = nodes[(producer + number) % nodes.len()];
         number += 1;

@@ -20,7 +20,8 @@ impl Case<'_> {
         let lost: BTreeSet<&str> = blank
             .filter(|(name, answer)| {
                 let own = members.iter().find(|member| member.name == *name);
-                own.map_or(self.asked.latched.is_some() || !members.is_empty(), |member| {
+                // Who is no member is new, and waits to become one. If nobody knows the members, all are.
+                own.map_or(self.asked.latched.is_some() && members.is_empty(), |member| {
                     member.id != answer.id
                 })
             })
@@ -47,8 +48,14 @@ impl Case<'_> {
                  {put_back}"
             ),
             () if self.seen.cluster.is_some() => format!(
-                "{names}: the disk is empty. Cluster {id} goes on with the {left} of {all} members that have their disks. The \
-                 node waits to be added, which this version does not do. {put_back}"
+                "{names}: the disk is empty. Cluster {id} goes on with the {left} of {all} members that have their disks. {}",
+                match self.decision {
+                    Some(decision) if decision.replaces.is_some() => {
+                        "The operator puts what the node is now in the place of what it was, once it has the log".to_owned()
+                    }
+                    Some(decision) if !decision.ahead.is_empty() => format!("Next: {}", decision.ahead[0]),
+                    _ => "What the node is now waits to be added".to_owned(),
+                }
             ),
             () => format!(
                 "{names}: the disk is empty. {left} of {all} members of cluster {id} have their disks, enough for a majority \

@@ -36,7 +36,7 @@ impl Case<'_> {
     }
 
     pub(super) fn quorum_healthy(&self) -> Finding {
-        let (ready, all, quorum) = (self.serving.len(), self.nodes.len(), self.quorum());
+        let (ready, all, quorum) = (self.ready(), self.voters.len(), self.quorum());
         let message = format!("{ready} of {all} nodes are ready; {quorum} are a majority");
         let reason = match () {
             () if ready >= quorum => Reason::AsAsked,
@@ -109,18 +109,23 @@ impl Case<'_> {
             let pod = self.seen.pods.get(*name).filter(|pod| !pod.deleting);
             pod.and_then(|pod| pod.answer()).is_some_and(|answer| answer.ready)
         };
-        self.nodes.iter().filter(is_up).count()
+        self.voters.iter().filter(is_up).count()
+    }
+
+    /// Voters that serve.
+    fn ready(&self) -> usize {
+        self.voters.iter().filter(|name| self.serving.contains(name.as_str())).count()
     }
 
     /// Every node calls itself ready, and Kubernetes has only not looked yet.
     pub(super) fn is_about_to_be_ready(&self) -> bool {
-        self.up() == self.nodes.len() && self.seen.cluster.is_some()
+        self.up() == self.voters.len() && self.seen.cluster.is_some()
     }
 
     /// Why nodes are not ready, each in a few words.
     pub(super) fn waiting(&self) -> String {
         let mut parts = Vec::new();
-        for name in self.nodes.iter().filter(|name| !self.serving.contains(name.as_str())) {
+        for name in self.voters.iter().filter(|name| !self.serving.contains(name.as_str())) {
             let why = match self.seen.pods.get(name) {
                 None => "has no pod yet".to_owned(),
                 Some(pod) if pod.deleting => "is being deleted".to_owned(),
@@ -142,7 +147,7 @@ impl Case<'_> {
 
     /// Members of a formed cluster that do not serve.
     pub(super) fn unready(&self) -> Option<(Reason, String)> {
-        let (ready, all, quorum) = (self.serving.len(), self.nodes.len(), self.quorum());
+        let (ready, all, quorum) = (self.ready(), self.voters.len(), self.quorum());
         if let Identity::Found { id, members, found } = self.identity {
             let names = found.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             let message = format!(

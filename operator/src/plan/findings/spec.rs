@@ -1,25 +1,41 @@
 //! What there is to say about the difference between what is asked and what there is.
 
 use super::Case;
+use crate::crd::Reason;
 
 impl Case<'_> {
-    pub(super) fn replicas_fixed(&self) -> Option<String> {
-        let (have, want) = (self.shape.replicas, self.asked.spec.replicas);
-        let members = self.identity.members(self.asked, self.seen);
-        let is_right = have == want && members.is_none_or(|members| members == have);
-        if is_right || !self.refusals.is_empty() {
-            return None;
+    /// Members that are still to come or to go, with the next step.
+    pub(super) fn not_the_members_asked_for(&self) -> Option<(Reason, String)> {
+        let (have, want) = (self.voters.len(), self.asked.spec.replicas);
+        let voters = if have == 1 { "voter" } else { "voters" };
+        let Some(decision) = self.decision else {
+            let is_right = self.shape.pods == want && i32::try_from(have) == Ok(want);
+            if is_right || !self.refusals.is_empty() || !self.identity.is_formed() {
+                return None;
+            }
+            let message = match &self.seen.cluster {
+                Some(cluster) if cluster.membership.is_none() && self.asked.latched.is_some() => format!(
+                    "spec.replicas is {want}, and there are {have} {voters}: the nodes do not tell their members in a way that \
+                     this operator understands, so it adds and removes none. If that stays so, set spec.image to the image \
+                     that goes with the operator"
+                ),
+                _ => {
+                    let message = format!(
+                        "spec.replicas is {want}, and there are {have} {voters}: members are added or removed once a leader \
+                         confirms who they are"
+                    );
+                    return Some((Reason::Scaling, message));
+                }
+            };
+            return Some((Reason::MembersUnknown, message));
+        };
+        if let Some(message) = &decision.blocked {
+            return Some((Reason::MembersByHand, message.clone()));
         }
-        Some(match members {
-            Some(members) if members != have => format!(
-                "spec.replicas is {want} and {have} pods were made, but the disks hold a cluster of {members} members. Set \
-                 spec.replicas to {members}"
-            ),
-            _ => format!(
-                "spec.replicas is {want}, but the cluster was made with {have}, and this version does not add or remove members: \
-                 nothing is changed. Set spec.replicas back to {have}; for another number make a second RaftQueue and move \
-                 the messages"
-            ),
+        let next = decision.ahead.first()?;
+        Some(match &decision.replaces {
+            Some(node) => (Reason::ReplacingMember, format!("{node} is replaced: {next}")),
+            None => (Reason::Scaling, format!("{have} {voters}, {want} are asked for: {next}")),
         })
     }
 

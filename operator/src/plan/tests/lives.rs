@@ -47,7 +47,7 @@ struct Object {
     replicas: i32,
     image_exists: bool,
     latched: Option<ClusterId>,
-    members_kept: i32,
+    pods_kept: i32,
 }
 
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ impl World {
         asked.uid = format!("uid-{}", object.uid);
         asked.spec.image = Some(if object.image_exists { "good:1" } else { "bad:1" }.into());
         asked.latched = object.latched;
-        asked.members_kept = object.members_kept;
+        asked.pods_kept = object.pods_kept;
         Some(asked)
     }
 
@@ -172,6 +172,7 @@ impl World {
             leader: node_id(0),
             term: 1,
             members: members(log.members),
+            membership: None,
         });
         seen
     }
@@ -202,9 +203,9 @@ impl World {
             let before = self.set.clone();
             let same = before.as_ref().filter(|set| set.image_exists == image_exists);
             let revision = same.map(|set| set.revision).unwrap_or_else(|| self.count());
-            let made_for = shape.replicas;
+            let made_for = shape.pods;
             self.set =
-                Some(Set { owner: object.uid, replicas: shape.replicas, made_for, image_exists, revision });
+                Some(Set { owner: object.uid, replicas: shape.pods, made_for, image_exists, revision });
         }
         if let Some(Step::ReplaceStuckPod { pod, uid }) = &plan.step {
             if !is_alive() {
@@ -219,7 +220,7 @@ impl World {
         }
         let object = self.object.as_mut()?;
         object.latched = object.latched.or(plan.cluster_id);
-        object.members_kept = i32::try_from(plan.nodes.len()).unwrap();
+        object.pods_kept = i32::try_from(plan.nodes.len()).unwrap();
         Some(plan)
     }
 
@@ -239,11 +240,7 @@ impl World {
             if let Some((_, answer)) = formed
                 && made_for == i32::try_from(answer.members.len()).ok()
             {
-                assert_eq!(
-                    Some(shape.replicas),
-                    made_for,
-                    "changes the replicas of a cluster that has formed"
-                );
+                assert_eq!(Some(shape.pods), made_for, "changes the replicas of a cluster that has formed");
             }
         }
         if let Some(Step::ReplaceStuckPod { pod, uid }) = &plan.step {
@@ -348,7 +345,7 @@ impl World {
     fn apply_object(&mut self, replicas: i32) {
         if self.object.is_none() {
             let uid = self.count();
-            self.object = Some(Object { uid, replicas, image_exists: true, latched: None, members_kept: 0 });
+            self.object = Some(Object { uid, replicas, image_exists: true, latched: None, pods_kept: 0 });
         }
     }
 

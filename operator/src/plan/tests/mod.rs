@@ -1,6 +1,8 @@
 //! The planner, tried with observations made by hand: tables of situations, and whole lives of a simulated cluster.
 
 mod lives;
+mod members;
+mod scaling;
 mod situations;
 
 use super::{Bootstrap, ClaimChange, Correction, Plan, Step, plan};
@@ -11,6 +13,7 @@ use crate::observation::{
     Child, ChildSeen, ClaimSeen, ClusterId, ClusterSeen, MemberSeen, NodeAnswer, NodeSeen, Observation,
     OwnerSeen, Ownership, PodSeen, SetSeen, Trouble, TroubleKind,
 };
+use crate::observation::{MemberState, Membership, Standing};
 use crate::validate::{Asked, asked, validate};
 
 /// What a RaftQueue `demo` of this many nodes asks.
@@ -22,7 +25,7 @@ fn demo(replicas: i32) -> Asked {
 }
 
 fn latched(replicas: i32, id: ClusterId) -> Asked {
-    Asked { latched: Some(id), members_kept: replicas, image_kept: Some("node:1".into()), ..demo(replicas) }
+    Asked { latched: Some(id), pods_kept: replicas, image_kept: Some("node:1".into()), ..demo(replicas) }
 }
 
 fn cluster(number: u8) -> ClusterId {
@@ -47,8 +50,25 @@ fn well(count: i32, id: ClusterId) -> Observation {
         pod.ready = true;
         pod.node = NodeSeen::Answered(member_answer(count, ordinal, id));
     }
-    seen.cluster = Some(ClusterSeen { id, leader: node_id(0), term: 3, members: members(count) });
+    seen.cluster = Some(ClusterSeen {
+        id,
+        leader: node_id(0),
+        term: 3,
+        members: members(count),
+        membership: Some(membership(count)),
+    });
     seen
+}
+
+fn membership(count: i32) -> Membership {
+    let state = |member: MemberSeen| MemberState {
+        id: member.id,
+        name: member.name,
+        standing: Standing::Voter,
+        unwell: None,
+    };
+    let members = members(count).into_iter().map(state).collect();
+    Membership { at: 7, settled: true, members, waiting: Vec::new() }
 }
 
 fn member_answer(count: i32, ordinal: i32, id: ClusterId) -> NodeAnswer {
@@ -100,6 +120,7 @@ fn disk(ordinal: i32) -> ClaimSeen {
         bound: true,
         size: Some("10Gi".into()),
         class: None,
+        removed_from: None,
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`disks`] | no hand on a child takes the disks |
 //! | [`operator`] | the operator dies at the wrong moment; children are put right |
 //! | [`lives`] | one node, two clusters, an object deleted and applied again |
+//! | [`scaling`] | `kubectl scale`, under load |
 //! | [`refusals`] | what cannot be is refused in words, or told until its cause goes |
 
 pub(crate) mod disks;
@@ -15,6 +16,7 @@ pub(crate) mod lives;
 pub(crate) mod operator;
 pub(crate) mod readme;
 pub(crate) mod refusals;
+pub(crate) mod scaling;
 
 use crate::case::{Outcome, Room};
 use raftqueue_tests::kube::kubectl::condition;

@@ -16,11 +16,6 @@ pub(crate) const CASES: &[Case] = &[
         run: specs_that_cannot_be_are_refused_in_words,
     },
     Case {
-        name: "another_number_of_replicas_is_told_and_not_followed",
-        needs: Needs::Cluster,
-        run: another_number_of_replicas_is_told_and_not_followed,
-    },
-    Case {
         name: "an_image_that_does_not_exist_is_told",
         needs: Needs::Cluster,
         run: an_image_that_does_not_exist_is_told,
@@ -191,21 +186,6 @@ fn two_that_want_one_service(room: &Room<'_>) -> Outcome {
     room.kubectl(&["delete", "raftqueue", has])?;
     of(lacks).wait_ready()?;
     room.kubectl(&["delete", "raftqueue", lacks])?;
-    Ok(())
-}
-
-fn another_number_of_replicas_is_told_and_not_followed(room: &Room<'_>) -> Outcome {
-    let queue = Queue::ready(room, "demo", 3)?;
-    room.kubectl(&["scale", "raftqueue", "demo", "--replicas=5"])?;
-    let object = queue.wait_condition("SpecAccepted", "False", Some("ReplicasFixed"), TOLD_WITHIN)?;
-    let message = condition_of(&object, "SpecAccepted")["message"].to_string();
-    assert!(message.contains("Set spec.replicas back to 3"), "{message}");
-    queue.wait_event("ReplicasFixed", "Set spec.replicas back to 3")?;
-    assert_eq!(room.get("statefulset", "demo")?["spec"]["replicas"], 3);
-    assert_eq!(condition(&object, "Available").as_deref(), Some("True"), "it serves on: {object}");
-    room.kubectl(&["scale", "raftqueue", "demo", "--replicas=3"])?;
-    queue.wait_ready()?;
-    assert_eq!(queue.restarts()?, 0);
     Ok(())
 }
 

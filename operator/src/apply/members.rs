@@ -1,0 +1,97 @@
+//! The calls to the nodes that change who is a member.
+//!
+//! Each names the configuration that it was judged by, so a call that comes late, or twice, is refused. What becomes of a call is
+//! never guessed: the next look shows who is a member.
+
+use super::TakeError;
+use crate::names;
+use crate::observation::Observation;
+use crate::plan::{Named, Step};
+use raftqueue_proto::status::detail;
+use raftqueue_proto::v1::admin_client::AdminClient;
+use raftqueue_proto::v1::{AddLearnerRequest, PromoteRequest, Reason, RemoveRequest, ReplaceRequest};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long connecting to a node may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a change of the members may take. The nodes give up at the same time.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks for a change of the members: at the leader, or at another node that answered, which forwards.
+///
+/// # Errors
+/// What the nodes refused, or why none could be asked.
+pub(super) async fn change(seen: &Observation, step: &Step) -> Result<(), TakeError> {
+    let mut client = connect(seen).await?;
+    let configuration_index = Some(configuration(step));
+    let ids = |nodes: &[Named]| nodes.iter().map(|node| node.id.clone()).collect();
+    let changed = match step {
+        Step::AddLearners { nodes, .. } => {
+            let request = AddLearnerRequest { nodes: ids(nodes), configuration_index, dry: false };
+            client.add_learner(limited(request)).await
+        }
+        Step::Promote { nodes, .. } => {
+            let request = PromoteRequest { nodes: ids(nodes), configuration_index, dry: false };
+            client.promote(limited(request)).await
+        }
+        Step::Remove { nodes, .. } => {
+            let request = RemoveRequest { nodes: ids(nodes), configuration_index, dry: false, force: false };
+            client.remove(limited(request)).await
+        }
+        Step::Replace { old, new, .. } => {
+            let (old, new) = (old.id.clone(), new.id.clone());
+            let request = ReplaceRequest { old, new, configuration_index, dry: false, force: false };
+            client.replace(limited(request)).await
+        }
+        Step::ReplaceStuckPod { .. } | Step::DeleteDisk { .. } => return Ok(()),
+    };
+    changed.map(drop).map_err(|status| {
+        let reason = detail(&status).map(|detail| detail.reason());
+        let is_race =
+            matches!(reason, Some(Reason::StaleConfiguration | Reason::NotLeader | Reason::NoLeader));
+        TakeError::Nodes { step: step.label(), text: status.message().to_owned(), is_race }
+    })
+}
+
+fn configuration(step: &Step) -> u64 {
+    match step {
+        Step::AddLearners { at, .. }
+        | Step::Promote { at, .. }
+        | Step::Remove { at, .. }
+        | Step::Replace { at, .. } => *at,
+        Step::ReplaceStuckPod { .. } | Step::DeleteDisk { .. } => 0,
+    }
+}
+
+fn limited<T>(request: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(CHANGE_TIMEOUT);
+    request
+}
+
+/// The leader, where it can be reached; else anybody.
+async fn connect(seen: &Observation) -> Result<AdminClient<Channel>, TakeError> {
+    let leader = seen.cluster.as_ref().map(|cluster| cluster.leader.as_str());
+    let mut places: Vec<(bool, &str)> = seen
+        .pods
+        .values()
+        .filter_map(|pod| Some((pod.answer()?, pod.address.as_deref()?)))
+        .filter(|(answer, _)| answer.cluster_id.is_some())
+        .map(|(answer, address)| (Some(answer.id.as_str()) != leader, address))
+        .collect();
+    places.sort_unstable();
+    let mut why = "no node of the cluster answers".to_owned();
+    for (_, address) in places {
+        let endpoint = Endpoint::from_shared(names::client_uri(address));
+        let endpoint = endpoint.map(|endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT));
+        match endpoint {
+            Ok(endpoint) => match endpoint.connect().await {
+                Ok(channel) => return Ok(AdminClient::new(channel)),
+                Err(error) => why = error.to_string(),
+            },
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(TakeError::Nodes { step: "connect", text: why, is_race: true })
+}

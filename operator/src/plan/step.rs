@@ -1,0 +1,135 @@
+//! The steps that touch what runs: one home for what each is, what it is called in metrics, and the event that tells of it.
+
+/// A step that touches a running pod, a member or a disk. At most one is taken in a pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Delete a pod whose node does not run and which was made from an older template, so that it is made anew from the
+    /// newest. Kubernetes would keep it for ever.
+    ReplaceStuckPod {
+        /// Its name.
+        pod: String,
+        /// Which pod of that name: no other is deleted.
+        uid: String,
+    },
+    /// Nodes that wait become learners.
+    AddLearners {
+        /// Which.
+        nodes: Vec<Named>,
+        /// The configuration that this was judged by: with another one in force the nodes refuse it.
+        at: u64,
+    },
+    /// Learners become voters, in one step.
+    Promote {
+        /// Which.
+        nodes: Vec<Named>,
+        /// As above.
+        at: u64,
+    },
+    /// Members are removed, in one step. A leader among them hands over.
+    Remove {
+        /// Which.
+        nodes: Vec<Named>,
+        /// As above.
+        at: u64,
+    },
+    /// A learner takes the place of a voter whose disk is lost.
+    Replace {
+        /// The voter.
+        old: Named,
+        /// The learner.
+        new: Named,
+        /// As above.
+        at: u64,
+    },
+    /// Delete the claim of a member that was removed and whose pod is gone.
+    DeleteDisk {
+        /// Its name.
+        claim: String,
+        /// Which claim of that name.
+        uid: String,
+        /// The version that this was judged by.
+        version: String,
+    },
+}
+
+/// A node by its name, and by the id of its disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its name, which is that of its pod.
+    pub name: String,
+    /// Its id: a node of the name with another disk is another node.
+    pub id: String,
+}
+
+/// How a step is told once it is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// In a word.
+    pub reason: &'static str,
+    /// What was done to what, in a word.
+    pub action: &'static str,
+    /// In a sentence.
+    pub note: String,
+}
+
+impl Step {
+    /// What it is called in metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::ReplaceStuckPod { .. } => "replace_stuck_pod",
+            Self::AddLearners { .. } => "add_learners",
+            Self::Promote { .. } => "promote",
+            Self::Remove { .. } => "remove",
+            Self::Replace { .. } => "replace",
+            Self::DeleteDisk { .. } => "delete_disk",
+        }
+    }
+
+    /// How it is told once it is taken.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        let (reason, action, note) = match self {
+            Self::ReplaceStuckPod { pod, .. } => (
+                "StuckPodReplaced",
+                "DeletePod",
+                format!(
+                    "{pod} did not run and was made from an older template: deleted, so that it is made anew"
+                ),
+            ),
+            Self::AddLearners { nodes, .. } => (
+                "LearnersAdded",
+                "AddLearners",
+                format!("{}: learners now, which get the log and do not vote yet", list(nodes)),
+            ),
+            Self::Promote { nodes, .. } => {
+                ("VotersAdded", "Promote", format!("{}: voters now, with the whole log", list(nodes)))
+            }
+            Self::Remove { nodes, .. } => (
+                "MembersRemoved",
+                "Remove",
+                format!("{}: removed from the cluster, which the others have confirmed", list(nodes)),
+            ),
+            Self::Replace { old, new, .. } => (
+                "MemberReplaced",
+                "Replace",
+                format!(
+                    "{} has lost its disk: what it is now (node {}) has the log and votes in the place of what it was (node {})",
+                    new.name, new.id, old.id
+                ),
+            ),
+            Self::DeleteDisk { claim, .. } => (
+                "DiskDeleted",
+                "DeleteClaim",
+                format!(
+                    "{claim}: deleted with its disk, as spec.storage.retention.whenScaled says; its member was removed before"
+                ),
+            ),
+        };
+        Told { reason, action, note }
+    }
+}
+
+fn list(nodes: &[Named]) -> String {
+    nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
+}
