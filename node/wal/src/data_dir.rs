@@ -140,10 +140,12 @@ impl DataDir {
         self.write_identity(Identity { formation_id, binding: Some(binding), ..identity })
     }
 
-    /// Makes a node that is bound to nothing one of a cluster that exists: it was added there. Again to the same one succeeds.
+    /// Makes a node that is bound to nothing one of a cluster that exists: it was added there. Again to the same one succeeds,
+    /// and to a later generation of it as long as it has no entry.
     ///
     /// # Errors
-    /// [`IdentityError::BoundElsewhere`], [`IdentityError::NotFormatted`], [`IdentityError::Io`].
+    /// [`IdentityError::BoundElsewhere`], [`IdentityError::NotFormatted`], [`IdentityError::Io`]; [`IdentityError::HasLog`] if it
+    /// has entries of an older generation.
     ///
     /// # Panics
     /// If the cluster id is 0.
@@ -152,6 +154,11 @@ impl DataDir {
         let identity = self.identity.clone().ok_or(IdentityError::NotFormatted)?;
         match (identity.formation_id, &identity.binding) {
             (0, None) => self.write_identity(Identity { formation_id: cluster_id, generation, ..identity }),
+            // It was added before a forced recovery, and none of its log ever came.
+            (own, None) if own == cluster_id && generation > identity.generation => {
+                self.check_no_entries()?;
+                self.write_identity(Identity { generation, ..identity })
+            }
             (own, None) if own == cluster_id => Ok(()),
             (bound, _) => Err(IdentityError::BoundElsewhere { bound, asked: cluster_id }),
         }
@@ -181,7 +188,8 @@ impl DataDir {
         self.write_identity(Identity { formation_id: 0, binding: None, node_id, ..identity })
     }
 
-    /// Recovers the log (or makes an empty one) and gives its writer. Everything in [`Recovered`] is durable.
+    /// Recovers the log (or makes an empty one) and gives its writer. Everything in [`Recovered`] is durable. A forced recovery
+    /// that was decided is carried out.
     ///
     /// # Errors
     /// [`OpenError::Rot`] if it is not known any more which records there were: it names every such place and changes
@@ -200,10 +208,16 @@ impl DataDir {
         let opened = recover(&self.disk, &options)?;
         let lock = Arc::new(WalLock { _lock: Arc::clone(&self.lock) });
         self.wal = Arc::downgrade(&lock);
-        Ok(Wal::new(Arc::clone(&self.disk), options, lock, opened))
+        let (mut wal, mut recovered) = Wal::new(Arc::clone(&self.disk), options, lock, opened);
+        self.carry_out_recovery(&mut wal, &mut recovered)?;
+        Ok((wal, recovered))
     }
 
-    fn write_identity(&mut self, identity: Identity) -> Result<(), IdentityError> {
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(crate) fn write_identity(&mut self, identity: Identity) -> Result<(), IdentityError> {
         disk::replace(&*self.disk, IDENTITY, &encode_identity(&identity))
             .map_err(|source| IdentityError::Io { operation: "write IDENTITY", source })?;
         self.identity = Some(identity);

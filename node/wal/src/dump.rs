@@ -6,11 +6,13 @@ mod places;
 use crate::data_dir::read_identity;
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::error::{OpenError, Rotten};
+use crate::forced::read_recovery;
 use crate::format::segment::{IndexedRecord, SegmentHead};
 use crate::hard_state::HardStateFile;
 use crate::identity::Identity;
 use crate::manifest::Manifest;
 use crate::names::{KEPT, PLACES, file_number, number_of};
+use crate::recovery::Recovery;
 use crate::scan::{BatchScan, Behind, Depth, Scanner, read_head};
 use crate::segment::{segment_name, segment_number};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,7 +108,20 @@ impl Dump<'_> {
             }
             Err(error) => self.damaged(error)?,
         }
-        Ok(())
+        match read_recovery(self.disk) {
+            Ok(None) => Ok(()),
+            Ok(Some(recovery)) => self.recovery(&recovery),
+            Err(error) => self.damaged(error),
+        }
+    }
+
+    fn recovery(&mut self, recovery: &Recovery) -> io::Result<()> {
+        let Recovery { node_id, generation, last: (index, last_term), term, .. } = recovery;
+        writeln!(
+            self.out,
+            "RECOVERY   decided: node {node_id} goes on alone in generation {generation} and term {term}, behind index {index} \
+             of term {last_term}; the next start carries it out"
+        )
     }
 
     fn identity(&mut self, identity: &Identity) -> io::Result<()> {

@@ -100,7 +100,9 @@ pub enum OpenError {
     #[error("another process uses this directory")]
     AnotherProcess,
     /// A disk of another node is mounted here: the operator of the cluster must look.
-    #[error("the directory belongs to node {found:?}, and this node is {expected:?}")]
+    #[error(
+        "the directory belongs to node {found:?}, and this node is {expected:?}: mount its own disk there, or a blank one"
+    )]
     OtherNode {
         /// The name in `IDENTITY`.
         found: String,
@@ -322,6 +324,9 @@ pub enum IdentityError {
     /// The log holds entries: the node is a member of its cluster for good.
     #[error("the log holds entries")]
     HasLog,
+    /// A forced recovery of another node, of another generation, or not of one node alone.
+    #[error("this recovery is not one of this node as it is")]
+    NoSuchRecovery,
     /// The log cannot be judged.
     #[error(transparent)]
     Log(#[from] OpenError),

@@ -9,13 +9,15 @@
 //! - [`mod@manifest`]: the list of live files;
 //! - [`snapshot`]: the front, sections and end of a snapshot file;
 //! - [`configuration`]: a cluster configuration inside a record;
-//! - [`places`]: places files and kept files.
+//! - [`places`]: places files and kept files;
+//! - [`mod@recovery`]: the file `RECOVERY`.
 //!
 //! On purpose it is not said here what the bytes mean for a log (`scan`, `recover`), and when they become durable.
 
 pub mod configuration;
 pub mod manifest;
 pub mod places;
+pub mod recovery;
 pub mod segment;
 pub mod small;
 pub mod snapshot;

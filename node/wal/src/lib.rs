@@ -12,12 +12,13 @@
 //!   and mended with what another node has (`scan`, `recover`, `holes`);
 //! - what was read back after a crash is made durable before it is reported: the log goes on in a fresh segment, whose
 //!   head names the proven end of the one before (`recover`);
+//! - a forced recovery is decided by one file, and carried out by the next opening, whatever cuts it short (`forced`);
 //! - a failed write or sync ends the log: every later call is refused (`wal`). A full disk does not: the batch is undone
 //!   and can be tried again.
 //!
 //! The files of a data directory: `IDENTITY`, `HARDSTATE`, `MANIFEST`, `LOCK`, `segment-*`, `snapshot-*`, `places-*` (which
-//! messages stand in a segment), `kept-*` (bodies that outlived their segments), `spare-*` (files that wait for reuse), and
-//! `*.aside` (small files being replaced).
+//! messages stand in a segment), `kept-*` (bodies that outlived their segments), `spare-*` (files that wait for reuse),
+//! `RECOVERY` (a forced recovery that was decided and is not carried out yet), and `*.aside` (small files being replaced).
 //!
 //! On purpose this crate does not decide anything about the protocol (raft does), know what a command means (queue
 //! does), start threads, read clocks, or make random numbers (the caller gives [`Options::entropy`]).
@@ -27,6 +28,7 @@ mod data_dir;
 pub mod disk;
 mod dump;
 mod error;
+mod forced;
 pub mod format;
 mod hard_state;
 mod holes;
@@ -41,6 +43,7 @@ mod places;
 mod random;
 mod reader;
 mod recover;
+mod recovery;
 mod scan;
 mod segment;
 mod snapshot;
@@ -64,6 +67,7 @@ pub use places::{
     Places, PlacesKind, PlacesMap, PlacesWriter, Spot, Step, Stepped, TopicPlaces, Written, merge,
 };
 pub use reader::{EntryMeta, MetaPayload, Pinned, Reader, SegmentSpan};
+pub use recovery::Recovery;
 pub use snapshot::{
     SECTION_BYTES_MAX, SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter, remove_snapshot,
 };

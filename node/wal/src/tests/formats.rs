@@ -5,6 +5,7 @@ use crate::batch::{Draft, FrameContext, encode_seal};
 use crate::disk::Disk;
 use crate::disk::fake::FakeDisk;
 use crate::format::manifest::*;
+use crate::format::recovery::*;
 use crate::format::segment::*;
 use crate::format::small::*;
 use crate::format::snapshot::*;
@@ -145,6 +146,7 @@ fn goldens_of_the_small_files() {
     golden(&encode_identity(&identity()), "identity");
     golden(&encode_hard_state(hard(6, 5)), "hard_state");
     golden(&encode_manifest(&manifest()), "manifest");
+    golden(&encode_recovery(&super::forced::recovery()), "recovery");
     golden(&snapshot_file(), "snapshot");
     golden(&configuration::encode(&cluster()), "configuration");
 }
@@ -380,6 +382,7 @@ fn decode_all(bytes: &[u8]) -> bool {
         | decode_identity(bytes).is_ok()
         | decode_hard_state(bytes).is_ok()
         | decode_manifest(bytes).is_ok()
+        | decode_recovery(bytes).is_ok()
         | SegmentHead::decode(bytes).is_ok()
         | (decode_front(bytes, 9).is_ok() && decode_head(bytes).is_ok())
         | RecordHeader::decode(bytes, SALT, 640).is_ok()
@@ -395,6 +398,7 @@ fn valid() -> Vec<Vec<u8>> {
         batch[128..176].to_vec(),
         batch,
         seal,
+        encode_recovery(&super::forced::recovery()),
     ]
 }
 
@@ -409,7 +413,7 @@ proptest! {
 
     #[test]
     fn garbage_behind_a_good_checksum_never_panics(payload in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for magic in [*b"RQid", *b"RQhs", *b"RQmf", *b"RQsg"] {
+        for magic in [*b"RQid", *b"RQhs", *b"RQmf", *b"RQsg", *b"RQrc"] {
             decode_all(&wrap(magic, &payload));
         }
         // A frame and a record header with any fields at all, and checksums that hold.
@@ -428,7 +432,7 @@ proptest! {
 
     #[test]
     fn a_changed_or_shortened_form_never_passes(
-        which in 0..7_usize, place in any::<prop::sample::Index>(), mask in 1..=255_u8, cut in any::<bool>()
+        which in 0..8_usize, place in any::<prop::sample::Index>(), mask in 1..=255_u8, cut in any::<bool>()
     ) {
         let mut bytes = valid().swap_remove(which);
         let fixed = match which {

@@ -169,7 +169,10 @@ fn a_foreign_a_newer_and_a_damaged_directory_are_refused_with_both_sides_named()
     let disk = formatted(1);
     drop(open(&disk, 1).unwrap());
     let error = DataDir::open(shared(&disk), Some("b")).err().unwrap();
-    assert_eq!(error.to_string(), "the directory belongs to node \"a\", and this node is \"b\"");
+    assert_eq!(
+        error.to_string(),
+        "the directory belongs to node \"a\", and this node is \"b\": mount its own disk there, or a blank one"
+    );
 
     for (file, magic) in [("IDENTITY", *b"RQid"), ("HARDSTATE", *b"RQhs"), ("MANIFEST", *b"RQmf")] {
         let newer = disk.deep_clone();

@@ -3,6 +3,7 @@
 mod append;
 mod crash;
 mod dump;
+mod forced;
 mod formats;
 mod frozen;
 mod identity;
