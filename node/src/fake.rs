@@ -10,8 +10,8 @@ mod topic;
 
 use crate::api::{
     Answer, ChangeMembers, ClusterInfo, Dead, DeadAction, Delivery, Failure, LocalStatus, Look, MemberInfo,
-    MemberRole, MembersInfo, Publish, Reason, Request, Response, Role, SessionId, SessionStep, Settle,
-    Settlement, StorageInfo, Take, TakeKind, TopicInfo, Write,
+    MemberRole, MembersInfo, Publish, Reason, Recover, RecoveryInfo, Request, Response, Role, SessionId,
+    SessionStep, Settle, Settlement, StorageInfo, Take, TakeKind, TopicInfo, Write,
 };
 use crate::edges::service::{Begun, Service};
 use futures_util::FutureExt;
@@ -24,6 +24,9 @@ use topic::Topic;
 
 /// The id of the one node.
 pub const NODE_ID: u64 = 0xa1;
+
+/// What it shows when it is asked what it knows that may have to go on alone.
+pub const RECOVERY_TOKEN: &str = "00000000000000b7";
 
 /// A node in memory. Clones share their state.
 #[derive(Clone)]
@@ -170,6 +173,24 @@ impl Service for FakeNode {
 
     fn local_status(&self) -> Arc<LocalStatus> {
         self.lock().status.clone()
+    }
+
+    async fn recover(&self, asked: Recover) -> Result<RecoveryInfo, Failure> {
+        let status = self.lock().status.clone();
+        let info = RecoveryInfo {
+            node_id: NODE_ID,
+            name: status.name.clone(),
+            cluster_id: status.cluster_id.clone(),
+            last: status.last,
+            token: RECOVERY_TOKEN.into(),
+            costs: vec!["what others have".into()],
+            ..RecoveryInfo::default()
+        };
+        match asked.token.as_deref() {
+            None => Ok(info),
+            Some(RECOVERY_TOKEN) => Ok(RecoveryInfo { decided: true, ..info }),
+            Some(_) => Err(refused(Reason::StaleConfiguration, "another token")),
+        }
     }
 
     fn storage(&self) -> StorageInfo {

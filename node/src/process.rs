@@ -60,7 +60,7 @@ pub fn main(args: NodeArgs, stop_with: StopWith) -> ExitCode {
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match result {
         Ok(End::Stopped) => ExitCode::SUCCESS,
-        Ok(End::Removed) => begin_again(),
+        Ok(End::Again) => begin_again(),
         Err(fatal) => {
             tracing::error!(code = fatal.code, "{fatal}");
             eprintln!("error: {fatal}");
@@ -70,13 +70,13 @@ pub fn main(args: NodeArgs, stop_with: StopWith) -> ExitCode {
 }
 
 /// The same program with the same arguments takes the place of this one, under the same process id: whatever this one had open
-/// is closed, and the data directory is blank. Returns only if that cannot be.
+/// is closed, and it begins with what the data directory holds by now. Returns only if that cannot be.
 fn begin_again() -> ExitCode {
     let error = match own_command() {
         Ok(mut command) => command.exec(),
         Err(error) => error,
     };
-    eprintln!("error: cannot begin again as a new node ({error}): start it by hand");
+    eprintln!("error: cannot begin again ({error}): start it by hand");
     ExitCode::FAILURE
 }
 

@@ -1,8 +1,11 @@
 //! A node from its start to its end: listeners first, then recovery, then forming, then the driver.
 
+mod core;
 mod opening;
+mod recovering;
 mod removed;
 
+use self::core::Core;
 use crate::api::LocalStatus;
 use crate::api::budget::Budget;
 use crate::config::Config;
@@ -36,7 +39,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -73,9 +76,8 @@ impl std::error::Error for Fatal {}
 pub enum End {
     /// It was asked to.
     Stopped,
-    /// It was removed from its cluster: what it had is set aside, and the next process begins as a new node. Or it seemed to
-    /// be, and the next process goes on.
-    Removed,
+    /// To be started again: what it had is set aside, since it was removed from its cluster, or seemed to be; or it goes on alone.
+    Again,
 }
 
 /// Runs a node until `shutdown` resolves or it cannot go on.
@@ -171,10 +173,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         }
     };
     let opening::Prepared { wal, recovered, manifest, has_holes, mut damaged, snapshot, form } = prepared;
-    let node_id = own.identity.borrow().expect("the data directory is open").node_id;
+    let identity = own.identity.borrow().expect("the data directory is open");
+    let node_id = identity.node_id;
     let state = snapshot.as_ref().map(|freeze| freeze.state.clone());
     let restored = snapshot.as_ref().map_or(raft::Index(0), |freeze| freeze.index);
-    let mut replica = Replica::new(opening::replica_settings(&config, node_id), recovered, snapshot);
+    let mut replica = Replica::new(opening::replica_settings(&config, identity), recovered, snapshot);
     if let Some(configuration) = form {
         replica.form(configuration);
     }
@@ -256,11 +259,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         orders: orders_taken,
         notices,
         notify,
-        forming,
+        forming: Arc::clone(&forming),
         metrics,
-        status,
+        status: status.clone(),
         leadership,
-        pulse,
+        pulse: Arc::clone(&pulse),
         election_timeout_ms: config.election_timeout_ms,
     });
     let mut driver = core.handle().spawn(driver.run());
@@ -283,6 +286,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
             driver.await
         }
     };
+    if let Ok(Ended::Recovers(recovering)) = ended {
+        let end = recovering::decide(&forming, *recovering).await;
+        servers.stop(FINISH).await;
+        return end;
+    }
+    if let Ok(Ended::LeftBehind(text)) = &ended {
+        service.stop();
+        pulse.ends();
+        recovering::say(&status, text, shutdown).await;
+    }
     drop(connections);
     servers.stop(Duration::ZERO).await;
     let removed_at = *own.removed_at.borrow();
@@ -292,7 +305,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
             tracing::warn!(
                 "this node got entries since it was told that it was removed: it goes on as it is"
             );
-            Ok(End::Removed)
+            Ok(End::Again)
         }
         Ok(Ended::Stopped) if removed_at.is_some() => {
             removed::set_aside(&config.data_dir, node_id).map_err(|error| Fatal {
@@ -302,9 +315,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
                     config.data_dir.display()
                 ),
             })?;
-            Ok(End::Removed)
+            Ok(End::Again)
         }
-        Ok(Ended::Stopped) => Ok(End::Stopped),
+        Ok(Ended::Stopped | Ended::Recovers(_) | Ended::LeftBehind(_)) => Ok(End::Stopped),
         Ok(Ended::DiskFailed(error)) => Err(Fatal { code: 5, text: format!("the disk failed: {error}") }),
         Ok(Ended::Unreadable(error) | Ended::Cloned(error)) => Err(Fatal { code: 6, text: error }),
         Err(error) => Err(Fatal { code: 1, text: format!("the driver was cut off: {error}") }),
@@ -344,35 +357,6 @@ async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {
         };
         Fatal { code: 4, text: format!("cannot serve {whom} on {address}: {error}{hint}") }
     })
-}
-
-/// The thread of everything that must never wait for a client's bytes: the driver, the peers' streams, the operations
-/// port. So heartbeats and probes are answered, however busy the threads are that serve clients.
-struct Core(Option<Runtime>);
-
-impl Core {
-    fn start() -> Result<Self, Fatal> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("core")
-            .enable_all()
-            .build()
-            .map_err(|error| Fatal { code: 1, text: format!("cannot start a thread: {error}") })?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> &Handle {
-        self.0.as_ref().expect("taken only when it is dropped").handle()
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        // Everything that must end well has ended. A read of the disk that hangs is not waited for.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 /// Everything that listens.

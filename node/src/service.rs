@@ -2,11 +2,12 @@
 
 mod passing;
 pub(crate) mod reading;
+mod recovering;
 
 use crate::api::budget::{Held, Share};
-use crate::api::limits::message_bytes;
 use crate::api::{
-    Answer, Failure, LocalStatus, Method, Outcome, Publish, Reason, Request, StorageInfo, Take, TakeKind,
+    Answer, Failure, LocalStatus, Method, Outcome, Publish, Reason, Recover, RecoveryInfo, Request,
+    StorageInfo, Take, TakeKind,
 };
 use crate::driver::bodies::{Bodies, Located, Lost, Readings};
 use crate::driver::inbox::{Asked, Driven, Leadership, Leased, NewCall, Order, Replied};
@@ -21,7 +22,7 @@ use crate::replica::CallId;
 use crate::wire::errors;
 use crate::wire::forward;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
-use passing::{Passed, replaced};
+use passing::{Passed, replaced, request_bytes};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
@@ -495,18 +496,8 @@ impl Service for NodeService {
     fn storage(&self) -> StorageInfo {
         self.inner.metrics.storage()
     }
-}
 
-/// About how many bytes a call takes when it is passed on.
-fn request_bytes(request: &Request) -> usize {
-    const CALL_BYTES: usize = 1 << 10;
-    const LEASE_BYTES: usize = 40;
-    const OFFSET_BYTES: usize = 10;
-    CALL_BYTES
-        + match request {
-            Request::Publish(publish) => publish.messages.iter().map(message_bytes).sum(),
-            Request::Settle(settle) => settle.leases.len() * LEASE_BYTES,
-            Request::Dead(dead) => dead.offsets.len() * OFFSET_BYTES,
-            _ => 0,
-        }
+    async fn recover(&self, asked: Recover) -> Result<RecoveryInfo, Failure> {
+        self.ask_to_recover(asked).await
+    }
 }

@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
     "api/calls.rs",
     "api/checks.rs",
     "api/members.rs",
+    "api/recovery.rs",
     "api/codec",
     "api/limits",
     "api/status.rs",
@@ -46,7 +47,7 @@ const FORBIDDEN: &[&str] = &[
 const LINES_MAX: usize = 500;
 /// Files that are longer, and how long they may be. This list only gets shorter.
 const LONG: &[(&str, usize)] =
-    &[("edges/grpc/streams/consume.rs", 532), ("edges/http/v1/answers.rs", 510), ("service.rs", 514)];
+    &[("edges/grpc/streams/consume.rs", 532), ("edges/http/v1/answers.rs", 510), ("service.rs", 503)];
 
 /// Every file of `src` that is not tests: its path there and its code, without comments and unit tests.
 fn files() -> Vec<(String, String)> {

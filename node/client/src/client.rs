@@ -335,6 +335,21 @@ impl Client {
         .await
     }
 
+    /// Asks the node at `endpoint` what it knows that may have to go on alone; with the token of such an answer it does. Asks
+    /// no other node.
+    ///
+    /// # Errors
+    ///
+    /// The node's refusal, or no answer; the outcome says whether it may have happened.
+    pub async fn recover(
+        &self,
+        endpoint: &str,
+        request: v1::RecoverRequest,
+    ) -> Result<v1::RecoverResponse, Error> {
+        self.ask_only(endpoint, |channel| Box::pin(async move { admin(channel).recover(request).await }))
+            .await
+    }
+
     async fn ask_only<R>(&self, endpoint: &str, ask: impl FnOnce(Channel) -> Attempt<R>) -> Result<R, Error> {
         let asking = async {
             let connection = self.connections.get_only(endpoint).await?;

@@ -12,6 +12,7 @@ mod answer;
 mod calls;
 mod checks;
 mod members;
+mod recovery;
 mod status;
 
 pub use answer::{Answer, DELIVERY_BYTES, Deliveries, deliveries_bytes};
@@ -21,6 +22,7 @@ pub use calls::{
 pub use members::{
     CHANGED_MAX, Change, ChangeMembers, MemberStanding, MemberState, MembersInfo, WaitingInfo,
 };
+pub use recovery::{Recover, RecoveryInfo, RecoveryMember};
 pub use status::{LocalStatus, Role, SnapshotInfo, StorageInfo};
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! What reaches the driver: notices of the disk, calls of clients, and what becomes of their callers. Also what the
 //! callers wait for on the other side.
 
-use crate::api::{Answer, Failure, MessageRef, Method, Reason, Request, Response};
+use crate::api::{Answer, Failure, MessageRef, Method, Reason, Recover, RecoveryInfo, Request, Response};
 use crate::driver::bodies::Located;
 use crate::metrics::Metrics;
 use crate::replica::{Arrived, CallId, Event, Living};
@@ -84,6 +84,8 @@ pub(crate) enum Order {
     Unheard(Vec<MessageRef>),
     /// Messages of an answer cannot be read here. If they were leased, nobody hears of them.
     Unreadable { messages: Vec<MessageRef>, are_leased: bool },
+    /// What this node knows that may have to go on alone; with a token it does.
+    Recover(Recover, oneshot::Sender<Result<RecoveryInfo, Failure>>),
     /// Give leadership away, if this node has it.
     HandOver,
     /// End.

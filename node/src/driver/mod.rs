@@ -12,6 +12,7 @@ mod installing;
 pub mod keeper;
 mod loading;
 pub mod mending;
+mod recovering;
 pub mod restoring;
 mod shell;
 pub mod storage;
@@ -20,8 +21,9 @@ pub(crate) mod view;
 
 pub(crate) use installing::Givers;
 pub use loading::to_apply;
+pub use recovering::Recovering;
 
-use crate::api::{Failure, LocalStatus, Reason, Response};
+use crate::api::{Failure, LocalStatus, Reason, Recover, RecoveryInfo, Response};
 use crate::driver::bodies::Bodies;
 use crate::driver::freeing::Freeing;
 use crate::driver::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
@@ -41,7 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 /// The length of a tick.
@@ -50,7 +52,7 @@ pub const TICK: Duration = Duration::from_millis(10);
 const BATCH_MAX: usize = 1_024;
 
 /// Why the driver ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Ended {
     /// It was asked to.
     Stopped,
@@ -60,6 +62,10 @@ pub enum Ended {
     Unreadable(String),
     /// This node's disk is a copy of another's, or was set back.
     Cloned(String),
+    /// The cluster was forced to recover without this node: nothing that it does counts any more.
+    LeftBehind(String),
+    /// This node is to go on alone.
+    Recovers(Box<Recovering>),
 }
 
 /// What a driver is made of.
@@ -123,6 +129,8 @@ pub(crate) struct Driver {
     freeing: Freeing,
     last_tick: Instant,
     leader_seen: Instant,
+    /// What was asked of a node that may have to go on alone.
+    recoveries: Vec<(Recover, oneshot::Sender<Result<RecoveryInfo, Failure>>)>,
     ended: Option<Ended>,
 }
 
@@ -145,6 +153,7 @@ impl Driver {
             freeing: Freeing::start(),
             last_tick: now,
             leader_seen: now,
+            recoveries: Vec::new(),
             ended: None,
         }
     }
@@ -184,6 +193,7 @@ impl Driver {
             let begun = Instant::now();
             self.drain();
             self.perform();
+            self.answer_recoveries();
             self.parts.metrics.turned(&mut self.entry_times, Progress::of(&self.parts.replica), begun);
         }
         let ended = self.ended.take().expect("just seen");
@@ -266,6 +276,7 @@ impl Driver {
         match news {
             News::Gone(peer) => self.handle(Event::PeerGone(peer)),
             News::Cloned(error) => self.ended = Some(Ended::Cloned(error)),
+            News::LeftBehind(text) => self.ended = Some(Ended::LeftBehind(text)),
         }
     }
 
@@ -303,6 +314,7 @@ impl Driver {
             Order::Unreadable { messages, are_leased } => {
                 self.handle(Event::MessagesUnreadable { messages, are_leased });
             }
+            Order::Recover(asked, reply) => self.recoveries.push((asked, reply)),
             Order::HandOver => self.handle(Event::HandOver),
             Order::Stop => self.ended = Some(Ended::Stopped),
         }

@@ -3,8 +3,8 @@
 use crate::api::budget::Budget;
 use crate::api::limits::{self, Limits, less_margin};
 use crate::api::{
-    Answer, Failure, LeaseId, LocalStatus, Publish, Reason, Request, Settle, Settlement, StorageInfo, Take,
-    TakeKind,
+    Answer, Failure, LeaseId, LocalStatus, Publish, Reason, Recover, RecoveryInfo, Request, Settle,
+    Settlement, StorageInfo, Take, TakeKind,
 };
 use crate::edges::sent::{self, Outgoing};
 use crate::edges::service::{Begun, Service};
@@ -23,6 +23,9 @@ const GIVE_BACK: Duration = Duration::from_secs(5);
 const LONG_BYTES: usize = 256 << 10;
 /// How many are decoded at a time on such threads. During that a request is held twice.
 const LONG_MAX: usize = 1;
+
+/// Bytes of a token of a forced recovery: far more than any has.
+const TOKEN_BYTES_MAX: usize = 64;
 
 /// For whom a receive leases messages.
 pub(crate) struct Leasing {
@@ -85,6 +88,21 @@ impl<S: Service> Edge<S> {
         let service = self.service.clone();
         // Fails only when the process ends.
         tokio::task::spawn_blocking(move || service.storage()).await.unwrap_or_default()
+    }
+
+    /// Asks the node itself, and no other, what it knows that may have to go on alone; with a token it does.
+    ///
+    /// # Errors
+    ///
+    /// It may not be done, or the node does not answer.
+    pub async fn recover(&self, asked: Recover) -> Result<RecoveryInfo, Failure> {
+        if let Some(token) = &asked.token
+            && token.len() > TOKEN_BYTES_MAX
+        {
+            let text = format!("token: {} bytes, at most {TOKEN_BYTES_MAX} are allowed", token.len());
+            return Err(limits::invalid(text));
+        }
+        self.service.recover(asked).await
     }
 
     /// Checks a call of a client and passes it to the node. A long poll is cut, so that it ends and can be answered

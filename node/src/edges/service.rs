@@ -4,7 +4,9 @@
 //! [`crate::api::limits`] can check, call, and encode. The service decides whether this node leads, forwards or
 //! refuses.
 
-use crate::api::{Answer, Failure, LocalStatus, Publish, Request, StorageInfo};
+use crate::api::{
+    Answer, Failure, LocalStatus, Publish, Reason, Recover, RecoveryInfo, Request, StorageInfo,
+};
 use futures_util::future::BoxFuture;
 use std::future::Future;
 use std::pin::Pin;
@@ -53,6 +55,16 @@ pub trait Service: Clone + Send + Sync + Unpin + 'static {
     /// What the node keeps on its disk and in memory; all zero where it has no disk. Looks at files: it may block.
     fn storage(&self) -> StorageInfo {
         StorageInfo::default()
+    }
+
+    /// What the node knows that may have to go on alone; with the token of such an answer it does.
+    ///
+    /// # Errors
+    ///
+    /// It may not be done, or there is nobody who could say.
+    fn recover(&self, asked: Recover) -> impl Future<Output = Result<RecoveryInfo, Failure>> + Send {
+        drop(asked);
+        std::future::ready(Err(Failure::not_done(Reason::FailedPrecondition, "this node has no disk")))
     }
 }
 

@@ -27,6 +27,11 @@ impl Pulse {
         self.last_ms.store(now_ms.max(1), Ordering::Relaxed);
     }
 
+    /// The loop has ended, and the process goes on: it is not missed.
+    pub fn ends(&self) {
+        self.last_ms.store(0, Ordering::Relaxed);
+    }
+
     /// How long ago the loop turned last, if that is too long ago.
     #[must_use]
     pub fn hangs_since(&self) -> Option<Duration> {
@@ -50,6 +55,8 @@ mod tests {
         assert_eq!(pulse(20_000, 15_000).hangs_since(), None);
         let hanging = pulse(20_000, 5_000);
         assert!(hanging.hangs_since().is_some_and(|silence| silence >= Duration::from_secs(15)));
+        hanging.ends();
+        assert_eq!(hanging.hangs_since(), None);
         hanging.beat();
         assert_eq!(hanging.hangs_since(), None);
     }

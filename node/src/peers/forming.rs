@@ -7,6 +7,8 @@
 //!
 //! Nothing here takes part in consensus: until entry 1 there is no cluster, and after it there is nothing to form.
 
+mod recovering;
+
 use crate::config::{Bootstrap, Member as Initial};
 use crate::peers::discovery::Discovery;
 use crate::peers::own::{Own, OwnIdentity};

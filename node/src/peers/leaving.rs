@@ -57,7 +57,11 @@ pub(crate) async fn doubt(
         };
         let from = identity.node_id.0;
         let log_end = own.log_end();
-        let request = pb::MembershipRequest { cluster_id: cluster_id.to_be_bytes().to_vec().into(), from };
+        let request = pb::MembershipRequest {
+            cluster_id: cluster_id.to_be_bytes().to_vec().into(),
+            from,
+            generation: identity.generation,
+        };
         let known: BTreeSet<String> =
             transport.member_addresses().into_iter().chain(listed.clone()).chain(told.clone()).collect();
         let mut asking = JoinSet::new();

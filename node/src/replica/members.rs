@@ -256,6 +256,9 @@ impl Replica {
             ));
         }
         self.raft.may_change_members().map_err(not_taken)?;
+        if !self.is_of_own_generation() {
+            return Err(not_taken(Refused::ChangePending));
+        }
         let status = self.raft.status();
         let old = self.raft.configuration();
         let mut change = MemberChange::default();

@@ -32,6 +32,7 @@ pub mod mutants;
 mod propose;
 mod reads;
 mod receive;
+mod recovery;
 mod results;
 mod room;
 mod settings;
@@ -48,6 +49,7 @@ pub use freeze::{Freeze, SnapshotSettings};
 pub use installing::{Arrived, Asked, Gift, Given, Living};
 pub use lookup::{LookedUp, Lookup, LookupId};
 pub use members::{CAUGHT_UP_LAG_MAX, MEMBERS_MAX, WaitingNode};
+pub use recovery::Decision;
 pub use results::{AppliedEntry, Placement, Results, Shell};
 pub use room::RESERVE_BYTES_DEFAULT;
 pub use settings::Settings;
@@ -132,6 +134,8 @@ pub struct Replica {
     steps: Steps,
     /// The term in which this node led when it last looked.
     led: Option<Term>,
+    /// The term in which this node proposed that the generation rises.
+    raised_in: Option<Term>,
 }
 
 impl Replica {
@@ -184,6 +188,7 @@ impl Replica {
             endings: VecDeque::new(),
             ends_calls: false,
             led: None,
+            raised_in: None,
         }
     }
 

@@ -189,10 +189,13 @@ impl Replica {
     }
 
     /// Makes entries of what waits, while the pipeline has room. A new leader first applies what its predecessors
-    /// committed, so that it knows every acknowledged topic.
+    /// committed, so that it knows every acknowledged topic. After a forced recovery the generation rises before all else.
     pub(super) fn propose_waiting(&mut self) {
         if self.raft.term_start().is_none_or(|start| self.applied < start) {
             return;
+        }
+        if !self.is_of_own_generation() {
+            return self.raise_generation();
         }
         while !self.unproposed.is_empty()
             && self.in_flight < self.settings.entries_in_flight_max

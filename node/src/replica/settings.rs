@@ -9,6 +9,8 @@ use raftqueue_raft as raft;
 pub struct Settings {
     /// The protocol's.
     pub raft: raft::Settings,
+    /// The generation that the node is of: a leader raises that of the replicated state to it.
+    pub generation: u32,
     /// Bytes of messages after which an entry is closed; one command may be larger.
     pub entry_bytes_target: usize,
     /// Entries proposed and not applied. Beyond that calls wait, and the next entry grows.
@@ -43,6 +45,7 @@ impl Settings {
         const MIB: usize = 1 << 20;
         Self {
             raft,
+            generation: 0,
             entry_bytes_target: MIB,
             entries_in_flight_max: 4,
             queued_bytes_max: 64 * MIB,

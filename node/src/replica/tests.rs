@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 mod installing;
+mod recovery;
 mod transfers;
 mod turns;
 
@@ -76,9 +77,15 @@ impl Alone {
     }
 
     fn recovered(recovered: raft::Recovered) -> Self {
+        Self::recovered_in(0, recovered)
+    }
+
+    /// Of a disk of that generation.
+    fn recovered_in(generation: u32, recovered: raft::Recovered) -> Self {
+        let settings = Settings { generation, ..Settings::new(raft::Settings::new(OWN, 1)) };
         Self {
             hard_state: recovered.hard_state,
-            replica: Replica::new(Settings::new(raft::Settings::new(OWN, 1)), recovered, None),
+            replica: Replica::new(settings, recovered, None),
             mono_ms: 0,
             inbox: VecDeque::new(),
             answers: BTreeMap::new(),
@@ -102,6 +109,11 @@ impl Alone {
 
     /// The same node after its process was started again, leading.
     fn restarted(self) -> Self {
+        self.restarted_in(0)
+    }
+
+    /// The same on a disk of that generation by now.
+    fn restarted_in(self, generation: u32) -> Self {
         let mut term_runs: Vec<(Index, Term)> = Vec::new();
         let mut configurations = Vec::new();
         for entry in &self.entries {
@@ -116,7 +128,7 @@ impl Alone {
         let hard_state = self.hard_state;
         let recovered =
             raft::Recovered { hard_state, last_index, term_runs, configurations, ..Default::default() };
-        let mut again = Self::recovered(recovered);
+        let mut again = Self::recovered_in(generation, recovered);
         again.entries = self.entries;
         again.lead();
         again

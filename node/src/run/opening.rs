@@ -10,7 +10,7 @@ use crate::entropy;
 use crate::metrics::Metrics;
 use crate::peers::discovery::Discovery;
 use crate::peers::forming::{Formed, Forming, LogStanding};
-use crate::peers::own::Own;
+use crate::peers::own::{Own, OwnIdentity};
 use crate::peers::promises::{self, Asking};
 use crate::replica::{Freeze, Settings, SnapshotSettings};
 use raftqueue_raft::{self as raft, NodeId};
@@ -194,16 +194,17 @@ pub(super) async fn open_files(
 }
 
 /// What the replica is told.
-pub(super) fn replica_settings(config: &Config, node_id: NodeId) -> Settings {
+pub(super) fn replica_settings(config: &Config, own: OwnIdentity) -> Settings {
     let tick_ms = u64::try_from(crate::driver::TICK.as_millis()).expect("a tick is short");
     let election_ticks =
         u32::try_from(config.election_timeout_ms.div_ceil(tick_ms)).expect("at most a minute").max(4);
     let raft = raft::Settings {
         election_ticks,
         heartbeat_ticks: (election_ticks / 6).max(1),
-        ..raft::Settings::new(node_id, entropy::random())
+        ..raft::Settings::new(own.node_id, entropy::random())
     };
     Settings {
+        generation: own.generation,
         reserve_bytes: config.reserve_bytes,
         lease_ms_default: config.limits.lease_ms_default,
         attempts_max_default: config.attempts_max,

@@ -5,6 +5,7 @@
 //! either side ends the connection, and with it the calls of patient clients. So a call is never reset. The leader is
 //! told by a message ([`pb::GiveUpRequest`]), and its answer is waited for and thrown away.
 
+use crate::api;
 use crate::driver::inbox::Leadership;
 use crate::edges::grpc::guard::Charged;
 use raftqueue_proto::peer::v1 as pb;
@@ -134,4 +135,18 @@ pub(super) async fn replaced(mut leadership: watch::Receiver<Leadership>, leader
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(LAST_ANSWERS).await;
+}
+
+/// About how many bytes a call takes when it is passed on.
+pub(super) fn request_bytes(request: &api::Request) -> usize {
+    const CALL_BYTES: usize = 1 << 10;
+    const LEASE_BYTES: usize = 40;
+    const OFFSET_BYTES: usize = 10;
+    CALL_BYTES
+        + match request {
+            api::Request::Publish(publish) => publish.messages.iter().map(api::limits::message_bytes).sum(),
+            api::Request::Settle(settle) => settle.leases.len() * LEASE_BYTES,
+            api::Request::Dead(dead) => dead.offsets.len() * OFFSET_BYTES,
+            _ => 0,
+        }
 }

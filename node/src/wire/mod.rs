@@ -10,4 +10,5 @@ pub(crate) mod giving;
 pub mod ids;
 mod members;
 pub mod messages;
+pub(crate) mod recovery;
 pub(crate) mod storage;

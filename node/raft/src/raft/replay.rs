@@ -43,7 +43,8 @@ impl Raft {
 
     /// True if records of its log do not verify, and there may be somebody who has them. Such a node votes by what the log is
     /// known to be, and never leads (RULES 2.5).
-    pub(super) fn is_damaged(&self) -> bool {
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
         self.damaged && self.configuration().voters().count() != 1 && !mutants::is(Mutant::LeadDamaged)
     }
 

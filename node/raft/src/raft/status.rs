@@ -3,7 +3,17 @@
 use super::{Raft, Role};
 use crate::event::{PeerStatus, Status};
 
+/// Election timeouts after which nobody is about to be elected who could be.
+const LEADERLESS_ELECTIONS: u32 = 10;
+
 impl Raft {
+    /// True if this node leads, or heard a leader within ten election timeouts, or started so lately: a cluster that can elect
+    /// a leader has one by then.
+    #[must_use]
+    pub fn has_heard_leader_lately(&self) -> bool {
+        self.is_leader() || self.leader_silent_ticks < LEADERLESS_ELECTIONS * self.settings.election_ticks
+    }
+
     /// This node's own view of itself.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -4,6 +4,8 @@ use super::{add_leader, serve};
 use crate::edges::edge::Edge;
 use crate::edges::service::Service;
 use crate::wire::convert::write_status;
+use crate::wire::errors;
+use crate::wire::recovery::{read_recover, write_recovery};
 use crate::wire::storage::write_storage;
 use raftqueue_proto::v1::{self, admin_server};
 use tonic::{Request, Response, Status};
@@ -74,5 +76,15 @@ impl<S: Service> admin_server::Admin for Admin<S> {
         call: Request<v1::ReplaceRequest>,
     ) -> Result<Response<v1::MemberChangeResponse>, Status> {
         serve(&self.0, call).await
+    }
+
+    async fn recover(
+        &self,
+        call: Request<v1::RecoverRequest>,
+    ) -> Result<Response<v1::RecoverResponse>, Status> {
+        let answered = self.0.recover(read_recover(call.into_inner())).await;
+        answered
+            .map(|info| Response::new(write_recovery(info)))
+            .map_err(|failure| errors::into_status(&failure, self.0.local_status().leader_hint()))
     }
 }

@@ -40,12 +40,14 @@ impl Own {
         pb::PeerFrame { frame: Some(pb::peer_frame::Frame::Hello(hello)) }
     }
 
-    /// What this node becomes by a hello that is meant for it: of none before, it is of the sender's cluster.
-    pub(super) fn adoption(&self, own: OwnIdentity, hello: &pb::Hello) -> Option<OwnIdentity> {
+    /// What this node becomes by a hello that is meant for it: of none before, it is of the sender's cluster. So is one that
+    /// waits for its first entry while its cluster was forced to recover.
+    pub(super) fn adoption(&self, own: OwnIdentity, has_log: bool, hello: &pb::Hello) -> Option<OwnIdentity> {
         let cluster_id = <[u8; 16]>::try_from(&hello.cluster_id[..]).ok().map(u128::from_be_bytes);
         let cluster_id = cluster_id.filter(|id| *id != 0)?;
-        let is_meant = own.cluster_id.is_none() && hello.to == own.node_id.0;
         let generation = hello.generation;
+        let is_late = !has_log && own.cluster_id == Some(cluster_id) && generation > own.generation;
+        let is_meant = (own.cluster_id.is_none() || is_late) && hello.to == own.node_id.0;
         is_meant.then_some(OwnIdentity { cluster_id: Some(cluster_id), generation, ..own })
     }
 
@@ -242,6 +244,27 @@ mod tests {
         }
         let nobody = OwnIdentity { cluster_id: None, ..identity };
         assert_eq!(own.judge(nobody, &hello()).unwrap_err().label(), "cluster");
+    }
+
+    #[test]
+    fn rule_1_6_a_node_without_an_entry_goes_over_to_a_later_generation() {
+        let (own, identity) = own();
+        let later = pb::Hello { generation: 3, ..hello() };
+        let adopted = OwnIdentity { generation: 3, ..identity };
+        assert_eq!(own.adoption(identity, false, &later), Some(adopted));
+        assert_eq!(own.judge(adopted, &later), Ok(()));
+        assert_eq!(own.adoption(identity, true, &later), None, "its entries are of the past");
+        let other_cluster = 98u128.to_be_bytes().to_vec().into();
+        for wrong in [
+            hello(),
+            pb::Hello { generation: 1, ..hello() },
+            pb::Hello { to: 6, ..later.clone() },
+            pb::Hello { cluster_id: other_cluster, ..later.clone() },
+        ] {
+            assert_eq!(own.adoption(identity, false, &wrong), None, "{wrong:?}");
+        }
+        let blank = OwnIdentity { cluster_id: None, generation: 0, ..identity };
+        assert_eq!(own.adoption(blank, false, &later), Some(adopted));
     }
 
     #[test]

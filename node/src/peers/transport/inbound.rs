@@ -4,7 +4,7 @@
 use super::giver::{Chunks, Giver, Source};
 use super::hello::Refusal;
 use super::open_calls::OpenCalls;
-use super::outbound::REFUSAL_METADATA;
+use super::outbound::{GENERATION_METADATA, REFUSAL_METADATA};
 use super::{Arrival, Shared, StreamKind, Transport};
 use crate::api::{self, Answer, Failure, Look, Reason};
 use crate::edges::edge::Edge;
@@ -12,6 +12,7 @@ use crate::edges::grpc::guard::Ticket;
 use crate::edges::grpc::sending::{self, Form};
 use crate::edges::service::Service;
 use crate::peers::forming::Forming;
+use crate::peers::own::OwnIdentity;
 use crate::wire::forward;
 use crate::wire::messages;
 use raftqueue_proto::peer::v1 as pb;
@@ -82,6 +83,17 @@ impl<S: Service> PeerService<S> {
         Ok(())
     }
 
+    /// Refuses what is of another generation of this cluster.
+    fn check_generation(&self, generation: u32) -> Result<OwnIdentity, Status> {
+        let own =
+            (*self.shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
+        if generation != own.generation {
+            let refusal = Refusal::OtherGeneration { theirs: generation, ours: own.generation };
+            return Err(refuse(&self.shared, &refusal));
+        }
+        Ok(own)
+    }
+
     /// Refuses who asks for something that is not of this cluster and its generation, or is not here.
     fn check_asker(
         &self,
@@ -92,12 +104,7 @@ impl<S: Service> PeerService<S> {
         group: u32,
     ) -> Result<(), Status> {
         self.check_cluster(cluster_id)?;
-        let own =
-            (*self.shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
-        if generation != own.generation {
-            let refusal = Refusal::OtherGeneration { theirs: generation, ours: own.generation };
-            return Err(refuse(&self.shared, &refusal));
-        }
+        let own = self.check_generation(generation)?;
         if to != own.node_id.0 || from == own.node_id.0 {
             let to = NodeId(if to == own.node_id.0 { from } else { to });
             return Err(refuse(&self.shared, &Refusal::NotForUs { to, ours: own.node_id }));
@@ -181,8 +188,9 @@ impl<S: Service> Peer for PeerService<S> {
         &self,
         call: Request<pb::MembershipRequest>,
     ) -> Result<Response<pb::MembershipReply>, Status> {
-        let pb::MembershipRequest { cluster_id, from } = call.into_inner();
+        let pb::MembershipRequest { cluster_id, from, generation } = call.into_inner();
         self.check_cluster(&cluster_id)?;
+        self.check_generation(generation)?;
         let asked = self.edge.call(api::Request::Look(Look::Members), MEMBERSHIP_DEADLINE).await;
         let members = match asked {
             Ok(Answer::Response(api::Response::Members(members))) => members,
@@ -231,6 +239,10 @@ impl<S: Service> Peer for PeerService<S> {
 fn refuse(shared: &Shared, refusal: &Refusal) -> Status {
     shared.metrics.peer_refused(refusal.label());
     let mut status = Status::failed_precondition(refusal.to_string());
+    if let Refusal::OtherGeneration { theirs, ours } = refusal {
+        shared.is_left_behind_by(*theirs);
+        status.metadata_mut().insert(GENERATION_METADATA, MetadataValue::from(*ours));
+    }
     status.metadata_mut().insert(REFUSAL_METADATA, MetadataValue::from_static(refusal.label()));
     status
 }
@@ -286,7 +298,7 @@ async fn accept(
     };
     let first = hello(frames.message().await?)?;
     let own = (*shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
-    let own = match shared.own.adoption(own, &first) {
+    let own = match shared.own.adoption(own, forming.is_of_cluster(), &first) {
         // It waits, and somebody who knows its id wants it: it was added.
         Some(adopted) => {
             shared.own.judge(adopted, &first).map_err(|refusal| refuse(shared, &refusal))?;

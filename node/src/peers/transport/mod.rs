@@ -134,6 +134,8 @@ pub enum News {
     Gone(NodeId),
     /// A peer knows a later life of this node, or has seen more of its log than it has; in the peer's words.
     Cloned(String),
+    /// The cluster was forced to recover without this node: what to do about it.
+    LeftBehind(String),
 }
 
 impl Transport {
@@ -281,6 +283,19 @@ impl Transport {
 }
 
 impl Shared {
+    /// A node of this cluster is of that generation. If it is a later one than this node's, a forced recovery left this one behind.
+    fn is_left_behind_by(&self, theirs: u32) {
+        let Some(own) = self.own.identity.borrow().filter(|own| own.generation < theirs) else { return };
+        let (node, ours) = (own.node_id, own.generation);
+        let text = format!(
+            "node {node} was left behind: its cluster was forced to recover without it and is of generation {theirs}, this disk of \
+             generation {ours}. What only this disk has is not part of the cluster any more. Clear its data directory, or give it \
+             a blank disk: it joins as a new node then"
+        );
+        // The driver takes the first; there are as many as there are attempts to connect until it does.
+        let _ = self.news.send(News::LeftBehind(text));
+    }
+
     /// Notes what a hello said.
     fn learn(&self, hello: &pb::Hello, peer_address: &str) {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);

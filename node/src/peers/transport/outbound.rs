@@ -21,6 +21,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// The metadata in which an acceptor says why it refuses.
 pub(super) const REFUSAL_METADATA: &str = "raftqueue-refusal";
+/// The metadata in which one says of which generation it is that refuses another one.
+pub(super) const GENERATION_METADATA: &str = "raftqueue-generation";
 
 /// What one address said, so that it is told once.
 const TOLD_MAX: usize = 8;
@@ -152,6 +154,7 @@ async fn open(
         Ok(Ok(opened)) => Ok(opened),
         Ok(Err(status)) => {
             stop_if_cloned(shared, &status);
+            stop_if_left_behind(shared, &status);
             Err(format!("refused on {}: {}", kind.name(), status.message()))
         }
         Err(_) => Err("no hello in time".into()),
@@ -197,5 +200,14 @@ fn stop_if_cloned(shared: &Shared, status: &Status) {
     let label = status.metadata().get(REFUSAL_METADATA).and_then(|value| value.to_str().ok());
     if status.code() == Code::FailedPrecondition && label == Some("clone") {
         let _ = shared.news.send(News::Cloned(status.message().to_owned()));
+    }
+}
+
+/// A peer of this cluster is of a later generation: this node was left behind.
+fn stop_if_left_behind(shared: &Shared, status: &Status) {
+    let theirs =
+        status.metadata().get(GENERATION_METADATA).and_then(|value| value.to_str().ok()?.parse().ok());
+    if let (Code::FailedPrecondition, Some(theirs)) = (status.code(), theirs) {
+        shared.is_left_behind_by(theirs);
     }
 }

@@ -12,6 +12,7 @@ mod answers;
 mod members;
 #[cfg(test)]
 mod openapi;
+mod recovery;
 mod requests;
 mod storage;
 #[cfg(test)]
@@ -96,6 +97,9 @@ fn add_all<S: Service>(routes: &mut Routes<S>) {
     let storage = described_as::<requests::Nothing, storage::Storage>;
     let about = ("nodeStorage", "What the asked node keeps on its disk and in memory");
     routes.add("get", "/v1/storage", about, get(own_storage::<S>), storage);
+    let recovery = described_as::<requests::Recover, recovery::Recovery>;
+    let about = ("recover", "What the asked node knows that may have to go on alone; with a token it does");
+    routes.add("post", "/v1/recover", about, post(recovery::recover::<S>), recovery);
     routes.router = std::mem::take(&mut routes.router)
         .route("/v1/openapi.json", get(async || Reply::new(StatusCode::OK, raftqueue_proto::OPENAPI)));
 }
@@ -233,9 +237,7 @@ async fn call<S: Service, C: Call>(
     let bytes_max = C::bytes_max(edge.limits());
     let reading = Reading::new(headers, edge.budget(), C::METHOD.share(), bytes_max);
     let reading = tokio::time::timeout(limits::deadline(asked, 0), reading.read(body));
-    let (bytes, held) = reading.await.unwrap_or_else(|_| {
-        Err(Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline"))
-    })?;
+    let (bytes, held) = reading.await.unwrap_or_else(|_| Err(late_body()))?;
     let length = bytes.len();
     let grown_max = edge.limits().call_bytes_max();
     // The call may wait for long. By then it holds the messages in its own form.
@@ -253,6 +255,10 @@ async fn call<S: Service, C: Call>(
         answer => Answered::Json(write::<C::Answer>(answer).into()),
     };
     Ok((answered, outgoing))
+}
+
+fn late_body() -> Failure {
+    Failure::not_done(Reason::DeadlineExceeded, "the body did not arrive within the deadline")
 }
 
 /// The call that stands in a request.

@@ -84,8 +84,8 @@ macro_rules! request {
         #[derive(Debug, Default, Deserialize)]
         #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(default, deny_unknown_fields)]
-        pub(super) struct $name {
-            $($(#[$field_doc])* #[serde(deserialize_with = "null_is_absent")] pub(super) $field: $type,)*
+        pub(in crate::edges::http::v1) struct $name {
+            $($(#[$field_doc])* #[serde(deserialize_with = "null_is_absent")] pub(in crate::edges::http::v1) $field: $type,)*
         }
     };
 }
@@ -140,6 +140,8 @@ macro_rules! bare {
 mod members;
 mod messages;
 mod topics;
+
+pub(super) use members::Recover;
 
 /// The routes of all calls, in the order in which they are described.
 pub(super) fn add_all<S: Service>(routes: &mut Routes<S>) {

@@ -62,6 +62,16 @@ request! {
     }
 }
 
+request! {
+    /// A node that may have to go on alone.
+    Recover {
+        /// What an earlier answer of this node showed. Default: nothing is done, the node only says what it knows.
+        token: Option<String>,
+        /// Goes on also where the node is a learner, or lacks bodies of messages that live.
+        force: bool,
+    }
+}
+
 call!(AddLearner => AddLearnerRequest, MemberChangeResponse as MemberChange: |self, _name| v1::AddLearnerRequest {
     nodes: self.nodes.0,
     configuration_index: self.configuration_index,
