@@ -13,6 +13,7 @@ mod peers;
 mod publish;
 mod purge;
 mod receive;
+mod recover;
 mod scale;
 mod settle;
 mod storage;
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     /// List, add, promote, remove and replace members
     #[command(subcommand)]
     Members(members::MembersCommand),
+    /// Let the node that is left of a lost quorum go on alone
+    Recover(recover::Recover),
     /// Measure how fast a cluster or a disk is
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -117,6 +120,7 @@ pub(crate) async fn run(
         Command::Transfer(command) => command.run(&connect()?, output).await,
         Command::Scale(command) => command.run(connect()?.timeout(), output).await,
         Command::Members(command) => command.run(&connect()?, output).await,
+        Command::Recover(command) => command.run(&connect()?, output).await,
         Command::Bench(command) => command.run(connect, output).await,
         Command::Wal(command) => command.run(),
     }
