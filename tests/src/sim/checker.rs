@@ -74,6 +74,27 @@ impl Checker {
         self.committed.up_to(index, term)
     }
 
+    /// Up to where a log is the committed one.
+    pub(super) fn agrees_to(&self, log: &Trail) -> Index {
+        let is_same = |index: &u64| {
+            log.at(Index(*index)).is_some_and(|step| self.committed.at(Index(*index)) == Some(step))
+        };
+        Index((1..).take_while(is_same).last().unwrap_or(0))
+    }
+
+    /// A node goes on alone with this log, of which so much is committed: what else there was is of a generation that is past,
+    /// and its terms may come again.
+    pub(super) fn begin_generation(&mut self, log: &Trail, committed: Index) {
+        let committed = log.up_to(committed, log.at(committed).map_or(Term(0), |step| step.term));
+        self.committed = committed.expect("the log is at least so long");
+        self.entries
+            .retain(|(index, term), (hash, _)| log.at(*index) == Some(Step { term: *term, hash: *hash }));
+        self.configurations.retain(|(index, term)| log.at(*index).is_some_and(|step| step.term == *term));
+        self.leaders.clear();
+        self.votes.clear();
+        self.committed_in.clear();
+    }
+
     /// An entry is put behind `log`: the same index and term always mean the same log up to there.
     pub(super) fn append(&mut self, log: &mut Trail, entry: &Entry) -> Result<(), Violation> {
         let step = log.step_of(entry);

@@ -43,7 +43,7 @@ impl World {
     }
 
     /// Asks the cluster and waits for the answer; asks again where nothing was done.
-    fn ask(&mut self, request: &Request) -> Result<Answer, Violation> {
+    pub(super) fn ask(&mut self, request: &Request) -> Result<Answer, Violation> {
         for _ in 0..40 {
             let id = self.place_call(NOBODY, request.clone(), 2 * SECOND);
             let answer = self.await_answer(id)?;
@@ -109,6 +109,7 @@ impl World {
     pub(super) fn heal(&mut self) -> Result<(), Violation> {
         self.run_until(World::HEALING_MAX, |world| world.leader().is_some(), "a leader")?;
         self.run_until(30 * SECOND, World::is_quiet, "all calls to end")?;
+        self.check_recoveries()?;
         self.agree()
     }
 
@@ -135,7 +136,7 @@ impl World {
 
     /// All nodes have applied all that is committed and have their logs on disk, and hold the same. What a node has not
     /// written yet is nothing that it can confirm: with another node out, everything would wait for it.
-    fn agree(&mut self) -> Result<(), Violation> {
+    pub(super) fn agree(&mut self) -> Result<(), Violation> {
         let is_even = |world: &World| {
             let committed = world.oracle.committed();
             world.leader().is_some()

@@ -71,6 +71,8 @@ impl Membership {
 #[derive(Debug, Default)]
 pub(super) struct History {
     committed: Vec<(Index, Term, Arc<Configuration>)>,
+    /// One that a node has decided that goes on alone: it follows from nothing.
+    forced: Option<(Index, Term)>,
 }
 
 impl History {
@@ -82,6 +84,12 @@ impl History {
         self.committed.iter().find(|(at, _, _)| *at == index).map(|(_, _, configuration)| configuration)
     }
 
+    /// What was committed behind `index` is lost, and the entry at `forced` follows from nothing.
+    pub(super) fn begin_generation(&mut self, index: Index, forced: (Index, Term)) {
+        self.committed.retain(|(at, _, _)| *at <= index);
+        self.forced = Some(forced);
+    }
+
     /// The one in force at an index.
     fn in_force(&self, index: Index) -> Option<Index> {
         self.committed.iter().rev().map(|(at, _, _)| *at).find(|at| *at <= index)
@@ -90,7 +98,9 @@ impl History {
     /// A configuration is committed. It must follow from the one before: all changes of voters are joint, and a joint
     /// configuration is left before anything else changes.
     fn push(&mut self, entry: &Entry, new: &Arc<Configuration>) -> Result<(), Violation> {
-        if let Some((_, _, old)) = self.committed.last() {
+        if let Some((_, _, old)) = self.committed.last()
+            && self.forced != Some((entry.index, entry.term))
+        {
             let is_next = if old.is_joint() {
                 **new == Configuration { outgoing: BTreeSet::new(), ..Configuration::clone(old) }
             } else if new.is_joint() {
@@ -354,15 +364,20 @@ impl World {
         let node = self.random.pick(&all);
         self.crash(node, false)?;
         let (seed, id) = (self.random.bits(), NodeId(self.random.bits() | 1));
+        self.coverage.rare(Rare::Recycled);
+        self.begin_again(node, FakeDisk::new(seed), id)
+    }
+
+    /// A node that does not run begins again, with another disk and id.
+    pub(super) fn begin_again(&mut self, node: usize, disk: FakeDisk, id: NodeId) -> Result<(), Violation> {
         let at = &mut self.nodes[node];
-        (at.disk, at.id) = (FakeDisk::new(seed), id);
+        (at.disk, at.id) = (disk, id);
         (at.is_damaged, at.is_failing, at.was_tight) = (false, false, false);
         (at.out, at.backup) = (None, None);
         at.maybe.clear();
         (at.is_asking, at.renewed) = (false, None);
         at.format();
         self.disks.insert(id, Durable::default());
-        self.coverage.rare(Rare::Recycled);
         self.trace.note(self.now, &[61, node as u64], || format!("node {node} begins again as {id}"));
         self.start(node)
     }

@@ -47,6 +47,7 @@ mod producers;
 #[path = "../../../node/queue/tests/model/model.rs"]
 mod queue_model;
 mod random;
+mod recovering;
 mod schedule;
 pub mod scripted;
 mod shrink;

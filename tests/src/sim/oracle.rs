@@ -140,6 +140,27 @@ impl Oracle {
         self.acknowledged
     }
 
+    /// What was committed behind an index is lost: the queue is what it was there. All calls have ended.
+    pub(super) fn go_back(&mut self, index: Index) {
+        let count = usize::try_from(index.0).expect("small");
+        self.states.truncate(count + 1);
+        self.versions.truncate(count + 1);
+        self.decided.truncate(count);
+        self.acknowledged = self.acknowledged.min(index);
+        self.model = Model::default();
+        for (index, decided) in (1..).zip(&self.decided) {
+            let now_ms = self.states[index].now_ms();
+            for Decided { command, .. } in decided {
+                self.model.apply(index as u64, now_ms, command);
+            }
+        }
+        let state = self.states.last().expect("there is always the empty one");
+        let is_there = |topic: TopicId, offset| {
+            state.topic(topic).is_some_and(|topic| topic.generation_of(offset).is_some())
+        };
+        self.origins.retain(|(topic, offset), _| is_there(*topic, *offset));
+    }
+
     /// Whose message has an offset.
     pub(super) fn origin_at(&self, topic: u64, offset: u64) -> Option<Origin> {
         self.origins.get(&(TopicId(topic), offset)).copied()

@@ -15,7 +15,7 @@ use raftqueue_node::driver::keeper::{Keeper, KeeperSettings};
 use raftqueue_node::driver::mending::Mender;
 use raftqueue_node::driver::restoring::{self, NoSnapshot};
 use raftqueue_node::peers::promises::{Asking, Said, peers_of};
-use raftqueue_node::replica::{self, Freeze, Replica};
+use raftqueue_node::replica::{self, Freeze, Replica, Settings};
 use raftqueue_raft::{self as raft, HardState, Index, NodeId, Term};
 use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
 use raftqueue_wal::{DataDir, FileId, Manifest, OpenError, Options, PageCache, ReadError, Wal};
@@ -460,8 +460,10 @@ impl World {
         let at = &mut self.nodes[node];
         let seed = at.random.bits();
         let proven = (wal.synced_to().segment, 0);
+        let generation = directory.identity().map_or(0, |identity| identity.generation);
+        let settings = Settings { generation, ..settings(at.id, &self.plan, seed) };
         at.running = Some(Box::new(Running {
-            replica: Replica::new(settings(at.id, &self.plan, seed), recovered, snapshot),
+            replica: Replica::new(settings, recovered, snapshot),
             wal,
             mender: Mender::new(reader.clone()),
             is_mending_due: false,

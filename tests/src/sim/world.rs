@@ -173,6 +173,7 @@ impl World {
         self.stop()?;
         if self.is_lost() {
             self.refuse_all()?;
+            self.recover_left()?;
         } else {
             self.heal()?;
             self.check_footprints()?;
