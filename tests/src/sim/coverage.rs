@@ -110,7 +110,6 @@ rarities! {
     ChangeUnknown: "a change of the members is of unknown outcome",
     Recycled: "a node that was removed or lost its disk begins again as another one",
     Recovered: "the node that is left of a lost quorum goes on alone",
-    RecoveredWithout: "what was committed is lost with a quorum, and nobody takes it for anything else",
     RecoveryCut: "a forced recovery is cut short, and carried out all the same",
     RestoredOlder: "the older snapshot is taken, since the newer one is damaged",
 }

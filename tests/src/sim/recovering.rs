@@ -46,6 +46,9 @@ impl World {
 
     /// One of the nodes that are left goes on alone, if there is one that can.
     pub(super) fn recover_left(&mut self) -> Result<(), Violation> {
+        if !self.nodes.iter().any(Node::is_up) {
+            return Ok(());
+        }
         // The others get so long to elect somebody.
         self.pass(4 * SECOND)?;
         let able = self.members().filter(|node| !node.is_damaged && node.shelf.is_none());
@@ -88,7 +91,6 @@ impl World {
             format!("node {node} ends with {:?}, and its disk with {}", decision.last, own.trail.last())
         })?;
         let (trail, committed) = (own.trail.clone(), self.checker.agrees_to(&own.trail));
-        self.coverage.rare_if(committed < self.checker.committed(), Rare::RecoveredWithout);
         self.checker.begin_generation(&trail, committed);
         self.configurations.begin_generation(committed, (decision.last.0.next(), decision.term));
         self.oracle.go_back(committed);
