@@ -145,6 +145,12 @@ pub struct NodeArgs {
           value_parser = clap::value_parser!(u64).range(MIB..=1024 * MIB), env = "RAFTQUEUE_SEGMENT_BYTES")]
     pub segment_bytes: u64,
 
+    /// Bytes a second that are read of this node's disk in the background, to find what does not verify before somebody needs
+    /// it. 0: nothing is read for that.
+    #[arg(long, value_name = "BYTES", default_value_t = 8 * MIB,
+          value_parser = clap::value_parser!(u64).range(0..=1024 * MIB), env = "RAFTQUEUE_SCRUB_BYTES_PER_SECOND")]
+    pub scrub_bytes_per_second: u64,
+
     /// Threads that serve clients; one more has the log's driver and the peers. One is fastest where nodes share cores.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64),
           env = "RAFTQUEUE_THREADS")]
@@ -233,6 +239,8 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// Bytes of a segment.
     pub segment_bytes: u64,
+    /// Bytes a second that are read in the background; 0 for none.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// A configuration with which no node can run. The text says what is wrong and what would be right.
@@ -327,6 +335,7 @@ impl NodeArgs {
             attempts_max: self.attempts_max,
             reserve_bytes: self.reserve_bytes,
             segment_bytes: self.segment_bytes.next_multiple_of(4096),
+            scrub_bytes_per_second: self.scrub_bytes_per_second,
         })
     }
 

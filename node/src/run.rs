@@ -205,6 +205,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let gifts: Arc<dyn Giving> = Arc::new(gifts);
     // Set once, here.
     let _ = giving.set(gifts);
+    let scrubbing =
+        opening::start_scrubbing(&config, &reader, &bodies, Arc::clone(&counted), &notify, &metrics);
     let storage = Storage::start(wal, notify.clone(), Arc::clone(&metrics), went_over, counted);
     let keeper_stop = watch::Sender::new(false);
     let worker = Worker {
@@ -249,6 +251,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         storage,
         keeper,
         mending,
+        scrubbing,
         applied,
         is_incomplete,
         reader,

@@ -105,7 +105,11 @@ fn place(cluster: &Cluster, node: usize, body: &str) -> (PathBuf, u64) {
 
 /// Turns one bit of a body around; again, and it is as it was.
 fn flip(cluster: &Cluster, node: usize, number: usize) {
-    let (path, at) = place(cluster, node, &body(number)[..11]);
+    flip_body(cluster, node, &body(number));
+}
+
+fn flip_body(cluster: &Cluster, node: usize, body: &str) {
+    let (path, at) = place(cluster, node, &body[..11]);
     let file = OpenOptions::new().read(true).write(true).open(path).expect("it can be opened");
     let mut byte = [0];
     // Behind what it is found by.
@@ -249,4 +253,30 @@ fn rule_2_6_a_node_that_lost_what_it_promised_takes_part_once_all_others_were_he
     let messages = json!({"messages": [{"body": body(1)}]});
     assert_eq!(call(&cluster, leader, "/v1/topics/t/publish", &messages).code, 200);
     assert_eq!(numbers(&peek(&cluster, leader)), [1]);
+}
+
+#[test]
+fn rule_2_5_what_rots_is_found_and_put_back_before_anybody_wants_it() {
+    const LARGE: usize = 40;
+    let large = |number: usize| format!("body of {number:03} {}", "y".repeat(60_000));
+    let mut cluster = Cluster::new(3).with_operations().with_arguments(&CALM);
+    cluster.set_arguments(&[&CALM[..], &["--segment-bytes", "1048576"]].concat());
+    cluster.start_all();
+    let leader = cluster.leader();
+    assert_eq!(call(&cluster, leader, "/v1/topics", &json!({"topic": "t"})).code, 200);
+    for number in 0..LARGE {
+        let messages = json!({"messages": [{"body": large(number)}]});
+        assert_eq!(call(&cluster, leader, "/v1/topics/t/publish", &messages).code, 200);
+    }
+    let node = (leader + 1) % 3;
+    cluster.stop(node);
+    // It is in a segment that no start reads.
+    flip_body(&cluster, node, &large(1));
+    cluster.start(node);
+    cluster.wait_for("what rots to be put back", || {
+        let is_found = cluster.is_ready(node) && cluster.metric(node, "raftqueue_scrub_damaged_total") > 0.5;
+        let is_mended = is_found && repaired(&cluster, node, "record") | repaired(&cluster, node, "message");
+        if is_mended { Ok(()) } else { Err(cluster.logs()) }
+    });
+    assert!(cluster.metric(node, "raftqueue_log_holes") < 0.5);
 }

@@ -123,4 +123,14 @@ pub struct StorageInfo {
     pub message_bytes: Option<u64>,
     /// Resident memory of the process.
     pub resident_bytes: u64,
+    /// Records of the log that do not verify and are needed.
+    pub log_holes: u64,
+    /// Damaged places that were put back since the process started.
+    pub repairs: u64,
+    /// Bytes that the scrub has read since then.
+    pub scrubbed_bytes: u64,
+    /// Times that it has read everything.
+    pub scrub_passes: u64,
+    /// Damaged places that it met.
+    pub scrub_damaged: u64,
 }

@@ -16,10 +16,13 @@ mod fresh;
 mod loaded;
 mod located;
 mod reading;
+mod scrub;
 mod shared;
 
 pub use fresh::{FreshBlock, FreshBlocks};
 pub use located::{Located, Lost, Readings};
+pub(super) use scrub::go_on;
+pub use scrub::{Ended, Pace, Pass};
 
 use crate::replica::{AppliedEntry, DueBlock, Placement};
 use bytes::Bytes;
@@ -33,6 +36,7 @@ use raftqueue_raft::Index;
 use raftqueue_wal::{DuePage, Filed, PlacesMap, Reader};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Bytes of the newest entries kept in memory, unless set otherwise.
@@ -123,6 +127,8 @@ pub struct Bodies {
     map: RwLock<Map>,
     /// Messages that cannot be read anywhere here, until the keeper asks.
     lost: Mutex<BTreeSet<(TopicId, u64)>>,
+    /// A page of places cannot be read: what it told of is lost, whatever that is.
+    is_page_lost: AtomicBool,
 }
 
 struct DebugReader(Reader);
@@ -146,6 +152,7 @@ impl Bodies {
             loaded: Loaded::new(LOADED_BYTES_MAX),
             map: RwLock::new(map),
             lost: Mutex::default(),
+            is_page_lost: AtomicBool::new(false),
         }
     }
 

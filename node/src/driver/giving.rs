@@ -36,6 +36,11 @@ impl Counted {
         Self { snapshot: RwLock::new(snapshot), term: AtomicU64::new(term.0) }
     }
 
+    /// The newest snapshot that a manifest names.
+    pub(crate) fn newest_snapshot(&self) -> Option<SnapshotFile> {
+        self.newest().0
+    }
+
     /// This snapshot is the newest that a manifest names.
     pub(crate) fn snapshot_counts(&self, file: SnapshotFile) {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(file);

@@ -14,6 +14,7 @@ mod loading;
 pub mod mending;
 mod recovering;
 pub mod restoring;
+pub mod scrubbing;
 mod shell;
 pub mod storage;
 mod telling;
@@ -30,6 +31,7 @@ use crate::driver::inbox::{Leadership, NewCall, Notice, Order, Replied, Reply};
 use crate::driver::installing::Installing;
 use crate::driver::keeper::{Job, KeeperThread};
 use crate::driver::mending::MendingThread;
+use crate::driver::scrubbing::ScrubbingThread;
 use crate::driver::storage::Storage;
 use crate::metrics::{Census, EntryTimes, Metrics, Progress, Pulse};
 use crate::peers::forming::Forming;
@@ -74,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) storage: Storage,
     pub(crate) keeper: KeeperThread,
     pub(crate) mending: MendingThread,
+    pub(crate) scrubbing: ScrubbingThread,
     /// Everything up to here was applied: for those who mend the log.
     pub(crate) applied: Arc<AtomicU64>,
     /// True while this node lacks messages: then it gives others none.
@@ -204,12 +207,14 @@ impl Driver {
                 "the node stopped before the call was done",
             )));
         }
-        let (storage, keeper, mending) = (parts.storage, parts.keeper, parts.mending);
+        let (storage, keeper) = (parts.storage, parts.keeper);
+        let (mending, scrubbing) = (parts.mending, parts.scrubbing);
         // The last write is finished, so that the next start finds nothing to doubt.
         let _ = tokio::task::spawn_blocking(move || {
             storage.stop();
             keeper.stop();
             mending.stop();
+            scrubbing.stop();
             freeing.stop();
         })
         .await;

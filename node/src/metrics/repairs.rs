@@ -1,6 +1,6 @@
 //! What of this node's disk does not verify, and what was put back.
 
-use super::{Metrics, as_gauge, gauge};
+use super::{Metrics, as_gauge, counter, gauge};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// See the module's header.
@@ -12,6 +12,9 @@ pub(super) struct Series {
     alone: IntCounter,
     messages: IntCounter,
     hard_state: IntCounter,
+    scrubbed: IntCounter,
+    scrub_passes: IntCounter,
+    scrub_damaged: IntCounter,
 }
 
 impl Series {
@@ -39,6 +42,45 @@ impl Series {
             alone: of("head"),
             messages: of("message"),
             hard_state: of("hard_state"),
+            scrubbed: counter(
+                r,
+                "raftqueue_scrub_bytes_total",
+                "Bytes of this node's disk that were read in the background and verify.",
+            ),
+            scrub_passes: counter(
+                r,
+                "raftqueue_scrub_passes_total",
+                "Times that the scrub has read everything that stands on this node's disk.",
+            ),
+            scrub_damaged: counter(
+                r,
+                "raftqueue_scrub_damaged_total",
+                "Records, messages, pages and snapshots that the scrub found not to verify. What other nodes have is put back.",
+            ),
+        }
+    }
+}
+
+/// What is told of it to whoever asks.
+pub(super) struct Told {
+    pub(super) log_holes: u64,
+    pub(super) repairs: u64,
+    pub(super) scrubbed_bytes: u64,
+    pub(super) scrub_passes: u64,
+    pub(super) scrub_damaged: u64,
+}
+
+impl Series {
+    pub(super) fn told(&self) -> Told {
+        Told {
+            log_holes: u64::try_from(self.holes.get()).unwrap_or(0),
+            repairs: [&self.given, &self.alone, &self.messages, &self.hard_state]
+                .map(|series| series.get())
+                .iter()
+                .sum(),
+            scrubbed_bytes: self.scrubbed.get(),
+            scrub_passes: self.scrub_passes.get(),
+            scrub_damaged: self.scrub_damaged.get(),
         }
     }
 }
@@ -52,6 +94,17 @@ impl Metrics {
     /// Term and vote were lost, and are known again.
     pub(crate) fn hard_state_renewed(&self) {
         self.repairs.hard_state.inc();
+    }
+
+    /// The scrub has read so many bytes more that verify, and met so many damaged places more.
+    pub(crate) fn scrubbed(&self, bytes: u64, damaged: u64) {
+        self.repairs.scrubbed.inc_by(bytes);
+        self.repairs.scrub_damaged.inc_by(damaged);
+    }
+
+    /// The scrub has read everything once more.
+    pub(crate) fn scrub_pass(&self) {
+        self.repairs.scrub_passes.inc();
     }
 
     /// So many damaged records were given by another node, or mended alone. So many are left that are needed, and not needed.

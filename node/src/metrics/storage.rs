@@ -273,6 +273,7 @@ impl Metrics {
             .map(super::census::Found::held);
         let newest = *s.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         let written = Duration::try_from_secs_f64(s.snapshot_time.get()).unwrap_or_default();
+        let damage = self.repairs.told();
         StorageInfo {
             segment_bytes: value(&s.segment_bytes),
             log_segments: value(&s.log_segments),
@@ -296,6 +297,11 @@ impl Metrics {
             messages: held.map(|(messages, _)| messages),
             message_bytes: held.map(|(_, bytes)| bytes),
             resident_bytes: self.process.resident_bytes(),
+            log_holes: damage.log_holes,
+            repairs: damage.repairs,
+            scrubbed_bytes: damage.scrubbed_bytes,
+            scrub_passes: damage.scrub_passes,
+            scrub_damaged: damage.scrub_damaged,
         }
     }
 }

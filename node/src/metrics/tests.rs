@@ -51,6 +51,10 @@ const NEEDED: &[(&str, &[&str])] = &[
         ],
     ),
     ("damage", &["raftqueue_damaged_files", "raftqueue_log_holes", "raftqueue_repairs_total"]),
+    (
+        "scrub",
+        &["raftqueue_scrub_bytes_total", "raftqueue_scrub_passes_total", "raftqueue_scrub_damaged_total"],
+    ),
     ("batches", &["raftqueue_wal_batch_bytes", "raftqueue_wal_batch_entries"]),
     ("leader over time", &["raftqueue_raft_is_leader", "raftqueue_raft_term"]),
     ("elections", &["raftqueue_raft_elections_total", "raftqueue_raft_leader_changes_total"]),
@@ -277,6 +281,10 @@ fn files_are_counted_as_the_manifest_names_them() {
     ] {
         assert!((value(&metrics, series) - expected).abs() < f64::EPSILON, "{series}");
     }
+    metrics.mended(3, 4, 5, 6);
+    metrics.messages_repaired(10);
+    metrics.scrubbed(700, 8);
+    metrics.scrub_pass();
     let told = metrics.storage();
     let expected = crate::api::StorageInfo {
         segment_bytes: 4_096,
@@ -291,6 +299,11 @@ fn files_are_counted_as_the_manifest_names_them() {
         incomplete: true,
         damaged_files: 2,
         resident_bytes: told.resident_bytes,
+        log_holes: 5,
+        repairs: 17,
+        scrubbed_bytes: 700,
+        scrub_passes: 1,
+        scrub_damaged: 8,
         ..Default::default()
     };
     assert_eq!(told, expected);

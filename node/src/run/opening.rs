@@ -4,8 +4,11 @@ use super::{Fatal, removed};
 use crate::api::LocalStatus;
 use crate::config::Config;
 use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT, PAGE_BYTES_MAX};
+use crate::driver::giving::Counted;
+use crate::driver::inbox::Notice;
 use crate::driver::keeper::{Keeper, KeeperSettings};
 use crate::driver::restoring;
+use crate::driver::scrubbing::{self, ScrubbingThread};
 use crate::entropy;
 use crate::metrics::Metrics;
 use crate::peers::discovery::Discovery;
@@ -20,7 +23,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 
 /// How often a data directory that another process holds is tried again.
 const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(50);
@@ -191,6 +195,27 @@ pub(super) async fn open_files(
             code: 3,
             text: format!("{}: {error}", config.data_dir.display()),
         })
+}
+
+/// Starts the thread that reads this node's disk in the background.
+pub(super) fn start_scrubbing(
+    config: &Config,
+    reader: &Reader,
+    bodies: &Arc<Bodies>,
+    counted: Arc<Counted>,
+    notices: &mpsc::UnboundedSender<Notice>,
+    metrics: &Arc<Metrics>,
+) -> ScrubbingThread {
+    let worker = scrubbing::Worker {
+        reader: reader.clone(),
+        bodies: Arc::clone(bodies),
+        snapshot: Box::new(move || counted.newest_snapshot()),
+        bytes_per_second: config.scrub_bytes_per_second,
+        notices: notices.clone(),
+        metrics: Arc::clone(metrics),
+        handle: Handle::current(),
+    };
+    ScrubbingThread::start((config.scrub_bytes_per_second > 0).then_some(worker))
 }
 
 /// What the replica is told.

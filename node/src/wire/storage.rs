@@ -32,5 +32,10 @@ pub(crate) fn write_storage(status: &LocalStatus, storage: &StorageInfo) -> v1::
         messages: storage.messages,
         message_bytes: storage.message_bytes,
         resident_bytes: storage.resident_bytes,
+        log_holes: storage.log_holes,
+        repairs: storage.repairs,
+        scrubbed_bytes: storage.scrubbed_bytes,
+        scrub_passes: storage.scrub_passes,
+        scrub_damaged: storage.scrub_damaged,
     }
 }

@@ -164,8 +164,8 @@ pub struct RaftQueueSpec {
     pub resources: ResourceRequirements,
 
     /// Settings of the nodes by their names, all values in quotes: election-timeout-ms, drain-ms, body-bytes-max,
-    /// client-bytes-max, lease-ms, attempts-max, reserve-bytes, segment-bytes, threads, log-format. A change takes effect
-    /// when a pod is made anew; the condition UpToDate says which pods to delete.
+    /// client-bytes-max, lease-ms, attempts-max, reserve-bytes, segment-bytes, scrub-bytes-per-second, threads,
+    /// log-format. A change takes effect when a pod is made anew; the condition UpToDate says which pods to delete.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "settings::config_schema")]
     pub config: BTreeMap<String, String>,

@@ -74,6 +74,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     number("reserve-bytes", "the free space of the disk that publishing leaves alone", 0, PIB, "bytes"),
     number("segment-bytes", "the size of a file of the log", MIB, 1024 * MIB, "bytes"),
+    number(
+        "scrub-bytes-per-second",
+        "the bytes of its disk that a node reads in the background, to find damage",
+        0,
+        1024 * MIB,
+        "bytes a second",
+    ),
     number("threads", "the threads that serve clients and peers", 1, 64, "threads"),
     Setting {
         key: "log-format",

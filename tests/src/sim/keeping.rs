@@ -182,8 +182,9 @@ impl World {
         let running = self.nodes[node].running();
         // It is looked at again when the keeper is not at work.
         let Some(keeper) = &mut running.keeper else { return };
+        let is_page_lost = running.bodies.take_page_lost();
         let lost = running.bodies.take_lost();
-        if !lost.is_empty() {
+        if is_page_lost || !lost.is_empty() {
             keeper.lose(lost);
             if !std::mem::replace(&mut running.has_lost, true) {
                 self.hand(node, replica::Event::SnapshotWanted);

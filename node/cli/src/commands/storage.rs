@@ -139,6 +139,12 @@ fn note(kept: &v1::StorageResponse, not_ready: &str) -> String {
         let files = counted(kept.damaged_files, "file");
         notes.push(format!("{files} unusable at its start: see its log, or raftq wal dump"));
     }
+    if kept.log_holes > 0 {
+        notes.push(format!("{} damaged in its log, to be mended", counted(kept.log_holes, "record")));
+    }
+    if kept.repairs > 0 {
+        notes.push(format!("{} mended", counted(kept.repairs, "damaged place")));
+    }
     if notes.is_empty() {
         notes.push(not_ready.to_owned());
     }
@@ -173,5 +179,10 @@ pub(super) fn json_of(endpoint: &str, kept: &v1::StorageResponse) -> Value {
         "messages": kept.messages,
         "message_bytes": kept.message_bytes,
         "resident_bytes": kept.resident_bytes,
+        "log_holes": kept.log_holes,
+        "repairs": kept.repairs,
+        "scrubbed_bytes": kept.scrubbed_bytes,
+        "scrub_passes": kept.scrub_passes,
+        "scrub_damaged": kept.scrub_damaged,
     })
 }

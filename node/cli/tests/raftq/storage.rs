@@ -28,6 +28,11 @@ fn kept() -> StorageInfo {
         messages: Some(11),
         message_bytes: Some(220),
         resident_bytes: 9 << 20,
+        log_holes: 0,
+        repairs: 0,
+        scrubbed_bytes: 5 << 20,
+        scrub_passes: 2,
+        scrub_damaged: 0,
     }
 }
 
@@ -90,6 +95,8 @@ fn what_is_wrong_with_a_nodes_disk_is_noted() {
         damaged.starts_with("2 files unusable at its start") && damaged.contains("raftq wal dump"),
         "{damaged}"
     );
+    let holes = noted(StorageInfo { log_holes: 1, repairs: 3, ..kept() });
+    assert_eq!(holes, "1 record damaged in its log, to be mended; 3 damaged places mended");
     let not_ready = Some("it replays its log".to_owned());
     node.served.node.set_status(LocalStatus { not_ready, ..leading() });
     // What a blank node does not know is not made up.

@@ -150,8 +150,9 @@ impl Worker {
 
     /// Messages were met that cannot be read here: with the next snapshot they are got from others.
     fn look_for_lost(&mut self) {
+        let is_page_lost = self.bodies.take_page_lost();
         let lost = self.bodies.take_lost();
-        if !lost.is_empty() {
+        if is_page_lost || !lost.is_empty() {
             self.keeper.lose(lost);
             if !std::mem::replace(&mut self.has_lost, true) {
                 let _ = self.notices.send(Notice::Event(Event::SnapshotWanted));

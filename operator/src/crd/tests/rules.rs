@@ -54,6 +54,7 @@ fn refused_at_creation() -> Vec<(Value, &'static str)> {
         ("attempts-max", "0", "from 1 to 4294967295"),
         ("reserve-bytes", "1Gi", "from 0 to 1125899906842624"),
         ("segment-bytes", "1048575", "from 1048576 to 1073741824"),
+        ("scrub-bytes-per-second", "-1", "from 0 to 1073741824"),
         ("threads", "65", "from 1 to 64"),
         ("log-format", "JSON", "one of auto, human, json"),
     ] {

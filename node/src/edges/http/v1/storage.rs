@@ -63,6 +63,16 @@ pub(super) struct Storage {
     message_bytes: Option<u64>,
     /// Resident memory of the process.
     resident_bytes: u64,
+    /// Records of the log that do not verify and are needed: until others have given them the node does not lead.
+    log_holes: u64,
+    /// Damaged places of its disk that were put back since the process started.
+    repairs: u64,
+    /// Bytes of its disk that were read in the background to find damage, since the process started.
+    scrubbed_bytes: u64,
+    /// Times that everything was read so.
+    scrub_passes: u64,
+    /// Damaged places that were found so.
+    scrub_damaged: u64,
 }
 
 impl From<v1::StorageResponse> for Storage {
@@ -93,6 +103,11 @@ impl From<v1::StorageResponse> for Storage {
             messages: storage.messages,
             message_bytes: storage.message_bytes,
             resident_bytes: storage.resident_bytes,
+            log_holes: storage.log_holes,
+            repairs: storage.repairs,
+            scrubbed_bytes: storage.scrubbed_bytes,
+            scrub_passes: storage.scrub_passes,
+            scrub_damaged: storage.scrub_damaged,
         }
     }
 }
@@ -126,6 +141,11 @@ mod tests {
             messages: Some(17),
             message_bytes: Some(18),
             resident_bytes: 19,
+            log_holes: 20,
+            repairs: 21,
+            scrubbed_bytes: 22,
+            scrub_passes: 23,
+            scrub_damaged: 24,
         };
         let told = |storage: &StorageInfo| {
             serde_json::to_value(Storage::from(write_storage(&leading(), storage))).expect("plain fields")
@@ -135,7 +155,8 @@ mod tests {
             "released_segments": 3, "kept_files": 4, "kept_bytes": 5, "stored_bytes": 6, "live_bytes": 7,
             "snapshot": {"index": 8, "bytes": 9, "written_ms": 10}, "snapshots_bytes": 11, "incomplete": true,
             "lacking": 12, "damaged_files": 13, "used_bytes": 14, "free_bytes": 15, "disk_bytes": 16, "messages": 17,
-            "message_bytes": 18, "resident_bytes": 19
+            "message_bytes": 18, "resident_bytes": 19, "log_holes": 20, "repairs": 21, "scrubbed_bytes": 22,
+            "scrub_passes": 23, "scrub_damaged": 24
         });
         assert_eq!(told(&storage), expected);
         // What is not known is left out.

@@ -1,0 +1,112 @@
+//! Reading every message of a file that is not in the log any more, to see whether it can be read.
+
+use super::Bodies;
+use super::elsewhere::given_of;
+use raftqueue_queue::TopicId;
+use raftqueue_wal::{Places, PlacesKind, ReadError};
+use std::io;
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a pass has read, and found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Bytes that verify.
+    pub bytes: u64,
+    /// Records of the log that do not.
+    pub records: u64,
+    /// Messages of older files that cannot be read there.
+    pub messages: u64,
+    /// Pages of places that cannot be read.
+    pub pages: u64,
+    /// Snapshots that are damaged.
+    pub snapshots: u64,
+}
+
+impl Pass {
+    /// Damaged places.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.records + self.messages + self.pages + self.snapshots
+    }
+}
+
+/// Why a pass ended early.
+#[derive(Debug)]
+pub enum Ended {
+    /// The pace said so.
+    Stopped,
+    /// The disk refuses to be read, which says nothing about what it holds.
+    Refused(io::Error),
+}
+
+/// Told of what was read, piece by piece; waits, or ends the pass by returning false.
+pub type Pace<'a> = dyn FnMut(&Pass) -> bool + 'a;
+
+/// Lets the pace have its say.
+pub(in crate::driver) fn go_on(pass: &Pass, pace: &mut Pace<'_>) -> Result<(), Ended> {
+    if pace(pass) { Ok(()) } else { Err(Ended::Stopped) }
+}
+
+impl Bodies {
+    /// The files in which older messages stand.
+    pub(in crate::driver) fn files(&self) -> Vec<Arc<Places>> {
+        self.look().files.files().cloned().collect()
+    }
+
+    /// Reads every page of a file and, unless its messages stand in the log, every message.
+    pub(in crate::driver) fn scrub(
+        &self,
+        file: &Arc<Places>,
+        pass: &mut Pass,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), Ended> {
+        let (pinned, is_in_log) = match file.kind() {
+            PlacesKind::Segment(number) => {
+                (self.reader.0.pin(number), self.reader.0.segments().contains(&number))
+            }
+            PlacesKind::Kept => (None, false),
+        };
+        for block in file.all_blocks() {
+            let block = match block {
+                Ok(block) => block,
+                Err(ReadError::Io { source, .. }) => return Err(Ended::Refused(source)),
+                Err(error) => {
+                    tracing::error!("{error}: found by the scrub");
+                    // Which messages it told of is not known: those that stand nowhere else are looked for.
+                    self.is_page_lost.store(true, Ordering::Relaxed);
+                    pass.pages += 1;
+                    continue;
+                }
+            };
+            if is_in_log {
+                continue;
+            }
+            let topic = TopicId(block.topic);
+            let mut cursor = self.open_in_files(
+                topic,
+                block.first_offset,
+                slice::from_ref(&(Arc::clone(file), pinned.clone())),
+            );
+            for offset in block.first_offset..block.end() {
+                match given_of(&mut cursor, offset) {
+                    Some(given) => pass.bytes += given.record.len() as u64,
+                    None => {
+                        // If it is dead by now nobody asks for it.
+                        if self.elsewhere(topic, offset).is_none() {
+                            tracing::error!(
+                                topic = topic.0,
+                                offset,
+                                "a message cannot be read: found by the scrub"
+                            );
+                        }
+                        pass.messages += 1;
+                    }
+                }
+                go_on(pass, pace)?;
+            }
+        }
+        Ok(())
+    }
+}
