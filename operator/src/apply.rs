@@ -40,7 +40,8 @@ pub struct ApplyError {
     pub error: Box<kube::Error>,
 }
 
-/// Brings all children in line. Cancelling it leaves some of them for the next pass.
+/// Brings all children in line. Returns true if the StatefulSet was made or changed: what was seen of its pods is older then.
+/// Cancelling it leaves some of them for the next pass.
 ///
 /// # Errors
 /// The first call that the API server refused. Those behind it were not tried.
@@ -49,7 +50,7 @@ pub async fn apply(
     asked: &Asked,
     seen: &Observation,
     children: &Resources,
-) -> Result<(), ApplyError> {
+) -> Result<bool, ApplyError> {
     // Naming every field here makes a new child a compile error until it is applied.
     let Resources { service_account, config_map, headless_service, client_service, budget, stateful_set } =
         children;
@@ -60,13 +61,14 @@ pub async fn apply(
     bring_in_line(client, namespace, headless_service, uid(Child::HeadlessService)).await?;
     bring_in_line(client, namespace, client_service, uid(Child::ClientService)).await?;
     match (budget, uid(Child::Budget)) {
-        (Some(budget), uid) => bring_in_line(client, namespace, budget, uid).await?,
+        (Some(budget), uid) => drop(bring_in_line(client, namespace, budget, uid).await?),
         (None, Some(uid)) => {
             delete::<PodDisruptionBudget>(client, namespace, &asked.name, uid.to_owned(), None).await?;
         }
         (None, None) => {}
     }
-    bring_in_line(client, namespace, stateful_set, uid(Child::StatefulSet)).await
+    let generation = bring_in_line(client, namespace, stateful_set, uid(Child::StatefulSet)).await?;
+    Ok(generation != seen.set.as_ref().and_then(|set| set.generation))
 }
 
 /// A step that was not taken. Another pass looks again and decides anew.
@@ -110,16 +112,18 @@ pub async fn take(
 ) -> Result<bool, TakeError> {
     let namespace = asked.namespace.as_str();
     match step {
-        Step::ReplaceStuckPod { pod, uid } => {
+        Step::ReplaceStuckPod { pod, uid } | Step::RestartPod { pod, uid } => {
             Ok(delete::<Pod>(client, namespace, pod, uid.clone(), None).await?)
         }
         Step::DeleteDisk { claim, uid, version } => {
             let version = Some(version.clone());
             Ok(delete::<PersistentVolumeClaim>(client, namespace, claim, uid.clone(), version).await?)
         }
-        Step::AddLearners { .. } | Step::Promote { .. } | Step::Remove { .. } | Step::Replace { .. } => {
-            members::change(seen, step).await.map(|()| true)
-        }
+        Step::AddLearners { .. }
+        | Step::Promote { .. }
+        | Step::Remove { .. }
+        | Step::Replace { .. }
+        | Step::HandOver { .. } => members::change(seen, step).await.map(|()| true),
     }
 }
 
@@ -206,13 +210,13 @@ async fn change_owners(
     }
 }
 
-/// Makes the child, or brings the one with this uid in line.
+/// Makes the child, or brings the one with this uid in line. Returns its generation.
 async fn bring_in_line<K>(
     client: &Client,
     namespace: &str,
     object: &K,
     uid: Option<&str>,
-) -> Result<(), ApplyError>
+) -> Result<Option<i64>, ApplyError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -225,7 +229,10 @@ where
     let Some(uid) = uid else {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let created = api.create(&params, object).await;
-        return created.map(drop).map_err(|error| failed::<K>("make", &name, error));
+        return match created {
+            Ok(created) => Ok(created.meta().generation),
+            Err(error) => Err(failed::<K>("make", &name, error)),
+        };
     };
     let mut object = object.clone();
     object.meta_mut().uid = Some(uid.to_owned());
@@ -233,10 +240,11 @@ where
     let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
     let applied = applied.map_err(|error| failed::<K>("apply", &name, error))?;
     match without_creation(applied.meta()) {
-        None => Ok(()),
+        None => Ok(applied.meta().generation),
         Some(patch) => {
             let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
-            patched.map(drop).map_err(|error| failed::<K>("take over the fields of", &name, error))
+            patched.map_err(|error| failed::<K>("take over the fields of", &name, error))?;
+            Ok(applied.meta().generation)
         }
     }
 }

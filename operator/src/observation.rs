@@ -83,10 +83,14 @@ pub enum Ownership {
 pub struct SetSeen {
     /// Pods that it asks for now, perhaps by somebody's hand.
     pub replicas: i32,
+    /// How often what is asked of it has changed.
+    pub generation: Option<i64>,
     /// Pods that it was made for.
     pub made_for: Option<i32>,
     /// Pods that it has.
     pub pods: i32,
+    /// The template of its pods as it was made, and what it was made of.
+    pub template: Option<String>,
     /// Image in its template.
     pub image: Option<String>,
     /// Size in its claim template.

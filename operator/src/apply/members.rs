@@ -1,4 +1,4 @@
-//! The calls to the nodes that change who is a member.
+//! The calls to the nodes that change who is a member, and who leads.
 //!
 //! Each names the configuration that it was judged by, so a call that comes late, or twice, is refused. What becomes of a call is
 //! never guessed: the next look shows who is a member.
@@ -9,7 +9,9 @@ use crate::observation::Observation;
 use crate::plan::{Named, Step};
 use raftqueue_proto::status::detail;
 use raftqueue_proto::v1::admin_client::AdminClient;
-use raftqueue_proto::v1::{AddLearnerRequest, PromoteRequest, Reason, RemoveRequest, ReplaceRequest};
+use raftqueue_proto::v1::{
+    AddLearnerRequest, PromoteRequest, Reason, RemoveRequest, ReplaceRequest, TransferLeadershipRequest,
+};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -44,14 +46,28 @@ pub(super) async fn change(seen: &Observation, step: &Step) -> Result<(), TakeEr
             let request = ReplaceRequest { old, new, configuration_index, dry: false, force: false };
             client.replace(limited(request)).await
         }
-        Step::ReplaceStuckPod { .. } | Step::DeleteDisk { .. } => return Ok(()),
+        Step::HandOver { from } => {
+            // Whoever leads by now needs no hand-over.
+            let leader = seen.cluster.as_ref().map(|cluster| cluster.leader.as_str());
+            if leader != Some(from.id.as_str()) {
+                return Ok(());
+            }
+            let request = TransferLeadershipRequest { to: None };
+            return client
+                .transfer_leadership(limited(request))
+                .await
+                .map(drop)
+                .map_err(|status| refused(step, &status));
+        }
+        Step::ReplaceStuckPod { .. } | Step::RestartPod { .. } | Step::DeleteDisk { .. } => return Ok(()),
     };
-    changed.map(drop).map_err(|status| {
-        let reason = detail(&status).map(|detail| detail.reason());
-        let is_race =
-            matches!(reason, Some(Reason::StaleConfiguration | Reason::NotLeader | Reason::NoLeader));
-        TakeError::Nodes { step: step.label(), text: status.message().to_owned(), is_race }
-    })
+    changed.map(drop).map_err(|status| refused(step, &status))
+}
+
+fn refused(step: &Step, status: &tonic::Status) -> TakeError {
+    let reason = detail(status).map(|detail| detail.reason());
+    let is_race = matches!(reason, Some(Reason::StaleConfiguration | Reason::NotLeader | Reason::NoLeader));
+    TakeError::Nodes { step: step.label(), text: status.message().to_owned(), is_race }
 }
 
 fn configuration(step: &Step) -> u64 {
@@ -60,7 +76,10 @@ fn configuration(step: &Step) -> u64 {
         | Step::Promote { at, .. }
         | Step::Remove { at, .. }
         | Step::Replace { at, .. } => *at,
-        Step::ReplaceStuckPod { .. } | Step::DeleteDisk { .. } => 0,
+        Step::ReplaceStuckPod { .. }
+        | Step::RestartPod { .. }
+        | Step::HandOver { .. }
+        | Step::DeleteDisk { .. } => 0,
     }
 }
 

@@ -10,6 +10,7 @@
 mod access;
 mod settings;
 mod stateful_set;
+mod template;
 #[cfg(test)]
 mod tests;
 

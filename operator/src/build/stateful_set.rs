@@ -1,14 +1,15 @@
 //! The pods.
 //!
 //! `Parallel`, since no node becomes ready before a majority runs. `OnDelete`, since only the operator knows when a pod
-//! can be spared. A change of the template here changes it for every cluster in the world at the next upgrade of the
-//! operator. That restarts nothing, but each cluster then says that its pods are older.
+//! can be spared. A change of the template here reaches a cluster when its spec changes, and not by an upgrade of the operator
+//! ([`super::template`]).
 //!
 //! It never deletes a claim, neither when it is scaled nor when it is deleted: one mistaken `kubectl scale` would take
 //! the disks of a majority. Owner references of the claims say what becomes of the disks
 //! ([`crate::plan::ClaimChange`]).
 
 use super::settings::DRAIN_MS_DEFAULT;
+use super::template::keep_or_build;
 use super::{child, with_cluster_id};
 use crate::names;
 use crate::plan::Shape;
@@ -41,6 +42,8 @@ pub(super) fn build_stateful_set(asked: &Asked, shape: &Shape) -> StatefulSet {
     let mut metadata = with_cluster_id(child(asked, asked.name.clone()), shape);
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(names::MADE_FOR_ANNOTATION.to_owned(), shape.pods.to_string());
+    let (template, kept) = keep_or_build(asked, shape);
+    annotations.insert(names::TEMPLATE_ANNOTATION.to_owned(), kept);
     StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {
@@ -57,7 +60,7 @@ pub(super) fn build_stateful_set(asked: &Asked, shape: &Shape) -> StatefulSet {
                 when_scaled: Some(names::RETAIN.into()),
             }),
             volume_claim_templates: Some(vec![build_claim(asked, shape)]),
-            template: build_template(asked, shape),
+            template,
             ..StatefulSetSpec::default()
         }),
         status: None,
@@ -88,7 +91,7 @@ fn build_claim(asked: &Asked, shape: &Shape) -> PersistentVolumeClaim {
     }
 }
 
-fn build_template(asked: &Asked, shape: &Shape) -> PodTemplateSpec {
+pub(super) fn build_template(asked: &Asked, shape: &Shape) -> PodTemplateSpec {
     let config = serde_json::to_string(&asked.spec.config).expect("a map of texts can be written");
     PodTemplateSpec {
         metadata: Some(ObjectMeta {

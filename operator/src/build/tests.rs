@@ -23,6 +23,7 @@ fn shape(asked: &Asked, bootstrap: Bootstrap) -> Shape {
         bootstrap,
         cluster_id: if let Bootstrap::Join(id) = bootstrap { id } else { None },
         image: asked.spec.image.clone().unwrap_or_else(|| asked.image_default.clone()),
+        template: None,
         disk_size: asked.disk_size().unwrap_or("10Gi").to_owned(),
         disk_class: asked.spec.storage.storage_class_name.clone(),
     }
@@ -118,6 +119,51 @@ fn a_change_of_the_config_is_a_change_of_the_template() {
     assert_ne!(plain, template(json!({"resources": {"limits": {"cpu": "1"}}})));
     assert_ne!(plain, template(json!({"image": "other:1"})));
     assert_eq!(plain, template(json!({"paused": true})));
+}
+
+/// An upgrade of the operator restarts nothing: a template that another build of it made stays until the user changes something.
+#[test]
+fn a_template_is_kept_until_what_users_see_changes() {
+    let asked = of(json!({}));
+    let shape = shape(&asked, Bootstrap::Form);
+    let set = |asked: &Asked, shape: &Shape| build(asked, shape).stateful_set;
+    let kept = |set: &k8s_openapi::api::apps::v1::StatefulSet| {
+        set.metadata.annotations.as_ref().unwrap()[names::TEMPLATE_ANNOTATION].clone()
+    };
+    let grace = |set: k8s_openapi::api::apps::v1::StatefulSet| {
+        set.spec.unwrap().template.spec.unwrap().termination_grace_period_seconds
+    };
+    let made = set(&asked, &shape);
+    // As another build would have made it.
+    let mut other: Value = serde_json::from_str(&kept(&made)).unwrap();
+    other["template"]["spec"]["terminationGracePeriodSeconds"] = json!(77);
+    let upgraded = Shape { template: Some(other.to_string()), ..shape.clone() };
+    let again = set(&asked, &upgraded);
+    assert_eq!(serde_json::from_str::<Value>(&kept(&again)).unwrap(), other, "and it is kept on");
+    assert_eq!(grace(again), Some(77));
+    assert_eq!(
+        grace(set(&of(json!({"replicas": 5})), &upgraded)),
+        Some(77),
+        "that is no matter of the template"
+    );
+    for change in [
+        json!({"config": {"threads": "2"}}),
+        json!({"resources": {"limits": {"cpu": "1"}}}),
+        json!({"imagePullPolicy": "Always"}),
+    ] {
+        assert_eq!(grace(set(&of(change.clone()), &upgraded)), Some(30), "{change}");
+    }
+    assert_eq!(grace(set(&asked, &Shape { image: "other:1".into(), ..upgraded.clone() })), Some(30));
+    // What nobody can read, or what would not fit the set, is made anew.
+    let mut foreign = other.clone();
+    foreign["template"]["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("other");
+    for text in ["", "{}", "[1]", &foreign.to_string()] {
+        assert_eq!(
+            grace(set(&asked, &Shape { template: Some(text.to_owned()), ..shape.clone() })),
+            Some(30),
+            "{text}"
+        );
+    }
 }
 
 #[test]

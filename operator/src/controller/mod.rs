@@ -360,8 +360,12 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     let before = say_before(context, &object, before, &plan.ahead, &now).await?;
     let mut told = Vec::new();
     let mut failure = None;
+    let mut is_set_changed = false;
     if let Some(shape) = &plan.shape {
-        failure = apply(client, &asked, &seen, &build(&asked, shape)).await.err().map(TakeError::from);
+        match apply(client, &asked, &seen, &build(&asked, shape)).await {
+            Ok(is_changed) => is_set_changed = is_changed,
+            Err(error) => failure = Some(TakeError::from(error)),
+        }
         if failure.is_none() {
             let corrected = |correction: &Correction| events::event_of_correction(&asked.name, *correction);
             told.extend(plan.corrections.iter().map(corrected));
@@ -373,7 +377,9 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
         failure = mark_claims(client, &asked, cluster, &plan.marks).await.err().map(TakeError::from);
     }
     let mut is_step_taken = false;
-    if let (None, Some(step)) = (&failure, &plan.step) {
+    // A template that somebody edited, and that was just put right, makes no pod older.
+    let step = plan.step.as_ref().filter(|_| !is_set_changed);
+    if let (None, Some(step)) = (&failure, step) {
         match take(client, &asked, &seen, step).await {
             Ok(true) => {
                 is_step_taken = true;
@@ -414,7 +420,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     match (why, plan.next_look) {
         (Some(why), _) => Err(PassError::Call(why)),
         // What comes next need not wait for a change that a watch tells: the nodes' members are told by none.
-        (None, _) if is_race || is_step_taken || !plan.marks.is_empty() => {
+        (None, _) if is_race || is_set_changed || is_step_taken || !plan.marks.is_empty() => {
             Ok((PassResult::Done, Action::requeue(SPACING)))
         }
         (None, NextLook::Soon) => Ok((PassResult::Done, Action::requeue(SOON))),

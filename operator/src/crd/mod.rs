@@ -157,15 +157,15 @@ pub struct RaftQueueSpec {
     #[serde(default)]
     pub storage: Storage,
 
-    /// Processor and memory of each node. A backlog costs disk, not memory. A change takes effect when a pod
-    /// is made anew; the condition UpToDate says which pods to delete.
+    /// Processor and memory of each node. A backlog costs disk, not memory. A change restarts
+    /// the pods, one at a time and the leader last.
     #[serde(default = "resources::resources_default")]
     #[schemars(schema_with = "resources::resources_schema")]
     pub resources: ResourceRequirements,
 
     /// Settings of the nodes by their names, all values in quotes: election-timeout-ms, drain-ms, body-bytes-max,
     /// client-bytes-max, lease-ms, attempts-max, reserve-bytes, segment-bytes, scrub-bytes-per-second, threads,
-    /// log-format. A change takes effect when a pod is made anew; the condition UpToDate says which pods to delete.
+    /// log-format. A change restarts the pods, one at a time and the leader last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "settings::config_schema")]
     pub config: BTreeMap<String, String>,

@@ -123,6 +123,8 @@ pub enum Phase {
     Ready,
     /// Members are added or removed.
     Scaling,
+    /// Pods are restarted, one at a time, with a newer image or newer settings.
+    Updating,
     /// It serves; some nodes still run an older image or older settings.
     Outdated,
     /// The spec asks for what cannot be; the nodes run on as they were.

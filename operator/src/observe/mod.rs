@@ -131,8 +131,10 @@ fn see_set(set: &StatefulSet) -> SetSeen {
     let container = spec.template.spec.as_ref().and_then(|pod| pod.containers.first());
     SetSeen {
         replicas: spec.replicas.unwrap_or(1),
+        generation: set.metadata.generation,
         made_for: set.annotations().get(names::MADE_FOR_ANNOTATION).and_then(|text| text.parse().ok()),
         pods: status.replicas,
+        template: set.annotations().get(names::TEMPLATE_ANNOTATION).cloned(),
         image: container.and_then(|container| container.image.clone()),
         size: claim.as_ref().and_then(|claim| storage_of(claim.resources.as_ref()?.requests.as_ref()?)),
         class: claim.and_then(|claim| claim.storage_class_name),

@@ -168,8 +168,10 @@ impl Case<'_> {
             };
             tell(reason, phase, weight, message);
         }
-        if let Some(message) = self.older_pods() {
-            tell(Reason::OlderPods, Phase::Outdated, Weight::NotAsAsked, message);
+        match self.older_pods() {
+            Some((true, message)) => tell(Reason::OlderPods, Phase::Updating, Weight::OnItsWay, message),
+            Some((false, message)) => tell(Reason::OlderPods, Phase::Outdated, Weight::NotAsAsked, message),
+            None => {}
         }
         if let Some((reason, message)) = self.disks()
             && reason != Reason::DiskLeaving

@@ -12,6 +12,7 @@ mod scene;
 mod words;
 
 use super::Step;
+use super::rolling::Rolling;
 use super::step::Named;
 use crate::names;
 use crate::observation::{Membership, Observation};
@@ -34,6 +35,8 @@ pub(super) struct Decision {
     pub(super) blocked: Option<String>,
     /// A voter is being replaced whose disk is lost.
     pub(super) replaces: Option<String>,
+    /// Restarts that are due, once all members are as asked.
+    pub(super) rolling: Option<Rolling>,
 }
 
 /// A mark on a claim: that of a member which was removed, whose disk is to go. It holds for the claim as it was seen.
@@ -63,6 +66,7 @@ pub(super) fn decide(asked: &Asked, seen: &Observation, membership: &Membership,
             .collect(),
         blocked: (step == Move::Blocked).then(|| words::blocked(&asked.name, &scene)),
         replaces: scene.lost().map(|ordinal| names::node(&asked.name, ordinal)),
+        rolling: None,
     };
     let at = membership.at;
     let of = |ordinals: &[i32], id: &dyn Fn(i32) -> Option<String>| -> Vec<Named> {

@@ -7,12 +7,13 @@
 //!
 //! Whatever was seen, a plan never asks nodes to form a cluster once one of them has a log or the status names a
 //! cluster. It never stops a pod whose node is a member, changes members one step at a time and only by what their leader says,
-//! touches nothing while there are disks of different clusters, and deletes no pod whose node runs.
+//! touches nothing while there are disks of different clusters, and restarts no node that runs while another one is not well.
 
 mod disks;
 mod findings;
 mod identity;
 mod members;
+mod rolling;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ pub struct Plan {
     pub marks: Vec<ClaimMark>,
     /// The one step that touches a running pod, a member or a disk, if any is due.
     pub step: Option<Step>,
-    /// The steps ahead about members, in words, this one included. Empty: all members are as asked.
+    /// The steps ahead about members and restarts, in words, this one included. Empty: there are none.
     pub ahead: Vec<String>,
     /// The cluster that the nodes belong to, once enough of them say so: the status keeps it.
     pub cluster_id: Option<ClusterId>,
@@ -72,6 +73,8 @@ pub struct Shape {
     pub cluster_id: Option<ClusterId>,
     /// Image of the nodes.
     pub image: String,
+    /// The template of the pods as it was made before.
+    pub template: Option<String>,
     /// Size of the disks that are made.
     pub disk_size: String,
     /// Their storage class; absent: that of the Kubernetes cluster.
@@ -135,7 +138,12 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
         && seen.children.values().all(|child| matches!(child.owner, Ownership::Ours | Ownership::Orphan));
     let resized =
         (seen.set.is_some() && before != shape.pods).then_some(Resized { from: before, to: shape.pods });
-    let Decision { marks, step, ahead, .. } = decision.unwrap_or_default();
+    let Decision { marks, step, mut ahead, rolling, .. } = decision.unwrap_or_default();
+    let mut step = step;
+    if let Some(rolling) = rolling {
+        step = step.or(rolling.step);
+        ahead.extend(rolling.ahead);
+    }
     Plan {
         cluster_id: identity.certain(),
         image: shape.image.clone(),
@@ -159,7 +167,13 @@ fn members(asked: &Asked, identity: &Identity, seen: &Observation, pods: i32) ->
     let id = identity.certain().filter(|id| asked.latched == Some(*id))?;
     let cluster = seen.cluster.as_ref().filter(|cluster| cluster.id == id)?;
     seen.set.as_ref()?;
-    Some(members::decide(asked, seen, cluster.membership.as_ref()?, pods))
+    let membership = cluster.membership.as_ref()?;
+    let mut decision = members::decide(asked, seen, membership, pods);
+    // Members first: nothing is restarted while some come or go.
+    if decision.ahead.is_empty() && decision.blocked.is_none() {
+        decision.rolling = rolling::decide(asked, seen, cluster, membership, pods);
+    }
+    Some(decision)
 }
 
 fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
@@ -180,6 +194,7 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
             .or_else(|| asked.image_kept.clone())
             .or_else(|| set.and_then(|set| set.image.clone()))
             .unwrap_or_else(|| asked.image_default.clone()),
+        template: set.and_then(|set| set.template.clone()),
         // A claim template can never change. What it says is kept, and the findings tell if the spec wants more. A size
         // that the spec leaves out enlarges nothing that exists.
         disk_size: set

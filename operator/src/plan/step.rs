@@ -41,6 +41,18 @@ pub enum Step {
         /// As above.
         at: u64,
     },
+    /// The leader hands over to another node.
+    HandOver {
+        /// The leader.
+        from: Named,
+    },
+    /// Delete a pod whose node runs and which was made from an older template, so that it is made anew from the newest.
+    RestartPod {
+        /// Its name.
+        pod: String,
+        /// Which pod of that name: no other is deleted.
+        uid: String,
+    },
     /// Delete the claim of a member that was removed and whose pod is gone.
     DeleteDisk {
         /// Its name.
@@ -82,6 +94,8 @@ impl Step {
             Self::Promote { .. } => "promote",
             Self::Remove { .. } => "remove",
             Self::Replace { .. } => "replace",
+            Self::HandOver { .. } => "hand_over",
+            Self::RestartPod { .. } => "restart_pod",
             Self::DeleteDisk { .. } => "delete_disk",
         }
     }
@@ -116,6 +130,18 @@ impl Step {
                 format!(
                     "{} has lost its disk: what it is now (node {}) has the log and votes in the place of what it was (node {})",
                     new.name, new.id, old.id
+                ),
+            ),
+            Self::HandOver { from } => (
+                "LeadHandedOver",
+                "TransferLeadership",
+                format!("{} hands over the lead, to be restarted", from.name),
+            ),
+            Self::RestartPod { pod, .. } => (
+                "PodRestarted",
+                "DeletePod",
+                format!(
+                    "{pod} was made before the last change: deleted, so that it is made anew; all others are well"
                 ),
             ),
             Self::DeleteDisk { claim, .. } => (

@@ -39,7 +39,19 @@ impl Case<'_> {
         })
     }
 
-    pub(super) fn older_pods(&self) -> Option<String> {
+    /// Pods that were made before the last change; true: the operator restarts them.
+    pub(super) fn older_pods(&self) -> Option<(bool, String)> {
+        if let Some(rolling) = self.decision.and_then(|decision| decision.rolling.as_ref()) {
+            let (older, next) = (rolling.older.join(", "), rolling.ahead.first()?);
+            let verb = if rolling.older.len() == 1 { "was" } else { "were" };
+            return Some((
+                true,
+                format!(
+                    "{older} {verb} made before the last change of the image, the resources or the config, or is asked to \
+                     restart: one at a time, the leader last. Next: {next}"
+                ),
+            ));
+        }
         let newest = self.seen.set.as_ref()?.revision.as_ref()?;
         let mut older: Vec<&str> = self
             .seen
@@ -58,11 +70,21 @@ impl Case<'_> {
             Some(last) if Some(*last) == leader && older.len() > 1 => format!(", the leader {last} last"),
             _ => String::new(),
         };
-        Some(format!(
-            "{} made before the last change of the image, the resources or the config. This version restarts no running node \
-             by itself: delete the pods one at a time, each when all nodes are ready{last}. First: kubectl delete pod -n {} {first}",
-            if older.len() == 1 { format!("{first} was") } else { format!("{} were", older.join(", ")) },
-            self.asked.namespace,
+        let older_were =
+            if older.len() == 1 { format!("{first} was") } else { format!("{} were", older.join(", ")) };
+        let message =
+            format!("{older_were} made before the last change of the image, the resources or the config");
+        let tells = self.seen.cluster.as_ref().is_none_or(|cluster| cluster.membership.is_some());
+        if tells {
+            return Some((true, format!("{message}, and restarted once all members are there and well")));
+        }
+        Some((
+            false,
+            format!(
+                "{message}. The nodes do not tell how their members are, so none is restarted: delete the pods one at a time, \
+                 each when all nodes are ready{last}. First: kubectl delete pod -n {} {first}",
+                self.asked.namespace
+            ),
         ))
     }
 }

@@ -345,3 +345,80 @@ fn a_voter_that_comes_back_is_not_replaced() {
     });
     assert_eq!(planned(&asked(3), &seen).step, Some(Step::Remove { nodes: vec![learner], at: 7 }));
 }
+
+fn outdate(seen: &mut Observation, names: &[&str]) {
+    for name in names {
+        seen.pods.get_mut(*name).unwrap().revision = Some("demo-old".into());
+    }
+}
+
+fn restart(ordinal: i32) -> Option<Step> {
+    Some(Step::RestartPod { pod: names::node("demo", ordinal), uid: format!("pod-{ordinal}") })
+}
+
+#[test]
+fn older_pods_are_restarted_one_at_a_time_the_leader_last() {
+    let mut seen = well(3, id());
+    outdate(&mut seen, &["demo-0", "demo-1", "demo-2"]);
+    let plan = planned(&asked(3), &seen);
+    assert_eq!((plan.step.clone(), plan.phase), (restart(2), Phase::Updating));
+    assert_eq!(
+        plan.ahead,
+        ["restart demo-2", "restart demo-1", "have demo-0 hand over the lead, and restart it"]
+    );
+    assert_eq!(found(&plan, ConditionType::UpToDate).reason, Reason::OlderPods);
+    assert_eq!(found(&plan, ConditionType::Degraded).holds, Truth::False);
+    assert_eq!(found(&plan, ConditionType::Progressing).holds, Truth::True);
+
+    // The first is made anew. Kubernetes calls it ready before it has caught up.
+    seen.pods.get_mut("demo-2").unwrap().revision = Some("demo-new".into());
+    membership_of(&mut seen).members[2].unwell = Some("it is 5000 entries behind".into());
+    let plan = planned(&asked(3), &seen);
+    assert_eq!(plan.step, None);
+    assert_eq!(plan.ahead[0], "wait until all other nodes are well (demo-2: it is 5000 entries behind)");
+    membership_of(&mut seen).members[2].unwell = None;
+    assert_eq!(planned(&asked(3), &seen).step, restart(1));
+    seen.pods.get_mut("demo-2").unwrap().ready = false;
+    assert_eq!(planned(&asked(3), &seen).step, None);
+    seen.pods.get_mut("demo-2").unwrap().ready = true;
+    seen.pods.get_mut("demo-1").unwrap().revision = Some("demo-new".into());
+    let from = named(0);
+    assert_eq!(planned(&asked(3), &seen).step, Some(Step::HandOver { from }));
+    seen.cluster.as_mut().unwrap().leader = node_id(1);
+    assert_eq!(planned(&asked(3), &seen).step, restart(0));
+    // Whoever leads then, nothing is older any more.
+    seen.pods.get_mut("demo-0").unwrap().revision = Some("demo-new".into());
+    let plan = planned(&asked(3), &seen);
+    assert_eq!((plan.step.clone(), plan.ahead.len(), reason(&plan)), (None, 0, Reason::AsAsked));
+}
+
+#[test]
+fn a_node_that_alone_is_not_well_is_restarted_first_and_a_single_one_at_once() {
+    let mut seen = well(3, id());
+    outdate(&mut seen, &["demo-0", "demo-1", "demo-2"]);
+    membership_of(&mut seen).members[1].unwell = Some("its disk does not answer".into());
+    assert_eq!(planned(&asked(3), &seen).step, restart(1));
+    membership_of(&mut seen).members[2].unwell = Some("it lags".into());
+    assert_eq!(planned(&asked(3), &seen).step, None, "two are not well");
+    let mut one = well(1, id());
+    outdate(&mut one, &["demo-0"]);
+    assert_eq!(planned(&asked(1), &one).step, restart(0));
+}
+
+#[test]
+fn nothing_is_restarted_while_members_come_or_go_or_the_template_is_not_looked_at() {
+    let mut seen = well(3, id());
+    outdate(&mut seen, &["demo-0", "demo-1", "demo-2"]);
+    assert!(matches!(planned(&asked(1), &seen).step, Some(Step::Remove { .. })));
+    assert_eq!(planned(&asked(5), &seen).step, None);
+    membership_of(&mut seen).settled = false;
+    assert_eq!(planned(&asked(3), &seen).step, None);
+    membership_of(&mut seen).settled = true;
+    seen.set.as_mut().unwrap().revision = None;
+    assert_eq!(planned(&asked(3), &seen).step, None);
+    seen.set.as_mut().unwrap().revision = Some("demo-new".into());
+    let mut paused = asked(3);
+    paused.spec.paused = true;
+    let plan = planned(&paused, &seen);
+    assert_eq!((plan.step, plan.ahead.len()), (None, 3), "what would be done is told");
+}

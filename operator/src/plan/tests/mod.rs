@@ -138,8 +138,10 @@ fn made(count: i32) -> Observation {
         children: children.into_iter().map(|each| (each, child(Ownership::Ours))).collect(),
         set: Some(SetSeen {
             replicas: count,
+            generation: Some(1),
             made_for: Some(count),
             pods: count,
+            template: None,
             image: Some("node:1".into()),
             size: Some("10Gi".into()),
             class: None,

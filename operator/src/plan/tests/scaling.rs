@@ -36,6 +36,8 @@ enum Happening {
     Unwell(i32),
     /// Somebody scales the StatefulSet.
     ScaleByHand(i32),
+    /// The template changes.
+    Template,
 }
 
 #[derive(Clone, Debug)]
@@ -57,13 +59,23 @@ struct Voting {
     caught_up: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Pod {
+    uid: u32,
+    leaving: bool,
+    revision: u32,
+}
+
 struct World {
     want: i32,
     deletes: bool,
     replicas: i32,
     made_for: i32,
-    /// Which is being deleted.
-    pods: BTreeMap<i32, bool>,
+    pods: BTreeMap<i32, Pod>,
+    /// The newest template.
+    revision: u32,
+    /// The member that leads, as long as it can.
+    leader: u32,
     disks: BTreeMap<i32, Disk>,
     members: BTreeMap<u32, Voting>,
     at: u64,
@@ -84,6 +96,8 @@ impl World {
             replicas: voters,
             made_for: voters,
             pods: BTreeMap::new(),
+            revision: 1,
+            leader: 0,
             disks: BTreeMap::new(),
             members: BTreeMap::new(),
             at: 1,
@@ -122,6 +136,17 @@ impl World {
         running.count() > voters.len() / 2
     }
 
+    /// Who leads: as before where it can, else the first that can.
+    fn leading(&mut self) -> u32 {
+        let can = |id: &u32| {
+            self.members.get(id).is_some_and(|member| member.votes && self.runs(*id, member.ordinal))
+        };
+        if !can(&self.leader) {
+            self.leader = self.members.keys().copied().find(can).expect("a majority runs");
+        }
+        self.leader
+    }
+
     fn asked(&self) -> Asked {
         let mut asked = latched(self.want, cluster(7));
         let policy = if self.deletes { Disposal::Delete } else { Disposal::Retain };
@@ -132,6 +157,7 @@ impl World {
     fn observe(&mut self) -> Observation {
         let mut seen = made(self.made_for);
         seen.set.as_mut().unwrap().replicas = self.replicas;
+        seen.set.as_mut().unwrap().revision = Some(self.revision.to_string());
         for (ordinal, one) in &self.disks {
             let mut claim = disk(*ordinal);
             claim.uid = one.claim.to_string();
@@ -140,7 +166,7 @@ impl World {
             seen.claims.insert(names::node("demo", *ordinal), claim);
         }
         let leads = self.is_quorum(&self.members);
-        for (ordinal, leaving) in &self.pods {
+        for (ordinal, one) in &self.pods {
             let disk = &self.disks[ordinal];
             let answer = NodeAnswer {
                 id: id_text(disk.node),
@@ -150,13 +176,15 @@ impl World {
                 ..NodeAnswer::default()
             };
             let mut pod = fresh(1).pods["demo-0"].clone();
-            pod.uid = format!("{ordinal}-{}", disk.claim);
-            pod.deleting = *leaving;
+            pod.uid = one.uid.to_string();
+            pod.revision = Some(one.revision.to_string());
+            pod.deleting = one.leaving;
             pod.ready = answer.ready;
             pod.node = NodeSeen::Answered(answer);
             seen.pods.insert(names::node("demo", *ordinal), pod);
         }
         if leads {
+            let leader = id_text(self.leading());
             let state = |(id, member): (&u32, &Voting)| MemberState {
                 id: id_text(*id),
                 name: names::node("demo", member.ordinal),
@@ -175,7 +203,7 @@ impl World {
             });
             seen.cluster = Some(ClusterSeen {
                 id: cluster(7),
-                leader: members[0].id.clone(),
+                leader,
                 term: 1,
                 members: plain.collect(),
                 membership: Some(Membership {
@@ -284,6 +312,25 @@ impl World {
                 disk.leaving = true;
                 return;
             }
+            Step::HandOver { from } => {
+                assert_eq!(id(from), self.leader);
+                let others = self.members.iter().filter(|(id, member)| **id != self.leader && member.votes);
+                let other = others.map(|(id, _)| *id).find(|id| self.is_well(*id));
+                self.leader = other.expect("somebody can take over");
+                return;
+            }
+            Step::RestartPod { pod, uid } => {
+                let ordinal = names::ordinal("demo", pod).unwrap();
+                let one = self.pods[&ordinal];
+                assert_eq!(one.uid.to_string(), *uid);
+                assert!(self.settled && one.revision != self.revision);
+                for (id, member) in self.members.iter().filter(|(_, member)| member.ordinal != ordinal) {
+                    assert!(self.is_well(*id), "{ordinal} is restarted while {} is not well", member.ordinal);
+                }
+                assert!(self.members.len() == 1 || self.members[&self.leader].ordinal != ordinal, "it leads");
+                self.pods.remove(&ordinal);
+                return;
+            }
             Step::ReplaceStuckPod { .. } => panic!("no pod is stuck"),
         }
         let voters = self.members.values().filter(|member| member.votes).count();
@@ -322,9 +369,9 @@ impl World {
     }
 
     fn kubernetes(&mut self) {
-        self.pods.retain(|_, leaving| !*leaving);
-        for (ordinal, leaving) in &mut self.pods {
-            *leaving |= *ordinal >= self.replicas;
+        self.pods.retain(|_, pod| !pod.leaving);
+        for (ordinal, pod) in &mut self.pods {
+            pod.leaving |= *ordinal >= self.replicas;
         }
         let pods = &self.pods;
         self.disks.retain(|ordinal, disk| !disk.leaving || pods.contains_key(ordinal));
@@ -333,7 +380,8 @@ impl World {
                 let (claim, node) = (self.count(), self.count());
                 let new = Disk { claim, leaving: false, removed: false, node, logged: false };
                 self.disks.entry(ordinal).or_insert(new);
-                self.pods.insert(ordinal, false);
+                let pod = Pod { uid: self.count(), leaving: false, revision: self.revision };
+                self.pods.insert(ordinal, pod);
             }
         }
     }
@@ -395,6 +443,7 @@ impl World {
             }
             Happening::Unwell(ordinal) => self.unwell = Some(ordinal),
             Happening::ScaleByHand(replicas) => self.replicas = replicas,
+            Happening::Template => self.revision += 1,
         }
     }
 
@@ -430,6 +479,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => ordinal.clone().prop_map(Happening::DeleteClaim),
         2 => ordinal.clone().prop_map(Happening::Unwell),
         1 => (0..9_i32).prop_map(Happening::ScaleByHand),
+        1 => Just(Happening::Template),
     ];
     proptest::collection::vec(one, 0..80)
 }
@@ -455,6 +505,7 @@ proptest! {
         prop_assert!(voting.iter().copied().eq(0..world.want), "{voting:?}");
         prop_assert!(world.members.values().all(|member| member.votes));
         prop_assert!(world.pods.keys().copied().eq(0..world.want), "{:?}", &world.pods);
+        prop_assert!(world.pods.values().all(|pod| pod.revision == world.revision), "{:?}", &world.pods);
         let kept = world.disks.iter().filter(|(ordinal, disk)| **ordinal >= world.want && disk.removed);
         prop_assert!(!world.deletes || kept.count() == 0, "{:?}", &world.disks);
     }

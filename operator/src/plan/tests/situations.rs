@@ -448,12 +448,13 @@ fn nodes_that_the_operator_cannot_reach_are_not_called_down() {
 }
 
 #[test]
-fn older_pods_are_named_with_the_leader_last() {
+fn older_pods_of_nodes_that_do_not_tell_their_members_are_named_with_the_leader_last() {
     let id = cluster(7);
     let mut seen = well(3, id);
     for pod in seen.pods.values_mut() {
         pod.revision = Some("demo-old".into());
     }
+    seen.cluster.as_mut().unwrap().membership = None;
     let plan = planned(&latched(3, id), &seen);
     assert_eq!(said(&plan, ConditionType::UpToDate), (Truth::False, Reason::OlderPods));
     assert_eq!((plan.step, plan.phase), (None, Phase::Outdated));

@@ -1,5 +1,5 @@
-//! `kubectl scale` under load: members come and go, the operator dies in between, disks are kept, come back and are deleted, and
-//! everything acknowledged comes once and in order. The pauses are printed.
+//! `kubectl scale` and changed settings under load: members come and go, pods are restarted, the operator dies in between, disks
+//! are kept, come back and are deleted, and everything acknowledged comes once and in order. The pauses are printed.
 
 use super::{BoxError, Queue, TOLD_WITHIN, condition_of, kill_operator, manifest, soon};
 use crate::case::{Case, Needs, Outcome, Room};
@@ -8,11 +8,18 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-pub(crate) const CASES: &[Case] = &[Case {
-    name: "members_come_and_go_under_load",
-    needs: Needs::OwnClusterAlone,
-    run: members_come_and_go_under_load,
-}];
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "members_come_and_go_under_load",
+        needs: Needs::OwnClusterAlone,
+        run: members_come_and_go_under_load,
+    },
+    Case {
+        name: "changed_settings_reach_every_pod_under_load",
+        needs: Needs::OwnCluster,
+        run: changed_settings_reach_every_pod_under_load,
+    },
+];
 
 const PRODUCERS: usize = 4;
 /// How long each rests after a message.
@@ -83,6 +90,52 @@ fn members_come_and_go_under_load(room: &Room<'_>) -> Outcome {
     Ok(())
 }
 
+fn changed_settings_reach_every_pod_under_load(room: &Room<'_>) -> Outcome {
+    let queue = Queue::ready(room, "demo", 3)?;
+    let service = queue.service()?;
+    room.kube().work_inside(|| -> Outcome {
+        soon("the topic", TOLD_WITHIN, || match service.create_topic("load") {
+            Ok(answer) if [201, 409].contains(&answer.code) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })?;
+        let load = Load::start("load", PRODUCERS, &[service]);
+        go_on(&load)?;
+        let before = uids(&queue)?;
+        room.apply(&manifest("demo", 3, &json!({"config": {"drain-ms": "1000"}})))?;
+        restarted(&queue, &load, "a setting", &before)?;
+        queue.wait_event("PodRestarted", "all others are well")?;
+        queue.wait_event("LeadHandedOver", "hands over the lead")?;
+        let before = uids(&queue)?;
+        room.kubectl(&["rollout", "restart", "statefulset/demo"])?;
+        restarted(&queue, &load, "rollout restart", &before)?;
+        load.finish("load", &[service])?;
+        Ok(())
+    })??;
+    assert_eq!(queue.restarts()?, 0);
+    Ok(())
+}
+
+/// Waits until every pod is another one and all is as asked.
+fn restarted(queue: &Queue<'_>, load: &Load, what: &str, before: &BTreeMap<String, String>) -> Outcome {
+    let begun = Instant::now();
+    let _ = load.take_pause();
+    soon(&format!("other pods after {what}"), SCALED_WITHIN, || {
+        let now = uids(queue).map_err(|error| error.to_string())?;
+        let is_so = now.keys().eq(before.keys()) && now.iter().all(|(name, uid)| before[name] != *uid);
+        if is_so { Ok(()) } else { Err(format!("{now:?}")) }
+    })?;
+    queue.wait_condition("UpToDate", "True", None, SCALED_WITHIN)?;
+    queue.wait_ready()?;
+    go_on(load)?;
+    eprintln!(
+        "{}: {what}: three pods restarted after {:.1?}, longest pause {:.2?}",
+        queue.room.namespace,
+        begun.elapsed(),
+        load.take_pause()
+    );
+    Ok(())
+}
+
 fn deleting() -> Value {
     json!({"storage": {"size": "1Gi", "retention": {"whenScaled": "Delete"}}})
 }
@@ -120,14 +173,24 @@ fn scaled(queue: &Queue<'_>, load: &Load, to: u64) -> Outcome {
     Ok(())
 }
 
+/// Names and uids of the pods.
+fn uids(queue: &Queue<'_>) -> Result<BTreeMap<String, String>, BoxError> {
+    named(queue, "pods")
+}
+
 /// Names and uids of the claims.
 fn claims(queue: &Queue<'_>) -> Result<BTreeMap<String, String>, BoxError> {
+    named(queue, "pvc")
+}
+
+/// Names and uids of what belongs to a cluster.
+fn named(queue: &Queue<'_>, kind: &str) -> Result<BTreeMap<String, String>, BoxError> {
     let room = queue.room;
     let selector = queue.selector();
-    let claims = room.cluster().json(&["get", "pvc", "-n", &room.namespace, "-l", &selector])?;
+    let all = room.cluster().json(&["get", kind, "-n", &room.namespace, "-l", &selector])?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let one = |claim: &Value| (text(&claim["metadata"]["name"]), text(&claim["metadata"]["uid"]));
-    Ok(claims["items"].as_array().into_iter().flatten().map(one).collect())
+    let one = |object: &Value| (text(&object["metadata"]["name"]), text(&object["metadata"]["uid"]));
+    Ok(all["items"].as_array().into_iter().flatten().map(one).collect())
 }
 
 /// Names and ids of the nodes.
