@@ -30,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 Nodes come and go by two, so that their number stays odd. A new one begins with a blank disk and gets the log; once it has
 everything it votes. The last nodes go first: a leader among them hands over, and each is stopped once the others do without
-it. Its folder stays, and is set aside as node-I.removed when a node of that number starts again.
+it. Its folder stays, and is set aside as node-I.removed when a node of that number starts again. A node whose folder was lost
+waits under its name: it gets the log, and takes its old place.
 
 Whatever ends this command, run it again: it goes on where it ended.")]
 pub(crate) struct Scale {
@@ -108,6 +109,19 @@ impl Scale {
                     };
                     match client.promote(request).await {
                         Ok(_) => say("promote", &numbers(&nodes), "voters now", output)?,
+                        Err(error) => waiting.wait(mark, &error.text, output).await?,
+                    }
+                }
+                Step::Replace { number, old, new } => {
+                    let request = v1::ReplaceRequest {
+                        old,
+                        new,
+                        configuration_index: Some(members.configuration_index),
+                        dry: false,
+                        force: false,
+                    };
+                    match client.replace(request).await {
+                        Ok(_) => say("replace", &[number], "a voter again, with a new disk", output)?,
                         Err(error) => waiting.wait(mark, &error.text, output).await?,
                     }
                 }

@@ -14,6 +14,8 @@ pub(super) enum Step {
     Add(Vec<(u16, String)>),
     /// Learners become voters.
     Promote(Vec<(u16, String)>),
+    /// A learner takes the place of the voter of its name, whose disk was lost.
+    Replace { number: u16, old: String, new: String },
     /// Members are members no longer.
     Remove(Vec<(u16, String)>),
     /// It is as it was asked for.
@@ -58,6 +60,9 @@ pub(super) fn next(want: u16, members: &v1::MembersResponse, known: &Known) -> R
             return Err(format!("two members are called {}: remove one by its id", member.name));
         }
     }
+    if let Some(step) = heal(want, members, &voters, &learners, known) {
+        return Ok(step);
+    }
     if let Some(number) = learners.keys().find(|number| voters.contains_key(number)) {
         let name = name(*number);
         return Err(format!(
@@ -87,6 +92,38 @@ pub(super) fn next(want: u16, members: &v1::MembersResponse, known: &Known) -> R
     }
     let leader = members.members.iter().find(|member| member.leads);
     Ok(Step::Done { leader: leader.map_or_else(|| members.leader.clone(), |leader| leader.name.clone()) })
+}
+
+/// The next step towards a voter whose disk was lost being replaced by the node that waits, or learns, under its name. A voter that
+/// is heard has its disk; one that is not may be away, as long as nobody waits in its place.
+fn heal(
+    want: u16,
+    members: &v1::MembersResponse,
+    voters: &BTreeMap<u16, &v1::MemberState>,
+    learners: &BTreeMap<u16, &v1::MemberState>,
+    known: &Known,
+) -> Option<Step> {
+    let silent = voters.iter().filter(|(number, voter)| **number < want && !voter.active);
+    for (number, voter) in silent {
+        if let Some(learner) = learners.get(number) {
+            let name = name(*number);
+            return Some(match learner.unwell.as_str() {
+                "" => Step::Replace { number: *number, old: voter.id.clone(), new: learner.id.clone() },
+                why => Step::Wait(format!("{name} lost its disk, and gets what it lacks: {why}")),
+            });
+        }
+        let is_of_it = |node: &&v1::WaitingNode| node.name == name(*number) && !known.gone.contains(&node.id);
+        let mut waiting = members.waiting.iter().filter(is_of_it);
+        match (waiting.next(), waiting.next()) {
+            (Some(node), None) => return Some(Step::Add(vec![(*number, node.id.clone())])),
+            (Some(_), Some(_)) => {
+                let text = format!("{} began anew, and its last disk is yet to be forgotten", name(*number));
+                return Some(Step::Wait(text));
+            }
+            (None, _) => {}
+        }
+    }
+    None
 }
 
 /// The next step towards these nodes voting.
@@ -236,6 +273,12 @@ mod tests {
                     self.disks.extend(ids.iter().map(|(number, _)| (*number, 7)));
                     assert!(self.voters.len() % 2 == 1, "{self:?}");
                 }
+                Step::Replace { number, old, new } => {
+                    assert!(!self.is_slow, "it has everything");
+                    let [old, new] = [old, new].map(|id| u64::from_str_radix(id, 16).expect("an id"));
+                    assert_eq!(self.voters.insert(*number, new), Some(old));
+                    assert_eq!(self.learners.remove(number), Some(new));
+                }
                 Step::Done { .. } => {}
             }
         }
@@ -266,6 +309,35 @@ mod tests {
                 assert_eq!((world.learners.len(), world.running), (0, to));
             }
         }
+    }
+
+    /// A voter's directory is gone, and its node waits under the same name, whatever is asked for at that moment.
+    #[test]
+    fn a_voter_whose_disk_was_lost_is_replaced() {
+        for (from, to) in [(3, 3), (3, 5), (5, 5), (5, 3)] {
+            for lost in 0..from {
+                let mut world = World::new(from);
+                world.disks.insert(lost, 5_000);
+                let mut known = Known { running: from, ..Known::default() };
+                let mut steps = Vec::new();
+                while steps.last().is_none_or(|step| !matches!(step, Step::Done { .. })) {
+                    let step = next(to, &world.members(), &known).expect("nobody else is at work");
+                    world.act(&step, &mut known);
+                    steps.push(step);
+                    assert!(steps.len() < 200, "from {from} to {to}: {steps:?}");
+                }
+                let replaced =
+                    steps.iter().any(|step| matches!(step, Step::Replace { number, .. } if *number == lost));
+                assert_eq!(replaced, lost < to, "{steps:?}");
+                assert!(world.voters.keys().copied().eq(0..to) && world.learners.is_empty(), "{world:?}");
+                assert!(world.voters.iter().all(|at| world.disks.get(at.0) == Some(at.1)), "{world:?}");
+            }
+        }
+        // One that is away comes back by itself.
+        let mut world = World::new(3);
+        world.disks.remove(&1);
+        let known = Known { running: 3, ..Known::default() };
+        assert!(matches!(next(3, &world.members(), &known), Ok(Step::Done { .. })));
     }
 
     #[test]
