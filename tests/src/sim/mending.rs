@@ -10,6 +10,7 @@ use super::plan::{MS, SECOND};
 use super::random::Random;
 use super::world::{Event, World};
 use raftqueue_node::driver::mending::{Holder, Mender};
+use raftqueue_node::driver::scrubbing::scrub;
 use raftqueue_node::replica::{self, Asked};
 use raftqueue_raft::Index;
 use raftqueue_wal::{MendError, RecordName};
@@ -94,14 +95,7 @@ impl World {
             return Ok(());
         }
         let boot = at.boot;
-        let reader = self.nodes[node].running().reader.clone();
-        let mut index = reader.first_index();
-        while index <= reader.last_index() {
-            // What cannot be read now is not known to rot.
-            let _ = reader.doubt(index);
-            index = index.next();
-        }
-        self.read_living(node);
+        self.scrub(node);
         self.look_for_lost(node);
         self.mend_later(node);
         let end = self.now + 60 * SECOND;
@@ -117,15 +111,26 @@ impl World {
         self.run_until(70 * SECOND, is_done, "a damaged disk to be mended")
     }
 
-    /// Reads every message that lives. How many cannot be read.
-    pub(super) fn read_living(&mut self, node: usize) -> usize {
-        let mut lost = 0;
-        for message in self.living(node) {
-            let bodies = &self.nodes[node].running().bodies;
-            let located = bodies.locate(vec![message]);
-            lost += bodies.read(&located, usize::MAX, true).expect("it may block").lost.len();
+    /// Reads everything that stands on a node's disk, as its scrub does again and again.
+    pub(super) fn scrub(&mut self, node: usize) {
+        let running = self.nodes[node].running();
+        let snapshot = running.wal.manifest().snapshots.last().copied();
+        let scrubbed = scrub(&running.reader, &running.bodies, snapshot, &mut |_| true);
+        let is_due = running.mender.is_due();
+        if let Ok(pass) = &scrubbed {
+            self.coverage.rare_if(pass.records > 0, Rare::ScrubMeetsRecord);
+            self.coverage.rare_if(pass.messages > 0, Rare::ScrubMeetsMessage);
+            self.coverage.rare_if(pass.pages > 0, Rare::ScrubMeetsPage);
+            self.coverage.rare_if(pass.snapshots > 0, Rare::ScrubMeetsSnapshot);
+            if pass.snapshots > 0 {
+                self.hand(node, replica::Event::SnapshotWanted);
+            }
         }
-        lost
+        self.trace
+            .note(self.now, &[64, node as u64], || format!("node {node} scrubs its disk: {scrubbed:?}"));
+        if is_due {
+            self.mend_later(node);
+        }
     }
 
     /// No record is left damaged that another node has.

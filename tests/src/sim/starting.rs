@@ -556,6 +556,9 @@ impl World {
 
     pub(super) fn look_at_free_bytes(&mut self, node: usize, boot: u32) {
         self.report_free_bytes(node);
+        if self.is_working() && self.now / SECOND % 16 == node as u64 {
+            self.scrub(node);
+        }
         self.look_for_lost(node);
         self.schedule.add(self.now + SECOND, Event::FreeBytes { node, boot });
     }
