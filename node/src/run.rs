@@ -271,6 +271,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     });
     let mut driver = core.handle().spawn(driver.run());
 
+    let mut is_told_to_stop = false;
     let ended = tokio::select! {
         () = own.removed() => {
             stopping.store(true, Ordering::Relaxed);
@@ -281,6 +282,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         }
         ended = &mut driver => ended,
         () = &mut shutdown => {
+            is_told_to_stop = true;
             stopping.store(true, Ordering::Relaxed);
             leave(&service, &config).await;
             service.stop();
@@ -292,15 +294,26 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     if let Ok(Ended::Recovers(recovering)) = ended {
         let end = recovering::decide(&forming, *recovering).await;
         servers.stop(FINISH).await;
-        return end;
+        return if is_told_to_stop { end.map(|_| End::Stopped) } else { end };
     }
-    if let Ok(Ended::LeftBehind(text)) = &ended {
+    if let Ok(Ended::LeftBehind(text)) = &ended
+        && !is_told_to_stop
+    {
         service.stop();
         pulse.ends();
-        recovering::say(&status, text, shutdown).await;
+        recovering::say(&status, text, shutdown.as_mut()).await;
+        is_told_to_stop = true;
     }
     drop(connections);
     servers.stop(Duration::ZERO).await;
+    // Who was told to stop while it left does not begin again: nobody would tell it once more.
+    is_told_to_stop = is_told_to_stop
+        || tokio::select! {
+            biased;
+            () = &mut shutdown => true,
+            () = std::future::ready(()) => false,
+        };
+    let again = if is_told_to_stop { End::Stopped } else { End::Again };
     let removed_at = *own.removed_at.borrow();
     match ended {
         // It was added meanwhile: what it has may count. The next process goes on with it.
@@ -308,7 +321,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
             tracing::warn!(
                 "this node got entries since it was told that it was removed: it goes on as it is"
             );
-            Ok(End::Again)
+            Ok(again)
         }
         Ok(Ended::Stopped) if removed_at.is_some() => {
             removed::set_aside(&config.data_dir, node_id).map_err(|error| Fatal {
@@ -318,7 +331,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
                     config.data_dir.display()
                 ),
             })?;
-            Ok(End::Again)
+            Ok(again)
         }
         Ok(Ended::Stopped | Ended::Recovers(_) | Ended::LeftBehind(_)) => Ok(End::Stopped),
         Ok(Ended::DiskFailed(error)) => Err(Fatal { code: 5, text: format!("the disk failed: {error}") }),

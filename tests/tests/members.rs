@@ -304,3 +304,19 @@ fn rule_1_5_a_removed_node_that_comes_back_with_its_disk_begins_anew() {
         [1, 2].map(|id| changing.cluster.pop_until_answered(victim, TOPIC, id).body["message"].clone());
     assert_eq!(pops, ["before", "while it is away"]);
 }
+
+/// It finds out that it was removed while it still drains. It does not begin anew: nobody would tell it to stop once more, and
+/// whoever did would have to kill it.
+#[test]
+fn rule_1_5_a_removed_node_that_was_told_to_stop_ends() {
+    let mut changing = Changing::start(3, 0);
+    let victim = if changing.leader() == 1 { 2 } else { 1 };
+    changing.cluster.stop(victim);
+    // Longer than it takes to find out.
+    changing.cluster.set_arguments(&["--drain-ms", "6000"]);
+    changing.cluster.start(victim);
+    changing
+        .wait_until("it is back", |members| members.members.iter().all(|member| member.unwell.is_empty()));
+    changing.remove(&[victim]);
+    assert!(changing.cluster.stop(victim).success());
+}
