@@ -142,41 +142,6 @@ fn rule_1_1_nodes_with_each_others_disks_say_whose_they_are_and_change_nothing()
     assert_eq!(cluster.pop_until_answered(0, "t", 1).body["message"], "x");
 }
 
-/// The copy lacks what the node has acknowledged since, which the leader knows. The others cannot tell which of the two is the
-/// later life, and may stop the first one as well: it starts again as it was.
-#[test]
-fn rule_1_3_a_copy_of_a_node_that_starts_beside_it_is_stopped() {
-    let mut cluster = Cluster::started_with(3, &CALM);
-    let leader = cluster.leader();
-    cluster.make_topic("t");
-    let (node, third) = ((leader + 1) % 3, (leader + 2) % 3);
-    let copy = cluster.folder().join("copy");
-    cluster.kill(node);
-    copy_folder(&cluster.data_dir(node), &copy);
-    cluster.start(node);
-    // It is needed for this: the third one is away.
-    cluster.kill(third);
-    cluster.publish_until_taken(leader, "t", "x");
-    let members: Vec<String> = (0..3).map(|to| format!("{0}={0}", cluster.name(to))).collect();
-    let mut beside = Command::new(programs().join("raftqueue-node"));
-    beside
-        .args(["--name", &cluster.name(node), "--members", &members.join(",")])
-        .args(["--peer-listen", "127.0.0.1:0", "--client-listen", "127.0.0.1:0", "--operations-port", "0"])
-        .args(["--log-format", "human", "--data-dir"])
-        .arg(&copy)
-        .args(CALM);
-    let ended = run_to_end(&mut beside);
-    assert_eq!(ended.status.code(), Some(6), "{}\n{}", ended.text, cluster.logs());
-    assert!(ended.text.contains("its disk is a copy or was set back"), "{}", ended.text);
-    assert!(ended.text.contains("clear the directory"), "{}", ended.text);
-    cluster.start(third);
-    cluster.kill(node);
-    cluster.start(node);
-    cluster.publish_until_taken(node, "t", "y");
-    let pops = [1, 2].map(|id| cluster.pop_until_answered(node, "t", id).body["message"].clone());
-    assert_eq!(pops, ["x", "y"]);
-}
-
 #[test]
 fn a_node_whose_list_names_a_stranger_says_so_and_harms_nobody() {
     let cluster = Cluster::started(1);
