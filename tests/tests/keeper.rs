@@ -1,5 +1,7 @@
 //! The keeper and the readers over a real log on a fake disk: what lives can be read, whatever was compacted and however the
 //! process ended; and what is dead goes.
+//!
+//! One long file, since every test here needs the same node without a replica, which is a quarter of it.
 
 use bytes::{Bytes, BytesMut};
 use raftqueue_node::api::codec::{self, EntryWriter};

@@ -98,7 +98,8 @@ impl Recover {
             let text = format!("{} goes on only with --force: {}", said.name, said.caution);
             return Err(Failure::Failed(text));
         }
-        let Some(token) = self.token.or(asked_token(said)?) else {
+        let token = if self.token.is_some() { self.token } else { asked_token(said)? };
+        let Some(token) = token else {
             let command = format!("raftq recover {} --token {}", said.name, said.token);
             return say_nothing_was_done(&format!("to go on with it: {command}"), output);
         };
