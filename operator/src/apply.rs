@@ -10,14 +10,16 @@ mod members;
 
 use crate::build::{Resources, owner_of_disks};
 use crate::crd::RaftQueue;
-use crate::names::{MANAGER, REMOVED_FROM_ANNOTATION};
+use crate::names::{MANAGER, REMOVED_FROM_ANNOTATION, WOKEN_ANNOTATION};
 use crate::observation::{Child, ClusterId, Observation};
 use crate::plan::{ClaimChange, ClaimMark, Step};
 use crate::validate::Asked;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -30,7 +32,7 @@ use std::fmt::Debug;
 ///
 /// NB: what was seen may have changed meanwhile. That is nobody's fault: [`ApplyError::is_race`].
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {object}: {error}")]
+#[error("cannot {action} {object}: {error}{}", advice(self.action, &self.error))]
 pub struct ApplyError {
     /// What was tried.
     pub action: &'static str,
@@ -112,10 +114,20 @@ pub async fn take(
 ) -> Result<bool, TakeError> {
     let namespace = asked.namespace.as_str();
     match step {
-        Step::ReplaceStuckPod { pod, uid } | Step::RestartPod { pod, uid } => {
+        Step::ReplaceStuckPod { pod, uid }
+        | Step::RestartPod { pod, uid }
+        | Step::DiscardPod { pod, uid } => {
             Ok(delete::<Pod>(client, namespace, pod, uid.clone(), None).await?)
         }
-        Step::DeleteDisk { claim, uid, version } => {
+        Step::Wake { set, uid, .. } => wake(client, namespace, set, uid).await.map_err(TakeError::from),
+        Step::GrowClaim { claim, uid, version, size } => {
+            grow(client, namespace, claim, uid, version, size).await.map_err(TakeError::from)
+        }
+        Step::RemakeSet { set, uid, .. } => {
+            Ok(delete_with::<StatefulSet>(client, namespace, set, uid.clone(), None, DeleteParams::orphan())
+                .await?)
+        }
+        Step::DeleteDisk { claim, uid, version } | Step::DiscardDisk { claim, uid, version, .. } => {
             let version = Some(version.clone());
             Ok(delete::<PersistentVolumeClaim>(client, namespace, claim, uid.clone(), version).await?)
         }
@@ -123,8 +135,37 @@ pub async fn take(
         | Step::Promote { .. }
         | Step::Remove { .. }
         | Step::Replace { .. }
-        | Step::HandOver { .. } => members::change(seen, step).await.map(|()| true),
+        | Step::HandOver { .. }
+        | Step::Recover { .. } => members::change(seen, step).await.map(|()| true),
     }
+}
+
+/// Changes something about the set that nobody reads, so that its controller looks at it.
+async fn wake(client: &Client, namespace: &str, set: &str, uid: &str) -> Result<bool, ApplyError> {
+    let api: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+    let now = Timestamp::now().to_string();
+    let patch = json!({"metadata": {"uid": uid, "annotations": {WOKEN_ANNOTATION: now}}});
+    // By another name than that of the apply, which would take it off again.
+    let params = PatchParams { field_manager: Some(format!("{MANAGER}-wake")), ..PatchParams::default() };
+    let patched = api.patch_metadata(set, &params, &Patch::Merge(patch)).await;
+    patched.map(|_| true).map_err(|error| failed::<StatefulSet>("touch", set, error))
+}
+
+/// A claim asks for a larger volume.
+async fn grow(
+    client: &Client,
+    namespace: &str,
+    claim: &str,
+    uid: &str,
+    version: &str,
+    size: &str,
+) -> Result<bool, ApplyError> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let patch = json!({"metadata": {"uid": uid, "resourceVersion": version},
+                       "spec": {"resources": {"requests": {"storage": size}}}});
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let grown = api.patch(claim, &params, &Patch::Merge(patch)).await;
+    grown.map(|_| true).map_err(|error| failed::<PersistentVolumeClaim>(GROW, claim, error))
 }
 
 /// Marks claims as those of members that were removed from this cluster, or takes the mark off.
@@ -276,9 +317,24 @@ async fn delete<K>(
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
+    delete_with::<K>(client, namespace, name, uid, version, DeleteParams::default()).await
+}
+
+/// The same, saying what becomes of what belongs to it.
+async fn delete_with<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    uid: String,
+    version: Option<String>,
+    how: DeleteParams,
+) -> Result<bool, ApplyError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let preconditions = Some(Preconditions { uid: Some(uid), resource_version: version });
-    let params = DeleteParams { preconditions, ..DeleteParams::default() };
+    let params = DeleteParams { preconditions, ..how };
     match api.delete(name, &params).await {
         Ok(_) => Ok(true),
         // The object is gone, or another one has its name by now.
@@ -295,6 +351,26 @@ impl ApplyError {
             kube::Error::Api(status) => status.is_conflict() || status.is_already_exists(),
             _ => false,
         }
+    }
+}
+
+/// The call that enlarges a disk.
+const GROW: &str = "enlarge";
+
+/// What a person can do about a refusal.
+fn advice(action: &str, error: &kube::Error) -> &'static str {
+    match error {
+        kube::Error::Api(status) if status.is_forbidden() && action == GROW => {
+            ". If its storage class cannot enlarge volumes (allowVolumeExpansion), set spec.storage.size to status.diskSize or \
+             leave it out"
+        }
+        kube::Error::Api(status) if status.is_forbidden() && !status.message.contains("exceeded quota") => {
+            ". If a right of the operator is missing: kubectl apply -k deploy gives it all that it needs"
+        }
+        kube::Error::Api(status) if status.is_forbidden() => {
+            ". Raise the quota of the namespace, or ask for less"
+        }
+        _ => "",
     }
 }
 

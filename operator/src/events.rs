@@ -31,6 +31,7 @@ const TELLING: &[(ConditionType, Told, EventType)] = &[
     (ConditionType::Paused, Told::True, EventType::Normal),
     (ConditionType::Reconciled, Told::False, EventType::Warning),
     (ConditionType::SingleMember, Told::True, EventType::Warning),
+    (ConditionType::RecoveryPossible, Told::True, EventType::Warning),
 ];
 
 /// The events of a pass.
@@ -44,6 +45,16 @@ pub fn events(before: &RaftQueueStatus, after: &RaftQueueStatus) -> Vec<Event> {
             "Observe",
             &format!("the nodes are cluster {id}"),
         ));
+    }
+    let generation = |status: &RaftQueueStatus| status.generation.unwrap_or(0);
+    if generation(after) > generation(before) {
+        let costs = before.recovery.as_ref().map_or_else(
+            || "what only the other nodes had is lost".to_owned(),
+            |offer| format!("before, it was known that {}", offer.message),
+        );
+        let note =
+            format!("the cluster was forced to recover and is of generation {}: {costs}", generation(after));
+        events.push(event(EventType::Warning, "GenerationRaised", "Observe", &note));
     }
     for (about, told, kind) in TELLING {
         let now = condition(&after.conditions, *about);
@@ -68,7 +79,8 @@ pub fn events(before: &RaftQueueStatus, after: &RaftQueueStatus) -> Vec<Event> {
 #[must_use]
 pub fn event_of(step: &Step) -> Event {
     let told = step.told();
-    event(EventType::Normal, told.reason, told.action, &told.note)
+    let kind = if told.is_warning { EventType::Warning } else { EventType::Normal };
+    event(kind, told.reason, told.action, &told.note)
 }
 
 /// The event of another number of pods, with the steps ahead as they were before.
@@ -177,7 +189,7 @@ mod tests {
     fn disks_on_their_way_are_not_told_and_those_too_small_are() {
         let of = |reason| status(&[(ConditionType::StorageReady, false, reason)]);
         assert_eq!(told(&RaftQueueStatus::default(), &of(Reason::DisksMissing)), Vec::<String>::new());
-        assert_eq!(told(&of(Reason::DisksMissing), &of(Reason::DisksCannotGrow)), ["DisksCannotGrow"]);
+        assert_eq!(told(&of(Reason::DisksMissing), &of(Reason::DisksCannotShrink)), ["DisksCannotShrink"]);
     }
 
     #[test]

@@ -35,11 +35,14 @@ pub const MADE_FOR_ANNOTATION: &str = "raftqueue.io/made-for-replicas";
 /// Annotation of the StatefulSet and the ConfigMap: the cluster that the disks belong to, as the status has it too. A status can
 /// be lost: an older definition of the custom resource does not keep it, a backup leaves it out.
 pub const CLUSTER_ID_ANNOTATION: &str = "raftqueue.io/cluster-id";
-/// Annotation of the StatefulSet: the template of its pods as it was made, and what of the spec it was made of. An upgrade of the
-/// operator changes neither.
+/// Annotation of the StatefulSet, and of the ConfigMap for the moments when there is no set: the template of the pods as it was
+/// made, and what of the spec it was made of. An upgrade of the operator changes neither.
 pub const TEMPLATE_ANNOTATION: &str = "raftqueue.io/template";
 /// Annotation of a claim: the cluster whose member it was until that was removed. Its disk is to go once its pod is gone.
 pub const REMOVED_FROM_ANNOTATION: &str = "raftqueue.io/removed-from";
+/// Annotation of the StatefulSet: when it was touched because a pod was missing for long. Its controller does not notice by itself
+/// that a claim which it waits for is gone.
+pub const WOKEN_ANNOTATION: &str = "raftqueue.io/woken";
 /// Annotation of the pods: the settings of `spec.config` that they were made for. By it a change of the settings
 /// changes the template. Whether nodes form or join stands beside the settings and is left out on purpose.
 pub const CONFIG_ANNOTATION: &str = "raftqueue.io/config";

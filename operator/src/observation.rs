@@ -19,6 +19,34 @@ pub struct Observation {
     pub claims: BTreeMap<String, ClaimSeen>,
     /// The cluster as its leader sees it, by a linearizable read; absent if no node could give that.
     pub cluster: Option<ClusterSeen>,
+    /// What each node with a log says that may have to go on alone, by the names of their pods. They are asked only while there is
+    /// no leader.
+    pub recoveries: BTreeMap<String, RecoverySeen>,
+    /// For how many seconds the status has not called the object ready; absent while it does.
+    pub unready_seconds: Option<i64>,
+}
+
+/// What a node knows whose cluster may have lost its quorum for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoverySeen {
+    /// Its id.
+    pub id: String,
+    /// How often its cluster was forced to recover, as far as it was there.
+    pub generation: u32,
+    /// The term of the last entry of its log.
+    pub last_term: u64,
+    /// The index of that entry.
+    pub last: u64,
+    /// The last index that it knows to be committed.
+    pub commit: u64,
+    /// What it would cost if it went on alone, each in a sentence.
+    pub costs: Vec<String>,
+    /// Why it cannot.
+    pub refusal: Option<String>,
+    /// Why it does so only if it is forced.
+    pub caution: Option<String>,
+    /// What is to be given back to it; empty where it cannot. It fits only what the node is at that moment.
+    pub token: String,
 }
 
 /// A kind of child; there is one of each.
@@ -59,10 +87,14 @@ impl Child {
 pub struct ChildSeen {
     /// Whose it is.
     pub owner: Ownership,
+    /// Kind and name of the object that controls it; absent if none does.
+    pub holder: Option<String>,
     /// Which one, among all that ever have this name.
     pub uid: String,
     /// The cluster that was written down on it.
     pub cluster_id: Option<ClusterId>,
+    /// The template of the pods as it was written down on it.
+    pub template: Option<String>,
 }
 
 /// Whose an object is that has the name of a child.
@@ -81,6 +113,10 @@ pub enum Ownership {
 /// The StatefulSet as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetSeen {
+    /// Which set, among all that ever have this name.
+    pub uid: String,
+    /// The version that was seen.
+    pub version: String,
     /// Pods that it asks for now, perhaps by somebody's hand.
     pub replicas: i32,
     /// How often what is asked of it has changed.
@@ -103,6 +139,8 @@ pub struct SetSeen {
     pub revision: Option<String>,
     /// Why Kubernetes makes no pods, in its own words.
     pub complaint: Option<String>,
+    /// How many seconds ago it was last touched to wake its controller; absent if never.
+    pub woken_seconds: Option<i64>,
 }
 
 /// A pod as it is.
@@ -163,6 +201,10 @@ pub struct ClaimSeen {
     pub bound: bool,
     /// The size it asks for.
     pub size: Option<String>,
+    /// The size of its volume, as far as that is known.
+    pub capacity: Option<String>,
+    /// The machine to which its volume is bound and which is gone; absent if there is none such.
+    pub stranded: Option<String>,
     /// Its storage class.
     pub class: Option<String>,
     /// The cluster whose member it was until that was removed.
@@ -198,6 +240,8 @@ pub struct NodeAnswer {
     pub id: String,
     /// The cluster of its log; absent while it has none.
     pub cluster_id: Option<ClusterId>,
+    /// How often that cluster was forced to recover, as far as this node was there.
+    pub generation: u32,
     /// It believes that it leads.
     pub leads: bool,
     /// Its term.
@@ -215,6 +259,8 @@ pub struct NodeAnswer {
 pub struct ClusterSeen {
     /// Which cluster.
     pub id: ClusterId,
+    /// How often it was forced to recover.
+    pub generation: u32,
     /// Id of the leader.
     pub leader: String,
     /// Its term.
@@ -333,6 +379,17 @@ impl Observation {
     pub fn cluster_id_kept(&self) -> Option<ClusterId> {
         let is_ours = |child: &&ChildSeen| matches!(child.owner, Ownership::Ours | Ownership::Orphan);
         self.children.values().filter(is_ours).find_map(|child| child.cluster_id)
+    }
+
+    /// The template of the pods as it was made, as long as a child keeps it.
+    #[must_use]
+    pub fn template_kept(&self) -> Option<&String> {
+        // Where the set is there and does not say, somebody took that off to get the newest.
+        if let Some(set) = &self.set {
+            return set.template.as_ref();
+        }
+        let is_ours = |child: &&ChildSeen| matches!(child.owner, Ownership::Ours | Ownership::Orphan);
+        self.children.get(&Child::ConfigMap).filter(is_ours)?.template.as_ref()
     }
 
     /// The child of this kind that this object may change: its own, or an orphan to be taken over.

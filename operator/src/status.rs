@@ -1,7 +1,8 @@
 //! The status of an object: made whole from a plan and what was seen, and written whole, on every path.
 
 use crate::crd::{
-    ConditionType, Finding, MemberStatus, Phase, RaftQueue, RaftQueueStatus, Reason, Role, Truth, conclude,
+    ConditionType, Finding, MemberStatus, Phase, RaftQueue, RaftQueueStatus, Reason, RecoveryOffer, Role,
+    Truth, conclude,
 };
 use crate::names::{self, MANAGER};
 use crate::observation::{MemberSeen, Observation, PodSeen};
@@ -64,6 +65,12 @@ pub fn answer(
         // Once written, it stays. It also stands on the StatefulSet and the ConfigMap; if it is lost, it comes back
         // from there.
         cluster_id: asked.latched.or(plan.cluster_id).map(|id| id.to_string()),
+        generation: asked.latched.or(plan.cluster_id).map(|_| plan.generation.into()),
+        recovery: plan.recovery.as_ref().map(|offer| RecoveryOffer {
+            member: offer.node.name.clone(),
+            token: offer.token.clone(),
+            message: offer.text.clone(),
+        }),
         image: Some(plan.image.clone()),
         disk_size: seen.disk_size(),
         members: members(plan, seen),

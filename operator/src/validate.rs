@@ -25,6 +25,10 @@ pub struct Asked {
     pub image_kept: Option<String>,
     /// Pods that those need whom the status lists.
     pub pods_kept: i32,
+    /// How often the cluster was forced to recover, as the status says.
+    pub generation_kept: u32,
+    /// Since when the status does not call the object ready, in seconds since 1970; absent while it does.
+    pub unready_since: Option<i64>,
     /// The image for an object that names none and has got none yet.
     pub image_default: String,
 }
@@ -59,6 +63,10 @@ pub fn asked(object: &RaftQueue, image_default: &str) -> Asked {
             .filter_map(|member| names::ordinal(&object.name_any(), &member.name))
             .max()
             .map_or(0, |last| last + 1),
+        generation_kept: status.generation.and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+        unready_since: crd::condition(&status.conditions, crd::ConditionType::Ready)
+            .filter(|ready| ready.status == "False")
+            .map(|ready| ready.last_transition_time.0.as_second()),
         image_default: image_default.to_owned(),
     }
 }

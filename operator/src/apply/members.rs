@@ -10,7 +10,8 @@ use crate::plan::{Named, Step};
 use raftqueue_proto::status::detail;
 use raftqueue_proto::v1::admin_client::AdminClient;
 use raftqueue_proto::v1::{
-    AddLearnerRequest, PromoteRequest, Reason, RemoveRequest, ReplaceRequest, TransferLeadershipRequest,
+    AddLearnerRequest, PromoteRequest, Reason, RecoverRequest, RemoveRequest, ReplaceRequest,
+    TransferLeadershipRequest,
 };
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
@@ -25,6 +26,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// What the nodes refused, or why none could be asked.
 pub(super) async fn change(seen: &Observation, step: &Step) -> Result<(), TakeError> {
+    if let Step::Recover { node, token, force, .. } = step {
+        return recover(seen, step, node, token, *force).await;
+    }
     let mut client = connect(seen).await?;
     let configuration_index = Some(configuration(step));
     let ids = |nodes: &[Named]| nodes.iter().map(|node| node.id.clone()).collect();
@@ -59,9 +63,30 @@ pub(super) async fn change(seen: &Observation, step: &Step) -> Result<(), TakeEr
                 .map(drop)
                 .map_err(|status| refused(step, &status));
         }
-        Step::ReplaceStuckPod { .. } | Step::RestartPod { .. } | Step::DeleteDisk { .. } => return Ok(()),
+        _ => return Ok(()),
     };
     changed.map(drop).map_err(|status| refused(step, &status))
+}
+
+/// Tells one node to go on alone, and no other one: it would pass this on to nobody.
+async fn recover(
+    seen: &Observation,
+    step: &Step,
+    node: &Named,
+    token: &str,
+    force: bool,
+) -> Result<(), TakeError> {
+    let failed = |text: String, is_race| TakeError::Nodes { step: step.label(), text, is_race };
+    let pod = seen.pods.get(&node.name).filter(|pod| pod.answer().is_some_and(|answer| answer.id == node.id));
+    let address = pod.and_then(|pod| pod.address.as_deref());
+    let address = address.ok_or_else(|| failed(format!("{} does not answer any more", node.name), true))?;
+    let endpoint = Endpoint::from_shared(names::client_uri(address))
+        .map_err(|error| failed(error.to_string(), false))?;
+    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+    let channel = channel.map_err(|error| failed(error.to_string(), true))?;
+    let request = RecoverRequest { token: Some(token.to_owned()), force };
+    let answered = AdminClient::new(channel).recover(limited(request)).await;
+    answered.map(drop).map_err(|status| refused(step, &status))
 }
 
 fn refused(step: &Step, status: &tonic::Status) -> TakeError {
@@ -76,10 +101,7 @@ fn configuration(step: &Step) -> u64 {
         | Step::Promote { at, .. }
         | Step::Remove { at, .. }
         | Step::Replace { at, .. } => *at,
-        Step::ReplaceStuckPod { .. }
-        | Step::RestartPod { .. }
-        | Step::HandOver { .. }
-        | Step::DeleteDisk { .. } => 0,
+        _ => 0,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Whether nodes form or join stands here and not in the pods' template. A node reads it when it starts, so a cluster
 //! that has formed changes to joining without a restart.
 
+use super::template::keep_or_build;
 use super::{child, with_cluster_id};
 use crate::names;
 use crate::plan::{Bootstrap, Shape};
@@ -22,8 +23,12 @@ const LOCK_WAIT_MS: u64 = 60_000;
 pub(super) fn build_config_map(asked: &Asked, shape: &Shape) -> ConfigMap {
     let text = serde_json::to_string_pretty(&Value::Object(settings(asked, shape)))
         .expect("a map of texts and numbers can be written");
+    let mut metadata = with_cluster_id(child(asked, names::config_map(&asked.name)), shape);
+    // The set is made anew when its disks grow, and its template must not change by that.
+    let (_, kept) = keep_or_build(asked, shape);
+    metadata.annotations.get_or_insert_default().insert(names::TEMPLATE_ANNOTATION.to_owned(), kept);
     ConfigMap {
-        metadata: with_cluster_id(child(asked, names::config_map(&asked.name)), shape),
+        metadata,
         data: Some(BTreeMap::from([(names::SETTINGS_FILE.to_owned(), text + "\n")])),
         ..ConfigMap::default()
     }

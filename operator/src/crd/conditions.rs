@@ -33,6 +33,8 @@ pub enum ConditionType {
     SingleMember,
     /// True: disks of another cluster were found, and no step is taken until they are gone.
     ForeignDisk,
+    /// True: the quorum is lost, and one node could go on alone. The message says what is known, what it costs and how.
+    RecoveryPossible,
 }
 
 impl ConditionType {
@@ -50,6 +52,7 @@ impl ConditionType {
         Self::Reconciled,
         Self::SingleMember,
         Self::ForeignDisk,
+        Self::RecoveryPossible,
     ];
 }
 
@@ -78,8 +81,16 @@ pub enum Reason {
     DiskLeaving,
     /// Pods run that were made before the last change of the spec.
     OlderPods,
-    /// Disks are smaller than the spec asks for, and do not grow in this version.
-    DisksCannotGrow,
+    /// Disks are smaller than the spec asks for, and grow.
+    DisksGrow,
+    /// Disks are larger than the spec asks for, and do not shrink.
+    DisksCannotShrink,
+    /// One node could go on alone, if somebody says so.
+    RecoveryOffered,
+    /// `spec.recovery` does not fit what is so.
+    RecoveryStale,
+    /// A volume is bound to a machine that is gone.
+    DiskStranded,
     /// Some disks have no volume yet.
     DisksMissing,
     /// A node's image cannot be pulled.

@@ -31,7 +31,7 @@ pub use settings::{
     CONFIG_ENTRIES_MAX, CONFIG_VALUE_LENGTH_MAX, SETTINGS, Setting, SettingRefused, SettingValue,
     check_config,
 };
-pub use status::{MemberStatus, Phase, RaftQueueStatus, Role};
+pub use status::{MemberStatus, Phase, RaftQueueStatus, RecoveryOffer, Role};
 pub use storage::{Disposal, Retention, SIZE_DEFAULT, SIZE_MIN, Storage};
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
@@ -51,14 +51,16 @@ pub const REPLICAS_MAX: i32 = 9;
 pub const REPLICAS_DEFAULT: i32 = 3;
 /// Greatest length of an image reference, in characters.
 pub const IMAGE_LENGTH_MAX: usize = 512;
+/// Greatest length of the name of a node, or of a token, in characters.
+pub const RECOVERY_LENGTH_MAX: usize = 64;
 
-/// Where the disks are made, a size that is new is theirs or none. An unchanged one is not looked at again: it may be older than
+/// Where the disks are made, a size that is new is not below theirs, or none. An unchanged one is not looked at again: it may be older than
 /// this rule, and must not hold up a change of something else.
 const SIZE_RULE: &str = "!has(self.spec.storage) || !has(self.spec.storage.size) || !has(self.status) || \
     !has(self.status.diskSize) || (has(oldSelf.spec.storage) && has(oldSelf.spec.storage.size) && \
     self.spec.storage.size == oldSelf.spec.storage.size) || !isQuantity(self.spec.storage.size) || \
     !isQuantity(self.status.diskSize) || \
-    quantity(self.spec.storage.size).compareTo(quantity(self.status.diskSize)) == 0";
+    quantity(self.spec.storage.size).compareTo(quantity(self.status.diskSize)) >= 0";
 
 /// What a user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,8 +120,8 @@ const SIZE_RULE: &str = "!has(self.spec.storage) || !has(self.spec.storage.size)
          have that name"
     ),
     validation = Rule::new(SIZE_RULE).message(
-        "storage.size must be that of the disks (status.diskSize tells it), or be left out: in this version disks neither grow \
-         nor shrink. Make a second RaftQueue with other disks and move the messages"
+        "storage.size must not be below that of the disks (status.diskSize tells it): a disk can grow and never shrinks. Make a \
+         second RaftQueue with smaller disks and move the messages"
     ),
     validation = Rule::new("self.metadata.name.matches('^[a-z]')").message(
         "metadata.name must begin with a letter: the services of the cluster are named after it, and a service's name does"
@@ -170,9 +172,28 @@ pub struct RaftQueueSpec {
     #[schemars(schema_with = "settings::config_schema")]
     pub config: BTreeMap<String, String>,
 
+    /// For a cluster that has lost its quorum for good: lets one node go on alone, without what only the others had.
+    /// `status.recovery` says which node has most, what it would cost, and the token. Nothing is done unless both fit what is
+    /// so at that moment, and then it is done once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+
     /// Stops the operator from changing anything; the nodes run on, and the status is still kept up to date.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// Which node is to go on alone.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::without_null)]
+pub struct Recovery {
+    /// Its name, as in `status.recovery.member`.
+    #[schemars(length(min = 1, max = RECOVERY_LENGTH_MAX))]
+    pub member: String,
+    /// The token, as in `status.recovery.token`.
+    #[schemars(length(min = 1, max = RECOVERY_LENGTH_MAX))]
+    pub token: String,
 }
 
 /// When a node's image is pulled; the names are those of Kubernetes.
@@ -200,6 +221,7 @@ impl Default for RaftQueueSpec {
             storage: Storage::default(),
             resources: resources::resources_default(),
             config: BTreeMap::new(),
+            recovery: None,
             paused: false,
         }
     }

@@ -63,6 +63,14 @@ pub struct RaftQueueStatus {
     ).reason(Reason::FieldValueForbidden))]
     pub cluster_id: Option<String>,
 
+    /// How often the cluster was forced to recover from a lost quorum: 0 unless somebody ever did that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+
+    /// What can be done about a quorum that is lost: absent unless it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryOffer>,
+
     /// Image of the nodes, kept when the operator is upgraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -76,6 +84,19 @@ pub struct RaftQueueStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub members: Vec<MemberStatus>,
+}
+
+/// The node that has most of what is left of a cluster whose quorum is lost.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::without_null)]
+pub struct RecoveryOffer {
+    /// Its name.
+    pub member: String,
+    /// What goes into `spec.recovery` together with it. It fits only what the node is now.
+    pub token: String,
+    /// What is known, and what it would cost.
+    pub message: String,
 }
 
 /// One member of the cluster, or a node that waits to become one.

@@ -28,8 +28,8 @@ const CLASS_LENGTH_MAX: usize = 253;
 ).reason(Reason::FieldValueForbidden))]
 pub struct Storage {
     /// Size of each node's disk, such as 10Gi; at least 1Gi. Where it is left out disks that exist stay as they are, and
-    /// new ones get 10Gi. In this version disks neither grow nor shrink: once they are made this is their size, which
-    /// `status.diskSize` tells, or nothing.
+    /// new ones get 10Gi. A larger size enlarges the disks that exist, one after the other and without a restart, if
+    /// their storage class says `allowVolumeExpansion`. They never shrink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "size_schema")]
     pub size: Option<Quantity>,

@@ -3,6 +3,7 @@
 //! It only reads. Every pass looks anew, by direct reads: an answer from a cache could be older than this operator's
 //! last act. Watches only tell when to look.
 
+mod machines;
 mod nodes;
 mod pods;
 
@@ -60,7 +61,10 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
             let uid = found.uid.clone().unwrap_or_default();
             let kept = found.annotations.as_ref().and_then(|all| all.get(names::CLUSTER_ID_ANNOTATION));
             let cluster_id = kept.and_then(|text| ClusterId::parse(text));
-            seen.children.insert(child, ChildSeen { owner: ownership(asked, found), uid, cluster_id });
+            let template =
+                found.annotations.as_ref().and_then(|all| all.get(names::TEMPLATE_ANNOTATION)).cloned();
+            let (owner, holder) = (ownership(asked, found), holder(found));
+            seen.children.insert(child, ChildSeen { owner, holder, uid, cluster_id, template });
         }
     };
     child(Child::HeadlessService, headless.as_ref());
@@ -70,16 +74,26 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     child(Child::Budget, budget.as_ref());
     child(Child::StatefulSet, set.as_ref().map(|set| &set.metadata));
     seen.claims = claims.items.iter().filter_map(|claim| see_claim(asked, claim)).collect();
+    let now = Timestamp::now();
+    seen.unready_seconds = asked.unready_since.map(|since| now.as_second() - since);
     let Some(set) = set.filter(|set| is_ours(ownership(asked, &set.metadata))) else { return Ok(seen) };
     let uid = set.uid().unwrap_or_default();
     let own: Vec<Pod> = pods.items.into_iter().filter(|pod| is_owned_by(&pod.metadata, &uid)).collect();
-    let mut set_seen = see_set(&set);
+    let mut set_seen = see_set(&set, now);
     if i32::try_from(own.len()).is_ok_and(|count| count < set_seen.replicas) {
         set_seen.complaint = complaint(client, namespace, &uid).await?;
     }
     seen.set = Some(set_seen);
-    seen.pods = pods::look(client, namespace, own, Timestamp::now()).await?;
+    seen.pods = pods::look(client, namespace, own, now).await?;
     seen.cluster = ask_all(&mut seen.pods).await;
+    if seen.cluster.is_none() {
+        seen.recoveries = nodes::ask_what_is_left(&seen.pods).await;
+    }
+    let volumes = claims.items.iter().filter_map(|claim| {
+        let node = names::node_of_claim(&asked.name, claim.metadata.name.as_ref()?)?;
+        Some((node.to_owned(), claim.spec.as_ref()?.volume_name.clone()?))
+    });
+    machines::look(client, &mut seen, &volumes.collect()).await?;
     Ok(seen)
 }
 
@@ -110,6 +124,12 @@ fn ownership(asked: &Asked, found: &ObjectMeta) -> Ownership {
     }
 }
 
+/// Kind and name of whoever controls an object.
+fn holder(found: &ObjectMeta) -> Option<String> {
+    let owner = found.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    Some(format!("{} {}", owner.kind, owner.name))
+}
+
 fn is_ours(owner: Ownership) -> bool {
     matches!(owner, Ownership::Ours | Ownership::Orphan)
 }
@@ -118,7 +138,7 @@ fn is_owned_by(object: &ObjectMeta, uid: &str) -> bool {
     object.owner_references.iter().flatten().any(|owner| owner.uid == uid && owner.controller == Some(true))
 }
 
-fn see_set(set: &StatefulSet) -> SetSeen {
+fn see_set(set: &StatefulSet, now: Timestamp) -> SetSeen {
     let spec = set.spec.clone().unwrap_or_default();
     let status = set.status.clone().unwrap_or_default();
     let claim = spec
@@ -129,7 +149,12 @@ fn see_set(set: &StatefulSet) -> SetSeen {
     let keeps = |policy: &Option<String>| policy.as_deref().is_none_or(|policy| policy == names::RETAIN);
     let retention = spec.persistent_volume_claim_retention_policy.as_ref();
     let container = spec.template.spec.as_ref().and_then(|pod| pod.containers.first());
+    let woken =
+        set.annotations().get(names::WOKEN_ANNOTATION).and_then(|text| text.parse::<Timestamp>().ok());
     SetSeen {
+        uid: set.uid().unwrap_or_default(),
+        version: set.resource_version().unwrap_or_default(),
+        woken_seconds: woken.map(|woken| now.as_second() - woken.as_second()),
         replicas: spec.replicas.unwrap_or(1),
         generation: set.metadata.generation,
         made_for: set.annotations().get(names::MADE_FOR_ANNOTATION).and_then(|text| text.parse().ok()),
@@ -161,6 +186,8 @@ fn see_claim(asked: &Asked, claim: &PersistentVolumeClaim) -> Option<(String, Cl
         owners: claim.metadata.owner_references.iter().flatten().map(owner).collect(),
         bound: claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound"),
         size: spec.and_then(|spec| storage_of(spec.resources.as_ref()?.requests.as_ref()?)),
+        capacity: claim.status.as_ref().and_then(|status| storage_of(status.capacity.as_ref()?)),
+        stranded: None,
         class: spec.and_then(|spec| spec.storage_class_name.clone()),
         removed_from: claim
             .annotations()
@@ -247,7 +274,7 @@ mod tests {
             let set = json!({"metadata": {"name": "demo", "generation": generation},
                              "spec": {"selector": {}, "serviceName": "x", "template": {}},
                              "status": {"replicas": 3, "observedGeneration": observed, "updateRevision": "demo-1"}});
-            see_set(&serde_json::from_value(set).unwrap()).revision
+            see_set(&serde_json::from_value(set).unwrap(), Timestamp::UNIX_EPOCH).revision
         };
         assert_eq!(of(2, 2).as_deref(), Some("demo-1"));
         assert_eq!(of(3, 2), None);

@@ -5,14 +5,14 @@
 
 use crate::names;
 use crate::observation::{
-    ClusterId, ClusterSeen, MemberSeen, MemberState, Membership, NodeAnswer, NodeSeen, PodSeen, Standing,
-    WaitingSeen,
+    ClusterId, ClusterSeen, MemberSeen, MemberState, Membership, NodeAnswer, NodeSeen, PodSeen, RecoverySeen,
+    Standing, WaitingSeen,
 };
 use futures_util::future::join_all;
 use raftqueue_proto::v1::admin_client::AdminClient;
 use raftqueue_proto::v1::{
-    ClusterStatusRequest, ClusterStatusResponse, Member, MembersRequest, MembersResponse, Role,
-    StatusRequest, StatusResponse,
+    ClusterStatusRequest, ClusterStatusResponse, Member, MembersRequest, MembersResponse, RecoverRequest,
+    RecoverResponse, Role, StatusRequest, StatusResponse,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +22,8 @@ use tonic::transport::{Channel, Endpoint};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most members of a cluster, and nodes that wait, that are read from an answer; there are never as many.
 const MEMBERS_MAX: usize = 64;
+/// Most sentences about what a recovery costs that are read from an answer.
+const COSTS_MAX: usize = 8;
 
 /// Asks every node that can be asked, all at once, and writes down what they say. Returns the leader's view in the
 /// newest term that one of them could give; absent if none had a quorum. Takes at most 6 s.
@@ -42,9 +44,44 @@ pub async fn ask_all(pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen
     .await;
     // Any node forwards to the leader. A node that is behind does no harm, since the newest term counts.
     let truths = join_all(clients.into_iter().flatten().map(ask_for_truth)).await;
-    let (mut cluster, client) = truths.into_iter().flatten().max_by_key(|(cluster, _)| cluster.term)?;
+    // Nodes that a forced recovery left behind may find each other and elect a leader of their own: it counts no more.
+    let newest = |(cluster, _): &(ClusterSeen, _)| (cluster.generation, cluster.term);
+    let (mut cluster, client) = truths.into_iter().flatten().max_by_key(newest)?;
     cluster.membership = ask_for_members(client, &cluster).await;
     Some(cluster)
+}
+
+/// Asks every node that has a log what it knows and what it would cost if it went on alone. Nothing is done by that. A node that
+/// does not answer, or whose image does not know the question, is left out.
+pub(super) async fn ask_what_is_left(pods: &BTreeMap<String, PodSeen>) -> BTreeMap<String, RecoverySeen> {
+    let logged =
+        pods.iter().filter(|(_, pod)| pod.answer().is_some_and(|answer| answer.cluster_id.is_some()));
+    let asked = logged.filter_map(|(name, pod)| Some((name.clone(), pod.address.clone()?)));
+    let said = join_all(asked.map(|(name, address)| async move {
+        let call = async {
+            let endpoint =
+                Endpoint::from_shared(names::client_uri(&address)).ok()?.connect_timeout(ANSWER_TIMEOUT);
+            let mut client = AdminClient::new(endpoint.connect().await.ok()?);
+            Some(client.recover(RecoverRequest::default()).await.ok()?.into_inner())
+        };
+        Some((name, recovery(tokio::time::timeout(ANSWER_TIMEOUT, call).await.ok()??)))
+    }))
+    .await;
+    said.into_iter().flatten().collect()
+}
+
+fn recovery(said: RecoverResponse) -> RecoverySeen {
+    RecoverySeen {
+        id: said.node_id,
+        generation: said.generation,
+        last_term: said.last_term,
+        last: said.last,
+        commit: said.commit,
+        costs: said.costs.into_iter().take(COSTS_MAX).collect(),
+        refusal: Some(said.refusal).filter(|why| !why.is_empty()),
+        caution: Some(said.caution).filter(|why| !why.is_empty()),
+        token: said.token,
+    }
 }
 
 async fn ask(address: &str) -> Result<(AdminClient<Channel>, StatusResponse), String> {
@@ -92,6 +129,7 @@ fn view(answer: StatusResponse) -> NodeAnswer {
     NodeAnswer {
         leads: answer.role() == Role::Leader,
         cluster_id: ClusterId::parse(&answer.cluster_id),
+        generation: answer.generation,
         id: answer.node_id,
         term: answer.term,
         members: members(answer.members),
@@ -103,6 +141,7 @@ fn view(answer: StatusResponse) -> NodeAnswer {
 fn truth(answer: ClusterStatusResponse) -> Option<ClusterSeen> {
     Some(ClusterSeen {
         id: ClusterId::parse(&answer.cluster_id)?,
+        generation: answer.generation,
         leader: answer.leader,
         term: answer.term,
         members: members(answer.members),

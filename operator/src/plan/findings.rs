@@ -9,6 +9,7 @@ mod spec;
 
 use super::identity::members_of;
 use super::members::Decision;
+use super::recovery::Recovery;
 use super::trouble::{self, shorten};
 use super::{Identity, NextLook, Shape};
 use crate::crd::{ConditionType, Finding, Phase, Reason, Truth};
@@ -52,6 +53,8 @@ struct Case<'a> {
     shape: &'a Shape,
     /// What is decided about members; absent while nobody can say who they are.
     decision: Option<&'a Decision>,
+    /// What can be done about a quorum that is lost.
+    recovery: Option<&'a Recovery>,
     /// The nodes that have pods.
     nodes: Vec<String>,
     /// The nodes that vote, as far as that is known; else those that have pods.
@@ -68,11 +71,12 @@ pub(super) fn judge(
     identity: &Identity,
     shape: &Shape,
     decision: Option<&Decision>,
+    recovery: Option<&Recovery>,
 ) -> Verdict {
     let serving = seen.pods.iter().filter(|(_, pod)| pod.serves()).map(|(name, _)| name.as_str()).collect();
     let nodes = asked.nodes(shape.pods);
     let voters = voters(seen, identity).unwrap_or_else(|| nodes.clone());
-    let case = Case { asked, refusals, seen, identity, shape, decision, nodes, voters, serving };
+    let case = Case { asked, refusals, seen, identity, shape, decision, recovery, nodes, voters, serving };
     let problems = case.problems();
     let paused = asked.spec.paused;
     let (phase, message) = match problems.first() {
@@ -139,6 +143,12 @@ impl Case<'_> {
             () if is_formed => Phase::Unavailable,
             () => Phase::Forming,
         };
+        if let Some((reason, message)) = self.recoverable() {
+            tell(reason, phase, Weight::Wrong, message);
+        }
+        if let Some(message) = self.stranded() {
+            tell(Reason::DiskStranded, phase, Weight::Wrong, message);
+        }
         if let Some((reason, message)) = stuck {
             tell(reason, phase, Weight::Wrong, message);
         }
@@ -176,7 +186,8 @@ impl Case<'_> {
         if let Some((reason, message)) = self.disks()
             && reason != Reason::DiskLeaving
         {
-            tell(reason, Phase::Ready, Weight::NotAsAsked, message);
+            let weight = if reason == Reason::DisksGrow { Weight::OnItsWay } else { Weight::NotAsAsked };
+            tell(reason, Phase::Ready, weight, message);
         }
         problems
     }
@@ -242,6 +253,9 @@ impl Case<'_> {
         }
         if let Some(problem) = among(&[Reason::MixedClusters]) {
             findings.push(of(About::ForeignDisk, problem, true));
+        }
+        if let Some(problem) = among(&[Reason::RecoveryOffered, Reason::RecoveryStale]) {
+            findings.push(of(About::RecoveryPossible, problem, true));
         }
         findings
     }

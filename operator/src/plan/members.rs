@@ -39,6 +39,13 @@ pub(super) struct Decision {
     pub(super) rolling: Option<Rolling>,
 }
 
+impl Decision {
+    /// All members are as asked, and no restart is due.
+    pub(super) fn is_settled(&self) -> bool {
+        self.ahead.is_empty() && self.blocked.is_none() && self.rolling.is_none()
+    }
+}
+
 /// A mark on a claim: that of a member which was removed, whose disk is to go. It holds for the claim as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimMark {
@@ -108,6 +115,19 @@ pub(super) fn decide(asked: &Asked, seen: &Observation, membership: &Membership,
                 version: claim.version.clone(),
             });
         }
+        Move::Discard(ordinal) => decision.step = discard(asked, seen, &scene, *ordinal),
     }
     decision
+}
+
+/// The claim first, which lasts as long as its pod, then the pod: the other way round another pod would take the same disk.
+fn discard(asked: &Asked, seen: &Observation, scene: &Scene, ordinal: i32) -> Option<Step> {
+    let node = names::node(&asked.name, ordinal);
+    let machine = scene.stranded.get(&ordinal).cloned();
+    if let Some(claim) = seen.claims.get(&node).filter(|claim| !claim.deleting) {
+        let (uid, version) = (claim.uid.clone(), claim.version.clone());
+        return Some(Step::DiscardDisk { claim: names::claim(&node), uid, version, machine });
+    }
+    let pod = seen.pods.get(&node).filter(|pod| !pod.deleting)?;
+    Some(Step::DiscardPod { pod: node, uid: pod.uid.clone() })
 }

@@ -11,18 +11,22 @@
 
 mod disks;
 mod findings;
+mod growth;
 mod identity;
 mod members;
+mod recovery;
 mod rolling;
 mod step;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod waking;
 
 pub use disks::ClaimChange;
 pub use identity::Identity;
 pub use members::ClaimMark;
 use members::Decision;
+pub use recovery::Offer;
 pub use step::{Named, Step, Told};
 
 use crate::crd::{self, Finding, Phase};
@@ -48,6 +52,10 @@ pub struct Plan {
     pub ahead: Vec<String>,
     /// The cluster that the nodes belong to, once enough of them say so: the status keeps it.
     pub cluster_id: Option<ClusterId>,
+    /// How often that cluster was forced to recover, as far as somebody says so.
+    pub generation: u32,
+    /// Who could go on alone, while the quorum is lost.
+    pub recovery: Option<Offer>,
     /// The image that the nodes get, kept in the status.
     pub image: String,
     /// The nodes that have pods, in order of their ordinals.
@@ -131,21 +139,31 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
     let decision = members(asked, &identity, seen, shape.pods);
     let before = shape.pods;
     shape.pods = decision.as_ref().map_or(before, |decision| decision.pods);
-    let verdict = findings::judge(asked, refusals, seen, &identity, &shape, decision.as_ref());
+    let recovery = recovery::decide(asked, &identity, seen);
+    let verdict =
+        findings::judge(asked, refusals, seen, &identity, &shape, decision.as_ref(), recovery.as_ref());
     let is_free = refusals.is_empty()
         && !asked.spec.paused
         && !identity.is_mixed()
         && seen.children.values().all(|child| matches!(child.owner, Ownership::Ours | Ownership::Orphan));
     let resized =
         (seen.set.is_some() && before != shape.pods).then_some(Resized { from: before, to: shape.pods });
+    let is_settled = decision.as_ref().is_some_and(Decision::is_settled);
     let Decision { marks, step, mut ahead, rolling, .. } = decision.unwrap_or_default();
-    let mut step = step;
+    let mut step = recovery.as_ref().and_then(|recovery| recovery.step.clone()).or(step);
     if let Some(rolling) = rolling {
         step = step.or(rolling.step);
         ahead.extend(rolling.ahead);
     }
+    step = step.or_else(|| waking::decide(asked, seen, shape.pods));
+    if is_settled {
+        step = step.or_else(|| growth::decide(asked, seen, shape.pods));
+    }
+    let known = seen.cluster.as_ref().map_or(0, |cluster| cluster.generation);
     Plan {
         cluster_id: identity.certain(),
+        generation: known.max(asked.generation_kept),
+        recovery: recovery.map(|recovery| recovery.offer),
         image: shape.image.clone(),
         nodes: asked.nodes(shape.pods),
         claims: if is_free { disks::changes(asked, seen) } else { Vec::new() },
@@ -194,7 +212,7 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
             .or_else(|| asked.image_kept.clone())
             .or_else(|| set.and_then(|set| set.image.clone()))
             .unwrap_or_else(|| asked.image_default.clone()),
-        template: set.and_then(|set| set.template.clone()),
+        template: seen.template_kept().cloned(),
         // A claim template can never change. What it says is kept, and the findings tell if the spec wants more. A size
         // that the spec leaves out enlarges nothing that exists.
         disk_size: set

@@ -53,6 +53,64 @@ pub enum Step {
         /// Which pod of that name: no other is deleted.
         uid: String,
     },
+    /// A node goes on alone whose cluster has lost its quorum for good, because somebody said so.
+    Recover {
+        /// Which.
+        node: Named,
+        /// What it has shown, and what `spec.recovery` gives back.
+        token: String,
+        /// It does so only if it is forced, as it was told.
+        force: bool,
+        /// What it costs.
+        costs: String,
+    },
+    /// Delete the claim of a disk that is of no use any more. It lasts as long as its pod.
+    DiscardDisk {
+        /// Its name.
+        claim: String,
+        /// Which claim of that name.
+        uid: String,
+        /// The version that this was judged by.
+        version: String,
+        /// The machine that its volume is on and which is gone; else the disk is of an older generation.
+        machine: Option<String>,
+    },
+    /// Delete the pod whose disk is on its way out.
+    DiscardPod {
+        /// Its name.
+        pod: String,
+        /// Which pod of that name.
+        uid: String,
+    },
+    /// Touch the StatefulSet, whose controller misses a pod and does not notice that it could make it.
+    Wake {
+        /// The set's name.
+        set: String,
+        /// Which set of that name.
+        uid: String,
+        /// Pods that are missing.
+        missing: Vec<String>,
+    },
+    /// Enlarge a disk.
+    GrowClaim {
+        /// Name of its claim.
+        claim: String,
+        /// Which claim of that name.
+        uid: String,
+        /// The version that this was judged by.
+        version: String,
+        /// The size that it is to have.
+        size: String,
+    },
+    /// Make the StatefulSet anew for larger disks, without its pods: what it says of the disks cannot be changed.
+    RemakeSet {
+        /// Its name.
+        set: String,
+        /// Which set of that name.
+        uid: String,
+        /// The size that new disks get from then on.
+        size: String,
+    },
     /// Delete the claim of a member that was removed and whose pod is gone.
     DeleteDisk {
         /// Its name.
@@ -82,6 +140,8 @@ pub struct Told {
     pub action: &'static str,
     /// In a sentence.
     pub note: String,
+    /// People should look at it.
+    pub is_warning: bool,
 }
 
 impl Step {
@@ -97,6 +157,12 @@ impl Step {
             Self::HandOver { .. } => "hand_over",
             Self::RestartPod { .. } => "restart_pod",
             Self::DeleteDisk { .. } => "delete_disk",
+            Self::Recover { .. } => "recover",
+            Self::DiscardDisk { .. } => "discard_disk",
+            Self::DiscardPod { .. } => "discard_pod",
+            Self::Wake { .. } => "wake",
+            Self::GrowClaim { .. } => "grow_claim",
+            Self::RemakeSet { .. } => "remake_set",
         }
     }
 
@@ -151,8 +217,51 @@ impl Step {
                     "{claim}: deleted with its disk, as spec.storage.retention.whenScaled says; its member was removed before"
                 ),
             ),
+            Self::Recover { node, costs, .. } => (
+                "QuorumRecovered",
+                "Recover",
+                format!("{} goes on alone, as spec.recovery asks: {costs}", node.name),
+            ),
+            Self::DiscardDisk { claim, machine: Some(machine), .. } => (
+                "DiskGivenUp",
+                "DeleteClaim",
+                format!(
+                    "{claim}: its volume is on the machine {machine}, which is gone. Deleted, so that the node gets an empty disk \
+                     and the log from the others, who have all of it"
+                ),
+            ),
+            Self::DiscardDisk { claim, machine: None, .. } => (
+                "OldDiskDeleted",
+                "DeleteClaim",
+                format!(
+                    "{claim}: its disk was left behind when the cluster was forced to recover. Deleted, so that the node gets an \
+                     empty one and the log as it is now"
+                ),
+            ),
+            Self::DiscardPod { pod, .. } => {
+                ("PodDeleted", "DeletePod", format!("{pod}: deleted, so that it gets another disk"))
+            }
+            Self::Wake { set, missing, .. } => (
+                "StatefulSetWoken",
+                "Touch",
+                format!(
+                    "{}: missing for long, so StatefulSet {set} was touched to look again",
+                    missing.join(", ")
+                ),
+            ),
+            Self::GrowClaim { claim, size, .. } => (
+                "DiskGrows",
+                "PatchClaim",
+                format!("{claim}: asks for {size} now, as spec.storage.size says"),
+            ),
+            Self::RemakeSet { set, size, .. } => (
+                "StatefulSetRemade",
+                "DeleteSet",
+                format!("StatefulSet {set} is made anew, for new disks of {size}; its pods and claims stay"),
+            ),
         };
-        Told { reason, action, note }
+        let is_warning = matches!(self, Self::Recover { .. } | Self::DiscardDisk { .. } | Self::Wake { .. });
+        Told { reason, action, note, is_warning }
     }
 }
 

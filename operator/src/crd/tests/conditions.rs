@@ -73,7 +73,8 @@ fn the_names_are_what_users_were_told() {
             "Paused",
             "Reconciled",
             "SingleMember",
-            "ForeignDisk"
+            "ForeignDisk",
+            "RecoveryPossible"
         ]
     );
     assert!(ConditionType::ALL.is_sorted());

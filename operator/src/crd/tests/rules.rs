@@ -67,9 +67,9 @@ fn refused_at_creation() -> Vec<(Value, &'static str)> {
 fn refused_at_change() -> Vec<(Value, Value, &'static str)> {
     let class = |class: &str| demo(&json!({"storage": {"storageClassName": class}}));
     vec![
-        (sized(Some("10Gi")), sized(Some("9Gi")), "must be that of the disks"),
-        (sized(Some("10Gi")), sized(Some("10241Mi")), "must be that of the disks"),
-        (sized(None), sized(Some("11Gi")), "must be that of the disks"),
+        (sized(Some("10Gi")), sized(Some("9Gi")), "must not be below that of the disks"),
+        (sized(Some("10Gi")), sized(Some("10239Mi")), "must not be below that of the disks"),
+        (sized(None), sized(Some("9Gi")), "must not be below that of the disks"),
         (class("fast"), class("slow"), "storageClassName cannot change"),
         (class("fast"), demo(&json!({})), "storageClassName cannot change"),
         (demo(&json!({})), class("fast"), "storageClassName cannot change"),

@@ -26,14 +26,11 @@ impl Case<'_> {
     }
 
     pub(super) fn taken(&self) -> Option<String> {
-        let taken: Vec<String> = self.children(Ownership::Foreign);
+        let taken: Vec<String> = self.held();
         if taken.is_empty() {
             return None;
         }
-        Some(format!(
-            "{} exists and belongs to something else. Delete or rename it, or give the RaftQueue another name",
-            taken.join(", ")
-        ))
+        Some(format!("{}. Delete or rename it, or give the RaftQueue another name", taken.join(", ")))
     }
 
     pub(super) fn leaving(&self) -> Option<String> {
@@ -45,6 +42,16 @@ impl Case<'_> {
     pub(super) fn children(&self, owner: Ownership) -> Vec<String> {
         let of_that = self.seen.children.iter().filter(|(_, seen)| seen.owner == owner);
         of_that.map(|(child, _)| child.describe(&self.asked.name)).collect()
+    }
+
+    /// The same with whoever has them.
+    fn held(&self) -> Vec<String> {
+        let foreign = self.seen.children.iter().filter(|(_, seen)| seen.owner == Ownership::Foreign);
+        let whose = foreign.map(|(child, seen)| {
+            let holder = seen.holder.as_deref().unwrap_or("something else");
+            format!("{} exists and belongs to {holder}", child.describe(&self.asked.name))
+        });
+        whose.collect()
     }
 
     pub(super) fn not_made(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 use super::Case;
 use crate::crd::{Reason, thousandths};
 use crate::names;
+use crate::observation::ClaimSeen;
 use crate::plan::Identity;
 use crate::plan::identity::members_of;
 use std::collections::BTreeSet;
@@ -75,6 +76,25 @@ impl Case<'_> {
         )
     }
 
+    /// Volumes on machines that are gone.
+    pub(super) fn stranded(&self) -> Option<String> {
+        let stranded =
+            self.seen.claims.iter().filter_map(|(node, claim)| Some((node, claim.stranded.as_ref()?)));
+        let (nodes, machines): (Vec<&str>, Vec<&str>) =
+            stranded.map(|(node, machine)| (node.as_str(), machine.as_str())).unzip();
+        let (first, machine) = (nodes.first()?, machines.first()?);
+        let next = match self.decision.and_then(|decision| decision.ahead.first()) {
+            Some(next) => format!("Next: {next}"),
+            None => format!(
+                "After half a minute, and once a majority without {first} has every message, the operator gives that volume up"
+            ),
+        };
+        Some(format!(
+            "{}: the volume is on the machine {machine}, which is gone, so the pod cannot start. {next}",
+            nodes.join(", ")
+        ))
+    }
+
     /// Claims that somebody has deleted, and that last only as long as their pods.
     pub(super) fn disks_leaving(&self) -> Option<String> {
         let leaving: Vec<&str> = self
@@ -106,16 +126,39 @@ impl Case<'_> {
             return Some((Reason::DisksMissing, message));
         }
         let wanted = self.asked.disk_size()?;
-        let smaller = claims().find_map(|(node, claim)| {
-            let size = claim?.size.as_ref()?;
-            (thousandths(size) < thousandths(wanted)).then_some((node, size))
-        });
-        let (node, size) = smaller?;
+        let sized = |pick: fn(&ClaimSeen) -> Option<&String>,
+                     is_so: fn(Option<u128>, Option<u128>) -> bool| {
+            claims().find_map(|(node, claim)| {
+                let size = pick(claim?)?;
+                is_so(thousandths(size), thousandths(wanted)).then(|| (names::claim(node), size.clone()))
+            })
+        };
+        if let Some((claim, size)) = sized(|claim| claim.size.as_ref(), |size, wanted| size < wanted) {
+            let message = format!(
+                "spec.storage.size is {wanted}, and {claim} asks for {size}: the claims are enlarged one after the other, which their \
+                 storage class has to allow (allowVolumeExpansion: true)"
+            );
+            return Some((Reason::DisksGrow, message));
+        }
+        if let Some((claim, size)) = sized(|claim| claim.size.as_ref(), |size, wanted| size > wanted) {
+            let message = format!(
+                "spec.storage.size is {wanted}, but {claim} has {size}, and disks do not shrink. Set it to {size} or leave it out; \
+                 for smaller disks make a second RaftQueue and move the messages"
+            );
+            return Some((Reason::DisksCannotShrink, message));
+        }
+        if let Some((claim, size)) = sized(|claim| claim.capacity.as_ref(), |size, wanted| size < wanted) {
+            let message = format!(
+                "{claim} asks for {wanted}, and its volume has {size} yet: the driver of its storage class enlarges it"
+            );
+            return Some((Reason::DisksGrow, message));
+        }
+        let set =
+            self.seen.set.as_ref()?.size.as_ref().filter(|size| thousandths(size) < thousandths(wanted))?;
         let message = format!(
-            "spec.storage.size is {wanted}, but {} has {size}, and this version does not grow disks that exist. Set it to {size} \
-             or leave it out; for larger disks make a second RaftQueue and move the messages",
-            names::claim(node)
+            "StatefulSet {} makes new disks of {set} and is made anew for {wanted}, without its pods, once all nodes serve",
+            self.asked.name
         );
-        Some((Reason::DisksCannotGrow, message))
+        Some((Reason::DisksGrow, message))
     }
 }

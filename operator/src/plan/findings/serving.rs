@@ -52,6 +52,17 @@ impl Case<'_> {
         cluster.members.iter().find(|member| member.id == cluster.leader).map(|member| &member.name)
     }
 
+    /// The quorum is lost, and somebody can say that one node is to go on alone.
+    pub(super) fn recoverable(&self) -> Option<(Reason, String)> {
+        let recovery = self.recovery?;
+        let (text, quorum) = (&recovery.offer.text, self.quorum());
+        let lost = format!("no majority ({quorum} of {}) of the voters runs: {text}", self.voters.len());
+        Some(match &recovery.stale {
+            Some(stale) => (Reason::RecoveryStale, format!("{stale}: nothing was done. Now: {lost}")),
+            None => (Reason::RecoveryOffered, lost),
+        })
+    }
+
     /// Nodes that Kubernetes calls ready and that do not answer here.
     pub(super) fn silent(&self) -> Option<String> {
         let mut why = None;

@@ -43,8 +43,12 @@ fn after(scene: &Scene, step: &Move) -> Scene {
         }
         Move::Wait(Wait::Announced(ordinals)) => announce(&mut scene, ordinals),
         Move::Wait(Wait::CaughtUp(_) | Wait::Others | Wait::Majority) => {
-            let all = scene.learners.values_mut().chain(scene.voters.values_mut());
-            all.for_each(|member| member.unwell = None);
+            scene.learners.values_mut().for_each(|member| member.unwell = None);
+            // Whose disk is lost does not get well by waiting.
+            let (waiting, stranded) = (&scene.waiting, &scene.stranded);
+            let is_there = |ordinal: &i32| !waiting.contains_key(ordinal) && !stranded.contains_key(ordinal);
+            let voters = scene.voters.iter_mut().filter(|(ordinal, _)| is_there(ordinal));
+            voters.for_each(|(_, member)| member.unwell = None);
         }
         Move::Blocked | Move::Done => {}
         Move::Pods(pods) => {
@@ -79,6 +83,15 @@ fn after(scene: &Scene, step: &Move) -> Scene {
             ordinals.iter().for_each(|ordinal| drop(scene.learners.remove(ordinal)));
         }
         Move::DeleteDisk(ordinal) => drop(scene.claims.remove(ordinal)),
+        Move::Discard(ordinal) => {
+            scene.there.remove(ordinal);
+            scene.claims.remove(ordinal);
+            scene.stranded.remove(ordinal);
+            if let Some(voter) = scene.voters.get_mut(ordinal) {
+                voter.unwell = Some("its disk is lost".to_owned());
+            }
+            start(&mut scene);
+        }
     }
     scene
 }
@@ -89,7 +102,10 @@ fn start(scene: &mut Scene) {
         scene.there.entry(ordinal).or_insert(PodAt::Blank);
         scene.claims.entry(ordinal).or_insert(ClaimAt { leaving: false, marked: false });
     }
-    let new: Vec<i32> = (0..scene.pods).filter(|ordinal| !scene.voters.contains_key(ordinal)).collect();
+    let is_new = |ordinal: &i32| {
+        !scene.voters.contains_key(ordinal) || scene.there.get(ordinal) == Some(&PodAt::Blank)
+    };
+    let new: Vec<i32> = (0..scene.pods).filter(is_new).collect();
     announce(scene, &new);
 }
 

@@ -35,6 +35,8 @@ pub(super) enum Move {
     Replace(i32),
     /// The disk of a removed member is deleted.
     DeleteDisk(i32),
+    /// A disk that is of no use any more is deleted, and its pod after it, so that the node begins with an empty one.
+    Discard(i32),
     /// All is as asked.
     Done,
 }
@@ -67,8 +69,14 @@ pub(super) fn next(scene: &Scene) -> Move {
     if let Some(learner) = scene.lost_learner() {
         return Move::RemoveLearners(vec![learner]);
     }
+    if let Some(stranded) = scene.stranded() {
+        return discard_stranded(scene, stranded);
+    }
     if let Some(lost) = scene.lost() {
         return replace(scene, lost);
+    }
+    if let Some(old) = scene.left_behind() {
+        return Move::Discard(old);
     }
     let needed = scene.want.max(scene.behind_last_member());
     if scene.pods > needed {
@@ -105,6 +113,16 @@ fn replace(scene: &Scene, lost: i32) -> Move {
         Some(learner) if learner.unwell.is_some() => Move::Wait(Wait::CaughtUp(vec![lost])),
         Some(_) => Move::Replace(lost),
     }
+}
+
+/// The disk of a node is on a machine that is gone. If that is a voter, its copy is given up, so a majority without it has to be
+/// there with everything.
+fn discard_stranded(scene: &Scene, stranded: i32) -> Move {
+    let is_voter = scene.voters.contains_key(&stranded);
+    if is_voter && scene.well_but_for(&[stranded]) <= scene.voters.len() / 2 {
+        return Move::Wait(Wait::Majority);
+    }
+    Move::Discard(stranded)
 }
 
 /// Pods of nodes that are members no longer go.
@@ -148,7 +166,13 @@ fn grow(scene: &Scene, missing: &[i32]) -> Move {
         // A claim that somebody deleted goes with its pod, and the StatefulSet, which would keep that pod, makes none while the
         // claim goes. Nobody behind the last member is needed yet.
         let members = scene.behind_last_member();
-        return if scene.pods > members { Move::Pods(members) } else { Move::Wait(Wait::Gone(leaving)) };
+        if scene.pods > members {
+            return Move::Pods(members);
+        }
+        // Behind it there is a member, so its pod cannot go that way; it goes alone.
+        let is_held = |ordinal: &&i32| scene.there.get(ordinal).is_some_and(|at| *at != PodAt::Leaving);
+        let held = leaving.iter().find(is_held);
+        return held.map_or_else(|| Move::Wait(Wait::Gone(leaving.clone())), |held| Move::Discard(*held));
     }
     let needed = missing.iter().max().map_or(0, |last| last + 1);
     if scene.pods < needed {

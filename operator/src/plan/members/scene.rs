@@ -8,6 +8,9 @@ use crate::observation::{Membership, Observation, Standing};
 use crate::validate::Asked;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How long nothing was well before a volume on a machine that is gone is given up, in seconds.
+const STRANDED_SECONDS_MIN: i64 = 30;
+
 /// Everything that the next step depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scene {
@@ -31,6 +34,8 @@ pub(super) struct Scene {
     pub(super) claims: BTreeMap<i32, ClaimAt>,
     /// The disks of removed members are deleted.
     pub(super) deletes: bool,
+    /// Pods that wait for a volume whose machine is gone, with the name of that machine.
+    pub(super) stranded: BTreeMap<i32, String>,
 }
 
 /// A member.
@@ -53,6 +58,8 @@ pub(super) enum PodAt {
     Blank,
     /// Its disk has the log of this cluster.
     Logged,
+    /// Its disk has the log of this cluster as it was before it was forced to recover: nobody takes anything from it any more.
+    LeftBehind,
 }
 
 /// A claim.
@@ -78,7 +85,10 @@ impl Scene {
             there: BTreeMap::new(),
             claims: BTreeMap::new(),
             deletes: asked.spec.storage.retention.when_scaled == Disposal::Delete,
+            stranded: BTreeMap::new(),
         };
+        let generation = seen.cluster.as_ref().map_or(0, |cluster| cluster.generation);
+        let is_member = |id: &str| membership.members.iter().any(|member| member.id == id);
         let ordinal = |name: &str| names::ordinal(&asked.name, name);
         for member in &membership.members {
             let one = Member { id: member.id.clone(), unwell: member.unwell.clone() };
@@ -98,6 +108,13 @@ impl Scene {
             let at = match answer {
                 _ if pod.deleting => PodAt::Leaving,
                 None => PodAt::Starting,
+                Some(answer)
+                    if answer.cluster_id.is_some()
+                        && answer.generation < generation
+                        && !is_member(&answer.id) =>
+                {
+                    PodAt::LeftBehind
+                }
                 Some(answer) if answer.cluster_id.is_some() => PodAt::Logged,
                 Some(_) => PodAt::Blank,
             };
@@ -113,6 +130,12 @@ impl Scene {
             if let Some(ordinal) = ordinal(node) {
                 let marked = claim.removed_from.is_some() && claim.removed_from == asked.latched;
                 scene.claims.insert(ordinal, ClaimAt { leaving: claim.deleting, marked });
+                // A machine that only begins anew has its object back soon.
+                if let Some(machine) = &claim.stranded
+                    && seen.unready_seconds.is_some_and(|seconds| seconds >= STRANDED_SECONDS_MIN)
+                {
+                    scene.stranded.insert(ordinal, machine.clone());
+                }
             }
         }
         scene
@@ -168,6 +191,18 @@ impl Scene {
             is_other || self.voters.get(ordinal).is_some_and(|voter| voter.unwell.is_none())
         };
         self.learners.iter().find(is_lost).map(|(ordinal, _)| *ordinal)
+    }
+
+    /// A disk of an older generation in the pod of a node that is asked for.
+    pub(super) fn left_behind(&self) -> Option<i32> {
+        let is_old = |(_, at): &(&i32, &PodAt)| **at == PodAt::LeftBehind;
+        self.there.range(..self.want).find(is_old).map(|(ordinal, _)| *ordinal)
+    }
+
+    /// A node that is asked for and whose pod waits for a volume on a machine that is gone.
+    pub(super) fn stranded(&self) -> Option<i32> {
+        let waits = |(ordinal, _): &(&i32, &String)| self.there.get(ordinal) == Some(&PodAt::Starting);
+        self.stranded.range(..self.want).find(waits).map(|(ordinal, _)| *ordinal)
     }
 
     /// Voters but for these that others can rely on.

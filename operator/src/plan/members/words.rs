@@ -51,6 +51,21 @@ pub(super) fn to_do(name: &str, step: &Move, scene: &Scene) -> String {
             format!("let {} vote with its new disk, in the place of what it had", nodes(&[*ordinal]))
         }
         Move::DeleteDisk(ordinal) => format!("delete the disk of {}", nodes(&[*ordinal])),
+        Move::Discard(ordinal) => {
+            let node = nodes(&[*ordinal]);
+            if scene.claims.get(ordinal).is_some_and(|claim| claim.leaving) {
+                return format!(
+                    "delete the pod {node}, whose disk is being deleted, so that it gets another one"
+                );
+            }
+            let why = match scene.stranded.get(ordinal) {
+                Some(machine) => format!("is on the machine {machine}, which is gone"),
+                None => "was left behind when the cluster was forced to recover".to_owned(),
+            };
+            format!(
+                "delete the disk of {node}, which {why}, and its pod, so that it begins with an empty one"
+            )
+        }
         Move::Done => "nothing".to_owned(),
     }
 }

@@ -169,6 +169,7 @@ impl World {
         }
         seen.cluster = leading.map(|log| ClusterSeen {
             id: log.cluster,
+            generation: 0,
             leader: node_id(0),
             term: 1,
             members: members(log.members),

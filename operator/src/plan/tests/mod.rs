@@ -1,7 +1,9 @@
 //! The planner, tried with observations made by hand: tables of situations, and whole lives of a simulated cluster.
 
+mod disks;
 mod lives;
 mod members;
+mod recovery;
 mod scaling;
 mod situations;
 
@@ -52,6 +54,7 @@ fn well(count: i32, id: ClusterId) -> Observation {
     }
     seen.cluster = Some(ClusterSeen {
         id,
+        generation: 0,
         leader: node_id(0),
         term: 3,
         members: members(count),
@@ -75,6 +78,7 @@ fn member_answer(count: i32, ordinal: i32, id: ClusterId) -> NodeAnswer {
     NodeAnswer {
         id: node_id(ordinal),
         cluster_id: Some(id),
+        generation: 0,
         leads: ordinal == 0,
         term: 3,
         members: members(count),
@@ -107,7 +111,7 @@ fn fresh(count: i32) -> Observation {
 
 /// A child that is whose it is.
 fn child(owner: Ownership) -> ChildSeen {
-    ChildSeen { owner, uid: "child-1".into(), cluster_id: None }
+    ChildSeen { owner, holder: None, uid: "child-1".into(), cluster_id: None, template: None }
 }
 
 /// The claim of a node's disk.
@@ -119,6 +123,8 @@ fn disk(ordinal: i32) -> ClaimSeen {
         owners: Vec::new(),
         bound: true,
         size: Some("10Gi".into()),
+        capacity: Some("10Gi".into()),
+        stranded: None,
         class: None,
         removed_from: None,
     }
@@ -137,6 +143,9 @@ fn made(count: i32) -> Observation {
     Observation {
         children: children.into_iter().map(|each| (each, child(Ownership::Ours))).collect(),
         set: Some(SetSeen {
+            uid: "set-1".into(),
+            version: "5".into(),
+            woken_seconds: None,
             replicas: count,
             generation: Some(1),
             made_for: Some(count),

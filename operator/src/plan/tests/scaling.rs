@@ -4,8 +4,8 @@
 //! The nodes of the model check less than real ones: what they would refuse is a panic here.
 
 use super::*;
-use crate::crd::Disposal;
-use crate::observation::WaitingSeen;
+use crate::crd::{Disposal, Recovery};
+use crate::observation::{RecoverySeen, WaitingSeen};
 use crate::plan::Named;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,16 @@ enum Happening {
     KillPod(i32),
     /// A pod goes, and its disk with it.
     LoseDisk(i32),
+    /// A pod goes, and its disk with it, whatever is left then; not the last one.
+    LoseDiskForGood(i32),
+    /// A machine does not answer.
+    Away(i32),
+    /// It answers again.
+    Back(i32),
+    /// A machine is gone, and with it the disk of its node.
+    Strand(i32),
+    /// Somebody gives back the token that was shown last.
+    Consent,
     /// Somebody deletes a claim, which goes once its pod does.
     DeleteClaim(i32),
     /// A node is not well in the next pass.
@@ -49,6 +59,10 @@ struct Disk {
     node: u32,
     /// It has a log of the cluster.
     logged: bool,
+    /// Of this generation.
+    generation: u32,
+    /// Its machine is gone.
+    stranded: bool,
 }
 
 /// A member, by the id of its disk.
@@ -81,6 +95,13 @@ struct World {
     at: u64,
     settled: bool,
     unwell: Option<i32>,
+    /// How often the cluster was forced to recover.
+    generation: u32,
+    /// What the status showed last.
+    offered: Option<Recovery>,
+    /// What the spec asks for.
+    consent: Option<Recovery>,
+    away: BTreeSet<i32>,
     counter: u32,
 }
 
@@ -103,6 +124,10 @@ impl World {
             at: 1,
             settled: true,
             unwell: None,
+            generation: 0,
+            offered: None,
+            consent: None,
+            away: BTreeSet::new(),
             counter: 0,
         };
         world.kubernetes();
@@ -121,7 +146,27 @@ impl World {
     }
 
     fn runs(&self, node: u32, ordinal: i32) -> bool {
-        self.pods.contains_key(&ordinal) && self.disks.get(&ordinal).is_some_and(|disk| disk.node == node)
+        self.answers(ordinal) && self.disks.get(&ordinal).is_some_and(|disk| disk.node == node)
+    }
+
+    fn answers(&self, ordinal: i32) -> bool {
+        let is_stranded = self.disks.get(&ordinal).is_some_and(|disk| disk.stranded);
+        self.pods.contains_key(&ordinal) && !self.away.contains(&ordinal) && !is_stranded
+    }
+
+    /// What the node shows that would go on alone.
+    fn token(&self, node: u32) -> String {
+        format!("{node}-{}-{}", self.at, self.generation)
+    }
+
+    /// Whether a disk of a voter is left beside this one.
+    fn is_one_left_but_for(&self, ordinal: i32) -> bool {
+        self.members.iter().any(|(id, member)| {
+            let disk = self.disks.get(&member.ordinal);
+            member.votes
+                && member.ordinal != ordinal
+                && disk.is_some_and(|disk| disk.node == *id && !disk.stranded)
+        })
     }
 
     fn is_well(&self, node: u32) -> bool {
@@ -151,6 +196,8 @@ impl World {
         let mut asked = latched(self.want, cluster(7));
         let policy = if self.deletes { Disposal::Delete } else { Disposal::Retain };
         asked.spec.storage.retention.when_scaled = policy;
+        asked.spec.recovery.clone_from(&self.consent);
+        asked.generation_kept = self.generation;
         asked
     }
 
@@ -163,14 +210,19 @@ impl World {
             claim.uid = one.claim.to_string();
             claim.deleting = one.leaving;
             claim.removed_from = one.removed.then(|| cluster(7));
+            // It is seen only where a pod waits for it.
+            let waits = one.stranded && self.pods.contains_key(ordinal);
+            claim.stranded = waits.then(|| "gone".to_owned());
             seen.claims.insert(names::node("demo", *ordinal), claim);
         }
         let leads = self.is_quorum(&self.members);
+        seen.unready_seconds = Some(60);
         for (ordinal, one) in &self.pods {
             let disk = &self.disks[ordinal];
             let answer = NodeAnswer {
                 id: id_text(disk.node),
                 cluster_id: disk.logged.then(|| cluster(7)),
+                generation: disk.generation,
                 term: 1,
                 ready: leads && self.members.contains_key(&disk.node),
                 ..NodeAnswer::default()
@@ -179,8 +231,24 @@ impl World {
             pod.uid = one.uid.to_string();
             pod.revision = Some(one.revision.to_string());
             pod.deleting = one.leaving;
-            pod.ready = answer.ready;
-            pod.node = NodeSeen::Answered(answer);
+            pod.ready = answer.ready && self.answers(*ordinal);
+            if self.answers(*ordinal) {
+                if !leads && self.members.get(&disk.node).is_some_and(|member| member.caught_up) {
+                    let learner = !self.members[&disk.node].votes;
+                    let said = RecoverySeen {
+                        id: answer.id.clone(),
+                        generation: disk.generation,
+                        last: self.at,
+                        caution: learner.then(|| "it is a learner".to_owned()),
+                        token: self.token(disk.node),
+                        ..RecoverySeen::default()
+                    };
+                    seen.recoveries.insert(names::node("demo", *ordinal), said);
+                }
+                pod.node = NodeSeen::Answered(answer);
+            } else {
+                pod.node = if disk.stranded { NodeSeen::NotAsked } else { NodeSeen::Silent("away".into()) };
+            }
             seen.pods.insert(names::node("demo", *ordinal), pod);
         }
         if leads {
@@ -193,7 +261,7 @@ impl World {
             };
             let members: Vec<MemberState> = self.members.iter().map(state).collect();
             let waits = |(ordinal, disk): (&i32, &Disk)| {
-                let waits = self.pods.contains_key(ordinal) && !disk.logged;
+                let waits = self.answers(*ordinal) && !disk.logged;
                 waits.then(|| WaitingSeen { id: id_text(disk.node), name: names::node("demo", *ordinal) })
             };
             let plain = members.iter().map(|member| MemberSeen {
@@ -203,6 +271,7 @@ impl World {
             });
             seen.cluster = Some(ClusterSeen {
                 id: cluster(7),
+                generation: self.generation,
                 leader,
                 term: 1,
                 members: plain.collect(),
@@ -229,6 +298,10 @@ impl World {
             left = left.saturating_sub(1);
             is_alive
         };
+        self.offered = plan
+            .recovery
+            .as_ref()
+            .map(|offer| Recovery { member: offer.node.name.clone(), token: offer.token.clone() });
         let shape = plan.shape.as_ref().expect("nothing stops it");
         if !is_alive() {
             return None;
@@ -271,7 +344,7 @@ impl World {
                 for id in ids(nodes) {
                     let (ordinal, disk) = self.disks.iter_mut().find(|(_, disk)| disk.node == id).unwrap();
                     assert!(!disk.logged, "only blank nodes are added");
-                    disk.logged = true;
+                    (disk.logged, disk.generation) = (true, self.generation);
                     self.members.insert(id, Voting { ordinal: *ordinal, votes: false, caught_up: false });
                 }
             }
@@ -331,12 +404,72 @@ impl World {
                 self.pods.remove(&ordinal);
                 return;
             }
+            Step::Recover { node, token, force, .. } => return self.recover(id(node), token, *force),
+            Step::DiscardDisk { claim, uid, machine, .. } => {
+                let ordinal = self.check_discarded(|disk| disk.claim.to_string() == *uid);
+                assert_eq!(*claim, format!("data-demo-{ordinal}"));
+                let disk = self.disks.get_mut(&ordinal).unwrap();
+                assert_eq!(machine.is_some(), disk.stranded);
+                disk.leaving = true;
+                return;
+            }
+            Step::DiscardPod { pod, uid } => {
+                let ordinal = names::ordinal("demo", pod).unwrap();
+                assert_eq!(self.pods[&ordinal].uid.to_string(), *uid);
+                let disk = &self.disks[&ordinal];
+                assert!(disk.leaving, "another pod would take the same disk");
+                if self.members.get(&disk.node).is_some_and(|member| member.votes) {
+                    let claim = disk.claim;
+                    self.check_discarded(|one| one.claim == claim);
+                }
+                self.pods.remove(&ordinal);
+                return;
+            }
+            Step::Wake { .. } => return,
             Step::ReplaceStuckPod { .. } => panic!("no pod is stuck"),
+            Step::GrowClaim { .. } | Step::RemakeSet { .. } => panic!("no disk is to grow"),
         }
         let voters = self.members.values().filter(|member| member.votes).count();
-        assert!(voters % 2 == 1 || voters_before == voters, "{voters_before} voters become {voters}");
+        // Who is left of a lost quorum may be anyone: then the way to the voters that are asked for leads over even numbers.
+        assert!(
+            voters % 2 == 1 || voters_before == voters || self.generation > 0,
+            "{voters_before} voters become {voters}"
+        );
         self.at += 1;
         self.settled = voters == voters_before;
+    }
+
+    fn recover(&mut self, node: u32, token: &str, force: bool) {
+        assert!(!self.is_quorum(&self.members), "the others lead");
+        assert_eq!(token, self.token(node), "it is of another state");
+        let ordinal = self.members[&node].ordinal;
+        assert!(self.runs(node, ordinal) && self.members[&node].caught_up);
+        assert!(self.members[&node].votes || force, "a learner goes on only if it is forced");
+        let consent = self.consent.as_ref().expect("nobody asked for it");
+        assert_eq!(
+            (consent.member.as_str(), consent.token.as_str()),
+            (names::node("demo", ordinal).as_str(), token)
+        );
+        self.members = BTreeMap::from([(node, Voting { ordinal, votes: true, caught_up: true })]);
+        self.generation += 1;
+        self.disks.get_mut(&ordinal).unwrap().generation = self.generation;
+        self.at += 1;
+        self.settled = false;
+    }
+
+    /// The disk of this kind is of no use to anybody, or all others have everything.
+    fn check_discarded(&self, is_it: impl Fn(&Disk) -> bool) -> i32 {
+        let (ordinal, disk) = self.disks.iter().find(|(_, disk)| is_it(disk)).unwrap();
+        assert!(self.is_quorum(&self.members) && self.settled, "without anybody who could say so");
+        if !disk.stranded {
+            assert!(!self.members.contains_key(&disk.node), "the disk of a member");
+            assert!(disk.logged && disk.generation < self.generation, "it is not old");
+        } else if self.members.get(&disk.node).is_some_and(|member| member.votes) {
+            let voters = self.members.iter().filter(|(_, member)| member.votes);
+            let others = voters.clone().filter(|(id, _)| **id != disk.node && self.is_well(**id));
+            assert!(others.count() > voters.count() / 2, "no majority without it has everything");
+        }
+        *ordinal
     }
 
     fn check_change(&self, at: u64) {
@@ -378,7 +511,9 @@ impl World {
         for ordinal in 0..self.replicas {
             if !self.pods.contains_key(&ordinal) {
                 let (claim, node) = (self.count(), self.count());
-                let new = Disk { claim, leaving: false, removed: false, node, logged: false };
+                let (generation, stranded) = (0, false);
+                let new =
+                    Disk { claim, leaving: false, removed: false, node, logged: false, generation, stranded };
                 self.disks.entry(ordinal).or_insert(new);
                 let pod = Pod { uid: self.count(), leaving: false, revision: self.revision };
                 self.pods.insert(ordinal, pod);
@@ -402,7 +537,9 @@ impl World {
             member.caught_up |= runs.contains(id);
         }
         let removed = |(ordinal, disk): &(&i32, &Disk)| {
-            disk.logged && !self.members.contains_key(&disk.node) && self.pods.contains_key(ordinal)
+            // One that was left behind is refused, and stays what it is.
+            let is_removed = disk.logged && !self.members.contains_key(&disk.node);
+            is_removed && self.answers(**ordinal) && disk.generation == self.generation
         };
         let anew: Vec<i32> = self.disks.iter().filter(removed).map(|(ordinal, _)| *ordinal).collect();
         for ordinal in anew {
@@ -430,11 +567,26 @@ impl World {
                 };
                 let voters = left.values().filter(|member| member.votes).count();
                 let kept = left.iter().filter(|(id, member)| member.votes && has_disk(id, member)).count();
-                if kept > voters / 2 {
+                if kept > voters / 2 && self.is_one_left_but_for(ordinal) {
                     self.pods.remove(&ordinal);
                     self.disks.remove(&ordinal);
                 }
             }
+            Happening::LoseDiskForGood(ordinal) => {
+                if self.is_one_left_but_for(ordinal) {
+                    self.pods.remove(&ordinal);
+                    self.disks.remove(&ordinal);
+                }
+            }
+            Happening::Away(ordinal) => drop(self.away.insert(ordinal)),
+            Happening::Back(ordinal) => drop(self.away.remove(&ordinal)),
+            Happening::Strand(ordinal) => {
+                let is_last = !self.is_one_left_but_for(ordinal);
+                if let Some(disk) = self.disks.get_mut(&ordinal).filter(|_| !is_last) {
+                    disk.stranded = true;
+                }
+            }
+            Happening::Consent => self.consent.clone_from(&self.offered),
             Happening::DeleteClaim(ordinal) => {
                 let is_member = self.members.values().any(|member| member.ordinal == ordinal);
                 if let Some(disk) = self.disks.get_mut(&ordinal).filter(|_| !is_member) {
@@ -450,8 +602,12 @@ impl World {
     /// Everybody does their part until nothing is left to do, and once more.
     fn settle(&mut self) -> Plan {
         self.unwell = None;
+        self.away.clear();
         let mut calm = 0;
         for round in 1.. {
+            if self.offered.is_some() {
+                self.consent.clone_from(&self.offered);
+            }
             self.kubernetes();
             self.nodes();
             let plan = self.pass(usize::MAX).expect("it was not killed");
@@ -476,6 +632,11 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         2 => any::<bool>().prop_map(Happening::Deletes),
         2 => ordinal.clone().prop_map(Happening::KillPod),
         2 => ordinal.clone().prop_map(Happening::LoseDisk),
+        1 => ordinal.clone().prop_map(Happening::LoseDiskForGood),
+        1 => ordinal.clone().prop_map(Happening::Away),
+        1 => ordinal.clone().prop_map(Happening::Back),
+        1 => ordinal.clone().prop_map(Happening::Strand),
+        2 => Just(Happening::Consent),
         1 => ordinal.clone().prop_map(Happening::DeleteClaim),
         2 => ordinal.clone().prop_map(Happening::Unwell),
         1 => (0..9_i32).prop_map(Happening::ScaleByHand),

@@ -466,24 +466,6 @@ fn older_pods_of_nodes_that_do_not_tell_their_members_are_named_with_the_leader_
     );
 }
 
-#[test]
-fn disks_that_are_to_be_larger_are_told_and_kept() {
-    let id = cluster(7);
-    let mut asked = latched(3, id);
-    let size = |size: &str| Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(size.into()));
-    asked.spec.storage.size = size("20Gi");
-    let plan = planned(&asked, &well(3, id));
-    assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::False, Reason::DisksCannotGrow));
-    assert_eq!(plan.shape.as_ref().unwrap().disk_size, "10Gi", "a claim template cannot change");
-    let message = &found(&plan, ConditionType::StorageReady).message;
-    assert!(message.contains("Set it to 10Gi or leave it out"), "{message}");
-    for same in ["10Gi", "10240Mi"] {
-        asked.spec.storage.size = size(same);
-        let plan = planned(&asked, &well(3, id));
-        assert_eq!(said(&plan, ConditionType::StorageReady), (Truth::True, Reason::AsAsked));
-    }
-}
-
 /// A manifest without `storage` over disks that exist: nothing is to grow to a default.
 #[test]
 fn a_size_that_is_left_out_leaves_the_disks_as_they_are() {

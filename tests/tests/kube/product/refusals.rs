@@ -83,10 +83,6 @@ fn specs_that_cannot_be_are_refused_in_words(room: &Room<'_>) -> Outcome {
     let queue = Queue::ready(room, "demo", 1)?;
     assert_eq!(queue.object()?["status"]["diskSize"], "1Gi");
     let sized = |size: &str| manifest("demo", 1, &json!({"storage": {"size": size}}));
-    for size in ["2Gi", "1025Mi"] {
-        let text = room.apply(&sized(size)).expect_err("disks do not grow").to_string();
-        assert!(text.contains("storage.size must be that of the disks"), "{text}");
-    }
     // What is left out enlarges nothing, and comes back as it was.
     for same in [manifest("demo", 1, &json!({"storage": {}})), sized("1Gi"), sized("1024Mi")] {
         room.apply(&same)?;
