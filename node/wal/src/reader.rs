@@ -346,13 +346,15 @@ impl Pinned {
 /// The configurations of a log, each with its index.
 pub(crate) type Configurations = Vec<(Index, Arc<Configuration>)>;
 
-/// Reads every configuration in the log, and says which of them rot.
+/// Reads the configurations in the log that are asked for, each with one call, and says which of them rot.
 pub(crate) fn read_configurations(
     log: &Log,
     segments: &BTreeMap<u64, Arc<Segment>>,
+    is_asked: impl Fn(&PlacedRecord) -> bool,
 ) -> Result<(Configurations, Vec<(PlacedRecord, Rotten)>), OpenError> {
     let (mut configurations, mut rotten) = (Vec::new(), Vec::new());
-    for placed in log.iter().filter(|placed| placed.identity.kind == RecordKind::Configuration) {
+    let is_configuration = |placed: &&PlacedRecord| placed.identity.kind == RecordKind::Configuration;
+    for placed in log.iter().filter(is_configuration).filter(|placed| is_asked(placed)) {
         let record = HeldRecord { placed: *placed, segment: Arc::clone(&segments[&placed.segment]) };
         let records = std::slice::from_ref(&record);
         match read_all(records, |record| record.placed.identity.record_bytes(), read_meta) {

@@ -87,7 +87,9 @@ pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<
     let (released, damaged_files) = look_at_files(disk, &manifest, &open_files)?;
 
     // Configurations are reported later. What cannot be read of them must show before anything changes.
-    read_configurations(&found.log, &found.segments)?;
+    let (mut configurations, mut rotten) = read_configurations(&found.log, &found.segments, |_| true)?;
+    let all = found.log.iter().filter(|placed| placed.identity.kind == RecordKind::Configuration);
+    let read: BTreeMap<Index, PlacedRecord> = all.map(|placed| (placed.identity.index, *placed)).collect();
 
     // From here on the disk changes, and a crash at any call leads back to the same log.
     let framed = found.hard_state;
@@ -111,8 +113,13 @@ pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<
     let counts: BTreeSet<u64> = opened.segments.keys().chain(released.keys()).copied().collect();
     clean(disk, &names, &manifest, &counts).map_err(io_error("remove leftovers"))?;
     let GoneOn { log, segments, active, cut, damaged_copies, mut holes } = opened;
-    let (configurations, rotten) = read_configurations(&log, &segments)?;
-    holes.extend(rotten);
+    // The unproven batch may have cut some off, and brought others. None is read twice.
+    let is_read = |placed: &PlacedRecord| read.get(&placed.identity.index) == Some(placed);
+    configurations.retain(|(index, _)| log.get(*index).is_some_and(is_read));
+    rotten.retain(|(placed, _)| log.get(placed.identity.index) == Some(placed));
+    let (new, new_rotten) = read_configurations(&log, &segments, |placed| !is_read(placed))?;
+    configurations.extend(new);
+    holes.extend(rotten.into_iter().chain(new_rotten));
     let files_end = names.iter().filter_map(|name| file_number(name)).max().map_or(0, |number| number + 1);
     Ok(Opened {
         next_file: manifest.next_file.max(files_end),

@@ -27,7 +27,8 @@ const PLACES_BYTES: u64 = 2 * 4096;
 const ENTRY_BYTES: u64 = 512;
 /// Blocks that an entry of an idle cluster has at most.
 const BLOCKS_MAX: u64 = 16;
-/// Calls to read that a start may make for each file, and for itself.
+/// Calls to read that a start may make for each file, and for itself. Besides, one for each configuration in the log
+/// and for each record that does not verify.
 const FILE_READS_MAX: u64 = 8;
 /// How long nothing happens while it is watched what is looked at.
 const QUIET: u64 = 5 * SECOND;
@@ -127,17 +128,19 @@ impl World {
         &self,
         node: usize,
         reads: u64,
+        configurations: usize,
         manifest: &Manifest,
         reader: &Reader,
     ) -> Result<(), Violation> {
         let Manifest { places, kept, released, snapshots, .. } = manifest;
         let others = places.len() + kept.len() + released.len() + snapshots.len();
         let files = (reader.segments().len() + others) as u64;
-        let max = FILE_READS_MAX * (files + 1);
+        let max = FILE_READS_MAX * (files + 1) + (configurations + reader.holes().len()) as u64;
         let entries = (reader.last_index().0 + 1).saturating_sub(reader.first_index().0);
         Violation::unless(reads <= max, || {
             format!(
-                "node {node} makes {reads} calls to read before it goes on from {files} files with {entries} entries"
+                "node {node} makes {reads} calls to read before it goes on from {files} files with {entries} entries, \
+                 {configurations} configurations among them"
             )
         })
     }

@@ -427,7 +427,7 @@ impl World {
         Violation::unless(recovered.term_runs == runs, || {
             format!("node {node} reports the terms {:?}", recovered.term_runs)
         })?;
-        let last = recovered.last_index;
+        let (last, configurations) = (recovered.last_index, recovered.configurations.len());
         let restored = self.check_restored(node, &manifest, snapshot.as_ref())?;
         self.trace.note(self.now, &[1, node as u64, last.0], || {
             format!("node {node} starts with {:?} and a log to {last}", recovered.hard_state)
@@ -456,7 +456,7 @@ impl World {
         let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes, keeper.files());
         bodies.durable(last);
         let reads = reads + at.disk.calls_of(Operation::Read) - before;
-        self.check_start_reads(node, reads, &manifest, &reader)?;
+        self.check_start_reads(node, reads, configurations, &manifest, &reader)?;
         let at = &mut self.nodes[node];
         let seed = at.random.bits();
         let proven = (wal.synced_to().segment, 0);
