@@ -110,6 +110,38 @@ fn nobody_goes_whom_the_others_need_unless_it_is_forced() {
 }
 
 #[test]
+fn a_forced_change_waits_for_nobody_that_is_gone_also_under_the_next_leader() {
+    let mut script = cluster(3, 0);
+    let leader = script.leader();
+    let (gone, other) = (script.others(leader)[0], script.others(leader)[1]);
+    script.publish(&[1]);
+    script.lacks_messages(leader);
+    script.lacks_messages(other);
+    script.pass_ms(200);
+    let change = Change::Remove(vec![script.id(gone)]);
+    let asked = |force| ChangeMembers { change: change.clone(), expected: None, force, dry: false };
+    let call = script.call(Request::Members(asked(true)));
+    script.pass_ms(500);
+    assert!(script.members().joint && !script.has_answer(call), "it may be the only one that has something");
+    script.kill(gone);
+    script.kill(leader);
+    script.start(leader);
+    script.leader();
+    script.pass_ms(1_000);
+    assert!(
+        script.members().joint,
+        "the other one still lacks something, and nobody has said so to this leader"
+    );
+    let (_, why) = script.change_with(asked(false)).unwrap_err();
+    assert!(why.contains("under way"), "{why}");
+    script.change_with(asked(true)).expect("it is gone");
+    let mut left = vec![leader, other];
+    left.sort_unstable();
+    assert_eq!((script.voters(), script.members().joint), (left, false));
+    script.end();
+}
+
+#[test]
 fn nobody_goes_while_those_that_stay_get_a_snapshot() {
     let often = SnapshotSettings { bytes: 1, steps: 1, idle_ticks: 20, idle_bytes: 0 };
     let mut script = Script::with(3, |plan| plan.snapshots = often);

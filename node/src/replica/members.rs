@@ -219,6 +219,12 @@ impl Replica {
     /// A call that changes members; this node is known to lead.
     pub(super) fn change_members(&mut self, id: CallId, asked: &ChangeMembers) {
         self.steps.take(1 + self.raft.configuration().members.len());
+        if self.is_under_way(asked) {
+            // It may wait for one that does not come back, and another leader has not heard that it is forced.
+            self.call_mut(id).stage = Stage::Proposed;
+            self.members.leaving.push(id);
+            return self.raft.force_configuration();
+        }
         let planned = self.plan_change(asked);
         if asked.dry {
             let result = planned.map(|_| None).or_else(|failure| match failure.reason {
@@ -243,6 +249,24 @@ impl Replica {
         }
     }
 
+    /// Whether voters are on their way out by a joint configuration that are to be removed now by force.
+    fn is_under_way(&self, asked: &ChangeMembers) -> bool {
+        let (index, configuration) = &self.configuration;
+        let is_in_force = configuration.is_joint() && *index == self.raft.configuration_index();
+        let goes = |text: &String| {
+            let mut going =
+                configuration.outgoing.iter().filter(|id| !configuration.members.contains_key(id));
+            going.any(|id| is_id(text, *id) || *text == self.name_of(*id))
+        };
+        match &asked.change {
+            Change::Remove(nodes) => {
+                let is_expected = asked.expected.is_none_or(|expected| expected == index.0);
+                is_in_force && asked.force && !asked.dry && is_expected && nodes.iter().all(goes)
+            }
+            _ => false,
+        }
+    }
+
     /// What the protocol is asked for, if the cluster is well with it.
     fn plan_change(&self, asked: &ChangeMembers) -> Result<MemberChange, Failure> {
         let in_force = self.raft.configuration_index();
@@ -261,7 +285,7 @@ impl Replica {
         }
         let status = self.raft.status();
         let old = self.raft.configuration();
-        let mut change = MemberChange::default();
+        let mut change = MemberChange { force: asked.force, ..MemberChange::default() };
         match &asked.change {
             Change::AddLearners(nodes) => {
                 for text in nodes {

@@ -23,6 +23,9 @@ pub(super) struct Leader {
     heartbeat_in_ticks: u32,
     /// For so many ticks it does not hand over for not being ready.
     pub(super) leave_pause_ticks: u32,
+    /// The joint configuration at this index is left though messages are lacking that only somebody has who goes and is not
+    /// heard: somebody has decided so.
+    pub(super) forced: Index,
 }
 
 impl Leader {
@@ -62,6 +65,7 @@ impl Raft {
             uncommitted_bytes: 0,
             heartbeat_in_ticks: self.settings.heartbeat_ticks,
             leave_pause_ticks: 0,
+            forced: Index(0),
         }));
         self.leader = Some(self.settings.id);
         self.leader_gone = false;

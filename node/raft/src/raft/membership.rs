@@ -19,6 +19,8 @@ pub struct MemberChange {
     pub set: BTreeMap<NodeId, Member>,
     /// Members to remove.
     pub remove: BTreeSet<NodeId>,
+    /// What only a voter has that goes and is not heard is given up: see [`Raft::force_configuration`].
+    pub force: bool,
 }
 
 impl Raft {
@@ -43,7 +45,21 @@ impl Raft {
         if !new.voters().eq(old.voters()) {
             new.outgoing = old.voters().collect();
         }
-        Ok((self.term(), self.append_as_leader(Payload::Config(Arc::new(new)))))
+        let index = self.append_as_leader(Payload::Config(Arc::new(new)));
+        if change.force {
+            self.force_configuration();
+        }
+        Ok((self.term(), index))
+    }
+
+    /// The joint configuration in force is left also while messages are lacking, once nobody is heard of those that go: what only
+    /// they have is given up. Holds for as long as this node leads.
+    pub fn force_configuration(&mut self) {
+        let index = self.log.configuration_index();
+        if let Role::Leader(leader) = &mut self.role {
+            leader.forced = index;
+        }
+        self.settle_configuration();
     }
 
     /// Raises the active version of commands and formats. The caller has made sure that every member supports it.
@@ -89,7 +105,8 @@ impl Raft {
             return;
         }
         let stay = Configuration { outgoing: BTreeSet::new(), ..Configuration::clone(configuration) };
-        if !stay.is_quorum(|id| self.has_everything(id)) && !mutants::is(Mutant::LeaveTheLacking) {
+        let is_enough = stay.is_quorum(|id| self.has_everything(id)) || self.is_given_up(&stay);
+        if !is_enough && !mutants::is(Mutant::LeaveTheLacking) {
             return;
         }
         if configuration.is_joint() {
@@ -101,6 +118,18 @@ impl Raft {
             }
             self.become_follower(self.term(), None);
         }
+    }
+
+    /// Whether it was decided to do without those that go, and none of them is heard.
+    fn is_given_up(&self, stay: &Configuration) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let is_heard = |id: &NodeId| {
+            let progress = leader.progress.get(id);
+            progress.is_none_or(|p| p.silent_ticks < self.settings.election_ticks)
+        };
+        let mut going = self.log.configuration().peers();
+        going.retain(|id| !stay.members.contains_key(id));
+        leader.forced == self.log.configuration_index() && !going.iter().any(is_heard)
     }
 
     /// Whether a node has every message that lives up to where its log ends, as far as this leader knows. One that gets a

@@ -8,6 +8,7 @@
 
 use super::{Raft, Role};
 use crate::mutants::{self, Mutant};
+use crate::progress::{Progress, ProgressState};
 use crate::{Index, Term};
 
 /// Election timeouts from one hand-over by a leader that is not ready to the next.
@@ -46,6 +47,18 @@ impl Raft {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         self.damaged && self.configuration().voters().count() != 1 && !mutants::is(Mutant::LeadDamaged)
+    }
+
+    /// True if this node leads and has heard nobody lately who lacks neither messages nor entries: whoever needs a snapshot gets
+    /// it from this node, whatever it lacks itself, or from nobody.
+    #[must_use]
+    pub fn is_last_to_give(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let has_all = |p: &Progress| {
+            let is_heard = p.silent_ticks < self.settings.election_ticks;
+            is_heard && !p.incomplete && p.state != ProgressState::Snapshot
+        };
+        !leader.progress.values().any(has_all)
     }
 
     /// A leader that replays, lacks bodies of messages, or cannot read its log keeps everybody waiting: it hands over to a voter that does

@@ -235,6 +235,14 @@ impl Script {
                 }
             }
             "peers" => self.peers(args)?,
+            "gives" => {
+                for id in nodes(args)? {
+                    if let Some(raft) = self.cluster.raft(id) {
+                        let shown = if raft.is_last_to_give() { "is" } else { "is not" };
+                        self.cluster.tell(|| format!("n{id} {shown} the last that can give a snapshot"));
+                    }
+                }
+            }
             _ => return Err(format!("no such command: {name}").into()),
         }
         args.reject_next()
@@ -424,6 +432,7 @@ impl Script {
             }
         }
         change.remove = list(args.take_key("remove").unwrap_or_default())?.into_iter().map(NodeId).collect();
+        change.force = args.take_key("force") == Some("yes");
         let id = node(args)?;
         let answer = self.cluster.call(id, |raft| {
             raft.change_members(change).map(|(term, index)| {

@@ -59,6 +59,7 @@ scripts! {
     a_full_window_recovers_from_the_loss_of_an_answer
     a_full_window_recovers_from_the_loss_of_everything
     a_hand_over_ends_where_its_target_turns_out_to_lack_messages
+    a_forced_change_gives_up_what_only_a_voter_has_that_is_gone
     a_joint_configuration_is_left_once_also_by_a_new_leader
     a_joint_configuration_needs_the_majority_of_the_new_voters
     a_joint_configuration_needs_the_majority_of_the_old_voters
@@ -101,6 +102,7 @@ scripts! {
     a_node_starts_with_what_its_snapshot_has
     a_node_that_lacks_messages_leads_where_nobody_else_can
     a_node_that_lacks_messages_votes_and_does_not_campaign
+    a_leader_that_lacks_messages_gives_a_snapshot_where_nobody_else_can
     a_node_whose_log_is_damaged_votes_by_what_it_is_known_to_be
     a_node_that_waits_for_a_snapshot_votes_and_follows
     a_node_that_was_cut_off_returns_without_disturbing_anybody

@@ -4,7 +4,7 @@ use super::super::calls::Answer;
 use super::super::plan::{MS, Plan};
 use super::Script;
 use raftqueue_node::api::{Change, ChangeMembers, Look, MembersInfo, Reason, Request, Response};
-use raftqueue_node::replica::CallId;
+use raftqueue_node::replica::{CallId, Event};
 use raftqueue_raft::NodeId;
 
 impl Plan {
@@ -68,6 +68,15 @@ impl Script {
             Answer::Failure(failure) => Err((failure.reason, failure.text)),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A node notices that messages are lacking there, and does not get them.
+    pub fn lacks_messages(&mut self, node: usize) {
+        self.step(|world| {
+            let applied = world.nodes[node].replica().expect("it runs").applied();
+            world.hand(node, Event::Incomplete(applied));
+            Ok(())
+        });
     }
 
     /// A waiting node becomes a learner, and a voter as soon as it may.
