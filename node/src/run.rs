@@ -11,7 +11,7 @@ use crate::api::budget::Budget;
 use crate::config::Config;
 use crate::driver::giving::{Counted, OwnGifts};
 use crate::driver::inbox::Leadership;
-use crate::driver::keeper::{KeeperThread, Worker};
+use crate::driver::keeper::{KeeperThread, LostMessages, Worker};
 use crate::driver::mending::{self, Mender, MendingThread};
 use crate::driver::storage::Storage;
 use crate::driver::{Driver, Ended, Givers, Parts};
@@ -219,6 +219,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         givers: Box::new(Givers::new(transport.clone(), Handle::current(), keeper_stop.subscribe())),
         is_incomplete: lacks_messages,
         has_lost: false,
+        lost: LostMessages::default(),
         restored: state,
         counted: None,
         stop: keeper_stop.subscribe(),

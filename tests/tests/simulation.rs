@@ -102,6 +102,11 @@ const FOUND: &[(u64, &str)] = &[
         "the simulator held the end of all that an hour's jump of the clock ended against a bound without it",
     ),
     (7_000_891, "the simulator waited for a leader to strike where the only copy of an entry had rotted"),
+    (
+        82_894,
+        "the simulator asked a leader that was on its way out by a change from before all faults stopped",
+    ),
+    (1_603, "a leader that lacked messages gave no snapshot to the only other node, which had them"),
     (1_899, "a node that lost the only configuration that it had found nobody to ask in the harness"),
 ];
 

@@ -109,6 +109,8 @@ pub struct StorageInfo {
     pub incomplete: bool,
     /// How many; `None` while nobody has counted them.
     pub lacking: Option<u64>,
+    /// Messages that live and that no member of the cluster has.
+    pub lost: u64,
     /// Files that could not be used when the process started.
     pub damaged_files: u64,
     /// Bytes that the files of the data directory take on their disk.

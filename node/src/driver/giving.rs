@@ -1,8 +1,9 @@
 //! What this node has to give to others that lack it.
 //!
 //! The driver says which messages live and where they stand; they are read on threads that may block. A snapshot is read
-//! from its file, without the driver. A node that lacks messages itself gives no snapshot: whoever took it would ask for more
-//! than there is to give. Of messages it gives those that it has; what has not come yet counts as unreadable here.
+//! from its file, without the driver. A node that lacks messages itself gives no snapshot while there is somebody else who
+//! does: whoever took it would ask for more than there is to give. Of messages it gives those that it has; what has not come
+//! yet counts as unreadable here.
 
 use super::bodies::Bodies;
 use super::inbox::{Order, Wanted};

@@ -42,12 +42,14 @@ pub(crate) struct Givers {
     stopping: watch::Receiver<bool>,
     /// Who gave something last.
     last: Option<NodeId>,
+    /// Who answered last.
+    answered: Option<NodeId>,
 }
 
 impl Givers {
     /// They are asked on the threads of `handle`.
     pub(crate) fn new(transport: Transport, handle: Handle, stopping: watch::Receiver<bool>) -> Self {
-        Self { transport, handle, stopping, last: None }
+        Self { transport, handle, stopping, last: None, answered: None }
     }
 }
 
@@ -70,12 +72,21 @@ impl Giver for Givers {
                     if passed == 0 {
                         self.last = Some(other);
                     }
+                    self.answered = Some(other);
                     return Ok(gift);
                 }
                 Err(why) => told.push(why),
             }
         }
         Err(if told.is_empty() { "no other node is connected".into() } else { told.join("; ") })
+    }
+
+    fn own(&self) -> Option<NodeId> {
+        self.transport.identity().map(|own| own.node_id)
+    }
+
+    fn gave(&self) -> Option<NodeId> {
+        self.answered
     }
 }
 
@@ -151,6 +162,11 @@ impl Driver {
         tracing::info!(index = index.0, "went over to the snapshot; its messages are fetched");
         self.parts.is_incomplete.store(true, Ordering::Release);
         self.freeing.free(self.parts.bodies.reset());
+    }
+
+    /// Whether others get this node's snapshot now.
+    pub(super) fn note_gifts(&self) {
+        self.parts.is_incomplete.store(!self.parts.replica.gives_snapshot(), Ordering::Release);
     }
 
     /// The protocol does not take what arrived.

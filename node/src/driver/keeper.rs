@@ -16,11 +16,13 @@
 mod alive;
 mod copying;
 mod filling;
+mod lost;
 mod worker;
 mod writing;
 
 pub use alive::KEPT_MESSAGE_BYTES;
 pub use filling::{Filled, Giver};
+pub use lost::LostMessages;
 pub(crate) use worker::{KeeperThread, Worker};
 
 use super::bodies::FreshBlocks;
@@ -46,6 +48,8 @@ use thiserror::Error;
 /// So many kept files of less than a quarter of the size that they should have are made one. So a message that lives on is
 /// copied once for each time that its file gets several times as large, and files do not get many.
 const SMALL_FILES_MAX: usize = 8;
+/// Most lost messages that are asked for again.
+const LOST_MAX: usize = 10_000;
 
 /// How the keeper works.
 #[derive(Clone, Copy, Debug)]
@@ -288,12 +292,21 @@ impl Keeper {
     pub fn lose(&mut self, messages: BTreeSet<(TopicId, u64)>) {
         self.lost.extend(messages);
         // They may stand before what was looked at last.
-        self.filling = filling::Filling::since(self.filling.start());
+        self.filling.again();
     }
 
     /// Nobody could give what was lost: it is not asked for any more until somebody wants to read it again.
     pub fn forget_lost(&mut self) {
         self.lost.clear();
+    }
+
+    /// No member has what was lost. It is asked for again now and then, unless that is too much to be remembered: then as if
+    /// nobody could give it. True if it is remembered.
+    pub fn remember_lost(&mut self) -> bool {
+        if self.lost.len() > LOST_MAX {
+            self.lost.clear();
+        }
+        !self.lost.is_empty()
     }
 
     /// What tells of files that cannot be used goes, now that every message stands elsewhere.

@@ -79,7 +79,7 @@ pub(crate) struct Parts {
     pub(crate) scrubbing: ScrubbingThread,
     /// Everything up to here was applied: for those who mend the log.
     pub(crate) applied: Arc<AtomicU64>,
-    /// True while this node lacks messages: then it gives others none.
+    /// True while this node lacks messages and leaves it to others to give snapshots.
     pub(crate) is_incomplete: Arc<AtomicBool>,
     pub(crate) reader: Reader,
     pub(crate) bodies: Arc<Bodies>,
@@ -289,10 +289,9 @@ impl Driver {
         match notice {
             Notice::Event(event) => {
                 let persisted = matches!(event, Event::Persisted(_));
-                if let Event::Complete(_) | Event::Incomplete(_) = event {
+                if let Event::Complete(_) | Event::Incomplete(_) | Event::Lost { .. } = event {
                     self.handle(event);
-                    self.parts.is_incomplete.store(self.parts.replica.is_incomplete(), Ordering::Release);
-                    return;
+                    return self.note_gifts();
                 }
                 self.handle(event);
                 if persisted {
@@ -349,6 +348,7 @@ impl Driver {
             self.handle(Event::Waiting(Box::new(node)));
         }
         self.handle(Event::Tick);
+        self.note_gifts();
         let view = self.parts.replica.view();
         self.publish(&view);
         self.parts.metrics.observe(&view, stalled, lag);

@@ -52,6 +52,7 @@ pub(super) struct Series {
     is_incomplete: IntGauge,
     /// Has its one value while that is known.
     lacking: IntGaugeVec,
+    lost: IntGauge,
     copied_bytes: IntCounter,
     filled_bytes: IntCounter,
     used_bytes: IntGauge,
@@ -130,6 +131,11 @@ impl Series {
                 "1 while messages are lacking here that others have: the node neither leads nor counts as caught up.",
             ),
             lacking,
+            lost: gauge(
+                r,
+                "raftqueue_messages_lost",
+                "Messages that live and that no member of the cluster has any more: they are not given to anybody.",
+            ),
             copied_bytes: counter(
                 r,
                 "raftqueue_compaction_copied_bytes_total",
@@ -240,6 +246,11 @@ impl Metrics {
         self.storage.lacking(messages);
     }
 
+    /// So many messages are lacking here that no member of the cluster has.
+    pub(crate) fn messages_lost(&self, count: u64) {
+        self.storage.lost.set(as_gauge(count));
+    }
+
     /// Messages that this node lacked have come from another.
     pub(crate) fn filled(&self, messages: u64, bytes: u64) {
         self.storage.filled_bytes.inc_by(bytes);
@@ -290,6 +301,7 @@ impl Metrics {
             snapshots_bytes: value(&s.snapshots_bytes),
             incomplete: s.is_incomplete.get() != 0,
             lacking: s.known_lacking(),
+            lost: value(&s.lost),
             damaged_files: value(&s.damaged_files),
             used_bytes: value(&s.used_bytes),
             free_bytes: value(&self.free_bytes),

@@ -47,6 +47,7 @@ const NEEDED: &[(&str, &[&str])] = &[
         &[
             "raftqueue_incomplete",
             "raftqueue_install_messages_missing",
+            "raftqueue_messages_lost",
             "raftqueue_snapshots_installed_total",
         ],
     ),

@@ -75,6 +75,13 @@ pub enum Event {
     Complete(Index),
     /// Messages that lived at this index may be lacking here: it is not known any more where they stand.
     Incomplete(Index),
+    /// Of what lived at this index so many messages are lacking here, and no member of the cluster has them.
+    Lost {
+        /// The index.
+        index: Index,
+        /// How many.
+        count: u64,
+    },
     /// A node with a blank disk says that it waits to be a member.
     Waiting(Box<WaitingNode>),
     /// The process is about to stop: hand leadership over, if this node leads.

@@ -205,10 +205,23 @@ impl Replica {
         self.raft.step(RaftEvent::Damaged(true));
     }
 
-    /// Whether messages may be lacking here.
+    /// Whether messages may be lacking here that another node may have.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
-        self.incomplete_since.is_some()
+        self.incomplete_since.is_some() && self.lost == 0
+    }
+
+    /// Messages that are lacking here, and that no member of the cluster has.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Whether this node gives its snapshot to one whose log ends before the others' begin. One that lacks messages lets
+    /// others do it; where nobody else can, it does, or the two would wait for each other (RULES 3.4).
+    #[must_use]
+    pub fn gives_snapshot(&self) -> bool {
+        !self.is_incomplete() || self.raft.is_last_to_give()
     }
 
     /// Nothing is lacking that lived at an index. What was found so for an earlier state than that of the last snapshot
@@ -219,13 +232,21 @@ impl Replica {
         }
     }
 
+    /// What is lacking is lost. The node does not wait for it any more, but it asks again now and then.
+    pub(super) fn on_lost(&mut self, index: Index, count: u64) {
+        if self.incomplete_since.is_some_and(|since| since <= index) {
+            self.lost = count;
+            self.raft.step(RaftEvent::Incomplete(false));
+        }
+    }
+
     /// It is not known where messages stand that live at an index.
     pub(super) fn on_incomplete(&mut self, index: Index) {
         self.set_incomplete(self.incomplete_since.max(Some(index)));
     }
 
     fn set_incomplete(&mut self, since: Option<Index>) {
-        self.incomplete_since = since;
+        (self.incomplete_since, self.lost) = (since, 0);
         self.snapshots.set_incomplete(since.is_some());
         self.raft.step(RaftEvent::Incomplete(since.is_some()));
     }

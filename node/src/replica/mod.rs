@@ -110,6 +110,8 @@ pub struct Replica {
     cut_at: Option<Index>,
     /// Messages may be lacking here, as of the snapshot of another node at this index, or a later state.
     incomplete_since: Option<Index>,
+    /// All that is lacking is lost for good, as far as anybody knows: so many messages.
+    lost: u64,
     loaded: VecDeque<LoadedEntry>,
     loading_to_apply: bool,
     /// What is left on the disks.
@@ -175,6 +177,7 @@ impl Replica {
             arrival: None,
             cut_at: None,
             incomplete_since: None,
+            lost: 0,
             loaded: VecDeque::new(),
             loading_to_apply: false,
             room: Room::default(),
@@ -286,6 +289,7 @@ impl Replica {
             Event::Installed(arrived) => self.on_arrived(*arrived),
             Event::Complete(index) => self.on_complete(index),
             Event::Incomplete(index) => self.on_incomplete(index),
+            Event::Lost { index, count } => self.on_lost(index, count),
             Event::Waiting(node) => self.on_waiting(*node),
             Event::HandOver => {
                 if let Some(to) = self.raft.best_successor() {

@@ -25,6 +25,7 @@ pub(crate) fn write_storage(status: &LocalStatus, storage: &StorageInfo) -> v1::
         snapshots_bytes: storage.snapshots_bytes,
         incomplete: storage.incomplete,
         lacking: storage.lacking,
+        lost: storage.lost,
         damaged_files: storage.damaged_files,
         used_bytes: storage.used_bytes,
         free_bytes: storage.free_bytes,

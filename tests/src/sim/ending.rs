@@ -134,15 +134,16 @@ impl World {
         Err(Violation("a node with a damaged disk keeps all others from committing anything".into()))
     }
 
-    /// All nodes have applied all that is committed and have their logs on disk, and hold the same. What a node has not
-    /// written yet is nothing that it can confirm: with another node out, everything would wait for it.
+    /// All nodes have applied all that is committed and have their logs on disk, and hold the same, and nobody is half in or
+    /// out of the cluster. What a node has not written yet is nothing that it can confirm: with another node out, everything
+    /// would wait for it. A leader that is on its way out does not see what becomes of the last calls.
     pub(super) fn agree(&mut self) -> Result<(), Violation> {
         let is_even = |world: &World| {
             let committed = world.oracle.committed();
+            let is_joint = world.configurations.last().is_some_and(|(_, members)| members.is_joint());
             world.leader().is_some()
-                && world
-                    .members()
-                    .all(|node| !node.running.as_ref().is_some_and(|at| at.is_incomplete || at.has_lost))
+                && !is_joint
+                && world.members().all(|node| !node.running.as_ref().is_some_and(|at| at.lacks()))
                 && world.members().all(|node| {
                     node.replica().is_some_and(|r| {
                         r.applied() == committed && r.raft().durable_index() == r.raft().last_index()

@@ -42,12 +42,13 @@ impl World {
         let from = self.nodes.iter().position(|other| other.id == leader).filter(|_| self.random.percent(80));
         let from = from.unwrap_or_else(|| self.random.index(self.nodes.len()));
         let is_broken = self.random.one_in(4) && self.is_working();
-        let is_complete = self.nodes[from].running.as_ref().is_some_and(|running| !running.is_incomplete);
-        if from == node || is_broken || !is_complete || !self.may_give(node, from) {
+        let gives = self.nodes[from].replica().is_some_and(replica::Replica::gives_snapshot);
+        if from == node || is_broken || !gives || !self.may_give(node, from) {
             self.coverage.rare(Rare::TransferBroken);
             return Ok(());
         }
         let giver = self.nodes[from].running();
+        let is_lacking = giver.replica.is_incomplete();
         let Some(file) = giver.wal.manifest().snapshots.last().copied() else { return Ok(()) };
         let giver_term = self.disks[&leader_or(&self.nodes[from])].hard_state.term;
         let source = self.nodes[from].disk.clone();
@@ -87,6 +88,11 @@ impl World {
         self.trace.note(self.now, &[52, node as u64, file.index.0], || {
             format!("node {node} has got the snapshot of node {from} at {}", file.index)
         });
+        if is_lacking {
+            self.trace.note(self.now, &[67, node as u64, from as u64], || {
+                format!("node {from} lacks messages itself, and nobody else can give a snapshot")
+            });
+        }
         self.nodes[node].running().arrived = Some(file);
         self.hand(node, replica::Event::Installed(Box::new(Arrived { freeze, giver_term })));
         Ok(())
@@ -124,7 +130,7 @@ impl World {
     /// On the disk the log has gone over.
     pub(super) fn went_over(&mut self, node: usize, index: Index, switched: &Switched) {
         let running = self.nodes[node].running();
-        running.is_incomplete = true;
+        (running.is_incomplete, running.lost) = (true, 0);
         running.went_over_at = index;
         let Some(keeper) = &mut running.keeper else { return };
         let filed = keeper.went_over(index, switched);
@@ -186,6 +192,10 @@ fn copy(
 pub(super) struct Givers<'a> {
     pub(super) nodes: &'a [Node],
     pub(super) order: Vec<usize>,
+    /// The node that asks.
+    pub(super) own: NodeId,
+    /// Who answered last.
+    pub(super) gave: Option<NodeId>,
     pub(super) random: &'a mut Random,
     pub(super) coverage: &'a mut Coverage,
     /// Nothing breaks off any more.
@@ -198,13 +208,23 @@ impl Giver for Givers<'_> {
             self.coverage.rare(Rare::TransferBroken);
             return Err("the transfer breaks off".into());
         }
-        let Some(giver) = self.order.get(passed).and_then(|giver| self.nodes[*giver].running.as_ref()) else {
+        let asked = self.order.get(passed).map(|giver| &self.nodes[*giver]);
+        let Some((id, giver)) = asked.and_then(|node| Some((node.id, node.running.as_ref()?))) else {
             return Err("nobody is there".into());
         };
+        self.gave = Some(id);
         let living = giver.replica.living(topic, wanted, GIVEN_MAX);
         let located = giver.bodies.locate(living.messages.clone());
         let gift = living.answer(giver.bodies.give(&located, GIVEN_BYTES_MAX));
         self.coverage.rare_if(gift.gone_at.is_some(), Rare::GoneMeanwhile);
         Ok(gift)
+    }
+
+    fn own(&self) -> Option<NodeId> {
+        Some(self.own)
+    }
+
+    fn gave(&self) -> Option<NodeId> {
+        self.gave
     }
 }

@@ -108,7 +108,7 @@ impl World {
                 let running = self.nodes[node].running();
                 self.coverage.rare_if(running.has_lost && !change.kept.is_empty(), Rare::MessagesRepaired);
                 if is_whole {
-                    (running.is_incomplete, running.has_lost) = (false, false);
+                    (running.is_incomplete, running.has_lost, running.lost) = (false, false, 0);
                     self.coverage.rare(Rare::Filled);
                     self.trace.note(self.now, &[54, node as u64], || format!("node {node} lacks nothing"));
                     self.hand(node, replica::Event::Complete(job.freeze.index));
@@ -143,20 +143,36 @@ impl World {
         let order = self.givers(node);
         let mut keeper = self.nodes[node].running().keeper.take().expect("it is not at work");
         let is_healed = !self.is_working();
+        let own = self.nodes[node].id;
         let Self { nodes, random, coverage, .. } = self;
-        let mut givers = Givers { nodes, order, random, coverage, is_healed };
+        let mut givers = Givers { nodes, order, own, gave: None, random, coverage, is_healed };
         let filled = keeper.fill(freeze, &mut givers, &mut |_| Ok(()));
         self.trace
             .note(self.now, &[57, node as u64], || format!("node {node} gets what it lacks: {filled:?}"));
+        self.nodes[node].running().keeper = Some(keeper);
+        let filled = filled?;
         let running = self.nodes[node].running();
-        let keeper = running.keeper.insert(keeper);
-        Ok(Some(match filled? {
+        if is_incomplete && running.lost > 0 && !matches!(filled, Filled::Whole | Filled::Lost(_)) {
+            running.lost = 0;
+            self.hand(node, replica::Event::Incomplete(freeze.index));
+        }
+        let running = self.nodes[node].running();
+        let keeper = running.keeper.as_mut().expect("it was just put back");
+        Ok(Some(match filled {
             Filled::Part(change) => {
                 self.summary.filled += 1;
                 Piece::SwitchFilled(change)
             }
             Filled::Whole if !is_incomplete => {
-                running.has_lost = false;
+                (running.has_lost, running.lost) = (false, 0);
+                Piece::Compact
+            }
+            Filled::Lost(lost) => {
+                running.has_lost = keeper.remember_lost();
+                running.lost = lost.count;
+                self.trace.note(self.now, &[68, node as u64, lost.count], || format!("node {node}: {lost}"));
+                self.hand(node, replica::Event::Lost { index: freeze.index, count: lost.count });
+                self.hand(node, replica::Event::SnapshotWanted);
                 Piece::Compact
             }
             Filled::Whole => {

@@ -102,10 +102,8 @@ impl World {
         let is_done = |world: &World| {
             let at = &world.nodes[node];
             let running = at.running.as_ref().filter(|_| at.boot == boot);
-            let is_at_work = |running: &Running| {
-                let lacks = running.has_lost || running.is_incomplete;
-                lacks || running.is_mending_due || running.is_told_damaged
-            };
+            let is_at_work =
+                |running: &Running| running.lacks() || running.is_mending_due || running.is_told_damaged;
             world.now >= end || running.is_none_or(|running| !is_at_work(running))
         };
         self.run_until(70 * SECOND, is_done, "a damaged disk to be mended")

@@ -103,6 +103,8 @@ pub(super) struct Running {
     pub(super) is_incomplete: bool,
     /// Messages were met that cannot be read here, and are got from others.
     pub(super) has_lost: bool,
+    /// Messages that are lacking here, and that no member has.
+    pub(super) lost: u64,
     /// The index of the last snapshot of another node that the log went over to.
     pub(super) went_over_at: Index,
     /// A snapshot of another node is being fetched.
@@ -152,6 +154,13 @@ pub(super) struct Running {
     pub(super) logged: Trail,
     pub(super) seen: Seen,
     pub(super) looks: Looks,
+}
+
+impl Running {
+    /// Messages are lacking here that another member may have.
+    pub(super) fn lacks(&self) -> bool {
+        (self.is_incomplete || self.has_lost) && self.lost == 0
+    }
 }
 
 impl Node {

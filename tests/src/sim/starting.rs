@@ -473,6 +473,7 @@ impl World {
             keeper: Some(keeper),
             is_incomplete: lacks_messages,
             has_lost: false,
+            lost: 0,
             went_over_at: Index(0),
             is_fetching: false,
             arrived: None,

@@ -135,6 +135,9 @@ fn note(kept: &v1::StorageResponse, not_ready: &str) -> String {
             None => "installing: what is to come is being counted".to_owned(),
         });
     }
+    if kept.lost > 0 {
+        notes.push(format!("{} lost: no member has them, see its log", counted(kept.lost, "message")));
+    }
     if kept.damaged_files > 0 {
         let files = counted(kept.damaged_files, "file");
         notes.push(format!("{files} unusable at its start: see its log, or raftq wal dump"));
@@ -172,6 +175,7 @@ pub(super) fn json_of(endpoint: &str, kept: &v1::StorageResponse) -> Value {
         "snapshots_bytes": kept.snapshots_bytes,
         "incomplete": kept.incomplete,
         "lacking": kept.lacking,
+        "lost": kept.lost,
         "damaged_files": kept.damaged_files,
         "used_bytes": kept.used_bytes,
         "free_bytes": kept.free_bytes,

@@ -21,6 +21,7 @@ fn kept() -> StorageInfo {
         snapshots_bytes: 4_000,
         incomplete: false,
         lacking: Some(0),
+        lost: 0,
         damaged_files: 0,
         used_bytes: 7 << 20,
         free_bytes: 1 << 30,

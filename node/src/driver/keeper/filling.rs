@@ -3,11 +3,12 @@
 //! What is missing is not listed anywhere: it is what lives in the frozen state and stands in no file. So the files are the
 //! cursor. Whatever ends a transfer costs at most the kept file under way, and the next one may come from another node.
 
-use super::{KeepError, Keeper, Pace, failed};
+use super::{KeepError, Keeper, LostMessages, Pace, failed};
 use crate::replica::{Freeze, Gift, Given};
 use raftqueue_queue::{State, TopicId};
-use raftqueue_raft::Index;
+use raftqueue_raft::{Index, NodeId};
 use raftqueue_wal::{Block, Change, KeptFile, PlacesKind, PlacesWriter, ReadError, Spot, Written};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -15,6 +16,9 @@ use std::ops::Range;
 const WINDOW: u64 = 4_096;
 /// Runs of them: messages that are few and far between are asked for together, too.
 const RUNS_MAX: usize = 1_024;
+/// So often in a row every member must say that it does not have what is missing before that is lost: reading may fail for
+/// once, and somebody may be on the point of getting it from somebody else.
+const LOST_ROUNDS: u32 = 3;
 
 /// Somebody who gives messages: other nodes, one after the other.
 pub trait Giver {
@@ -24,23 +28,37 @@ pub trait Giver {
     /// # Errors
     /// Nobody more gives anything now; it is tried again later. The text says why.
     fn give(&mut self, passed: usize, topic: TopicId, wanted: &[Range<u64>]) -> Result<Gift, String>;
+
+    /// The node that asks. Who cannot tell never learns that messages are lost.
+    fn own(&self) -> Option<NodeId> {
+        None
+    }
+
+    /// The node that gave last.
+    fn gave(&self) -> Option<NodeId> {
+        None
+    }
 }
 
 /// Where filling stands.
 ///
 /// Of the state that was looked at nothing is missing before the topic and offset, and so nothing is of a later state: what
 /// was published since stands in this node's own log.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cursor {
     topic: TopicId,
     offset: u64,
     /// The greatest index at which a giver had removed something that lived here.
     gone_at: Index,
     unreadable: u64,
+    /// Which those are that nobody who answered could give.
+    lost: LostMessages,
+    /// Somebody who may have some of that did not answer, or has not come so far.
+    is_unsure: bool,
 }
 
 /// How far filling has come.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Filling {
     /// The snapshot that the log went over to: of a state before it nothing is missing, which says nothing about this one.
     since: Index,
@@ -48,6 +66,8 @@ pub(super) struct Filling {
     done: Cursor,
     /// So far, once the kept file of this number counts.
     next: Option<(u64, Cursor)>,
+    /// What every member said last that it does not have, and how often in a row they said so.
+    missed: (LostMessages, u32),
 }
 
 impl Filling {
@@ -56,9 +76,18 @@ impl Filling {
         Self { since: index, ..Self::default() }
     }
 
-    /// The snapshot that it is of, or a later one.
-    pub(super) fn start(&self) -> Index {
-        self.since
+    /// It begins anew, for what lives where it began.
+    pub(super) fn again(&mut self) {
+        *self = Self { missed: std::mem::take(&mut self.missed), ..Self::since(self.since) };
+    }
+
+    /// Nobody who answered has these, or no member has. True if every member has said so often enough, now or before.
+    fn miss(&mut self, lost: &LostMessages, is_unsure: bool) -> bool {
+        if self.missed.0 != *lost {
+            self.missed = (lost.clone(), 0);
+        }
+        self.missed.1 = (self.missed.1 + u32::from(!is_unsure)).min(LOST_ROUNDS);
+        self.missed.1 == LOST_ROUNDS
     }
 
     /// A kept file counts.
@@ -78,8 +107,10 @@ pub enum Filled {
     Whole,
     /// Messages that live in this state were removed meanwhile at the giver: whole once this much is applied.
     WholeAt(Index),
-    /// Messages are left that nobody could read.
+    /// Messages are left that nobody could read who answered.
     Lacking(u64),
+    /// Messages are left that no member of the cluster has (RULES 3.4).
+    Lost(LostMessages),
 }
 
 impl Keeper {
@@ -98,7 +129,7 @@ impl Keeper {
             return Err(KeepError::Past);
         }
         // What came last and does not count has not come.
-        let mut cursor = self.filling.done;
+        let mut cursor = self.filling.done.clone();
         let mut kept = Kept { keeper: self, writer: None, bytes: 0 };
         let filled = fill(&mut kept, freeze, &mut cursor, giver, pace);
         let change = match (filled, kept.writer.take()) {
@@ -118,12 +149,16 @@ impl Keeper {
             self.filling.next = change.kept.last().map(|file| (file.number, cursor));
             return Ok(Filled::Part(change));
         }
-        self.filling.done = cursor;
+        self.filling.done = cursor.clone();
         Ok(match cursor.gone_at {
             _ if cursor.unreadable > 0 => {
                 // They are asked for again, with all others that stand nowhere.
-                self.filling = Filling::since(self.filling.since);
-                Filled::Lacking(cursor.unreadable)
+                self.filling.again();
+                if self.filling.miss(&cursor.lost, cursor.is_unsure) {
+                    Filled::Lost(cursor.lost)
+                } else {
+                    Filled::Lacking(cursor.unreadable)
+                }
             }
             gone_at if gone_at > freeze.index => Filled::WholeAt(gone_at),
             _ => {
@@ -138,7 +173,7 @@ impl Keeper {
     pub(super) fn lacks_what_stands_in(&mut self, segment: u64) {
         self.is_lacking = true;
         self.unplaced.insert(segment);
-        self.filling = Filling::since(self.filling.since);
+        self.filling.again();
     }
 
     /// How many messages of a state stand in no file. Costs as much as finding them for [`Keeper::fill`].
@@ -259,13 +294,15 @@ fn fill(
             let standing = kept.keeper.standing(id, &(first.start..end))?;
             let mut missing: Vec<_> = window.iter().flat_map(|run| without(run, &standing)).collect();
             while !missing.is_empty() {
-                let gift = ask(giver, id, &missing, freeze.index)?;
+                let Asked { gift, left, is_unsure } = ask(giver, id, &missing, freeze)?;
                 for given in &gift.messages {
                     kept.put(id, given)?;
                 }
                 pace(gift.messages.iter().map(|given| given.record.len() as u64).sum())?;
                 cursor.gone_at = cursor.gone_at.max(gift.gone_at.unwrap_or_default());
                 cursor.unreadable += gift.unreadable;
+                left.into_iter().for_each(|range| cursor.lost.add(id, range));
+                cursor.is_unsure |= is_unsure;
                 cursor.offset = gift.through;
                 missing = behind(&missing, gift.through);
                 if kept.is_full() {
@@ -293,30 +330,47 @@ fn window(runs: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     window
 }
 
+/// What the other nodes say to a question for messages.
+struct Asked {
+    /// What they give together.
+    gift: Gift,
+    /// What was asked for, as far as the first of them went, and nobody gave though it lives.
+    left: Vec<Range<u64>>,
+    /// Some member may have it all the same.
+    is_unsure: bool,
+}
+
 /// Asks one node after the other until all that lives was given, as far as the first of them went.
 fn ask(
     giver: &mut dyn Giver,
     topic: TopicId,
     wanted: &[Range<u64>],
-    index: Index,
-) -> Result<Gift, KeepError> {
+    freeze: &Freeze,
+) -> Result<Asked, KeepError> {
+    let mut silent: BTreeSet<NodeId> = freeze.configuration.peers();
+    silent.retain(|id| Some(*id) != giver.own());
     let mut all: Option<Gift> = None;
     let mut left = wanted.to_vec();
     for passed in 0.. {
         let mut gift = match giver.give(passed, topic, &left) {
             Ok(gift) => gift,
+            // A cluster of this node alone asks nobody.
+            Err(_) if all.is_none() && silent.is_empty() => nothing_of(&left),
             Err(why) if all.is_none() => return Err(KeepError::Nobody(why)),
             Err(_) => break,
         };
         if gift.through <= left[0].start {
             return Err(KeepError::Nobody("nothing of what was asked for was given".into()));
         }
-        if gift.gone_at.is_some_and(|at| at < index) {
+        let is_behind = gift.gone_at.is_some_and(|at| at < freeze.index);
+        if is_behind {
             // It has not come so far: what it calls gone it may not know yet. What it gives is good.
             let asked: u64 =
                 left.iter().map(|range| range.end.min(gift.through).saturating_sub(range.start)).sum();
             gift.unreadable = asked.saturating_sub(gift.messages.len() as u64);
             gift.gone_at = None;
+        } else if let Some(node) = giver.gave() {
+            silent.remove(&node);
         }
         let through = all.as_ref().map_or(gift.through, |all| all.through.min(gift.through));
         let Gift { mut messages, gone_at, .. } = all.take().unwrap_or_default();
@@ -327,17 +381,27 @@ fn ask(
         let gone_at = gone_at.max(gift.gone_at);
         let unreadable = gift.unreadable;
         let all = all.insert(Gift { messages, through, gone_at, unreadable });
-        if unreadable == 0 {
-            break;
-        }
         let given: Vec<_> = all.messages.iter().map(|given| given.offset..given.offset + 1).collect();
         let before = wanted.iter().map(|range| range.start.min(through)..range.end.min(through));
         left = before.flat_map(|range| without(&range, &given)).collect();
-        if left.is_empty() {
+        if unreadable == 0 || left.is_empty() {
+            left.clear();
             break;
         }
     }
-    Ok(all.expect("somebody answered"))
+    let mut gift = all.expect("somebody answered");
+    if left.is_empty() {
+        gift.unreadable = 0;
+    }
+    // What is gone there is among what is left: with the next state it is not.
+    let is_unsure = !left.is_empty() && (!silent.is_empty() || gift.gone_at.is_some());
+    Ok(Asked { gift, left, is_unsure })
+}
+
+/// None of what is wanted.
+fn nothing_of(wanted: &[Range<u64>]) -> Gift {
+    let unreadable = wanted.iter().map(|range| range.end - range.start).sum();
+    Gift { through: wanted.last().map_or(0, |range| range.end), unreadable, ..Gift::default() }
 }
 
 /// What of ranges lies behind an offset.
@@ -376,6 +440,7 @@ impl fmt::Display for Filled {
             Self::Whole => f.write_str("no message is missing"),
             Self::WholeAt(index) => write!(f, "no message is missing once {index} is applied"),
             Self::Lacking(count) => write!(f, "{count} messages cannot be read at any node that was asked"),
+            Self::Lost(lost) => write!(f, "{lost}"),
         }
     }
 }

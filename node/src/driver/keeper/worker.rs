@@ -1,6 +1,6 @@
 //! The keeper's own thread: one round after another.
 
-use super::{Filled, Giver, Job, KeepError, Keeper};
+use super::{Filled, Giver, Job, KeepError, Keeper, LostMessages};
 use crate::driver::bodies::Bodies;
 use crate::driver::inbox::Notice;
 use crate::driver::storage::Switcher;
@@ -76,6 +76,8 @@ pub(crate) struct Worker {
     pub(crate) is_incomplete: bool,
     /// Messages were met that cannot be read here: they are got from others.
     pub(crate) has_lost: bool,
+    /// Messages that no member of the cluster has, as was told last.
+    pub(crate) lost: LostMessages,
     /// The state that the process began with, until it was measured.
     pub(crate) restored: Option<State>,
     /// When what is lacking was counted last, and how long that took.
@@ -190,6 +192,7 @@ impl Worker {
             self.is_incomplete = true;
             self.counted = None;
             self.metrics.lacking(None);
+            self.tell_lost(LostMessages::default());
             match self.keeper.went_over(index, &switched) {
                 Ok(filed) => drop(self.bodies.filed(0, filed.added, &filed.removed, |_| true)),
                 Err(error) => tracing::error!("files of the log that was left: {error}"),
@@ -208,7 +211,13 @@ impl Worker {
         }
         let stop = self.stop.clone();
         let mut pace = pace(&stop);
-        match self.keeper.fill(freeze, &mut *self.givers, &mut pace)? {
+        let filled = self.keeper.fill(freeze, &mut *self.givers, &mut pace)?;
+        if self.is_incomplete && self.lost.count > 0 && !matches!(filled, Filled::Whole | Filled::Lost(_)) {
+            // Other messages are lacking now, or somebody has what was lost.
+            self.tell_lost(LostMessages::default());
+            let _ = self.notices.send(Notice::Event(Event::Incomplete(freeze.index)));
+        }
+        match filled {
             Filled::Part(change) => {
                 self.switch(&change, freeze, 0)?;
                 let bytes = change.kept.iter().map(|file| file.size).sum();
@@ -225,15 +234,24 @@ impl Worker {
             }
             Filled::Whole if !self.is_incomplete => {
                 self.has_lost = false;
+                self.tell_lost(LostMessages::default());
                 Ok(false)
             }
             Filled::Whole => {
                 let retire = self.keeper.retire_unusable(freeze.index);
                 self.switch(&Change { complete: true, retire, ..Change::default() }, freeze, 0)?;
                 (self.is_incomplete, self.has_lost) = (false, false);
+                self.tell_lost(LostMessages::default());
                 self.metrics.lacking(Some(0));
                 tracing::info!("every message that lives is here");
                 let _ = self.notices.send(Notice::Event(Event::Complete(freeze.index)));
+                Ok(false)
+            }
+            Filled::Lost(lost) => {
+                self.has_lost = self.keeper.remember_lost();
+                let _ =
+                    self.notices.send(Notice::Event(Event::Lost { index: freeze.index, count: lost.count }));
+                self.tell_lost(lost);
                 Ok(false)
             }
             other @ (Filled::WholeAt(_) | Filled::Lacking(_)) => {
@@ -244,6 +262,23 @@ impl Worker {
                 Ok(false)
             }
         }
+    }
+
+    /// Says which messages are lost for good, once for all of them.
+    fn tell_lost(&mut self, lost: LostMessages) {
+        self.metrics.messages_lost(lost.count);
+        if lost == self.lost {
+            return;
+        }
+        if lost.count > 0 {
+            tracing::error!(count = lost.count, "{lost}; whoever receives passes over them");
+        } else {
+            tracing::warn!(
+                count = self.lost.count,
+                "the messages that were lost are here again, or done with"
+            );
+        }
+        self.lost = lost;
     }
 
     /// Counts what is lacking, for people who watch: in a tenth of the time at most.

@@ -160,6 +160,40 @@ fn a_node_that_does_not_know_where_messages_stand_is_incomplete_until_they_are_h
 }
 
 #[test]
+fn rule_3_4_a_node_does_not_wait_for_what_is_lost() {
+    let mut alone = Alone::with_a_message();
+    let index = alone.replica.applied();
+    alone.handle(Event::Incomplete(index));
+    alone.handle(Event::Lost { index: index.prev(), count: 7 });
+    alone.perform();
+    assert!(alone.replica.is_incomplete(), "that was found for an earlier state");
+    alone.handle(Event::Lost { index, count: 7 });
+    alone.perform();
+    assert!(!alone.replica.is_incomplete() && !alone.replica.raft().status().incomplete);
+    assert_eq!(alone.replica.lost(), 7);
+    // Something else is lacking now, which others may have.
+    alone.handle(Event::Incomplete(index));
+    alone.perform();
+    assert!(alone.replica.is_incomplete() && alone.replica.raft().status().incomplete);
+    assert_eq!(alone.replica.lost(), 0);
+    alone.handle(Event::Lost { index, count: 7 });
+    alone.handle(Event::Complete(index));
+    alone.perform();
+    assert_eq!((alone.replica.is_incomplete(), alone.replica.lost()), (false, 0));
+}
+
+#[test]
+fn rule_3_4_a_node_that_lacks_messages_gives_no_snapshot_unless_it_leads_and_nobody_else_can() {
+    let mut alone = Alone::with_a_message();
+    assert!(alone.replica.gives_snapshot());
+    alone.handle(Event::Incomplete(alone.replica.applied()));
+    alone.perform();
+    assert!(alone.replica.gives_snapshot(), "it leads, and there is nobody else");
+    alone.follows();
+    assert!(!alone.replica.gives_snapshot());
+}
+
+#[test]
 fn rule_3_4_what_counts_of_the_log_is_applied_before_the_node_goes_over() {
     let mut alone = Alone::with_an_entry_of_unknown_end();
     let (applied, last) = (alone.replica.applied(), alone.replica.raft().last_index());

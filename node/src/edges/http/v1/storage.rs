@@ -47,6 +47,8 @@ pub(super) struct Storage {
     /// How many messages are lacking; absent while nobody has counted them.
     #[serde(skip_serializing_if = "Option::is_none")]
     lacking: Option<u64>,
+    /// Messages that live and that no member of the cluster has: they are not given to anybody.
+    lost: u64,
     /// Files that could not be used when the process started. The node's log names them.
     damaged_files: u64,
     /// What the files of the data directory take on their disk.
@@ -96,6 +98,7 @@ impl From<v1::StorageResponse> for Storage {
             snapshots_bytes: storage.snapshots_bytes,
             incomplete: storage.incomplete,
             lacking: storage.lacking,
+            lost: storage.lost,
             damaged_files: storage.damaged_files,
             used_bytes: storage.used_bytes,
             free_bytes: storage.free_bytes,
@@ -146,6 +149,7 @@ mod tests {
             scrubbed_bytes: 22,
             scrub_passes: 23,
             scrub_damaged: 24,
+            lost: 25,
         };
         let told = |storage: &StorageInfo| {
             serde_json::to_value(Storage::from(write_storage(&leading(), storage))).expect("plain fields")
@@ -156,7 +160,7 @@ mod tests {
             "snapshot": {"index": 8, "bytes": 9, "written_ms": 10}, "snapshots_bytes": 11, "incomplete": true,
             "lacking": 12, "damaged_files": 13, "used_bytes": 14, "free_bytes": 15, "disk_bytes": 16, "messages": 17,
             "message_bytes": 18, "resident_bytes": 19, "log_holes": 20, "repairs": 21, "scrubbed_bytes": 22,
-            "scrub_passes": 23, "scrub_damaged": 24
+            "scrub_passes": 23, "scrub_damaged": 24, "lost": 25
         });
         assert_eq!(told(&storage), expected);
         // What is not known is left out.
