@@ -30,6 +30,7 @@ impl Driver {
         }
         let acknowledged = Acknowledged {
             term: role.term.0,
+            leader: role.leader.filter(|leader| *leader != self.parts.replica.raft().id()),
             indexes: view.raft.peers.iter().map(|peer| (peer.id, peer.matched.0)).collect(),
         };
         *self.parts.own.acknowledged.write().unwrap_or_else(PoisonError::into_inner) = acknowledged;

@@ -91,23 +91,26 @@ impl Own {
     }
 }
 
-/// What a leader's peers have on their disks, as they said.
+/// What other nodes have on their disks, as they said: a leader's peers what they acknowledged, and a leader its term.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledged {
     /// The term in which they said it.
     pub term: u64,
+    /// Who leads in it, if that is known and another node: its own vote of that term was on its disk before it led.
+    pub leader: Option<NodeId>,
     /// The last index that each of them acknowledged in that term.
     pub indexes: BTreeMap<NodeId, u64>,
 }
 
 impl Acknowledged {
-    /// True if a node that starts with this much on its disk has lost some of what it acknowledged here: then the disk
-    /// is a copy, or was set back. A node in a later term may have lost it rightly: its leader there cut what a
-    /// majority never had.
+    /// True if a node that starts with this much on its disk has lost some of what it acknowledged here, or the term in
+    /// which it leads: then the disk is a copy, or was set back. A node in a later term may have lost entries rightly: its
+    /// leader there cut what a majority never had.
     #[must_use]
     pub fn contradicts(&self, node: NodeId, durable_last_index: u64, term: u64) -> bool {
         let index = self.indexes.get(&node).copied().unwrap_or(0);
-        durable_last_index < index && term <= self.term
+        let led_later = self.leader == Some(node) && term < self.term;
+        durable_last_index < index && term <= self.term || led_later
     }
 }
 

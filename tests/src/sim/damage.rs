@@ -270,6 +270,7 @@ impl World {
         let raft = self.nodes[leader].replica().expect("it leads").view().raft;
         let acknowledged = Acknowledged {
             term: raft.role.term.0,
+            leader: None,
             indexes: raft.peers.iter().map(|peer| (peer.id, peer.matched.0)).collect(),
         };
         if !acknowledged.contradicts(self.nodes[node].id, last.0, term.0) {

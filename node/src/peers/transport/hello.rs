@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn acknowledged(index: u64) -> Acknowledged {
-        Acknowledged { term: 3, indexes: BTreeMap::from([(NodeId(8), index)]) }
+        Acknowledged { term: 3, leader: None, indexes: BTreeMap::from([(NodeId(8), index)]) }
     }
 
     #[test]
@@ -303,6 +303,25 @@ mod tests {
             Ok(()),
             "the process that acknowledged may reconnect"
         );
+    }
+
+    /// The copy begins beside its original while that one leads: its followers saw nothing acknowledged, and cannot know by the
+    /// order of the hellos which of the two is the later life.
+    #[test]
+    fn rule_1_3_a_process_in_an_earlier_term_than_its_node_leads_in_is_a_copy() {
+        let mut boots = Boots::default();
+        let led = Acknowledged { term: 3, leader: Some(NodeId(8)), ..Acknowledged::default() };
+        assert_eq!(boots.see(&pb::Hello { term: 2, ..hello() }, &Acknowledged::default()), Ok(()));
+        let copy = pb::Hello { boot_id: 6, term: 2, ..hello() };
+        assert_eq!(boots.see(&copy, &led).unwrap_err().label(), "clone");
+        assert_eq!(boots.see(&hello(), &led), Ok(()), "the process that leads may reconnect");
+        assert_eq!(
+            boots.see(&pb::Hello { boot_id: 7, term: 3, ..hello() }, &led),
+            Ok(()),
+            "it was restarted"
+        );
+        let other = Acknowledged { leader: Some(NodeId(9)), ..led };
+        assert_eq!(boots.see(&pb::Hello { boot_id: 8, term: 2, ..hello() }, &other), Ok(()));
     }
 
     /// A leader of five that was paused with entries only it and this peer had: the others elect another one, which cuts
