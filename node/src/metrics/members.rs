@@ -17,6 +17,7 @@ pub(super) struct Series {
     members: IntGaugeVec,
     own: IntGaugeVec,
     configuration_index: IntGauge,
+    generation: IntGauge,
 }
 
 impl Series {
@@ -47,7 +48,13 @@ impl Series {
             "raftqueue_configuration_index",
             "Where the newest configuration stands in this node's log: it rises with every change of the members.",
         );
-        Self { members, own, configuration_index }
+        let generation = gauge(
+            r,
+            "raftqueue_generation",
+            "How often the cluster was forced to recover from a lost quorum, as far as this node has applied its log: 0 as a \
+             rule. Nodes of two generations never work together.",
+        );
+        Self { members, own, configuration_index, generation }
     }
 
     fn is(&self, own: &str) {
@@ -58,6 +65,7 @@ impl Series {
     }
 
     pub(super) fn observe(&self, view: &View) {
+        self.generation.set(i64::from(view.generation));
         let peers = view.configuration.peers();
         for standing in MemberStanding::ALL {
             let count = peers.iter().filter(|id| view.standing(**id) == Some(standing)).count();

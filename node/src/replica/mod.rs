@@ -365,6 +365,7 @@ impl Replica {
         View {
             raft: self.raft.status(),
             applied: self.applied,
+            generation: self.state.generation().0.max(self.settings.generation),
             configuration: self.raft.configuration().clone(),
             configuration_index: self.raft.configuration_index(),
             own: self.raft.id(),

@@ -31,6 +31,8 @@ pub struct View {
     pub raft: raft::Status,
     /// Last applied index.
     pub applied: Index,
+    /// Forced recoveries of the cluster, as far as this node knows.
+    pub generation: u32,
     /// The configuration in force.
     pub configuration: Arc<Configuration>,
     /// Where it stands in the log.

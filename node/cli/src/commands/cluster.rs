@@ -228,8 +228,13 @@ fn sentence(cluster: &v1::ClusterStatusResponse) -> String {
     let voters = cluster.members.iter().filter(|member| member.voter).count();
     let active = cluster.members.iter().filter(|member| member.voter && member.active).count();
     let leader = leader_name(cluster);
+    // It is 0 unless the cluster was forced to recover.
+    let generation = match cluster.generation {
+        0 => String::new(),
+        generation => format!(", generation {generation}"),
+    };
     format!(
-        "cluster {}: {leader} leads in term {}, {active} of {voters} voters active, commit {}, version {}",
+        "cluster {}: {leader} leads in term {}, {active} of {voters} voters active, commit {}, version {}{generation}",
         cluster.cluster_id, cluster.term, cluster.commit, cluster.version
     )
 }
