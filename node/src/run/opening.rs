@@ -248,7 +248,8 @@ async fn ask_for_promises(
     status: &watch::Sender<Arc<LocalStatus>>,
     waiting: LocalStatus,
 ) -> Result<raft::Term, Fatal> {
-    let Some((_, configuration)) = recovered.configurations.last() else {
+    let known = recovered.configurations.last().filter(|(_, known)| !known.members.is_empty());
+    let Some((_, configuration)) = known else {
         let text = format!(
             "{}: HARDSTATE is lost, and nothing here tells who the other members are: replace the node",
             config.data_dir.display()

@@ -212,6 +212,33 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// What somebody has to do whose disk is damaged beyond what a node puts right itself; `None` where the text says it, or the
+    /// disk only refused a call.
+    #[must_use]
+    pub fn way_out(&self) -> Option<&'static str> {
+        match self {
+            Self::AnotherProcess
+            | Self::OtherNode { .. }
+            | Self::Newer { .. }
+            | Self::Unreleased { .. }
+            | Self::NotFormatted
+            | Self::Io { .. } => None,
+            Self::IdentityMissing { .. }
+            | Self::Damaged { .. }
+            | Self::FirstSegmentMissing { .. }
+            | Self::BrokenChain { .. }
+            | Self::ManifestMissing { .. }
+            | Self::SnapshotsApart { .. }
+            | Self::IndexOrder { .. }
+            | Self::Rot { .. } => Some(
+                "nothing was changed here. If a majority of the other members is well, clear the directory, start the node to \
+                 join, and let it take its old place: raftq members replace. A cluster of one needs a backup of the directory",
+            ),
+        }
+    }
+}
+
 /// Why an append (or any other call of the writer) did not succeed.
 #[derive(Debug, Error)]
 pub enum AppendError {
