@@ -7,9 +7,6 @@ use crate::mutants::{self, Mutant};
 use crate::{Envelope, GroupId, HardState, Index, Message, NodeId, Term};
 use std::collections::BTreeMap;
 
-/// Election timeouts without a leader after which a node that lacks messages campaigns.
-const INCOMPLETE_ELECTIONS: u32 = 10;
-
 impl Raft {
     /// A full randomised timeout: after hearing a leader, granting a vote, or starting.
     pub(super) fn wait_for_leader(&mut self) {
@@ -60,7 +57,7 @@ impl Raft {
     /// may lead: others may hold what it lacks in the part of their logs that they do not know to be committed, and hear of
     /// that from nobody else.
     fn is_nobody_else_left(&self) -> bool {
-        self.leader_silent_ticks >= INCOMPLETE_ELECTIONS * self.settings.election_ticks
+        !self.has_heard_leader_lately()
     }
 
     /// A voter may be needed. So may a node that the newest configuration removes, until that configuration is known to

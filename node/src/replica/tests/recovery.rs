@@ -136,6 +136,18 @@ fn rule_1_6_where_a_quorum_is_there_or_the_node_is_none_of_it_nothing_is_decided
     assert!(refusal(&damaged, &[]).contains("do not verify"));
     let failure = damaged.decides("", true).expect_err("even if it is forced");
     assert_eq!((failure.reason, failure.outcome), (Reason::FailedPrecondition, Outcome::NotDone));
+    let mut unwritten = survivor();
+    unwritten.hangs = true;
+    let entries = vec![Entry { index: Index(6), term: Term(4), payload: Payload::Noop }];
+    let (prev_index, prev_term) = (Index(5), Term(3));
+    unwritten.hear(0, Message::Append { prev_index, prev_term, entries, commit: Index(0) });
+    unwritten.perform();
+    while unwritten.replica.raft().has_heard_leader_lately() {
+        unwritten.tick();
+    }
+    assert!(refusal(&unwritten, &[]).contains("not on its disk yet"));
+    let last = survivor().replica.recovery(u32::MAX, |_| false);
+    assert!(last.refusal.is_some_and(|why| why.contains("no generation left")));
     // Two of five are no majority, nor is one of two.
     assert_eq!(left(members(&[8, 9, 10, 11], MemberKind::Voter)).says(&[8]).refusal, None);
     assert_eq!(left(members(&[8], MemberKind::Voter)).says(&[]).refusal, None);
