@@ -32,7 +32,7 @@ use std::fmt::Debug;
 ///
 /// NB: what was seen may have changed meanwhile. That is nobody's fault: [`ApplyError::is_race`].
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {object}: {error}{}", advice(self.action, &self.error))]
+#[error("cannot {action} {object}: {}{}", said(&self.error), advice(self.action, &self.error))]
 pub struct ApplyError {
     /// What was tried.
     pub action: &'static str,
@@ -356,6 +356,16 @@ impl ApplyError {
 
 /// The call that enlarges a disk.
 const GROW: &str = "enlarge";
+
+/// What the API server said, without the object that it said it in.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => {
+            format!("{} ({})", status.message, status.code)
+        }
+        _ => error.to_string(),
+    }
+}
 
 /// What a person can do about a refusal.
 fn advice(action: &str, error: &kube::Error) -> &'static str {

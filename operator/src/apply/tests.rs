@@ -44,6 +44,53 @@ async fn a_child_that_was_seen_is_applied_by_its_uid() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_told_with_what_to_do_about_it() {
+    for (message, words) in [
+        (
+            "the storageclass must support resize",
+            "allowVolumeExpansion), set spec.storage.size to status.diskSize",
+        ),
+        ("exceeded quota: pods", "allowVolumeExpansion"),
+    ] {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+                            "message": message});
+        let (client, calls) = client(move |_: &Call| (403, status.clone()));
+        let told = grow(&client, "shop", "data-demo-0", "u", "7", "2Gi").await.unwrap_err().to_string();
+        assert!(
+            told.starts_with(&format!("cannot enlarge PersistentVolumeClaim data-demo-0: {message} (403). ")),
+            "{told}"
+        );
+        assert!(told.contains(words), "{told}");
+        let [call] = &calls.all()[..] else { panic!("{:?}", calls.what()) };
+        assert_eq!(call.body["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
+    }
+    for (message, words) in
+        [("pods is forbidden", "kubectl apply -k deploy"), ("exceeded quota: services", "Raise the quota")]
+    {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+                            "message": message});
+        let (client, _) = client(move |_: &Call| (403, status.clone()));
+        let told = bring_in_line(&client, "shop", &headless(), None).await.unwrap_err().to_string();
+        assert!(told.contains(message) && told.contains(words), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_set_is_woken_by_another_name_and_orphans_its_pods_when_it_is_made_anew() {
+    let (client, calls) = client(|_: &Call| (200, json!({"metadata": {"name": "demo"}})));
+    assert!(wake(&client, "shop", "demo", "set-1").await.unwrap());
+    let remake = Step::RemakeSet { set: "demo".into(), uid: "set-1".into(), size: "2Gi".into() };
+    let _ = take(&client, &demo(), &Observation::default(), &remake).await;
+    let [woken, deleted] = &calls.all()[..] else { panic!("{:?}", calls.what()) };
+    // Under the name of the apply, the next apply would take it off again.
+    assert!(woken.query.contains("fieldManager=raftqueue-operator-wake"), "{}", woken.query);
+    assert_eq!(woken.body["metadata"]["uid"], "set-1");
+    assert_eq!(deleted.what, "DELETE /apis/apps/v1/namespaces/shop/statefulsets/demo");
+    assert_eq!(deleted.body["propagationPolicy"], "Orphan");
+    assert_eq!(deleted.body["preconditions"]["uid"], "set-1");
+}
+
+#[tokio::test]
 async fn what_is_refused_for_other_reasons_is_a_failure() {
     let (client, _) = client(|_: &Call| refusal(403, "Forbidden"));
     for uid in [None, Some("seen")] {

@@ -3,7 +3,7 @@
 use super::Case;
 use crate::crd::{Reason, thousandths};
 use crate::names;
-use crate::observation::ClaimSeen;
+use crate::observation::{ClaimSeen, NodeAnswer, PodSeen};
 use crate::plan::Identity;
 use crate::plan::identity::members_of;
 use std::collections::BTreeSet;
@@ -95,13 +95,21 @@ impl Case<'_> {
         ))
     }
 
+    /// The operator itself has deleted it: the disk is of an older generation, or on a machine that is gone.
+    fn is_given_up(&self, node: &str, claim: &ClaimSeen) -> bool {
+        let generation = self.seen.cluster.as_ref().map_or(0, |cluster| cluster.generation);
+        let answer = self.seen.pods.get(node).and_then(PodSeen::answer);
+        let is_old = |answer: &NodeAnswer| answer.cluster_id.is_some() && answer.generation < generation;
+        claim.stranded.is_some() || answer.is_some_and(is_old)
+    }
+
     /// Claims that somebody has deleted, and that last only as long as their pods.
     pub(super) fn disks_leaving(&self) -> Option<String> {
         let leaving: Vec<&str> = self
             .seen
             .claims
             .iter()
-            .filter(|(_, claim)| claim.deleting)
+            .filter(|(node, claim)| claim.deleting && !self.is_given_up(node, claim))
             .map(|(node, _)| node.as_str())
             .collect();
         let first = leaving.first()?;

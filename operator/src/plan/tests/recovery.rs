@@ -164,5 +164,11 @@ fn after_a_recovery_old_disks_are_replaced_and_the_members_come_back() {
     assert!(plan.ahead.last().unwrap().contains("3 of them then"), "{:?}", plan.ahead);
     seen.claims.get_mut("demo-0").unwrap().deleting = true;
     let uid = seen.pods["demo-0"].uid.clone();
-    assert_eq!(planned(&asked, &seen).step, Some(Step::DiscardPod { pod: "demo-0".into(), uid }));
+    let plan = planned(&asked, &seen);
+    assert_eq!(plan.step, Some(Step::DiscardPod { pod: "demo-0".into(), uid }));
+    assert_ne!(
+        found(&plan, ConditionType::StorageReady).reason,
+        Reason::DiskLeaving,
+        "nobody else deleted it"
+    );
 }
