@@ -102,7 +102,8 @@ impl Volumes {
         make_writable(&folder)
     }
 
-    /// Empties every volume whose claim is gone and offers it again. Returns how many.
+    /// Empties every volume whose claim is gone and offers it again. Volumes that a case made by itself are left alone. Returns how
+    /// many.
     ///
     /// # Errors
     /// As [`Volumes::wipe`], and [`Error::Failed`] from the API.
@@ -114,6 +115,7 @@ impl Volumes {
             .flatten()
             .filter(|volume| volume["status"]["phase"] == "Released")
             .filter_map(|volume| volume["metadata"]["name"].as_str())
+            .filter(|volume| self.folder.join(volume).exists())
             .collect();
         for volume in &released {
             self.wipe(volume)?;

@@ -20,13 +20,14 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 8] = [
+    let modules: [(&str, &[Case]); 9] = [
         ("harness", &harness::CASES),
         ("readme", product::readme::CASES),
         ("faults", product::faults::CASES),
         ("operator", product::operator::CASES),
         ("disks", product::disks::CASES),
         ("lives", product::lives::CASES),
+        ("mending", product::mending::CASES),
         ("scaling", product::scaling::CASES),
         ("refusals", product::refusals::CASES),
     ];

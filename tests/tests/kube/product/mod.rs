@@ -7,12 +7,14 @@
 //! | [`disks`] | no hand on a child takes the disks |
 //! | [`operator`] | the operator dies at the wrong moment; children are put right |
 //! | [`lives`] | one node, two clusters, an object deleted and applied again |
+//! | [`mending`] | a lost quorum, a machine that is gone, disks that grow |
 //! | [`scaling`] | `kubectl scale`, under load |
 //! | [`refusals`] | what cannot be is refused in words, or told until its cause goes |
 
 pub(crate) mod disks;
 pub(crate) mod faults;
 pub(crate) mod lives;
+pub(crate) mod mending;
 pub(crate) mod operator;
 pub(crate) mod readme;
 pub(crate) mod refusals;
