@@ -43,6 +43,10 @@ fn disks_grow_one_claim_after_the_other_then_the_set_is_made_anew() {
         assert!(message.contains(&format!("data-demo-{ordinal} asks for 10Gi")), "{message}");
         seen.claims.get_mut(&names::node("demo", ordinal)).unwrap().size = Some("20Gi".into());
     }
+    let mut leaving = seen.clone();
+    let claim = leaving.claims.get_mut("demo-1").unwrap();
+    (claim.size, claim.deleting) = (Some("10Gi".into()), true);
+    assert!(!matches!(planned(&asked, &leaving).step, Some(Step::GrowClaim { .. })), "it goes anyway");
     let plan = planned(&asked, &seen);
     let remake = Step::RemakeSet { set: "demo".into(), uid: "set-1".into(), size: "20Gi".into() };
     assert_eq!(plan.step, Some(remake));
@@ -169,7 +173,11 @@ fn a_set_that_misses_a_pod_for_long_is_touched() {
         seen.set.as_mut().unwrap().woken_seconds = Some(seconds);
         planned(&asked, &seen).step
     };
-    assert_eq!((woken(29), woken(30)), (None, Some(wake)));
+    assert_eq!((woken(29), woken(30)), (None, Some(wake.clone())));
+    // What was said of a claim that is gone by now is no reason.
+    let mut told = seen.clone();
+    told.set.as_mut().unwrap().complaint = Some("pvc data-demo-2 is being deleted".into());
+    assert_eq!(planned(&asked, &told).step, Some(wake));
     // Kubernetes says why it makes none, or the claim is still on its way out: then a touch helps nothing.
     let mut refused = seen.clone();
     refused.set.as_mut().unwrap().complaint = Some("exceeded quota".into());
