@@ -33,8 +33,8 @@ pub struct Config {
     #[arg(long, value_name = "NAME", env = "RAFTQUEUE_OPERATOR_NAME")]
     pub name: Option<String>,
 
-    /// Where /metrics, /livez and /readyz are served.
-    #[arg(long, value_name = "IP:PORT", env = "RAFTQUEUE_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
+    /// Where /metrics, /livez and /readyz are served. [::] is every address, of IPv4 too.
+    #[arg(long, value_name = "IP:PORT", env = "RAFTQUEUE_OPERATOR_LISTEN", default_value = "[::]:8080")]
     pub listen: SocketAddr,
 
     /// How many RaftQueues are looked at at the same time.
@@ -103,7 +103,7 @@ mod tests {
     fn the_command_line_is_well_formed_and_teaches() {
         Config::command().debug_assert();
         let help = Config::command().render_long_help().to_string();
-        for words in ["kubectl apply -k deploy", "[env: RAFTQUEUE_NODE_IMAGE", "Exit codes", "0.0.0.0:8080"] {
+        for words in ["kubectl apply -k deploy", "[env: RAFTQUEUE_NODE_IMAGE", "Exit codes", "[::]:8080"] {
             assert!(help.contains(words), "{words}: {help}");
         }
     }

@@ -5,6 +5,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, extract::State};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
@@ -17,6 +19,24 @@ pub struct Health {
     /// It has reached the API server, and RaftQueues can be listed. It need not hold the lease: an operator that waits
     /// is ready, too.
     pub ready: AtomicBool,
+}
+
+/// Listens there. Where the machine has no IPv6, every address means every address of IPv4.
+///
+/// # Errors
+/// The socket's.
+pub async fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
+    let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match TcpListener::bind(at).await {
+        // The address is in use, or this process may not have it: that would be so with IPv4, too.
+        Err(error)
+            if at.ip() == everywhere
+                && !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, at.port())).await
+        }
+        bound => bound,
+    }
 }
 
 /// Serves for as long as the process lives.
@@ -43,5 +63,38 @@ async fn readyz(State(health): State<Arc<Health>>) -> Response {
         let text =
             "RaftQueues could not be listed yet: is the custom resource installed (deploy/crd.yaml)?\n";
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    /// A pod of a Kubernetes with IPv6 alone is asked at an address of IPv6, any other at one of IPv4.
+    #[tokio::test]
+    async fn it_answers_at_addresses_of_both_kinds() {
+        let listener = listen("[::]:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // A machine may have the sockets of IPv6 and no address of it.
+        let has_ipv6 = TcpListener::bind("[::1]:0").await.is_ok();
+        let server = tokio::spawn(serve(listener, Arc::new(Health::default())));
+        for host in ["127.0.0.1", "::1"].into_iter().filter(|host| has_ipv6 || !host.contains(':')) {
+            let mut stream = TcpStream::connect((host, port)).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.ends_with("ok\n"), "{host}: {answer}");
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_not_taken_by_the_other_kind() {
+        let taken = listen("[::]:0".parse().unwrap()).await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = listen(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
     }
 }

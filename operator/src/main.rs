@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -60,7 +59,7 @@ async fn run(config: Config) -> Result<(), String> {
         tracing::info!("asked to stop");
         stop.send_replace(true);
     });
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+    let listener = health::listen(config.listen).await.map_err(|error| {
         format!("cannot listen on {}: {error}; --listen names another place", config.listen)
     })?;
     let health = Arc::new(Health::default());
