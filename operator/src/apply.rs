@@ -8,16 +8,15 @@
 
 mod members;
 
-use crate::build::{Resources, owner_of_disks};
+use crate::build::{Monitors, Resources, owner_of_disks};
 use crate::crd::RaftQueue;
 use crate::names::{MANAGER, REMOVED_FROM_ANNOTATION, WOKEN_ANNOTATION};
-use crate::observation::{Child, ClusterId, Observation};
+use crate::observation::{Child, ClusterId, KindSeen, Observation};
 use crate::plan::{ClaimChange, ClaimMark, Step};
 use crate::validate::Asked;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -54,20 +53,30 @@ pub async fn apply(
     children: &Resources,
 ) -> Result<bool, ApplyError> {
     // Naming every field here makes a new child a compile error until it is applied.
-    let Resources { service_account, config_map, headless_service, client_service, budget, stateful_set } =
-        children;
+    let Resources {
+        service_account,
+        config_map,
+        headless_service,
+        client_service,
+        budget,
+        network_policy,
+        monitors,
+        stateful_set,
+    } = children;
+    let Monitors { service_monitor } = monitors;
     let namespace = asked.namespace.as_str();
     let uid = |child| seen.own_child(child);
     bring_in_line(client, namespace, service_account, uid(Child::ServiceAccount)).await?;
     bring_in_line(client, namespace, config_map, uid(Child::ConfigMap)).await?;
     bring_in_line(client, namespace, headless_service, uid(Child::HeadlessService)).await?;
     bring_in_line(client, namespace, client_service, uid(Child::ClientService)).await?;
-    match (budget, uid(Child::Budget)) {
-        (Some(budget), uid) => drop(bring_in_line(client, namespace, budget, uid).await?),
-        (None, Some(uid)) => {
-            delete::<PodDisruptionBudget>(client, namespace, &asked.name, uid.to_owned(), None).await?;
-        }
-        (None, None) => {}
+    let name = asked.name.as_str();
+    make_or_delete(client, namespace, name, budget.as_ref(), uid(Child::Budget)).await?;
+    make_or_delete(client, namespace, name, network_policy.as_ref(), uid(Child::NetworkPolicy)).await?;
+    // What Kubernetes does not know is told, and holds up nothing else.
+    if seen.service_monitors == KindSeen::Usable {
+        let uid = uid(Child::ServiceMonitor);
+        make_or_delete(client, namespace, name, service_monitor.as_ref(), uid).await?;
     }
     let generation = bring_in_line(client, namespace, stateful_set, uid(Child::StatefulSet)).await?;
     Ok(generation != seen.set.as_ref().and_then(|set| set.generation))
@@ -248,6 +257,28 @@ async fn change_owners(
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(error) => Err(failed::<PersistentVolumeClaim>("change the owners of", claim, error)),
+    }
+}
+
+/// Has the child as it is to be, or not at all: then the one with this uid goes.
+async fn make_or_delete<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    wanted: Option<&K>,
+    uid: Option<&str>,
+) -> Result<(), ApplyError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    match (wanted, uid) {
+        (Some(wanted), uid) => bring_in_line(client, namespace, wanted, uid).await.map(drop),
+        (None, Some(uid)) => delete::<K>(client, namespace, name, uid.to_owned(), None).await.map(drop),
+        (None, None) => Ok(()),
     }
 }
 

@@ -132,7 +132,13 @@ async fn lead_once(
     }
     tracing::info!("holds the lease");
     health.metrics.set_leads(true);
-    let context = Arc::new(Context::new(client, Arc::clone(health), config.node_image.clone(), identity));
+    let context = Arc::new(Context::new(
+        client,
+        Arc::clone(health),
+        config.node_image.clone(),
+        config.namespace.clone(),
+        identity,
+    ));
     let ended = {
         let passes = controller::run(
             context,

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 /// Who this operator is in field ownership, in events and in the Lease.
 pub const MANAGER: &str = "raftqueue-operator";
+/// Namespace where `deploy` puts the operator.
+pub const NAMESPACE_DEFAULT: &str = "raftqueue-system";
 /// Port for clients: gRPC and HTTP.
 pub const CLIENT_PORT: i32 = 7420;
 /// Port for peers.
@@ -105,6 +107,12 @@ pub fn nodes(name: &str, replicas: i32) -> Vec<String> {
 #[must_use]
 pub fn selector(name: &str) -> BTreeMap<String, String> {
     labels_of(&[("name", "raftqueue"), ("instance", name), ("component", "node")])
+}
+
+/// Labels that select the operator's own pods, as `deploy/operator/operator.yaml` has them.
+#[must_use]
+pub fn operator_selector() -> BTreeMap<String, String> {
+    labels_of(&[("name", MANAGER)])
 }
 
 /// Labels of every child.

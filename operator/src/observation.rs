@@ -11,6 +11,8 @@ use std::fmt;
 pub struct Observation {
     /// Objects that have the name of a child. What is absent does not exist.
     pub children: BTreeMap<Child, ChildSeen>,
+    /// Whether ServiceMonitors can be made here.
+    pub service_monitors: KindSeen,
     /// The StatefulSet, if it is there and ours.
     pub set: Option<SetSeen>,
     /// The pods of that StatefulSet by their names.
@@ -64,6 +66,22 @@ pub enum Child {
     StatefulSet,
     /// Keeps drains from taking two nodes at once.
     Budget,
+    /// Who may reach the nodes.
+    NetworkPolicy,
+    /// How Prometheus finds the nodes.
+    ServiceMonitor,
+}
+
+/// Whether a kind of objects that belongs to others can be used here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KindSeen {
+    /// It can.
+    #[default]
+    Usable,
+    /// This Kubernetes does not know it.
+    Unknown,
+    /// The operator may not use it.
+    Forbidden,
 }
 
 impl Child {
@@ -78,6 +96,8 @@ impl Child {
             Self::ServiceAccount => format!("ServiceAccount {name}"),
             Self::StatefulSet => format!("StatefulSet {name}"),
             Self::Budget => format!("PodDisruptionBudget {name}"),
+            Self::NetworkPolicy => format!("NetworkPolicy {name}"),
+            Self::ServiceMonitor => format!("ServiceMonitor {name}"),
         }
     }
 }

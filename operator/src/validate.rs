@@ -31,6 +31,8 @@ pub struct Asked {
     pub unready_since: Option<i64>,
     /// The image for an object that names none and has got none yet.
     pub image_default: String,
+    /// Namespace of the operator, whose pods must reach the nodes.
+    pub operator_namespace: String,
 }
 
 /// Why a spec cannot be followed. The user must change it; the text says to what.
@@ -68,6 +70,7 @@ pub fn asked(object: &RaftQueue, image_default: &str) -> Asked {
             .filter(|ready| ready.status == "False")
             .map(|ready| ready.last_transition_time.0.as_second()),
         image_default: image_default.to_owned(),
+        operator_namespace: names::NAMESPACE_DEFAULT.to_owned(),
     }
 }
 
@@ -114,6 +117,12 @@ pub fn validate(asked: &Asked) -> Vec<Refusal> {
 }
 
 impl Asked {
+    /// The same, asked of an operator in that namespace.
+    #[must_use]
+    pub fn of_operator_in(self, namespace: &str) -> Self {
+        Self { operator_namespace: namespace.to_owned(), ..self }
+    }
+
     /// The same, with the cluster that was written down on the children if the status names none.
     #[must_use]
     pub fn recalling(&self, kept: Option<ClusterId>) -> Self {

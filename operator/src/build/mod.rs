@@ -8,11 +8,15 @@
 //! it applies that.
 
 mod access;
+mod monitoring;
+mod network;
 mod settings;
 mod stateful_set;
 mod template;
 #[cfg(test)]
 mod tests;
+
+pub use monitoring::{MetricsEndpoint, Monitors, Relabeling, ServiceMonitor, ServiceMonitorSpec};
 
 use crate::crd::RaftQueue;
 use crate::names;
@@ -20,6 +24,7 @@ use crate::plan::Shape;
 use crate::validate::Asked;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
@@ -40,6 +45,10 @@ pub struct Resources {
     pub client_service: Service,
     /// Keeps drains from taking two nodes at once; absent for a single node, which could never be drained with it.
     pub budget: Option<PodDisruptionBudget>,
+    /// Who may reach the nodes; absent where the spec asks for none.
+    pub network_policy: Option<NetworkPolicy>,
+    /// What monitoring is given.
+    pub monitors: Monitors,
     /// The pods.
     pub stateful_set: StatefulSet,
 }
@@ -53,6 +62,8 @@ pub fn build(asked: &Asked, shape: &Shape) -> Resources {
         headless_service: access::build_headless_service(asked),
         client_service: access::build_client_service(asked),
         budget: (shape.pods >= BUDGET_REPLICAS_MIN).then(|| access::build_budget(asked)),
+        network_policy: network::build_network_policy(asked),
+        monitors: monitoring::build_monitors(asked),
         stateful_set: stateful_set::build_stateful_set(asked, shape),
     }
 }

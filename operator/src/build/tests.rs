@@ -45,6 +45,12 @@ fn golden(asked: &Asked, shape: &Shape, name: &str) {
     if let Some(budget) = &children.budget {
         add(budget);
     }
+    if let Some(policy) = &children.network_policy {
+        add(policy);
+    }
+    if let Some(monitor) = &children.monitors.service_monitor {
+        add(monitor);
+    }
     add(&children.stateful_set);
     let path = format!("{}/src/build/golden/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
@@ -80,8 +86,54 @@ fn one_node_with_everything_said_that_joined() {
         "replicas": 1, "image": "registry.example.com/node:9", "imagePullPolicy": "Always",
         "storage": {"size": "20Gi", "storageClassName": "fast", "retention": {"whenDeleted": "Delete", "whenScaled": "Delete"}},
         "resources": {"limits": {"memory": "1Gi"}},
-        "config": {"drain-ms": "60000", "log-format": "json"}}));
+        "networkPolicy": {"enabled": true, "clients": [{"podLabels": {"app": "shop"}},
+            {"namespaceLabels": {"team": "web"}, "podLabels": {"app": "api"}}, {"namespaceLabels": {}}, {}]},
+        "monitoring": {"serviceMonitor": {"enabled": true, "labels": {"release": "prometheus",
+            "app.kubernetes.io/instance": "no"}, "interval": "15s"}},
+        "config": {"drain-ms": "60000", "log-format": "json"}}))
+    .of_operator_in("operators");
     golden(&asked, &shape(&asked, Bootstrap::Join(Some(cluster()))), "one-joined");
+}
+
+#[test]
+fn who_may_reach_the_nodes_and_who_watches_them_is_made_only_where_it_is_asked_for() {
+    for (spec, policy, monitor) in [
+        (json!({}), false, false),
+        (json!({"networkPolicy": {}, "monitoring": {}}), false, false),
+        (
+            json!({"networkPolicy": {"enabled": false}, "monitoring": {"serviceMonitor": {"labels": {"a": "b"}}}}),
+            false,
+            false,
+        ),
+        (json!({"networkPolicy": {"enabled": true}}), true, false),
+        (json!({"monitoring": {"serviceMonitor": {"enabled": true}}}), false, true),
+    ] {
+        let asked = of(spec.clone());
+        let children = build(&asked, &shape(&asked, Bootstrap::Form));
+        assert_eq!(children.network_policy.is_some(), policy, "{spec}");
+        assert_eq!(children.monitors.service_monitor.is_some(), monitor, "{spec}");
+    }
+}
+
+/// A policy that let others at the peers' port would let them be peers; one that kept the operator out would stop it.
+#[test]
+fn only_peers_reach_the_port_of_peers_and_the_operator_reaches_the_rest() {
+    let asked = of(json!({"networkPolicy": {"enabled": true}}));
+    let policy = build(&asked, &shape(&asked, Bootstrap::Form)).network_policy.unwrap();
+    let policy = serde_json::to_value(policy).unwrap();
+    let rules = policy["spec"]["ingress"].as_array().unwrap();
+    let own = serde_json::to_value(names::selector("demo")).unwrap();
+    let ports = |rule: &Value| -> Vec<i64> {
+        rule["ports"].as_array().unwrap().iter().map(|port| port["port"].as_i64().unwrap()).collect()
+    };
+    for rule in rules {
+        let is_peers = rule["from"] == json!([{"podSelector": {"matchLabels": own}}]);
+        assert_eq!(ports(rule).contains(&i64::from(names::PEER_PORT)), is_peers, "{rule}");
+    }
+    let operator = rules.iter().find(|rule| rule.to_string().contains(names::MANAGER)).unwrap();
+    let namespace = &operator["from"][0]["namespaceSelector"]["matchLabels"];
+    assert_eq!(*namespace, json!({"kubernetes.io/metadata.name": "raftqueue-system"}));
+    assert_eq!(ports(operator), [i64::from(names::CLIENT_PORT), i64::from(names::OPERATIONS_PORT)]);
 }
 
 /// Scaled by a tired hand, a set that said anything else would take the disks of a majority.

@@ -21,6 +21,7 @@ use crate::validate::{asked, validate};
 use futures_util::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -49,7 +50,7 @@ const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause after a watch broke. Each further break doubles it.
 const WATCH_PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause after a watch broke. All eight share it and break one after the other, and each may have failed again
+/// Longest pause after a watch broke. All nine share it and break one after the other, and each may have failed again
 /// just before the API server was back.
 const WATCH_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How often those that are gone are forgotten.
@@ -85,6 +86,8 @@ pub struct Context {
     recorder: Recorder,
     health: Arc<Health>,
     node_image: String,
+    /// Its own namespace.
+    namespace: String,
     memory: Memory,
 }
 
@@ -106,15 +109,22 @@ pub enum PassError {
 }
 
 impl Context {
-    /// For an operator of this name.
+    /// For an operator of this name, in this namespace.
     #[must_use]
-    pub fn new(client: Client, health: Arc<Health>, node_image: String, identity: String) -> Self {
+    pub fn new(
+        client: Client,
+        health: Arc<Health>,
+        node_image: String,
+        namespace: String,
+        identity: String,
+    ) -> Self {
         let reporter = Reporter { controller: MANAGER.into(), instance: Some(identity) };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             health,
             node_image,
+            namespace,
             memory: Memory::default(),
         }
     }
@@ -191,6 +201,11 @@ pub async fn run(
         )
         .watches(
             api::<PartialObjectMeta<PodDisruptionBudget>>(&client, namespace),
+            ours.clone(),
+            children(&context, owner_of),
+        )
+        .watches(
+            api::<PartialObjectMeta<NetworkPolicy>>(&client, namespace),
             ours.clone(),
             children(&context, owner_of),
         )
@@ -344,7 +359,7 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     };
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
-    let asked = asked(&object, &context.node_image);
+    let asked = asked(&object, &context.node_image).of_operator_in(&context.namespace);
     let refusals = validate(&asked);
     let seen = match Box::pin(observe(client, &asked)).await {
         Ok(seen) => seen,

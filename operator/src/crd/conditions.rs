@@ -127,6 +127,9 @@ pub enum Reason {
     NotReadable,
     /// An object with the name of a child exists and belongs to something else.
     NameTaken,
+    /// Something is asked for that needs a kind of objects which this Kubernetes does not know, or which the operator may not
+    /// use.
+    KindUnusable,
     /// `spec.paused` is set.
     PausedBySpec,
     /// `spec.paused` is not set.

@@ -15,6 +15,7 @@
 #![expect(unreachable_pub, reason = "the derived schema makes hidden copies of the public types")]
 
 mod conditions;
+mod neighbours;
 mod quantity;
 mod resources;
 mod schema;
@@ -25,6 +26,7 @@ mod storage;
 mod tests;
 
 pub use conditions::{ConditionType, Finding, Reason, Truth, conclude, condition};
+pub use neighbours::{Monitoring, NetworkPolicySettings, PeerSelector, ServiceMonitorSettings};
 pub use quantity::thousandths;
 pub use resources::{CPU_REQUEST_DEFAULT, MEMORY_REQUEST_DEFAULT};
 pub use settings::{
@@ -178,6 +180,14 @@ pub struct RaftQueueSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
 
+    /// Who may reach the nodes. Default: everybody that Kubernetes lets at them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicySettings>,
+
+    /// What watches the nodes. Default: nothing; each node serves `/metrics` on port 7422.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<Monitoring>,
+
     /// Stops the operator from changing anything; the nodes run on, and the status is still kept up to date.
     #[serde(default)]
     pub paused: bool,
@@ -222,6 +232,8 @@ impl Default for RaftQueueSpec {
             resources: resources::resources_default(),
             config: BTreeMap::new(),
             recovery: None,
+            network_policy: None,
+            monitoring: None,
             paused: false,
         }
     }

@@ -9,15 +9,17 @@ mod pods;
 
 pub use nodes::ask_all;
 
+use crate::build::ServiceMonitor;
 use crate::crd::RaftQueue;
 use crate::names;
 use crate::observation::{
-    Child, ChildSeen, ClaimSeen, ClusterId, Observation, OwnerSeen, Ownership, SetSeen,
+    Child, ChildSeen, ClaimSeen, ClusterId, KindSeen, Observation, OwnerSeen, Ownership, SetSeen,
 };
 use crate::validate::Asked;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
@@ -45,17 +47,20 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
-    let (set, headless, service, config_map, account, budget, pods, claims) = tokio::try_join!(
+    let (set, headless, service, config_map, account, budget, policy, monitor, pods, claims) = tokio::try_join!(
         sets.get_opt(&asked.name),
         metadata::<Service>(client, namespace, &headless),
         metadata::<Service>(client, namespace, &asked.name),
         metadata::<ConfigMap>(client, namespace, &config_map),
         metadata::<ServiceAccount>(client, namespace, &asked.name),
         metadata::<PodDisruptionBudget>(client, namespace, &asked.name),
+        metadata::<NetworkPolicy>(client, namespace, &asked.name),
+        of_others::<ServiceMonitor>(client, namespace, &asked.name),
         pods.list(&selector),
         claims.list(&selector),
     )?;
-    let mut seen = Observation::default();
+    let (service_monitors, monitor) = monitor;
+    let mut seen = Observation { service_monitors, ..Observation::default() };
     let mut child = |child, found: Option<&ObjectMeta>| {
         if let Some(found) = found {
             let uid = found.uid.clone().unwrap_or_default();
@@ -72,6 +77,19 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     child(Child::ConfigMap, config_map.as_ref());
     child(Child::ServiceAccount, account.as_ref());
     child(Child::Budget, budget.as_ref());
+    // One of somebody else under this name is in nobody's way while none is asked for.
+    let spec = &asked.spec;
+    let is_wanted = spec.network_policy.as_ref().is_some_and(|wanted| wanted.enabled);
+    child(
+        Child::NetworkPolicy,
+        policy.as_ref().filter(|policy| is_wanted || is_ours(ownership(asked, policy))),
+    );
+    let wanted = spec.monitoring.as_ref().and_then(|wanted| wanted.service_monitor.as_ref());
+    let is_wanted = wanted.is_some_and(|wanted| wanted.enabled);
+    child(
+        Child::ServiceMonitor,
+        monitor.as_ref().filter(|found| is_wanted || is_ours(ownership(asked, found))),
+    );
     child(Child::StatefulSet, set.as_ref().map(|set| &set.metadata));
     seen.claims = claims.items.iter().filter_map(|claim| see_claim(asked, claim)).collect();
     let now = Timestamp::now();
@@ -103,6 +121,28 @@ where
 {
     let api: Api<kube::core::PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
     Ok(api.get_opt(name).await?.map(|object| object.metadata))
+}
+
+/// The same of a kind that this Kubernetes may not know, or that an operator with older rights may not use.
+async fn of_others<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<(KindSeen, Option<ObjectMeta>), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+{
+    let api: Api<kube::core::PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
+    match api.get(name).await {
+        Ok(found) => Ok((KindSeen::Usable, Some(found.metadata))),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok((KindSeen::Forbidden, None)),
+        // An object that is missing is named in the answer; of an unknown kind not even the path is known.
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let is_named = status.details.as_ref().is_some_and(|details| details.name == name);
+            Ok((if is_named { KindSeen::Usable } else { KindSeen::Unknown }, None))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Whose an object is that has the name of a child of ours.
@@ -266,6 +306,25 @@ mod tests {
             let found: ObjectMeta = serde_json::from_value(metadata.clone()).unwrap();
             assert_eq!(ownership(&asked(), &found), expected, "{metadata}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_kind_of_others_may_be_unknown_or_forbidden_and_neither_fails_a_look() {
+        let missing = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+                             "message": "not found", "details": {"name": "demo", "kind": "servicemonitors"}});
+        let there = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "demo"}});
+        for ((code, answer), expected, is_there) in [
+            ((200, there), KindSeen::Usable, true),
+            ((404, missing), KindSeen::Usable, false),
+            ((404, json!("404 page not found")), KindSeen::Unknown, false),
+            (crate::fake::refusal(403, "Forbidden"), KindSeen::Forbidden, false),
+        ] {
+            let (client, _) = crate::fake::client(move |_| (code, answer.clone()));
+            let (kind, found) = of_others::<ServiceMonitor>(&client, "shop", "demo").await.unwrap();
+            assert_eq!((kind, found.is_some()), (expected, is_there));
+        }
+        let (client, _) = crate::fake::client(|_| crate::fake::refusal(500, "InternalError"));
+        assert!(of_others::<ServiceMonitor>(&client, "shop", "demo").await.is_err());
     }
 
     #[test]

@@ -232,7 +232,11 @@ impl Case<'_> {
                 Reason::MembersUnknown,
             ]) {
                 Some(problem) => of(About::SpecAccepted, problem, false),
-                None => fine(About::SpecAccepted, true, "the spec can be followed"),
+                // It keeps no node from serving, so it is no problem of the cluster's.
+                None => match self.unusable() {
+                    Some(message) => finding(About::SpecAccepted, false, Reason::KindUnusable, message),
+                    None => fine(About::SpecAccepted, true, "the spec can be followed"),
+                },
             },
             if self.asked.spec.paused {
                 let message = "spec.paused is set: the operator changes nothing, and the nodes run on";

@@ -30,6 +30,10 @@ fn sized(size: Option<&str>) -> Value {
 fn refused_at_creation() -> Vec<(Value, &'static str)> {
     let spec = |spec: Value| demo(&spec);
     let mut cases = vec![
+        (
+            demo(&json!({"monitoring": {"serviceMonitor": {"interval": "often"}}})),
+            "interval must be a time such as 30s",
+        ),
         (named(&"a".repeat(41), &json!({})), "at most 40 characters"),
         (named("a.b", &json!({})), "must not contain dots"),
         (named("1a", &json!({})), "must begin with a letter"),

@@ -2,8 +2,29 @@
 
 use super::Case;
 use crate::crd::Reason;
+use crate::observation::KindSeen;
 
 impl Case<'_> {
+    /// What is asked for and cannot be made here.
+    pub(super) fn unusable(&self) -> Option<String> {
+        let monitoring = self.asked.spec.monitoring.as_ref()?;
+        monitoring.service_monitor.as_ref().filter(|wanted| wanted.enabled)?;
+        let why = match self.seen.service_monitors {
+            KindSeen::Usable => return None,
+            KindSeen::Unknown => {
+                "this Kubernetes does not know the kind (monitoring.coreos.com/v1). Install the Prometheus operator, or set it to \
+                 false"
+            }
+            KindSeen::Forbidden => {
+                "the operator may not use the kind (monitoring.coreos.com/v1). Give it the rights that deploy/operator/rbac.yaml \
+                 has: kubectl apply -k deploy"
+            }
+        };
+        Some(format!(
+            "spec.monitoring.serviceMonitor is enabled, but {why}. Everything else is as asked, and this is tried again by itself"
+        ))
+    }
+
     /// Members that are still to come or to go, with the next step.
     pub(super) fn not_the_members_asked_for(&self) -> Option<(Reason, String)> {
         let (have, want) = (self.voters.len(), self.asked.spec.replicas);

@@ -3,6 +3,7 @@
 mod disks;
 mod lives;
 mod members;
+mod monitors;
 mod recovery;
 mod scaling;
 mod situations;
