@@ -106,6 +106,10 @@ const FOUND: &[(u64, &str)] = &[
         82_894,
         "the simulator asked a leader that was on its way out by a change from before all faults stopped",
     ),
+    (
+        90_318,
+        "a torn record that a recycled segment completed with a command of its past life passed for whole",
+    ),
     (1_603, "a leader that lacked messages gave no snapshot to the only other node, which had them"),
     (1_899, "a node that lost the only configuration that it had found nobody to ask in the harness"),
 ];

@@ -2,11 +2,11 @@
 
 use crate::disk::DiskFile;
 use crate::format::configuration;
-use crate::format::salted_crc;
 use crate::format::segment::{
     FRAME_BYTES, Frame, FrameKind, IDENTITY_BYTES, IndexedRecord, RECORD_BYTES, RecordHeader, RecordIdentity,
     RecordKind, records_crc,
 };
+use crate::format::{part_crc, salted_crc};
 use bytes::Bytes;
 use raftqueue_raft::{Entry, HardState, Index, Payload, Term, Write};
 use std::io::{self, IoSlice};
@@ -66,16 +66,7 @@ impl Draft {
             }
             Payload::Command { meta, bodies } => (RecordKind::Command, meta.clone(), bodies.clone()),
         };
-        let size = |bytes: &Bytes| u32::try_from(bytes.len()).expect("entries are limited far below 4 GiB");
-        let header = RecordHeader {
-            kind,
-            index: entry.index,
-            term: entry.term,
-            meta_bytes: size(&meta),
-            meta_crc: crc32c::crc32c(&meta),
-            bodies_bytes: size(&bodies),
-            bodies_crc: crc32c::crc32c(&bodies),
-        };
+        let header = RecordHeader::of((kind, entry.index, entry.term), &meta, &bodies, part_crc);
         self.records.push(DraftRecord { header, meta, bodies });
     }
 

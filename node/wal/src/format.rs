@@ -123,6 +123,24 @@ pub(crate) fn unwrap(magic: [u8; 4], bytes: &[u8]) -> Result<&[u8], Malformed> {
     }
 }
 
+/// The checksum of a part of a record: the CRC32C of its bytes and of the last four of them once more.
+///
+/// What a command says ends with a CRC32C of its own, and so may a message. The CRC of anything that is followed by its own is
+/// one and the same number, whatever it says: of two such parts one could stand for the other. With the last four bytes
+/// repeated it differs where they do.
+pub(crate) fn part_crc(part: &[u8]) -> u32 {
+    let last = part.len().saturating_sub(4);
+    crc32c::crc32c_append(crc32c::crc32c(part), &part[last..])
+}
+
+/// One of the two ways to compute it.
+pub(crate) type PartCrc = fn(&[u8]) -> u32;
+
+/// Whether a part of a record has this checksum, as it is written now or as builds before did: the CRC32C of its bytes alone.
+pub(crate) fn is_part(part: &[u8], crc: u32) -> bool {
+    part_crc(part) == crc || crc32c::crc32c(part) == crc
+}
+
 /// A checksum that verifies only under the salt of the segment's present life.
 pub(crate) fn salted_crc(salt: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), bytes)

@@ -7,11 +7,11 @@
 //!
 //! On purpose this does not ask other nodes, nor decide when a record is looked at.
 
-use crate::batch::Draft;
+use crate::batch::{Draft, DraftRecord};
 use crate::disk::read_exactly;
 use crate::error::{ReadError, RecordName};
-use crate::format::configuration;
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind};
+use crate::format::{PartCrc, configuration, part_crc};
 use crate::log::{PlacedRecord, Shared};
 use crate::reader::Reader;
 use crate::segment::Segment;
@@ -138,10 +138,12 @@ impl Reader {
         let from = usize::try_from(RECORD_BYTES).expect("48");
         let meta = bytes.slice(from..from + identity.meta_bytes as usize);
         let bodies = bytes.slice(from + meta.len()..from + meta.len() + identity.bodies_bytes as usize);
-        let header = header_of(&identity, &meta, &bodies);
-        if header.identity() != identity {
-            return Ok(Mended::Lacking);
-        }
+        let RecordIdentity { kind, index, term, .. } = identity;
+        let header = [part_crc, crc32c::crc32c as PartCrc]
+            .map(|crc| RecordHeader::of((kind, index, term), &meta, &bodies, crc))
+            .into_iter()
+            .find(|header| header.identity() == identity);
+        let Some(header) = header else { return Ok(Mended::Lacking) };
         let is_written = RecordHeader::decode(&bytes, segment.salt, offset).ok() != Some(header);
         if is_written {
             write(&segment, offset, &[&header.encode(segment.salt, offset)])?;
@@ -159,10 +161,10 @@ impl Reader {
         let mut draft = Draft::default();
         draft.push_entry(entry);
         let record = draft.records.pop().expect("just pushed");
-        if record.header.identity() != identity {
+        let Some(header) = headers_of(entry).find(|header| header.identity() == identity) else {
             return Err(MendError::AnotherRecord(hole.name));
-        }
-        let head = record.header.encode(segment.salt, offset);
+        };
+        let head = header.encode(segment.salt, offset);
         write(&segment, offset, &[&head, &record.meta, &record.bodies])?;
         Ok(self.filled(hole, &record.meta, true))
     }
@@ -194,10 +196,13 @@ impl Hole {
     }
 }
 
-fn header_of(identity: &RecordIdentity, meta: &[u8], bodies: &[u8]) -> RecordHeader {
-    let RecordIdentity { kind, index, term, meta_bytes, bodies_bytes, .. } = *identity;
-    let (meta_crc, bodies_crc) = (crc32c::crc32c(meta), crc32c::crc32c(bodies));
-    RecordHeader { kind, index, term, meta_bytes, meta_crc, bodies_bytes, bodies_crc }
+/// The header of an entry as it is written now, and as builds before wrote it.
+pub(crate) fn headers_of(entry: &Entry) -> impl Iterator<Item = RecordHeader> {
+    let mut draft = Draft::default();
+    draft.push_entry(entry);
+    let DraftRecord { header, meta, bodies } = draft.records.pop().expect("just pushed");
+    let before = RecordHeader::of((header.kind, header.index, header.term), &meta, &bodies, crc32c::crc32c);
+    [header, before].into_iter()
 }
 
 /// Writes parts one after another, syncs them, and reads them back.

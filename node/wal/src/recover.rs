@@ -11,10 +11,10 @@
 use crate::batch::{Draft, DraftRecord, FrameContext};
 use crate::disk::{ASIDE_SUFFIX, Disk, DiskFile, SECTOR_BYTES, read_exactly, remove_if_there};
 use crate::error::{OpenError, Rotten, RottenPart, io_error, malformed};
-use crate::format::Malformed;
 use crate::format::segment::{
     IndexedRecord, RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind, SegmentHead,
 };
+use crate::format::{Malformed, is_part};
 use crate::hard_state::HardStateFile;
 use crate::log::{Log, PlacedRecord, Visible, name_of};
 use crate::manifest::Manifest;
@@ -530,7 +530,7 @@ fn read_tail(segment: &Segment, tail: &BatchScan) -> Result<Draft, OpenError> {
         let meta_to = meta_from + header.meta_bytes as usize;
         let meta = bytes.slice(meta_from..meta_to);
         let bodies = bytes.slice(meta_to..meta_to + header.bodies_bytes as usize);
-        if crc32c::crc32c(&meta) != header.meta_crc || crc32c::crc32c(&bodies) != header.bodies_crc {
+        if !is_part(&meta, header.meta_crc) || !is_part(&bodies, header.bodies_crc) {
             return Err(damaged(Malformed::Checksum));
         }
         draft.records.push(DraftRecord { header, meta, bodies });

@@ -11,6 +11,7 @@
 
 use crate::disk::{DiskFile, SECTOR_BYTES};
 use crate::error::{Rotten, RottenPart};
+use crate::format::is_part;
 use crate::format::segment::{
     FRAME_BYTES, Frame, FrameKind, IDENTITY_BYTES, INDEXED_BYTES, IndexedRecord, RECORD_BYTES, RecordHeader,
     RecordIdentity, SegmentHead, decode_identities, decode_index, records_crc, sector_end,
@@ -288,8 +289,7 @@ impl<'a> Scanner<'a> {
             ),
         ];
         for (part, offset, size, crc) in parts {
-            let is_good =
-                self.window.get(offset, u64::from(size))?.is_some_and(|bytes| crc32c::crc32c(bytes) == crc);
+            let is_good = self.window.get(offset, u64::from(size))?.is_some_and(|bytes| is_part(bytes, crc));
             if !is_good {
                 damage.push(self.rotten(offset, part, Some(&header.identity())));
             }

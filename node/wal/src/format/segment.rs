@@ -17,7 +17,7 @@
 //! entry.
 
 use super::small::{decode_vote, encode_vote};
-use super::{Cursor, GROUP, Malformed, salted_crc, unwrap, wrap};
+use super::{Cursor, GROUP, Malformed, PartCrc, salted_crc, unwrap, wrap};
 use crate::disk::SECTOR_BYTES;
 use raftqueue_raft::{HardState, Index, Term};
 
@@ -286,15 +286,30 @@ pub struct RecordHeader {
     pub term: Term,
     /// Bytes of meta.
     pub meta_bytes: u32,
-    /// Checksum of the meta.
+    /// Checksum of the meta (`part_crc`).
     pub meta_crc: u32,
     /// Bytes of bodies.
     pub bodies_bytes: u32,
-    /// Checksum of the bodies.
+    /// Checksum of the bodies (`part_crc`).
     pub bodies_crc: u32,
 }
 
 impl RecordHeader {
+    /// The header of an entry with such content. `crc` is `part_crc`, or what builds before wrote.
+    pub(crate) fn of(entry: (RecordKind, Index, Term), meta: &[u8], bodies: &[u8], crc: PartCrc) -> Self {
+        let (kind, index, term) = entry;
+        let size = |part: &[u8]| u32::try_from(part.len()).expect("entries are limited far below 4 GiB");
+        RecordHeader {
+            kind,
+            index,
+            term,
+            meta_bytes: size(meta),
+            meta_crc: crc(meta),
+            bodies_bytes: size(bodies),
+            bodies_crc: crc(bodies),
+        }
+    }
+
     /// The entry checksum: with index and term it names exactly this entry on every node.
     ///
     /// CRC32C of `u8 kind | u32 meta bytes | u32 meta crc | u32 bodies bytes | u32 bodies crc`.

@@ -6,7 +6,8 @@ use crate::disk::fake::{FakeDisk, Operation, Refusal};
 use crate::format::segment::SegmentHead;
 use crate::segment::segment_name;
 use crate::{AppendError, OpenError, RottenPart, Wal};
-use raftqueue_raft::Index;
+use bytes::Bytes;
+use raftqueue_raft::{Entry, Index, Payload, Term};
 use std::io;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ fn find(disk: &FakeDisk, file: &str, bytes: &[u8]) -> u64 {
 
 fn body_of(index: u64, size: usize) -> Vec<u8> {
     match entry(index, 1, size).payload {
-        raftqueue_raft::Payload::Command { bodies, .. } => bodies.to_vec(),
+        Payload::Command { bodies, .. } => bodies.to_vec(),
         _ => unreachable!("entries of these tests are commands"),
     }
 }
@@ -73,6 +74,34 @@ fn rule_2_1_bytes_of_an_earlier_life_never_verify() {
     let (wal, recovered) = open(&disk, 3).unwrap();
     assert_eq!((recovered.last_index, recovered.cut.clone()), (Index(3), None));
     assert_eq!(read_all(&wal.reader()), entries(1..4, 1, 600));
+}
+
+/// The meta of a command ends with its own checksum, and the CRC of anything that is followed by its own is the same number.
+#[test]
+fn rule_2_1_a_torn_record_is_not_completed_by_a_command_of_an_earlier_life() {
+    let meta = |fill: u8| {
+        let mut meta = vec![fill; 600];
+        meta.extend(crc32c::crc32c(&meta).to_le_bytes());
+        Bytes::from(meta)
+    };
+    let (is, was) = (meta(b'n'), meta(b'o'));
+    assert_eq!(crc32c::crc32c(&is), crc32c::crc32c(&was));
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 2).unwrap();
+    wal.append(&batch(hard(1, 7), &entries(1..3, 1, 600))).unwrap();
+    let payload = Payload::Command { meta: is.clone(), bodies: Bytes::new() };
+    wal.append(&batch(hard(1, 7), &[Entry { index: Index(3), term: Term(1), payload }])).unwrap();
+    drop(wal);
+    // The head of the record reached the disk, its meta did not: there is what the file held before.
+    let name = segment_name(1);
+    let at = find(&disk, &name, &is);
+    let mut bytes = disk.bytes(&name).unwrap();
+    let from = usize::try_from(at).unwrap();
+    bytes[from..from + was.len()].copy_from_slice(&was);
+    disk.put(&name, &bytes);
+    let (wal, recovered) = open(&disk, 3).unwrap();
+    assert_eq!((recovered.last_index, recovered.cut.map(|cut| cut.records)), (Index(2), Some(1)));
+    assert_eq!(read_all(&wal.reader()), entries(1..3, 1, 600));
 }
 
 #[test]
