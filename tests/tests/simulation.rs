@@ -110,6 +110,10 @@ const FOUND: &[(u64, &str)] = &[
         90_318,
         "a torn record that a recycled segment completed with a command of its past life passed for whole",
     ),
+    (
+        90_873,
+        "a node whose log was cut off behind a start waited for what was gone before it took snapshots of an idle queue",
+    ),
     (1_603, "a leader that lacked messages gave no snapshot to the only other node, which had them"),
     (1_899, "a node that lost the only configuration that it had found nobody to ask in the harness"),
 ];

@@ -91,7 +91,7 @@ pub(super) struct Snapshots {
     /// So many are due as soon as the cluster is idle and the log that the process began with is applied, however little that
     /// was. Each process begins a segment, so many starts would leave many.
     idle_due: u8,
-    /// The end of that log.
+    /// The end of that log, as far as it was not cut off since.
     begun_at: Index,
     pause_ticks: u32,
     /// The keeper wants one in so many ticks: bodies are lacking, and it gets them in its rounds.
@@ -135,6 +135,11 @@ impl Snapshots {
         self.idle_ticks = self.idle_ticks.saturating_add(1);
         self.pause_ticks = self.pause_ticks.saturating_sub(1);
         self.wanted_in = self.wanted_in.map(|ticks| ticks.saturating_sub(1));
+    }
+
+    /// The log ends here now.
+    fn log_ends(&mut self, last: Index) {
+        self.begun_at = self.begun_at.min(last);
     }
 
     fn is_due(&mut self, applied: Index, settings: &SnapshotSettings, held: impl FnOnce() -> u64) -> bool {
@@ -229,6 +234,7 @@ impl Replica {
     pub(super) fn freeze_if_due(&mut self) {
         let index = self.applied;
         let held = || self.state.held_bytes(MESSAGE_BYTES);
+        self.snapshots.log_ends(self.raft.last_index());
         if !self.snapshots.is_due(index, &self.settings.snapshots, held) {
             return;
         }
@@ -304,6 +310,18 @@ mod tests {
 
     const SETTINGS: SnapshotSettings =
         SnapshotSettings { bytes: 100, steps: 1_000, idle_ticks: 5, idle_bytes: 10 };
+
+    /// Another leader cut the end of the log that the process began with, and nothing comes any more.
+    #[test]
+    fn what_was_cut_off_is_not_waited_for() {
+        let idle = |last: Option<Index>| {
+            let mut snapshots = Snapshots::new(Index(7), Index(26), &State::default());
+            last.into_iter().for_each(|last| snapshots.log_ends(last));
+            (0..SETTINGS.idle_ticks).for_each(|_| snapshots.tick());
+            snapshots.is_due(Index(24), &SETTINGS, || 0)
+        };
+        assert!(!idle(None) && !idle(Some(Index(26))) && idle(Some(Index(24))));
+    }
 
     #[test]
     fn a_snapshot_is_due_by_bytes_or_by_steps() {
