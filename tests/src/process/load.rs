@@ -24,6 +24,8 @@ struct Account {
     refused: usize,
     /// Longest time between two acknowledged messages of one producer.
     longest_gap: Duration,
+    /// What it was told meanwhile.
+    told_in_gap: Vec<Told>,
     /// When the last message of anybody was acknowledged.
     last: Option<Instant>,
     longest_pause: Duration,
@@ -43,12 +45,38 @@ pub struct Report {
     pub refused: usize,
     /// Longest time between two acknowledged messages of one producer.
     pub longest_gap: Duration,
+    /// What it was told meanwhile.
+    pub told_in_gap: Vec<Told>,
     /// Longest time in which no message of anybody was acknowledged.
     pub longest_pause: Duration,
     /// Status pages asked for.
     pub statuses: usize,
     /// Those that took longer than they may.
     pub slow_statuses: Vec<Duration>,
+}
+
+/// What a producer was told by one call.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The code of the answer, or why there is none.
+    pub code: Result<u16, Unanswered>,
+    /// How long that took.
+    pub took: Duration,
+}
+
+/// So many answers of a gap are kept.
+const TOLD_MAX: usize = 20;
+
+impl Report {
+    /// The longest time between two acknowledged messages of one producer, and what it was told meanwhile.
+    #[must_use]
+    pub fn gap(&self) -> String {
+        let told = self.told_in_gap.iter().map(|told| match told.code {
+            Ok(code) => format!("{code} after {:.2?}", told.took),
+            Err(unanswered) => format!("{unanswered:?} after {:.2?}", told.took),
+        });
+        format!("{:.2?} ({})", self.longest_gap, told.collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl Load {
@@ -128,6 +156,7 @@ impl Load {
             unknown: account.unknown.len(),
             refused: account.refused,
             longest_gap: account.longest_gap,
+            told_in_gap: account.told_in_gap,
             longest_pause: account.longest_pause.max(account.longest_pause_ever),
             statuses: account.statuses,
             slow_statuses: account.slow_statuses,
@@ -148,18 +177,25 @@ fn produce(
     account: &Mutex<Account>,
 ) {
     let mut number = 0;
-    let mut last = Instant::now();
+    let (mut last, mut told) = (Instant::now(), Vec::new());
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(rest);
         let message = format!("{producer}-{number:07}");
         let node = nodes[(producer + number) % nodes.len()];
         number += 1;
-        let answer = node.publish(topic, &message);
+        let begun = Instant::now();
+        let code = node.publish(topic, &message).map(|answer| answer.code);
+        if told.len() < TOLD_MAX {
+            told.push(Told { code, took: begun.elapsed() });
+        }
         let mut account = lock(account);
-        match answer.map(|answer| answer.code) {
+        match code {
             Ok(201) => {
                 let now = Instant::now();
-                account.longest_gap = account.longest_gap.max(now - last);
+                let told = std::mem::take(&mut told);
+                if now - last > account.longest_gap {
+                    (account.longest_gap, account.told_in_gap) = (now - last, told);
+                }
                 last = now;
                 let pause = account.last.replace(now).map_or(Duration::ZERO, |before| now - before);
                 account.longest_pause = account.longest_pause.max(pause);

@@ -7,7 +7,7 @@ mod load;
 mod patience;
 
 pub use http::{Answer, Http, Unanswered};
-pub use load::{Load, Report};
+pub use load::{Load, Report, Told};
 pub use patience::{CALM, Ended, PATIENCE, Running, env_number, run_to_end, series_value, wait_for};
 
 use links::Links;

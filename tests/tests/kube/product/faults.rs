@@ -57,13 +57,13 @@ fn under_load(
         Ok(load.finish("load", &[service])?)
     })??;
     eprintln!(
-        "{}: {} acknowledged, {} unknown, {} refused; longest pause of all producers {:.2?}, of one {:.2?}",
+        "{}: {} acknowledged, {} unknown, {} refused; longest pause of all producers {:.2?}, of one {}",
         room.namespace,
         outcome.acknowledged,
         outcome.unknown,
         outcome.refused,
         outcome.longest_pause,
-        outcome.longest_gap
+        outcome.gap()
     );
     Ok(())
 }

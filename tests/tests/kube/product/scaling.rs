@@ -84,8 +84,12 @@ fn members_come_and_go_under_load(room: &Room<'_>) -> Outcome {
     })??;
     assert_eq!(queue.restarts()?, 0);
     eprintln!(
-        "{}: {} acknowledged, {} unknown, {} refused; longest pause of one producer {:.2?}",
-        room.namespace, outcome.acknowledged, outcome.unknown, outcome.refused, outcome.longest_gap
+        "{}: {} acknowledged, {} unknown, {} refused; longest pause of one producer {}",
+        room.namespace,
+        outcome.acknowledged,
+        outcome.unknown,
+        outcome.refused,
+        outcome.gap()
     );
     Ok(())
 }
@@ -108,7 +112,8 @@ fn changed_settings_reach_every_pod_under_load(room: &Room<'_>) -> Outcome {
         let before = uids(&queue)?;
         room.kubectl(&["rollout", "restart", "statefulset/demo"])?;
         restarted(&queue, &load, "rollout restart", &before)?;
-        load.finish("load", &[service])?;
+        let outcome = load.finish("load", &[service])?;
+        eprintln!("{}: longest pause of one producer {}", room.namespace, outcome.gap());
         Ok(())
     })??;
     assert_eq!(queue.restarts()?, 0);
