@@ -417,6 +417,12 @@ fn shutting_down() -> Failure {
     Failure::not_done(Reason::ShuttingDown, "this node is shutting down: ask another one")
 }
 
+/// Nobody tells such a node of a leader, so it is no use to wait.
+fn outside() -> Failure {
+    let text = "this node is no member of the cluster, so it knows no leader: ask another one";
+    Failure::not_done(Reason::NoLeader, text).retry_after_ms(100)
+}
+
 fn overloaded() -> Failure {
     Failure::not_done(Reason::Overloaded, "too many calls wait for this node's driver").retry_after_ms(100)
 }
@@ -440,6 +446,7 @@ impl NodeService {
                     return Err(Failure::not_done(Reason::NotLeader, "this node does not lead (any more)"));
                 }
                 Some(leader) => self.forward(leader, &request, deadline).await,
+                None if self.inner.own.is_outside() => return Err(outside()),
                 None => Forwarded::NoWay { is_cut_off: true },
             };
             let longest = match attempt {

@@ -320,3 +320,26 @@ fn rule_1_5_a_removed_node_that_was_told_to_stop_ends() {
     changing.remove(&[victim]);
     assert!(changing.cluster.stop(victim).success());
 }
+
+/// Whoever asks a node that is no member is told so at once: another one can be asked while that one waits for nobody.
+#[test]
+fn rule_1_5_a_removed_node_sends_its_clients_to_the_others() {
+    let changing = Changing::start(3, 0);
+    let victim = if changing.leader() == 1 { 2 } else { 1 };
+    changing.remove(&[victim]);
+    let is_told = |node: usize| {
+        let body = br#"{"messages": [{"body": "x"}]}"#;
+        let path = format!("/v1/topics/{TOPIC}/publish");
+        match changing.cluster.http(node).request("POST", &path, body) {
+            Ok(answer) if answer.code == 503 && answer.text.contains("no member of the cluster") => {
+                assert_eq!(answer.body["outcome"], "NOT_DONE", "{}", answer.text);
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    };
+    // As the node that it was, or as the new one that waits.
+    changing.cluster.wait_for("it says that it is no member", || is_told(victim));
+    changing.wait_until("it waits", |members| !members.waiting.is_empty());
+    changing.cluster.wait_for("it still does", || is_told(victim));
+}

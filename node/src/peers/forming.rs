@@ -21,6 +21,7 @@ use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::{Configuration, Member, MemberKind, NodeId};
 use raftqueue_wal::{Binding, DataDir, IdentityError};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::Status;
@@ -175,9 +176,14 @@ impl Forming {
             if formation_id != 0 && !is_bound {
                 return Ok(Formed::Bound); // It was added to a cluster that exists.
             }
-            if let Some((name, cluster)) = self.foreign_cluster(&answers, formation_id) {
+            let foreign = self.foreign_cluster(&answers, formation_id);
+            let joins = formation_id == 0 && self.bootstrap == Bootstrap::Join;
+            if foreign.is_some() || joins {
+                self.own.waits.store(true, Ordering::Relaxed); // Until it is a member.
+            }
+            if let Some((name, cluster)) = foreign {
                 self.start_over(&name, cluster, may_tell.then_some(&mut told))?;
-            } else if formation_id == 0 && self.bootstrap == Bootstrap::Join {
+            } else if joins {
                 if may_tell {
                     tracing::info!("this node's disk is blank: waiting to be added to the cluster");
                     told = Some(Instant::now());

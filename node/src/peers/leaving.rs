@@ -1,6 +1,6 @@
 //! A node that was removed from its cluster, as it finds out.
 //!
-//! Nobody tells it: its leader may have let it go while it was away. So a node that knows no leader for a while, or whose own
+//! Its leader tells it once, and may have let it go while it was away. So a node that knows no leader for a while, or whose own
 //! log ends with a configuration that lacks it, asks those that were members, again and again. Only what a leader says by a
 //! linearizable read counts: that its id is in no configuration. It cannot come back under that id, since only blank nodes are
 //! added. A log that ends in a later term than that leader's is not judged by it.
@@ -44,14 +44,17 @@ pub(crate) async fn doubt(
     let mut led = Instant::now();
     loop {
         tokio::time::sleep(ROUND).await;
-        let is_member = own.is_member.load(Ordering::Relaxed);
-        if own.has_leader.load(Ordering::Relaxed) && is_member {
+        let (is_member, is_led) =
+            (own.is_member.load(Ordering::Relaxed), own.has_leader.load(Ordering::Relaxed));
+        if is_led && is_member {
             led = Instant::now();
         }
+        // Whom its own log leaves out, and nobody leads, is most likely right.
+        let leaderless_max = if is_member || is_led { LEADERLESS_MAX } else { Duration::ZERO };
         let Some(identity) = *own.identity.borrow() else { continue };
         // The log of a node that was just added is on its way.
         let has_log = own.configuration.load(Ordering::Relaxed) > 0;
-        let Some(cluster_id) = identity.cluster_id.filter(|_| has_log && led.elapsed() > LEADERLESS_MAX)
+        let Some(cluster_id) = identity.cluster_id.filter(|_| has_log && led.elapsed() > leaderless_max)
         else {
             continue;
         };

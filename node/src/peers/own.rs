@@ -40,6 +40,8 @@ pub struct Own {
     pub configuration: AtomicU64,
     /// It is a member of that.
     pub is_member: AtomicBool,
+    /// It waits to be added to a cluster that exists.
+    pub waits: AtomicBool,
     /// It knows a leader.
     pub has_leader: AtomicBool,
     /// The term of the last entry of its log; the greatest number while it does not know.
@@ -67,6 +69,7 @@ impl Own {
             term: AtomicU64::new(0),
             configuration: AtomicU64::new(0),
             is_member: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
             has_leader: AtomicBool::new(false),
             last_term: AtomicU64::new(u64::MAX),
             removed_at: watch::Sender::new(None),
@@ -77,6 +80,13 @@ impl Own {
 }
 
 impl Own {
+    /// It is no member of the cluster of which it knows: it waits to be added, or was removed.
+    #[must_use]
+    pub fn is_outside(&self) -> bool {
+        let has_log = self.configuration.load(Ordering::Relaxed) > 0;
+        !self.is_member.load(Ordering::Relaxed) && (has_log || self.waits.load(Ordering::Relaxed))
+    }
+
     /// How its log ends: the last index on its disk, and the term of its last entry. Logs that end alike are alike (Raft,
     /// section 5.3).
     #[must_use]

@@ -17,7 +17,7 @@ impl Raft {
     }
 
     /// Sends one message to `to` if there is something to send; returns true if there may be more.
-    fn feed(&mut self, to: NodeId) -> bool {
+    pub(super) fn feed(&mut self, to: NodeId) -> bool {
         let settings = &self.settings;
         let (start, last) = (self.log.start(), self.log.last());
         let Role::Leader(leader) = &mut self.role else { return false };

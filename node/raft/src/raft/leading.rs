@@ -5,7 +5,7 @@ use super::transferring::Transfer;
 use super::{Raft, Role};
 use crate::event::Refused;
 use crate::mutants::{self, Mutant};
-use crate::progress::Progress;
+use crate::progress::{Progress, ProgressState};
 use crate::{Entry, Index, Message, NodeId, Payload, ReadId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,6 +15,8 @@ pub(super) struct Leader {
     pub(super) progress: BTreeMap<NodeId, Progress>,
     pub(super) reads: Reads,
     pub(super) transfer: Option<Transfer>,
+    /// Whom the newest configuration leaves out, until it is committed.
+    parting: BTreeMap<NodeId, Progress>,
     /// The first entry of this term. Nothing is known to be committed before it is.
     pub(super) first_index: Index,
     /// (index, bytes) of the entries of this term that are not committed.
@@ -60,6 +62,7 @@ impl Raft {
             progress: BTreeMap::new(),
             reads: Reads::default(),
             transfer: None,
+            parting: BTreeMap::new(),
             first_index: next,
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
@@ -81,10 +84,32 @@ impl Raft {
         let peers = self.log.configuration().peers();
         let next = self.log.last();
         let Role::Leader(leader) = &mut self.role else { return };
-        leader.progress.retain(|peer, _| peers.contains(peer));
+        leader.parting.extend(leader.progress.extract_if(.., |peer, _| !peers.contains(peer)));
+        leader.parting.retain(|peer, _| !peers.contains(peer));
         for peer in peers.into_iter().filter(|peer| *peer != id) {
             // A new peer counts as heard for one round: it has had no chance to answer yet.
             leader.progress.entry(peer).or_insert_with(|| Progress::new(next));
+        }
+    }
+
+    /// Sends the configuration, once it is committed, to those that it leaves out and that had got all before it: so they know
+    /// at once that they are no members. It goes out once, and whoever misses it has to ask. Before it is committed nobody may
+    /// have it who does not count in it: a vote for who lacks it would be refused by who does not campaign.
+    fn part(&mut self) {
+        let committed = self.log.configuration_index() <= self.commit;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.parting.is_empty() || !committed {
+            return;
+        }
+        for (peer, progress) in std::mem::take(&mut leader.parting) {
+            if progress.state != ProgressState::Replicate {
+                continue;
+            }
+            let Role::Leader(leader) = &mut self.role else { return };
+            leader.progress.insert(peer, progress);
+            while self.feed(peer) {}
+            let Role::Leader(leader) = &mut self.role else { return };
+            leader.progress.remove(&peer);
         }
     }
 
@@ -179,6 +204,7 @@ impl Raft {
         if commit > self.commit && countable {
             self.commit = commit;
             leader.committed(commit);
+            self.part();
             self.settle_configuration();
         }
     }
