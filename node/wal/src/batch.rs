@@ -177,3 +177,12 @@ pub(crate) fn encode_seal(
 fn count(length: usize) -> u32 {
     u32::try_from(length).expect("far fewer records than 4 billion")
 }
+
+/// The header of an entry as it is written now, and as builds before wrote it.
+pub(crate) fn headers_of(entry: &Entry) -> impl Iterator<Item = RecordHeader> {
+    let mut draft = Draft::default();
+    draft.push_entry(entry);
+    let DraftRecord { header, meta, bodies } = draft.records.pop().expect("just pushed");
+    let before = RecordHeader::of((header.kind, header.index, header.term), &meta, &bodies, crc32c::crc32c);
+    [header, before].into_iter()
+}

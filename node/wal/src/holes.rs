@@ -7,7 +7,7 @@
 //!
 //! On purpose this does not ask other nodes, nor decide when a record is looked at.
 
-use crate::batch::{Draft, DraftRecord};
+use crate::batch::{Draft, headers_of};
 use crate::disk::read_exactly;
 use crate::error::{ReadError, RecordName};
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind};
@@ -194,15 +194,6 @@ impl Hole {
     pub fn bytes(&self) -> u64 {
         self.placed.identity.record_bytes()
     }
-}
-
-/// The header of an entry as it is written now, and as builds before wrote it.
-pub(crate) fn headers_of(entry: &Entry) -> impl Iterator<Item = RecordHeader> {
-    let mut draft = Draft::default();
-    draft.push_entry(entry);
-    let DraftRecord { header, meta, bodies } = draft.records.pop().expect("just pushed");
-    let before = RecordHeader::of((header.kind, header.index, header.term), &meta, &bodies, crc32c::crc32c);
-    [header, before].into_iter()
 }
 
 /// Writes parts one after another, syncs them, and reads them back.

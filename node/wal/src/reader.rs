@@ -3,11 +3,11 @@
 //! A read looks its records up under a short lock, then reads and verifies without a lock. Each read holds a count of
 //! its segment, so a segment that is released meanwhile is not overwritten before the read is done.
 
+use crate::batch::headers_of;
 use crate::disk::Disk;
 use crate::error::{OpenError, ReadError, RecordName, Rotten, RottenPart, malformed};
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordKind};
 use crate::format::{configuration, is_part};
-use crate::holes::headers_of;
 use crate::log::{Log, PlacedRecord, Shared, name_of};
 use crate::segment::Segment;
 use bytes::Bytes;
