@@ -3,6 +3,7 @@
 mod passing;
 pub(crate) mod reading;
 mod recovering;
+mod refusals;
 
 use crate::api::budget::{Held, Share};
 use crate::api::{
@@ -27,6 +28,7 @@ use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
 use reading::{Readers, Wanted};
+use refusals::{outside, overloaded, shutting_down, unreadable};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -407,24 +409,6 @@ impl NodeService {
     fn channels(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Way>> {
         self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn unreadable(outcome: Outcome, text: &str) -> Failure {
-    Failure { outcome, ..Failure::not_done(Reason::DataUnreadable, text).retry_after_ms(1_000) }
-}
-
-fn shutting_down() -> Failure {
-    Failure::not_done(Reason::ShuttingDown, "this node is shutting down: ask another one")
-}
-
-/// Nobody tells such a node of a leader, so it is no use to wait.
-fn outside() -> Failure {
-    let text = "this node is no member of the cluster, so it knows no leader: ask another one";
-    Failure::not_done(Reason::NoLeader, text).retry_after_ms(100)
-}
-
-fn overloaded() -> Failure {
-    Failure::not_done(Reason::Overloaded, "too many calls wait for this node's driver").retry_after_ms(100)
 }
 
 impl NodeService {

@@ -1,9 +1,9 @@
 //! Forming a cluster, once in its life.
 //!
-//! The lowest-named initial member is the seed. It asks every member what it is. When each is blank, or bound to the
-//! seed's own formation, it has all of them bind themselves durably to the formation id that it minted. Only then it
-//! writes entry 1, the configuration with all their ids. A bound node refuses every other formation. So two seeds with
-//! one name and different disks can never both gather all members, and there is never more than one cluster.
+//! The lowest-named initial member is the seed. It asks every member what it is. When each is blank, or bound to the seed's own
+//! formation, it has all of them bind themselves durably to the formation id that it minted. Only then it writes entry 1, the
+//! configuration with all their ids. A bound node refuses every other formation. So two seeds with one name and different disks
+//! can never both gather all members, and there is never more than one cluster.
 //!
 //! Nothing here takes part in consensus: until entry 1 there is no cluster, and after it there is nothing to form.
 
@@ -21,7 +21,6 @@ use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::{Configuration, Member, MemberKind, NodeId};
 use raftqueue_wal::{Binding, DataDir, IdentityError};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::Status;
@@ -93,10 +92,9 @@ impl Forming {
         }
     }
 
-    /// The data directory is open: from now on other nodes are answered.
+    /// The data directory is open: from now on other nodes are answered. Called once, when the node starts.
     pub fn opened(&self, dir: DataDir) {
         self.publish_identity(&dir);
-        // Called once, when the node starts.
         let _ = self.dir.set(Mutex::new(dir));
     }
 
@@ -176,14 +174,11 @@ impl Forming {
             if formation_id != 0 && !is_bound {
                 return Ok(Formed::Bound); // It was added to a cluster that exists.
             }
-            let foreign = self.foreign_cluster(&answers, formation_id);
-            let joins = formation_id == 0 && self.bootstrap == Bootstrap::Join;
-            if foreign.is_some() || joins {
-                self.own.waits.store(true, Ordering::Relaxed); // Until it is a member.
-            }
-            if let Some((name, cluster)) = foreign {
+            if let Some((name, cluster)) = self.foreign_cluster(&answers, formation_id) {
+                self.own.is_to_be_added();
                 self.start_over(&name, cluster, may_tell.then_some(&mut told))?;
-            } else if joins {
+            } else if formation_id == 0 && self.bootstrap == Bootstrap::Join {
+                self.own.is_to_be_added();
                 if may_tell {
                     tracing::info!("this node's disk is blank: waiting to be added to the cluster");
                     told = Some(Instant::now());

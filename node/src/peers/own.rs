@@ -80,6 +80,11 @@ impl Own {
 }
 
 impl Own {
+    /// Notes that it waits to be added to a cluster that exists, until it is.
+    pub fn is_to_be_added(&self) {
+        self.waits.store(true, Ordering::Relaxed);
+    }
+
     /// It is no member of the cluster of which it knows: it waits to be added, or was removed.
     #[must_use]
     pub fn is_outside(&self) -> bool {
