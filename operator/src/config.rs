@@ -33,7 +33,7 @@ pub struct Config {
     #[arg(long, value_name = "NAME", env = "RAFTQUEUE_OPERATOR_NAME")]
     pub name: Option<String>,
 
-    /// Where /metrics, /livez and /readyz are served. [::] is every address, of IPv4 too.
+    /// Where /metrics, /livez and /readyz are served. By default at every address, of IPv6 and of IPv4.
     #[arg(long, value_name = "IP:PORT", env = "RAFTQUEUE_OPERATOR_LISTEN", default_value = "[::]:8080")]
     pub listen: SocketAddr,
 
