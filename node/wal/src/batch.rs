@@ -2,11 +2,11 @@
 
 use crate::disk::DiskFile;
 use crate::format::configuration;
+use crate::format::salted_crc;
 use crate::format::segment::{
     FRAME_BYTES, Frame, FrameKind, IDENTITY_BYTES, IndexedRecord, RECORD_BYTES, RecordHeader, RecordIdentity,
     RecordKind, records_crc,
 };
-use crate::format::{part_crc, salted_crc};
 use bytes::Bytes;
 use raftqueue_raft::{Entry, HardState, Index, Payload, Term, Write};
 use std::io::{self, IoSlice};
@@ -66,7 +66,7 @@ impl Draft {
             }
             Payload::Command { meta, bodies } => (RecordKind::Command, meta.clone(), bodies.clone()),
         };
-        let header = RecordHeader::of((kind, entry.index, entry.term), &meta, &bodies, part_crc);
+        let header = RecordHeader::of(kind, entry.index, entry.term, &meta, &bodies);
         self.records.push(DraftRecord { header, meta, bodies });
     }
 
@@ -178,11 +178,9 @@ fn count(length: usize) -> u32 {
     u32::try_from(length).expect("far fewer records than 4 billion")
 }
 
-/// The header of an entry as it is written now, and as builds before wrote it.
-pub(crate) fn headers_of(entry: &Entry) -> impl Iterator<Item = RecordHeader> {
+/// The record of an entry, by itself.
+pub(crate) fn record_of(entry: &Entry) -> DraftRecord {
     let mut draft = Draft::default();
     draft.push_entry(entry);
-    let DraftRecord { header, meta, bodies } = draft.records.pop().expect("just pushed");
-    let before = RecordHeader::of((header.kind, header.index, header.term), &meta, &bodies, crc32c::crc32c);
-    [header, before].into_iter()
+    draft.records.pop().expect("just pushed")
 }

@@ -133,9 +133,6 @@ pub(crate) fn part_crc(part: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(part), &part[last..])
 }
 
-/// One of the two ways to compute it.
-pub(crate) type PartCrc = fn(&[u8]) -> u32;
-
 /// Whether a part of a record has this checksum, as it is written now or as builds before did: the CRC32C of its bytes alone.
 pub(crate) fn is_part(part: &[u8], crc: u32) -> bool {
     part_crc(part) == crc || crc32c::crc32c(part) == crc

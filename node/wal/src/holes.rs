@@ -7,11 +7,11 @@
 //!
 //! On purpose this does not ask other nodes, nor decide when a record is looked at.
 
-use crate::batch::{Draft, headers_of};
+use crate::batch::record_of;
 use crate::disk::read_exactly;
 use crate::error::{ReadError, RecordName};
+use crate::format::configuration;
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind};
-use crate::format::{PartCrc, configuration, part_crc};
 use crate::log::{PlacedRecord, Shared};
 use crate::reader::Reader;
 use crate::segment::Segment;
@@ -139,11 +139,10 @@ impl Reader {
         let meta = bytes.slice(from..from + identity.meta_bytes as usize);
         let bodies = bytes.slice(from + meta.len()..from + meta.len() + identity.bodies_bytes as usize);
         let RecordIdentity { kind, index, term, .. } = identity;
-        let header = [part_crc, crc32c::crc32c as PartCrc]
-            .map(|crc| RecordHeader::of((kind, index, term), &meta, &bodies, crc))
-            .into_iter()
-            .find(|header| header.identity() == identity);
-        let Some(header) = header else { return Ok(Mended::Lacking) };
+        let header = RecordHeader::of(kind, index, term, &meta, &bodies);
+        let Some(header) = header.find(&meta, &bodies, |header| header.identity() == identity) else {
+            return Ok(Mended::Lacking);
+        };
         let is_written = RecordHeader::decode(&bytes, segment.salt, offset).ok() != Some(header);
         if is_written {
             write(&segment, offset, &[&header.encode(segment.salt, offset)])?;
@@ -158,10 +157,9 @@ impl Reader {
     pub fn mend(&self, hole: &Hole, entry: &Entry) -> Result<Mended, MendError> {
         let Some(segment) = self.shared.segment_of(&hole.placed) else { return Ok(self.forget(hole)) };
         let PlacedRecord { offset, identity, .. } = hole.placed;
-        let mut draft = Draft::default();
-        draft.push_entry(entry);
-        let record = draft.records.pop().expect("just pushed");
-        let Some(header) = headers_of(entry).find(|header| header.identity() == identity) else {
+        let record = record_of(entry);
+        let is_it = |header: &RecordHeader| header.identity() == identity;
+        let Some(header) = record.header.find(&record.meta, &record.bodies, is_it) else {
             return Err(MendError::AnotherRecord(hole.name));
         };
         let head = header.encode(segment.salt, offset);

@@ -3,7 +3,7 @@
 //! A read looks its records up under a short lock, then reads and verifies without a lock. Each read holds a count of
 //! its segment, so a segment that is released meanwhile is not overwritten before the read is done.
 
-use crate::batch::headers_of;
+use crate::batch::record_of;
 use crate::disk::Disk;
 use crate::error::{OpenError, ReadError, RecordName, Rotten, RottenPart, malformed};
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordKind};
@@ -198,9 +198,12 @@ impl Reader {
         let entries = self.entries(name.index, name.index.next(), 0)?;
         let entry = entries.into_iter().find(|entry| entry.term == name.term);
         // Builds before named the same content by another checksum.
-        Ok(entry.filter(|entry| {
-            found == name || headers_of(entry).any(|header| name_of(&header.identity()) == name)
-        }))
+        let is_named = |header: &RecordHeader| name_of(&header.identity()) == name;
+        let is_it = |entry: &Entry| {
+            let record = record_of(entry);
+            record.header.find(&record.meta, &record.bodies, is_named).is_some()
+        };
+        Ok(entry.filter(|entry| found == name || is_it(entry)))
     }
 
     /// The name of the record at an index, from memory; `None` if it is not there.

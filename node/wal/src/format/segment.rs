@@ -17,7 +17,7 @@
 //! entry.
 
 use super::small::{decode_vote, encode_vote};
-use super::{Cursor, GROUP, Malformed, PartCrc, salted_crc, unwrap, wrap};
+use super::{Cursor, GROUP, Malformed, part_crc, salted_crc, unwrap, wrap};
 use crate::disk::SECTOR_BYTES;
 use raftqueue_raft::{HardState, Index, Term};
 
@@ -295,19 +295,28 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// The header of an entry with such content. `crc` is `part_crc`, or what builds before wrote.
-    pub(crate) fn of(entry: (RecordKind, Index, Term), meta: &[u8], bodies: &[u8], crc: PartCrc) -> Self {
-        let (kind, index, term) = entry;
+    /// The header of an entry with such content, as it is written now.
+    pub(crate) fn of(kind: RecordKind, index: Index, term: Term, meta: &[u8], bodies: &[u8]) -> Self {
         let size = |part: &[u8]| u32::try_from(part.len()).expect("entries are limited far below 4 GiB");
         RecordHeader {
             kind,
             index,
             term,
             meta_bytes: size(meta),
-            meta_crc: crc(meta),
+            meta_crc: part_crc(meta),
             bodies_bytes: size(bodies),
-            bodies_crc: crc(bodies),
+            bodies_crc: part_crc(bodies),
         }
+    }
+
+    /// The same as builds before wrote it, with other checksums of its parts.
+    pub(crate) fn as_before(self, meta: &[u8], bodies: &[u8]) -> Self {
+        Self { meta_crc: crc32c::crc32c(meta), bodies_crc: crc32c::crc32c(bodies), ..self }
+    }
+
+    /// Whichever of the two is the one that is looked for.
+    pub(crate) fn find(self, meta: &[u8], bodies: &[u8], is_it: impl Fn(&Self) -> bool) -> Option<Self> {
+        Some(self).filter(&is_it).or_else(|| Some(self.as_before(meta, bodies)).filter(&is_it))
     }
 
     /// The entry checksum: with index and term it names exactly this entry on every node.

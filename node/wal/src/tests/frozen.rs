@@ -7,18 +7,19 @@
 //! this version.
 
 use super::support::*;
-use crate::batch::{Draft, FrameContext, encode_seal};
+use crate::batch::{Draft, FrameContext, encode_seal, record_of};
 use crate::disk::fake::FakeDisk;
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::format::configuration;
 use crate::format::manifest::{decode_manifest, encode_manifest};
 use crate::format::segment::{RECORD_BYTES, RecordHeader, RecordIdentity, RecordKind, SegmentHead};
 use crate::format::small::{decode_hard_state, decode_identity, encode_hard_state, encode_identity};
+use crate::log::name_of;
 use crate::scan::{BatchScan, Behind, Depth, Scanner};
 use crate::segment::segment_name;
 use crate::{
-    DataDir, KeptFile, Manifest, PageCache, Places, PlacesFile, PlacesKind, PlacesWriter, SnapshotReader,
-    SnapshotWriter, Written,
+    DataDir, KeptFile, Manifest, Mended, Options, PageCache, Places, PlacesFile, PlacesKind, PlacesWriter,
+    RecordName, SnapshotReader, SnapshotWriter, Written,
 };
 use bytes::Bytes;
 use raftqueue_raft::{Entry, Index, Payload};
@@ -139,15 +140,10 @@ fn draft(bytes: &[u8], batch: &BatchScan, salt: u64, kinds: &mut BTreeSet<String
         };
         draft.push_entry(&Entry { index: header.index, term: header.term, payload });
         let record = draft.records.last_mut().expect("just pushed");
-        record.header = as_before(&record.header, &record.meta, &record.bodies);
+        record.header = record.header.as_before(&record.meta, &record.bodies);
         assert_eq!(record.header, header);
     }
     draft
-}
-
-/// The header with the checksums that builds had before. Both are read.
-fn as_before(header: &RecordHeader, meta: &[u8], bodies: &[u8]) -> RecordHeader {
-    RecordHeader::of((header.kind, header.index, header.term), meta, bodies, crc32c::crc32c)
 }
 
 #[test]
@@ -196,7 +192,7 @@ fn rule_9_1_places_and_kept_files_of_version_1_are_written_as_they_were() {
 #[test]
 fn rule_9_1_a_log_of_version_1_is_opened_and_goes_on() {
     let (disk, manifest) = folder();
-    let options = crate::Options { segment_bytes: 1 << 20, ..options(5) };
+    let options = Options { segment_bytes: 1 << 20, ..options(5) };
     let mut directory = DataDir::open(shared(&disk), None).unwrap();
     let (mut wal, recovered) = directory.open_log(options).unwrap();
     assert!(recovered.damaged_files.is_empty() && recovered.cut.is_none(), "{recovered:?}");
@@ -206,4 +202,47 @@ fn rule_9_1_a_log_of_version_1_is_opened_and_goes_on() {
     let more = entry(recovered.last_index.0 + 1, recovered.last_term.0, 100);
     wal.append(&batch(recovered.hard_state.unwrap(), std::slice::from_ref(&more))).unwrap();
     assert_eq!(read_all(&wal.reader()).last(), Some(&more));
+}
+
+/// Its records have checksums that are computed otherwise today. They are named, given and mended all the same.
+#[test]
+fn rule_2_5_a_record_of_a_build_before_is_given_by_either_name_and_mended_as_it_was() {
+    let (disk, _) = folder();
+    let open = |disk: &FakeDisk| {
+        let mut directory = DataDir::open(shared(disk), None).unwrap();
+        directory.open_log(Options { verify_all: true, ..options(9) }).unwrap()
+    };
+    // Only what is behind the last start is written anew by an opening.
+    let (wal, recovered) = open(&disk.deep_clone());
+    assert!(recovered.holes.is_empty());
+    let bodies_of = |entry: &Entry| match &entry.payload {
+        Payload::Command { bodies, .. } => bodies.clone(),
+        _ => Bytes::new(),
+    };
+    let all = read_all(&wal.reader());
+    let entry = all.iter().find(|entry| bodies_of(entry).len() > 100).unwrap();
+    let record = record_of(entry);
+    let named = |header: RecordHeader| name_of(&header.identity());
+    let names = [named(record.header), named(record.header.as_before(&record.meta, &record.bodies))];
+    assert_eq!(wal.reader().name(entry.index), Some(names[1]), "it stands there as it was written");
+    for name in names {
+        assert_eq!(wal.reader().read_exact(name).unwrap().as_ref(), Some(entry));
+        let other = RecordName { crc: name.crc ^ 1, ..name };
+        assert_eq!(wal.reader().read_exact(other).unwrap(), None);
+    }
+    let place = segments(&disk, &folder().1).into_iter().find_map(|number| {
+        let name = segment_name(number);
+        let bytes = disk.bytes(&name).unwrap();
+        let at = bytes.windows(record.bodies.len()).position(|bytes| bytes == record.bodies)?;
+        Some((name, at as u64))
+    });
+    let (file, at) = place.expect("it stands in a segment");
+    assert!(disk.corrupt(&file, at + 20, 4));
+    let (wal, _) = open(&disk);
+    let reader = wal.reader();
+    let hole = reader.holes()[0];
+    assert_eq!((hole.name, reader.holes().len()), (names[1], 1));
+    assert_eq!(reader.mend_alone(&hole).unwrap(), Mended::Lacking);
+    assert!(matches!(reader.mend(&hole, entry).unwrap(), Mended::Whole { is_written: true, .. }));
+    assert_eq!(read_all(&reader), all);
 }
