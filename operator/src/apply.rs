@@ -260,21 +260,29 @@ async fn change_owners(
     }
 }
 
+/// An object of a namespace, of a kind that the operator makes or deletes.
+trait Namespaced:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Namespaced for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+{
+}
+
 /// Has the child as it is to be, or not at all: then the one with this uid goes.
-async fn make_or_delete<K>(
+async fn make_or_delete<K: Namespaced>(
     client: &Client,
     namespace: &str,
     name: &str,
     wanted: Option<&K>,
     uid: Option<&str>,
-) -> Result<(), ApplyError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned,
-{
+) -> Result<(), ApplyError> {
     match (wanted, uid) {
         (Some(wanted), uid) => bring_in_line(client, namespace, wanted, uid).await.map(drop),
         (None, Some(uid)) => delete::<K>(client, namespace, name, uid.to_owned(), None).await.map(drop),
@@ -283,19 +291,12 @@ where
 }
 
 /// Makes the child, or brings the one with this uid in line. Returns its generation.
-async fn bring_in_line<K>(
+async fn bring_in_line<K: Namespaced>(
     client: &Client,
     namespace: &str,
     object: &K,
     uid: Option<&str>,
-) -> Result<Option<i64>, ApplyError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned,
-{
+) -> Result<Option<i64>, ApplyError> {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let name = object.name_any();
     let Some(uid) = uid else {
@@ -338,31 +339,25 @@ fn without_creation(metadata: &ObjectMeta) -> Option<Value> {
     Some(json!({"metadata": {"uid": metadata.uid, "resourceVersion": version, "managedFields": kept}}))
 }
 
-async fn delete<K>(
+async fn delete<K: Namespaced>(
     client: &Client,
     namespace: &str,
     name: &str,
     uid: String,
     version: Option<String>,
-) -> Result<bool, ApplyError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
+) -> Result<bool, ApplyError> {
     delete_with::<K>(client, namespace, name, uid, version, DeleteParams::default()).await
 }
 
 /// The same, saying what becomes of what belongs to it.
-async fn delete_with<K>(
+async fn delete_with<K: Namespaced>(
     client: &Client,
     namespace: &str,
     name: &str,
     uid: String,
     version: Option<String>,
     how: DeleteParams,
-) -> Result<bool, ApplyError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
+) -> Result<bool, ApplyError> {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let preconditions = Some(Preconditions { uid: Some(uid), resource_version: version });
     let params = DeleteParams { preconditions, ..how };

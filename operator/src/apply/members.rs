@@ -63,7 +63,7 @@ pub(super) async fn change(seen: &Observation, step: &Step) -> Result<(), TakeEr
                 .map(drop)
                 .map_err(|status| refused(step, &status));
         }
-        _ => return Ok(()),
+        _ => unreachable!("{step:?} is no call to the nodes"),
     };
     changed.map(drop).map_err(|status| refused(step, &status))
 }
