@@ -9,10 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
-const PRODUCERS: u64 = 16;
+const PRODUCERS: u64 = 24;
 const BODY_BYTES: usize = 64 << 10;
 /// Of each producer: all together are more than any node may have in memory.
-const MESSAGES_MIN: u64 = 600;
+const MESSAGES_MIN: u64 = 500;
+/// What a leader takes that cannot commit: calls that wait to be proposed, and entries that wait to be committed.
+const TAKEN_BYTES_MAX: u64 = (64 + 64) * MIB;
+/// What a publish stream may have without an answer.
+const STREAM_BYTES_MAX: u64 = 8 * MIB;
+// Streams stop by themselves: were they stopped before the leader is full, nobody would be refused.
+const _: () = assert!(PRODUCERS * STREAM_BYTES_MAX >= TAKEN_BYTES_MAX * 3 / 2);
+const _: () = assert!(PRODUCERS * MESSAGES_MIN * BODY_BYTES as u64 > NODE_BYTES_MAX);
 /// An election timeout far above how long nothing can be committed: until somebody was refused, which takes a slow machine
 /// longer.
 const LEADS_ON: [&str; 2] = ["--election-timeout-ms", "30000"];
@@ -22,7 +29,8 @@ const STALL_MAX: Duration = Duration::from_secs(20);
 /// What a node may have in memory, whatever its producers do:
 /// calls that wait to be proposed, entries that wait to be committed or are kept for followers, the newest bodies,
 /// what each stream has read, what each connection may have sent unread, and the process itself.
-const NODE_BYTES_MAX: u64 = (64 + 64 + 32 + 64) * MIB + PRODUCERS * (8 + 8) * MIB + 64 * MIB;
+const NODE_BYTES_MAX: u64 =
+    TAKEN_BYTES_MAX + (32 + 64) * MIB + PRODUCERS * (STREAM_BYTES_MAX + 8 * MIB) + 64 * MIB;
 
 /// Publishes numbers from 0 on until told to stop, but [`MESSAGES_MIN`] at least. All must be acknowledged, however long that takes; returns how many.
 async fn publish(client: Client, producer: u64, stop: Arc<AtomicBool>) -> u64 {
