@@ -191,8 +191,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     service.set_bodies(Arc::clone(&bodies));
     transport.connect(&mut connections, core.handle());
     let (went_over, going_over) = std::sync::mpsc::channel();
-    let used = manifest.snapshots.iter().rev().find(|file| file.index == restored).copied();
-    let counted = Arc::new(Counted::new(used, replica.raft().term()));
+    let counted = Arc::new(Counted::new(wal.usable_snapshots(), replica.raft().term()));
     let lacks_messages = manifest.is_incomplete || keeper.lacks_messages();
     let is_incomplete = Arc::new(AtomicBool::new(lacks_messages));
     let gifts = OwnGifts::new(

@@ -18,7 +18,7 @@ use raftqueue_wal::disk::Disk;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 /// Why an incomplete node gives no snapshot.
@@ -27,24 +27,43 @@ const INCOMPLETE: &str = "it lacks messages itself, and gets them from others";
 /// What counts on the disk: the log's thread says so after each change.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    snapshot: RwLock<Option<SnapshotFile>>,
+    /// The newest last; those that can be read, as far as that is known.
+    snapshots: RwLock<Vec<SnapshotFile>>,
+    /// The numbers of others that turned out to be damaged, until the log's thread has heard of them.
+    damaged: Mutex<Vec<u64>>,
     term: AtomicU64,
 }
 
 impl Counted {
-    /// As a node starts: the snapshot that its state was read from, and the term on its disk.
-    pub(crate) fn new(snapshot: Option<SnapshotFile>, term: Term) -> Self {
-        Self { snapshot: RwLock::new(snapshot), term: AtomicU64::new(term.0) }
+    /// As a node starts: the snapshots that it does not know to be damaged, and the term on its disk.
+    pub(crate) fn new(snapshots: Vec<SnapshotFile>, term: Term) -> Self {
+        let (snapshots, damaged) = (RwLock::new(snapshots), Mutex::default());
+        Self { snapshots, damaged, term: AtomicU64::new(term.0) }
     }
 
-    /// The newest snapshot that a manifest names.
-    pub(crate) fn newest_snapshot(&self) -> Option<SnapshotFile> {
-        self.newest().0
+    /// The snapshots that a manifest names, the newest last.
+    pub(crate) fn snapshots(&self) -> Vec<SnapshotFile> {
+        self.snapshots.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// This snapshot is the newest that a manifest names.
-    pub(crate) fn snapshot_counts(&self, file: SnapshotFile) {
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    /// These are the snapshots that a manifest names, the newest last.
+    pub(crate) fn snapshots_count(&self, files: &[SnapshotFile]) {
+        let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        // What turned out to be damaged meanwhile is none that counts.
+        let usable = files.iter().filter(|file| !damaged.contains(&file.number)).copied().collect();
+        *self.snapshots.write().unwrap_or_else(PoisonError::into_inner) = usable;
+    }
+
+    /// A snapshot that counts cannot be read: it is given to nobody, and the next one takes its place.
+    pub(crate) fn snapshot_is_damaged(&self, file: SnapshotFile) {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(file.number);
+        let mut snapshots = self.snapshots.write().unwrap_or_else(PoisonError::into_inner);
+        snapshots.retain(|counted| counted.number != file.number);
+    }
+
+    /// Those that turned out to be damaged since this was asked last.
+    pub(crate) fn take_damaged(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.damaged.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The term on the disk.
@@ -55,7 +74,7 @@ impl Counted {
     /// The newest snapshot, and the term.
     pub(super) fn newest(&self) -> (Option<SnapshotFile>, Term) {
         // The term is never older than the snapshot.
-        let snapshot = *self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.snapshots.read().unwrap_or_else(PoisonError::into_inner).last().copied();
         (snapshot, Term(self.term.load(Ordering::Acquire)))
     }
 }
@@ -142,7 +161,7 @@ mod tests {
         let (_folder, disk) = blank();
         let (orders, _taken) = mpsc::channel(1);
         let file = |number| SnapshotFile { number, size: 1, crc: 2, index: Index(3), term: Term(4) };
-        let counted = Arc::new(Counted::new(None, Term(4)));
+        let counted = Arc::new(Counted::new(Vec::new(), Term(4)));
         let is_incomplete = Arc::new(AtomicBool::new(false));
         let newest = |gifts: &OwnGifts| gifts.newest_snapshot().map(|(_, file, term)| (file, term));
         let gifts = OwnGifts {
@@ -153,10 +172,15 @@ mod tests {
             is_incomplete: Arc::clone(&is_incomplete),
         };
         assert!(newest(&gifts).expect_err("there is none").contains("not made a snapshot"));
-        counted.snapshot_counts(file(1));
-        counted.snapshot_counts(file(2));
+        counted.snapshots_count(&[file(1)]);
+        counted.snapshots_count(&[file(1), file(2)]);
         counted.term_counts(Term(5));
         assert_eq!(newest(&gifts), Ok((file(2), Term(5))));
+        counted.snapshot_is_damaged(file(2));
+        assert_eq!(newest(&gifts), Ok((file(1), Term(5))));
+        counted.snapshots_count(&[file(1), file(2)]);
+        assert_eq!(newest(&gifts), Ok((file(1), Term(5))), "it is no better for being named once more");
+        assert_eq!((counted.take_damaged(), counted.take_damaged()), (vec![2], vec![]));
         is_incomplete.store(true, Ordering::Release);
         assert_eq!(newest(&gifts), Err(INCOMPLETE.into()));
     }
@@ -169,7 +193,7 @@ mod tests {
             orders,
             bodies: no_bodies(&disk),
             disk,
-            counted: Arc::new(Counted::new(None, Term(4))),
+            counted: Arc::new(Counted::new(Vec::new(), Term(4))),
             is_incomplete: Arc::new(AtomicBool::new(true)),
         };
         let asked = gifts.messages(TopicId(1), vec![3..5]);

@@ -55,26 +55,36 @@ pub enum NoSnapshot {
     Refused(String),
 }
 
-/// The state of the newest snapshot that can be read; `None` where there never was one.
+/// What the snapshots of a node came to.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The state of the newest one that can be read; `None` where there never was one.
+    pub freeze: Option<Freeze>,
+    /// The numbers of newer ones, which cannot be read.
+    pub unusable: Vec<u64>,
+}
+
+/// The state of the newest snapshot that can be read.
 ///
 /// # Errors
 /// [`NoSnapshot`]: this disk alone is not enough to go on.
-pub fn restore(disk: &dyn Disk, recovered: &Recovered) -> Result<Option<Freeze>, NoSnapshot> {
-    let mut told = Vec::new();
+pub fn restore(disk: &dyn Disk, recovered: &Recovered) -> Result<Restored, NoSnapshot> {
+    let (mut restored, mut told) = (Restored::default(), Vec::new());
     for file in recovered.manifest.snapshots.iter().rev() {
         match read(disk, file) {
-            Ok(freeze) => return Ok(Some(freeze)),
+            Ok(freeze) => return Ok(Restored { freeze: Some(freeze), ..restored }),
             Err(Unusable::File(error @ SnapshotError::Io { .. })) => {
                 return Err(NoSnapshot::Refused(error.to_string()));
             }
             Err(error) => {
                 tracing::error!(index = file.index.0, "a snapshot cannot be used: {error}");
-                told.push(format!("of index {}: {error}", file.index));
+                told.push(format!("{} of index {}: {error}", file.name(), file.index));
+                restored.unusable.push(file.number);
             }
         }
     }
     if recovered.start.0 == raft::Index(0) {
-        return Ok(None);
+        return Ok(restored);
     }
     Err(NoSnapshot::Damaged { start: recovered.start.0, why: told.join("; ") })
 }

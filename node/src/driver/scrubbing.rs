@@ -1,11 +1,12 @@
 //! Reads what stands on this node's disk, slowly, again and again: rot is found while others still have what it hit, and not
 //! only when somebody needs it (RULES 2.5).
 //!
-//! A pass reads the log, the files that tell where older messages stand, those messages, and the newest snapshot. It mends
+//! A pass reads the log, the files that tell where older messages stand, those messages, and both snapshots. It mends
 //! nothing. A record that does not verify is one of the [`Reader::holes`] from then on, a message that cannot be read is
 //! noted with the [`Bodies`], a snapshot that is damaged wants another one: each is put right as if a reader had met it.
 
 use super::bodies::{Bodies, Ended, Pace, Pass, go_on};
+use crate::driver::giving::Counted;
 use crate::driver::inbox::Notice;
 use crate::metrics::Metrics;
 use crate::replica::Event;
@@ -22,14 +23,15 @@ const BYTES_AT_ONCE: u64 = 256 << 10;
 /// From the beginning of one pass to that of the next, at least: what is small is not read without end.
 const PASS_EVERY: Duration = Duration::from_secs(600);
 
-/// Reads everything once.
+/// Reads everything once; `met` is told of snapshots that are damaged.
 ///
 /// # Errors
 /// [`Ended`]
 pub fn scrub(
     reader: &Reader,
     bodies: &Bodies,
-    snapshot: Option<SnapshotFile>,
+    snapshots: &[SnapshotFile],
+    met: &mut dyn FnMut(SnapshotFile),
     pace: &mut Pace<'_>,
 ) -> Result<Pass, Ended> {
     let mut pass = Pass::default();
@@ -37,8 +39,12 @@ pub fn scrub(
     for file in bodies.files() {
         bodies.scrub(&file, &mut pass, pace)?;
     }
-    if let Some(file) = snapshot {
-        scrub_snapshot(reader, &file, &mut pass, pace)?;
+    for file in snapshots {
+        let before = pass.snapshots;
+        scrub_snapshot(reader, file, &mut pass, pace)?;
+        if pass.snapshots > before {
+            met(*file);
+        }
     }
     Ok(pass)
 }
@@ -112,8 +118,8 @@ pub(crate) struct ScrubbingThread {
 pub(crate) struct Worker {
     pub(crate) reader: Reader,
     pub(crate) bodies: Arc<Bodies>,
-    /// The newest snapshot that counts.
-    pub(crate) snapshot: Box<dyn Fn() -> Option<SnapshotFile> + Send>,
+    /// Knows the snapshots that count, and hears which of them are damaged.
+    pub(crate) counted: Arc<Counted>,
     /// Bytes a second that it reads; not 0.
     pub(crate) bytes_per_second: u64,
     pub(crate) notices: mpsc::UnboundedSender<Notice>,
@@ -160,7 +166,8 @@ impl Worker {
                     Duration::from_micros(pass.bytes.saturating_mul(1_000_000) / self.bytes_per_second);
                 !waits(&self.handle, &mut stopped, earliest.saturating_sub(begun.elapsed()))
             };
-            match scrub(&self.reader, &self.bodies, (self.snapshot)(), &mut pace) {
+            let mut met = |file| self.counted.snapshot_is_damaged(file);
+            match scrub(&self.reader, &self.bodies, &self.counted.snapshots(), &mut met, &mut pace) {
                 Ok(pass) => {
                     self.metrics.scrub_pass();
                     if pass.snapshots > 0 {

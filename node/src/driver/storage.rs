@@ -185,9 +185,10 @@ pub fn persist(
     wal.append(&batch).map(drop)
 }
 
-/// A snapshot that lies before the newest one: so it is after a start from the older one, as long as the log is applied again.
-fn is_behind(wal: &Wal, change: &Change) -> bool {
-    let newest = wal.manifest().snapshots.last();
+/// A snapshot that lies before the newest one that can be read.
+#[must_use]
+pub fn is_behind(wal: &Wal, change: &Change) -> bool {
+    let newest = wal.usable_snapshots().pop();
     newest.zip(change.snapshot).is_some_and(|(newest, new)| new.index < newest.index)
 }
 
@@ -262,18 +263,21 @@ impl Worker {
         as_of: Index,
         reply: &SyncSender<Reply>,
     ) -> Result<(), AppendError> {
+        for number in self.counted.take_damaged() {
+            self.wal.give_up_snapshot(number);
+        }
         if as_of < self.went_over_at || is_behind(&self.wal, change) {
             // Fails only when whoever asked has ended, here and below.
             let _ = reply.send(None);
             return Ok(());
         }
+        let damaged = self.wal.unusable_snapshots();
         let switched = self.wal.switch(change);
+        self.metrics.snapshots_repaired(damaged - self.wal.unusable_snapshots());
         self.metrics.filed(self.wal.manifest(), self.wal.log_segments());
         match switched {
             Ok(switched) => {
-                if let Some(file) = change.snapshot {
-                    self.counted.snapshot_counts(file);
-                }
+                self.counted.snapshots_count(&switched.snapshots);
                 let _ = reply.send(Some(Ok(switched)));
                 if self.waiting.is_none() {
                     self.report_free_bytes();
@@ -296,17 +300,19 @@ impl Worker {
         let entries = write.entries().len();
         let bytes = write.entries().iter().map(raftqueue_raft::Entry::size).sum();
         let (term, other) = (write.hard_state().term, self.arrived);
+        let damaged = self.wal.unusable_snapshots();
         let Self { wal, arrived, went_over, went_over_at, counted, .. } = self;
-        let mut tell = |index, switched| {
+        let mut tell = |index, switched: Switched| {
             *went_over_at = index;
             counted.term_counts(term);
-            other.into_iter().for_each(|file| counted.snapshot_counts(file));
+            counted.snapshots_count(&switched.snapshots);
             // Fails only when the keeper has ended.
             drop(went_over.send((index, switched)));
         };
         let done = write.persist(|write| persist(wal, write, arrived, &mut tell));
         if other.is_some() && self.arrived.is_none() {
             self.metrics.snapshot_installed();
+            self.metrics.snapshots_repaired(damaged - self.wal.unusable_snapshots());
             self.metrics.filed(self.wal.manifest(), self.wal.log_segments());
         }
         match done {

@@ -12,6 +12,7 @@ pub(super) struct Series {
     alone: IntCounter,
     messages: IntCounter,
     hard_state: IntCounter,
+    snapshots: IntCounter,
     scrubbed: IntCounter,
     scrub_passes: IntCounter,
     scrub_damaged: IntCounter,
@@ -22,7 +23,8 @@ impl Series {
         let repairs = Opts::new(
             "raftqueue_repairs_total",
             "Damaged places of this node's disk that were put back: a record of the log with what another node has, only the \
-             head of one, a message that was got from another node, or term and vote, once all others were heard.",
+             head of one, a message that was got from another node, a snapshot that another one took the place of, or term \
+             and vote, once all others were heard.",
         );
         let repairs = IntCounterVec::new(repairs, &["what"]).expect("the name is valid");
         r.register(Box::new(repairs.clone())).expect("the name is new");
@@ -42,6 +44,7 @@ impl Series {
             alone: of("head"),
             messages: of("message"),
             hard_state: of("hard_state"),
+            snapshots: of("snapshot"),
             scrubbed: counter(
                 r,
                 "raftqueue_scrub_bytes_total",
@@ -74,7 +77,7 @@ impl Series {
     pub(super) fn told(&self) -> Told {
         Told {
             log_holes: u64::try_from(self.holes.get()).unwrap_or(0),
-            repairs: [&self.given, &self.alone, &self.messages, &self.hard_state]
+            repairs: [&self.given, &self.alone, &self.messages, &self.hard_state, &self.snapshots]
                 .map(|series| series.get())
                 .iter()
                 .sum(),
@@ -89,6 +92,11 @@ impl Metrics {
     /// So many messages that could not be read here were got from another node.
     pub(crate) fn messages_repaired(&self, messages: u64) {
         self.repairs.messages.inc_by(messages);
+    }
+
+    /// So many snapshots that could not be read were replaced.
+    pub(crate) fn snapshots_repaired(&self, snapshots: usize) {
+        self.repairs.snapshots.inc_by(snapshots as u64);
     }
 
     /// Term and vote were lost, and are known again.

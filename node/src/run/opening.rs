@@ -7,7 +7,7 @@ use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT, PAGE_BYTES_MAX};
 use crate::driver::giving::Counted;
 use crate::driver::inbox::Notice;
 use crate::driver::keeper::{Keeper, KeeperSettings};
-use crate::driver::restoring;
+use crate::driver::restoring::{self, Restored};
 use crate::driver::scrubbing::{self, ScrubbingThread};
 use crate::entropy;
 use crate::metrics::Metrics;
@@ -135,18 +135,18 @@ pub(super) async fn prepare(
     }
     let disk = wal.disk();
     let read = move || {
-        let snapshot = restoring::restore(&*disk, &recovered);
-        snapshot.map(|snapshot| (snapshot, recovered))
+        let restored = restoring::restore(&*disk, &recovered);
+        restored.map(|restored| (restored, recovered))
     };
-    let (snapshot, recovered) = tokio::task::spawn_blocking(read)
+    let (Restored { freeze: snapshot, unusable }, recovered) = tokio::task::spawn_blocking(read)
         .await
         .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
         .map_err(|error| Fatal { code: 3, text: format!("{}: {error}", config.data_dir.display()) })?;
     let manifest = recovered.manifest.clone();
     let files = recovered.damaged_files.iter().map(|damaged| damaged.file.clone());
-    let restored = snapshot.as_ref().map(|freeze| freeze.index);
-    let newer = manifest.snapshots.iter().filter(|file| restored.is_none_or(|index| file.index > index));
-    let damaged = files.chain(newer.map(SnapshotFile::name)).collect();
+    let unread = manifest.snapshots.iter().filter(|file| unusable.contains(&file.number));
+    let damaged = files.chain(unread.map(SnapshotFile::name)).collect();
+    unusable.into_iter().for_each(|number| wal.give_up_snapshot(number));
     let is_lost = recovered.hard_state.is_none();
     let mut recovered = restoring::for_raft(hard_state, recovered, snapshot.as_ref());
     if is_lost {
@@ -209,7 +209,7 @@ pub(super) fn start_scrubbing(
     let worker = scrubbing::Worker {
         reader: reader.clone(),
         bodies: Arc::clone(bodies),
-        snapshot: Box::new(move || counted.newest_snapshot()),
+        counted,
         bytes_per_second: config.scrub_bytes_per_second,
         notices: notices.clone(),
         metrics: Arc::clone(metrics),

@@ -13,7 +13,7 @@ use crate::disk::{self, Disk, NameError};
 use crate::error::AppendError;
 use crate::format::segment::SegmentHead;
 use crate::log::Log;
-use crate::manifest::{Change, FileId, Manifest, SNAPSHOTS_MAX};
+use crate::manifest::{Change, FileId, Manifest, SNAPSHOTS_MAX, SnapshotFile};
 use crate::manifest_file::MANIFEST;
 use crate::names::{KEPT, PLACES, SNAPSHOT, numbered};
 use crate::segment::{BirthError, give_birth, segment_name};
@@ -30,6 +30,8 @@ pub struct Switched {
     pub released: Vec<u64>,
     /// Files that are no longer there; a segment's places file went with it.
     pub gone: Vec<FileId>,
+    /// The snapshots that count now and can be read as far as is known, the newest last.
+    pub snapshots: Vec<SnapshotFile>,
 }
 
 /// A change, worked out before anything happens.
@@ -57,9 +59,10 @@ impl Change {
 impl Wal {
     /// Changes the set of live files, whole or not at all.
     ///
-    /// With a snapshot the former newest one becomes the older one, and the former older one goes. Then segments whose
-    /// entries the older one covers leave the log, as far as their messages stand in places files. Each is kept for its
-    /// bodies from then on, unless it holds none or is retired. What is retired as of the older snapshot goes.
+    /// With a snapshot the former newest one becomes the older one, and the former older one goes; what [cannot be
+    /// read](Wal::give_up_snapshot) goes before either. Then segments whose entries the older one covers leave the log, as far
+    /// as their messages stand in places files. Each is kept for its bodies from then on, unless it holds none or is
+    /// retired. What is retired as of the older snapshot goes.
     ///
     /// With a reset the log begins again, behind the snapshot of the change, which is the only one then: no older one
     /// could be followed up. All segments leave the log; those that have a places file stay for their bodies.
@@ -96,11 +99,29 @@ impl Wal {
         Ok(self.follow(plan, change.reset, reborn))
     }
 
+    /// A snapshot cannot be read: nobody could fall back on it, so the next one takes its place and not that of a good one.
+    pub fn give_up_snapshot(&mut self, number: u64) {
+        self.unusable.insert(number);
+    }
+
+    /// The snapshots that count and were not [given up](Wal::give_up_snapshot), the newest last.
+    #[must_use]
+    pub fn usable_snapshots(&self) -> Vec<SnapshotFile> {
+        let is_usable = |file: &&SnapshotFile| !self.unusable.contains(&file.number);
+        self.manifest.snapshots.iter().filter(is_usable).copied().collect()
+    }
+
+    /// How many of the snapshots that count were [given up](Wal::give_up_snapshot).
+    #[must_use]
+    pub fn unusable_snapshots(&self) -> usize {
+        self.manifest.snapshots.len() - self.usable_snapshots().len()
+    }
+
     fn check_change(&self, change: &Change) {
         let Change { snapshot, places, kept, retire, reset, incomplete: _, complete: _ } = change;
         let last = self.last_index();
         if let Some(snapshot) = snapshot {
-            let newest = self.manifest.snapshots.last().map_or(Index(0), |newest| newest.index);
+            let newest = self.usable_snapshots().last().map_or(Index(0), |newest| newest.index);
             assert!(snapshot.index >= newest, "a snapshot at {} after one at {newest}", snapshot.index);
             assert!(
                 reset.is_some() || snapshot.index <= last,
@@ -194,6 +215,10 @@ impl Wal {
         manifest.retired.extend(&change.retire);
         manifest.is_incomplete |= change.incomplete || change.reset.is_some();
         manifest.is_incomplete &= !change.complete;
+        if change.snapshot.is_some() {
+            let lost = manifest.snapshots.extract_if(.., |file| self.unusable.contains(&file.number));
+            names.extend(lost.map(|file| numbered(SNAPSHOT, file.number)));
+        }
         manifest.snapshots.extend(change.snapshot);
         let snapshots = if change.reset.is_some() { 1 } else { SNAPSHOTS_MAX };
         let older = manifest.snapshots.len().saturating_sub(snapshots);
@@ -293,6 +318,6 @@ impl Wal {
         let start = visible.log.start();
         drop(visible);
         self.doomed.extend(names.into_iter().map(Doomed::File));
-        Switched { start, released, gone }
+        Switched { start, released, gone, snapshots: self.usable_snapshots() }
     }
 }

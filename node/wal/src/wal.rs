@@ -20,7 +20,7 @@ use crate::reader::{Configurations, Reader};
 use crate::segment::{BirthError, Segment, give_birth};
 use crate::spare::{Spare, Spares};
 use raftqueue_raft::{Entry, HardState, Index, Term};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -58,6 +58,8 @@ pub struct Wal {
     pub(crate) open_files: Arc<OpenFiles>,
     /// What the manifest names no more, to be removed one at a time.
     pub(crate) doomed: VecDeque<Doomed>,
+    /// The numbers of snapshots that cannot be read: the next one takes their place first.
+    pub(crate) unusable: BTreeSet<u64>,
     /// `None` if it could not be read at the start: then nothing is appended.
     hard_state: Option<HardStateFile>,
     /// The greatest one of all frames that could be read at the start.
@@ -226,6 +228,7 @@ impl Wal {
             segment_next,
             open_files,
             doomed: VecDeque::new(),
+            unusable: BTreeSet::new(),
             hard_state,
             framed,
             spares,

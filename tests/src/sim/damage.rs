@@ -157,10 +157,12 @@ impl World {
         changed
     }
 
-    /// The newest snapshot rots, and the process ends: it begins with the older one.
+    /// One of the snapshots rots, the newest as a rule. If the process ends it begins with the other one.
     fn rot_snapshot(&mut self, node: usize) -> Result<bool, Violation> {
         let at = &mut self.nodes[node];
-        let Some(file) = at.running().wal.manifest().snapshots.last().copied() else { return Ok(false) };
+        let files = at.running().wal.manifest().snapshots.clone();
+        let older = usize::from(self.random.one_in(4));
+        let Some(file) = files.iter().rev().nth(older) else { return Ok(false) };
         let offset = self.random.below(file.size);
         if !at.disk.corrupt(&file.name(), offset, 1 << self.random.below(8)) {
             return Ok(false);
@@ -169,7 +171,9 @@ impl World {
         self.trace.note(self.now, &[55, node as u64, offset], || {
             format!("{} of node {node} rots at {offset}", file.name())
         });
-        self.crash(node, false)?;
+        if self.random.percent(60) {
+            self.crash(node, false)?;
+        }
         Ok(true)
     }
 

@@ -49,7 +49,7 @@ impl World {
         }
         let giver = self.nodes[from].running();
         let is_lacking = giver.replica.is_incomplete();
-        let Some(file) = giver.wal.manifest().snapshots.last().copied() else { return Ok(()) };
+        let Some(file) = giver.wal.usable_snapshots().pop() else { return Ok(()) };
         let giver_term = self.disks[&leader_or(&self.nodes[from])].hard_state.term;
         let source = self.nodes[from].disk.clone();
         let number = self.nodes[node].running().reader.next_file();

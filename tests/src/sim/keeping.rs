@@ -9,6 +9,7 @@ use super::coverage::Rare;
 use super::installing::Givers;
 use super::world::{Event, World};
 use raftqueue_node::driver::keeper::{Filled, Job, KeepError};
+use raftqueue_node::driver::storage::is_behind;
 use raftqueue_node::replica::{self, DueBlock, Freeze};
 use raftqueue_raft::Index;
 use raftqueue_wal::disk::is_no_space;
@@ -216,9 +217,7 @@ impl World {
         frozen: usize,
     ) -> Result<(Index, raftqueue_raft::Term), KeepError> {
         let running = self.nodes[node].running();
-        let newest = running.wal.manifest().snapshots.last();
-        let is_behind = newest.zip(change.snapshot).is_some_and(|(newest, new)| new.index < newest.index);
-        let is_past = as_of < running.went_over_at || is_behind;
+        let is_past = as_of < running.went_over_at || is_behind(&running.wal, change);
         let switched = if is_past { Err(KeepError::Past) } else { make_count(&mut running.wal, change) };
         let keeper = running.keeper.as_mut().expect("it is not at work");
         let switched = switched.inspect_err(|error| {

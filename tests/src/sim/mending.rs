@@ -112,8 +112,11 @@ impl World {
     /// Reads everything that stands on a node's disk, as its scrub does again and again.
     pub(super) fn scrub(&mut self, node: usize) {
         let running = self.nodes[node].running();
-        let snapshot = running.wal.manifest().snapshots.last().copied();
-        let scrubbed = scrub(&running.reader, &running.bodies, snapshot, &mut |_| true);
+        let snapshots = running.wal.usable_snapshots();
+        let mut met = Vec::new();
+        let scrubbed =
+            scrub(&running.reader, &running.bodies, &snapshots, &mut |file| met.push(file), &mut |_| true);
+        met.iter().for_each(|file| running.wal.give_up_snapshot(file.number));
         let is_due = running.mender.is_due();
         if let Ok(pass) = &scrubbed {
             self.coverage.rare_if(pass.records > 0, Rare::ScrubMeetsRecord);

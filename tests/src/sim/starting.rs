@@ -13,7 +13,7 @@ use raftqueue_node::api::{MessageId, MessageRef};
 use raftqueue_node::driver::bodies::Bodies;
 use raftqueue_node::driver::keeper::{Keeper, KeeperSettings};
 use raftqueue_node::driver::mending::Mender;
-use raftqueue_node::driver::restoring::{self, NoSnapshot};
+use raftqueue_node::driver::restoring::{self, NoSnapshot, Restored};
 use raftqueue_node::peers::promises::{Asking, Said, peers_of};
 use raftqueue_node::replica::{self, Freeze, Replica, Settings};
 use raftqueue_raft::{self as raft, HardState, Index, NodeId, Term};
@@ -112,7 +112,9 @@ fn open_asking(disk: &FakeDisk, name: &str, options: Options, ask: &Ask<'_>) -> 
     let least = found.framed;
     let has_holes = !found.holes.is_empty();
     let (is_cut, is_undamaged) = (found.cut.is_some(), found.damaged_files.is_empty());
-    let snapshot = restoring::restore(&*wal.disk(), &found).map_err(Refused::Snapshot)?;
+    let restored = restoring::restore(&*wal.disk(), &found).map_err(Refused::Snapshot)?;
+    let Restored { freeze: snapshot, unusable } = restored;
+    unusable.into_iter().for_each(|number| wal.give_up_snapshot(number));
     let manifest = found.manifest.clone();
     let mut recovered = restoring::for_raft(hard_state.unwrap_or(least), found, snapshot.as_ref());
     if hard_state.is_none() {

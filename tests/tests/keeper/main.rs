@@ -68,7 +68,7 @@ impl Node {
         let mut directory = DataDir::open(Arc::new(disk.clone()), Some("a")).expect("nobody else has it");
         let options = Options { segment_bytes: SETTINGS.segment_bytes, entropy: 5, ..Options::default() };
         let (wal, recovered) = directory.open_log(options).expect("it opens");
-        let snapshot = restoring::restore(&disk, &recovered).expect("a snapshot can be read");
+        let snapshot = restoring::restore(&disk, &recovered).expect("a snapshot can be read").freeze;
         let manifest: Manifest = recovered.manifest.clone();
         let core = restoring::for_raft(HARD_STATE, recovered, snapshot.as_ref());
         let reader = wal.reader();

@@ -39,7 +39,7 @@ impl Life {
         let (wal, _) = directory.open_log(options).expect("a blank log");
         let (notify, notices) = mpsc::unbounded_channel();
         let (tell, went_over) = channel();
-        let counted = Arc::new(Counted::new(None, Term(0)));
+        let counted = Arc::new(Counted::new(Vec::new(), Term(0)));
         let reader = wal.reader();
         let storage = Storage::start(wal, notify, Arc::new(Metrics::new("a")), tell, Arc::clone(&counted));
         let raft = Raft::new(raft::Settings::new(OWN, 1), raft::Recovered::default());
@@ -129,5 +129,34 @@ fn rule_3_4_a_snapshot_that_arrives_while_the_disk_is_full_waits_for_its_own_wri
     assert_eq!(life.went_over_to(), third.index);
     assert_eq!(life.counted.newest(), (Some(third), Term(3)));
     assert!(!life.has(&second) && life.has(&third));
+    life.storage.stop();
+}
+
+/// The newer of two snapshots turns out to be damaged. The next one takes its place: the older one is what the node could fall back
+/// on, if that rots, too.
+#[test]
+fn rule_3_1_the_next_snapshot_takes_the_place_of_a_damaged_one() {
+    let mut life = Life::begin();
+    let file = life.get(10, 2);
+    let write = life.takes(&file);
+    life.storage.arrived(file);
+    life.storage.write(write);
+    life.persisted();
+    let switch = |life: &Life| {
+        let file = life.get(10, 2);
+        let change = Change { snapshot: Some(file), ..Change::default() };
+        let switched = life.storage.switcher().switch(&change, Index(10)).expect("there is room");
+        assert_eq!(life.counted.snapshots(), switched.snapshots);
+        file
+    };
+    let second = switch(&life);
+    assert_eq!(life.counted.snapshots(), [file, second]);
+    life.counted.snapshot_is_damaged(second);
+    assert_eq!(life.counted.snapshots(), [file]);
+    let third = switch(&life);
+    assert_eq!(life.counted.snapshots(), [file, third]);
+    // Both are good: the older one goes.
+    let fourth = switch(&life);
+    assert_eq!(life.counted.snapshots(), [third, fourth]);
     life.storage.stop();
 }

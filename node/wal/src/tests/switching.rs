@@ -3,8 +3,10 @@
 use super::keeper::*;
 use super::support::*;
 use crate::disk::fake::{FakeDisk, Operation, Refusal};
-use crate::{AppendError, DataDir, KeptFile, Manifest, PlacesFile, PlacesKind, PlacesWriter, Wal, Written};
-use raftqueue_raft::Index;
+use crate::{
+    AppendError, Change, DataDir, KeptFile, Manifest, PlacesFile, PlacesKind, PlacesWriter, Wal, Written,
+};
+use raftqueue_raft::{Index, Term};
 use std::io;
 
 /// Power cuts tried per point by default.
@@ -299,13 +301,13 @@ fn rule_3_4_a_reset_whose_manifest_may_count_keeps_the_segment_that_it_made() {
     let disk = formatted(1);
     let (mut wal, _) = open(&disk, 1).unwrap();
     work(&disk, &mut wal, &Work::Append(5)).unwrap();
-    let term = raftqueue_raft::Term(1);
+    let term = Term(1);
     let snapshot = write_snapshot(&wal, Index(25), term).unwrap();
     // The first one is of the segment.
     let (operation, error) = (Operation::SyncDir, io::ErrorKind::Other);
     disk.inject(Refusal { operation, file_prefix: String::new(), skip: 1, count: 1, error });
     let reset = Some((Index(25), term));
-    let change = crate::Change { snapshot: Some(snapshot), reset, ..crate::Change::default() };
+    let change = Change { snapshot: Some(snapshot), reset, ..Change::default() };
     assert!(matches!(wal.switch(&change), Err(AppendError::Failed { operation: "sync the directory", .. })));
     drop(wal);
     let (mut opened, recovered) = open(&disk, 2).unwrap();
@@ -326,9 +328,9 @@ fn a_change_that_is_given_up_leaves_nothing_on_the_disk() {
     let places = vec![PlacesFile { number, size, crc, segment: 1, to: Index(5), messages: 0 }];
     let Written { number, size, crc } = written(PlacesKind::Kept);
     let kept = vec![KeptFile { number, size, crc, since: Index(5) }];
-    let snapshot = Some(write_snapshot(&wal, Index(5), raftqueue_raft::Term(1)).unwrap());
+    let snapshot = Some(write_snapshot(&wal, Index(5), Term(1)).unwrap());
     assert_eq!(disk.names().len(), before.len() + 3);
-    crate::Change { snapshot, places, kept, ..crate::Change::default() }.abandon(&disk);
+    Change { snapshot, places, kept, ..Change::default() }.abandon(&disk);
     assert_eq!(disk.names(), before);
 }
 
@@ -338,7 +340,7 @@ fn rule_3_3_a_switch_whose_rename_may_not_be_durable_ends_the_log() {
     let (mut wal, _) = open(&disk, 1).unwrap();
     work(&disk, &mut wal, &Work::Append(5)).unwrap();
     wal.prove().unwrap();
-    let snapshot = write_snapshot(&wal, Index(5), raftqueue_raft::Term(1)).unwrap();
+    let snapshot = write_snapshot(&wal, Index(5), Term(1)).unwrap();
     let error = io::ErrorKind::StorageFull;
     disk.inject(Refusal {
         operation: Operation::SyncDir,
@@ -347,8 +349,35 @@ fn rule_3_3_a_switch_whose_rename_may_not_be_durable_ends_the_log() {
         count: 1,
         error,
     });
-    let change = crate::Change { snapshot: Some(snapshot), ..crate::Change::default() };
+    let change = Change { snapshot: Some(snapshot), ..Change::default() };
     assert!(matches!(wal.switch(&change), Err(AppendError::Failed { operation: "sync the directory", .. })));
     assert!(matches!(wal.switch(&change), Err(AppendError::Poisoned { .. })));
     assert!(matches!(wal.upkeep(), Err(AppendError::Poisoned { .. })));
+}
+
+/// The newer one rots. The next one takes its place, and not that of the older one: nobody could fall back on anything else.
+#[test]
+fn rule_3_1_the_next_snapshot_takes_the_place_of_one_that_cannot_be_read() {
+    let disk = formatted(1);
+    let (mut wal, _) = open(&disk, 1).unwrap();
+    wal.append(&batch(hard(1, 7), &entries(1..10, 1, 10))).unwrap();
+    let take = |wal: &mut Wal, index: u64| {
+        let file = write_snapshot(wal, Index(index), Term(1)).unwrap();
+        wal.switch(&Change { snapshot: Some(file), ..Change::default() }).unwrap();
+        file
+    };
+    let (older, newer) = (take(&mut wal, 3), take(&mut wal, 5));
+    wal.give_up_snapshot(newer.number);
+    assert_eq!(wal.unusable_snapshots(), 1);
+    let next = take(&mut wal, 5);
+    assert_eq!((wal.manifest().snapshots.as_slice(), wal.unusable_snapshots()), (&[older, next][..], 0));
+    // Both are lost. Another node's is the only one then, also if it is of an earlier index: the log behind it is there.
+    [older, next].iter().for_each(|file| wal.give_up_snapshot(file.number));
+    let other = take(&mut wal, 2);
+    assert_eq!((wal.manifest().snapshots.as_slice(), wal.last_index()), (&[other][..], Index(9)));
+    tidy(&mut wal).unwrap();
+    drop(wal);
+    let (wal, recovered) = open(&disk, 2).unwrap();
+    assert_eq!((recovered.last_index, wal.manifest().snapshots.as_slice()), (Index(9), &[other][..]));
+    assert!([older, newer, next].iter().all(|file| disk.bytes(&file.name()).is_none()));
 }
