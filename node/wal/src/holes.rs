@@ -17,7 +17,7 @@ use crate::reader::Reader;
 use crate::segment::Segment;
 use bytes::Bytes;
 use raftqueue_raft::{Configuration, Entry, Index};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, MutexGuard};
 use thiserror::Error;
@@ -102,6 +102,13 @@ impl Reader {
             known.into_iter().partition(|placed| self.shared.segment_of(placed).is_some());
         gone.iter().for_each(|placed| self.shared.fill_hole(placed));
         here.into_iter().map(|placed| Hole { name: placed.name(), placed }).collect()
+    }
+
+    /// Where the records begin that are [`Reader::holes`] of one segment.
+    #[must_use]
+    pub fn holes_in(&self, segment: u64) -> BTreeSet<u64> {
+        let holes = self.shared.lock_holes();
+        holes.range((segment, 0)..=(segment, u64::MAX)).map(|((_, offset), _)| *offset).collect()
     }
 
     /// Reads a record of the log whole. One that does not verify is among the [`Reader::holes`] from now on. True if it does

@@ -1,9 +1,11 @@
-//! Reading every message of a file that is not in the log any more, to see whether it can be read.
+//! Reading every message that is not in the log any more, to see whether it can be read; and those in records of the log that
+//! cannot.
 
 use super::Bodies;
 use super::elsewhere::given_of;
 use raftqueue_queue::TopicId;
-use raftqueue_wal::{Places, PlacesKind, ReadError};
+use raftqueue_wal::{Places, PlacesKind, ReadError, Spot};
+use std::collections::BTreeSet;
 use std::io;
 use std::slice;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ pub struct Pass {
     pub bytes: u64,
     /// Records of the log that do not.
     pub records: u64,
-    /// Messages of older files that cannot be read there.
+    /// Messages that cannot be read where they stand.
     pub messages: u64,
     /// Pages of places that cannot be read.
     pub pages: u64,
@@ -55,7 +57,9 @@ impl Bodies {
         self.look().files.files().cloned().collect()
     }
 
-    /// Reads every page of a file and, unless its messages stand in the log, every message.
+    /// Reads every page of a file, and its messages. Of those that stand in the log, which is read as such, only the ones in
+    /// [`holes`](raftqueue_wal::Reader::holes): where the others have a record in their snapshots only, it is not mended, but
+    /// they may have its messages.
     pub(in crate::driver) fn scrub(
         &self,
         file: &Arc<Places>,
@@ -67,6 +71,10 @@ impl Bodies {
                 (self.reader.0.pin(number), self.reader.0.segments().contains(&number))
             }
             PlacesKind::Kept => (None, false),
+        };
+        let holes = match file.kind() {
+            PlacesKind::Segment(number) if is_in_log => self.reader.0.holes_in(number),
+            _ => BTreeSet::new(),
         };
         for block in file.all_blocks() {
             let block = match block {
@@ -80,7 +88,7 @@ impl Bodies {
                     continue;
                 }
             };
-            if is_in_log {
+            if is_in_log && !matches!(block.spot, Spot::Entry { offset, .. } if holes.contains(&offset)) {
                 continue;
             }
             let topic = TopicId(block.topic);
