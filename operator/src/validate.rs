@@ -135,6 +135,15 @@ impl Asked {
         self.spec.storage.size.as_ref().map(|size| size.0.as_str())
     }
 
+    /// Whether a disk of this generation may be deleted in a cluster of that one, which was forced to recover since: the spec says
+    /// so, and names no generation that is yet to come.
+    #[must_use]
+    pub fn may_discard(&self, disk: u32, cluster: u32) -> bool {
+        let before =
+            self.spec.storage.discard_before_generation.and_then(|before| u32::try_from(before).ok());
+        before.is_some_and(|before| before <= cluster && disk < before)
+    }
+
     /// The nodes of a cluster of this size, in order of their ordinals.
     #[must_use]
     pub fn nodes(&self, replicas: i32) -> Vec<String> {

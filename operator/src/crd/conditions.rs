@@ -79,6 +79,8 @@ pub enum Reason {
     DiskLost,
     /// A disk's claim is being deleted.
     DiskLeaving,
+    /// A disk is of an older generation of the cluster, and nobody has said that it may be deleted.
+    DiskLeftBehind,
     /// Pods run that were made before the last change of the spec.
     OlderPods,
     /// Disks are smaller than the spec asks for, and grow.

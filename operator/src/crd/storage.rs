@@ -43,6 +43,13 @@ pub struct Storage {
     /// What becomes of the disks of nodes that are gone.
     #[serde(default)]
     pub retention: Retention,
+
+    /// Allows the operator to delete disks that were left behind when the cluster was forced to recover: those of a generation below
+    /// this one. They may hold messages that the cluster lacks, so they stay, and their nodes away, until this is
+    /// `status.generation`. A number that the cluster has not reached allows nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub discard_before_generation: Option<i32>,
 }
 
 /// What becomes of the disks of nodes that are gone; the names are those of a StatefulSet.

@@ -158,6 +158,9 @@ impl Case<'_> {
         if let Some(message) = self.lost() {
             tell(Reason::DiskLost, phase, Weight::Wrong, message);
         }
+        if let Some(message) = self.left_behind() {
+            tell(Reason::DiskLeftBehind, phase, Weight::Wrong, message);
+        }
         if let Some(message) = self.disks_leaving() {
             tell(Reason::DiskLeaving, phase, Weight::Wrong, message);
         }
@@ -184,7 +187,7 @@ impl Case<'_> {
             None => {}
         }
         if let Some((reason, message)) = self.disks()
-            && reason != Reason::DiskLeaving
+            && !matches!(reason, Reason::DiskLeaving | Reason::DiskLeftBehind)
         {
             let weight = if reason == Reason::DisksGrow { Weight::OnItsWay } else { Weight::NotAsAsked };
             tell(reason, Phase::Ready, weight, message);

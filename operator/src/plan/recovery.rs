@@ -94,8 +94,9 @@ fn describe(asked: &Asked, seen: &Observation, name: &str, said: &RecoverySeen) 
     format!(
         "{name} (generation {}) has the log up to index {} of term {}, and knows it to be committed up to {}; {others}. If a \
          majority may come back with its disks, start those nodes instead. {name} can go on alone: kubectl patch raftqueue -n {} {} \
-         --type=merge -p '{{\"spec\":{{\"recovery\":{{\"member\":\"{name}\",\"token\":\"{}\"}}}}}}'. What that costs: {}; the operator then \
-         deletes the old disks of the other nodes{caution}",
+         --type=merge -p '{{\"spec\":{{\"recovery\":{{\"member\":\"{name}\",\"token\":\"{}\"}},\"storage\":\
+         {{\"discardBeforeGeneration\":{}}}}}}}'. What that costs: {}; the operator then deletes the old disks of the other nodes, unless \
+         you leave storage out{caution}",
         said.generation,
         said.last,
         said.last_term,
@@ -103,6 +104,7 @@ fn describe(asked: &Asked, seen: &Observation, name: &str, said: &RecoverySeen) 
         asked.namespace,
         asked.name,
         said.token,
+        u64::from(said.generation) + 1,
         said.costs.join("; "),
     )
 }

@@ -234,8 +234,8 @@ impl Step {
                 "OldDiskDeleted",
                 "DeleteClaim",
                 format!(
-                    "{claim}: its disk was left behind when the cluster was forced to recover. Deleted, so that the node gets an \
-                     empty one and the log as it is now"
+                    "{claim}: its disk was left behind when the cluster was forced to recover. Deleted, as \
+                     spec.storage.discardBeforeGeneration allows, so that the node gets an empty one and the log as it is now"
                 ),
             ),
             Self::DiscardPod { pod, .. } => {

@@ -1,7 +1,7 @@
 //! What there is to say about the disks: those that are lost, that are about to go, that have no volume, and that are too small.
 
 use super::Case;
-use crate::crd::{Reason, thousandths};
+use crate::crd::{Disposal, Reason, thousandths};
 use crate::names;
 use crate::observation::{ClaimSeen, NodeAnswer, PodSeen};
 use crate::plan::Identity;
@@ -95,6 +95,46 @@ impl Case<'_> {
         ))
     }
 
+    /// Disks of an older generation that nobody has allowed to delete, and what to write.
+    pub(super) fn left_behind(&self) -> Option<String> {
+        let cluster = self.seen.cluster.as_ref()?;
+        let is_member = |id: &str| cluster.members.iter().any(|member| member.id == id);
+        let is_held = |(_, answer): &(&str, &NodeAnswer)| {
+            answer.cluster_id == Some(cluster.id)
+                && answer.generation < cluster.generation
+                && !is_member(&answer.id)
+                && !self.asked.may_discard(answer.generation, cluster.generation)
+        };
+        // Nobody can ask the disk of a member that was removed: it may have been so before the cluster was forced to recover.
+        let deletes = self.asked.spec.storage.retention.when_scaled == Disposal::Delete
+            && cluster
+                .generation
+                .checked_sub(1)
+                .is_some_and(|old| !self.asked.may_discard(old, cluster.generation));
+        let is_due = |(node, claim): &(&String, &ClaimSeen)| {
+            let is_marked = claim.removed_from == Some(cluster.id) && !claim.deleting;
+            deletes && is_marked && !self.seen.pods.contains_key(*node)
+        };
+        let held = self.seen.answers().filter(is_held).map(|(name, _)| name.to_owned());
+        let due = self.seen.claims.iter().filter(is_due).map(|(node, _)| names::claim(node));
+        let nodes: Vec<String> = held.chain(due).collect();
+        if nodes.is_empty() {
+            return None;
+        }
+        let wish = self.asked.spec.storage.discard_before_generation;
+        let wish = wish
+            .map(|wish| format!("; spec.storage.discardBeforeGeneration is {wish}, which allows none of it"));
+        let (generation, namespace, name) = (cluster.generation, &self.asked.namespace, &self.asked.name);
+        Some(format!(
+            "{}: the disk is from before the cluster was forced to recover to generation {generation}, and may hold messages that the \
+             cluster lacks. It is not deleted before somebody says so{}. Set persistentVolumeReclaimPolicy of its volume to Retain \
+             if you want to look at it later; then let the operator delete it: kubectl patch raftqueue -n {namespace} {name} \
+             --type=merge -p '{{\"spec\":{{\"storage\":{{\"discardBeforeGeneration\":{generation}}}}}}}'",
+            nodes.join(", "),
+            wish.unwrap_or_default(),
+        ))
+    }
+
     /// The operator itself has deleted it: the disk is of an older generation, or on a machine that is gone.
     fn is_given_up(&self, node: &str, claim: &ClaimSeen) -> bool {
         let generation = self.seen.cluster.as_ref().map_or(0, |cluster| cluster.generation);
@@ -123,6 +163,9 @@ impl Case<'_> {
     pub(super) fn disks(&self) -> Option<(Reason, String)> {
         if let Some(message) = self.disks_leaving() {
             return Some((Reason::DiskLeaving, message));
+        }
+        if let Some(message) = self.left_behind() {
+            return Some((Reason::DiskLeftBehind, message));
         }
         let claims = || self.nodes.iter().map(|node| (node, self.seen.claims.get(node)));
         let unbound: Vec<String> = claims()

@@ -42,6 +42,15 @@ fn after(scene: &Scene, step: &Move) -> Scene {
             start(&mut scene);
         }
         Move::Wait(Wait::Announced(ordinals)) => announce(&mut scene, ordinals),
+        Move::Wait(Wait::Consent(ordinals)) => {
+            scene.keeps_before = None;
+            for ordinal in ordinals {
+                let at = scene.there.get_mut(ordinal);
+                if let Some(PodAt::LeftBehind { allowed }) = at {
+                    *allowed = true;
+                }
+            }
+        }
         Move::Wait(Wait::CaughtUp(_) | Wait::Others | Wait::Majority) => {
             scene.learners.values_mut().for_each(|member| member.unwell = None);
             // Whose disk is lost does not get well by waiting.

@@ -56,6 +56,8 @@ pub(super) enum Wait {
     Others,
     /// A majority without the lost disk is to be well.
     Majority,
+    /// Somebody is to say that old disks may be deleted, which may hold what the cluster lacks.
+    Consent(Vec<i32>),
 }
 
 /// The next step.
@@ -84,6 +86,10 @@ pub(super) fn next(scene: &Scene) -> Move {
     }
     if let Some(step) = clear(scene) {
         return step;
+    }
+    let held = scene.held();
+    if !held.is_empty() {
+        return Move::Wait(Wait::Consent(held));
     }
     let missing = scene.missing();
     if !missing.is_empty() {
@@ -122,13 +128,19 @@ fn discard_stranded(scene: &Scene, stranded: i32) -> Move {
     if is_voter && scene.well_but_for(&[stranded]) <= scene.voters.len() / 2 {
         return Move::Wait(Wait::Majority);
     }
+    if scene.may_be_needed(stranded) {
+        return Move::Wait(Wait::Consent(vec![stranded]));
+    }
     Move::Discard(stranded)
 }
 
-/// Pods of nodes that are members no longer go.
+/// Pods of nodes that are members no longer go. A disk that may hold what the cluster lacks stays.
 fn lower(scene: &Scene, needed: i32) -> Move {
     let is_new = |(ordinal, claim): &(&i32, &ClaimAt)| {
-        (needed..scene.pods).contains(*ordinal) && !claim.marked && !claim.leaving
+        (needed..scene.pods).contains(*ordinal)
+            && !claim.marked
+            && !claim.leaving
+            && !scene.may_be_needed(**ordinal)
     };
     let unmarked: Vec<i32> = scene.claims.iter().filter(is_new).map(|(ordinal, _)| *ordinal).collect();
     if scene.deletes && !unmarked.is_empty() { Move::Mark(unmarked) } else { Move::Pods(needed) }
@@ -150,7 +162,9 @@ fn clear(scene: &Scene) -> Option<Move> {
     if !again.is_empty() {
         return Some(Move::Unmark(again));
     }
-    let is_due = |(_, claim): &(&i32, &ClaimAt)| claim.marked && !claim.leaving;
+    let is_due = |(ordinal, claim): &(&i32, &ClaimAt)| {
+        claim.marked && !claim.leaving && !scene.may_be_needed(**ordinal)
+    };
     let due = scene.claims.range(scene.pods..).rev().find(is_due).filter(|_| scene.deletes);
     due.map(|(ordinal, _)| Move::DeleteDisk(*ordinal))
 }

@@ -36,6 +36,8 @@ pub(super) struct Scene {
     pub(super) deletes: bool,
     /// Pods that wait for a volume whose machine is gone, with the name of that machine.
     pub(super) stranded: BTreeMap<i32, String>,
+    /// The generation of the cluster, where nobody has said that disks of all older ones may be deleted.
+    pub(super) keeps_before: Option<u32>,
 }
 
 /// A member.
@@ -59,7 +61,10 @@ pub(super) enum PodAt {
     /// Its disk has the log of this cluster.
     Logged,
     /// Its disk has the log of this cluster as it was before it was forced to recover: nobody takes anything from it any more.
-    LeftBehind,
+    LeftBehind {
+        /// Somebody said that it may be deleted.
+        allowed: bool,
+    },
 }
 
 /// A claim.
@@ -86,8 +91,12 @@ impl Scene {
             claims: BTreeMap::new(),
             deletes: asked.spec.storage.retention.when_scaled == Disposal::Delete,
             stranded: BTreeMap::new(),
+            keeps_before: None,
         };
         let generation = seen.cluster.as_ref().map_or(0, |cluster| cluster.generation);
+        let newest_old = generation.checked_sub(1);
+        scene.keeps_before =
+            newest_old.filter(|old| !asked.may_discard(*old, generation)).map(|_| generation);
         let is_member = |id: &str| membership.members.iter().any(|member| member.id == id);
         let ordinal = |name: &str| names::ordinal(&asked.name, name);
         for member in &membership.members {
@@ -113,7 +122,7 @@ impl Scene {
                         && answer.generation < generation
                         && !is_member(&answer.id) =>
                 {
-                    PodAt::LeftBehind
+                    PodAt::LeftBehind { allowed: asked.may_discard(answer.generation, generation) }
                 }
                 Some(answer) if answer.cluster_id.is_some() => PodAt::Logged,
                 Some(_) => PodAt::Blank,
@@ -193,10 +202,31 @@ impl Scene {
         self.learners.iter().find(is_lost).map(|(ordinal, _)| *ordinal)
     }
 
-    /// A disk of an older generation in the pod of a node that is asked for.
+    /// A disk of an older generation in the pod of a node that is asked for, and that may be deleted.
     pub(super) fn left_behind(&self) -> Option<i32> {
-        let is_old = |(_, at): &(&i32, &PodAt)| **at == PodAt::LeftBehind;
+        let is_old = |(_, at): &(&i32, &PodAt)| **at == PodAt::LeftBehind { allowed: true };
         self.there.range(..self.want).find(is_old).map(|(ordinal, _)| *ordinal)
+    }
+
+    /// Nodes that are asked for and whose disks are of an older generation, without a word from anybody. Who deletes a claim by hand
+    /// has said it.
+    pub(super) fn held(&self) -> Vec<i32> {
+        let is_held = |(ordinal, at): &(&i32, &PodAt)| {
+            let is_leaving = self.claims.get(ordinal).is_some_and(|claim| claim.leaving);
+            **at == PodAt::LeftBehind { allowed: false } && !is_leaving
+        };
+        self.there.range(..self.want).filter(is_held).map(|(ordinal, _)| *ordinal).collect()
+    }
+
+    /// Whether the disk of this ordinal may hold what the cluster lacks, because it may be of an older generation: it is no member's,
+    /// and its node does not say otherwise.
+    pub(super) fn may_be_needed(&self, ordinal: i32) -> bool {
+        let is_member = self.voters.contains_key(&ordinal) || self.learners.contains_key(&ordinal);
+        let is_new = match self.there.get(&ordinal) {
+            Some(PodAt::Blank | PodAt::Logged | PodAt::LeftBehind { allowed: true }) => true,
+            Some(PodAt::Leaving | PodAt::Starting | PodAt::LeftBehind { allowed: false }) | None => false,
+        };
+        self.keeps_before.is_some() && !is_member && !is_new
     }
 
     /// A node that is asked for and whose pod waits for a volume on a machine that is gone.

@@ -89,6 +89,11 @@ fn waited_for(name: &str, wait: &Wait, scene: &Scene) -> String {
             let all: Vec<String> = returning.into_iter().chain(new).collect();
             format!("wait until {}", all.join(", and "))
         }
+        Wait::Consent(ordinals) => format!(
+            "wait until spec.storage.discardBeforeGeneration is {}: the old disks of {} may hold messages that the cluster lacks",
+            scene.keeps_before.unwrap_or_default(),
+            nodes(ordinals)
+        ),
         Wait::CaughtUp(ordinals) => {
             let behind = ordinals.iter().map(|ordinal| {
                 let why = scene.learners.get(ordinal).and_then(|learner| learner.unwell.as_deref());

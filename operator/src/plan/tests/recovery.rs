@@ -62,7 +62,7 @@ fn a_lost_quorum_is_told_with_what_is_left_and_nothing_is_done_about_it() {
         "demo-2 (generation 0) has the log up to index 57 of term 3",
         "no other node answers",
         "what only the others have is lost",
-        r#"kubectl patch raftqueue -n shop demo --type=merge -p '{"spec":{"recovery":{"member":"demo-2","token":"token-3-57"}}}'"#,
+        r#"kubectl patch raftqueue -n shop demo --type=merge -p '{"spec":{"recovery":{"member":"demo-2","token":"token-3-57"},"storage":{"discardBeforeGeneration":1}}}'"#,
         "deletes the old disks of the other nodes",
     ] {
         assert!(possible.message.contains(words), "{words}: {}", possible.message);
@@ -137,8 +137,8 @@ fn a_disk_that_was_left_behind_is_never_gone_on_with() {
     assert_eq!(plan.generation, 1);
 }
 
-#[test]
-fn after_a_recovery_old_disks_are_replaced_and_the_members_come_back() {
+/// demo-2 went on alone; the disks of the two others are of the generation before.
+fn recovered() -> Observation {
     let mut seen = well(3, id());
     let cluster = seen.cluster.as_mut().unwrap();
     (cluster.generation, cluster.leader) = (1, node_id(2));
@@ -147,7 +147,77 @@ fn after_a_recovery_old_disks_are_replaced_and_the_members_come_back() {
     if let NodeSeen::Answered(answer) = &mut seen.pods.get_mut("demo-2").unwrap().node {
         answer.generation = 1;
     }
-    let asked = wishing("demo-2", "token-3-57");
+    seen
+}
+
+#[test]
+fn an_old_disk_is_kept_until_the_spec_allows_it_to_be_deleted() {
+    let seen = recovered();
+    for (before, words) in [(None, "somebody says so. Set"), (Some(2), "is 2, which allows none of it")] {
+        // A token that was given for something else, or used up, is no consent.
+        let mut asked = wishing("demo-2", "token-3-57");
+        asked.spec.storage.discard_before_generation = before;
+        let plan = planned(&asked, &seen);
+        assert_eq!(plan.step, None, "{before:?}");
+        let stored = found(&plan, ConditionType::StorageReady);
+        assert_eq!((stored.holds, stored.reason), (Truth::False, Reason::DiskLeftBehind));
+        for words in [
+            words,
+            "demo-0, demo-1: the disk is from before the cluster was forced to recover to generation 1",
+            r#"kubectl patch raftqueue -n shop demo --type=merge -p '{"spec":{"storage":{"discardBeforeGeneration":1}}}'"#,
+        ] {
+            assert!(stored.message.contains(words), "{words}: {}", stored.message);
+        }
+        assert_eq!(found(&plan, ConditionType::Ready).reason, Reason::DiskLeftBehind);
+        let waits =
+            "wait until spec.storage.discardBeforeGeneration is 1: the old disks of demo-0 and demo-1";
+        assert!(plan.ahead[0].starts_with(waits), "{:?}", plan.ahead);
+        assert!(plan.ahead[1].starts_with("delete the disk of demo-0"), "{:?}", plan.ahead);
+    }
+}
+
+/// Fewer nodes are asked for, and the disks of those that go are to be deleted: but not these.
+#[test]
+fn a_smaller_cluster_keeps_old_disks_all_the_same() {
+    let mut asked = latched(1, id());
+    asked.spec.storage.retention.when_scaled = crate::crd::Disposal::Delete;
+    let mut seen = recovered();
+    // The one that went on is demo-0, and the last disk's node does not run yet.
+    let (cluster, last) = (seen.cluster.as_mut().unwrap(), node_id(2));
+    for member in &mut cluster.members {
+        (member.id, member.name) = (node_id(0), "demo-0".into());
+    }
+    for member in &mut cluster.membership.as_mut().unwrap().members {
+        (member.id, member.name) = (node_id(0), "demo-0".into());
+    }
+    assert_eq!(cluster.leader, last);
+    cluster.leader = node_id(0);
+    seen.pods.get_mut("demo-2").unwrap().node = NodeSeen::NotAsked;
+    let plan = planned(&asked, &seen);
+    assert_eq!((plan.marks, plan.shape.unwrap().pods), (Vec::new(), 1));
+    asked.spec.storage.discard_before_generation = Some(1);
+    let claims: Vec<String> = planned(&asked, &seen).marks.into_iter().map(|mark| mark.claim).collect();
+    assert_eq!(claims, ["data-demo-1", "data-demo-2"]);
+
+    // One that was marked before, and whose pod is gone, waits too, and that is told.
+    asked.spec.storage.discard_before_generation = None;
+    let set = seen.set.as_mut().unwrap();
+    (set.replicas, set.made_for, set.pods) = (1, Some(1), 1);
+    seen.pods.retain(|name, _| name == "demo-0");
+    seen.claims.get_mut("demo-2").unwrap().removed_from = Some(id());
+    let plan = planned(&asked, &seen);
+    assert_eq!(plan.step, None);
+    let stored = found(&plan, ConditionType::StorageReady);
+    assert!(stored.message.starts_with("data-demo-2: the disk is from before"), "{}", stored.message);
+    asked.spec.storage.discard_before_generation = Some(1);
+    assert!(matches!(planned(&asked, &seen).step, Some(Step::DeleteDisk { .. })));
+}
+
+#[test]
+fn after_a_recovery_old_disks_are_replaced_and_the_members_come_back() {
+    let mut seen = recovered();
+    let mut asked = wishing("demo-2", "token-3-57");
+    asked.spec.storage.discard_before_generation = Some(1);
     let plan = planned(&asked, &seen);
     let discard = Step::DiscardDisk {
         claim: "data-demo-0".into(),

@@ -40,6 +40,10 @@ enum Happening {
     Strand(i32),
     /// Somebody gives back the token that was shown last.
     Consent,
+    /// Somebody lets a node go on alone without asking the operator.
+    RecoverByHand(i32),
+    /// Somebody allows old disks to be deleted: those of generations below this one.
+    Allow(u32),
     /// Somebody deletes a claim, which goes once its pod does.
     DeleteClaim(i32),
     /// A node is not well in the next pass.
@@ -101,6 +105,8 @@ struct World {
     offered: Option<Recovery>,
     /// What the spec asks for.
     consent: Option<Recovery>,
+    /// Disks of generations below this one may be deleted, as the spec says.
+    allowed: u32,
     away: BTreeSet<i32>,
     counter: u32,
 }
@@ -127,6 +133,7 @@ impl World {
             generation: 0,
             offered: None,
             consent: None,
+            allowed: 0,
             away: BTreeSet::new(),
             counter: 0,
         };
@@ -197,6 +204,7 @@ impl World {
         let policy = if self.deletes { Disposal::Delete } else { Disposal::Retain };
         asked.spec.storage.retention.when_scaled = policy;
         asked.spec.recovery.clone_from(&self.consent);
+        asked.spec.storage.discard_before_generation = i32::try_from(self.allowed).ok();
         asked.generation_kept = self.generation;
         asked
     }
@@ -383,7 +391,8 @@ impl World {
                 assert!(!self.members.contains_key(&disk.node), "the disk of a member");
                 assert!(!self.pods.contains_key(ordinal) && *ordinal >= self.made_for, "it is in use");
                 disk.leaving = true;
-                return;
+                let ordinal = *ordinal;
+                return self.check_allowed(ordinal);
             }
             Step::HandOver { from } => {
                 assert_eq!(id(from), self.leader);
@@ -411,7 +420,7 @@ impl World {
                 let disk = self.disks.get_mut(&ordinal).unwrap();
                 assert_eq!(machine.is_some(), disk.stranded);
                 disk.leaving = true;
-                return;
+                return self.check_allowed(ordinal);
             }
             Step::DiscardPod { pod, uid } => {
                 let ordinal = names::ordinal("demo", pod).unwrap();
@@ -455,11 +464,24 @@ impl World {
             (consent.member.as_str(), consent.token.as_str()),
             (names::node("demo", ordinal).as_str(), token)
         );
+        self.go_on_alone(node, ordinal);
+    }
+
+    fn go_on_alone(&mut self, node: u32, ordinal: i32) {
         self.members = BTreeMap::from([(node, Voting { ordinal, votes: true, caught_up: true })]);
         self.generation += 1;
         self.disks.get_mut(&ordinal).unwrap().generation = self.generation;
         self.at += 1;
         self.settled = false;
+    }
+
+    /// A disk that may hold what the cluster lacks is deleted only if the spec says so.
+    fn check_allowed(&self, ordinal: i32) {
+        let disk = &self.disks[&ordinal];
+        let is_old =
+            disk.logged && disk.generation < self.generation && !self.members.contains_key(&disk.node);
+        let is_allowed = disk.generation < self.allowed && self.allowed <= self.generation;
+        assert!(!is_old || is_allowed, "nobody said that the disk of {ordinal} may go");
     }
 
     /// The disk of this kind is of no use to anybody, or all others have everything.
@@ -592,6 +614,17 @@ impl World {
                 }
             }
             Happening::Consent => self.consent.clone_from(&self.offered),
+            Happening::RecoverByHand(ordinal) => {
+                let node = self.disks.get(&ordinal).map(|disk| disk.node);
+                let can = |node: &u32| {
+                    let member = self.members.get(node);
+                    self.runs(*node, ordinal) && member.is_some_and(|member| member.votes && member.caught_up)
+                };
+                if let Some(node) = node.filter(can).filter(|_| !self.is_quorum(&self.members)) {
+                    self.go_on_alone(node, ordinal);
+                }
+            }
+            Happening::Allow(before) => self.allowed = before,
             Happening::DeleteClaim(ordinal) => {
                 let is_member = self.members.values().any(|member| member.ordinal == ordinal);
                 if let Some(disk) = self.disks.get_mut(&ordinal).filter(|_| !is_member) {
@@ -613,6 +646,7 @@ impl World {
             if self.offered.is_some() {
                 self.consent.clone_from(&self.offered);
             }
+            self.allowed = self.generation;
             self.kubernetes();
             self.nodes();
             let plan = self.pass(usize::MAX).expect("it was not killed");
@@ -642,6 +676,8 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => ordinal.clone().prop_map(Happening::Back),
         1 => ordinal.clone().prop_map(Happening::Strand),
         2 => Just(Happening::Consent),
+        2 => ordinal.clone().prop_map(Happening::RecoverByHand),
+        1 => (0..3_u32).prop_map(Happening::Allow),
         1 => ordinal.clone().prop_map(Happening::DeleteClaim),
         2 => ordinal.clone().prop_map(Happening::Unwell),
         1 => (0..9_i32).prop_map(Happening::ScaleByHand),

@@ -59,8 +59,7 @@ fn a_lost_quorum_goes_on_with_what_is_left(room: &Room<'_>) -> Outcome {
     let object = queue.wait_condition("RecoveryPossible", "True", Some("RecoveryStale"), TOLD_WITHIN)?;
     assert_eq!(object["status"]["generation"], 0, "{object}");
 
-    let token = offer["token"].as_str().unwrap_or_default();
-    patch(&queue, &json!({"recovery": {"member": "demo-2", "token": token}}))?;
+    type_command(room, words)?;
     queue.wait_condition("Available", "True", Some("LeaderElected"), TOLD_WITHIN)?;
     queue.wait_event("GenerationRaised", "generation 1")?;
     queue.wait_event("QuorumRecovered", "demo-2 goes on alone")?;
@@ -76,7 +75,35 @@ fn a_lost_quorum_goes_on_with_what_is_left(room: &Room<'_>) -> Outcome {
     let after = uids(&queue, "pvc")?;
     let kept = |name: &str| before[name] == after[name];
     assert_eq!([kept("data-demo-0"), kept("data-demo-1"), kept("data-demo-2")], [false, false, true]);
+
+    // The same by hand, without a word to the operator: the disks that come back stay until the spec allows them to go.
+    room.cluster().run(&["cordon", &machine])?;
+    let open = Undo::at_the_end(|| Ok(room.cluster().run(&["uncordon", &machine]).map(drop)?));
+    room.kubectl(&["delete", "pods", "demo-0", "demo-1"])?;
+    let object = queue.wait_condition("RecoveryPossible", "True", Some("RecoveryStale"), TOLD_WITHIN)?;
+    let token = object["status"]["recovery"]["token"].as_str().unwrap_or_default();
+    queue.raftq("demo-2", &["recover", "demo-2", "--token", token])?;
+    queue.wait_event("GenerationRaised", "generation 2")?;
+    open.now()?;
+    let object = queue.wait_condition("StorageReady", "False", Some("DiskLeftBehind"), TOLD_WITHIN)?;
+    let words = condition_of(&object, "StorageReady")["message"].as_str().unwrap_or_default();
+    assert!(words.contains("is 1, which allows none of it"), "{words}");
+    assert_eq!(uids(&queue, "pvc")?, after, "nobody has allowed that a disk goes");
+    type_command(room, words)?;
+    let object = queue.wait_ready()?;
+    assert_eq!(object["status"]["generation"], 2, "{object}");
+    assert_ne!(uids(&queue, "pvc")?, after);
     assert_eq!(queue.receive("orders", 3)?, ["one", "two", "three"]);
+    Ok(())
+}
+
+/// Types the patch that a message tells, as a person would.
+fn type_command(room: &Room<'_>, message: &str) -> Outcome {
+    let (_, rest) = message.split_once("kubectl patch").ok_or("a command")?;
+    let mut parts = rest.split('\'');
+    let (words, patch) = (parts.next().ok_or("words")?, parts.next().ok_or("a patch")?);
+    let words: Vec<&str> = words.split_whitespace().collect();
+    room.cluster().run(&[&["patch"], &words[..], &[patch]].concat())?;
     Ok(())
 }
 
