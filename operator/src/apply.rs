@@ -400,6 +400,9 @@ fn advice(action: &str, error: &kube::Error) -> &'static str {
             ". If its storage class cannot enlarge volumes (allowVolumeExpansion), set spec.storage.size to status.diskSize or \
              leave it out"
         }
+        kube::Error::Api(status) if status.is_forbidden() && status.message.contains("being terminated") => {
+            ". Its namespace is being deleted, and the cluster with it"
+        }
         kube::Error::Api(status) if status.is_forbidden() && !status.message.contains("exceeded quota") => {
             ". If a right of the operator is missing: kubectl apply -k deploy gives it all that it needs"
         }

@@ -19,6 +19,7 @@ pub mod names;
 pub mod observation;
 pub mod observe;
 pub mod plan;
+pub mod recorder;
 pub mod status;
 #[cfg(test)]
 mod tidy;

@@ -64,9 +64,11 @@ async fn a_refusal_is_told_with_what_to_do_about_it() {
         let [call] = &calls.all()[..] else { panic!("{:?}", calls.what()) };
         assert_eq!(call.body["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
     }
-    for (message, words) in
-        [("pods is forbidden", "kubectl apply -k deploy"), ("exceeded quota: services", "Raise the quota")]
-    {
+    for (message, words) in [
+        ("pods is forbidden", "kubectl apply -k deploy"),
+        ("exceeded quota: services", "Raise the quota"),
+        ("unable to create new content in namespace shop because it is being terminated", "is being deleted"),
+    ] {
         let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
                             "message": message});
         let (client, _) = client(move |_: &Call| (403, status.clone()));

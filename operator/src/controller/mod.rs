@@ -16,6 +16,7 @@ use crate::metrics::PassResult;
 use crate::names::{INSTANCE_LABEL, MANAGED_BY_LABEL, MANAGER};
 use crate::observe::{ask_all, observe};
 use crate::plan::{Correction, NextLook, plan};
+use crate::recorder::Recorder;
 use crate::status::{self, Written, answer, answer_unseen, under_older_definition};
 use crate::validate::{asked, validate};
 use futures_util::{StreamExt, future::BoxFuture};
@@ -27,7 +28,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config as LoopConfig, Controller};
-use kube::runtime::events::{Event, Recorder, Reporter};
+use kube::runtime::events::Event;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
@@ -118,9 +119,8 @@ impl Context {
         namespace: String,
         identity: String,
     ) -> Self {
-        let reporter = Reporter { controller: MANAGER.into(), instance: Some(identity) };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            recorder: Recorder::new(client.clone(), identity),
             client,
             health,
             node_image,
