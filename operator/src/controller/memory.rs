@@ -19,6 +19,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// watch has gone deaf.
 const QUIET_FOR: Duration = Duration::from_secs(300);
 
+/// How long the API server need not be asked about an object that is not as asked, while nothing is heard of it and nothing of it
+/// changes. What only time or somebody else's objects decide is seen that late.
+const STUCK_FOR_MAX: Duration = Duration::from_secs(10);
+/// As many whole looks a second at objects that are stuck, at most, however many there are.
+const STUCK_LOOKS_PER_SECOND: u32 = 20;
+
 /// Everything that is remembered.
 #[derive(Default)]
 pub(super) struct Memory {
@@ -40,16 +46,20 @@ struct Remembered {
     began: Option<Instant>,
     /// How often something that belongs to it was heard to change.
     touches: u64,
-    /// The last look, if it found everything as asked.
+    /// The last look, if nothing changed by it.
     quiet: Option<Quiet>,
+    /// Since when no look has changed anything.
+    unchanged: Option<Instant>,
 }
 
-/// A whole look that found everything as asked and changed nothing. Only what the nodes say can change after it without
-/// being heard of.
+/// A whole look that changed nothing. What the nodes say can change after it without being heard of; and where not all is as asked,
+/// what time decides.
 #[derive(Clone)]
 pub(super) struct Quiet {
     /// When it was.
     pub(super) at: Instant,
+    /// Everything was as asked.
+    pub(super) is_steady: bool,
     /// Touches when it began.
     pub(super) touches: u64,
     /// Version of the object.
@@ -112,6 +122,8 @@ impl Memory {
     /// A whole look has ended: quiet, or not.
     pub(super) fn looked(&self, object: &Key, quiet: Option<Quiet>) {
         if let Some(remembered) = self.objects().get_mut(object) {
+            let since = quiet.as_ref().map(|quiet| quiet.at);
+            remembered.unchanged = remembered.unchanged.filter(|_| since.is_some()).or(since);
             remembered.quiet = quiet;
         }
     }
@@ -122,7 +134,15 @@ impl Memory {
         let remembered = objects.get(object)?;
         let quiet = remembered.quiet.as_ref()?;
         let is_unheard = quiet.touches == remembered.touches && quiet.version.as_deref() == version;
-        (is_unheard && now.duration_since(quiet.at) < QUIET_FOR).then(|| quiet.clone())
+        let enough = match quiet.is_steady {
+            true => QUIET_FOR,
+            false => {
+                let unchanged =
+                    remembered.unchanged.map_or(Duration::ZERO, |since| quiet.at.duration_since(since));
+                stuck_for(unchanged, objects.len())
+            }
+        };
+        (is_unheard && now.duration_since(quiet.at) < enough).then(|| quiet.clone())
     }
 
     /// Forgets all objects but these. Those that are gone cause no pass that could.
@@ -145,6 +165,13 @@ impl Memory {
     }
 }
 
+/// How long a stuck object is left alone on which no look has changed anything for so long, among so many objects.
+fn stuck_for(unchanged: Duration, objects: usize) -> Duration {
+    let share = u32::try_from(objects).unwrap_or(u32::MAX);
+    let of_all = Duration::from_secs(1).saturating_mul(share) / STUCK_LOOKS_PER_SECOND;
+    unchanged.min(STUCK_FOR_MAX).max(of_all)
+}
+
 /// The pause after this many failures in a row: from half to all of a time that doubles, up to [`PAUSE_MAX`].
 fn pause(failures: u32, random: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
@@ -165,6 +192,7 @@ mod tests {
         let touches = memory.touches(&demo());
         Some(Quiet {
             at: Instant::now(),
+            is_steady: true,
             touches,
             version: Some("7".into()),
             pods: BTreeMap::new(),
@@ -213,6 +241,36 @@ mod tests {
         assert!(is_quiet(Instant::now()) && !is_quiet(Instant::now() + QUIET_FOR));
         memory.pause(&demo());
         assert!(!is_quiet(Instant::now()));
+    }
+
+    #[test]
+    fn a_stuck_object_is_looked_at_less_often_the_longer_nothing_changes() {
+        let memory = Memory::default();
+        memory.begin(&demo());
+        let begun = Instant::now();
+        let look = |second: u64| {
+            let at = begun + Duration::from_secs(second);
+            memory.looked(&demo(), quiet(&memory).map(|quiet| Quiet { at, is_steady: false, ..quiet }));
+        };
+        let is_quiet =
+            |second: u64| memory.quiet(&demo(), Some("7"), begun + Duration::from_secs(second)).is_some();
+        look(0);
+        assert!(!is_quiet(2), "it has only just become so");
+        look(4);
+        assert!(is_quiet(7) && !is_quiet(8));
+        look(1_000);
+        assert!(is_quiet(1_009) && !is_quiet(1_010));
+        memory.touch(demo());
+        assert!(!is_quiet(1_001), "something of it was heard");
+        // Something changed: it begins anew.
+        memory.looked(&demo(), None);
+        look(1_002);
+        assert!(!is_quiet(1_004));
+        assert_eq!(
+            stuck_for(Duration::from_secs(5), 600),
+            Duration::from_secs(30),
+            "of many each waits longer"
+        );
     }
 
     #[test]

@@ -308,7 +308,7 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
         && Box::pin(nodes_say_the_same(&quiet)).await
     {
         context.health.metrics.count_pass(PassResult::Done, started.elapsed());
-        return Ok(Action::requeue(STEADY));
+        return Ok(Action::requeue(if quiet.is_steady { STEADY } else { SOON }));
     }
     let ended = tokio::time::timeout(PASS_TIMEOUT, Box::pin(pass(object.meta(), &context))).await;
     let (result, action) = match ended {
@@ -423,9 +423,11 @@ async fn pass(metadata: &ObjectMeta, context: &Context) -> Result<(PassResult, A
     told.extend(events::events(&before, &after));
     context.tell(&object, &told).await;
     // After a change, the object is looked at once more.
-    let is_quiet = why.is_none() && !is_race && plan.next_look == NextLook::Steady && before == after;
+    let is_idle = !is_set_changed && !is_step_taken && plan.marks.is_empty();
+    let is_quiet = why.is_none() && !is_race && is_idle && before == after;
     let quiet = is_quiet.then(|| Quiet {
         at: began.0,
+        is_steady: plan.next_look == NextLook::Steady,
         touches: began.1,
         version: object.metadata.resource_version.clone(),
         pods: seen.pods,
