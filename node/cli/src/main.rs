@@ -1,11 +1,12 @@
 //! `raftq`: RaftQueue from the command line.
 //!
 //! [`commands`] has one module for each command: its arguments, its help, and what it does. [`output`] decides how
-//! results look; [`failure`] decides what is said and which code is returned if a command fails. A command knows a
+//! results look; [`kube`] reaches nodes in Kubernetes; [`failure`] decides what is said and which code is returned if a command fails. A command knows a
 //! cluster only through `raftqueue-client`.
 
 mod commands;
 mod failure;
+mod kube;
 mod output;
 mod text;
 
@@ -46,6 +47,10 @@ struct Arguments {
     /// of a cluster that is its own node [default: 127.0.0.1:7420,127.0.0.1:7430,127.0.0.1:7440]
     #[arg(long, global = true, env = "RAFTQ_ENDPOINTS", value_delimiter = ',', value_name = "HOST:PORT")]
     endpoints: Vec<String>,
+    /// A RaftQueue in Kubernetes whose nodes to talk to, instead of --endpoints. kubectl opens the ports, with its kubeconfig. Called
+    /// by the name kubectl-raftq this program is `kubectl raftq [-n NAMESPACE] NAME COMMAND`
+    #[arg(long, global = true, value_name = "[NAMESPACE/]NAME")]
+    kube: Option<String>,
     /// How long a call may take, with its repeats
     #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = text::parse_positive_duration)]
     timeout: Duration,
@@ -57,7 +62,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(kube::words(std::env::args_os()));
     match arguments.command {
         // A node has a runtime of its own, with its own settings.
         Command::Node(node) => node.run(),
@@ -68,9 +73,14 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(arguments: Arguments) -> ExitCode {
     let output = Output::new(arguments.output);
-    let are_told = !arguments.endpoints.is_empty();
-    let endpoints =
-        if are_told { arguments.endpoints } else { ENDPOINTS_DEFAULT.map(str::to_owned).to_vec() };
+    // The ports are open until the command is done.
+    let forwards = match arguments.kube.as_deref().map(kube::reach).transpose() {
+        Ok(forwards) => forwards,
+        Err(failure) => return failure.report(),
+    };
+    let told = forwards.as_ref().map_or(arguments.endpoints, |forwards| forwards.endpoints.clone());
+    let are_told = !told.is_empty();
+    let endpoints = if are_told { told } else { ENDPOINTS_DEFAULT.map(str::to_owned).to_vec() };
     let connect = || {
         let client = Client::connect(endpoints).map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(client.with_timeout(arguments.timeout))

@@ -102,7 +102,7 @@ fn its_commands_do_what_it_says(room: &Room<'_>) -> Outcome {
     };
     let script = format!("trap 'kill $(jobs -p)' EXIT\n{script}");
     let said = typed(room, &script)?;
-    assert!(said.ends_with("from a pod\n"), "{said}");
+    assert!(said.contains("from a pod\n") && said.ends_with("from a laptop\n"), "{said}");
 
     room.kubectl(&["delete", "raftqueue", "demo"])?;
     room.kubectl(&["delete", "pvc", "-l", &queue.selector()])?;
