@@ -65,6 +65,13 @@ pub fn outage() -> Result<Duration, Error> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// The program helm (`RAFTQUEUE_HELM`). It is not built here: it is made of another version of Kubernetes, which would cost a fresh
+/// machine minutes. `go get -tool helm.sh/helm/v4/cmd/helm` in a module of one's own, and `go build` of the same, make it.
+#[must_use]
+pub fn helm() -> Option<PathBuf> {
+    variable("RAFTQUEUE_HELM").map(PathBuf::from)
+}
+
 /// The folder that outlives repositories and builds: `$XDG_CACHE_HOME/raftqueue`, else `~/.cache/raftqueue`.
 ///
 /// # Errors

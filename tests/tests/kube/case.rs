@@ -22,6 +22,8 @@ pub(crate) enum Needs {
     OwnClusterAlone,
     /// No cluster: it starts its own.
     Machine,
+    /// No cluster, and helm, which `RAFTQUEUE_HELM` names; without it the case is left out.
+    Helm,
 }
 
 /// A test on a real Kubernetes.

@@ -20,11 +20,13 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 9] = [
+    let modules: [(&str, &[Case]); 11] = [
         ("harness", &harness::CASES),
         ("readme", product::readme::CASES),
         ("faults", product::faults::CASES),
         ("operator", product::operator::CASES),
+        ("words", product::words::CASES),
+        ("chart", product::chart::CASES),
         ("disks", product::disks::CASES),
         ("lives", product::lives::CASES),
         ("mending", product::mending::CASES),

@@ -4,7 +4,7 @@
 use crate::case::{Case, Needs, Outcome, Room};
 use libtest_mimic::{Completion, Failed};
 use raftqueue_tests::kube::cache::Programs;
-use raftqueue_tests::kube::environment::foreign_kubeconfig;
+use raftqueue_tests::kube::environment::{foreign_kubeconfig, helm};
 use raftqueue_tests::kube::{Error, Kube, Mode, Options, check_machine};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -93,6 +93,9 @@ impl Tier {
             let inside = "needs the inside of a Kubernetes of ours; RAFTQUEUE_TEST_KUBECONFIG names another";
             return (needs != Needs::Cluster).then(|| (inside.to_owned(), false));
         }
+        if needs == Needs::Helm && helm().is_none() {
+            return Some(("RAFTQUEUE_HELM names no helm".to_owned(), false));
+        }
         let is_required = mode == Mode::Require;
         let programs = if is_required { Programs::find_or_build() } else { Programs::find() };
         let obstacle = check_machine().and(programs.map(drop)).err()?;
@@ -101,7 +104,7 @@ impl Tier {
 
     /// Starts the cluster if nobody did, and holds it as the case needs it.
     fn hold(&self, needs: Needs) -> Held<'_> {
-        if needs == Needs::Machine {
+        if matches!(needs, Needs::Machine | Needs::Helm) {
             return Held::Nothing;
         }
         let mut cluster = self.cluster.write().unwrap_or_else(PoisonError::into_inner);

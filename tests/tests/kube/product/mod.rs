@@ -4,13 +4,16 @@
 //! |---|---|
 //! | [`readme`] | the commands of the README, typed |
 //! | [`faults`] | what was acknowledged under load survives pods and processes |
+//! | [`chart`] | the Helm chart renders the objects of the manifests |
 //! | [`disks`] | no hand on a child takes the disks |
 //! | [`operator`] | the operator dies at the wrong moment; children are put right |
 //! | [`lives`] | one node, two clusters, an object deleted and applied again |
 //! | [`mending`] | a lost quorum, a machine that is gone, disks that grow |
 //! | [`scaling`] | `kubectl scale`, under load |
+//! | [`words`] | what kubectl does with an object, and in which words it says what it cannot |
 //! | [`refusals`] | what cannot be is refused in words, or told until its cause goes |
 
+pub(crate) mod chart;
 pub(crate) mod disks;
 pub(crate) mod faults;
 pub(crate) mod lives;
@@ -19,6 +22,7 @@ pub(crate) mod operator;
 pub(crate) mod readme;
 pub(crate) mod refusals;
 pub(crate) mod scaling;
+pub(crate) mod words;
 
 use crate::case::{Outcome, Room};
 use raftqueue_tests::kube::kubectl::condition;
