@@ -17,7 +17,7 @@ const PID_WITHIN: Duration = Duration::from_secs(10);
 /// A program that runs, or ran, inside.
 #[derive(Debug)]
 pub struct Component {
-    name: &'static str,
+    name: String,
     program: PathBuf,
     arguments: Vec<String>,
     entrance: Entrance,
@@ -35,12 +35,12 @@ impl Component {
     pub fn start(
         state: &State,
         entrance: &Entrance,
-        name: &'static str,
+        name: &str,
         program: &Path,
         arguments: impl IntoIterator<Item = String>,
     ) -> Result<Self, Error> {
         let mut component = Self {
-            name,
+            name: name.to_owned(),
             program: program.to_owned(),
             arguments: arguments.into_iter().collect(),
             entrance: entrance.clone(),
@@ -92,7 +92,7 @@ impl Component {
         match self.ended()? {
             None => Ok(()),
             Some(status) => Err(Error::Ended {
-                component: self.name.to_owned(),
+                component: self.name.clone(),
                 status,
                 log: self.log.clone(),
                 tail: tail(&self.log, TAIL_LINES),
@@ -106,16 +106,34 @@ impl Component {
     /// [`Error::Failed`] if the signal cannot be sent.
     pub fn kill(&mut self) -> Result<(), Error> {
         if self.ended()?.is_none() && self.waiter.is_some() {
-            let pid = wait_for("the pid of a component just started", PID_WITHIN, || {
-                let text = std::fs::read_to_string(&self.pid_file).unwrap_or_default();
-                Ok(text.trim().parse::<u32>().map_or_else(|_| Seen::NotYet(text), Seen::Done))
-            })?;
+            let pid = self.pid()?;
             run(self.entrance.inside("kill").args(["-s", "KILL", &pid.to_string()]))?;
         }
         if let Some(mut waiter) = self.waiter.take() {
             waiter.wait().map_err(Error::io(format!("wait for {}", self.name)))?;
         }
         Ok(())
+    }
+
+    /// Its number inside.
+    fn pid(&self) -> Result<u32, Error> {
+        wait_for("the pid of a component just started", PID_WITHIN, || {
+            let text = std::fs::read_to_string(&self.pid_file).unwrap_or_default();
+            Ok(text.trim().parse::<u32>().map_or_else(|_| Seen::NotYet(text), Seen::Done))
+        })
+    }
+
+    /// The memory that it has, in KiB.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if it does not run; [`Error::Strange`] if the kernel does not tell.
+    pub fn memory_kib(&self) -> Result<u64, Error> {
+        let status = format!("/proc/{}/status", self.pid()?);
+        let output = run(self.entrance.inside("cat").arg(&status))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        kib.ok_or(Error::Strange { what: status, text })
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {

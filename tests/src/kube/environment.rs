@@ -58,11 +58,24 @@ pub fn named_program(name: &str) -> Option<PathBuf> {
 /// # Errors
 /// [`Error::Setting`] if it is no number.
 pub fn outage() -> Result<Duration, Error> {
-    let name = "RAFTQUEUE_OUTAGE_SECONDS";
-    let value = variable(name).unwrap_or_else(|| "12".to_owned());
-    let expected = "a number of seconds, such as 180";
-    let seconds = value.parse().map_err(|_| Error::Setting { variable: name, value, expected })?;
-    Ok(Duration::from_secs(seconds))
+    Ok(seconds("RAFTQUEUE_OUTAGE_SECONDS")?.unwrap_or(Duration::from_secs(12)))
+}
+
+/// For how long an operator is killed at all its writes (`RAFTQUEUE_OPERATOR_KILLS`); absent: at a few of them.
+///
+/// # Errors
+/// [`Error::Setting`] if it is no number.
+pub fn operator_kills() -> Result<Option<Duration>, Error> {
+    seconds("RAFTQUEUE_OPERATOR_KILLS")
+}
+
+/// For how long random hands act on a cluster (`RAFTQUEUE_HANDS`), and with which seed they begin (`RAFTQUEUE_HANDS_SEED`).
+///
+/// # Errors
+/// [`Error::Setting`] if one of them is no number.
+pub fn hands() -> Result<(Option<Duration>, Option<u64>), Error> {
+    let seed = seconds("RAFTQUEUE_HANDS_SEED")?.map(|seed| seed.as_secs());
+    Ok((seconds("RAFTQUEUE_HANDS")?, seed))
 }
 
 /// The program helm (`RAFTQUEUE_HELM`). It is not built here: it is made of another version of Kubernetes, which would cost a fresh
@@ -70,6 +83,23 @@ pub fn outage() -> Result<Duration, Error> {
 #[must_use]
 pub fn helm() -> Option<PathBuf> {
     variable("RAFTQUEUE_HELM").map(PathBuf::from)
+}
+
+/// How many objects an operator looks after in the case of that (`RAFTQUEUE_OBJECTS`).
+///
+/// # Errors
+/// [`Error::Setting`] if it is no number.
+pub fn operator_objects() -> Result<usize, Error> {
+    let name = "RAFTQUEUE_OBJECTS";
+    let value = variable(name).unwrap_or_else(|| "6".to_owned());
+    value.parse().map_err(|_| Error::Setting { variable: name, value, expected: "a number, such as 300" })
+}
+
+fn seconds(name: &'static str) -> Result<Option<Duration>, Error> {
+    let Some(value) = variable(name) else { return Ok(None) };
+    let expected = "a number of seconds, such as 180";
+    let seconds = value.parse().map_err(|_| Error::Setting { variable: name, value, expected })?;
+    Ok(Some(Duration::from_secs(seconds)))
 }
 
 /// The folder that outlives repositories and builds: `$XDG_CACHE_HOME/raftqueue`, else `~/.cache/raftqueue`.

@@ -9,7 +9,7 @@
 //! | programs: which, where, how they are built | [`versions`], [`cache`], `build` |
 //! | the folder, the namespaces, one program in them | [`state`], [`namespace`], [`component`] |
 //! | what runs | [`control_plane`], [`node`], `certificates` |
-//! | what tests use | [`kubectl`], [`images`], [`volumes`], [`collect`] |
+//! | what tests use | [`kubectl`], [`images`], [`volumes`], [`gate`], [`collect`] |
 //! | the end | [`stop`] |
 //! | for people | [`playground`] |
 //!
@@ -24,6 +24,7 @@ pub mod component;
 pub mod control_plane;
 pub mod environment;
 mod error;
+pub mod gate;
 pub mod images;
 pub mod kubectl;
 pub mod namespace;

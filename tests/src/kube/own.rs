@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::cache::Programs;
-use super::command::run;
+use super::command::{Seen, run, wait_for};
 use super::component::Component;
 use super::control_plane::ControlPlane;
 use super::error::Error;
@@ -14,8 +14,15 @@ use super::state::State;
 use super::volumes::Volumes;
 use super::{certificates, collect, environment, stop};
 use serde_json::Value;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+/// Where `kubectl proxy` listens, in the cluster's own network.
+const DOOR_PORT: u16 = 8901;
+/// How long it may take to start.
+const DOOR_WITHIN: Duration = Duration::from_secs(10);
 
 /// A Kubernetes that this process started.
 #[derive(Debug)]
@@ -34,6 +41,8 @@ struct Parts {
     namespaces: Option<Namespaces>,
     control_plane: Option<ControlPlane>,
     names: Option<Component>,
+    /// `kubectl proxy`, once somebody wanted it.
+    door: Option<Component>,
     node: Option<Node>,
     /// Where in the record of calls those begin that may not be refused.
     calls_judged_from: usize,
@@ -147,6 +156,41 @@ impl Own {
         node::import(&self.state, &self.entrance, &self.programs, image)
     }
 
+    /// Starts a program in the namespaces of the cluster. Its output goes to the log of its name, which no other one has.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be started at all.
+    pub fn start_program(
+        &self,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Result<Component, Error> {
+        Component::start(&self.state, &self.entrance, name, program, arguments)
+    }
+
+    /// The API server without keys, at an address of the cluster's own network, where nobody else is.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if `kubectl proxy` does not start.
+    pub fn plain_door(&self) -> Result<SocketAddr, Error> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, DOOR_PORT));
+        let mut parts = self.parts();
+        if parts.door.is_none() {
+            let arguments = [
+                "proxy".to_owned(),
+                format!("--port={DOOR_PORT}"),
+                format!("--kubeconfig={}", self.state.text("kubeconfig")),
+            ];
+            parts.door =
+                Some(self.start_program("kubectl-proxy", &self.programs.path("kubectl"), arguments)?);
+        }
+        wait_for("kubectl proxy", DOOR_WITHIN, || {
+            let reached = self.entrance.work_in_network(|| TcpStream::connect(address))?;
+            Ok(reached.map_or_else(|error| Seen::NotYet(error.to_string()), |_| Seen::Done(address)))
+        })
+    }
+
     /// Kills the API server and starts it again after an outage of this length; returns once it is ready.
     ///
     /// # Errors
@@ -183,6 +227,15 @@ impl Own {
         let names = parts.names.as_mut().expect("it is there until the end");
         names.start_again()?;
         node::wait_for_names(names, &self.entrance, &self.programs)
+    }
+
+    /// How many calls of the operator were about this namespace so far.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no record of calls.
+    pub fn calls_about(&self, namespace: &str) -> Result<usize, Error> {
+        let part = format!("/namespaces/{namespace}/");
+        Ok(self.calls()?.lines().filter(|line| line.contains(&part)).count())
     }
 
     /// The operator's calls that the API server has refused for want of rights, each as `verb path`: since the start, or since
@@ -256,6 +309,9 @@ impl Own {
         }
         if let Some(names) = parts.names {
             names.forget();
+        }
+        if let Some(door) = parts.door {
+            door.forget();
         }
         if let Some(node) = parts.node {
             node.forget();

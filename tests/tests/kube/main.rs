@@ -20,11 +20,14 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 11] = [
+    let modules: [(&str, &[Case]); 14] = [
         ("harness", &harness::CASES),
         ("readme", product::readme::CASES),
         ("faults", product::faults::CASES),
         ("operator", product::operator::CASES),
+        ("kills", product::kills::CASES),
+        ("hands", product::hands::CASES),
+        ("storms", product::storms::CASES),
         ("words", product::words::CASES),
         ("chart", product::chart::CASES),
         ("disks", product::disks::CASES),

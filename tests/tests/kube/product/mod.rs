@@ -7,6 +7,9 @@
 //! | [`chart`] | the Helm chart renders the objects of the manifests |
 //! | [`disks`] | no hand on a child takes the disks |
 //! | [`operator`] | the operator dies at the wrong moment; children are put right |
+//! | [`hands`] | random hands on a cluster |
+//! | [`kills`] | the operator dies after any of its writes, in every flow |
+//! | [`storms`] | an API server that misbehaves, a namespace that goes, hundreds of objects |
 //! | [`lives`] | one node, two clusters, an object deleted and applied again |
 //! | [`mending`] | a lost quorum, a machine that is gone, disks that grow |
 //! | [`scaling`] | `kubectl scale`, under load |
@@ -16,12 +19,16 @@
 pub(crate) mod chart;
 pub(crate) mod disks;
 pub(crate) mod faults;
+mod gated;
+pub(crate) mod hands;
+pub(crate) mod kills;
 pub(crate) mod lives;
 pub(crate) mod mending;
 pub(crate) mod operator;
 pub(crate) mod readme;
 pub(crate) mod refusals;
 pub(crate) mod scaling;
+pub(crate) mod storms;
 pub(crate) mod words;
 
 use crate::case::{Outcome, Room};

@@ -6,11 +6,6 @@ use serde_json::{Value, json};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
-        name: "it_dies_at_every_stage_of_a_creation",
-        needs: Needs::OwnClusterAlone,
-        run: it_dies_at_every_stage_of_a_creation,
-    },
-    Case {
         name: "it_dies_while_a_pod_is_replaced",
         needs: Needs::OwnClusterAlone,
         run: it_dies_while_a_pod_is_replaced,
@@ -28,35 +23,6 @@ const CHILDREN: [(&str, &str); 6] = [
     ("poddisruptionbudget", "demo"),
     ("statefulset", "demo"),
 ];
-
-/// Whether an object shows that a stage is reached.
-type Reached = fn(&Value) -> bool;
-
-fn it_dies_at_every_stage_of_a_creation(room: &Room<'_>) -> Outcome {
-    // What is waited for before the operator is killed; each is a moment after which it would have done more.
-    let stages: [(&str, &str, Reached); 4] = [
-        ("its first child", "configmap/NAME-config", |_| true),
-        ("its last child", "statefulset/NAME", |_| true),
-        ("a node that runs", "pod/NAME-0", |pod| pod["status"]["phase"] == "Running"),
-        ("the cluster to be found", "raftqueue/NAME", |object| object["status"]["clusterId"].is_string()),
-    ];
-    for (number, (what, path, reached)) in stages.into_iter().enumerate() {
-        let queue = Queue::applied(room, &format!("stage{number}"), 3)?;
-        let path = path.replace("NAME", &queue.name);
-        let get = [path.as_str(), "-n", &room.namespace];
-        room.cluster().wait_until(what, READY_WITHIN, &get, |object| {
-            reached(object).then_some(()).ok_or_else(|| object["status"].to_string())
-        })?;
-        kill_operator(room)?;
-        // Forming needs nobody's help once the pods are made; the operator has to come back to tell of it.
-        queue.wait_ready()?;
-        assert_eq!(queue.restarts()?, 0, "killed after {what}");
-        wait_for_operator(room.cluster())?;
-        room.kubectl(&["delete", "raftqueue", &queue.name])?;
-        room.kubectl(&["delete", "pvc", "-l", &queue.selector(), "--wait=false"])?;
-    }
-    Ok(())
-}
 
 fn it_dies_while_a_pod_is_replaced(room: &Room<'_>) -> Outcome {
     let queue = Queue::ready(room, "demo", 3)?;

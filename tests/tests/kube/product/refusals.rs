@@ -9,6 +9,9 @@ use raftqueue_tests::process::repository;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
+/// Most calls of the operator in two seconds about a cluster that is as asked but for its definition.
+const CALLS_MAX: usize = 100;
+
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "specs_that_cannot_be_are_refused_in_words",
@@ -152,6 +155,11 @@ fn an_older_definition_is_told_and_forgets_no_cluster(room: &Room<'_>) -> Outcom
     assert_eq!(queue.object()?["status"].get("clusterId"), None, "the definition does not keep it");
     assert_eq!(room.get("configmap", "demo-config")?["data"], settings, "nothing is formed again");
     assert_eq!(queue.receive("orders", 1)?, ["one"]);
+    // What cannot be kept is no reason to write it all the time.
+    let before = room.own().calls_about(&room.namespace)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let calls = room.own().calls_about(&room.namespace)? - before;
+    assert!(calls <= CALLS_MAX, "{calls} calls in two seconds");
     two_that_want_one_service(room)?;
     newer.now()?;
     room.kubectl(&["annotate", "raftqueue", "demo", "touched=yes"])?;
