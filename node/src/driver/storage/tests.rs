@@ -1,10 +1,10 @@
-//! The log's thread on a disk that fills up and has room again.
+//! The log's thread on a disk that fills up and has room again, and on one that fails.
 
 use super::*;
 use raftqueue_raft::{
     self as raft, Configuration, Event as RaftEvent, Installed, Member, MemberKind, NodeId, Raft, Term,
 };
-use raftqueue_wal::disk::fake::FakeDisk;
+use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
 use raftqueue_wal::{DataDir, Options, Reader, SnapshotHead, SnapshotWriter};
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
@@ -77,6 +77,18 @@ impl Life {
             match self.notices.blocking_recv().expect("the thread lives") {
                 Notice::Event(Event::FreeBytes(bytes)) if bytes > 0 => {}
                 Notice::Event(event) => return event,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The next that matters: that a write is durable, or that the disk failed.
+    fn ends(&mut self) -> Result<(), String> {
+        loop {
+            match self.notices.blocking_recv().expect("it says how it ends") {
+                Notice::Event(Event::FreeBytes(_)) => {}
+                Notice::Event(Event::Persisted(_)) => return Ok(()),
+                Notice::DiskFailed(why) => return Err(why),
                 other => panic!("{other:?}"),
             }
         }
@@ -159,4 +171,29 @@ fn rule_3_1_the_next_snapshot_takes_the_place_of_a_damaged_one() {
     let fourth = switch(&life);
     assert_eq!(life.counted.snapshots(), [third, fourth]);
     life.storage.stop();
+}
+
+/// A write with everything in it: a snapshot is gone over to, a segment begins, a manifest is replaced. Whichever call of it the disk
+/// refuses, the thread says so and ends, and nobody hears that the write is durable.
+#[test]
+fn rule_2_7_whichever_call_of_a_write_fails_the_thread_ends_and_nothing_is_acknowledged() {
+    for operation in [Operation::Write, Operation::Sync, Operation::Rename, Operation::SyncDir] {
+        let mut refused = 0;
+        loop {
+            let mut life = Life::begin();
+            let file = life.get(10, 2);
+            let write = life.takes(&file);
+            let error = io::ErrorKind::Other;
+            let file_prefix = String::new();
+            life.disk.inject(Refusal { operation, file_prefix, skip: refused, count: 1, error });
+            life.storage.arrived(file);
+            life.storage.write(write);
+            if life.ends().is_ok() {
+                break; // That call comes after it, if there is one.
+            }
+            assert!(life.notices.blocking_recv().is_none(), "{operation:?} {refused}: it says no more");
+            refused += 1;
+        }
+        assert!(refused > 0, "{operation:?} is part of it");
+    }
 }
