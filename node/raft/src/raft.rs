@@ -61,6 +61,8 @@ pub struct Raft {
     cause: Cause,
     /// Ticks until this node campaigns.
     campaign_in_ticks: u32,
+    /// Ticks until a node that asks for votes asks those again that have not answered.
+    ask_again_in_ticks: u32,
     /// This node has asked for pre-votes since it last heard a leader.
     has_tried: bool,
     /// Up to here the log is known to agree with that of the current term's leader. Never less than what is committed: a
@@ -141,6 +143,7 @@ impl Raft {
             hinted_ticks: 0,
             cause: Cause::Timeout,
             campaign_in_ticks: 0,
+            ask_again_in_ticks: 0,
             has_tried: false,
             verified: applied,
             reply_due: false,

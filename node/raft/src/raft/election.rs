@@ -49,7 +49,11 @@ impl Raft {
             && !self.is_damaged()
             && (!self.lacks_messages() || self.is_nobody_else_left());
         if self.campaign_in_ticks == 0 && able && !forming && self.may_be_needed_to_lead() {
-            self.become_pre_candidate();
+            return self.become_pre_candidate();
+        }
+        self.ask_again_in_ticks = self.ask_again_in_ticks.saturating_sub(1);
+        if self.ask_again_in_ticks == 0 {
+            self.ask();
         }
     }
 
@@ -80,14 +84,32 @@ impl Raft {
         self.campaign_in_ticks = self.ticks_to_next_attempt();
         let id = self.settings.id;
         self.role = Role::PreCandidate { answers: BTreeMap::from([(id, true)]) };
-        let (last_index, last_term) = (self.log.last(), self.log.last_term());
-        let message = Message::PreVote { last_index, last_term, replaying: self.is_replaying() };
-        // Sent past `send_to`: it names a term that was not entered, so there is nothing to be durable.
-        let term = self.term().next();
-        for to in self.other_voters() {
-            self.send.push(Envelope { from: id, to, group: GroupId(0), term, message: message.clone() });
-        }
+        self.ask();
         self.count_pre_votes();
+    }
+
+    /// Asks whoever has not answered yet, and again after each heartbeat's time: a request or its answer gets lost where a
+    /// connection is just being made, and an election timeout is long to wait for that (Ongaro and Ousterhout, section 5.1).
+    fn ask(&mut self) {
+        self.ask_again_in_ticks = self.settings.heartbeat_ticks;
+        let (last_index, last_term) = (self.log.last(), self.log.last_term());
+        match &self.role {
+            Role::PreCandidate { answers } => {
+                let message = Message::PreVote { last_index, last_term, replaying: self.is_replaying() };
+                // Sent past `send_to`: it names a term that was not entered, so there is nothing to be durable.
+                let (from, term) = (self.settings.id, self.term().next());
+                for to in self.voters_without(answers) {
+                    self.send.push(Envelope { from, to, group: GroupId(0), term, message: message.clone() });
+                }
+            }
+            Role::Candidate { answers } => {
+                let transfer = matches!(self.cause, Cause::HandOver);
+                for to in self.voters_without(answers) {
+                    self.send_to(to, Message::Vote { last_index, last_term, transfer });
+                }
+            }
+            Role::Follower | Role::Leader(_) => {}
+        }
     }
 
     /// Enters the next term and asks for votes. `transfer`: the leader asked for it.
@@ -100,22 +122,17 @@ impl Raft {
         self.become_follower(term, None);
         self.log.set_hard_state(HardState { term, vote: Some(id) });
         self.role = Role::Candidate { answers: BTreeMap::new() };
-        let message =
-            Message::Vote { last_index: self.log.last(), last_term: self.log.last_term(), transfer };
-        for to in self.other_voters() {
-            self.send_to(to, message.clone());
-        }
+        self.ask();
         self.count_own_vote();
     }
 
-    fn other_voters(&self) -> Vec<NodeId> {
+    /// The other voters that have not answered.
+    fn voters_without(&self, answers: &BTreeMap<NodeId, bool>) -> Vec<NodeId> {
         let configuration = self.configuration();
         let id = self.settings.id;
-        configuration
-            .peers()
-            .into_iter()
-            .filter(|peer| *peer != id && configuration.is_voter(*peer))
-            .collect()
+        let is_asked =
+            |peer: &NodeId| *peer != id && configuration.is_voter(*peer) && !answers.contains_key(peer);
+        configuration.peers().into_iter().filter(is_asked).collect()
     }
 
     /// "Would you vote for me in `term`?" The answer changes nothing here: no term, no vote, no contact with a leader.
@@ -203,7 +220,10 @@ impl Raft {
             let vote =
                 if mutants::is(Mutant::VoteTwice) { hard_state.vote.or(Some(from)) } else { Some(from) };
             self.log.set_hard_state(HardState { vote, ..hard_state });
-            self.wait_for_leader();
+            // Whoever asks again gets no more time than it had.
+            if hard_state.vote.is_none() {
+                self.wait_for_leader();
+            }
         }
         self.send_to(from, Message::VoteReply { granted });
     }

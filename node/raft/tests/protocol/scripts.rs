@@ -95,6 +95,7 @@ scripts! {
     a_leadership_transfer_waits_until_its_target_has_everything
     a_load_that_finds_nothing_left_waits_for_the_word
     a_log_that_is_behind_wins_no_pre_vote
+    a_lost_request_for_a_vote_is_asked_again
     a_member_is_added_as_a_learner_and_promoted
     a_new_leader_whose_log_has_begun_feeds_who_agrees
     a_new_voter_is_not_taken_for_a_silent_one
