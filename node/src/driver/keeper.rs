@@ -445,8 +445,11 @@ impl Keeper {
         for &file in &switched.gone {
             if let FileId::Segment(segment) = file {
                 self.retired.remove(&segment);
+                self.unplaced.remove(&segment);
             }
             self.stuck.remove(&file);
+            // It went before all that it may have held was got from others.
+            self.is_lacking |= self.unusable.remove(&file);
             filed.removed.extend(self.leave(file));
         }
         Ok(filed)

@@ -1,6 +1,7 @@
 //! What other members say that they do not have: when that is lost, and when somebody may have it all the same.
 
 use super::*;
+use raftqueue_wal::FileId;
 
 /// The other members, one after the other: each has every message but two, or all that it lacks itself, too.
 struct Members {
@@ -121,5 +122,36 @@ fn rule_3_4_what_a_node_that_is_behind_gives_is_good_and_what_it_calls_gone_is_n
     };
     node.switch(&change, 0).unwrap();
     assert!(matches!(node.keeper.fill(&freeze, &mut IsBehind, &mut pace), Ok(Filled::Whole)));
+    node.check();
+}
+
+/// What tells of a segment rots, and the newer snapshot, as of which that segment goes. It goes with a later one, before the
+/// others have given what it may hold.
+#[test]
+fn rule_3_2_a_damaged_file_that_goes_meanwhile_is_not_given_up_once_more() {
+    let mut node = consumed_but_for_one_in_ten();
+    node.keep().expect("this disk takes everything");
+    let Manifest { snapshots, retired, places, .. } = node.wal.manifest();
+    let newest = *snapshots.last().expect("just taken");
+    let goes = |file: FileId| retired.iter().any(|one| one.file == file && one.at == newest.index);
+    let tells = places.iter().find(|file| goes(FileId::Segment(file.segment))).expect("few live in one");
+    assert!(node.disk.corrupt(&format!("snapshot-{:016x}", newest.number), newest.size / 2, 8));
+    assert!(node.disk.corrupt(&format!("places-{:016x}", tells.number), tells.size - 10, 1));
+    let segment = tells.segment;
+    let mut node = node.restart(false);
+    assert!(node.keeper.lacks_messages());
+    while node.wal.manifest().released.contains(&segment) {
+        node.publish(&[("t", 3)]);
+        node.keep().expect("this disk takes everything");
+        assert!(node.keeper.lacks_messages(), "nobody has given what the segment held");
+    }
+    let mut pace = |_| Ok(());
+    while let Ok(Filled::Part(change)) = node.keeper.fill(&node.freeze(), &mut HasAll, &mut pace) {
+        node.switch(&change, 0).expect("this disk takes everything");
+    }
+    let retire = node.keeper.retire_unusable(node.freeze().index);
+    let complete = Change { complete: true, retire, ..Change::default() };
+    node.switch(&complete, 0).expect("this disk takes everything");
+    assert!(!node.keeper.lacks_messages());
     node.check();
 }
