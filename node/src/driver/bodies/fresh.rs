@@ -44,6 +44,23 @@ struct Generation {
     blocks: Arc<FreshBlocks>,
     /// When to look at blocks with deadlines: time, topic, first offset.
     due: BTreeSet<(u64, TopicId, u64)>,
+    /// Those that are to be looked at again, and when. Each once: where a file tells of a block, too, both say so.
+    again: BTreeMap<(TopicId, u64), u64>,
+}
+
+impl Generation {
+    /// The block waits for this time, unless it waits for an earlier one.
+    fn look_again(&mut self, topic: TopicId, first_offset: u64, when_ms: u64) {
+        if !self.blocks.contains_key(&(topic, first_offset)) {
+            return;
+        }
+        let again = self.again.entry((topic, first_offset)).or_insert(u64::MAX);
+        if when_ms < *again {
+            self.due.remove(&(*again, topic, first_offset));
+            self.due.insert((when_ms, topic, first_offset));
+            *again = when_ms;
+        }
+    }
 }
 
 /// All blocks that no file tells of.
@@ -65,7 +82,7 @@ impl Fresh {
     /// Adds a block, or makes the last one longer by it, if no publish of the entry that stands between them was refused: of
     /// one that was, nobody who reads the entry could tell that it has no messages.
     pub(super) fn add(&mut self, topic: TopicId, first_offset: u64, block: FreshBlock) {
-        let Generation { blocks, due } = &mut self.newest;
+        let Generation { blocks, due, .. } = &mut self.newest;
         let blocks = Arc::get_mut(blocks).expect("only frozen blocks are shared");
         let last = blocks.range_mut((topic, 0)..(topic, first_offset)).next_back();
         let Some((&(_, first), last)) = last.filter(|((_, first), last)| {
@@ -132,6 +149,7 @@ impl Fresh {
                 && when <= now_ms
             {
                 generation.due.pop_first();
+                generation.again.remove(&(topic, first));
                 if let Some(block) = generation.blocks.get(&(topic, first)) {
                     found.push((topic, first, block.count));
                 }
@@ -143,9 +161,7 @@ impl Fresh {
     /// A block is to be looked at again. If a file tells of it by now, the file knows when.
     pub(super) fn look_again(&mut self, topic: TopicId, first_offset: u64, when_ms: u64) {
         for generation in self.frozen.iter_mut().chain([&mut self.newest]) {
-            if generation.blocks.contains_key(&(topic, first_offset)) {
-                generation.due.insert((when_ms, topic, first_offset));
-            }
+            generation.look_again(topic, first_offset, when_ms);
         }
     }
 
@@ -214,9 +230,12 @@ mod tests {
         assert!(fresh.take_due(69, 10).is_empty());
         assert_eq!(fresh.take_due(70, 10), [(T, 0, 3)]);
         assert!(fresh.take_due(1_000, 10).is_empty());
-        fresh.look_again(T, 0, 80);
+        [90, 80, 85].into_iter().for_each(|when_ms| fresh.look_again(T, 0, when_ms));
         fresh.freeze();
         assert_eq!(fresh.take_due(80, 10), [(T, 0, 3)], "also while it is being written");
+        assert!(fresh.take_due(1_000, 10).is_empty(), "once, however often it was said");
+        fresh.look_again(T, 0, 80);
+        assert_eq!(fresh.take_due(80, 10), [(T, 0, 3)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which files may hold a message, and which of their pages are due: over all files, in memory, without IO.
 //!
-//! Memory holds a span for each topic of each file and 16 bytes a page that has a deadline, whatever stands in the files.
+//! Memory holds a span for each topic of each file and 24 bytes a page of a file with deadlines, whatever stands in the files.
 //! Whoever drives a node calls this between other work, so no call walks over what a topic or a file holds: files come
 //! and go by [`PlacesMap::step`], so many topics at a time, and what takes long to free is given back to be freed
 //! elsewhere.
@@ -197,7 +197,7 @@ impl PlacesMap {
         self.due.take(&mut self.files, now_ms, pages_max)
     }
 
-    /// The page that has a message is due again then, too, whatever else it waits for.
+    /// The page that has a message is due again then, unless it is sooner: then all of its messages are looked at.
     pub fn look_again(&mut self, topic: u64, offset: u64, deadline_ms: u64) {
         let page = |file: &Arc<Places>| Some((Arc::clone(file), file.page_of(topic, offset)?));
         let pages: Vec<_> = self.candidates(topic, offset).filter_map(page).collect();
@@ -207,7 +207,7 @@ impl PlacesMap {
         }
     }
 
-    /// A page was looked at: it is due again then, or never. What was not looked at after all is put back with the
+    /// A page was looked at: it is due again then, unless something else makes it due sooner, or never. What was not looked at after all is put back with the
     /// deadline that it had.
     pub fn looked_at(&mut self, page: &DuePage, next_deadline: Option<u64>) {
         self.due.put(&mut self.files, page, next_deadline);

@@ -16,28 +16,63 @@ pub struct DuePage {
     pub deadline_ms: u64,
 }
 
-/// The pages of a file that have a deadline, by that. The pages that were given out are not among them.
-#[derive(Debug)]
-pub(super) struct Due(BTreeSet<(u64, u32)>);
+/// The time of a page that waits for none.
+const NEVER: u64 = u64::MAX;
+
+/// The pages of a file that have a deadline. The pages that were given out are not among them.
+///
+/// A page waits for one time, the first of those that it was told. Who looks at it then looks at all of its messages, and says
+/// anew when to look again. If it waited for each of them, it would be read at each, and each of these would add another: where
+/// two files have a message that is overdue and leased, both were read twice as often with every second.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// By time.
+    queue: BTreeSet<(u64, u32)>,
+    /// By page: its time, or [`NEVER`]. As long as it has to be.
+    times: Vec<u64>,
+}
 
 impl Due {
     pub(super) fn new(places: &Places) -> Due {
-        let pages = (0..).zip(0..places.pages());
-        let deadline = |(number, page)| places.page_deadline(page).map(|deadline_ms| (deadline_ms, number));
-        Due(pages.filter_map(deadline).collect())
+        let mut due = Due::default();
+        for (number, page) in (0..).zip(0..places.pages()) {
+            if let Some(deadline_ms) = places.page_deadline(page) {
+                due.insert(deadline_ms, number);
+            }
+        }
+        due
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.queue.len()
     }
 
     fn least(&self) -> Option<u64> {
-        self.0.first().map(|(deadline_ms, _)| *deadline_ms)
+        self.queue.first().map(|(deadline_ms, _)| *deadline_ms)
     }
 
     /// The last page that is due.
     fn newest(&self, now_ms: u64) -> Option<(u64, u32)> {
-        self.0.range(..=(now_ms, u32::MAX)).next_back().copied()
+        self.queue.range(..=(now_ms, u32::MAX)).next_back().copied()
+    }
+
+    /// The page waits for this time, unless it waits for an earlier one.
+    fn insert(&mut self, deadline_ms: u64, page: u32) {
+        let place = page as usize;
+        if self.times.len() <= place {
+            self.times.resize(place + 1, NEVER);
+        }
+        let time = &mut self.times[place];
+        if deadline_ms < *time {
+            self.queue.remove(&(*time, page));
+            self.queue.insert((deadline_ms, page));
+            *time = deadline_ms;
+        }
+    }
+
+    fn remove(&mut self, entry: (u64, u32)) {
+        self.queue.remove(&entry);
+        self.times[entry.1 as usize] = NEVER;
     }
 }
 
@@ -76,7 +111,7 @@ impl Queue {
                 return pages;
             }
             let filed = files.get_mut(&number).expect("the queue knows the files that count");
-            let page = filed.due.0.first().expect("its least deadline is known").1;
+            let page = filed.due.queue.first().expect("its least deadline is known").1;
             pages.push(self.give(number, filed, (deadline_ms, page)));
         }
         let newest = |number: u64, filed: &Filed| filed.due.newest(now_ms).map(|page| (page, number));
@@ -94,7 +129,7 @@ impl Queue {
     /// Takes a page out.
     fn give(&mut self, number: u64, filed: &mut Filed, page: (u64, u32)) -> DuePage {
         self.strike(number, &filed.due);
-        filed.due.0.remove(&page);
+        filed.due.remove(page);
         self.enter(number, &filed.due);
         let (deadline_ms, page) = page;
         DuePage { file: Arc::clone(&filed.places), page, deadline_ms }
@@ -110,7 +145,7 @@ impl Queue {
         // What replaced the file has the page's messages under their first deadlines.
         if let (Some(filed), Some(deadline_ms)) = (files.get_mut(&number), next_deadline) {
             self.strike(number, &filed.due);
-            filed.due.0.insert((deadline_ms, page.page));
+            filed.due.insert(deadline_ms, page.page);
             self.enter(number, &filed.due);
         }
     }

@@ -63,6 +63,28 @@ fn a_page_that_was_looked_at_is_due_when_it_says_or_never() {
     assert_eq!(map.next_due(), None);
 }
 
+/// Two files have the same messages, as copies do that others gave. Each look says when to look again, and no look adds one.
+#[test]
+fn a_page_waits_for_one_time_however_often_it_is_told_to() {
+    let disk = FakeDisk::new(1);
+    let mut map = PlacesMap::new();
+    map.change(vec![filed(&paged(&disk, 1, &[Some(10), Some(3000)]))], &[]);
+    while map.step(10, |_| true).is_more {}
+    for again in [40, 30, 35] {
+        map.look_again(1, 1_000_030, again);
+    }
+    assert_eq!((given(&map.due(25, 10)), map.due_pages()), (vec![(10, 1, 0)], 1));
+    for again in [40, 30, 35] {
+        map.look_again(1, 1_000_030, again);
+    }
+    let pages = map.due(30, 10);
+    assert_eq!((given(&pages), map.next_due()), (vec![(30, 1, 0)], Some(3000)));
+    map.look_again(1, 1_000_031, 60);
+    map.looked_at(&pages[0], Some(50));
+    map.looked_at(&pages[0], Some(70));
+    assert_eq!((given(&map.due(100, 10)), map.next_due()), (vec![(50, 1, 0)], Some(3000)));
+}
+
 #[derive(Clone, Debug)]
 enum Action {
     Add(Vec<Option<u64>>),
@@ -123,6 +145,7 @@ proptest! {
                     let page = out.remove(at.index(out.len()));
                     map.looked_at(&page, next);
                     let is_there = files.contains(&page.file.number());
+                    // It was given out, so it waits for nothing else.
                     waiting.extend(next.filter(|_| is_there).map(|next| (next, page.file.number(), page.page)));
                 }
                 Action::Remove(_) | Action::LookedAt { .. } => {}
