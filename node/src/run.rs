@@ -172,7 +172,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
             return Ok(End::Stopped);
         }
     };
-    let opening::Prepared { wal, recovered, manifest, has_holes, mut damaged, snapshot, form } = prepared;
+    let opening::Prepared { wal, recovered, manifest, has_holes, mut damaged, snapshot, is_stateless, form } =
+        prepared;
     let identity = own.identity.borrow().expect("the data directory is open");
     let node_id = identity.node_id;
     let state = snapshot.as_ref().map(|freeze| freeze.state.clone());
@@ -192,7 +193,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     transport.connect(&mut connections, core.handle());
     let (went_over, going_over) = std::sync::mpsc::channel();
     let counted = Arc::new(Counted::new(wal.usable_snapshots(), replica.raft().term()));
-    let lacks_messages = manifest.is_incomplete || keeper.lacks_messages();
+    let lacks_messages = manifest.is_incomplete || keeper.lacks_messages() || is_stateless;
     let is_incomplete = Arc::new(AtomicBool::new(lacks_messages));
     let gifts = OwnGifts::new(
         orders,
@@ -241,6 +242,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     }
     if lacks_messages {
         replica.begins_incomplete();
+    }
+    if is_stateless {
+        replica.begins_without_state();
     }
     let doubt = leaving::doubt(Arc::clone(&own), transport.clone(), discovery, config.members.clone());
     connections.spawn_on(doubt, core.handle());

@@ -99,6 +99,10 @@ pub enum Event {
     /// Records of this node's log do not verify (true), or all do again (false). It says of its log what their names say, and
     /// votes by that. Until they are mended it does not lead: it could neither apply them nor give them to others.
     Damaged(bool),
+    /// The state that the log goes on from is lost (true), or another node's has taken its place (false). The log is what it
+    /// was: this node votes by it and takes entries. It applies none, so it does not lead, and any snapshot that reaches up to
+    /// where the log begins is good for it.
+    Stateless(bool),
     /// What the configuration at an index says, which could not be read before.
     Known(Index, Arc<Configuration>),
     /// A write has been out for longer than an election timeout (true), or has ended (false).

@@ -78,6 +78,8 @@ pub struct Raft {
     incomplete: bool,
     /// Records of its log do not verify.
     damaged: bool,
+    /// It has no state that the log could be applied to.
+    stateless: bool,
     /// Ticks until a stalled disk may cause a hand-over again.
     stall_pause_ticks: u32,
     /// Messages that promise a term or vote which is not durable yet: the newest of each kind for each peer, so that a
@@ -151,6 +153,7 @@ impl Raft {
             stalled_ticks: 0,
             incomplete: false,
             damaged: false,
+            stateless: false,
             stall_pause_ticks: 0,
             held: Vec::new(),
             send: Vec::new(),
@@ -207,6 +210,7 @@ impl Raft {
             Event::Installed(installed) => self.on_installed(&installed),
             Event::Incomplete(incomplete) => self.incomplete = incomplete,
             Event::Damaged(damaged) => self.damaged = damaged,
+            Event::Stateless(stateless) => self.stateless = stateless,
             Event::Known(index, configuration) => self.log.know_configuration(index, configuration),
             Event::DiskStalled(stalled) => self.on_disk_stalled(stalled),
             Event::PeerGone(id) => self.on_peer_gone(id),

@@ -12,7 +12,7 @@ use crate::replica::Gift;
 use crate::wire::giving::GIVEN_BYTES_MAX;
 use futures_util::future::BoxFuture;
 use raftqueue_queue::TopicId;
-use raftqueue_raft::Term;
+use raftqueue_raft::{Index, Term};
 use raftqueue_wal::SnapshotFile;
 use raftqueue_wal::disk::Disk;
 use std::fmt;
@@ -120,14 +120,23 @@ impl OwnGifts {
 }
 
 impl Giving for OwnGifts {
-    fn newest_snapshot(&self) -> Result<(Arc<dyn Disk>, SnapshotFile, Term), String> {
+    fn newest_snapshot(&self, least: Index) -> Result<(Arc<dyn Disk>, SnapshotFile, Term), String> {
         let (file, term) = self.counted.newest();
         // Only now: a snapshot that was installed counts when the node is incomplete already.
         if self.is_incomplete.load(Ordering::Acquire) {
             return Err(INCOMPLETE.into());
         }
-        let file = file.ok_or("it has not made a snapshot yet")?;
-        Ok((Arc::clone(&self.disk), file, term))
+        if let Some(file) = file.filter(|file| file.index >= least) {
+            return Ok((Arc::clone(&self.disk), file, term));
+        }
+        // An idle node may make none for ever. If it is busy it makes one soon by itself.
+        let _ = self.orders.try_send(Order::MakeSnapshot);
+        Err(match file {
+            Some(file) => {
+                format!("its snapshot is of index {}, before {least}: it makes a newer one", file.index)
+            }
+            None => "it has not made a snapshot yet".into(),
+        })
     }
 
     fn messages(&self, topic: TopicId, wanted: Vec<Range<u64>>) -> BoxFuture<'_, Result<Gift, String>> {
@@ -143,7 +152,6 @@ mod tests {
     use crate::api::{MessageId, MessageRef};
     use crate::driver::bodies::Located;
     use crate::replica::Living;
-    use raftqueue_raft::Index;
     use raftqueue_wal::disk::RealDisk;
     use tempfile::TempDir;
 
@@ -159,11 +167,11 @@ mod tests {
     #[test]
     fn the_newest_snapshot_is_given_with_the_term_on_the_disk_unless_messages_are_lacking() {
         let (_folder, disk) = blank();
-        let (orders, _taken) = mpsc::channel(1);
+        let (orders, mut taken) = mpsc::channel(1);
         let file = |number| SnapshotFile { number, size: 1, crc: 2, index: Index(3), term: Term(4) };
         let counted = Arc::new(Counted::new(Vec::new(), Term(4)));
         let is_incomplete = Arc::new(AtomicBool::new(false));
-        let newest = |gifts: &OwnGifts| gifts.newest_snapshot().map(|(_, file, term)| (file, term));
+        let newest = |gifts: &OwnGifts| gifts.newest_snapshot(Index(0)).map(|(_, file, term)| (file, term));
         let gifts = OwnGifts {
             orders,
             bodies: no_bodies(&disk),
@@ -176,6 +184,9 @@ mod tests {
         counted.snapshots_count(&[file(1), file(2)]);
         counted.term_counts(Term(5));
         assert_eq!(newest(&gifts), Ok((file(2), Term(5))));
+        assert!(matches!(taken.try_recv(), Ok(Order::MakeSnapshot)), "there was none");
+        assert!(gifts.newest_snapshot(Index(4)).expect_err("it is older").contains("of index 3, before 4"));
+        assert!(matches!(taken.try_recv(), Ok(Order::MakeSnapshot)));
         counted.snapshot_is_damaged(file(2));
         assert_eq!(newest(&gifts), Ok((file(1), Term(5))));
         counted.snapshots_count(&[file(1), file(2)]);

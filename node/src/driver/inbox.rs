@@ -80,6 +80,8 @@ pub(crate) enum Order {
     Cancel(CallId),
     /// Another node lacks messages of a topic: where those stand that live.
     Give { topic: TopicId, wanted: Vec<Range<u64>>, reply: oneshot::Sender<Wanted> },
+    /// Another node needs a newer snapshot than there is.
+    MakeSnapshot,
     /// A receive was answered with these, and its caller has gone.
     Unheard(Vec<MessageRef>),
     /// Messages of an answer cannot be read here. If they were leased, nobody hears of them.

@@ -31,6 +31,8 @@ pub(super) struct Installing {
     not_before: Option<Instant>,
     /// One is here, aside.
     arrived: Option<SnapshotFile>,
+    /// Why none could be got the last time.
+    pub(super) why: Option<String>,
 }
 
 /// The other nodes, asked one after the other for what this one lacks.
@@ -126,7 +128,7 @@ impl Driver {
         // The leader's reaches the farthest as a rule. It may lack messages, and then gives none.
         let others = self.parts.transport.connected().into_iter().filter(move |other| *other != leader);
         let givers: Vec<_> = std::iter::once(leader).chain(others).collect();
-        tracing::info!(start = start.0, %leader, "the log here ends before the leader's begins: a snapshot is fetched");
+        tracing::info!(start = start.0, %leader, "this node cannot go on by its own log: a snapshot is fetched");
         let (transport, notify) = (self.parts.transport.clone(), self.parts.notify.clone());
         let reader = self.parts.reader.clone();
         // Sections are decoded as they come: not on the thread that heartbeats need.
@@ -143,11 +145,15 @@ impl Driver {
         self.installing.not_before = Some(Instant::now() + PAUSE);
         match arrived {
             Ok((file, arrived)) => {
+                self.installing.why = None;
                 tracing::info!(index = file.index.0, bytes = file.size, "a snapshot has arrived");
                 self.installing.arrived = Some(file);
                 self.handle(Event::Installed(arrived));
             }
-            Err(why) => tracing::warn!("no snapshot was got: {why}"),
+            Err(why) => {
+                tracing::warn!("no snapshot was got: {why}");
+                self.installing.why = Some(why);
+            }
         }
     }
 
@@ -209,7 +215,7 @@ async fn fetch_from(
     start: Index,
     reader: &Reader,
 ) -> Result<(SnapshotFile, Box<Arrived>), String> {
-    let mut given = giving::ask_snapshot(transport, giver).await?;
+    let mut given = giving::ask_snapshot(transport, giver, start).await?;
     let head = given.head.clone();
     if head.index < start {
         return Err(format!("node {giver}: its snapshot is of index {}, before {start}", head.index));

@@ -314,6 +314,7 @@ impl Driver {
                 self.handle(Event::Cancel(id));
             }
             Order::Give { topic, wanted, reply } => self.give(topic, &wanted, reply),
+            Order::MakeSnapshot => self.handle(Event::SnapshotWanted),
             Order::Unheard(messages) => self.handle(Event::AnswerUnheard(messages)),
             Order::Unreadable { messages, are_leased } => {
                 self.handle(Event::MessagesUnreadable { messages, are_leased });

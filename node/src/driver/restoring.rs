@@ -36,45 +36,34 @@ pub enum Unusable {
     Broken(#[from] raftqueue_queue::Broken),
 }
 
-/// Why there is no state to go on from.
+/// The disk refuses to be read, which says nothing about what it holds.
 #[derive(Debug, Error)]
-pub enum NoSnapshot {
-    /// No snapshot can be used, and the log does not reach back to its beginning.
-    #[error(
-        "no snapshot can be read, and the log begins only behind index {start}: {why}; replace the node if the others have \
-         all data"
-    )]
-    Damaged {
-        /// The last index before the log.
-        start: raft::Index,
-        /// What is wrong with each snapshot.
-        why: String,
-    },
-    /// The disk refuses to be read, which says nothing about what it holds.
-    #[error("a snapshot cannot be read now: {0}")]
-    Refused(String),
-}
+#[error("a snapshot cannot be read now: {0}")]
+pub struct ReadRefused(String);
 
 /// What the snapshots of a node came to.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// The state of the newest one that can be read; `None` where there never was one.
+    /// The state of the newest one that can be read; `None` where there never was one, and where the state is lost.
     pub freeze: Option<Freeze>,
-    /// The numbers of newer ones, which cannot be read.
+    /// The numbers of those that cannot be read, of what was looked at.
     pub unusable: Vec<u64>,
+    /// No snapshot can be read, and the log does not reach back to its beginning: nobody knows here any more what it is to
+    /// be applied to. The text says what is wrong with each. Another node has it (RULES 3.5).
+    pub lost: Option<String>,
 }
 
 /// The state of the newest snapshot that can be read.
 ///
 /// # Errors
-/// [`NoSnapshot`]: this disk alone is not enough to go on.
-pub fn restore(disk: &dyn Disk, recovered: &Recovered) -> Result<Restored, NoSnapshot> {
+/// [`ReadRefused`]: the next start may read it.
+pub fn restore(disk: &dyn Disk, recovered: &Recovered) -> Result<Restored, ReadRefused> {
     let (mut restored, mut told) = (Restored::default(), Vec::new());
     for file in recovered.manifest.snapshots.iter().rev() {
         match read(disk, file) {
             Ok(freeze) => return Ok(Restored { freeze: Some(freeze), ..restored }),
             Err(Unusable::File(error @ SnapshotError::Io { .. })) => {
-                return Err(NoSnapshot::Refused(error.to_string()));
+                return Err(ReadRefused(error.to_string()));
             }
             Err(error) => {
                 tracing::error!(index = file.index.0, "a snapshot cannot be used: {error}");
@@ -83,10 +72,8 @@ pub fn restore(disk: &dyn Disk, recovered: &Recovered) -> Result<Restored, NoSna
             }
         }
     }
-    if recovered.start.0 == raft::Index(0) {
-        return Ok(restored);
-    }
-    Err(NoSnapshot::Damaged { start: recovered.start.0, why: told.join("; ") })
+    restored.lost = (recovered.start.0 > raft::Index(0)).then(|| told.join("; "));
+    Ok(restored)
 }
 
 /// The state of one snapshot.
@@ -126,6 +113,13 @@ pub fn for_raft(
         // committed, so nobody asks which of those up to there was in force when: the snapshot's stands for them.
         let index = freeze.configuration_index.min(start);
         recovered.configurations.insert(0, (index, freeze.configuration.clone()));
+    }
+    if snapshot.is_none()
+        && start > raft::Index(0)
+        && recovered.configurations.first().is_none_or(|(at, _)| *at > start)
+    {
+        // It was lost with the snapshots. Until another node's is here nobody is a member as far as this node knows.
+        recovered.configurations.insert(0, (start, std::sync::Arc::default()));
     }
     recovered
 }

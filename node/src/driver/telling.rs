@@ -66,6 +66,7 @@ impl Driver {
             own: &self.parts.own,
             transport: &self.parts.transport,
             leaderless: self.leader_seen.elapsed(),
+            not_installed: self.installing.why.as_deref(),
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) transport: &'a Transport,
     /// How long no leader is known.
     pub(crate) leaderless: Duration,
+    /// Why no snapshot of another node could be got the last time.
+    pub(crate) not_installed: Option<&'a str>,
 }
 
 impl Standing<'_> {
@@ -117,6 +119,9 @@ impl Standing<'_> {
     }
 
     fn not_ready(&self) -> Option<String> {
+        if self.replica.is_stateless() {
+            return Some(stateless(self.not_installed));
+        }
         if !self.view.configuration.members.contains_key(&self.id()) {
             return Some("not a member of a cluster yet".into());
         }
@@ -124,6 +129,19 @@ impl Standing<'_> {
             return Some(format!("no leader known for {} s", self.leaderless.as_secs()));
         }
         not_applied(&self.view.raft, self.view.applied)
+    }
+}
+
+/// Why a node without a state is not ready, and what is to be done if nobody gives it one.
+fn stateless(why: Option<&str>) -> String {
+    let begun =
+        "its snapshots are lost: this node votes and takes entries, and gets the state of another node";
+    match why {
+        None => begun.into(),
+        Some(why) => format!(
+            "{begun}. None was got so far: {why}. If no node has one any more, what was consumed and kept so far is lost: \
+             restore the data directories from a backup"
+        ),
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_queue::TopicId;
-use raftqueue_raft::{NodeId, Term};
+use raftqueue_raft::{Index, NodeId, Term};
 use raftqueue_wal::{RecordName, SnapshotHead};
 use std::future::Future;
 use std::ops::Range;
@@ -58,11 +58,15 @@ impl GivenSnapshot {
     }
 }
 
-/// Asks a node for its newest snapshot.
+/// Asks a node for its newest snapshot, which is to be of index `least` or a later one.
 ///
 /// # Errors
 /// It gives none now; the text says why.
-pub(crate) async fn ask_snapshot(transport: &Transport, from: NodeId) -> Result<GivenSnapshot, String> {
+pub(crate) async fn ask_snapshot(
+    transport: &Transport,
+    from: NodeId,
+    least: Index,
+) -> Result<GivenSnapshot, String> {
     let (own, client) = reach(transport, from).await?;
     let mut client = client.max_decoding_message_size(giving::CHUNK_BYTES_MAX);
     let request = pb::SnapshotRequest {
@@ -71,6 +75,7 @@ pub(crate) async fn ask_snapshot(transport: &Transport, from: NodeId) -> Result<
         from: own.node_id.0,
         to: from.0,
         group: 0,
+        least_index: least.0,
     };
     let begun = within(SILENCE, from, client.snapshot(request)).await;
     let mut chunks = begun.inspect_err(|_| transport.forget_giver(from))?.into_inner();

@@ -1,6 +1,7 @@
 //! From committed entries to replies.
 
 use super::calls::{CallId, Stage};
+use super::mutants::{self, Mutant};
 use super::propose::Proposed;
 use super::{AppliedEntry, LoadedEntry, Placement, Replica, commands};
 use crate::api::Reason;
@@ -12,6 +13,9 @@ use raftqueue_raft::{Event as RaftEvent, Index, Payload, Term};
 impl Replica {
     /// Applies entries that are committed and in memory. Asks for the others to be read back.
     pub(super) fn apply_committed(&mut self) {
+        if self.is_stateless && !mutants::is(Mutant::ApplyToNothing) {
+            return;
+        }
         while self.applied < self.raft.commit() && self.actions.fatal.is_none() {
             if self.has_next() && !self.steps.may_go_on() {
                 break;

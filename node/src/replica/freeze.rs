@@ -232,6 +232,9 @@ impl Snapshots {
 impl Replica {
     /// Freezes the state if a snapshot is due. It never lies beyond what is durable here (RULES 3.1).
     pub(super) fn freeze_if_due(&mut self) {
+        if self.is_stateless {
+            return; // There is nothing that could be kept.
+        }
         let index = self.applied;
         let held = || self.state.held_bytes(MESSAGE_BYTES);
         self.snapshots.log_ends(self.raft.last_index());

@@ -138,8 +138,12 @@ impl Replica {
     /// that the messages in its log stay readable although the log goes (RULES 3.4). Else each node that goes over would leave
     /// it to the others to keep what it had acknowledged.
     pub(super) fn judge_arrival(&mut self) {
+        if self.arrival.is_none() {
+            return;
+        }
         let goes_on = self.applied < self.raft.commit() && self.cut_at.is_none_or(|at| at <= self.applied);
-        if self.arrival.is_none() || goes_on || !self.snapshots.is_up_to(self.applied) {
+        // Without a state nothing is applied here, and nothing could be put into a snapshot.
+        if !self.is_stateless && (goes_on || !self.snapshots.is_up_to(self.applied)) {
             return;
         }
         let Some(Arrived { freeze, giver_term }) = self.arrival.take() else { return };
@@ -193,6 +197,32 @@ impl Replica {
         }
         self.leave_changes();
         self.begins_incomplete();
+        if std::mem::take(&mut self.is_stateless) {
+            self.raft.step(RaftEvent::Stateless(false));
+        }
+    }
+
+    /// No snapshot of this node can be read, and its log begins behind the first entry. So it has no state, but all that it
+    /// promised: it votes by its log and takes entries. It applies none and leads nobody, until it has taken over the state
+    /// of another node, as of any index from the beginning of its log on (RULES 3.5).
+    pub fn begins_without_state(&mut self) {
+        self.is_stateless = true;
+        self.raft.step(RaftEvent::Stateless(true));
+        self.begins_incomplete();
+    }
+
+    /// Whether this node waits for the state of another one, since its own is lost.
+    #[must_use]
+    pub fn is_stateless(&self) -> bool {
+        self.is_stateless
+    }
+
+    /// Without a state one is asked for until it is here.
+    pub(super) fn want_state(&mut self) {
+        if self.is_stateless && self.arrival.is_none() && self.arrived.is_none() {
+            let leader = self.raft.role_state().leader.unwrap_or(self.raft.id());
+            self.actions.install = Some(Install { leader, start: self.raft.start() });
+        }
     }
 
     /// This node may lack messages that its state holds: it has gone over to another's snapshot, now or before it started.

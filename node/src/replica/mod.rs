@@ -112,6 +112,8 @@ pub struct Replica {
     incomplete_since: Option<Index>,
     /// All that is lacking is lost for good, as far as anybody knows: so many messages.
     lost: u64,
+    /// Its snapshots are lost: there is nothing that the log could be applied to.
+    is_stateless: bool,
     loaded: VecDeque<LoadedEntry>,
     loading_to_apply: bool,
     /// What is left on the disks.
@@ -178,6 +180,7 @@ impl Replica {
             cut_at: None,
             incomplete_since: None,
             lost: 0,
+            is_stateless: false,
             loaded: VecDeque::new(),
             loading_to_apply: false,
             room: Room::default(),
@@ -405,6 +408,7 @@ impl Replica {
             self.judge_disk();
         }
         self.raft.step(RaftEvent::Tick);
+        self.want_state();
         self.ends_calls = true;
         self.snapshots.tick();
         self.steps.enter(Part::Tick);

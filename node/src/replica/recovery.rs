@@ -65,7 +65,7 @@ impl Replica {
             configuration_index: at.0,
             joint: configuration.is_joint(),
             complete: !status.incomplete,
-            intact: !self.raft.is_damaged(),
+            intact: !self.raft.is_damaged() && !self.is_stateless,
             costs: self.costs(&members),
             members,
             refusal,
@@ -139,6 +139,10 @@ impl Replica {
                 "a majority of the voters is there ({}): they elect a leader",
                 names.join(", ")
             ));
+        }
+        if self.is_stateless {
+            let text = "its snapshots are lost, and with them what was there before its log begins: take a node that has a state";
+            return Some(text.into());
         }
         if self.raft.is_damaged() {
             let text = "records of its log do not verify, and only another node could mend them: take a node whose log is whole";

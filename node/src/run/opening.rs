@@ -40,6 +40,8 @@ pub(super) struct Prepared {
     pub(super) damaged: BTreeSet<String>,
     /// What was read of the newest snapshot.
     pub(super) snapshot: Option<Freeze>,
+    /// No snapshot can be read, and the log needs one.
+    pub(super) is_stateless: bool,
     /// As the seed of a new cluster: what entry 1 says.
     pub(super) form: Option<raft::Configuration>,
 }
@@ -138,7 +140,7 @@ pub(super) async fn prepare(
         let restored = restoring::restore(&*disk, &recovered);
         restored.map(|restored| (restored, recovered))
     };
-    let (Restored { freeze: snapshot, unusable }, recovered) = tokio::task::spawn_blocking(read)
+    let (Restored { freeze: snapshot, unusable, lost }, recovered) = tokio::task::spawn_blocking(read)
         .await
         .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
         .map_err(|error| Fatal { code: 3, text: format!("{}: {error}", config.data_dir.display()) })?;
@@ -149,6 +151,10 @@ pub(super) async fn prepare(
     unusable.into_iter().for_each(|number| wal.give_up_snapshot(number));
     let is_lost = recovered.hard_state.is_none();
     let mut recovered = restoring::for_raft(hard_state, recovered, snapshot.as_ref());
+    let is_stateless = lost.is_some();
+    if let Some(why) = lost {
+        check_others(config, node_id, &recovered, &why)?;
+    }
     if is_lost {
         let term = ask_for_promises(config, own, discovery, &recovered, status, waiting).await?;
         // Nobody hears of that term by this: it is as if it had campaigned there, and nobody had heard of it.
@@ -171,7 +177,36 @@ pub(super) async fn prepare(
             Err(error) => return Err(Fatal { code: 3, text: format!("cannot form a cluster: {error}") }),
         }
     };
-    Ok(Prepared { wal, recovered, manifest, has_holes, damaged, snapshot, form })
+    Ok(Prepared { wal, recovered, manifest, has_holes, damaged, snapshot, is_stateless, form })
+}
+
+/// The state is lost, and only another node can give it back.
+fn check_others(
+    config: &Config,
+    node_id: NodeId,
+    recovered: &raft::Recovered,
+    why: &str,
+) -> Result<(), Fatal> {
+    let start = recovered.start.0;
+    let known = recovered.configurations.last().filter(|(_, known)| !known.members.is_empty());
+    let has_others = match known {
+        Some((_, configuration)) => configuration.members.keys().any(|id| *id != node_id),
+        None => config.members.iter().any(|member| member.name != config.name),
+    };
+    if has_others {
+        tracing::error!(
+            start = start.0,
+            "no snapshot can be read, and the log begins behind it: {why}; this node gets the state of another one, and \
+             votes meanwhile by its log"
+        );
+        return Ok(());
+    }
+    let text = format!(
+        "{}: no snapshot can be read, and the log begins only behind index {start}: {why}; there is no other node that \
+         could have what came before, so restore the directory from a backup; nothing here was changed",
+        config.data_dir.display()
+    );
+    Err(Fatal { code: 3, text })
 }
 
 /// Opens the files that tell where messages stand, on a thread that may block.

@@ -115,6 +115,8 @@ rarities! {
     Recycled: "a node that was removed or lost its disk begins again as another one",
     Recovered: "the node that is left of a lost quorum goes on alone",
     RecoveryCut: "a forced recovery is cut short, and carried out all the same",
+    StateLost: "a node starts without a state, since both of its snapshots are damaged",
+    StateGiven: "a node without a state goes over to another one's",
     RestoredOlder: "the older snapshot is taken, since the newer one is damaged",
 }
 

@@ -157,21 +157,27 @@ impl World {
         changed
     }
 
-    /// One of the snapshots rots, the newest as a rule. If the process ends it begins with the other one.
+    /// One of the snapshots rots, the newest as a rule, or all do. If the process ends it begins with another one, or with none.
     fn rot_snapshot(&mut self, node: usize) -> Result<bool, Violation> {
         let at = &mut self.nodes[node];
         let files = at.running().wal.manifest().snapshots.clone();
         let older = usize::from(self.random.one_in(4));
-        let Some(file) = files.iter().rev().nth(older) else { return Ok(false) };
-        let offset = self.random.below(file.size);
-        if !at.disk.corrupt(&file.name(), offset, 1 << self.random.below(8)) {
+        let Some(one) = files.iter().rev().nth(older) else { return Ok(false) };
+        let (offset, bit) = (self.random.below(one.size), 1 << self.random.below(8));
+        let are_all = offset.is_multiple_of(4);
+        let mut changed = false;
+        for file in files.iter().filter(|file| are_all || file.number == one.number) {
+            let offset = offset % file.size;
+            changed |= at.disk.corrupt(&file.name(), offset, bit);
+            self.trace.note(self.now, &[55, node as u64, offset], || {
+                format!("{} of node {node} rots at {offset}", file.name())
+            });
+        }
+        if !changed {
             return Ok(false);
         }
         at.is_damaged = true;
-        self.trace.note(self.now, &[55, node as u64, offset], || {
-            format!("{} of node {node} rots at {offset}", file.name())
-        });
-        if self.random.percent(60) {
+        if self.random.percent(60) || are_all {
             self.crash(node, false)?;
         }
         Ok(true)

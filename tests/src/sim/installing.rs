@@ -50,6 +50,11 @@ impl World {
         let giver = self.nodes[from].running();
         let is_lacking = giver.replica.is_incomplete();
         let Some(file) = giver.wal.usable_snapshots().pop() else { return Ok(()) };
+        let asker = &self.nodes[node].running().replica;
+        if asker.is_stateless() && file.index < asker.raft().start().0 {
+            self.hand(from, replica::Event::SnapshotWanted);
+            return Ok(());
+        }
         let giver_term = self.disks[&leader_or(&self.nodes[from])].hard_state.term;
         let source = self.nodes[from].disk.clone();
         let number = self.nodes[node].running().reader.next_file();
@@ -109,10 +114,12 @@ impl World {
     pub(super) fn go_over(&mut self, node: usize) {
         let running = self.nodes[node].running();
         running.taken = running.arrived.take();
+        let is_given = std::mem::take(&mut running.was_stateless);
         assert!(running.taken.is_some(), "what is taken has arrived");
         drop(running.bodies.reset());
         let applied = running.replica.applied();
         running.seen.goes_over(applied);
+        self.coverage.rare_if(is_given, Rare::StateGiven);
         self.trace.note(self.now, &[53, node as u64, applied.0], || {
             format!("node {node} goes over to the snapshot at {applied}")
         });

@@ -107,6 +107,8 @@ pub(super) struct Running {
     pub(super) lost: u64,
     /// The index of the last snapshot of another node that the log went over to.
     pub(super) went_over_at: Index,
+    /// It began without a state, and has none yet.
+    pub(super) was_stateless: bool,
     /// A snapshot of another node is being fetched.
     pub(super) is_fetching: bool,
     /// A snapshot of another node, aside, until the protocol has judged it.

@@ -13,7 +13,7 @@ use raftqueue_node::api::{MessageId, MessageRef};
 use raftqueue_node::driver::bodies::Bodies;
 use raftqueue_node::driver::keeper::{Keeper, KeeperSettings};
 use raftqueue_node::driver::mending::Mender;
-use raftqueue_node::driver::restoring::{self, NoSnapshot, Restored};
+use raftqueue_node::driver::restoring::{self, ReadRefused, Restored};
 use raftqueue_node::peers::promises::{Asking, Said, peers_of};
 use raftqueue_node::replica::{self, Freeze, Replica, Settings};
 use raftqueue_raft::{self as raft, HardState, Index, NodeId, Term};
@@ -32,8 +32,10 @@ pub(super) enum Refused {
     Open(OpenError),
     /// Neither copy of the hard state can be read: the node must be replaced.
     HardStateLost,
-    /// The log opens, and no snapshot can be read.
-    Snapshot(NoSnapshot),
+    /// The disk refuses to give a snapshot now.
+    Snapshot(ReadRefused),
+    /// No snapshot can be read, and nobody may be left who has the state.
+    StateLost,
     /// The log opens, and not every entry can be read.
     Read(ReadError),
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Refused {
             Refused::Open(error) => error.fmt(f),
             Refused::HardStateLost => f.write_str("the hard state is lost"),
             Refused::Snapshot(error) => error.fmt(f),
+            Refused::StateLost => f.write_str("no snapshot can be read"),
             Refused::Read(error) => error.fmt(f),
         }
     }
@@ -54,9 +57,7 @@ impl Refused {
     fn is_io(&self) -> bool {
         matches!(
             self,
-            Refused::Open(OpenError::Io { .. })
-                | Refused::Read(ReadError::Io { .. })
-                | Refused::Snapshot(NoSnapshot::Refused(_))
+            Refused::Open(OpenError::Io { .. }) | Refused::Read(ReadError::Io { .. }) | Refused::Snapshot(_)
         )
     }
 
@@ -64,8 +65,8 @@ impl Refused {
     fn is_damage(&self) -> bool {
         match self {
             Refused::Open(error) => !matches!(error, OpenError::Io { .. } | OpenError::AnotherProcess),
-            Refused::HardStateLost | Refused::Snapshot(NoSnapshot::Damaged { .. }) => true,
-            Refused::Snapshot(NoSnapshot::Refused(_)) => false,
+            Refused::HardStateLost | Refused::StateLost => true,
+            Refused::Snapshot(_) => false,
             Refused::Read(error) => matches!(error, ReadError::Rot(_)),
         }
     }
@@ -86,6 +87,8 @@ pub(super) struct Found {
     recovered: raft::Recovered,
     manifest: Manifest,
     snapshot: Option<Freeze>,
+    /// No snapshot can be read, and the log needs one.
+    is_stateless: bool,
     /// Calls to read that this took.
     reads: u64,
     /// A batch was torn.
@@ -113,13 +116,16 @@ fn open_asking(disk: &FakeDisk, name: &str, options: Options, ask: &Ask<'_>) -> 
     let has_holes = !found.holes.is_empty();
     let (is_cut, is_undamaged) = (found.cut.is_some(), found.damaged_files.is_empty());
     let restored = restoring::restore(&*wal.disk(), &found).map_err(Refused::Snapshot)?;
-    let Restored { freeze: snapshot, unusable } = restored;
+    let Restored { freeze: snapshot, unusable, lost } = restored;
     unusable.into_iter().for_each(|number| wal.give_up_snapshot(number));
     let manifest = found.manifest.clone();
     let mut recovered = restoring::for_raft(hard_state.unwrap_or(least), found, snapshot.as_ref());
     if hard_state.is_none() {
         let own = directory.identity().expect("it is formatted").node_id;
-        let (_, configuration) = recovered.configurations.last().ok_or(Refused::HardStateLost)?;
+        let known = recovered.configurations.last().filter(|(_, known)| !known.members.is_empty());
+        // Who the others are went with the snapshots: nobody can be asked.
+        let nobody = if lost.is_some() { Refused::StateLost } else { Refused::HardStateLost };
+        let (_, configuration) = known.ok_or(nobody)?;
         let last = recovered.term_runs.last().map_or(recovered.start.1, |(_, term)| *term);
         let term =
             ask(Asking::new(own, configuration, least.term.max(last))).ok_or(Refused::HardStateLost)?;
@@ -128,7 +134,18 @@ fn open_asking(disk: &FakeDisk, name: &str, options: Options, ask: &Ask<'_>) -> 
         renewed.map_err(|source| Refused::Open(OpenError::Io { operation: "write HARDSTATE", source }))?;
     }
     let reads = disk.calls_of(Operation::Read) - before;
-    Ok(Found { directory, wal, recovered, manifest, snapshot, reads, is_cut, is_undamaged, has_holes })
+    Ok(Found {
+        directory,
+        wal,
+        recovered,
+        manifest,
+        snapshot,
+        is_stateless: lost.is_some(),
+        reads,
+        is_cut,
+        is_undamaged,
+        has_holes,
+    })
 }
 
 impl Found {
@@ -292,6 +309,10 @@ impl World {
             at.renewed = Some(HardState { term, vote: Some(at.id) });
         }
         let found = match found {
+            // Beyond all bounds perhaps all have lost it.
+            Ok(found) if found.is_stateless && self.plan.is_reckless => {
+                return self.start_refused(node, &Refused::StateLost);
+            }
             Ok(found) => found,
             Err(refused) => return self.start_refused(node, &refused),
         };
@@ -424,7 +445,18 @@ impl World {
     }
 
     fn run(&mut self, node: usize, found: Found, content: Durable) -> Result<(), Violation> {
-        let Found { directory, wal, recovered, manifest, snapshot, reads, is_cut, has_holes, .. } = found;
+        let Found {
+            directory,
+            wal,
+            recovered,
+            manifest,
+            snapshot,
+            is_stateless,
+            reads,
+            is_cut,
+            has_holes,
+            ..
+        } = found;
         let runs = content.trail.term_runs_behind(recovered.start.0);
         Violation::unless(recovered.term_runs == runs, || {
             format!("node {node} reports the terms {:?}", recovered.term_runs)
@@ -454,7 +486,7 @@ impl World {
             Ok(keeper) => keeper,
             Err(error) => return self.start_refused(node, &Refused::Open(error)),
         };
-        let lacks_messages = manifest.is_incomplete || keeper.lacks_messages();
+        let lacks_messages = manifest.is_incomplete || keeper.lacks_messages() || is_stateless;
         let bodies = Bodies::new(reader.clone(), self.plan.cache_bytes, keeper.files());
         bodies.durable(last);
         let reads = reads + at.disk.calls_of(Operation::Read) - before;
@@ -477,6 +509,7 @@ impl World {
             has_lost: false,
             lost: 0,
             went_over_at: Index(0),
+            was_stateless: is_stateless,
             is_fetching: false,
             arrived: None,
             taken: None,
@@ -505,6 +538,10 @@ impl World {
         let boot = at.boot;
         if lacks_messages {
             self.nodes[node].running().replica.begins_incomplete();
+        }
+        if is_stateless {
+            self.coverage.rare(Rare::StateLost);
+            self.nodes[node].running().replica.begins_without_state();
         }
         if has_holes {
             self.coverage.rare(Rare::Holes);

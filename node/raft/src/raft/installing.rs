@@ -96,8 +96,10 @@ impl Raft {
         }
         let conflicts = |raft: &Self| raft.log.term_at(index).is_some_and(|own| own != term);
         // What is committed and damaged here cannot be applied. So this node needs what has it.
-        let has = if self.damaged { self.applied } else { self.commit };
-        if index <= has && !mutants::is(Mutant::InstallOld) {
+        let has = if self.damaged || self.stateless { self.applied } else { self.commit };
+        // Without a state the one of the very index where the log begins is as good.
+        let is_had = index < has || index == has && !self.stateless;
+        if is_had && !mutants::is(Mutant::InstallOld) {
             return if conflicts(self) { Err("another entry is committed there") } else { Ok(()) };
         }
         if giver_term > self.term() && !mutants::is(Mutant::InstallKeepsTerm) {

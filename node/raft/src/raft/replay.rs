@@ -42,10 +42,13 @@ impl Raft {
         self.incomplete && !mutants::is(Mutant::LeadIncomplete)
     }
 
-    /// True if records of its log do not verify, and there may be somebody who has them. Such a node votes by what the log is
-    /// known to be, and never leads (RULES 2.5).
+    /// True if records of its log do not verify, and there may be somebody who has them; or if it has no state that the log
+    /// could be applied to. Such a node votes by what the log is known to be, and never leads (RULES 2.5, 3.5).
     #[must_use]
     pub fn is_damaged(&self) -> bool {
+        if self.stateless && !mutants::is(Mutant::LeadDamaged) {
+            return true;
+        }
         self.damaged && self.configuration().voters().count() != 1 && !mutants::is(Mutant::LeadDamaged)
     }
 

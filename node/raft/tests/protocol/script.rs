@@ -167,6 +167,8 @@ impl Script {
             "complete" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Incomplete(false)))?,
             "damage" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Damaged(true)))?,
             "mend" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Damaged(false)))?,
+            "lose-state" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Stateless(true)))?,
+            "have-state" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::Stateless(false)))?,
             "stall" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::DiskStalled(true)))?,
             "recover" => self.for_nodes(args, |cluster, id| cluster.step(id, Event::DiskStalled(false)))?,
             // Elections.

@@ -105,6 +105,7 @@ scripts! {
     a_node_that_lacks_messages_votes_and_does_not_campaign
     a_leader_that_lacks_messages_gives_a_snapshot_where_nobody_else_can
     a_node_whose_log_is_damaged_votes_by_what_it_is_known_to_be
+    a_node_whose_state_is_lost_votes_by_its_log_and_leads_once_it_has_that_of_another
     a_node_that_waits_for_a_snapshot_votes_and_follows
     a_node_that_was_cut_off_returns_without_disturbing_anybody
     a_node_that_was_demoted_in_vain_is_a_voter_again

@@ -60,7 +60,7 @@ struct Shelf {
 }
 
 impl Giving for Shelf {
-    fn newest_snapshot(&self) -> Result<(Arc<dyn Disk>, SnapshotFile, Term), String> {
+    fn newest_snapshot(&self, _least: Index) -> Result<(Arc<dyn Disk>, SnapshotFile, Term), String> {
         self.snapshot.clone().map(|(disk, file)| (disk, file, Term(6)))
     }
 
@@ -169,7 +169,7 @@ fn on_disk(sections: &[Bytes]) -> (TempDir, Arc<dyn Disk>, SnapshotFile) {
 }
 
 async fn received(pair: &Pair) -> Result<(SnapshotHead, Term, Vec<Bytes>), String> {
-    let mut given = ask_snapshot(&pair.asker, GIVER).await?;
+    let mut given = ask_snapshot(&pair.asker, GIVER, Index(0)).await?;
     let mut sections = Vec::new();
     while let Some(section) = given.next().await? {
         sections.push(section);
@@ -183,13 +183,13 @@ async fn a_snapshot_comes_as_it_stands_and_stays_readable_when_it_is_replaced() 
     let (_folder, disk, file) = on_disk(&sections());
     let pair = pair(Some(shelf(Ok((Arc::clone(&disk), file)), Vec::new())), 99, 2).await;
     assert_eq!(received(&pair).await, Ok((head(), Term(6), sections())));
-    let mut given = ask_snapshot(&pair.asker, GIVER).await.expect("again");
+    let mut given = ask_snapshot(&pair.asker, GIVER, Index(0)).await.expect("again");
     disk.remove("snapshot-0000000000000003").expect("it is there");
     for section in sections() {
         assert_eq!(given.next().await, Ok(Some(section)));
     }
     assert_eq!(given.next().await, Ok(None));
-    let error = ask_snapshot(&pair.asker, GIVER).await.expect_err("it has gone");
+    let error = ask_snapshot(&pair.asker, GIVER, Index(0)).await.expect_err("it has gone");
     assert!(error.contains("is missing"), "{error}");
 }
 
@@ -202,7 +202,7 @@ async fn a_snapshot_that_breaks_off_is_not_whole_and_the_text_says_why() {
     let error = received(&pair).await.expect_err("half of it is damaged");
     assert!(error.starts_with(&format!("node {GIVER}: its snapshot cannot be read")), "{error}");
     // The process that gives it ends.
-    let mut given = ask_snapshot(&pair.asker, GIVER).await.expect("the head is whole");
+    let mut given = ask_snapshot(&pair.asker, GIVER, Index(0)).await.expect("the head is whole");
     given.next().await.expect("the first section is whole");
     pair._tasks.shutdown().await;
     let error = loop {
@@ -222,7 +222,7 @@ async fn what_is_not_of_this_cluster_generation_and_node_is_refused() {
         let shelf = shelf(Ok((disk, file)), vec![Ok(Gift::default())]);
         let pair = pair(Some(shelf), cluster_id, generation).await;
         for error in [
-            ask_snapshot(&pair.asker, GIVER).await.expect_err(why),
+            ask_snapshot(&pair.asker, GIVER, Index(0)).await.expect_err(why),
             ask_messages(&pair.asker, GIVER, TopicId(1), &[3..5]).await.expect_err(why),
         ] {
             assert!(error.contains(why), "{error}");
@@ -234,7 +234,7 @@ async fn what_is_not_of_this_cluster_generation_and_node_is_refused() {
     let pair = pair(Some(shelf(Ok((disk, file)), Vec::new())), 99, 2).await;
     let address = pair.asker.peer(GIVER).expect("known").peer_address;
     pair.asker.knows(NodeId(6), &address);
-    let error = ask_snapshot(&pair.asker, NodeId(6)).await.expect_err("it is another node");
+    let error = ask_snapshot(&pair.asker, NodeId(6), Index(0)).await.expect_err("it is another node");
     assert!(error.contains("it wants node"), "{error}");
 }
 
@@ -247,7 +247,7 @@ async fn a_node_that_has_nothing_to_give_says_why() {
         [(refusing, "it lacks messages itself"), (starting, "has not opened its data directory")]
     {
         for error in [
-            ask_snapshot(&pair.asker, GIVER).await.expect_err(why),
+            ask_snapshot(&pair.asker, GIVER, Index(0)).await.expect_err(why),
             ask_messages(&pair.asker, GIVER, TopicId(1), &[3..5]).await.expect_err(why),
         ] {
             assert_eq!(error.starts_with(&format!("node {GIVER}: ")), error.contains(why), "{error}");
@@ -285,7 +285,7 @@ impl tower::Service<http::Request<tonic::body::Body>> for Older {
 async fn a_node_of_an_older_version_gives_nothing_and_the_text_says_so() {
     let pair = serve(Older, None, 99, 2).await;
     for error in [
-        ask_snapshot(&pair.asker, GIVER).await.expect_err("it is unknown"),
+        ask_snapshot(&pair.asker, GIVER, Index(0)).await.expect_err("it is unknown"),
         ask_messages(&pair.asker, GIVER, TopicId(1), &[3..5]).await.expect_err("it is unknown"),
     ] {
         assert!(error.contains("it runs an older version"), "{error}");

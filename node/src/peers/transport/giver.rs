@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_queue::TopicId;
-use raftqueue_raft::Term;
+use raftqueue_raft::{Index, Term};
 use raftqueue_wal::disk::Disk;
 use raftqueue_wal::{SnapshotError, SnapshotFile, SnapshotHead, SnapshotReader};
 use std::collections::BTreeMap;
@@ -33,11 +33,12 @@ const OPENINGS_MAX: usize = 3;
 
 /// What this node has to give.
 pub(crate) trait Giving: Send + Sync {
-    /// The newest snapshot that counts, the disk that it is on, and the term of this node as it is on its disk.
+    /// The newest snapshot that counts, the disk that it is on, and the term of this node as it is on its disk. One that is of
+    /// an index before `least` is of no use: then a newer one is made.
     ///
     /// # Errors
     /// There is none to give now; the text says why.
-    fn newest_snapshot(&self) -> Result<(Arc<dyn Disk>, SnapshotFile, Term), String>;
+    fn newest_snapshot(&self, least: Index) -> Result<(Arc<dyn Disk>, SnapshotFile, Term), String>;
 
     /// Messages of a topic: ranges of offsets, rising, of at most [`giving::GIVEN_MAX`] offsets together. At least the first
     /// one is answered.
@@ -72,12 +73,12 @@ impl Giver {
         source.ok_or_else(|| Status::unavailable("it has not opened its data directory yet"))
     }
 
-    /// The newest snapshot, for the node `from`.
-    pub(super) async fn snapshot(&self, from: u64) -> Result<Chunks, Status> {
+    /// The newest snapshot, for the node `from`, which needs one of index `least` or a later one.
+    pub(super) async fn snapshot(&self, from: u64, least: Index) -> Result<Chunks, Status> {
         let source = self.source()?;
         let busy = |_| Status::resource_exhausted("it gives snapshots to several others already");
         let permit = Arc::clone(&self.snapshots).try_acquire_owned().map_err(busy)?;
-        let opened = tokio::task::spawn_blocking(move || open(&*source)).await.map_err(cut_off)??;
+        let opened = tokio::task::spawn_blocking(move || open(&*source, least)).await.map_err(cut_off)??;
         let (chunks, outgoing) = mpsc::channel(1);
         let paces = Arc::clone(&self.paces);
         // Ends with the snapshot, or when nobody takes it.
@@ -122,10 +123,10 @@ struct Opened {
     reader: SnapshotReader,
 }
 
-fn open(source: &dyn Giving) -> Result<Opened, Status> {
+fn open(source: &dyn Giving, least: Index) -> Result<Opened, Status> {
     let mut left = OPENINGS_MAX;
     loop {
-        let (disk, file, giver_term) = source.newest_snapshot().map_err(Status::failed_precondition)?;
+        let (disk, file, giver_term) = source.newest_snapshot(least).map_err(Status::failed_precondition)?;
         left -= 1;
         match SnapshotReader::open(&*disk, &file) {
             Ok((head, reader)) => return Ok(Opened { head, giver_term, size: file.size, reader }),

@@ -220,9 +220,9 @@ impl<S: Service> Peer for PeerService<S> {
     }
 
     async fn snapshot(&self, call: Request<pb::SnapshotRequest>) -> Result<Response<Chunks>, Status> {
-        let pb::SnapshotRequest { cluster_id, generation, from, to, group } = call.into_inner();
+        let pb::SnapshotRequest { cluster_id, generation, from, to, group, least_index } = call.into_inner();
         self.check_asker(&cluster_id, generation, from, to, group)?;
-        self.giver.snapshot(from).await.map(Response::new)
+        self.giver.snapshot(from, Index(least_index)).await.map(Response::new)
     }
 
     async fn messages(

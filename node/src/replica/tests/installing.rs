@@ -38,11 +38,12 @@ impl Alone {
 
     /// It is of this index, and its terms begin there.
     fn arrives_with(&mut self, index: Index, term_runs: Vec<(Index, Term)>) -> Index {
-        let term = self.replica.raft().term();
+        let giver_term = self.replica.raft().term();
+        let term = self.replica.raft().term_at(index).unwrap_or(giver_term);
         let (configuration_index, configuration) = self.replica.configuration.clone();
         let state = State::default();
         let freeze = Freeze { index, term, configuration_index, configuration, term_runs, state };
-        self.handle(Event::Installed(Box::new(Arrived { freeze, giver_term: term })));
+        self.handle(Event::Installed(Box::new(Arrived { freeze, giver_term })));
         self.perform();
         index
     }
@@ -207,4 +208,49 @@ fn rule_3_4_what_counts_of_the_log_is_applied_before_the_node_goes_over() {
     assert!(alone.judged.is_empty());
     alone.taken();
     assert_eq!(alone.judged, [Some(index)]);
+}
+
+#[test]
+fn rule_3_5_a_node_without_a_state_applies_nothing_and_takes_over_the_first_that_reaches_its_log() {
+    let member = |id| {
+        let kind = MemberKind::Voter;
+        (NodeId(id), Member { name: format!("n{id}"), address: String::new(), kind })
+    };
+    let members = [OWN.0, 8, 9].map(member).into();
+    let configuration = Arc::new(Configuration { members, version: 1, ..Configuration::default() });
+    // Its log begins behind index 3, and the snapshot that it went on from is lost.
+    let mut lost = Alone::recovered(raft::Recovered {
+        hard_state: HardState { term: Term(4), vote: None },
+        start: (Index(3), Term(2)),
+        applied: Index(3),
+        last_index: Index(5),
+        term_runs: vec![(Index(4), Term(2)), (Index(5), Term(3))],
+        configurations: vec![(Index(1), Arc::clone(&configuration))],
+    });
+    let noop = |index, term| Entry { index: Index(index), term: Term(term), payload: Payload::Noop };
+    lost.entries = vec![noop(4, 2), noop(5, 3)];
+    lost.replica.begins_without_state();
+    lost.replica.configuration = (Index(1), configuration);
+    assert!(lost.replica.is_stateless() && lost.replica.is_incomplete());
+    (0..1_000).for_each(|_| lost.tick());
+    assert_eq!(lost.replica.raft().term(), Term(4), "it campaigns neither soon nor when nobody else does");
+    let mut said = lost.replica.recovery(0, |_| false);
+    assert!(said.refusal.take().is_some_and(|why| why.contains("snapshots are lost")), "{said:?}");
+
+    // It takes entries and hears that they count. Nothing of it is applied to an empty queue, nor made a snapshot of.
+    let entries = vec![noop(6, 4)];
+    lost.hear(0, Message::Append { prev_index: Index(5), prev_term: Term(3), entries, commit: Index(6) });
+    lost.perform();
+    assert_eq!((lost.replica.raft().commit(), lost.replica.raft().durable_index()), (Index(6), Index(6)));
+    (0..1_000).for_each(|_| lost.tick());
+    assert_eq!((lost.replica.applied(), lost.frozen.is_none()), (Index(0), true));
+
+    // A state from before its log could not be followed up.
+    lost.arrives_with(Index(2), vec![(Index(1), Term(2))]);
+    assert_eq!((&lost.judged[..], lost.replica.is_stateless()), (&[None][..], true));
+    // One of the very index where its log begins is followed up by all of that.
+    lost.arrives_with(Index(3), vec![(Index(1), Term(2))]);
+    assert_eq!(lost.judged, [None, Some(Index(3))]);
+    assert_eq!((lost.replica.applied(), lost.replica.is_stateless()), (Index(6), false));
+    assert!(lost.replica.is_incomplete(), "until nothing is missing of what it went over to");
 }
