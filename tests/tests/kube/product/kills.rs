@@ -1,9 +1,10 @@
 //! The operator dies right after a write, in every flow and at every one of its writes: the end is the same each time, and a client
 //! that knows nothing of it finds everything once and in order.
 //!
-//! Each flow begins and ends with the same three nodes, so it is repeated on one cluster. Usually five flows with a write each are
-//! drawn from a seed that is printed, and a creation is tried with an operator that dies after every write. `RAFTQUEUE_OPERATOR_KILLS=SECONDS` takes all flows, each first with an operator that dies
-//! after every write, and then after one of them at a time.
+//! Each flow begins and ends with the same three nodes, so it is repeated on one cluster. Usually four of the short flows with a
+//! write each are drawn from a seed that is printed, and a creation is tried with an operator that dies after every write.
+//! `RAFTQUEUE_OPERATOR_KILLS=SECONDS` takes all flows, each first with an operator that dies after every write, and then after
+//! one of them at a time.
 
 use super::gated::{Dies, Killer, Operator};
 use super::{BoxError, Queue, Undo, bring_operator_back, install, manifest, soon, take_operator_away};
@@ -25,7 +26,7 @@ pub(crate) const CASES: &[Case] = &[Case {
 /// How long a flow may take to come to a rest, beside others and with an operator that dies all the time.
 const RESTS_WITHIN: Duration = Duration::from_secs(240);
 /// Pairs of a flow and a write that are usually tried.
-const PAIRS: usize = 5;
+const PAIRS: usize = 4;
 /// Volumes that a flow may have in use.
 const VOLUMES_EACH: usize = 7;
 /// How long the producer rests after a message.
@@ -335,7 +336,9 @@ fn it_dies_after_any_write_and_the_end_is_the_same(room: &Room<'_>) -> Outcome {
     let begun = Instant::now();
     let seed = u64::from(std::process::id()) ^ u64::from(std::time::UNIX_EPOCH.elapsed()?.subsec_nanos());
     let mut random = Random::new(seed);
-    let mut chosen: Vec<&Flow> = FLOWS.iter().collect();
+    // Scaling up and down twice takes as long as all others do beside each other.
+    let is_tried = |flow: &&Flow| budget.is_some() || flow.name != "scale";
+    let mut chosen: Vec<&Flow> = FLOWS.iter().filter(is_tried).collect();
     while budget.is_none() && chosen.len() > PAIRS {
         chosen.remove(random.index(chosen.len()));
     }
