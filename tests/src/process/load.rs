@@ -264,6 +264,8 @@ fn drain(topic: &str, nodes: &[Http]) -> Result<Vec<String>, String> {
             }
             Ok(answer) if answer.code == 404 => return Ok(popped),
             Ok(answer) if [503, 504].contains(&answer.code) && since.elapsed() < PATIENCE => {}
+            // It was just started and does not listen yet.
+            Err(Unanswered::Refused) if since.elapsed() < PATIENCE => std::thread::yield_now(),
             other => return Err(format!("pop {} failed: {other:?}", popped.len())),
         }
     }
