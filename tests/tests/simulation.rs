@@ -278,11 +278,6 @@ fn a_message_that_keeps_what_came_after_it_is_noticed() {
 }
 
 #[test]
-fn a_log_that_is_applied_to_an_empty_queue_is_noticed() {
-    replica_bug(replica_mutants::Mutant::ApplyToNothing);
-}
-
-#[test]
 fn a_start_that_reads_all_of_the_log_is_noticed() {
     replica_bug(replica_mutants::Mutant::ReadEveryMeta);
 }
