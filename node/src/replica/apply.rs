@@ -1,7 +1,6 @@
 //! From committed entries to replies.
 
 use super::calls::{CallId, Stage};
-use super::mutants::{self, Mutant};
 use super::propose::Proposed;
 use super::{AppliedEntry, LoadedEntry, Placement, Replica, commands};
 use crate::api::Reason;
@@ -13,7 +12,7 @@ use raftqueue_raft::{Event as RaftEvent, Index, Payload, Term};
 impl Replica {
     /// Applies entries that are committed and in memory. Asks for the others to be read back.
     pub(super) fn apply_committed(&mut self) {
-        if self.is_stateless && !mutants::is(Mutant::ApplyToNothing) {
+        if self.is_stateless {
             return;
         }
         while self.applied < self.raft.commit() && self.actions.fatal.is_none() {

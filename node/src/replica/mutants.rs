@@ -14,8 +14,6 @@ pub enum Mutant {
     LookAgainAtGone,
     /// The oldest segment in which something lives, whether dead, delayed, leased or ready, keeps all that came after it.
     PinByOldest,
-    /// A node whose snapshots are lost applies its log to an empty queue.
-    ApplyToNothing,
     /// A start reads every entry's meta.
     ReadEveryMeta,
 }

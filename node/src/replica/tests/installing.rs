@@ -254,15 +254,3 @@ fn rule_3_5_a_node_without_a_state_applies_nothing_and_takes_over_the_first_that
     assert_eq!((lost.replica.applied(), lost.replica.is_stateless()), (Index(6), false));
     assert!(lost.replica.is_incomplete(), "until nothing is missing of what it went over to");
 }
-
-/// Lives in which all snapshots of a node rot are too few for the simulator to meet it soon.
-#[cfg(feature = "mutants")]
-#[test]
-fn a_log_that_is_applied_to_an_empty_queue_is_noticed() {
-    use crate::replica::mutants::{Mutant, activate};
-    activate(Some(Mutant::ApplyToNothing));
-    let rule = rule_3_5_a_node_without_a_state_applies_nothing_and_takes_over_the_first_that_reaches_its_log;
-    let noticed = std::panic::catch_unwind(rule);
-    activate(None);
-    assert!(noticed.is_err());
-}
