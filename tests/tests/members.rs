@@ -1,8 +1,12 @@
 //! Members that come and go under load, as processes: nothing acknowledged is lost, doubled or out of order, whatever is killed
-//! meanwhile. Pauses are printed. `RAFTQUEUE_MEMBERS_KILLS=10` kills at so many moments of changes instead of four.
+//! meanwhile. Pauses are printed. `RAFTQUEUE_MEMBERS_KILLS=30` kills at ten moments of each change instead of one.
 
 use raftqueue_client::{Client, Error, v1};
 use raftqueue_tests::process::{CALM, Cluster, Http, Load, PATIENCE, env_number};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -186,15 +190,142 @@ fn a_cluster_grows_and_shrinks_under_load_and_loses_doubles_and_reorders_nothing
     assert!(report.acknowledged > 0, "the load was none: {report:?}");
 }
 
+/// Asks every node again and again who leads, by itself, and remembers whoever said so in which term.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    seen: JoinHandle<BTreeMap<u64, BTreeSet<usize>>>,
+}
+
+impl Watch {
+    fn start(cluster: &Cluster) -> Self {
+        let nodes: Vec<Http> = (0..cluster.count()).map(|node| cluster.http(node)).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let seen = std::thread::spawn(move || {
+            let mut seen: BTreeMap<u64, BTreeSet<usize>> = BTreeMap::new();
+            while !stopped.load(Ordering::Relaxed) {
+                for (node, http) in nodes.iter().enumerate() {
+                    // Many are down at times.
+                    let Ok(status) = http.status() else { continue };
+                    if let (Some("Leader"), Some(term)) =
+                        (status.body["role"].as_str(), status.body["term"].as_u64())
+                    {
+                        seen.entry(term).or_default().insert(node);
+                    }
+                }
+            }
+            seen
+        });
+        Self { stop, seen }
+    }
+
+    /// No term had two leaders.
+    fn check(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.seen.join().expect("it only asks");
+        assert!(!seen.is_empty(), "nobody ever led");
+        let split: Vec<_> = seen.iter().filter(|(_, leaders)| leaders.len() > 1).collect();
+        assert!(split.is_empty(), "two leaders in a term: {split:?}");
+    }
+}
+
+/// What happens to the members; two nodes come and go, and the first one stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Grow,
+    Replace,
+    Shrink,
+}
+
+impl Changing {
+    /// Asks once for the change, whatever comes of it.
+    fn ask_once(&mut self, change: Change, lost: &str) {
+        let names = self.names(&[3, 4]);
+        match change {
+            Change::Grow => {
+                for node in [3, 4] {
+                    if !self.cluster.is_running(node) {
+                        self.cluster.start(node);
+                    }
+                }
+                let request = v1::AddLearnerRequest { nodes: names, configuration_index: None, dry: false };
+                let _ = self.runtime.block_on(self.client.add_learner(request));
+            }
+            Change::Replace => {
+                self.cluster.kill(4);
+                self.cluster.wipe(4);
+                self.cluster.start(4);
+                let _ = self.replace_lost(lost);
+            }
+            Change::Shrink => {
+                let request = v1::RemoveRequest { nodes: names, ..v1::RemoveRequest::default() };
+                let _ = self.runtime.block_on(self.client.remove(request));
+            }
+        }
+    }
+
+    /// One step towards the node that waits under a name in the place of the voter whose disk was lost.
+    fn replace_lost(&self, lost: &str) -> Result<(), Error> {
+        let (name, members) = (self.cluster.name(4), self.members()?);
+        let is_new = |member: &&v1::MemberState| member.name == name && member.id != lost;
+        if let Some(learner) = members.members.iter().find(is_new) {
+            let (old, new) = (lost.to_owned(), learner.id.clone());
+            let request = v1::ReplaceRequest { old, new, ..v1::ReplaceRequest::default() };
+            return self.runtime.block_on(self.client.replace(request)).map(drop);
+        }
+        let Some(waits) = members.waiting.iter().find(|node| node.name == name) else { return Ok(()) };
+        let request = v1::AddLearnerRequest { nodes: vec![waits.id.clone()], ..Default::default() };
+        self.runtime.block_on(self.client.add_learner(request)).map(drop)
+    }
+
+    /// Asks until the change is done.
+    fn carry_out(&mut self, change: Change, lost: &str) {
+        match change {
+            Change::Grow => self.grow(&[3, 4]),
+            Change::Shrink => self.shrink(&[3, 4]),
+            Change::Replace => {
+                let name = self.cluster.name(4);
+                let is_replaced = |members: &v1::MembersResponse| {
+                    let is_new = |member: &v1::MemberState| {
+                        member.name == name && member.id != lost && member.standing == "voter"
+                    };
+                    members.members.iter().any(is_new)
+                };
+                self.change("the lost one is replaced", || self.replace_lost(lost), is_replaced);
+            }
+        }
+    }
+}
+
+/// The changes take turns; who is killed, and when, follows from the seed. Whoever is killed may be the one that comes, the one that
+/// goes, or the leader; only the first node, which is asked for everything, stays unless it leads.
 #[test]
 fn members_killed_at_any_moment_of_a_change_leave_one_configuration() {
-    let rounds = env_number("RAFTQUEUE_MEMBERS_KILLS").unwrap_or(4);
+    let kills = env_number::<u32>("RAFTQUEUE_MEMBERS_KILLS").unwrap_or(3);
+    let seed = env_number::<u64>("RAFTQUEUE_MEMBERS_SEED").unwrap_or(1);
+    println!("RAFTQUEUE_MEMBERS_SEED={seed} RAFTQUEUE_MEMBERS_KILLS={kills}");
+    let mut state = seed;
+    let mut below = |end: u64| {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    };
     let mut changing = Changing::start(3, 2);
+    let watch = Watch::start(&changing.cluster);
     let load = changing.load();
-    for round in 0..usize::try_from(rounds).expect("few") {
-        let victim = [1, 2, changing.leader(), 3, 1][round % 5];
-        let moment = Duration::from_millis([3, 40, 11, 90, 200, 25, 7, 60, 130, 1][round % 10]);
-        let is_growing = round % 2 == 0;
+    let order = [Change::Grow, Change::Replace, Change::Shrink];
+    for (round, change) in (0..kills).zip(order.into_iter().cycle()) {
+        let victim = match below(6) {
+            5 => changing.leader(),
+            node => usize::try_from(node).expect("small"),
+        };
+        let moment = Duration::from_millis(below(250));
+        let name = changing.cluster.name(4);
+        let members = changing.members().expect("a leader").members;
+        let lost = members.into_iter().find(|member| member.name == name);
+        let lost = lost.map(|member| member.id).unwrap_or_default();
         let pid = changing.cluster.is_running(victim).then(|| changing.cluster.pid(victim));
         let killer = std::thread::spawn(move || {
             // The moment is one of many: nothing waits for it.
@@ -203,38 +334,24 @@ fn members_killed_at_any_moment_of_a_change_leave_one_configuration() {
                 let _ = std::process::Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status();
             }
         });
-        let names = changing.names(&[3, 4]);
-        if is_growing {
-            for node in [3, 4] {
-                if !changing.cluster.is_running(node) {
-                    changing.cluster.start(node);
-                }
-            }
-            let request = v1::AddLearnerRequest { nodes: names, configuration_index: None, dry: false };
-            let _ = changing.runtime.block_on(changing.client.add_learner(request));
-        } else {
-            let request = v1::RemoveRequest { nodes: names, ..v1::RemoveRequest::default() };
-            let _ = changing.runtime.block_on(changing.client.remove(request));
-        }
+        changing.ask_once(change, &lost);
         killer.join().expect("it only kills");
-        if pid.is_some() {
+        if pid.is_some() && changing.cluster.is_running(victim) {
             changing.cluster.kill(victim);
             changing.cluster.start(victim);
         }
-        if is_growing {
-            changing.grow(&[3, 4]);
-        } else {
-            changing.shrink(&[3, 4]);
-        }
+        changing.carry_out(change, &lost);
         changing.wait_until("one configuration", |members| !members.joint && members.settled);
         println!(
-            "round {round}: node {victim} killed after {moment:?}, no acknowledgement for {:?}",
+            "round {round}, {change:?}: node {victim} killed after {moment:?}, no acknowledgement for {:?}",
             load.take_pause()
         );
-        assert_eq!(changing.voters(), if is_growing { 5 } else { 3 });
+        assert_eq!(changing.voters(), if change == Change::Shrink { 3 } else { 5 });
     }
+    watch.check();
     let report = load.finish(TOPIC, &changing.nodes()).unwrap_or_else(|wrong| panic!("{wrong}"));
     println!("{report:?}");
+    assert!(report.acknowledged > 0, "the load was none: {report:?}");
 }
 
 /// How often these nodes came to lead for a reason.
