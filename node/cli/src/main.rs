@@ -1,8 +1,8 @@
 //! `raftq`: RaftQueue from the command line.
 //!
 //! [`commands`] has one module for each command: its arguments, its help, and what it does. [`output`] decides how
-//! results look; [`kube`] reaches nodes in Kubernetes; [`failure`] decides what is said and which code is returned if a command fails. A command knows a
-//! cluster only through `raftqueue-client`.
+//! results look; [`kube`] reaches nodes in Kubernetes; [`failure`] decides what is said and which code is returned if a
+//! command fails. A command knows a cluster only through `raftqueue-client`.
 
 mod commands;
 mod failure;

@@ -205,6 +205,7 @@ impl Hands<'_> {
     fn kill_operator(&mut self) -> Result<String, BoxError> {
         let pod = self.pod();
         self.kubectl(&["delete", "pod", &pod, "--wait=false"])?;
+        // The moment is one of many: nothing waits for it.
         std::thread::sleep(Duration::from_millis(self.random.below(700)));
         self.operator.kill();
         Ok(format!("delete {pod}, and kill the operator soon after"))
@@ -222,6 +223,7 @@ impl Hands<'_> {
         self.patch("raftqueue", "demo", &json!({"spec": {"paused": true}}))?;
         self.queue.wait_condition("Paused", "True", None, CONVERGES_WITHIN)?;
         self.kubectl(&["delete", "service", "demo"])?;
+        // That nothing happens has no sign to wait for; it is made anew within a moment where it is not paused.
         std::thread::sleep(Duration::from_millis(500));
         let left = self.kubectl(&["get", "service", "demo", "--ignore-not-found", "-o", "name"])?;
         assert_eq!(left, "", "paused, and the service is made again");

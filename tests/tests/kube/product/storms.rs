@@ -147,6 +147,7 @@ fn an_api_server_that_misbehaves_is_borne(room: &Room<'_>) -> Outcome {
     ] {
         sky.turn(weather);
         room.kubectl(&["delete", "service", "demo", "--ignore-not-found"])?;
+        // So many calls in so long a time is what is asked about.
         std::thread::sleep(LASTS);
         let calls = sky.turn(Weather::Fair);
         eprintln!("{}: {weather:?}: {calls} calls in {LASTS:.0?}", room.namespace);
@@ -189,6 +190,7 @@ fn many_objects_cost_a_bounded_number_of_calls(room: &Room<'_>) -> Outcome {
     let begun = Instant::now();
     let get = ["raftqueues", "-n", &room.namespace];
     room.cluster().wait_until("every object to say why it has no pods", 10 * TOLD_WITHIN, &get, |all| {
+        // Hundreds of objects are read with each look.
         std::thread::sleep(Duration::from_secs(1));
         let items = all["items"].as_array().cloned().unwrap_or_default();
         let is_told = |object: &&Value| condition_of(object, "Ready")["reason"] == "PodNotMade";
