@@ -242,6 +242,7 @@ fn rule_3_5_a_node_without_a_state_applies_nothing_and_takes_over_the_first_that
     lost.hear(0, Message::Append { prev_index: Index(5), prev_term: Term(3), entries, commit: Index(6) });
     lost.perform();
     assert_eq!((lost.replica.raft().commit(), lost.replica.raft().durable_index()), (Index(6), Index(6)));
+    lost.handle(Event::SnapshotWanted);
     (0..1_000).for_each(|_| lost.tick());
     assert_eq!((lost.replica.applied(), lost.frozen.is_none()), (Index(0), true));
 
