@@ -14,6 +14,9 @@ const SEGMENT_BYTES: &str = "1048576";
 /// Published first; of these one in [`OLD_LEFT_OF`] is left, in a kept file in the end.
 const OLD: usize = 400;
 const OLD_LEFT_OF: usize = 20;
+/// Published after them to another topic, more than a segment of them: whichever segment the first stand in ends. A node that
+/// was late got them all in one write, and has them in the segment that it writes to.
+const OTHERS: usize = 140;
 /// Published last: they stand in the log.
 const NEW: usize = 12;
 /// One of those that are left of the first.
@@ -35,9 +38,26 @@ fn call(cluster: &Cluster, node: usize, path: &str, request: &Value) -> Value {
     answer.body
 }
 
-fn publish(cluster: &Cluster, node: usize, numbers: impl IntoIterator<Item = usize>) {
+fn publish(cluster: &Cluster, node: usize, topic: &str, numbers: impl IntoIterator<Item = usize>) {
     let messages: Vec<Value> = numbers.into_iter().map(|number| json!({"body": body(number)})).collect();
-    call(cluster, node, "/v1/topics/t/publish", &json!({ "messages": messages }));
+    call(cluster, node, &format!("/v1/topics/{topic}/publish"), &json!({ "messages": messages }));
+}
+
+/// Publishes in batches, and waits until every node has all.
+fn publish_to_all(
+    cluster: &Cluster,
+    node: usize,
+    topic: &str,
+    numbers: std::ops::Range<usize>,
+    batch: usize,
+) {
+    let last = numbers.end - 1;
+    for batch in numbers.collect::<Vec<_>>().chunks(batch) {
+        publish(cluster, node, topic, batch.iter().copied());
+    }
+    for node in 0..cluster.count() {
+        cluster.wait_until("every node to have all", || place(cluster, node, "segment-", last).is_some());
+    }
 }
 
 /// Acknowledges all but those that are left.
@@ -132,11 +152,12 @@ fn small_segments(nodes: usize) -> Cluster {
 /// Publishes the old messages, and waits until a node has two snapshots, and what is left stands in a kept file only.
 fn until_kept(cluster: &mut Cluster, of: impl Fn(usize) -> usize) -> usize {
     let leader = cluster.leader();
-    call(cluster, leader, "/v1/topics", &json!({"topic": TOPIC}));
-    for batch in (0..OLD).collect::<Vec<_>>().chunks(10) {
-        publish(cluster, leader, batch.iter().copied());
+    for topic in [TOPIC, "others"] {
+        call(cluster, leader, "/v1/topics", &json!({ "topic": topic }));
     }
+    publish_to_all(cluster, leader, TOPIC, 0..OLD, 10);
     consume(cluster, leader);
+    publish_to_all(cluster, leader, "others", OLD + NEW..OLD + NEW + OTHERS, 10);
     let node = of(leader);
     cluster.wait_for("what is left to stand in a kept file only", || {
         let is_kept = place(cluster, node, "kept-", KEPT).is_some();
@@ -150,17 +171,6 @@ fn until_kept(cluster: &mut Cluster, of: impl Fn(usize) -> usize) -> usize {
         }
     });
     leader
-}
-
-fn publish_new(cluster: &Cluster, leader: usize) {
-    for number in OLD..OLD + NEW {
-        publish(cluster, leader, [number]);
-    }
-    for node in 0..cluster.count() {
-        cluster.wait_until("every node to have all", || {
-            place(cluster, node, "segment-", OLD + NEW - 1).is_some()
-        });
-    }
 }
 
 /// One bit in the middle of each snapshot of a node, the newest first; `count` of them at most.
@@ -190,7 +200,7 @@ fn rule_2_5_bits_flip_in_everything_of_one_node_and_in_an_entry_of_each_and_all_
     let mut cluster = small_segments(3);
     // The node of which a file of every kind is hit.
     let leader = until_kept(&mut cluster, |leader| (leader + 1) % 3);
-    publish_new(&cluster, leader);
+    publish_to_all(&cluster, leader, TOPIC, OLD..OLD + NEW, 1);
     let victim = (leader + 1) % 3;
     (0..3).for_each(|node| cluster.kill(node));
     for node in 0..3 {
@@ -220,7 +230,7 @@ fn rule_2_5_bits_flip_in_everything_of_one_node_and_in_an_entry_of_each_and_all_
 fn rule_3_5_a_node_that_can_read_no_snapshot_counts_and_gets_the_state_of_another() {
     let mut cluster = small_segments(3);
     let leader = until_kept(&mut cluster, |leader| (leader + 1) % 3);
-    publish_new(&cluster, leader);
+    publish_to_all(&cluster, leader, TOPIC, OLD..OLD + NEW, 1);
     let (victim, third) = ((leader + 1) % 3, (leader + 2) % 3);
     cluster.kill(victim);
     cluster.kill(third);
