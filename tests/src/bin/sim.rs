@@ -5,7 +5,7 @@
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use raftqueue_tests::sim::{self, Broken, Coverage, History, Summary, Telling};
+use raftqueue_tests::sim::{self, Broken, Coverage, History, Summary, Telling, print_line};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const SEEDS: u64 = 300;
   sim --seed 42 --trace        everything that happens in one life
   sim --points --seeds 3       a crash at every call to a disk of three short lives of each kind
 
-Exit codes: 0 all rules were kept, 1 one was broken, 2 the arguments are wrong.")]
+Exit codes: 0 all rules were kept, 1 one was broken or nobody reads on, 2 the arguments are wrong.")]
 struct Arguments {
     /// Only this seed
     #[arg(long, conflicts_with_all = ["seeds", "seconds", "first"])]
@@ -54,22 +54,22 @@ fn main() -> ExitCode {
     };
     let Err(broken) = broken else { return ExitCode::SUCCESS };
     // Printed before it is made smaller, which takes a while.
-    println!("{broken}commit {}", commit());
+    print_line(format_args!("{broken}commit {}", commit()));
     if arguments.points {
         return ExitCode::FAILURE;
     }
     if !arguments.no_shrink && !arguments.trace {
         let shrunk = sim::shrink(broken.seed).expect("one seed is one life");
-        println!("made smaller: {shrunk}");
+        print_line(format_args!("made smaller: {shrunk}"));
     }
-    println!("the whole life: sim --seed {} --trace", broken.seed);
+    print_line(format_args!("the whole life: sim --seed {} --trace", broken.seed));
     ExitCode::FAILURE
 }
 
 fn live_one(seed: u64, is_traced: bool) -> Result<(), Box<Broken>> {
     let telling = if is_traced { Telling::Aloud } else { Telling::LastLines };
     let life = sim::live_telling(seed, telling)?;
-    println!("seed {seed} ends well\n{}\n{}", life.summary, life.coverage);
+    print_line(format_args!("seed {seed} ends well\n{}\n{}", life.summary, life.coverage));
     Ok(())
 }
 
@@ -89,7 +89,7 @@ fn live_many(arguments: &Arguments) -> Result<(), Box<Broken>> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("{sum}\n{coverage}  in {:.1} s", begun.elapsed().as_secs_f64());
+    print_line(format_args!("{sum}\n{coverage}  in {:.1} s", begun.elapsed().as_secs_f64()));
     Ok(())
 }
 
@@ -104,8 +104,8 @@ fn crash_everywhere(arguments: &Arguments) -> Result<(), Box<Broken>> {
                 return Ok(());
             }
             let done = sim::crash_at_every_call(history, seed, goes_on)?;
-            println!("{history:?}, seed {seed}: {done}");
-            println!("  in {:.1} s", begun.elapsed().as_secs_f64());
+            print_line(format_args!("{history:?}, seed {seed}: {done}"));
+            print_line(format_args!("  in {:.1} s", begun.elapsed().as_secs_f64()));
         }
     }
     Ok(())

@@ -28,11 +28,12 @@ const HARD_STATE_SLOT_BYTES: u64 = 4096;
 impl World {
     /// True if one more disk may be lost for good.
     fn may_damage(&self, node: usize) -> bool {
-        if self.plan.is_reckless {
-            return self.nodes[node].out.is_none();
+        // Where a change of members is open, which nodes a majority needs depends on what becomes of it.
+        if self.nodes[node].out.is_some() || !self.are_members_settled() {
+            return false;
         }
         let is_good = |at: &super::nodes::Node| at.number != node && !at.is_damaged && at.out.is_none();
-        self.is_quorum(is_good) && self.are_members_settled() && self.nodes[node].out.is_none()
+        self.plan.is_reckless || self.is_quorum(is_good)
     }
 
     /// True if the nodes that are gone for good leave no majority.
@@ -324,10 +325,12 @@ impl World {
     pub(super) fn retire_damaged(&mut self, node: usize) -> Result<(), Violation> {
         if self.nodes[node].is_damaged && self.nodes[node].out.is_none() {
             self.nodes[node].was_damaged = true;
+            // No file of it tells of them any more.
+            let has_lost = self.nodes[node].running.as_ref().is_some_and(|running| running.lost > 0);
             let power = self.random.percent(50);
             self.crash(node, power)?;
             self.check_mended(node)?;
-            let is_whole = self.is_whole(node);
+            let is_whole = !has_lost && self.is_whole(node);
             if self.plan.is_reckless && !is_whole {
                 self.coverage.rare(Rare::RefusedDamage);
                 self.take_out(node, "its disk is damaged");

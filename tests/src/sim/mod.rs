@@ -66,7 +66,7 @@ pub use plan::{Fault, LeftOut, Micros, Plan};
 pub use random::Random;
 pub use shrink::{Shrunk, shrink};
 pub use summary::Summary;
-pub use trace::Telling;
+pub use trace::{Telling, print_line};
 
 use std::cell::Cell;
 use std::fmt;

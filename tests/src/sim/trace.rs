@@ -3,6 +3,8 @@
 use super::plan::{MS, Micros};
 use super::random::chain;
 use std::collections::VecDeque;
+use std::fmt::Display;
+use std::io::{self, Write};
 
 /// Lines of the story that are kept: what led to the end.
 const LINES_MAX: usize = 60;
@@ -39,12 +41,20 @@ impl Trace {
         if self.telling != Telling::Silent {
             let line = format!("{:>9}.{:03} ms  {}", now / MS, now % MS, line());
             if self.telling == Telling::Aloud {
-                println!("{line}");
+                print_line(&line);
             }
             self.lines.push_back(line);
             if self.telling != Telling::Whole && self.lines.len() > LINES_MAX {
                 self.lines.pop_front();
             }
         }
+    }
+}
+
+/// Prints a line. When whoever reads has seen enough, as in `sim --seed 42 --trace | head`, the process ends: nobody wants the
+/// rest.
+pub fn print_line(line: impl Display) {
+    if writeln!(io::stdout(), "{line}").is_err() {
+        std::process::exit(1);
     }
 }
