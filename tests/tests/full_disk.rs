@@ -3,9 +3,8 @@
 //! Needs root, for small file systems in memory; for another user each is shown as ignored.
 
 use libtest_mimic::{Arguments, Completion, Trial};
-use raftqueue_tests::process::{Cluster, PATIENCE};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use raftqueue_tests::process::{Cluster, PATIENCE, SmallDisk};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
@@ -28,29 +27,6 @@ fn main() -> ExitCode {
         })
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
-}
-
-/// A small file system in memory, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` if this user may not mount anything.
-    fn mount(folder: &Path, mebibytes: u32) -> Option<Self> {
-        std::fs::create_dir_all(folder).expect("a temporary folder can be made");
-        let output = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
-            .arg(folder)
-            .output()
-            .ok()?;
-        output.status.success().then(|| Self(folder.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a node that is being killed may still have files open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 const ARGUMENTS: [&str; 4] = ["--segment-bytes", "4194304", "--reserve-bytes", "12582912"];

@@ -5,10 +5,13 @@ mod http;
 mod links;
 mod load;
 mod patience;
+pub mod prometheus;
+mod small_disk;
 
 pub use http::{Answer, Http, Unanswered};
 pub use load::{Load, Report, Told};
 pub use patience::{CALM, Ended, PATIENCE, Running, env_number, run_to_end, series_value, wait_for};
+pub use small_disk::SmallDisk;
 
 use links::Links;
 use serde_json::json;
@@ -238,7 +241,7 @@ impl Cluster {
             .args(self.addresses(node))
             .args(["--log-format", "human"])
             .args(&self.arguments)
-            .args(self.operations_port(node))
+            .args(self.operations_argument(node))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -246,7 +249,7 @@ impl Cluster {
     }
 
     /// A node that is started by its name serves operations in any case: at a port of its own, and not where all would.
-    fn operations_port(&self, node: usize) -> Option<String> {
+    fn operations_argument(&self, node: usize) -> Option<String> {
         let is_open = self.has_operations || self.links.is_some() || self.joins.contains(&node);
         is_open.then(|| format!("--operations-port={}", self.operations[node]))
     }
@@ -323,6 +326,12 @@ impl Cluster {
     #[must_use]
     pub fn http(&self, node: usize) -> Http {
         Http::new(self.ports[node].0)
+    }
+
+    /// The port of a node at which it tells how it is.
+    #[must_use]
+    pub fn operations_port(&self, node: usize) -> u16 {
+        self.operations[node]
     }
 
     /// What a node tells Prometheus.
