@@ -170,6 +170,8 @@ fn label(result: PassResult) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write as _;
+    use std::path::Path;
 
     #[test]
     fn what_is_counted_is_shown_and_what_is_gone_is_not() {
@@ -191,6 +193,28 @@ mod tests {
         metrics.keep_only(&BTreeSet::from([("shop".to_owned(), "other".to_owned())]));
         let text = metrics.render();
         assert!(!text.contains("demo") && text.contains("other"), "{text}");
+    }
+
+    /// `RAFTQUEUE_RECORD=1 cargo test -p raftqueue-operator series` writes the file anew.
+    #[test]
+    fn the_file_lists_every_series() {
+        let metrics = Metrics::new();
+        metrics.show("shop", "demo", &RaftQueueStatus::default());
+        metrics.count_step("any");
+        let mut listed = String::new();
+        for family in metrics.registry.gather() {
+            let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
+            let labels: Vec<&str> = labels.collect();
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+            writeln!(listed, "{}{labels}  {kind}\n    {}", family.name(), family.help()).expect("to memory");
+        }
+        if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics/series.txt");
+            std::fs::write(file, listed).expect("written");
+            return;
+        }
+        assert_eq!(include_str!("metrics/series.txt"), listed);
     }
 
     #[test]
