@@ -82,6 +82,18 @@ fn until_heard(cluster: &Cluster, leader: usize, members: usize) {
     });
 }
 
+/// Waits until a member has on its disk what the leader has.
+fn until_caught_up(cluster: &Cluster, leader: usize, member: usize) {
+    let name = cluster.name(member);
+    cluster.wait_for(&format!("{name} has caught up"), || {
+        let answer =
+            cluster.http(leader).request("GET", "/v1/members", b"").map_err(|why| format!("{why:?}"))?;
+        let rows = answer.body["members"].as_array().ok_or_else(|| answer.body.to_string())?;
+        let has_all = |row: &serde_json::Value| row["name"] == name && row["matched"] == answer.body["last"];
+        if rows.iter().any(has_all) { Ok(()) } else { Err(answer.body.to_string()) }
+    });
+}
+
 #[test]
 fn rule_1_3_a_node_with_its_disk_set_back_is_stopped() {
     // In a new term nobody would know what the follower has acknowledged. So an election would hide what is tested. A leader
@@ -140,6 +152,46 @@ fn rule_1_1_nodes_with_each_others_disks_say_whose_they_are_and_change_nothing()
     exchange();
     [0, 1].into_iter().for_each(|node| cluster.start(node));
     assert_eq!(cluster.pop_until_answered(0, "t", 1).body["message"], "x");
+}
+
+/// The copy lacks what the node has acknowledged since, which a leader knows. Where the node itself leads by now, the copy is in
+/// an earlier term.
+#[test]
+fn rule_1_3_a_copy_of_a_node_that_starts_beside_it_is_stopped() {
+    let mut cluster = Cluster::started_with(3, &CALM);
+    let leader = cluster.leader();
+    cluster.make_topic("t");
+    let (node, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let copy = cluster.folder().join("copy");
+    // A copy from before its first entry would be one of a node that waits for its cluster to form.
+    until_caught_up(&cluster, leader, node);
+    cluster.kill(node);
+    until_heard(&cluster, leader, 2);
+    copy_folder(&cluster.data_dir(node), &copy);
+    cluster.start(node);
+    until_heard(&cluster, leader, 3);
+    // It is needed for this: the third one is away.
+    cluster.kill(third);
+    until_heard(&cluster, leader, 2);
+    cluster.publish_until_taken(leader, "t", "x");
+    let members: Vec<String> = (0..3).map(|to| format!("{0}={0}", cluster.name(to))).collect();
+    let mut beside = Command::new(programs().join("raftqueue-node"));
+    beside
+        .args(["--name", &cluster.name(node), "--members", &members.join(",")])
+        .args(["--peer-listen", "127.0.0.1:0", "--client-listen", "127.0.0.1:0", "--operations-port", "0"])
+        .args(["--log-format", "human", "--data-dir"])
+        .arg(&copy)
+        .args(CALM);
+    let ended = run_to_end(&mut beside);
+    assert_eq!(ended.status.code(), Some(6), "{}\n{}", ended.text, cluster.logs());
+    assert!(ended.text.contains("its disk is a copy or was set back"), "{}", ended.text);
+    assert!(ended.text.contains("clear the directory"), "{}", ended.text);
+    cluster.start(third);
+    cluster.kill(node);
+    cluster.start(node);
+    cluster.publish_until_taken(node, "t", "y");
+    let pops = [1, 2].map(|id| cluster.pop_until_answered(node, "t", id).body["message"].clone());
+    assert_eq!(pops, ["x", "y"]);
 }
 
 #[test]
