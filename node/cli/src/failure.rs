@@ -50,6 +50,11 @@ impl Failure {
     }
 }
 
+/// What was wrong at an endpoint, for a place where the endpoint itself stands already. An error of a connection names it.
+pub(crate) fn beside<'a>(endpoint: &str, error: &'a str) -> &'a str {
+    error.strip_prefix(endpoint).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(error)
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let text = match error.reason {
@@ -68,6 +73,22 @@ impl From<io::Error> for Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::ReaderGone,
             _ => Failure::Failed(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_not_said_twice() {
+        for (error, said) in [
+            ("h:1: Connection refused", "Connection refused"),
+            ("no answer in time", "no answer in time"),
+            ("h:10: Connection refused", "h:10: Connection refused"),
+        ] {
+            assert_eq!(beside("h:1", error), said);
         }
     }
 }

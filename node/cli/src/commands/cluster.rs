@@ -1,7 +1,7 @@
 //! `raftq status` and `raftq transfer`.
 
 use super::{peers, storage};
-use crate::failure::Failure;
+use crate::failure::{Failure, beside};
 use crate::output::{Format, Output, Table};
 use clap::Args;
 use raftqueue_client::{Client, v1};
@@ -76,6 +76,7 @@ impl Status {
             match status {
                 Ok(status) => table.add(row(endpoint, status, &lags), own_json(endpoint, status)),
                 Err(error) => {
+                    let error = beside(endpoint, error);
                     let mut cells = vec![String::from("-"); 9];
                     let mut object = json!({"view": "own", "endpoint": endpoint, "error": error});
                     if !endpoint.is_empty() {
@@ -85,7 +86,7 @@ impl Status {
                         cells[1].clone_from(node);
                         object["node"] = json!(node);
                     }
-                    cells[8].clone_from(error);
+                    error.clone_into(&mut cells[8]);
                     table.add(cells, object);
                 }
             }

@@ -1,7 +1,7 @@
 //! `raftq status --peers`: where each node finds each other one.
 
 use super::cluster::View;
-use crate::failure::Failure;
+use crate::failure::{Failure, beside};
 use crate::output::{Output, Table};
 use serde_json::json;
 
@@ -16,7 +16,7 @@ pub(super) fn show(views: &[View], output: &Output) -> Result<(), Failure> {
                 let name = node.as_deref().unwrap_or(endpoint);
                 let mut cells = vec![String::from("-"); 6];
                 cells[0] = or_dash(name);
-                cells[3].clone_from(error);
+                beside(name, error).clone_into(&mut cells[3]);
                 table
                     .add(cells, json!({"view": "peers", "endpoint": endpoint, "node": node, "error": error}));
                 continue;

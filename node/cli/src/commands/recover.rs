@@ -3,7 +3,7 @@
 //! Every endpoint is asked what that node knows; the one that has most comes first. What is to be done is confirmed by the token
 //! that the node shows, which fits only what it is at that moment.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, beside};
 use crate::output::{Format, Output, Table};
 use clap::Args;
 use raftqueue_client::{Client, Outcome, v1};
@@ -132,7 +132,7 @@ fn why_nobody(all: &[Survivor]) -> String {
         .iter()
         .map(|Survivor { endpoint, said }| match said {
             Ok(said) => format!("{}: {}", said.name, said.refusal),
-            Err(error) => format!("{endpoint}: {error}"),
+            Err(error) => format!("{endpoint}: {}", beside(endpoint, error)),
         })
         .collect();
     format!("no node can go on alone ({})", whys.join("; "))
@@ -164,9 +164,10 @@ fn show(all: &[Survivor], output: &Output) -> Result<(), Failure> {
         match said {
             Ok(said) => table.add(cells(said), to_json(endpoint, said)),
             Err(error) => {
+                let error = beside(endpoint, error);
                 let mut cells = COLUMNS.map(|_| String::from("-")).to_vec();
                 cells[0].clone_from(endpoint);
-                cells[COLUMNS.len() - 1].clone_from(error);
+                error.clone_into(&mut cells[COLUMNS.len() - 1]);
                 table.add(cells, json!({"endpoint": endpoint, "error": error}));
             }
         }
@@ -232,7 +233,7 @@ async fn wait(client: &Client, endpoint: &str, generation: u32) -> Result<v1::St
                     Ok(status) => {
                         format!("it is of generation {}; {}", status.generation, status.not_ready_reason)
                     }
-                    Err(error) => error.text,
+                    Err(error) => beside(endpoint, &error.text).to_owned(),
                 };
                 let text = format!("{endpoint} does not lead in generation {generation} yet: {what}");
                 return Err(Failure::Unknown(text));

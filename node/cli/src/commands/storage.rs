@@ -1,7 +1,7 @@
 //! `raftq status --storage`: what each node keeps on its disk.
 
 use super::cluster::View;
-use crate::failure::Failure;
+use crate::failure::{Failure, beside};
 use crate::output::{Format, Output, Table};
 use crate::text::{counted, grouped, size, span};
 use raftqueue_client::{Client, v1};
@@ -67,6 +67,7 @@ pub(super) async fn show(client: &Client, views: Vec<View>, output: &Output) -> 
                 table.add(cells, json_of(&view.endpoint, kept));
             }
             Err(error) => {
+                let error = beside(&view.endpoint, error);
                 let mut cells = COLUMNS.map(|_| String::from("-")).to_vec();
                 let name = view.node.clone().or(view.status.as_ref().ok().map(|status| status.name.clone()));
                 if !view.endpoint.is_empty() {
@@ -75,7 +76,7 @@ pub(super) async fn show(client: &Client, views: Vec<View>, output: &Output) -> 
                 if let Some(name) = &name {
                     cells[1].clone_from(name);
                 }
-                cells[COLUMNS.len() - 1].clone_from(error);
+                error.clone_into(&mut cells[COLUMNS.len() - 1]);
                 let object =
                     json!({"view": "storage", "endpoint": view.endpoint, "node": name, "error": error});
                 table.add(cells, object);
