@@ -1,11 +1,12 @@
 //! Bits flip wherever something stands on real disks, and the power goes: everything is read all the same, and what was put
 //! back is told of.
 
-use raftqueue_tests::process::{CALM, Cluster, programs};
+use raftqueue_tests::process::{CALM, Cluster, Ended, programs, run_to_end};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TOPIC: &str = "t";
@@ -127,19 +128,25 @@ fn repairs(cluster: &Cluster, node: usize, what: &str) -> f64 {
     cluster.metric(node, &format!("raftqueue_repairs_total{{what=\"{what}\"}}"))
 }
 
-/// What `raftq` says of what a node keeps.
-fn storage_of(cluster: &Cluster, node: usize) -> Value {
+/// What `raftq` says at a node, line by line, or why it did not do it.
+fn raftq(cluster: &Cluster, node: usize, arguments: &[&str]) -> Result<Vec<Value>, String> {
     let endpoint = format!("127.0.0.1:{}", cluster.ports(node).0);
     let mut command = Command::new(programs().join("raftq"));
-    command.args(["--endpoints", &endpoint, "-o", "json", "status", "--storage"]);
+    command.args(["--endpoints", &endpoint, "-o", "json"]).args(arguments);
     let output = command.output().expect("raftq can be started");
     let text = String::from_utf8_lossy(&output.stdout);
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    if !output.status.success() {
+        return Err(format!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// What `raftq` says of what a node keeps.
+fn storage_of(cluster: &Cluster, node: usize) -> Value {
+    let lines = raftq(cluster, node, &["status", "--storage"]).unwrap_or_else(|why| panic!("{why}"));
     let name = cluster.name(node);
-    lines
-        .into_iter()
-        .find(|line| line["view"] == "storage" && line["node"] == name)
-        .unwrap_or_else(|| panic!("{text}"))
+    let is_it = |line: &&Value| line["view"] == "storage" && line["node"] == name;
+    lines.iter().find(is_it).unwrap_or_else(|| panic!("{lines:?}")).clone()
 }
 
 fn small_segments(nodes: usize) -> Cluster {
@@ -253,4 +260,102 @@ fn rule_3_5_a_node_that_can_read_no_snapshot_counts_and_gets_the_state_of_anothe
     cluster.start(third);
     leads_and_reads_all(&mut cluster, victim);
     assert!(repairs(&cluster, victim, "snapshot") < 0.5, "{}", cluster.logs());
+}
+
+/// Every file of a folder and what is in it.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
+    let paths = entries.map(|entry| entry.expect("it can be listed").path());
+    paths.map(|path| (path.clone(), std::fs::read(&path).expect("it can be read"))).collect()
+}
+
+/// A start of a node is refused, with its exit code and with these words, and changes nothing.
+fn is_refused(cluster: &Cluster, node: usize, what: &str, words: &[&str]) {
+    let before = contents(&cluster.data_dir(node));
+    let Ended { status, text } = run_to_end(&mut cluster.command(node));
+    assert_eq!(status.code(), Some(3), "{what}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{what}: `{word}` is not in {text}");
+    }
+    let after = contents(&cluster.data_dir(node));
+    assert!(before.keys().eq(after.keys()), "{what}: {:?}, not {:?}", after.keys(), before.keys());
+    let changed: Vec<_> =
+        after.iter().filter(|(path, bytes)| before[*path] != **bytes).map(|(path, _)| path).collect();
+    assert!(changed.is_empty(), "{what}: {changed:?}");
+}
+
+#[test]
+fn a_file_that_refuses_the_start_is_named_with_what_is_wrong_and_the_way_out_and_nothing_is_changed() {
+    let mut cluster = small_segments(1);
+    until_kept(&mut cluster, |leader| leader);
+    publish_to_all(&cluster, 0, TOPIC, OLD..OLD + NEW, 1);
+    cluster.kill(0);
+    let folder = cluster.data_dir(0);
+    let way_out = ["nothing was changed", "raftq members replace", "backup"];
+    let with = |words: &[&'static str]| [words, &way_out[..]].concat();
+    for (file, alone) in [("IDENTITY", "log (MANIFEST) but no IDENTITY"), ("MANIFEST", "but no MANIFEST")] {
+        let path = folder.join(file);
+        let good = std::fs::read(&path).expect("it is there");
+        flip(&path, good.len() as u64 / 2);
+        is_refused(&cluster, 0, "one bit", &with(&[file, "is damaged at 0: checksum mismatch"]));
+        std::fs::write(&path, b"").expect("it can be written");
+        is_refused(&cluster, 0, "empty", &with(&[file, "is damaged at 0: too short"]));
+        std::fs::remove_file(&path).expect("it is there");
+        is_refused(&cluster, 0, "gone", &with(&[alone]));
+        std::fs::write(&path, good).expect("it can be written");
+    }
+    // Nobody else may have what is on the only disk that is left.
+    std::fs::write(folder.join("RECOVERY"), b"?").expect("it can be written");
+    is_refused(
+        &cluster,
+        0,
+        "recovery",
+        &["RECOVERY is damaged at 0: too short", "nothing was changed", "`raftq recover`"],
+    );
+    std::fs::remove_file(folder.join("RECOVERY")).expect("it is there");
+    // Nor is there another node that could have the state.
+    flip_snapshots(&cluster, 0, 2);
+    let words = ["no snapshot can be read", "no other node", "nothing was changed", "from a backup"];
+    is_refused(&cluster, 0, "snapshots", &words);
+    flip_snapshots(&cluster, 0, 2);
+    cluster.start(0);
+    assert_eq!(cluster.leader(), 0);
+    assert_eq!(peek(&cluster, 0), left());
+}
+
+/// What the refusal says is done as it says, with what `raftq members list` shows.
+#[test]
+fn a_node_whose_identity_rots_is_replaced_as_the_refusal_says() {
+    let mut cluster = Cluster::started_with(3, &CALM);
+    let leader = cluster.leader();
+    cluster.make_topic(TOPIC);
+    cluster.publish_until_taken(leader, TOPIC, "x");
+    let victim = (leader + 1) % 3;
+    cluster.kill(victim);
+    let identity = cluster.data_dir(victim).join("IDENTITY");
+    flip(&identity, 40);
+    is_refused(
+        &cluster,
+        victim,
+        "identity",
+        &["raftq members list", "raftq members add NEW-ID", "raftq members replace OLD-ID NEW-ID"],
+    );
+    std::fs::remove_dir_all(cluster.data_dir(victim)).expect("it is there");
+    cluster.start(victim);
+    let id = |is_waiting: bool| {
+        let name = cluster.name(victim);
+        cluster.wait_for("the node to be listed", || {
+            let members = raftq(&cluster, leader, &["members", "list"])?;
+            let is_it = |line: &&Value| line["node"] == name && (line["kind"] == "waiting") == is_waiting;
+            let id = members.iter().find(is_it).and_then(|line| line["node_id"].as_str());
+            id.map(str::to_owned).ok_or_else(|| format!("{members:?}"))
+        })
+    };
+    let (old, new) = (id(false), id(true));
+    cluster.wait_for("it to be added", || raftq(&cluster, leader, &["members", "add", &new]));
+    cluster.wait_for("it to take the old place", || {
+        raftq(&cluster, leader, &["members", "replace", &old, &new])
+    });
+    cluster.kill((leader + 2) % 3);
+    cluster.publish_until_taken(leader, TOPIC, "y");
 }

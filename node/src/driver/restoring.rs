@@ -19,7 +19,8 @@ use crate::replica::Freeze;
 use raftqueue_queue::StateBuilder;
 use raftqueue_raft as raft;
 use raftqueue_wal::disk::Disk;
-use raftqueue_wal::{Recovered, SnapshotError, SnapshotFile, SnapshotReader};
+use raftqueue_wal::{Manifest, OpenError, Recovered, SnapshotError, SnapshotFile, SnapshotReader};
+use std::io;
 use thiserror::Error;
 
 /// Why a snapshot cannot be used.
@@ -38,8 +39,20 @@ pub enum Unusable {
 
 /// The disk refuses to be read, which says nothing about what it holds.
 #[derive(Debug, Error)]
-#[error("a snapshot cannot be read now: {0}")]
-pub struct ReadRefused(String);
+#[error("{file} cannot be read now: {source}")]
+pub struct ReadRefused {
+    /// The snapshot.
+    file: String,
+    /// What the disk said.
+    source: io::Error,
+}
+
+impl From<ReadRefused> for OpenError {
+    fn from(refused: ReadRefused) -> Self {
+        let source = io::Error::new(refused.source.kind(), refused.to_string());
+        Self::Io { operation: "read a snapshot", source }
+    }
+}
 
 /// What the snapshots of a node came to.
 #[derive(Debug, Default)]
@@ -58,12 +71,24 @@ pub struct Restored {
 /// # Errors
 /// [`ReadRefused`]: the next start may read it.
 pub fn restore(disk: &dyn Disk, recovered: &Recovered) -> Result<Restored, ReadRefused> {
+    restore_from(disk, &recovered.manifest, recovered.start.0)
+}
+
+/// The same of a log that is not open yet, and begins behind `start`.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_from(
+    disk: &dyn Disk,
+    manifest: &Manifest,
+    start: raft::Index,
+) -> Result<Restored, ReadRefused> {
     let (mut restored, mut told) = (Restored::default(), Vec::new());
-    for file in recovered.manifest.snapshots.iter().rev() {
+    for file in manifest.snapshots.iter().rev() {
         match read(disk, file) {
             Ok(freeze) => return Ok(Restored { freeze: Some(freeze), ..restored }),
-            Err(Unusable::File(error @ SnapshotError::Io { .. })) => {
-                return Err(ReadRefused(error.to_string()));
+            Err(Unusable::File(SnapshotError::Io { file, source })) => {
+                return Err(ReadRefused { file, source });
             }
             Err(error) => {
                 tracing::error!(index = file.index.0, "a snapshot cannot be used: {error}");
@@ -72,7 +97,7 @@ pub fn restore(disk: &dyn Disk, recovered: &Recovered) -> Result<Restored, ReadR
             }
         }
     }
-    restored.lost = (recovered.start.0 > raft::Index(0)).then(|| told.join("; "));
+    restored.lost = (start > raft::Index(0)).then(|| told.join("; "));
     Ok(restored)
 }
 

@@ -18,7 +18,9 @@ use crate::peers::promises::{self, Asking};
 use crate::replica::{Freeze, Settings, SnapshotSettings};
 use raftqueue_raft::{self as raft, NodeId};
 use raftqueue_wal::disk::RealDisk;
-use raftqueue_wal::{DataDir, Manifest, OpenError, Options, PageCache, Reader, Recovered, SnapshotFile, Wal};
+use raftqueue_wal::{
+    DataDir, Manifest, OpenError, Options, PageCache, Preview, Reader, Recovered, SnapshotFile, Wal,
+};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -55,7 +57,7 @@ pub(super) async fn prepare(
     status: &watch::Sender<Arc<LocalStatus>>,
     metrics: &Metrics,
 ) -> Result<Prepared, Fatal> {
-    let (dir, mut wal, recovered) = open_when_free(config, status).await?;
+    let Opened { dir, mut wal, recovered, restored } = open_when_free(config, status).await?;
     // Set once, here.
     let _ = reader.set(wal.reader());
     let has_log = recovered.last_index > raft::Index(0);
@@ -135,15 +137,7 @@ pub(super) async fn prepare(
         // It says what it is as long as it runs, and does nothing else.
         std::future::pending::<()>().await;
     }
-    let disk = wal.disk();
-    let read = move || {
-        let restored = restoring::restore(&*disk, &recovered);
-        restored.map(|restored| (restored, recovered))
-    };
-    let (Restored { freeze: snapshot, unusable, lost }, recovered) = tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
-        .map_err(|error| Fatal { code: 3, text: format!("{}: {error}", config.data_dir.display()) })?;
+    let Restored { freeze: snapshot, unusable, lost } = restored;
     let manifest = recovered.manifest.clone();
     let files = recovered.damaged_files.iter().map(|damaged| damaged.file.clone());
     let unread = manifest.snapshots.iter().filter(|file| unusable.contains(&file.number));
@@ -153,7 +147,11 @@ pub(super) async fn prepare(
     let mut recovered = restoring::for_raft(hard_state, recovered, snapshot.as_ref());
     let is_stateless = lost.is_some();
     if let Some(why) = lost {
-        check_others(config, node_id, &recovered, &why)?;
+        tracing::error!(
+            start = recovered.start.0.0,
+            "no snapshot can be read, and the log begins behind it: {why}; this node gets the state of another one, and \
+             votes meanwhile by its log"
+        );
     }
     if is_lost {
         let term = ask_for_promises(config, own, discovery, &recovered, status, waiting).await?;
@@ -180,33 +178,17 @@ pub(super) async fn prepare(
     Ok(Prepared { wal, recovered, manifest, has_holes, damaged, snapshot, is_stateless, form })
 }
 
-/// The state is lost, and only another node can give it back.
-fn check_others(
-    config: &Config,
-    node_id: NodeId,
-    recovered: &raft::Recovered,
-    why: &str,
-) -> Result<(), Fatal> {
-    let start = recovered.start.0;
-    let known = recovered.configurations.last().filter(|(_, known)| !known.members.is_empty());
-    let has_others = match known {
-        Some((_, configuration)) => configuration.members.keys().any(|id| *id != node_id),
+/// What is read of the snapshots. Where they are lost only another node can give the state back: without one nothing is opened.
+fn restore(config: &Config, node_id: NodeId, found: &Preview<'_>) -> Result<Restored, OpenError> {
+    let restored = restoring::restore_from(found.disk, found.manifest, found.start)?;
+    let has_others = match found.configuration {
+        Some(configuration) => configuration.members.keys().any(|id| *id != node_id),
         None => config.members.iter().any(|member| member.name != config.name),
     };
-    if has_others {
-        tracing::error!(
-            start = start.0,
-            "no snapshot can be read, and the log begins behind it: {why}; this node gets the state of another one, and \
-             votes meanwhile by its log"
-        );
-        return Ok(());
+    match &restored.lost {
+        Some(why) if !has_others => Err(OpenError::StateLost { start: found.start, why: why.clone() }),
+        _ => Ok(restored),
     }
-    let text = format!(
-        "{}: no snapshot can be read, and the log begins only behind index {start}: {why}; there is no other node that \
-         could have what came before, so restore the directory from a backup; nothing here was changed",
-        config.data_dir.display()
-    );
-    Err(Fatal { code: 3, text })
 }
 
 /// Opens the files that tell where messages stand, on a thread that may block.
@@ -217,7 +199,7 @@ pub(super) async fn open_files(
     restored: raft::Index,
 ) -> Result<(Keeper, Arc<Bodies>), Fatal> {
     let (settings, manifest) = (KeeperSettings::new(config.segment_bytes), manifest.clone());
-    let open = move || {
+    let open = move || -> Result<_, OpenError> {
         let cache = PageCache::new(PAGE_BYTES_MAX);
         let keeper = Keeper::open(reader.clone(), &manifest, restored, cache, settings)?;
         let bodies = Arc::new(Bodies::new(reader, CACHE_BYTES_DEFAULT, keeper.files()));
@@ -226,10 +208,7 @@ pub(super) async fn open_files(
     tokio::task::spawn_blocking(open)
         .await
         .map_err(|error| Fatal { code: 1, text: format!("recovery was cut off: {error}") })?
-        .map_err(|error: OpenError| Fatal {
-            code: 3,
-            text: format!("{}: {error}", config.data_dir.display()),
-        })
+        .map_err(|error| refused(config, &error))
 }
 
 /// Starts the thread that reads this node's disk in the background.
@@ -316,10 +295,7 @@ async fn renew(mut wal: Wal, hard_state: raft::HardState) -> Result<Wal, Fatal> 
 }
 
 /// Opens the data directory, once the process that this one replaces has released it.
-async fn open_when_free(
-    config: &Config,
-    status: &watch::Sender<Arc<LocalStatus>>,
-) -> Result<(DataDir, Wal, Recovered), Fatal> {
+async fn open_when_free(config: &Config, status: &watch::Sender<Arc<LocalStatus>>) -> Result<Opened, Fatal> {
     let deadline = Instant::now() + Duration::from_millis(config.lock_wait_ms);
     let mut is_told = false;
     loop {
@@ -343,6 +319,14 @@ async fn open_when_free(
     }
 }
 
+/// A data directory that is open.
+struct Opened {
+    dir: DataDir,
+    wal: Wal,
+    recovered: Recovered,
+    restored: Restored,
+}
+
 /// Why the data directory is not open.
 struct Unopened {
     fatal: Fatal,
@@ -356,11 +340,29 @@ impl From<Fatal> for Unopened {
     }
 }
 
-fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Unopened> {
+/// Whether the disk itself is to blame, and not what stands on it, who may read it, or what room there is.
+fn is_of_disk(error: &OpenError) -> bool {
+    use std::io::ErrorKind as K;
+    let of_directory =
+        [K::PermissionDenied, K::NotFound, K::ReadOnlyFilesystem, K::StorageFull, K::QuotaExceeded];
+    matches!(error, OpenError::Io { source, .. } if !of_directory.contains(&source.kind()))
+}
+
+/// What is wrong with the directory, and what to do about it.
+fn refused(config: &Config, error: &OpenError) -> Fatal {
     let path = config.data_dir.display();
-    let refused = |error: OpenError| Unopened {
+    let text = match error.way_out() {
+        Some(way_out) => format!("{path}: {error}; {way_out}"),
+        None => format!("{path}: {error}"),
+    };
+    Fatal { code: if is_of_disk(error) { 5 } else { 3 }, text }
+}
+
+fn open(config: &Config) -> Result<Opened, Unopened> {
+    let path = config.data_dir.display();
+    let unopened = |error: OpenError| Unopened {
         is_held: matches!(error, OpenError::AnotherProcess),
-        fatal: Fatal { code: 3, text: format!("{path}: {error}") },
+        fatal: refused(config, &error),
     };
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be made: {error}") })?;
@@ -368,7 +370,7 @@ fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Unopened> {
         .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be opened: {error}") })?;
     removed::finish(&config.data_dir, &disk)
         .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be cleared: {error}") })?;
-    let mut dir = DataDir::open(Arc::new(disk), Some(&config.name)).map_err(refused)?;
+    let mut dir = DataDir::open(Arc::new(disk), Some(&config.name)).map_err(unopened)?;
     if dir.identity().is_none() {
         dir.format(NodeId(entropy::random()), &config.name)
             .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be formatted: {error}") })?;
@@ -379,6 +381,12 @@ fn open(config: &Config) -> Result<(DataDir, Wal, Recovered), Unopened> {
         reserve_bytes: config.reserve_bytes,
         ..Options::default()
     };
-    let (wal, recovered) = dir.open_log(options).map_err(refused)?;
-    Ok((dir, wal, recovered))
+    let node_id = dir.identity().expect("formatted if it was blank").node_id;
+    let mut restored = Restored::default();
+    let judge = |found: &Preview<'_>| {
+        restored = restore(config, node_id, found)?;
+        Ok(())
+    };
+    let (wal, recovered) = dir.open_log_if(options, judge).map_err(unopened)?;
+    Ok(Opened { dir, wal, recovered, restored })
 }

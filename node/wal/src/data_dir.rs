@@ -5,13 +5,14 @@
 
 use crate::disk::{self, Disk, DiskLock};
 use crate::error::{IdentityError, OpenError, io_error, malformed};
+use crate::forced::read_recovery;
 use crate::format::FORMAT_VERSION;
 use crate::format::small::{decode_identity, encode_identity};
 use crate::hard_state::HardStateFile;
 use crate::identity::{Binding, Identity};
 use crate::manifest_file::MANIFEST;
 use crate::names::file_number;
-use crate::opening::{Options, Recovered};
+use crate::opening::{Options, Preview, Recovered};
 use crate::recover::recover;
 use crate::segment::segment_number;
 use crate::wal::Wal;
@@ -198,6 +199,21 @@ impl DataDir {
     /// # Panics
     /// If a [`Wal`] of this directory is still open, or the segment size is no multiple of 512 or below 4 KiB.
     pub fn open_log(&mut self, options: Options) -> Result<(Wal, Recovered), OpenError> {
+        self.open_log_if(options, |_| Ok(()))
+    }
+
+    /// The same, unless `judge` refuses what there is. Then nothing was changed.
+    ///
+    /// # Errors
+    /// As [`DataDir::open_log`], and what `judge` says.
+    ///
+    /// # Panics
+    /// As [`DataDir::open_log`].
+    pub fn open_log_if(
+        &mut self,
+        options: Options,
+        judge: impl FnOnce(&Preview<'_>) -> Result<(), OpenError>,
+    ) -> Result<(Wal, Recovered), OpenError> {
         assert!(self.wal.strong_count() == 0, "there is one writer");
         let is_sane =
             options.segment_bytes >= 4096 && options.segment_bytes.is_multiple_of(disk::SECTOR_BYTES);
@@ -205,11 +221,14 @@ impl DataDir {
         if self.identity.is_none() {
             return Err(OpenError::NotFormatted);
         }
-        let opened = recover(&self.disk, &options)?;
+        let recovery = read_recovery(self.disk())?;
+        let opened = recover(&self.disk, &options, recovery.as_ref(), judge)?;
         let lock = Arc::new(WalLock { _lock: Arc::clone(&self.lock) });
         self.wal = Arc::downgrade(&lock);
         let (mut wal, mut recovered) = Wal::new(Arc::clone(&self.disk), options, lock, opened);
-        self.carry_out_recovery(&mut wal, &mut recovered)?;
+        if let Some(recovery) = recovery {
+            self.carry_out_recovery(&recovery, &mut wal, &mut recovered)?;
+        }
         Ok((wal, recovered))
     }
 

@@ -1,10 +1,21 @@
 //! What can go wrong, one variant per different reaction.
 
+use crate::forced::RECOVERY;
 use crate::format::{FORMAT_VERSION, Malformed};
 use raftqueue_raft::{Index, Term};
 use std::fmt;
 use std::io;
 use thiserror::Error;
+
+/// What somebody has to do whose disk is damaged beyond what a node puts right itself.
+const WAY_OUT_OF_DAMAGE: &str = "nothing was changed here. If a majority of the other members is well, replace this one: clear the \
+     directory and start the node; it waits as a new one, whose id `raftq members list` shows beside the old one; then `raftq \
+     members add NEW-ID` and `raftq members replace OLD-ID NEW-ID`. A cluster of one needs its disk back: restore the directory \
+     from a backup";
+
+/// The same where it cannot be read what a forced recovery was to do: nobody else may have what this disk has.
+const WAY_OUT_OF_RECOVERY: &str = "nothing was changed here. What it says is decided and not carried out: move the file away, start \
+     the node, and decide it again with `raftq recover`";
 
 /// The name of one record that is the same on every node that has it: what a repair asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,6 +195,18 @@ pub enum OpenError {
         /// What the snapshots cover, the older one first.
         snapshots: Vec<Index>,
     },
+    /// No snapshot can be read, the log does not reach back to its beginning, and nobody else could have what came before. Nothing
+    /// was changed.
+    #[error(
+        "no snapshot can be read, and the log begins only behind index {start}: {why}; there is no other node that could have \
+         what came before"
+    )]
+    StateLost {
+        /// The last index before the first entry that is there.
+        start: Index,
+        /// What is wrong with each snapshot.
+        why: String,
+    },
     /// An index goes back, or ahead, without a truncation that says so.
     #[error("{file} at {offset}: index {found} where {expected} must follow")]
     IndexOrder {
@@ -213,17 +236,21 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What somebody has to do whose disk is damaged beyond what a node puts right itself; `None` where the text says it, or the
-    /// disk only refused a call.
+    /// What somebody has to do, and what to type, where that is more than the text says; `None` where the disk only refused a call,
+    /// or the text is all that there is to know.
     #[must_use]
     pub fn way_out(&self) -> Option<&'static str> {
         match self {
             Self::AnotherProcess
             | Self::OtherNode { .. }
-            | Self::Newer { .. }
             | Self::Unreleased { .. }
             | Self::NotFormatted
             | Self::Io { .. } => None,
+            Self::StateLost { .. } => Some("nothing was changed here. Restore the directory from a backup"),
+            Self::Newer { .. } => {
+                Some("nothing was changed here. Start the build that wrote it, or a later one")
+            }
+            Self::Damaged { file, .. } if file == RECOVERY => Some(WAY_OUT_OF_RECOVERY),
             Self::IdentityMissing { .. }
             | Self::Damaged { .. }
             | Self::FirstSegmentMissing { .. }
@@ -231,10 +258,7 @@ impl OpenError {
             | Self::ManifestMissing { .. }
             | Self::SnapshotsApart { .. }
             | Self::IndexOrder { .. }
-            | Self::Rot { .. } => Some(
-                "nothing was changed here. If a majority of the other members is well, clear the directory, start the node to \
-                 join, and let it take its old place: raftq members replace. A cluster of one needs a backup of the directory",
-            ),
+            | Self::Rot { .. } => Some(WAY_OUT_OF_DAMAGE),
         }
     }
 }

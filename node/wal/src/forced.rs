@@ -57,13 +57,13 @@ impl DataDir {
             .map_err(|source| IdentityError::Io { operation: "write RECOVERY", source })
     }
 
-    /// Carries out a recovery that was decided, if there is one.
+    /// Carries out a recovery that was decided.
     pub(crate) fn carry_out_recovery(
         &mut self,
+        recovery: &Recovery,
         wal: &mut Wal,
         recovered: &mut Recovered,
     ) -> Result<(), OpenError> {
-        let Some(recovery) = read_recovery(self.disk())? else { return Ok(()) };
         // What it promised and no longer knows was promised to a generation that is past.
         let hard_state = recovered.hard_state.unwrap_or(recovered.framed);
         let identity = self.identity().cloned().ok_or(OpenError::NotFormatted)?;
@@ -83,7 +83,7 @@ impl DataDir {
                 recovered.hard_state = Some(hard_state);
             }
             if end != done {
-                append(wal, recovered, &recovery).map_err(into_open)?;
+                append(wal, recovered, recovery).map_err(into_open)?;
             }
             if !is_begun {
                 self.write_identity(Identity { generation: recovery.generation, ..identity }).map_err(

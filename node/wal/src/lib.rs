@@ -61,7 +61,7 @@ pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Ro
 pub use holes::{Hole, MendError, Mended};
 pub use identity::{Binding, Identity};
 pub use manifest::{Change, FileId, KeptFile, Manifest, PlacesFile, Retired, SnapshotFile};
-pub use opening::{CutBatch, DamagedFile, FileDamage, Options, Recovered};
+pub use opening::{CutBatch, DamagedFile, FileDamage, Options, Preview, Recovered};
 pub use places::{
     Block, Blocks, DroppedTopic, DuePage, Filed, Keep, LostBody, Merge, MergeError, Merged, PageCache,
     Places, PlacesKind, PlacesMap, PlacesWriter, Spot, Step, Stepped, TopicPlaces, Written, merge,

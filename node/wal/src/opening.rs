@@ -1,5 +1,6 @@
 //! What opening a log asks for, and what it finds.
 
+use crate::disk::Disk;
 use crate::error::Rotten;
 use crate::format::Malformed;
 use crate::manifest::Manifest;
@@ -36,6 +37,20 @@ impl Default for Options {
             verify_all: false,
         }
     }
+}
+
+/// What is known of a log before anything on the disk is changed.
+#[allow(missing_debug_implementations, reason = "a disk has none")]
+pub struct Preview<'a> {
+    /// Where it stands.
+    pub disk: &'a dyn Disk,
+    /// The live files.
+    pub manifest: &'a Manifest,
+    /// The last index before the first entry that is there.
+    pub start: Index,
+    /// The members that the log names last, or that it will name by a forced recovery that is decided; `None` if it names none
+    /// that can be read.
+    pub configuration: Option<&'a Configuration>,
 }
 
 /// What was found, and is durable by the time it is reported.

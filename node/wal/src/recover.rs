@@ -20,9 +20,10 @@ use crate::log::{Log, PlacedRecord, Visible, name_of};
 use crate::manifest::Manifest;
 use crate::names::{KEPT, PLACES, file_number, numbered};
 use crate::open_files::OpenFiles;
-use crate::opening::{CutBatch, DamagedFile, FileDamage, Options};
+use crate::opening::{CutBatch, DamagedFile, FileDamage, Options, Preview};
 use crate::random::Random;
 use crate::reader::read_configurations;
+use crate::recovery::Recovery;
 use crate::scan::{BatchScan, Behind, Depth, Scanner, read_head};
 use crate::segment::{Segment, give_birth, segment_name, segment_number};
 use crate::spare::Spares;
@@ -63,8 +64,13 @@ struct Found {
     salt: u64,
 }
 
-/// Recovers the log of a formatted directory.
-pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError> {
+/// Recovers the log of a formatted directory, if whoever opens it wants it. A forced recovery that is decided will add to it.
+pub(crate) fn recover(
+    shared_disk: &Arc<dyn Disk>,
+    options: &Options,
+    decided: Option<&Recovery>,
+    judge: impl FnOnce(&Preview<'_>) -> Result<(), OpenError>,
+) -> Result<Opened, OpenError> {
     let disk = &**shared_disk;
     let stored_manifest = Manifest::read(disk)?;
     let names = disk.list().map_err(io_error("list the directory"))?;
@@ -90,6 +96,10 @@ pub(crate) fn recover(shared_disk: &Arc<dyn Disk>, options: &Options) -> Result<
     let (mut configurations, mut rotten) = read_configurations(&found.log, &found.segments, |_| true)?;
     let all = found.log.iter().filter(|placed| placed.identity.kind == RecordKind::Configuration);
     let read: BTreeMap<Index, PlacedRecord> = all.map(|placed| (placed.identity.index, *placed)).collect();
+
+    let named = configurations.last().map(|(_, configuration)| &**configuration);
+    let configuration = decided.map(|recovery| &recovery.configuration).or(named);
+    judge(&Preview { disk, manifest: &manifest, start: found.log.start().0, configuration })?;
 
     // From here on the disk changes, and a crash at any call leads back to the same log.
     let framed = found.hard_state;
