@@ -4,6 +4,7 @@
 //! One long file, since every test here needs the same node without a replica, which is a quarter of it.
 
 mod lost;
+mod refused;
 
 use bytes::{Bytes, BytesMut};
 use raftqueue_node::api::codec::{self, EntryWriter};

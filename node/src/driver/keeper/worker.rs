@@ -116,7 +116,7 @@ impl Worker {
                         rest = Some(job.freeze);
                         Event::SnapshotTaken { start }
                     }
-                    Err(error) if !self.outlives(&error, "a snapshot") => return,
+                    Err(error) if !outlives(&self.notices, &error, "a snapshot") => return,
                     Err(_) => {
                         self.metrics.snapshot_failed();
                         Event::SnapshotFailed
@@ -133,7 +133,7 @@ impl Worker {
                     continue;
                 }
                 Ok(false) => {}
-                Err(error) if !self.outlives(&error, "getting messages") => return,
+                Err(error) if !outlives(&self.notices, &error, "getting messages") => return,
                 // Whoever wants to read what was lost tells of it again.
                 Err(_) => self.forget_lost(),
             }
@@ -144,7 +144,7 @@ impl Worker {
             match self.compact(&freeze) {
                 Ok(true) => rest = Some(freeze),
                 Ok(false) => {}
-                Err(error) if !self.outlives(&error, "compaction") => return,
+                Err(error) if !outlives(&self.notices, &error, "compaction") => return,
                 Err(_) => {}
             }
         }
@@ -323,28 +323,28 @@ impl Worker {
         drop(self.bodies.filed(frozen, filed.added, &filed.removed, is_live));
         Ok(switched)
     }
+}
 
-    /// Says whether the thread goes on after an error, and tells of it.
-    fn outlives(&self, error: &KeepError, what: &str) -> bool {
-        match error {
-            KeepError::Stopped => false,
-            KeepError::Past => true,
-            KeepError::Nobody(_) => {
-                tracing::warn!("{what}: {error}");
-                true
-            }
-            KeepError::Io { source, .. } if is_no_space(source) => {
-                tracing::warn!("the disk is too full for {what}: it is tried again later");
-                true
-            }
-            KeepError::Io { .. } => {
-                let _ = self.notices.send(Notice::DiskFailed(format!("{what}: {error}")));
-                false
-            }
-            KeepError::Read { .. } => {
-                tracing::error!("{what} is given up: {error}");
-                true
-            }
+/// Says whether the thread goes on after an error, and tells of it.
+fn outlives(notices: &mpsc::UnboundedSender<Notice>, error: &KeepError, what: &str) -> bool {
+    match error {
+        KeepError::Stopped => false,
+        KeepError::Past => true,
+        KeepError::Nobody(_) => {
+            tracing::warn!("{what}: {error}");
+            true
+        }
+        KeepError::Io { source, .. } if is_no_space(source) => {
+            tracing::warn!("the disk is too full for {what}: it is tried again later");
+            true
+        }
+        KeepError::Io { .. } => {
+            let _ = notices.send(Notice::DiskFailed(format!("{what}: {error}")));
+            false
+        }
+        KeepError::Read { .. } => {
+            tracing::error!("{what} is given up: {error}");
+            true
         }
     }
 }
@@ -361,5 +361,36 @@ fn pace(stop: &watch::Receiver<bool>) -> impl FnMut(u64) -> Result<(), KeepError
         let earliest = Duration::from_micros(moved.saturating_mul(1_000_000) / BYTES_PER_SECOND);
         std::thread::sleep(earliest.saturating_sub(begun.elapsed()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftqueue_wal::ReadError;
+    use std::io;
+
+    #[test]
+    fn rule_2_7_only_a_write_that_fails_ends_the_process_and_it_says_which() {
+        let written =
+            |kind: io::ErrorKind| KeepError::Io { operation: "write a snapshot", source: kind.into() };
+        let source = ReadError::Io { file: "places-1".into(), source: io::ErrorKind::Other.into() };
+        let read = KeepError::Read { operation: "look for messages", source };
+        for (error, lives, told) in [
+            (written(io::ErrorKind::Other), false, Some("a snapshot: write a snapshot: other error")),
+            (written(io::ErrorKind::StorageFull), true, None),
+            (read, true, None),
+            (KeepError::Nobody("they are away".into()), true, None),
+            (KeepError::Past, true, None),
+            (KeepError::Stopped, false, None),
+        ] {
+            let (notify, mut notices) = mpsc::unbounded_channel();
+            assert_eq!(outlives(&notify, &error, "a snapshot"), lives, "{error}");
+            let said = notices.try_recv().ok().map(|notice| match notice {
+                Notice::DiskFailed(why) => why,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(said.as_deref(), told, "{error}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use raftqueue_raft::{
     self as raft, Configuration, Event as RaftEvent, Installed, Member, MemberKind, NodeId, Raft, Term,
 };
 use raftqueue_wal::disk::fake::{FakeDisk, Operation, Refusal};
-use raftqueue_wal::{DataDir, Options, Reader, SnapshotHead, SnapshotWriter};
+use raftqueue_wal::{DataDir, Options, Reader, SnapshotHead, SnapshotReader, SnapshotWriter};
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 
@@ -196,4 +196,120 @@ fn rule_2_7_whichever_call_of_a_write_fails_the_thread_ends_and_nothing_is_ackno
         }
         assert!(refused > 0, "{operation:?} is part of it");
     }
+}
+
+/// How much room there is says nothing about what was written: a disk that does not tell takes writes all the same.
+#[test]
+fn rule_2_7_a_disk_that_does_not_tell_how_much_room_it_has_takes_writes() {
+    let mut life = Life::begin();
+    let (operation, file_prefix) = (Operation::FreeBytes, String::new());
+    life.disk.inject(Refusal {
+        operation,
+        file_prefix,
+        skip: 0,
+        count: u64::MAX,
+        error: io::ErrorKind::Other,
+    });
+    let file = life.get(10, 2);
+    let write = life.takes(&file);
+    life.storage.arrived(file);
+    life.storage.write(write);
+    assert_eq!(life.ends(), Ok(()));
+    life.storage.stop();
+}
+
+/// A log that begins behind index 3 and goes on to 6, all of it durable; both of its snapshots rot.
+fn stateless() -> FakeDisk {
+    let disk = FakeDisk::new(1);
+    let mut directory = DataDir::open(Arc::new(disk.clone()), None).expect("a blank disk");
+    directory.format(OWN, "a").expect("a blank disk");
+    let (mut wal, _) = directory.open_log(options()).expect("a blank log");
+    let hard_state = raft::HardState { term: Term(2), vote: Some(OWN) };
+    let batch = |entries| Batch { hard_state, hard_state_changed: true, truncate_from: None, entries };
+    wal.append(&batch(&[])).expect("there is room");
+    let start = (Index(3), Term(2));
+    let older = aside(&disk, wal.reader().next_file(), start.0);
+    let change = Change { snapshot: Some(older), reset: Some(start), ..Change::default() };
+    wal.switch(&change).expect("there is room");
+    let entry = |index| raft::Entry { index: Index(index), term: Term(2), payload: raft::Payload::Noop };
+    wal.append(&batch(&[4, 5, 6].map(entry))).expect("there is room");
+    let newer = aside(&disk, wal.reader().next_file(), Index(5));
+    wal.switch(&Change { snapshot: Some(newer), ..Change::default() }).expect("there is room");
+    for file in [older, newer] {
+        assert!(disk.corrupt(&file.name(), file.size / 2, 1));
+    }
+    disk
+}
+
+fn options() -> Options {
+    Options { segment_bytes: 64 << 10, ..Options::default() }
+}
+
+fn aside(disk: &FakeDisk, number: u64, index: Index) -> SnapshotFile {
+    let head = SnapshotHead {
+        index,
+        term: Term(2),
+        configuration_index: Index(1),
+        configuration: members(),
+        stamp_ms: 1,
+        term_runs: vec![(Index(1), Term(2))],
+    };
+    SnapshotWriter::create(disk, number, &head).and_then(|writer| writer.finish(disk)).expect("there is room")
+}
+
+/// Another node's snapshot takes the place of those that are lost, up to this call to the disk. True if the process lives on.
+fn goes_over(disk: &FakeDisk, last_call: u64) -> bool {
+    let mut directory = DataDir::open(Arc::new(disk.clone()), None).expect("it is formatted");
+    let (mut wal, recovered) = directory.open_log(options()).expect("its records verify");
+    recovered.manifest.snapshots.iter().for_each(|file| wal.give_up_snapshot(file.number));
+    let file = aside(disk, wal.reader().next_file(), Index(4));
+    let hard_state = recovered.hard_state.expect("it is there");
+    let mut raft = Raft::new(
+        raft::Settings::new(OWN, 1),
+        crate::driver::restoring::for_raft(hard_state, recovered, None),
+    );
+    raft.step(RaftEvent::Stateless(true));
+    let (index, term) = (file.index, file.term);
+    let configurations = vec![(Index(1), members())];
+    raft.step(RaftEvent::Installed(Installed { index, term, configurations, giver_term: term }));
+    let write = raft.take_output().write.expect("it has no state");
+    assert_eq!(write.reset(), Some((index, term)));
+    disk.crash_at_call(last_call);
+    let done = persist(&mut wal, &write, &mut Some(file), &mut |_, _| {}).and_then(|()| wal.upkeep());
+    assert_eq!(done.is_err(), disk.is_crashed(), "{done:?}");
+    !disk.is_crashed()
+}
+
+/// Whatever call is the last one, the log is what it was, with all that was promised, and no snapshot can be read, or the other
+/// node's can, which that log follows.
+#[test]
+fn rule_3_5_a_crash_while_another_state_takes_the_place_of_a_lost_one_drops_nothing_of_the_log() {
+    let stateless = stateless();
+    let mut ends = [0, 0];
+    for call in 1.. {
+        let disk = stateless.deep_clone();
+        let lives = goes_over(&disk, call);
+        for seed in 0..8 {
+            let left = disk.deep_clone();
+            if seed > 0 {
+                left.power_cut(seed);
+            }
+            let mut directory = DataDir::open(Arc::new(left.clone()), None).expect("it is formatted");
+            let (_wal, recovered) = directory.open_log(options()).expect("its records verify");
+            let at = format!("call {call}, power cut {seed}");
+            let vote = recovered.hard_state.expect("it is there");
+            assert_eq!(vote, raft::HardState { term: Term(2), vote: Some(OWN) }, "{at}");
+            assert_eq!((recovered.start.0, recovered.last_index), (Index(3), Index(6)), "{at}");
+            assert!(recovered.holes.is_empty(), "{at}");
+            let read = |file: &&SnapshotFile| SnapshotReader::open(&left, file).is_ok();
+            let readable: Vec<Index> =
+                recovered.manifest.snapshots.iter().filter(read).map(|file| file.index).collect();
+            assert!(readable.is_empty() && !lives || readable == [Index(4)], "{at}: {readable:?}");
+            ends[readable.len()] += 1;
+        }
+        if lives {
+            break;
+        }
+    }
+    assert!(ends.iter().all(|times| *times > 10), "before it counts and after: {ends:?}");
 }
