@@ -4,23 +4,16 @@
 //! can check by itself. There is no admission webhook: what the schema and its rules let through is what the rest of the
 //! operator has to deal with.
 
-pub mod apply;
-pub mod build;
+pub mod cluster;
 pub mod config;
 pub mod controller;
 pub mod crd;
-pub mod events;
 #[cfg(test)]
 mod fake;
 pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod names;
-pub mod observation;
-pub mod observe;
-pub mod plan;
 pub mod recorder;
-pub mod status;
 #[cfg(test)]
 mod tidy;
-pub mod validate;

@@ -1,8 +1,8 @@
 //! What is remembered between passes. No decision of the operator depends on it. It matters only for when it looks
 //! again, how thoroughly, and what it says of the definition of the custom resource.
 
-use crate::observation::{ClusterSeen, PodSeen};
-use crate::status::Written;
+use crate::cluster::observation::{ClusterSeen, PodSeen};
+use crate::cluster::status::Written;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Least time between the beginnings of two passes over an object. What a node says may change with every look, and each change of
 /// a status calls the next pass.
-pub(super) const SPACING: Duration = Duration::from_millis(500);
+pub(crate) const SPACING: Duration = Duration::from_millis(500);
 /// Pause after the first pass over an object that failed. Each further failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause after a pass that failed.
@@ -27,7 +27,7 @@ const STUCK_LOOKS_PER_SECOND: u32 = 20;
 
 /// Everything that is remembered.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     objects: Mutex<BTreeMap<Key, Remembered>>,
     /// Fields of a status that the definition of the custom resource turned out not to know.
     lacking: Mutex<BTreeSet<String>>,
@@ -35,7 +35,7 @@ pub(super) struct Memory {
 }
 
 /// An object: its namespace and its name.
-pub(super) type Key = (String, String);
+pub(crate) type Key = (String, String);
 
 /// What is remembered of one object.
 #[derive(Default)]
@@ -55,19 +55,19 @@ struct Remembered {
 /// A whole look that changed nothing. What the nodes say can change after it without being heard of; and where not all is as asked,
 /// what time decides.
 #[derive(Clone)]
-pub(super) struct Quiet {
+pub(crate) struct Quiet {
     /// When it was.
-    pub(super) at: Instant,
+    pub(crate) at: Instant,
     /// Everything was as asked.
-    pub(super) is_steady: bool,
+    pub(crate) is_steady: bool,
     /// Touches when it began.
-    pub(super) touches: u64,
+    pub(crate) touches: u64,
     /// Version of the object.
-    pub(super) version: Option<String>,
+    pub(crate) version: Option<String>,
     /// The pods, with what their nodes said.
-    pub(super) pods: BTreeMap<String, PodSeen>,
+    pub(crate) pods: BTreeMap<String, PodSeen>,
     /// What the leader said.
-    pub(super) cluster: Option<ClusterSeen>,
+    pub(crate) cluster: Option<ClusterSeen>,
 }
 
 impl Memory {
@@ -76,7 +76,7 @@ impl Memory {
     }
 
     /// How long to wait after another failure of this object.
-    pub(super) fn pause(&self, object: &Key) -> Duration {
+    pub(crate) fn pause(&self, object: &Key) -> Duration {
         let mut objects = self.objects();
         let remembered = objects.entry(object.clone()).or_default();
         remembered.failures = remembered.failures.saturating_add(1);
@@ -85,7 +85,7 @@ impl Memory {
     }
 
     /// Asks to begin a pass over this object. Absent: it may; else how long it has to wait.
-    pub(super) fn begin(&self, object: &Key) -> Option<Duration> {
+    pub(crate) fn begin(&self, object: &Key) -> Option<Duration> {
         let mut objects = self.objects();
         let remembered = objects.entry(object.clone()).or_default();
         let early = remembered.began.and_then(|began| SPACING.checked_sub(began.elapsed()));
@@ -96,31 +96,31 @@ impl Memory {
     }
 
     /// A pass over this object went well.
-    pub(super) fn forgive(&self, object: &Key) {
+    pub(crate) fn forgive(&self, object: &Key) {
         if let Some(remembered) = self.objects().get_mut(object) {
             remembered.failures = 0;
         }
     }
 
     /// Whether the last pass over this object went well.
-    pub(super) fn is_first_failure(&self, object: &Key) -> bool {
+    pub(crate) fn is_first_failure(&self, object: &Key) -> bool {
         self.objects().get(object).is_none_or(|remembered| remembered.failures == 0)
     }
 
     /// Something that belongs to this object was heard to change.
-    pub(super) fn touch(&self, object: Key) {
+    pub(crate) fn touch(&self, object: Key) {
         let mut objects = self.objects();
         let remembered = objects.entry(object).or_default();
         remembered.touches = remembered.touches.wrapping_add(1);
     }
 
     /// Touches of this object so far.
-    pub(super) fn touches(&self, object: &Key) -> u64 {
+    pub(crate) fn touches(&self, object: &Key) -> u64 {
         self.objects().get(object).map_or(0, |remembered| remembered.touches)
     }
 
     /// A whole look has ended: quiet, or not.
-    pub(super) fn looked(&self, object: &Key, quiet: Option<Quiet>) {
+    pub(crate) fn looked(&self, object: &Key, quiet: Option<Quiet>) {
         if let Some(remembered) = self.objects().get_mut(object) {
             let since = quiet.as_ref().map(|quiet| quiet.at);
             remembered.unchanged = remembered.unchanged.filter(|_| since.is_some()).or(since);
@@ -129,7 +129,7 @@ impl Memory {
     }
 
     /// The last look, if nothing of this object was heard since, and it was not too long ago.
-    pub(super) fn quiet(&self, object: &Key, version: Option<&str>, now: Instant) -> Option<Quiet> {
+    pub(crate) fn quiet(&self, object: &Key, version: Option<&str>, now: Instant) -> Option<Quiet> {
         let objects = self.objects();
         let remembered = objects.get(object)?;
         let quiet = remembered.quiet.as_ref()?;
@@ -146,17 +146,17 @@ impl Memory {
     }
 
     /// Forgets all objects but these. Those that are gone cause no pass that could.
-    pub(super) fn keep_only(&self, there: &BTreeSet<Key>) {
+    pub(crate) fn keep_only(&self, there: &BTreeSet<Key>) {
         self.objects().retain(|object, _| there.contains(object));
     }
 
     /// Fields that the definition does not know, as far as was seen.
-    pub(super) fn lacking(&self) -> BTreeSet<String> {
+    pub(crate) fn lacking(&self) -> BTreeSet<String> {
         self.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Learns from what was made of a status. True: something was learnt.
-    pub(super) fn learn(&self, written: &Written) -> bool {
+    pub(crate) fn learn(&self, written: &Written) -> bool {
         let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
         let before = lacking.clone();
         lacking.retain(|field| !written.kept.contains(field));

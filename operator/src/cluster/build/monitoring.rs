@@ -1,0 +1,104 @@
+//! What monitoring is given, where the spec asks for it and Kubernetes knows the kind.
+//!
+//! The kinds belong to the Prometheus operator, and a cluster without it does not know them: [`crate::cluster::observe`] finds out
+//! at each look, and what cannot be made is told and holds up nothing else.
+//!
+//! How to add one (a PrometheusRule with the alerts, a ConfigMap with the dashboard): its field in
+//! [`crate::crd::Monitoring`], a function here, a field in [`Monitors`], and a [`crate::cluster::observation::Child`].
+
+use super::child;
+use crate::cluster::validate::Asked;
+use crate::crd::ServiceMonitorSettings;
+use crate::names;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use serde::{Deserialize, Serialize};
+
+/// How Prometheus finds the nodes; the part of the kind that is used here.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "monitoring.coreos.com",
+    version = "v1",
+    kind = "ServiceMonitor",
+    namespaced,
+    schema = "disabled",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceMonitorSpec {
+    /// Label of the service that becomes the label `job`.
+    pub job_label: String,
+    /// Services whose pods are asked.
+    pub selector: LabelSelector,
+    /// What they are asked.
+    pub endpoints: Vec<MetricsEndpoint>,
+}
+
+/// One thing that Prometheus asks of each pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricsEndpoint {
+    /// Name of the service's port.
+    pub port: String,
+    /// Path.
+    pub path: String,
+    /// How often; absent: as Prometheus does by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// Labels that are added.
+    pub relabelings: Vec<Relabeling>,
+}
+
+/// A label that every series gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Relabeling {
+    /// What it is made of.
+    pub source_labels: Vec<String>,
+    /// Its name.
+    pub target_label: String,
+}
+
+/// What monitoring is given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Monitors {
+    /// How Prometheus finds the nodes.
+    pub service_monitor: Option<ServiceMonitor>,
+}
+
+pub(super) fn build_monitors(asked: &Asked) -> Monitors {
+    let wanted = asked.spec.monitoring.as_ref().and_then(|monitoring| monitoring.service_monitor.as_ref());
+    Monitors {
+        service_monitor: wanted
+            .filter(|wanted| wanted.enabled)
+            .map(|wanted| build_service_monitor(asked, wanted)),
+    }
+}
+
+/// Asks every node, ready or not: of both services only the headless one has the port of operations.
+fn build_service_monitor(asked: &Asked, wanted: &ServiceMonitorSettings) -> ServiceMonitor {
+    let mut metadata = child(asked, asked.name.clone());
+    // A Prometheus chooses its monitors by labels. Ours say what belongs to us, so those of users do not go over them.
+    let mut labels = wanted.labels.clone();
+    labels.extend(metadata.labels.take().unwrap_or_default());
+    metadata.labels = Some(labels);
+    ServiceMonitor {
+        metadata,
+        spec: ServiceMonitorSpec {
+            job_label: "app.kubernetes.io/name".into(),
+            selector: LabelSelector {
+                match_labels: Some(names::selector(&asked.name)),
+                ..LabelSelector::default()
+            },
+            endpoints: vec![MetricsEndpoint {
+                port: "http-ops".into(),
+                path: "/metrics".into(),
+                interval: wanted.interval.clone(),
+                relabelings: vec![Relabeling {
+                    source_labels: vec!["__meta_kubernetes_service_label_app_kubernetes_io_instance".into()],
+                    target_label: "raftqueue".into(),
+                }],
+            }],
+        },
+    }
+}

@@ -1,0 +1,209 @@
+//! One pass over a `RaftQueue`: `observe, validate, plan, build, apply, status`.
+
+use super::apply::{TakeError, apply, mark_claims, own_claims, take};
+use super::build::build;
+use super::events;
+use super::observe::observe;
+use super::plan::{Correction, NextLook, plan};
+use super::status::{self, Written, answer, answer_unseen, under_older_definition};
+use super::validate::{asked, validate};
+use crate::controller::memory::{Quiet, SPACING};
+use crate::controller::{Context, Guarded, PassError, SOON, STEADY, key};
+use crate::crd::{RaftQueue, RaftQueueStatus, Reason};
+use crate::metrics::PassResult;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::{Api, Client, Resource};
+use serde_json::Value;
+use std::time::Instant;
+
+/// One pass over the object of this name. It may be cancelled or killed anywhere: the next pass goes on from what it
+/// sees.
+pub(crate) async fn pass(
+    metadata: &ObjectMeta,
+    context: &Context,
+) -> Result<(PassResult, Action), PassError> {
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let client = &context.client;
+    let began = (Instant::now(), context.memory.touches(&key(metadata)));
+    // The watch may be behind what the last pass wrote.
+    let objects: Api<Guarded> = Api::namespaced(client.clone(), namespace);
+    let found = objects.get_opt(name).await.map_err(|error| PassError::Call(error.to_string()))?;
+    let Some(DeserializeGuard(object)) = found.filter(|found| found.meta().deletion_timestamp.is_none())
+    else {
+        // Kubernetes deletes the children by itself.
+        return Ok((PassResult::Done, Action::await_change()));
+    };
+    let now = Time(Timestamp::now());
+    let object = match object {
+        Ok(object) => object,
+        Err(invalid) => {
+            let why = format!("the object cannot be read: {}. Correct it with kubectl edit", invalid.error);
+            let before = known_status(client, &invalid.metadata).await;
+            let after = answer_unseen(&before, invalid.metadata.generation, Reason::NotReadable, &why, &now);
+            write(context, &invalid.metadata, &before, after, &now).await?;
+            return Ok((PassResult::NotReadable, Action::await_change()));
+        }
+    };
+    let before = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation;
+    let asked = asked(&object, &context.node_image).of_operator_in(&context.namespace);
+    let refusals = validate(&asked);
+    let seen = match Box::pin(observe(client, &asked)).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            let why = format!("cannot look at the cluster: {error}. It is tried again by itself");
+            let after = answer_unseen(&before, generation, Reason::CallFailed, &why, &now);
+            // The first failure is told, not the second one, that it could not be written down either.
+            let _ = write(context, &object.metadata, &before, after, &now).await;
+            return Err(PassError::Call(why));
+        }
+    };
+    let plan = plan(&asked, &refusals, &seen);
+    let before = say_before(context, &object, before, &plan.ahead, &now).await?;
+    let mut told = Vec::new();
+    let mut failure = None;
+    let mut is_set_changed = false;
+    if let Some(shape) = &plan.shape {
+        match apply(client, &asked, &seen, &build(&asked, shape)).await {
+            Ok(is_changed) => is_set_changed = is_changed,
+            Err(error) => failure = Some(TakeError::from(error)),
+        }
+        if failure.is_none() {
+            let corrected = |correction: &Correction| events::event_of_correction(&asked.name, *correction);
+            told.extend(plan.corrections.iter().map(corrected));
+            told.extend(plan.resized.map(|resized| events::event_of_resizing(resized, &plan.ahead)));
+            failure = own_claims(client, &asked, &plan.claims).await.err().map(TakeError::from);
+        }
+    }
+    if let (None, Some(cluster)) = (&failure, plan.cluster_id) {
+        failure = mark_claims(client, &asked, cluster, &plan.marks).await.err().map(TakeError::from);
+    }
+    let mut is_step_taken = false;
+    // A template that somebody edited, and that was just put right, makes no pod older.
+    let step = plan.step.as_ref().filter(|_| !is_set_changed);
+    if let (None, Some(step)) = (&failure, step) {
+        match take(client, &asked, &seen, step).await {
+            Ok(true) => {
+                is_step_taken = true;
+                context.health.metrics.count_step(step.label());
+                told.push(events::event_of(step));
+            }
+            Ok(false) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    // Something came in between. The next look shows what there is, and nothing has failed.
+    let is_race = failure.as_ref().is_some_and(TakeError::is_race);
+    let why = failure.filter(|_| !is_race).map(|failure| failure.to_string());
+    let after = answer(&asked, &before, generation, &plan, &seen, why.as_deref(), &now);
+    let after = match write(context, &object.metadata, &before, after, &now).await {
+        Ok(after) => after,
+        Err(error) => {
+            // The object cannot tell it itself.
+            if context.memory.is_first_failure(&key(metadata)) {
+                told.push(events::event_of_unwritten_status(&error.to_string()));
+            }
+            context.tell(&object, &told).await;
+            return Err(error);
+        }
+    };
+    told.extend(events::events(&before, &after));
+    context.tell(&object, &told).await;
+    // After a change, the object is looked at once more.
+    let is_idle = !is_set_changed && !is_step_taken && plan.marks.is_empty();
+    let is_quiet = why.is_none() && !is_race && is_idle && before == after;
+    let quiet = is_quiet.then(|| Quiet {
+        at: began.0,
+        is_steady: plan.next_look == NextLook::Steady,
+        touches: began.1,
+        version: object.metadata.resource_version.clone(),
+        pods: seen.pods,
+        cluster: seen.cluster,
+    });
+    context.memory.looked(&key(metadata), quiet);
+    match (why, plan.next_look) {
+        (Some(why), _) => Err(PassError::Call(why)),
+        // What comes next need not wait for a change that a watch tells: the nodes' members are told by none.
+        (None, _) if is_race || is_set_changed || is_step_taken || !plan.marks.is_empty() => {
+            Ok((PassResult::Done, Action::requeue(SPACING)))
+        }
+        (None, NextLook::Soon) => Ok((PassResult::Done, Action::requeue(SOON))),
+        (None, NextLook::Steady) => Ok((PassResult::Done, Action::requeue(STEADY))),
+    }
+}
+
+/// Puts the steps ahead into the status before the first of them is taken. Returns the status as it is then.
+async fn say_before(
+    context: &Context,
+    object: &RaftQueue,
+    before: RaftQueueStatus,
+    ahead: &[String],
+    now: &Time,
+) -> Result<RaftQueueStatus, PassError> {
+    if !before.plan.is_empty() || ahead.is_empty() {
+        return Ok(before);
+    }
+    let after = RaftQueueStatus { plan: ahead.to_vec(), ..before.clone() };
+    write(context, &object.metadata, &before, after, now).await
+}
+
+/// Writes the status, says in it what the definition does not know of it, and returns it as it was written.
+async fn write(
+    context: &Context,
+    metadata: &ObjectMeta,
+    before: &RaftQueueStatus,
+    after: RaftQueueStatus,
+    now: &Time,
+) -> Result<RaftQueueStatus, PassError> {
+    if *before == after && context.memory.lacking().is_empty() {
+        show(context, metadata, &after);
+        return Ok(after);
+    }
+    let told = write_once(context, metadata, before, &after, now).await?;
+    // What was just learnt from the write goes into the status too.
+    match context.memory.learn(&told.1) {
+        true => Ok(write_once(context, metadata, before, &after, now).await?.0),
+        false => Ok(told.0),
+    }
+}
+
+fn show(context: &Context, metadata: &ObjectMeta, status: &RaftQueueStatus) {
+    context.health.metrics.show(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+        status,
+    );
+}
+
+async fn write_once(
+    context: &Context,
+    metadata: &ObjectMeta,
+    before: &RaftQueueStatus,
+    after: &RaftQueueStatus,
+    now: &Time,
+) -> Result<(RaftQueueStatus, Written), PassError> {
+    let lacking = context.memory.lacking();
+    let told = match lacking.is_empty() {
+        true => after.clone(),
+        false => under_older_definition(after.clone(), before, &lacking, now),
+    };
+    show(context, metadata, &told);
+    match status::write(&context.client, metadata, &told).await {
+        Ok(written) => Ok((told, written)),
+        Err(error) => Err(PassError::StatusNotWritten(error.to_string())),
+    }
+}
+
+/// The status of an object that cannot be read as a whole, as far as the status can be read.
+async fn known_status(client: &Client, metadata: &ObjectMeta) -> RaftQueueStatus {
+    let resource = kube::api::ApiResource::erase::<RaftQueue>(&());
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let api: Api<kube::api::DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let object = api.get_opt(metadata.name.as_deref().unwrap_or_default()).await.ok().flatten();
+    let status = object.and_then(|object| object.data.get("status").cloned()).unwrap_or(Value::Null);
+    serde_json::from_value(status).unwrap_or_default()
+}
