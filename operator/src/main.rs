@@ -1,8 +1,9 @@
 //! `raftqueue-operator`: keeps RaftQueues as their specs ask.
 
 use clap::Parser;
+use raftqueue_operator::cluster::Clusters;
 use raftqueue_operator::config::Config;
-use raftqueue_operator::controller::{self, Context};
+use raftqueue_operator::controller::Loop;
 use raftqueue_operator::crd::RaftQueue;
 use raftqueue_operator::health::{self, Health};
 use raftqueue_operator::lease::Holder;
@@ -132,20 +133,17 @@ async fn lead_once(
     }
     tracing::info!("holds the lease");
     health.metrics.set_leads(true);
-    let context = Arc::new(Context::new(
-        client,
-        Arc::clone(health),
+    let clusters = Clusters::new(
+        client.clone(),
+        health.metrics.clusters.clone(),
         config.node_image.clone(),
         config.namespace.clone(),
         identity,
-    ));
+    );
+    let clusters = Arc::new(Loop::new(clusters, health.metrics.passes.clone()));
     let ended = {
-        let passes = controller::run(
-            context,
-            config.watch_namespace.as_deref(),
-            config.concurrency,
-            Box::pin(stopped(stopping)),
-        );
+        let namespace = config.watch_namespace.as_deref();
+        let passes = clusters.run(client, namespace, config.concurrency, Box::pin(stopped(stopping)));
         tokio::pin!(passes);
         tokio::select! {
             () = &mut passes => Ok(()),

@@ -2,40 +2,50 @@
 
 use super::apply::{TakeError, apply, mark_claims, own_claims, take};
 use super::build::build;
-use super::events;
 use super::observe::observe;
 use super::plan::{Correction, NextLook, plan};
 use super::status::{self, Written, answer, answer_unseen, under_older_definition};
 use super::validate::{asked, validate};
-use crate::controller::memory::{Quiet, SPACING};
-use crate::controller::{Context, Guarded, PassError, SOON, STEADY, key};
+use super::{Clusters, Guarded, Said, events};
+use crate::controller::{Looked, Next, PassResult, Unchanged};
 use crate::crd::{RaftQueue, RaftQueueStatus, Reason};
-use crate::metrics::PassResult;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::Action;
 use kube::{Api, Client, Resource};
 use serde_json::Value;
-use std::time::Instant;
+
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// The API server refused a call, or could not be reached.
+    #[error("{0}")]
+    Call(String),
+    /// The status was refused: what the object says of itself is old.
+    #[error(
+        "cannot write the status: {0}. What the object says of itself is out of date until that is put right; if its definition \
+         is older than this operator, by kubectl apply -k deploy"
+    )]
+    StatusNotWritten(String),
+}
 
 /// One pass over the object of this name. It may be cancelled or killed anywhere: the next pass goes on from what it
 /// sees.
-pub(crate) async fn pass(
+pub(super) async fn pass(
     metadata: &ObjectMeta,
-    context: &Context,
-) -> Result<(PassResult, Action), PassError> {
+    context: &Clusters,
+    is_first_failure: bool,
+) -> Result<Looked<Said>, PassError> {
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
     let client = &context.client;
-    let began = (Instant::now(), context.memory.touches(&key(metadata)));
     // The watch may be behind what the last pass wrote.
     let objects: Api<Guarded> = Api::namespaced(client.clone(), namespace);
     let found = objects.get_opt(name).await.map_err(|error| PassError::Call(error.to_string()))?;
     let Some(DeserializeGuard(object)) = found.filter(|found| found.meta().deletion_timestamp.is_none())
     else {
         // Kubernetes deletes the children by itself.
-        return Ok((PassResult::Done, Action::await_change()));
+        return Ok(Looked::until_heard(PassResult::Done));
     };
     let now = Time(Timestamp::now());
     let object = match object {
@@ -45,7 +55,7 @@ pub(crate) async fn pass(
             let before = known_status(client, &invalid.metadata).await;
             let after = answer_unseen(&before, invalid.metadata.generation, Reason::NotReadable, &why, &now);
             write(context, &invalid.metadata, &before, after, &now).await?;
-            return Ok((PassResult::NotReadable, Action::await_change()));
+            return Ok(Looked::until_heard(PassResult::NotReadable));
         }
     };
     let before = object.status.clone().unwrap_or_default();
@@ -89,7 +99,7 @@ pub(crate) async fn pass(
         match take(client, &asked, &seen, step).await {
             Ok(true) => {
                 is_step_taken = true;
-                context.health.metrics.count_step(step.label());
+                context.metrics.count_step(step.label());
                 told.push(events::event_of(step));
             }
             Ok(false) => {}
@@ -104,7 +114,7 @@ pub(crate) async fn pass(
         Ok(after) => after,
         Err(error) => {
             // The object cannot tell it itself.
-            if context.memory.is_first_failure(&key(metadata)) {
+            if is_first_failure {
                 told.push(events::event_of_unwritten_status(&error.to_string()));
             }
             context.tell(&object, &told).await;
@@ -113,32 +123,27 @@ pub(crate) async fn pass(
     };
     told.extend(events::events(&before, &after));
     context.tell(&object, &told).await;
-    // After a change, the object is looked at once more.
-    let is_idle = !is_set_changed && !is_step_taken && plan.marks.is_empty();
-    let is_quiet = why.is_none() && !is_race && is_idle && before == after;
-    let quiet = is_quiet.then(|| Quiet {
-        at: began.0,
-        is_steady: plan.next_look == NextLook::Steady,
-        touches: began.1,
-        version: object.metadata.resource_version.clone(),
-        pods: seen.pods,
-        cluster: seen.cluster,
-    });
-    context.memory.looked(&key(metadata), quiet);
-    match (why, plan.next_look) {
-        (Some(why), _) => Err(PassError::Call(why)),
-        // What comes next need not wait for a change that a watch tells: the nodes' members are told by none.
-        (None, _) if is_race || is_set_changed || is_step_taken || !plan.marks.is_empty() => {
-            Ok((PassResult::Done, Action::requeue(SPACING)))
-        }
-        (None, NextLook::Soon) => Ok((PassResult::Done, Action::requeue(SOON))),
-        (None, NextLook::Steady) => Ok((PassResult::Done, Action::requeue(STEADY))),
+    if let Some(why) = why {
+        return Err(PassError::Call(why));
     }
+    // After a change, the object is looked at once more.
+    let has_acted = is_set_changed || is_step_taken || !plan.marks.is_empty();
+    let next = match plan.next_look {
+        _ if is_race || has_acted => Next::AtOnce,
+        NextLook::Soon => Next::Soon,
+        NextLook::Steady => Next::Steady,
+    };
+    let is_quiet = !is_race && !has_acted && before == after;
+    let quiet = is_quiet.then(|| Unchanged {
+        version: object.metadata.resource_version.clone(),
+        untold: Said { pods: seen.pods, cluster: seen.cluster },
+    });
+    Ok(Looked { result: PassResult::Done, next, quiet })
 }
 
 /// Puts the steps ahead into the status before the first of them is taken. Returns the status as it is then.
 async fn say_before(
-    context: &Context,
+    context: &Clusters,
     object: &RaftQueue,
     before: RaftQueueStatus,
     ahead: &[String],
@@ -153,26 +158,26 @@ async fn say_before(
 
 /// Writes the status, says in it what the definition does not know of it, and returns it as it was written.
 async fn write(
-    context: &Context,
+    context: &Clusters,
     metadata: &ObjectMeta,
     before: &RaftQueueStatus,
     after: RaftQueueStatus,
     now: &Time,
 ) -> Result<RaftQueueStatus, PassError> {
-    if *before == after && context.memory.lacking().is_empty() {
+    if *before == after && context.lacking.fields().is_empty() {
         show(context, metadata, &after);
         return Ok(after);
     }
     let told = write_once(context, metadata, before, &after, now).await?;
     // What was just learnt from the write goes into the status too.
-    match context.memory.learn(&told.1) {
+    match context.lacking.learn(&told.1) {
         true => Ok(write_once(context, metadata, before, &after, now).await?.0),
         false => Ok(told.0),
     }
 }
 
-fn show(context: &Context, metadata: &ObjectMeta, status: &RaftQueueStatus) {
-    context.health.metrics.show(
+fn show(context: &Clusters, metadata: &ObjectMeta, status: &RaftQueueStatus) {
+    context.metrics.show(
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default(),
         status,
@@ -180,13 +185,13 @@ fn show(context: &Context, metadata: &ObjectMeta, status: &RaftQueueStatus) {
 }
 
 async fn write_once(
-    context: &Context,
+    context: &Clusters,
     metadata: &ObjectMeta,
     before: &RaftQueueStatus,
     after: &RaftQueueStatus,
     now: &Time,
 ) -> Result<(RaftQueueStatus, Written), PassError> {
-    let lacking = context.memory.lacking();
+    let lacking = context.lacking.fields();
     let told = match lacking.is_empty() {
         true => after.clone(),
         false => under_older_definition(after.clone(), before, &lacking, now),

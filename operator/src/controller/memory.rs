@@ -1,8 +1,7 @@
 //! What is remembered between passes. No decision of the operator depends on it. It matters only for when it looks
-//! again, how thoroughly, and what it says of the definition of the custom resource.
+//! again, and how thoroughly.
 
-use crate::cluster::observation::{ClusterSeen, PodSeen};
-use crate::cluster::status::Written;
+use super::Key;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Least time between the beginnings of two passes over an object. What a node says may change with every look, and each change of
 /// a status calls the next pass.
-pub(crate) const SPACING: Duration = Duration::from_millis(500);
+pub(super) const SPACING: Duration = Duration::from_millis(500);
 /// Pause after the first pass over an object that failed. Each further failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause after a pass that failed.
@@ -26,20 +25,19 @@ const STUCK_FOR_MAX: Duration = Duration::from_secs(10);
 const STUCK_LOOKS_PER_SECOND: u32 = 20;
 
 /// Everything that is remembered.
-#[derive(Default)]
-pub(crate) struct Memory {
-    objects: Mutex<BTreeMap<Key, Remembered>>,
-    /// Fields of a status that the definition of the custom resource turned out not to know.
-    lacking: Mutex<BTreeSet<String>>,
+pub(super) struct Memory<U> {
+    objects: Mutex<BTreeMap<Key, Remembered<U>>>,
     jitter: RandomState,
 }
 
-/// An object: its namespace and its name.
-pub(crate) type Key = (String, String);
+impl<U> Default for Memory<U> {
+    fn default() -> Self {
+        Self { objects: Mutex::default(), jitter: RandomState::default() }
+    }
+}
 
 /// What is remembered of one object.
-#[derive(Default)]
-struct Remembered {
+struct Remembered<U> {
     /// Passes that failed in a row.
     failures: u32,
     /// When the last one began.
@@ -47,45 +45,49 @@ struct Remembered {
     /// How often something that belongs to it was heard to change.
     touches: u64,
     /// The last look, if nothing changed by it.
-    quiet: Option<Quiet>,
+    quiet: Option<Quiet<U>>,
     /// Since when no look has changed anything.
     unchanged: Option<Instant>,
 }
 
-/// A whole look that changed nothing. What the nodes say can change after it without being heard of; and where not all is as asked,
-/// what time decides.
-#[derive(Clone)]
-pub(crate) struct Quiet {
-    /// When it was.
-    pub(crate) at: Instant,
-    /// Everything was as asked.
-    pub(crate) is_steady: bool,
-    /// Touches when it began.
-    pub(crate) touches: u64,
-    /// Version of the object.
-    pub(crate) version: Option<String>,
-    /// The pods, with what their nodes said.
-    pub(crate) pods: BTreeMap<String, PodSeen>,
-    /// What the leader said.
-    pub(crate) cluster: Option<ClusterSeen>,
+impl<U> Default for Remembered<U> {
+    fn default() -> Self {
+        Self { failures: 0, began: None, touches: 0, quiet: None, unchanged: None }
+    }
 }
 
-impl Memory {
-    fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Remembered>> {
+/// A whole look that changed nothing. What no watch tells of can change after it without being heard of; and where not all is as
+/// asked, what time decides.
+#[derive(Clone)]
+pub(super) struct Quiet<U> {
+    /// When it was.
+    pub(super) at: Instant,
+    /// Everything was as asked.
+    pub(super) is_steady: bool,
+    /// Touches when it began.
+    pub(super) touches: u64,
+    /// Version of the object.
+    pub(super) version: Option<String>,
+    /// What no watch tells of.
+    pub(super) untold: U,
+}
+
+impl<U: Clone> Memory<U> {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Remembered<U>>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long to wait after another failure of this object.
-    pub(crate) fn pause(&self, object: &Key) -> Duration {
+    pub(super) fn pause(&self, object: &Key) -> Duration {
         let mut objects = self.objects();
         let remembered = objects.entry(object.clone()).or_default();
         remembered.failures = remembered.failures.saturating_add(1);
-        remembered.quiet = None;
+        (remembered.quiet, remembered.unchanged) = (None, None);
         pause(remembered.failures, self.jitter.hash_one((object, remembered.failures)))
     }
 
     /// Asks to begin a pass over this object. Absent: it may; else how long it has to wait.
-    pub(crate) fn begin(&self, object: &Key) -> Option<Duration> {
+    pub(super) fn begin(&self, object: &Key) -> Option<Duration> {
         let mut objects = self.objects();
         let remembered = objects.entry(object.clone()).or_default();
         let early = remembered.began.and_then(|began| SPACING.checked_sub(began.elapsed()));
@@ -96,31 +98,31 @@ impl Memory {
     }
 
     /// A pass over this object went well.
-    pub(crate) fn forgive(&self, object: &Key) {
+    pub(super) fn forgive(&self, object: &Key) {
         if let Some(remembered) = self.objects().get_mut(object) {
             remembered.failures = 0;
         }
     }
 
     /// Whether the last pass over this object went well.
-    pub(crate) fn is_first_failure(&self, object: &Key) -> bool {
+    pub(super) fn is_first_failure(&self, object: &Key) -> bool {
         self.objects().get(object).is_none_or(|remembered| remembered.failures == 0)
     }
 
     /// Something that belongs to this object was heard to change.
-    pub(crate) fn touch(&self, object: Key) {
+    pub(super) fn touch(&self, object: Key) {
         let mut objects = self.objects();
         let remembered = objects.entry(object).or_default();
         remembered.touches = remembered.touches.wrapping_add(1);
     }
 
     /// Touches of this object so far.
-    pub(crate) fn touches(&self, object: &Key) -> u64 {
+    pub(super) fn touches(&self, object: &Key) -> u64 {
         self.objects().get(object).map_or(0, |remembered| remembered.touches)
     }
 
     /// A whole look has ended: quiet, or not.
-    pub(crate) fn looked(&self, object: &Key, quiet: Option<Quiet>) {
+    pub(super) fn looked(&self, object: &Key, quiet: Option<Quiet<U>>) {
         if let Some(remembered) = self.objects().get_mut(object) {
             let since = quiet.as_ref().map(|quiet| quiet.at);
             remembered.unchanged = remembered.unchanged.filter(|_| since.is_some()).or(since);
@@ -129,7 +131,7 @@ impl Memory {
     }
 
     /// The last look, if nothing of this object was heard since, and it was not too long ago.
-    pub(crate) fn quiet(&self, object: &Key, version: Option<&str>, now: Instant) -> Option<Quiet> {
+    pub(super) fn quiet(&self, object: &Key, version: Option<&str>, now: Instant) -> Option<Quiet<U>> {
         let objects = self.objects();
         let remembered = objects.get(object)?;
         let quiet = remembered.quiet.as_ref()?;
@@ -146,22 +148,8 @@ impl Memory {
     }
 
     /// Forgets all objects but these. Those that are gone cause no pass that could.
-    pub(crate) fn keep_only(&self, there: &BTreeSet<Key>) {
+    pub(super) fn keep_only(&self, there: &BTreeSet<Key>) {
         self.objects().retain(|object, _| there.contains(object));
-    }
-
-    /// Fields that the definition does not know, as far as was seen.
-    pub(crate) fn lacking(&self) -> BTreeSet<String> {
-        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Learns from what was made of a status. True: something was learnt.
-    pub(crate) fn learn(&self, written: &Written) -> bool {
-        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = lacking.clone();
-        lacking.retain(|field| !written.kept.contains(field));
-        lacking.extend(written.lost.iter().cloned());
-        *lacking != before
     }
 }
 
@@ -188,16 +176,9 @@ mod tests {
         ("shop".to_owned(), "demo".to_owned())
     }
 
-    fn quiet(memory: &Memory) -> Option<Quiet> {
+    fn quiet(memory: &Memory<()>) -> Option<Quiet<()>> {
         let touches = memory.touches(&demo());
-        Some(Quiet {
-            at: Instant::now(),
-            is_steady: true,
-            touches,
-            version: Some("7".into()),
-            pods: BTreeMap::new(),
-            cluster: None,
-        })
+        Some(Quiet { at: Instant::now(), is_steady: true, touches, version: Some("7".into()), untold: () })
     }
 
     #[test]
@@ -275,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_forgotten() {
-        let memory = Memory::default();
+        let memory = Memory::<()>::default();
         let other: Key = ("shop".into(), "other".into());
         for object in [demo(), other.clone()] {
             memory.pause(&object);
@@ -283,19 +264,5 @@ mod tests {
         memory.keep_only(&BTreeSet::from([other.clone()]));
         assert!(memory.is_first_failure(&demo()) && !memory.is_first_failure(&other));
         assert_eq!(memory.objects().len(), 1);
-    }
-
-    #[test]
-    fn a_field_that_was_lost_is_lacking_until_it_is_kept() {
-        let memory = Memory::default();
-        let fields = |all: &[&str]| all.iter().map(|field| (*field).to_owned()).collect();
-        let written = |kept: &[&str], lost: &[&str]| Written { kept: fields(kept), lost: fields(lost) };
-        assert!(!memory.learn(&written(&["status.phase"], &[])));
-        assert!(memory.learn(&written(&["status.phase"], &["status.diskSize"])));
-        // A status without the field says nothing about it.
-        assert!(!memory.learn(&written(&["status.phase"], &[])));
-        assert_eq!(memory.lacking(), fields(&["status.diskSize"]));
-        assert!(memory.learn(&written(&["status.diskSize"], &[])));
-        assert_eq!(memory.lacking(), fields(&[]));
     }
 }
