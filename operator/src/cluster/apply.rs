@@ -3,15 +3,20 @@
 //! A child that was not seen is created, so that an object which somebody else made meanwhile under its name is never
 //! touched. Two passes over different objects may want one name at the same moment, and an apply with force would give
 //! it to the later one. A child that was seen is applied server-side, whole, by one field manager, and by its uid. So
-//! what somebody changed by hand is put back, fields of others are left alone, and an unchanged child is not written.
+//! what somebody changed by hand is put back, and fields of others are left alone. A child that is as it was applied last costs
+//! no call: [`Known`].
 //! Deletes name the uid, too.
 
+mod known;
 mod members;
 
+pub use known::Known;
+
 use crate::cluster::build::{Monitors, Resources, owner_of_disks};
-use crate::cluster::observation::{Child, ClusterId, KindSeen, Observation};
+use crate::cluster::observation::{Child, ClusterId, Fingerprint, KindSeen, Observation};
 use crate::cluster::plan::{ClaimChange, ClaimMark, Step};
 use crate::cluster::validate::Asked;
+use crate::controller::Key;
 use crate::crd::RaftQueue;
 use crate::names::{MANAGER, REMOVED_FROM_ANNOTATION, WOKEN_ANNOTATION};
 use k8s_openapi::NamespaceResourceScope;
@@ -51,6 +56,7 @@ pub async fn apply(
     asked: &Asked,
     seen: &Observation,
     children: &Resources,
+    known: &Known,
 ) -> Result<bool, ApplyError> {
     // Naming every field here makes a new child a compile error until it is applied.
     let Resources {
@@ -64,21 +70,18 @@ pub async fn apply(
         stateful_set,
     } = children;
     let Monitors { service_monitor } = monitors;
-    let namespace = asked.namespace.as_str();
-    let uid = |child| seen.own_child(child);
-    bring_in_line(client, namespace, service_account, uid(Child::ServiceAccount)).await?;
-    bring_in_line(client, namespace, config_map, uid(Child::ConfigMap)).await?;
-    bring_in_line(client, namespace, headless_service, uid(Child::HeadlessService)).await?;
-    bring_in_line(client, namespace, client_service, uid(Child::ClientService)).await?;
-    let name = asked.name.as_str();
-    make_or_delete(client, namespace, name, budget.as_ref(), uid(Child::Budget)).await?;
-    make_or_delete(client, namespace, name, network_policy.as_ref(), uid(Child::NetworkPolicy)).await?;
+    let hands = Hands { client, object: (asked.namespace.clone(), asked.name.clone()), seen, known };
+    hands.bring_in_line(Child::ServiceAccount, service_account).await?;
+    hands.bring_in_line(Child::ConfigMap, config_map).await?;
+    hands.bring_in_line(Child::HeadlessService, headless_service).await?;
+    hands.bring_in_line(Child::ClientService, client_service).await?;
+    hands.make_or_delete(Child::Budget, budget.as_ref()).await?;
+    hands.make_or_delete(Child::NetworkPolicy, network_policy.as_ref()).await?;
     // What Kubernetes does not know is told, and holds up nothing else.
     if seen.service_monitors == KindSeen::Usable {
-        let uid = uid(Child::ServiceMonitor);
-        make_or_delete(client, namespace, name, service_monitor.as_ref(), uid).await?;
+        hands.make_or_delete(Child::ServiceMonitor, service_monitor.as_ref()).await?;
     }
-    let generation = bring_in_line(client, namespace, stateful_set, uid(Child::StatefulSet)).await?;
+    let generation = hands.bring_in_line(Child::StatefulSet, stateful_set).await?;
     Ok(generation != seen.set.as_ref().and_then(|set| set.generation))
 }
 
@@ -275,37 +278,65 @@ impl<K> Namespaced for K where
 {
 }
 
-/// Has the child as it is to be, or not at all: then the one with this uid goes.
-async fn make_or_delete<K: Namespaced>(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    wanted: Option<&K>,
-    uid: Option<&str>,
-) -> Result<(), ApplyError> {
-    match (wanted, uid) {
-        (Some(wanted), uid) => bring_in_line(client, namespace, wanted, uid).await.map(drop),
-        (None, Some(uid)) => delete::<K>(client, namespace, name, uid.to_owned(), None).await.map(drop),
-        (None, None) => Ok(()),
+/// What children of one object are brought in line with.
+struct Hands<'a> {
+    client: &'a Client,
+    object: Key,
+    seen: &'a Observation,
+    known: &'a Known,
+}
+
+impl Hands<'_> {
+    /// Has the child as it is to be, or not at all: then our own one goes.
+    async fn make_or_delete<K: Namespaced>(
+        &self,
+        child: Child,
+        wanted: Option<&K>,
+    ) -> Result<(), ApplyError> {
+        let (namespace, name) = &self.object;
+        match (wanted, self.seen.own_child(child)) {
+            (Some(wanted), _) => self.bring_in_line(child, wanted).await.map(drop),
+            (None, Some(uid)) => {
+                delete::<K>(self.client, namespace, name, uid.to_owned(), None).await.map(drop)
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Makes the child, or brings our own one in line where it is not as it was applied last. Returns its generation.
+    async fn bring_in_line<K: Namespaced>(
+        &self,
+        child: Child,
+        wanted: &K,
+    ) -> Result<Option<i64>, ApplyError> {
+        let seen = self.seen.fingerprints.get(&child).copied();
+        let uid = self.seen.own_child(child);
+        if uid.is_some() && self.known.is_applied(&self.object, child, wanted, seen) {
+            return Ok(seen.and_then(|seen| seen.generation));
+        }
+        let left = bring_in_line(self.client, &self.object.0, wanted, uid).await?;
+        // What was only just made is applied once more, so that all its fields are held by the apply.
+        let settled = uid.map(|_| left);
+        self.known.applied(&self.object, child, wanted, settled);
+        Ok(left.generation)
     }
 }
 
-/// Makes the child, or brings the one with this uid in line. Returns its generation.
+/// Makes the child, or brings the one with this uid in line. Returns how it is then.
 async fn bring_in_line<K: Namespaced>(
     client: &Client,
     namespace: &str,
     object: &K,
     uid: Option<&str>,
-) -> Result<Option<i64>, ApplyError> {
+) -> Result<Fingerprint, ApplyError> {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let name = object.name_any();
     let Some(uid) = uid else {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let created = api.create(&params, object).await;
-        return match created {
-            Ok(created) => Ok(created.meta().generation),
-            Err(error) => Err(failed::<K>("make", &name, error)),
-        };
+        return created
+            .map(|created| Fingerprint::of(created.meta()))
+            .map_err(|error| failed::<K>("make", &name, error));
     };
     let mut object = object.clone();
     object.meta_mut().uid = Some(uid.to_owned());
@@ -313,11 +344,12 @@ async fn bring_in_line<K: Namespaced>(
     let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
     let applied = applied.map_err(|error| failed::<K>("apply", &name, error))?;
     match without_creation(applied.meta()) {
-        None => Ok(applied.meta().generation),
+        None => Ok(Fingerprint::of(applied.meta())),
         Some(patch) => {
             let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
-            patched.map_err(|error| failed::<K>("take over the fields of", &name, error))?;
-            Ok(applied.meta().generation)
+            patched
+                .map(|patched| Fingerprint::of(&patched.metadata))
+                .map_err(|error| failed::<K>("take over the fields of", &name, error))
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod status;
 pub mod validate;
 
+use self::apply::Known;
 use self::definition::Lacking;
 use self::metrics::ClusterMetrics;
 use self::observation::{ClusterSeen, PodSeen};
@@ -45,6 +46,7 @@ pub struct Clusters {
     /// The operator's own namespace.
     namespace: String,
     lacking: Lacking,
+    known: Known,
 }
 
 /// What the nodes said in a look. In a quiet cluster that is the only thing that no watch tells.
@@ -67,7 +69,15 @@ impl Clusters {
         identity: String,
     ) -> Self {
         let recorder = Recorder::new(client.clone(), identity);
-        Self { client, recorder, metrics, node_image, namespace, lacking: Lacking::default() }
+        Self {
+            client,
+            recorder,
+            metrics,
+            node_image,
+            namespace,
+            lacking: Lacking::default(),
+            known: Known::default(),
+        }
     }
 
     async fn tell(&self, object: &RaftQueue, told: &[Event]) {
@@ -100,7 +110,7 @@ impl Kind for Clusters {
     }
 
     async fn pass(&self, object: &ObjectMeta, is_first_failure: bool) -> Result<Looked<Said>, PassError> {
-        pass(object, self, is_first_failure).await
+        Box::pin(pass(object, self, is_first_failure)).await
     }
 
     async fn is_still_so(&self, said: &Said) -> bool {
@@ -111,6 +121,7 @@ impl Kind for Clusters {
 
     fn keep_only(&self, there: &BTreeSet<Key>) {
         self.metrics.keep_only(there);
+        self.known.keep_only(there);
     }
 }
 

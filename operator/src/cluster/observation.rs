@@ -3,14 +3,18 @@
 //! [`crate::cluster::observe`] makes it from the API server's objects and from the nodes' answers; tests make it by hand.
 
 use crate::crd::thousandths;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 /// One look at everything that belongs to a RaftQueue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
     /// Objects that have the name of a child. What is absent does not exist.
     pub children: BTreeMap<Child, ChildSeen>,
+    /// What tells whether they have changed.
+    pub fingerprints: BTreeMap<Child, Fingerprint>,
     /// Whether ServiceMonitors can be made here.
     pub service_monitors: KindSeen,
     /// The StatefulSet, if it is there and ours.
@@ -115,6 +119,30 @@ pub struct ChildSeen {
     pub cluster_id: Option<ClusterId>,
     /// The template of the pods as it was written down on it.
     pub template: Option<String>,
+}
+
+/// What changes whenever anything of an object does that somebody asked of it. Its status is not part of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// How often what is asked of it has changed, where that is counted.
+    pub generation: Option<i64>,
+    /// Its identity, its labels, annotations and owners, and who set which of its fields, hashed.
+    rest: u64,
+}
+
+impl Fingerprint {
+    /// Of the object with this metadata.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let is_asked =
+            |entry: &&ManagedFieldsEntry| entry.subresource.as_deref().unwrap_or_default().is_empty();
+        let fields: Vec<&ManagedFieldsEntry> =
+            metadata.managed_fields.iter().flatten().filter(is_asked).collect();
+        let ObjectMeta { uid, labels, annotations, owner_references, deletion_timestamp, .. } = metadata;
+        let all = serde_json::json!([uid, labels, annotations, owner_references, deletion_timestamp, fields]);
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        Self { generation: metadata.generation, rest: hasher.hash_one(all.to_string()) }
+    }
 }
 
 /// Whose an object is that has the name of a child.

@@ -78,7 +78,7 @@ pub(super) async fn pass(
     let mut failure = None;
     let mut is_set_changed = false;
     if let Some(shape) = &plan.shape {
-        match apply(client, &asked, &seen, &build(&asked, shape)).await {
+        match apply(client, &asked, &seen, &build(&asked, shape), &context.known).await {
             Ok(is_changed) => is_set_changed = is_changed,
             Err(error) => failure = Some(TakeError::from(error)),
         }

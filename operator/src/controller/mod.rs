@@ -201,7 +201,7 @@ impl<K: Kind> Loop<K> {
             self.kind.keep_only(&there);
             self.memory.keep_only(&there);
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// The turn of an object: a pass, if it is time and there may be something to do.
@@ -218,7 +218,7 @@ impl<K: Kind> Loop<K> {
             return Ok(Action::requeue(if quiet.is_steady { STEADY } else { SOON }));
         }
         let touches = self.memory.touches(&key);
-        let pass = Box::pin(self.kind.pass(object, self.memory.is_first_failure(&key)));
+        let pass = self.kind.pass(object, self.memory.is_first_failure(&key));
         let (result, ended) = match tokio::time::timeout(PASS_TIMEOUT, pass).await {
             Ok(Ok(looked)) => (looked.result, Ok(looked)),
             Ok(Err(error)) => (PassResult::Failed, Err(PassError::Failed(error))),

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::cluster::build::build;
+use crate::cluster::observation::{ChildSeen, Ownership};
 use crate::cluster::plan::plan;
 use crate::crd::{RaftQueue as Queue, RaftQueueSpec};
 use crate::fake::{Call, client, refusal};
 use k8s_openapi::api::core::v1::Service;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -128,6 +130,84 @@ async fn the_first_apply_takes_over_the_fields_of_the_creation() {
             assert_eq!((&metadata["uid"], &metadata["resourceVersion"]), (&json!("seen"), &json!("9")));
         }
     }
+}
+
+/// Our own headless service with this metadata, as a look sees it.
+fn seen_service(metadata: &Value) -> Observation {
+    let metadata = serde_json::from_value(metadata.clone()).unwrap();
+    let (owner, uid) = (Ownership::Ours, "seen".to_owned());
+    let child = ChildSeen { owner, holder: None, uid, cluster_id: None, template: None };
+    Observation {
+        children: BTreeMap::from([(Child::HeadlessService, child)]),
+        fingerprints: BTreeMap::from([(Child::HeadlessService, Fingerprint::of(&metadata))]),
+        ..Observation::default()
+    }
+}
+
+/// As the API server answers: its fields are held by this manager.
+fn service(manager: &str, operation: &str) -> Value {
+    let holder = json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1",
+                        "fieldsV1": {"f:spec": {"f:publishNotReadyAddresses": {}}}});
+    json!({"name": "demo-headless", "uid": "seen", "resourceVersion": "9", "managedFields": [holder]})
+}
+
+#[tokio::test]
+async fn a_child_is_applied_again_only_after_it_or_what_is_wanted_of_it_changed() {
+    let applied = service("raftqueue-operator", "Apply");
+    let answer = applied.clone();
+    let (client, calls) = client(move |_: &Call| (200, json!({"metadata": answer})));
+    let (known, mut wanted) = (Known::default(), headless());
+    let object = ("shop".to_owned(), "demo".to_owned());
+    let look = async |known: &Known, metadata: &Value, wanted: &Service| {
+        let seen = seen_service(metadata);
+        let hands = Hands { client: &client, object: object.clone(), seen: &seen, known };
+        let before = calls.all().len();
+        hands.bring_in_line(Child::HeadlessService, wanted).await.unwrap();
+        calls.all().len() - before
+    };
+    assert_eq!(look(&known, &applied, &wanted).await, 1, "nothing is known of it yet");
+    assert_eq!(look(&known, &applied, &wanted).await, 0);
+    // A status is nobody's wish: its version alone is another one.
+    let mut counted = applied.clone();
+    counted["resourceVersion"] = json!("10");
+    counted["managedFields"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"manager": "kube-controller-manager", "operation": "Update", "subresource": "status"}));
+    assert_eq!(look(&known, &counted, &wanted).await, 0);
+    // Somebody took a field over.
+    assert_eq!(look(&known, &service("kubectl-edit", "Update"), &wanted).await, 1);
+    for (field, value) in [
+        ("labels", json!({"app.kubernetes.io/instance": "other"})),
+        ("annotations", json!({"raftqueue.io/cluster-id": "0"})),
+        ("ownerReferences", json!([])),
+        ("generation", json!(2)),
+        ("uid", json!("another")),
+    ] {
+        let mut edited = applied.clone();
+        edited[field] = value;
+        assert_eq!(look(&known, &edited, &wanted).await, 1, "{field} was edited");
+        assert_eq!(look(&known, &applied, &wanted).await, 0, "{field} was put back");
+    }
+    wanted.spec.as_mut().unwrap().publish_not_ready_addresses = Some(false);
+    assert_eq!(look(&known, &applied, &wanted).await, 1, "another thing is wanted");
+    known.keep_only(&BTreeSet::new());
+    assert_eq!(look(&known, &applied, &wanted).await, 1, "it was gone");
+}
+
+#[tokio::test]
+async fn what_was_only_created_is_applied_once_more() {
+    let created = service("raftqueue-operator", "Update");
+    let answer = created.clone();
+    let (client, calls) = client(move |_: &Call| (200, json!({"metadata": answer})));
+    let (known, object) = (Known::default(), ("shop".to_owned(), "demo".to_owned()));
+    for seen in [Observation::default(), seen_service(&created)] {
+        let hands = Hands { client: &client, object: object.clone(), seen: &seen, known: &known };
+        hands.bring_in_line(Child::HeadlessService, &headless()).await.unwrap();
+    }
+    let methods: Vec<String> =
+        calls.what().iter().filter_map(|what| Some(what.split_once(' ')?.0.to_owned())).collect();
+    assert_eq!(methods, ["POST", "PATCH", "PATCH"], "made, applied, and the creation given up");
 }
 
 const OBJECT: &str = "GET /apis/raftqueue.io/v1alpha1/namespaces/shop/raftqueues/demo";

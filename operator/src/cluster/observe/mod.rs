@@ -11,7 +11,7 @@ pub use nodes::ask_all;
 
 use crate::cluster::build::ServiceMonitor;
 use crate::cluster::observation::{
-    Child, ChildSeen, ClaimSeen, ClusterId, KindSeen, Observation, OwnerSeen, Ownership, SetSeen,
+    Child, ChildSeen, ClaimSeen, ClusterId, Fingerprint, KindSeen, Observation, OwnerSeen, Ownership, SetSeen,
 };
 use crate::cluster::validate::Asked;
 use crate::crd::RaftQueue;
@@ -69,6 +69,7 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
             let template =
                 found.annotations.as_ref().and_then(|all| all.get(names::TEMPLATE_ANNOTATION)).cloned();
             let (owner, holder) = (ownership(asked, found), holder(found));
+            seen.fingerprints.insert(child, Fingerprint::of(found));
             seen.children.insert(child, ChildSeen { owner, holder, uid, cluster_id, template });
         }
     };

@@ -61,11 +61,20 @@ enum Weather {
 struct Sky {
     weather: Mutex<Weather>,
     calls: AtomicUsize,
+    /// Whole looks at an object: each asks for one budget.
+    looks: AtomicUsize,
+    /// What was written, leases left out.
+    written: Mutex<Vec<String>>,
 }
 
 impl Sky {
     fn new(weather: Weather) -> Arc<Self> {
-        Arc::new(Self { weather: Mutex::new(weather), calls: AtomicUsize::new(0) })
+        Arc::new(Self {
+            weather: Mutex::new(weather),
+            calls: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
+            written: Mutex::default(),
+        })
     }
 
     /// Returns the number of calls until now, and counts from here.
@@ -76,6 +85,15 @@ impl Sky {
 
     fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    fn looks(&self) -> usize {
+        self.looks.load(Ordering::Relaxed)
+    }
+
+    /// What was written since this was asked last.
+    fn written(&self) -> Vec<String> {
+        std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -94,6 +112,14 @@ impl Porter for Sky {
             return Verdict::Pass;
         }
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        if call.is_about("poddisruptionbudgets") && !call.writes() && !call.watches() {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+        }
+        if call.writes() {
+            let path = call.path.split('?').next().unwrap_or_default();
+            let line = format!("{} {path}", call.method);
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
         let weather = *self.weather.lock().unwrap_or_else(PoisonError::into_inner);
         match weather {
             Weather::Showers if call.watches() => Verdict::Cut(Duration::from_millis(700)),
@@ -157,6 +183,7 @@ fn an_api_server_that_misbehaves_is_borne(room: &Room<'_>) -> Outcome {
         })?;
     }
     queue.wait_ready()?;
+    looks_at_what_is_well_write_nothing(&queue, &sky)?;
     assert_eq!(queue.restarts()?, 0);
     assert_eq!(queue.receive("orders", 2)?, ["one", "two"]);
     eprintln!("{}: {showers} calls in showers", room.namespace);
@@ -169,6 +196,45 @@ fn an_api_server_that_misbehaves_is_borne(room: &Room<'_>) -> Outcome {
     assert!(calls <= 3 * CALLS_MAX, "{calls} calls about a namespace that goes");
     drop(operator);
     bring_back.now()
+}
+
+/// Somebody touches the object, and it is looked at whole: nothing is written. A child that somebody edits is put back, which is
+/// the one write then; it is not written again.
+fn looks_at_what_is_well_write_nothing(queue: &Queue<'_>, sky: &Sky) -> Outcome {
+    let room = queue.room;
+    let touch = |looks: usize| -> Result<(), String> {
+        let now = format!("touched={}", std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
+        let touch = ["annotate", "raftqueue", "demo", "--overwrite", &now];
+        room.kubectl(&touch).map_err(|error| error.to_string())?;
+        let seen = || if sky.looks() >= looks { Ok(()) } else { Err(format!("{} looks", sky.looks())) };
+        soon("a look", TOLD_WITHIN, seen).map_err(|error| error.to_string())
+    };
+    // The second look begins only once the first has ended.
+    let look = || -> Result<Vec<String>, String> {
+        let before = sky.looks();
+        sky.written();
+        touch(before + 1)?;
+        touch(before + 2)?;
+        Ok(sky.written())
+    };
+    // What is still to be said of the weather before is said in one of the first looks.
+    let is_well =
+        |written: Vec<String>| if written.is_empty() { Ok(()) } else { Err(format!("{written:?}")) };
+    soon("a look that writes nothing", TOLD_WITHIN, || is_well(look()?))?;
+    let edit = json!({"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}, "spec": {"maxUnavailable": 3}});
+    room.kubectl(&["patch", "poddisruptionbudget", "demo", "--type=merge", "-p", &edit.to_string()])?;
+    let get = ["poddisruptionbudget", "demo", "-n", &room.namespace];
+    room.cluster().wait_until("the budget as before", TOLD_WITHIN, &get, |budget| {
+        let is_back = budget["spec"]["maxUnavailable"] == 1
+            && budget["metadata"]["labels"]["app.kubernetes.io/instance"] == "demo";
+        is_back.then_some(()).ok_or_else(|| budget.to_string())
+    })?;
+    let children = ["services", "configmaps", "serviceaccounts", "statefulsets"];
+    let written = sky.written();
+    let is_of_others = |write: &String| children.iter().any(|kind| write.contains(&format!("/{kind}/")));
+    assert!(!written.iter().any(is_of_others), "one child was edited, and others were written: {written:?}");
+    soon("a look that writes nothing once more", TOLD_WITHIN, || is_well(look()?))?;
+    Ok(())
 }
 
 /// Objects whose pods a quota forbids: they are never well, and each says why. `RAFTQUEUE_OBJECTS` is how many there are.
