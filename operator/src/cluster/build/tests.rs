@@ -136,6 +136,52 @@ fn only_peers_reach_the_port_of_peers_and_the_operator_reaches_the_rest() {
     assert_eq!(ports(operator), [i64::from(names::CLIENT_PORT), i64::from(names::OPERATIONS_PORT)]);
 }
 
+/// What the policy lets through is what is dialled, by the names and numbers that those who dial go by; and no port of a node is shut
+/// to everybody.
+#[test]
+fn everybody_is_let_through_to_the_port_that_he_dials() {
+    let asked =
+        of(json!({"networkPolicy": {"enabled": true}, "monitoring": {"serviceMonitor": {"enabled": true}}}));
+    let children = build(&asked, &shape(&asked, Bootstrap::Form));
+    let policy = serde_json::to_value(&children.network_policy).unwrap();
+    let rules = policy["spec"]["ingress"].as_array().unwrap();
+    let allowed = |whose: &str| -> Vec<i64> {
+        let rule = rules.iter().find(|rule| rule["from"].to_string().contains(whose)).unwrap();
+        rule["ports"].as_array().unwrap().iter().filter_map(|port| port["port"].as_i64()).collect()
+    };
+    let set = serde_json::to_value(&children.stateful_set).unwrap();
+    let of_nodes = set["spec"]["template"]["spec"]["containers"][0]["ports"].as_array().unwrap().clone();
+    let number = |port: &Value| match port.as_str() {
+        Some(name) => of_nodes.iter().find(|port| port["name"] == name).unwrap()["containerPort"].as_i64(),
+        None => port.as_i64(),
+    };
+    let behind = |service: Value, port: &str| {
+        let ports = service["spec"]["ports"].as_array().unwrap().clone();
+        let port = ports.into_iter().find(|found| found["name"] == port).unwrap();
+        let target = if port["targetPort"].is_null() { &port["port"] } else { &port["targetPort"] };
+        number(target).unwrap()
+    };
+    let uri: axum::http::Uri = names::client_uri("fd00::1").parse().unwrap();
+    assert!(allowed(names::MANAGER).contains(&i64::from(uri.port_u16().unwrap())));
+    let client = serde_json::to_value(&children.client_service).unwrap();
+    for port in client["spec"]["ports"].as_array().unwrap() {
+        let port = behind(client.clone(), port["name"].as_str().unwrap());
+        assert!(allowed("{\"podSelector\":{}}").contains(&port), "clients dial {port}");
+    }
+    let monitor = children.monitors.service_monitor.unwrap();
+    let headless = serde_json::to_value(&children.headless_service).unwrap();
+    let scraped = behind(headless, &monitor.spec.endpoints[0].port);
+    assert!(allowed("prometheus").contains(&scraped), "Prometheus dials {scraped}");
+    // Peers dial each other at both: the log goes by one, calls that are passed on by the other.
+    let of_peers = allowed("app.kubernetes.io/instance");
+    assert!([names::CLIENT_PORT, names::PEER_PORT].iter().all(|port| of_peers.contains(&i64::from(*port))));
+    for port in &of_nodes {
+        let number = port["containerPort"].as_i64().unwrap();
+        let is_open = rules.iter().any(|rule| rule["ports"].to_string().contains(&number.to_string()));
+        assert!(is_open, "nobody may dial {port}");
+    }
+}
+
 /// Scaled by a tired hand, a set that said anything else would take the disks of a majority.
 #[test]
 fn rule_10_7_the_set_keeps_its_claims_whatever_is_asked() {
