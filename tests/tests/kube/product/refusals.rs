@@ -95,20 +95,82 @@ fn specs_that_cannot_be_are_refused_in_words(room: &Room<'_>) -> Outcome {
     Ok(())
 }
 
+/// Objects of somebody's own under names of children of `demo`, each with what the operator calls it.
+fn of_somebody() -> [(&'static str, Value); 5] {
+    let named = |api: &str, kind: &str, name: &str, more: Value| {
+        let mut object = json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}});
+        object.as_object_mut().expect("it is one").extend(more.as_object().cloned().unwrap_or_default());
+        object
+    };
+    let service = json!({"spec": {"selector": {"app": "shop"}, "ports": [{"name": "http", "port": 80}]}});
+    let budget = json!({"spec": {"maxUnavailable": 2, "selector": {"matchLabels": {"app": "shop"}}}});
+    [
+        ("ServiceAccount demo", named("v1", "ServiceAccount", "demo", json!({}))),
+        ("Service demo-headless", named("v1", "Service", "demo-headless", service.clone())),
+        ("Service demo", named("v1", "Service", "demo", service)),
+        (
+            "ConfigMap demo-config",
+            named("v1", "ConfigMap", "demo-config", json!({"data": {"colour": "red"}})),
+        ),
+        ("PodDisruptionBudget demo", named("policy/v1", "PodDisruptionBudget", "demo", budget)),
+    ]
+}
+
+/// Before the object and after it: what is somebody's own is never taken over, and the object says who has what.
 fn a_name_that_is_taken_is_told_and_left_alone(room: &Room<'_>) -> Outcome {
     install(room)?;
-    let port = json!([{"name": "http", "port": 80}]);
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "demo-headless"},
-                         "spec": {"selector": {"app": "shop"}, "ports": port}});
-    room.apply(&service.to_string())?;
-    let before = room.get("service", "demo-headless")?;
-    let queue = Queue::applied(room, "demo", 1)?;
+    let read = |what: &str| -> Result<Value, BoxError> {
+        let (kind, name) = what.split_once(' ').ok_or("a kind and a name")?;
+        let mut object = room.get(kind, name)?;
+        // Kubernetes counts what a budget covers, which is no hand on it.
+        object["status"] = Value::Null;
+        object["metadata"]["resourceVersion"] = Value::Null;
+        object["metadata"]["managedFields"] = Value::Null;
+        Ok(object)
+    };
+    let all = of_somebody();
+    let mut before = Vec::new();
+    for (what, object) in &all {
+        room.apply(&object.to_string())?;
+        before.push(read(what)?);
+    }
+    let queue = Queue::applied(room, "demo", 3)?;
     let object = queue.wait_condition("SpecAccepted", "False", Some("NameTaken"), TOLD_WITHIN)?;
     let message = condition_of(&object, "SpecAccepted")["message"].to_string();
-    assert!(message.contains("Service demo-headless exists and belongs to something else"), "{message}");
-    assert_eq!(room.get("service", "demo-headless")?, before, "it is not touched");
-    room.kubectl(&["delete", "service", "demo-headless"])?;
+    for ((what, _), before) in all.iter().zip(&before) {
+        assert!(
+            message.contains(&format!("{what} exists and belongs to something else")),
+            "{what}: {message}"
+        );
+        assert_eq!(read(what)?, *before, "{what} is not touched");
+    }
+    assert_eq!(room.kubectl(&["get", "statefulset,pods", "-o", "name"])?, "", "nothing is begun");
+    for (what, _) in &all {
+        let (kind, name) = what.split_once(' ').ok_or("a kind and a name")?;
+        room.kubectl(&["delete", kind, name])?;
+    }
     queue.wait_ready()?;
+
+    // Somebody replaces children by what is their own.
+    for (what, object) in &all {
+        room.cluster().with_manifest(&["-n", &room.namespace, "replace", "-f", "-"], &object.to_string())?;
+        let taken = format!("{what} exists and belongs to something else");
+        let get = ["raftqueue", "demo", "-n", &room.namespace];
+        room.cluster().wait_until(&taken, TOLD_WITHIN, &get, |object| {
+            let told = condition_of(object, "SpecAccepted")["message"].to_string();
+            told.contains(&taken).then_some(()).ok_or(told)
+        })?;
+    }
+    let after: Vec<Value> = all.iter().map(|(what, _)| read(what)).collect::<Result<_, _>>()?;
+    room.kubectl(&["label", "raftqueue", "demo", "touched=yes"])?;
+    for ((what, _), after) in all.iter().zip(&after) {
+        assert!(after["metadata"]["ownerReferences"].is_null(), "{what} is not taken over: {after}");
+        let (kind, name) = what.split_once(' ').ok_or("a kind and a name")?;
+        assert_eq!(read(what)?, *after, "{what} is not touched");
+        room.kubectl(&["delete", kind, name])?;
+    }
+    queue.wait_ready()?;
+    assert_eq!(queue.restarts()?, 0);
     Ok(())
 }
 
