@@ -37,36 +37,46 @@ struct Hands<'a> {
     operator: &'a Operator,
     random: Random,
     replicas: i64,
+    /// Acts that were not drawn yet in this round.
+    left: Vec<Act<'a>>,
 }
 
 /// What is done; it returns that in words.
 type Act<'a> = fn(&mut Hands<'a>) -> Result<String, BoxError>;
 
-/// Acts with how often each is drawn.
-fn acts<'a>() -> [(u64, Act<'a>); 16] {
-    [
-        (4, Hands::scale),
-        (3, Hands::set),
-        (4, Hands::wrong_edit),
-        (4, Hands::delete_pod),
-        (3, Hands::delete_disk),
-        (4, Hands::delete_child),
-        (3, Hands::edit_child),
-        (2, Hands::scale_set),
-        (2, Hands::evict),
-        (2, Hands::drain),
-        (4, Hands::kill_operator),
-        (1, Hands::restart_api_server),
-        (1, Hands::pause),
-        (1, Hands::restart_pods),
-        (1, Hands::orphan),
-        (1, Hands::delete_and_apply),
+/// All kinds of acts. Each is drawn once before any is drawn again.
+fn acts<'a>() -> Vec<Act<'a>> {
+    vec![
+        Hands::scale,
+        Hands::set,
+        Hands::wrong_edit,
+        Hands::delete_pod,
+        Hands::delete_disk,
+        Hands::delete_child,
+        Hands::edit_child,
+        Hands::scale_set,
+        Hands::evict,
+        Hands::drain,
+        Hands::kill_operator,
+        Hands::restart_api_server,
+        Hands::pause,
+        Hands::restart_pods,
+        Hands::orphan,
+        Hands::delete_and_apply,
     ]
 }
 
-impl Hands<'_> {
+impl<'a> Hands<'a> {
     fn kubectl(&self, words: &[&str]) -> Result<String, BoxError> {
         Ok(self.queue.room.kubectl(words)?)
+    }
+
+    fn draw(&mut self) -> Act<'a> {
+        if self.left.is_empty() {
+            self.left = acts();
+        }
+        let drawn = self.random.index(self.left.len());
+        self.left.swap_remove(drawn)
     }
 
     fn apply(&self) -> Outcome {
@@ -257,14 +267,7 @@ impl Hands<'_> {
         })?;
         let load = Load::start_gently(&topic, 1, &[service], REST);
         let begun = Instant::now();
-        let acts = acts();
-        let mut drawn = self.random.below(acts.iter().map(|(weight, _)| weight).sum());
-        let act = acts.iter().find(|(weight, _)| {
-            let is_it = drawn < *weight;
-            drawn = drawn.saturating_sub(*weight);
-            is_it
-        });
-        let what = act.map(|(_, act)| act(self)).ok_or("an act")??;
+        let what = self.draw()(self)?;
         let said = self.converges().map_err(|error| format!("after `{what}`: {error}"))?;
         let service = self.queue.service()?;
         let report =
@@ -334,7 +337,8 @@ fn random_hands_lose_nothing_and_are_answered(room: &Room<'_>) -> Outcome {
     room.own().volumes().make(VOLUMES)?;
     let operator = Operator::with(room, &Killer::new())?;
     let queue = Queue { room, name: "demo".to_owned() };
-    let mut hands = Hands { queue, operator: &operator, random: Random::new(seed), replicas: 3 };
+    let mut hands =
+        Hands { queue, operator: &operator, random: Random::new(seed), replicas: 3, left: Vec::new() };
     hands.apply()?;
     hands.converges()?;
     eprintln!("{}: seed {seed}", room.namespace);
