@@ -34,6 +34,8 @@ pub struct Answer {
 pub enum Unanswered {
     /// Nobody listens: the request was never sent.
     Refused,
+    /// No connection came about in time, as with an address that nobody has any more: the request was never sent.
+    Unreachable,
     /// The request may have arrived.
     Unknown,
 }
@@ -80,7 +82,7 @@ impl Http {
         let mut stream =
             TcpStream::connect_timeout(&self.address, self.timeout).map_err(|error| match error.kind() {
                 ErrorKind::ConnectionRefused => Unanswered::Refused,
-                _ => Unanswered::Unknown,
+                _ => Unanswered::Unreachable,
             })?;
         let deadline_header = match self.says_timeout {
             true => format!("raftqueue-deadline-ms: {}\r\n", self.timeout.as_millis()),

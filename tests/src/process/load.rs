@@ -222,7 +222,7 @@ fn produce(
                 account.acknowledged.insert(message);
             }
             Ok(503 | 429) => account.refused += 1,
-            Err(Unanswered::Refused) => {
+            Err(Unanswered::Refused | Unanswered::Unreachable) => {
                 drop(account);
                 std::thread::yield_now();
             }
@@ -265,7 +265,9 @@ fn drain(topic: &str, nodes: &[Http]) -> Result<Vec<String>, String> {
             Ok(answer) if answer.code == 404 => return Ok(popped),
             Ok(answer) if [503, 504].contains(&answer.code) && since.elapsed() < PATIENCE => {}
             // It was just started and does not listen yet.
-            Err(Unanswered::Refused) if since.elapsed() < PATIENCE => std::thread::yield_now(),
+            Err(Unanswered::Refused | Unanswered::Unreachable) if since.elapsed() < PATIENCE => {
+                std::thread::yield_now();
+            }
             other => return Err(format!("pop {} failed: {other:?}", popped.len())),
         }
     }
