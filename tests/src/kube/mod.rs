@@ -31,6 +31,7 @@ pub mod namespace;
 pub mod node;
 mod own;
 pub mod playground;
+mod rights;
 pub mod state;
 pub mod stop;
 pub mod versions;

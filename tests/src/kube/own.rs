@@ -12,7 +12,7 @@ use super::namespace::{Entrance, Namespaces};
 use super::node::{self, Node};
 use super::state::State;
 use super::volumes::Volumes;
-use super::{certificates, collect, environment, stop};
+use super::{certificates, collect, environment, rights, stop};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -259,6 +259,15 @@ impl Own {
             }
         }
         Ok(refused)
+    }
+
+    /// The rights of this role that no call of the operator has used so far, each as `verb resource`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no record of calls; those of kubectl.
+    pub fn unused_rights(&self, role: &str) -> Result<Vec<String>, Error> {
+        let role = self.kubectl.json(&["get", "clusterrole", role])?;
+        Ok(rights::unused(&role, &self.calls()?))
     }
 
     /// Sends a signal to the first process of a container, by the runtime's id.

@@ -20,7 +20,7 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 14] = [
+    let modules: [(&str, &[Case]); 15] = [
         ("harness", &harness::CASES),
         ("readme", product::readme::CASES),
         ("faults", product::faults::CASES),
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ("disks", product::disks::CASES),
         ("lives", product::lives::CASES),
         ("mending", product::mending::CASES),
+        ("neighbours", product::neighbours::CASES),
         ("scaling", product::scaling::CASES),
         ("refusals", product::refusals::CASES),
     ];
@@ -45,6 +46,13 @@ fn main() -> ExitCode {
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    tier.finish();
-    conclusion.exit_code()
+    let is_whole =
+        arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.ignored && !arguments.list;
+    match tier.finish(is_whole && !conclusion.has_failed()) {
+        Ok(()) => conclusion.exit_code(),
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
 }

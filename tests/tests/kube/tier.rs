@@ -15,6 +15,8 @@ use std::time::Instant;
 const VOLUMES: usize = 32;
 /// Namespaces are DNS labels, and names of services are prefixed to them.
 const NAMESPACE_BYTES_MAX: usize = 40;
+/// The ClusterRole of the operator.
+const OPERATOR_ROLE: &str = "raftqueue-operator";
 
 /// All cases of one run.
 pub(crate) struct Tier {
@@ -155,16 +157,39 @@ impl Tier {
         }
     }
 
-    /// Stops the cluster and says how long everything took.
-    pub(crate) fn finish(&self) {
+    /// Stops the cluster and says how long everything took, and which rights of the operator no case has used.
+    ///
+    /// # Errors
+    /// After a whole run there must be none.
+    pub(crate) fn finish(&self, is_whole: bool) -> Result<(), String> {
         let mut cluster = self.cluster.write().unwrap_or_else(PoisonError::into_inner);
+        let unused = match &*cluster {
+            Cluster::Runs(kube) => unused_rights(kube)?,
+            _ => Vec::new(),
+        };
         if let Cluster::Runs(kube) = std::mem::replace(&mut *cluster, Cluster::NotStarted) {
             if let Err(error) = kube.stop() {
                 eprintln!("the Kubernetes of the tests is not stopped whole: {error}");
             }
             eprintln!("tests on Kubernetes: {:.1?} in all, start and stop included", self.begun.elapsed());
         }
+        if unused.is_empty() {
+            return Ok(());
+        }
+        let told = format!("the operator's role allows what no case has used: {}", unused.join(", "));
+        eprintln!("{told}");
+        if is_whole { Err(told) } else { Ok(()) }
     }
+}
+
+/// Rights of the operator's role that it used in no case. Empty where it was never installed, or on a cluster that is not ours.
+fn unused_rights(kube: &Kube) -> Result<Vec<String>, String> {
+    let Ok(own) = kube.own("the record of calls") else { return Ok(Vec::new()) };
+    let installed = own.unused_rights(OPERATOR_ROLE);
+    installed.or_else(|error| match error.to_string() {
+        text if text.contains("NotFound") => Ok(Vec::new()),
+        text => Err(text),
+    })
 }
 
 /// The operator must never be refused for want of rights, in whatever case that was.

@@ -12,6 +12,7 @@
 //! | [`storms`] | an API server that misbehaves, a namespace that goes, hundreds of objects |
 //! | [`lives`] | one node, two clusters, an object deleted and applied again |
 //! | [`mending`] | a lost quorum, a machine that is gone, disks that grow |
+//! | [`neighbours`] | a policy and a monitor, where their kinds are |
 //! | [`scaling`] | `kubectl scale`, under load |
 //! | [`words`] | what kubectl does with an object, and in which words it says what it cannot |
 //! | [`refusals`] | what cannot be is refused in words, or told until its cause goes |
@@ -24,6 +25,7 @@ pub(crate) mod hands;
 pub(crate) mod kills;
 pub(crate) mod lives;
 pub(crate) mod mending;
+pub(crate) mod neighbours;
 pub(crate) mod operator;
 pub(crate) mod readme;
 pub(crate) mod refusals;
