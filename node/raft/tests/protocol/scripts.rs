@@ -39,6 +39,7 @@ scripts! {
     a_candidate_follows_the_winner_of_its_term
     a_candidate_with_a_greater_term_is_not_stuck
     a_change_is_refused_before_the_term_has_committed
+    a_leader_changes_nobody_before_an_entry_of_its_own_counts
     a_change_that_is_none_is_refused
     a_cluster_is_formed_by_one_and_joined_by_blank_nodes
     a_cluster_of_one_leads_and_commits_by_itself
