@@ -246,3 +246,32 @@ fn a_damaged_decision_stops_the_node_and_a_dump_names_it() {
 fn its_form_comes_back() {
     assert_eq!(decode_recovery(&encode_recovery(&recovery())), Ok(recovery()));
 }
+
+/// Whoever opens a log may refuse what there is, and so does a decision that cannot be read: not a byte is another one then.
+#[test]
+fn rule_3_5_what_is_refused_when_it_is_opened_is_not_changed() {
+    let disk = member();
+    let contents = |disk: &FakeDisk| -> Vec<_> {
+        disk.names().into_iter().filter(|name| name != "LOCK").map(|name| (disk.bytes(&name), name)).collect()
+    };
+    let before = contents(&disk);
+    let refused = dir(&disk).open_log_if(options(9), |found| {
+        assert_eq!((found.start, found.configuration), (Index(0), None));
+        Err(OpenError::StateLost { start: found.start, why: "it is asked for".into() })
+    });
+    assert!(matches!(refused, Err(OpenError::StateLost { .. })));
+    assert_eq!(contents(&disk), before);
+    dir(&disk).decide_recovery(&recovery()).unwrap();
+    let decided = contents(&disk);
+    let refused = dir(&disk).open_log_if(options(9), |found| {
+        assert_eq!(found.configuration, Some(&alone(7)), "the members that there will be");
+        Err(OpenError::StateLost { start: found.start, why: "it is asked for".into() })
+    });
+    assert!(refused.is_err() && contents(&disk) == decided);
+    assert!(disk.corrupt("RECOVERY", 20, 1));
+    let rotten = contents(&disk);
+    let Err(error) = open_log(&mut dir(&disk)) else { panic!("what is decided cannot be read") };
+    assert!(matches!(&error, OpenError::Damaged { file, .. } if file == "RECOVERY"), "{error}");
+    assert!(error.way_out().is_some_and(|way| way.contains("raftq recover")));
+    assert_eq!(contents(&disk), rotten);
+}
