@@ -101,7 +101,7 @@ pub enum Event {
     Damaged(bool),
     /// The state that the log goes on from is lost (true), or another node's has taken its place (false). The log is what it
     /// was: this node votes by it and takes entries. It applies none, so it does not lead, and any snapshot that reaches up to
-    /// where the log begins is good for it.
+    /// where the log begins is good for it. It lacks messages, too, which [`Event::Incomplete`] says.
     Stateless(bool),
     /// What the configuration at an index says, which could not be read before.
     Known(Index, Arc<Configuration>),

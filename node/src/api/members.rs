@@ -166,3 +166,26 @@ impl MemberState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_4_4_a_change_names_one_to_three_nodes_each_once() {
+        let check = |nodes: &[&str]| {
+            let change = Change::Remove(nodes.iter().map(ToString::to_string).collect());
+            let asked = ChangeMembers { change, expected: None, force: false, dry: false };
+            asked.check().map_err(|failure| failure.text)
+        };
+        assert_eq!(check(&["a", "b", "c"]), Ok(()));
+        for (nodes, words) in [
+            (&[][..], "nodes"),
+            (&["a", "b", "c", "d"], "nodes"),
+            (&["a", "b", "a"], "nodes: `a` is named twice"),
+            (&["a", ""], "node"),
+        ] {
+            assert!(check(nodes).expect_err("it is refused").contains(words), "{nodes:?}");
+        }
+    }
+}

@@ -232,9 +232,6 @@ impl Snapshots {
 impl Replica {
     /// Freezes the state if a snapshot is due. It never lies beyond what is durable here (RULES 3.1).
     pub(super) fn freeze_if_due(&mut self) {
-        if self.is_stateless {
-            return; // There is nothing that could be kept.
-        }
         let index = self.applied;
         let held = || self.state.held_bytes(MESSAGE_BYTES);
         self.snapshots.log_ends(self.raft.last_index());
@@ -245,6 +242,7 @@ impl Replica {
         if self.raft.snapshot_up_to().is_none_or(|most| most < index) {
             return;
         }
+        // Without a state nothing is applied, and the log begins later: nothing could be kept (RULES 3.5).
         let Some(term) = self.raft.term_at(index) else { return };
         let (configuration_index, configuration) = self.configuration.clone();
         self.snapshots.begin(index, self.state.held_bytes(MESSAGE_BYTES));

@@ -227,13 +227,9 @@ impl Replica {
         }
         let planned = self.plan_change(asked);
         if asked.dry {
-            let result = planned.map(|_| None).or_else(|failure| match failure.reason {
-                Reason::InvalidArgument => Err(failure),
-                _ => Ok(Some(failure.text)),
-            });
             let configuration_index = self.raft.configuration_index().0;
-            let response = |refusal| Response::MembersChanged { configuration_index, refusal };
-            return self.answer(id, result.map(response));
+            let refusal = planned.err().map(|failure| failure.text);
+            return self.answer(id, Ok(Response::MembersChanged { configuration_index, refusal }));
         }
         let change = match planned {
             Ok(change) => change,

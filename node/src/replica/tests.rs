@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 mod installing;
+mod members;
 mod recovery;
 mod transfers;
 mod turns;
@@ -63,6 +64,8 @@ struct Alone {
     frozen: Option<Freeze>,
     /// What became of snapshots of other nodes, and where the log began again.
     judged: Vec<Option<Index>>,
+    /// From where on it asked last for a snapshot of another node.
+    wanted: Option<Index>,
     resets: Vec<Index>,
 }
 
@@ -102,6 +105,7 @@ impl Alone {
             left: 0,
             frozen: None,
             judged: Vec::new(),
+            wanted: None,
             resets: Vec::new(),
             steps: 0,
         }
@@ -204,6 +208,7 @@ impl Alone {
         if actions.is_arrival_judged {
             self.judged.push(actions.installed);
         }
+        self.wanted = actions.install.map(|install| install.start.0).or(self.wanted);
         self.left += usize::from(actions.left.is_some());
         self.frozen = actions.freeze.or(self.frozen.take());
         results.carry_out(self);

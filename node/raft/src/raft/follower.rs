@@ -26,7 +26,7 @@ impl Raft {
     pub(super) fn heartbeat_reply(&self, round: u64, received: Index) -> Message {
         let (disk_stalled, replaying) = (self.disk_stalled, self.is_replaying());
         // Either is a reason not to be handed the lead.
-        let incomplete = self.incomplete || self.damaged || self.stateless;
+        let incomplete = self.incomplete || self.damaged;
         Message::HeartbeatReply { round, received, disk_stalled, replaying, incomplete }
     }
 

@@ -136,7 +136,7 @@ impl Raft {
     /// snapshot will lack messages at first.
     fn has_everything(&self, id: NodeId) -> bool {
         if id == self.settings.id {
-            return !self.incomplete && !self.damaged && !self.stateless;
+            return !self.incomplete && !self.damaged;
         }
         let Role::Leader(leader) = &self.role else { return false };
         let progress = leader.progress.get(&id);

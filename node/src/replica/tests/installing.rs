@@ -233,6 +233,7 @@ fn rule_3_5_a_node_without_a_state_applies_nothing_and_takes_over_the_first_that
     lost.replica.configuration = (Index(1), configuration);
     assert!(lost.replica.is_stateless() && lost.replica.is_incomplete());
     (0..1_000).for_each(|_| lost.tick());
+    assert_eq!(lost.wanted, Some(Index(3)), "any state that its log follows");
     assert_eq!(lost.replica.raft().term(), Term(4), "it campaigns neither soon nor when nobody else does");
     let mut said = lost.replica.recovery(0, |_| false);
     assert!(said.refusal.take().is_some_and(|why| why.contains("snapshots are lost")), "{said:?}");
