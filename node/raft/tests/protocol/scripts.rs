@@ -147,6 +147,7 @@ scripts! {
     entries_loaded_for_a_place_that_is_passed_block_nobody
     forming_is_repeated_after_a_crash
     late_answers_to_a_pre_vote_start_nothing
+    no_member_changes_while_leadership_is_handed_over
     nothing_of_a_snapshot_is_acknowledged_before_it_is_the_disks_own
     one_that_granted_another_waits_for_it
     one_that_replays_leads_where_the_ready_cannot
@@ -156,6 +157,7 @@ scripts! {
     the_configuration_at_the_beginning_stays_in_force
     the_disk_of_a_single_voter_may_hang
     the_last_entry_commits_although_its_answers_were_lost
+    the_lead_goes_from_one_to_another_while_members_come_and_go
     the_members_of_a_snapshot_are_in_force
     those_on_their_way_out_may_have_to_lead_once_more
     two_nodes_that_cannot_hear_each_other_do_not_fight
