@@ -119,6 +119,8 @@ pub struct MemberState {
     pub unwell: Option<String>,
     /// Why it must not be stopped now; `None`: it may.
     pub stop_refusal: Option<String>,
+    /// Bytes free on its data disk; `None` where the leader has not heard of it.
+    pub free_bytes: Option<u64>,
 }
 
 /// A node with a blank disk that has announced itself and is no member yet.

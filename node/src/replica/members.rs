@@ -120,6 +120,7 @@ impl Replica {
                 disk_stalled: if is_own { self.disk_stalled } else { peer.is_some_and(|p| p.disk_stalled) },
                 unwell: self.why_unwell(&status, id),
                 stop_refusal: self.why_not_stop(&status, configuration, id),
+                free_bytes: self.room.known_free_bytes(id),
             }
         });
         MembersInfo {

@@ -27,7 +27,12 @@ impl Room {
 
     /// What is free there. Everything, if the node has not said yet.
     pub(super) fn free_bytes(&self, node: NodeId) -> u64 {
-        self.free_bytes.get(&node).copied().unwrap_or(u64::MAX)
+        self.known_free_bytes(node).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes free on that disk, if it was heard of.
+    pub(super) fn known_free_bytes(&self, node: NodeId) -> Option<u64> {
+        self.free_bytes.get(&node).copied()
     }
 }
 

@@ -46,6 +46,7 @@ fn write_member(member: MemberState) -> v1::MemberState {
         disk_stalled: member.disk_stalled,
         unwell: member.unwell.unwrap_or_default(),
         stop_refusal: member.stop_refusal.unwrap_or_default(),
+        free_bytes: member.free_bytes,
     }
 }
 
@@ -64,6 +65,7 @@ fn read_member(member: v1::MemberState) -> Option<MemberState> {
         disk_stalled: member.disk_stalled,
         unwell: read_why(member.unwell),
         stop_refusal: read_why(member.stop_refusal),
+        free_bytes: member.free_bytes,
     })
 }
 

@@ -157,6 +157,7 @@ fn members() -> impl Strategy<Value = MembersInfo> {
             disk_stalled: flags[4],
             unwell,
             stop_refusal,
+            free_bytes: flags[4].then_some(lag),
         },
     );
     let waiting = (any::<u64>(), text(), text(), text())

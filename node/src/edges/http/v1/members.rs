@@ -33,6 +33,9 @@ pub(super) struct MemberState {
     unwell: String,
     /// Why it must not be stopped now; empty: it may.
     stop_refusal: String,
+    /// Bytes free on its data disk; absent where the leader has not heard of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free_bytes: Option<u64>,
 }
 
 /// A node that announced itself and waits to be added.
@@ -126,6 +129,7 @@ impl From<v1::MemberState> for MemberState {
             disk_stalled: member.disk_stalled,
             unwell: member.unwell,
             stop_refusal: member.stop_refusal,
+            free_bytes: member.free_bytes,
         }
     }
 }
