@@ -2,9 +2,15 @@
 //!
 //! The only reader of the environment. Every flag can be given as `RAFTQUEUE_...` too; a flag wins.
 
+mod console;
+mod kinds;
+
 use crate::api::budget;
 use crate::api::limits::Limits;
-use clap::{Args, ValueEnum};
+use crate::edges::console::Settings as ConsoleSettings;
+use clap::Args;
+pub use console::ConsoleArgs;
+pub use kinds::{Bootstrap, DiscoveryKind, LogFormat};
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -92,6 +98,10 @@ pub struct NodeArgs {
     #[arg(long, value_name = "PORT", env = "RAFTQUEUE_OPERATIONS_PORT")]
     pub operations_port: Option<u16>,
 
+    /// What the console may do.
+    #[command(flatten)]
+    pub console: ConsoleArgs,
+
     /// Folder for the log and this node's identity. One node, one folder, one process at a time.
     /// Default: ./raftqueue-data/IP-PORT or ./raftqueue-data/NAME.
     #[arg(long, value_name = "DIR", env = "RAFTQUEUE_DATA_DIR")]
@@ -162,35 +172,6 @@ pub struct NodeArgs {
     pub log_format: LogFormat,
 }
 
-/// How a node finds the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DiscoveryKind {
-    /// Every address is given.
-    Static,
-    /// By names under one domain.
-    Dns,
-}
-
-/// What a node with a blank disk does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Bootstrap {
-    /// Take part in forming a cluster.
-    Form,
-    /// Wait to be added to the one that exists.
-    Join,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people on a terminal, JSON elsewhere.
-    Auto,
-    /// A line of text each.
-    Human,
-    /// A JSON object each.
-    Json,
-}
-
 /// One initial member.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
@@ -221,6 +202,8 @@ pub struct Config {
     pub peer_address: String,
     /// Where to serve operations, if anywhere.
     pub operations_listen: Option<String>,
+    /// What the console there may do, if there is one.
+    pub console: Option<ConsoleSettings>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// T, in milliseconds.
@@ -316,16 +299,19 @@ impl NodeArgs {
                 limits.body_bytes_max
             )));
         }
+        let client_address = self.client_address.unwrap_or(client_address);
+        let console = self.console.settings([&name, &client_address, &peer_address]);
         Ok(Config {
             name,
             members,
             bootstrap: self.bootstrap,
             cluster_id: self.cluster_id,
-            client_address: self.client_address.unwrap_or(client_address),
+            client_address,
             client_listen,
             peer_address,
             peer_listen: self.peer_listen.unwrap_or(peer_listen),
             operations_listen: operations,
+            console,
             data_dir: self.data_dir.unwrap_or_else(|| Path::new("raftqueue-data").join(folder)),
             election_timeout_ms: self.election_timeout_ms,
             drain_ms: self.drain_ms,

@@ -21,6 +21,7 @@ use crate::api::{Failure, Method};
 use crate::replica::{Counters, View};
 use calls::Calls;
 pub(crate) use census::Census;
+pub use census::TopicSeen;
 pub use connections::{Meter, Open};
 pub(crate) use entry_times::{EntryTimes, Progress};
 use process::Process;
@@ -32,7 +33,7 @@ pub use pulse::Pulse;
 use raftqueue_raft::{Cause, RoleKind, RoleState};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 pub use storage::Stored;
 
 /// All series of one node.
@@ -320,9 +321,8 @@ impl Metrics {
         self.process.observe();
         self.budget.observe();
         self.storage.observe();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if let Some(found) = found {
-            self.census.show(&found, u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+            self.census.show(&found, census::wall_ms());
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory succeeds");

@@ -18,7 +18,7 @@ use crate::driver::{Driver, Ended, Givers, Parts};
 use crate::edges::connections::{Acceptor, ConnectionLimits};
 use crate::edges::edge::Edge;
 use crate::edges::http;
-use crate::edges::operations;
+use crate::edges::{console, operations};
 use crate::entropy;
 use crate::metrics::{Metrics, Pulse};
 use crate::peers::announcing;
@@ -145,6 +145,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let client_port = servers.listen_for_clients(&config.client_listen).await?;
     servers.serve_clients(client_port, connection_limits.clients, http::router(&edge));
     let peer_port = servers.listen(&config.peer_listen, "peers").await?;
+    let console =
+        console::router(edge.clone(), Arc::clone(&metrics), config.console.clone(), Handle::current());
     let peers =
         PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader), Arc::clone(&giving));
     servers.serve_peers(peer_port, connection_limits.peers, peers);
@@ -152,7 +154,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         let router =
             operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping), Arc::clone(&pulse));
         let port = servers.listen(address, "operations").await?;
-        servers.serve_operations(port, connection_limits.operations, router);
+        servers.serve_operations(port, connection_limits.operations, router.merge(console));
     }
 
     let mut connections = JoinSet::new();

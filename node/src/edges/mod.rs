@@ -1,6 +1,7 @@
 //! Where calls come in: gRPC, HTTP, the operations port, what each may send and hold, and what an edge sees of its node.
 
 pub mod connections;
+pub mod console;
 pub mod edge;
 pub mod grpc;
 pub mod http;

@@ -13,6 +13,8 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use raftqueue_queue::{State, Stats, Topic, TopicId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Topics looked at in one tick.
 const TOPICS_AT_ONCE: usize = 500;
@@ -90,6 +92,17 @@ impl Shown {
     }
 }
 
+/// What a census found of a topic, beside its counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicSeen {
+    /// Messages ever published.
+    pub published: u64,
+    /// Messages acknowledged, popped or purged.
+    pub settled: u64,
+    /// How long ago the oldest ready message was published, in milliseconds; `None` if none is ready, or it is not known.
+    pub oldest_ready_ms: Option<u64>,
+}
+
 /// What a census found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -102,6 +115,17 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// What was found of each topic that is shown, by name, at this time of the node's clock.
+    pub(super) fn topics(&self, wall_ms: u64) -> BTreeMap<String, TopicSeen> {
+        let now_ms = wall_ms.max(self.now_ms);
+        let seen = |shown: &Shown| TopicSeen {
+            published: shown.published,
+            settled: shown.published.saturating_sub(shown.depth.count()),
+            oldest_ready_ms: shown.depth.oldest_ms.map(|at| now_ms.saturating_sub(at)),
+        };
+        self.shown.values().map(|shown| (shown.name.clone(), seen(shown))).collect()
+    }
+
     /// How many messages are held, in any state, and their bytes.
     pub(super) fn held(&self) -> (u64, u64) {
         let Depth { ready, leased, delayed, dead, bytes, .. } = self.total;
@@ -355,6 +379,21 @@ impl Series {
             self.topic_settled.with_label_values(&topic).inc_by(published.saturating_sub(depth.count()));
         }
     }
+}
+
+impl super::Metrics {
+    /// What was seen of the topics that have series of their own, by name; empty before the first census.
+    #[must_use]
+    pub fn topics(&self) -> BTreeMap<String, TopicSeen> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        found.map(|found| found.topics(wall_ms())).unwrap_or_default()
+    }
+}
+
+/// This node's clock, in milliseconds since the Unix epoch.
+pub(super) fn wall_ms() -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "ages are far below 2^52 ms")]

@@ -8,6 +8,7 @@ use raftqueue_queue::State;
 use raftqueue_raft::{Index, Term};
 use raftqueue_wal::{KeptFile, Manifest, SnapshotFile};
 use std::fmt::Write;
+use std::time::UNIX_EPOCH;
 
 /// Every series: its name, labels, kind and help.
 const SERIES: &str = include_str!("series.txt");

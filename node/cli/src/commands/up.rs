@@ -235,6 +235,8 @@ impl Up {
             .args(["--bootstrap", if is_formed { "join" } else { "form" }])
             .args(["--client-listen", &self.endpoint(node.index)])
             .args(["--operations-port", &(self.port(node.index) + 2).to_string()])
+            // Everything is on loopback here.
+            .arg("--console-changes")
             .args(["--election-timeout-ms", &self.election_timeout_ms.to_string()])
             .args(["--log-format", "human"])
             .arg("--data-dir")
