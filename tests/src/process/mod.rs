@@ -1,6 +1,7 @@
 //! Real node processes on loopback, to be killed, paused and restarted, and a client that shares no code with the
 //! product.
 
+pub mod browser;
 mod http;
 mod links;
 mod load;
