@@ -2,7 +2,7 @@
 //!
 //! The rules are tested by promtool, where it is installed: `RAFTQUEUE_PROMETHEUS=FOLDER` says where.
 
-use raftqueue_tests::process::{programs, prometheus, repository};
+use raftqueue_tests::process::{programs, prometheus, repository, run_to_end};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -225,6 +225,14 @@ fn pages_name_commands_that_there_are() {
             let output = asked.args(&command).arg("--help").output().expect("it can be started");
             let help = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success(), "{topic}: raftq {text}");
+            // Where it says what is to be filled in it is typed whole: nobody answers, and nothing is wrong with the command.
+            let is_filled_in = |word: &str| word.chars().all(|letter| letter.is_ascii_uppercase());
+            if text.split_whitespace().skip(1).any(is_filled_in) && !text.contains("--kube") {
+                let mut typed = Command::new(programs().join("raftq"));
+                typed.args(text.split_whitespace()).args(["--endpoints", "127.0.0.1:1", "--timeout", "50ms"]);
+                let ended = run_to_end(&mut typed);
+                assert_ne!(ended.status.code(), Some(2), "{topic}: raftq {text}: {}", ended.text);
+            }
             for option in text.split_whitespace().filter(|word| word.starts_with("--")) {
                 assert!(help.contains(option), "{topic}: raftq {text}: {help}");
             }
@@ -245,6 +253,20 @@ fn configurations_read_every_file_of_rules() {
         let topics = TOPICS.into_iter().filter(|topic| is_in_kubernetes || *topic != "operator");
         assert_eq!(files, topics.map(|topic| format!("{topic}-rules.yaml")).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn what_kubernetes_is_given_is_the_same() {
+    let parse = |path: &str| -> Value { serde_saphyr::from_str(&read(path)).expect("it is YAML") };
+    let rule = parse("deploy/monitoring/prometheus-rule.yaml");
+    let groups =
+        TOPICS.map(|topic| parse(&format!("deploy/monitoring/{topic}-rules.yaml"))["groups"].clone());
+    let groups: Vec<Value> =
+        groups.iter().flat_map(|groups| groups.as_array().expect("a list")).cloned().collect();
+    assert_eq!(rule["spec"]["groups"], Value::from(groups));
+    let kustomization = parse("deploy/monitoring/kustomization.yaml");
+    let files = TOPICS.map(|topic| format!("raftqueue-{topic}.json={topic}-dashboard.json"));
+    assert_eq!(kustomization["configMapGenerator"][0]["files"], Value::from(files.to_vec()));
 }
 
 #[test]

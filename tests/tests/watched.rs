@@ -5,7 +5,7 @@
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use raftqueue_tests::process::prometheus::{self, Prometheus};
-use raftqueue_tests::process::{Cluster, SmallDisk, repository, wait_for};
+use raftqueue_tests::process::{CALM, Cluster, SmallDisk, repository, wait_for};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -98,7 +98,8 @@ impl Watch {
 
 fn alerts_fire_and_clear_and_every_panel_shows_something(programs: &Path) {
     let mut cluster = Cluster::new(3).with_operations();
-    cluster.set_arguments(&["--segment-bytes", "4194304", "--reserve-bytes", "12582912"]);
+    let small = ["--segment-bytes", "4194304", "--reserve-bytes", "12582912"];
+    cluster.set_arguments(&[&CALM[..], &small].concat());
     let full = 2;
     // Of all of them, since that of the machine may be nearly full as well.
     let mount = |node| SmallDisk::mount(&cluster.data_dir(node), DISK_MIB).expect("one was mounted before");
@@ -173,10 +174,18 @@ fn alerts_fire_and_clear_and_every_panel_shows_something(programs: &Path) {
             let pop = patient.request("POST", "/v1/topics/busy/pop", b"{\"messages_max\": 5}");
             let none = patient.request("GET", "/v1/topics/none", b"");
             let codes = [publish, pop, none].map(|answer| answer.map(|answer| answer.code));
-            assert_eq!(codes, [Ok(200), Ok(200), Ok(404)]);
+            if codes != [Ok(200), Ok(200), Ok(404)] {
+                return Err(format!("{codes:?}"));
+            }
             empty_panels(&watch.prometheus)
         },
     );
+
+    // What an autoscaler asks for is one number: what there is to do.
+    let scaled: Value = serde_saphyr::from_str(&read("keda.yaml")).expect("it is YAML");
+    let query = scaled["spec"]["triggers"][0]["metadata"]["query"].as_str().expect("a query");
+    let backlog = watch.prometheus.query(&query.replace("\"orders\"", "\"still\"")).expect("it is answered");
+    assert!(matches!(&backlog[..], [(_, count)] if (*count - 2.0).abs() < 0.5), "{backlog:?}");
 
     let others: Vec<usize> = (0..3).filter(|node| *node != leader).collect();
     cluster.kill(others[0]);
