@@ -6,23 +6,18 @@ use clap::Args;
 /// What the console may do.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConsoleArgs {
-    /// Do not serve the console, a page on the operations port that shows nodes, topics and messages.
+    /// Do not serve the console, a page on the operations port that shows nodes, topics and messages, whatever
+    /// else is said of it.
     #[arg(long, env = "RAFTQUEUE_NO_CONSOLE")]
     pub no_console: bool,
 
     /// Let the console redrive and drop messages. It asks nobody who he is: whoever reaches the operations port may do it.
-    #[arg(long, conflicts_with = "no_console", env = "RAFTQUEUE_CONSOLE_CHANGES")]
+    #[arg(long, env = "RAFTQUEUE_CONSOLE_CHANGES")]
     pub console_changes: bool,
 
     /// Further names of this host under which browsers reach the console, as behind an ingress. Addresses, `localhost` and
     /// the node's own names are good as they are.
-    #[arg(
-        long,
-        value_name = "HOST",
-        value_delimiter = ',',
-        conflicts_with = "no_console",
-        env = "RAFTQUEUE_CONSOLE_HOST"
-    )]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', env = "RAFTQUEUE_CONSOLE_HOST")]
     pub console_host: Vec<String>,
 }
 

@@ -30,9 +30,9 @@ impl Room {
         self.known_free_bytes(node).unwrap_or(u64::MAX)
     }
 
-    /// Bytes free on that disk, if it was heard of.
+    /// Bytes free on that disk, if it was heard of. A node that does not know says the most that there is.
     pub(super) fn known_free_bytes(&self, node: NodeId) -> Option<u64> {
-        self.free_bytes.get(&node).copied()
+        self.free_bytes.get(&node).copied().filter(|bytes| *bytes < u64::MAX)
     }
 }
 

@@ -30,7 +30,7 @@ impl Guard {
         match self.refuses(request.method(), request.headers()) {
             None => next.run(request).await,
             Some(why) => {
-                tracing::warn!(%why, "a request to the console is refused");
+                tracing::debug!(%why, "a request to the console is refused");
                 with_headers((StatusCode::FORBIDDEN, format!("{why}\n")).into_response())
             }
         }

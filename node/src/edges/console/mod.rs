@@ -32,8 +32,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// How long the console waits for the leader.
+/// How long a page waits for the leader, and for the disk.
 const DEADLINE: Duration = Duration::from_millis(900);
+/// How long a change may take: on a slow disk somebody who waits is better off than somebody who does not know.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 /// Topics on one page.
 const TOPICS_MAX: usize = 200;
 /// Messages of each state that a topic's page shows.
@@ -95,7 +97,7 @@ pub fn router<S: Service>(
         .route("/console/style.css", get(style))
         .route("/console/live.js", get(script))
         .with_state(console)
-        .layer(middleware::from_fn(move |request, next| {
+        .route_layer(middleware::from_fn(move |request, next| {
             let guard = guard.clone();
             async move { guard.pass(request, next).await }
         }))
@@ -165,7 +167,7 @@ async fn change<S: Service>(State(console): State<Arc<Console<S>>>, body: Body, 
             let text = "this console only shows: start the node with --console-changes, or use raftq";
             return said(&Failure::not_done(Reason::FailedPrecondition, text));
         }
-        match own.edge.call(request, DEADLINE).await {
+        match own.edge.call(request, CHANGE_DEADLINE).await {
             Ok(Answer::Response(Response::Count(count))) => {
                 let done = serde_json::json!({"count": count}).to_string();
                 with_headers(([(header::CONTENT_TYPE, "application/json")], done).into_response())
@@ -194,7 +196,8 @@ fn said(failure: &Failure) -> Http {
 impl<S: Service> Console<S> {
     async fn overview(&self, after: Option<u64>) -> Http {
         let list = Look::ListTopics { after, topics_max: TOPICS_MAX };
-        let (members, topics) = tokio::join!(self.look(Look::Members), self.look(list));
+        let storage = tokio::time::timeout(DEADLINE, self.edge.storage());
+        let (members, topics, storage) = tokio::join!(self.look(Look::Members), self.look(list), storage);
         let members = members.and_then(|answer| match answer {
             Answer::Response(Response::Members(members)) => Ok(members),
             _ => Err(unexpected()),
@@ -207,7 +210,7 @@ impl<S: Service> Console<S> {
         let paces = self.rates.lock().unwrap_or_else(PoisonError::into_inner).learn(&seen);
         let view = page::Overview {
             local: self.edge.local_status(),
-            storage: self.edge.storage().await,
+            storage: storage.unwrap_or_default(),
             members,
             topics,
             is_first_page: after.is_none(),

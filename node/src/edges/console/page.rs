@@ -336,11 +336,14 @@ fn page(local: &LocalStatus, title: &str, heading: &Markup, body: &Markup) -> Ma
                     p class="note" {
                         "asked of " (short(&local.name))
                         @if !local.cluster_id.is_empty() { ", cluster " code { (local.cluster_id.chars().take(8).collect::<String>()) } }
-                        @if let Some(why) = &local.not_ready { ": " strong class="bad" { (why) } }
-                        " " span id="fresh" role="status" {}
                     }
+                    p id="fresh" class="bad" role="status" {}
+                    p id="done" role="status" {}
                 }
-                main id="live" { (body) }
+                main id="live" {
+                    @if let Some(why) = &local.not_ready { p class="bad" { "This node is not ready: " (why) "." } }
+                    (body)
+                }
                 footer { p class="note" { "What to do when something is wrong stands in " code { "deploy/runbooks" } "." } }
             }
         }
