@@ -342,10 +342,9 @@ impl From<Fatal> for Unopened {
 
 /// Whether the disk itself is to blame, and not what stands on it, who may read it, or what room there is.
 fn is_of_disk(error: &OpenError) -> bool {
-    use std::io::ErrorKind as K;
-    let of_directory =
-        [K::PermissionDenied, K::NotFound, K::ReadOnlyFilesystem, K::StorageFull, K::QuotaExceeded];
-    matches!(error, OpenError::Io { source, .. } if !of_directory.contains(&source.kind()))
+    use rustix::io::Errno as E;
+    let of_disk = [E::IO, E::TIMEDOUT, E::NXIO, E::NODEV, E::NODATA, E::REMOTEIO].map(E::raw_os_error);
+    matches!(error, OpenError::Io { source, .. } if source.raw_os_error().is_some_and(|raw| of_disk.contains(&raw)))
 }
 
 /// What is wrong with the directory, and what to do about it.
