@@ -314,6 +314,8 @@ impl Hands<'_> {
         if uid.is_some() && self.known.is_applied(&self.object, child, wanted, seen) {
             return Ok(seen.and_then(|seen| seen.generation));
         }
+        // If its answer is lost nobody knows how the child is.
+        self.known.applied(&self.object, child, wanted, None);
         let left = bring_in_line(self.client, &self.object.0, wanted, uid).await?;
         // What was only just made is applied once more, so that all its fields are held by the apply.
         let settled = uid.map(|_| left);
