@@ -23,6 +23,8 @@ pub struct Component {
     entrance: Entrance,
     log: PathBuf,
     pid_file: PathBuf,
+    /// Whether it is started again when it ends, as a cluster's kubelet does it.
+    is_supervised: bool,
     /// The process outside that waits for the program; `None` while it is stopped.
     waiter: Option<Child>,
 }
@@ -39,17 +41,45 @@ impl Component {
         program: &Path,
         arguments: impl IntoIterator<Item = String>,
     ) -> Result<Self, Error> {
-        let mut component = Self {
+        let mut component = Self::new(state, entrance, name, program, arguments);
+        component.start_again()?;
+        Ok(component)
+    }
+
+    /// The same for a program that is started again whenever it ends. It is not to be killed alone.
+    ///
+    /// # Errors
+    /// As [`Component::start`].
+    pub fn supervise(
+        state: &State,
+        entrance: &Entrance,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Result<Self, Error> {
+        let component = Self::new(state, entrance, name, program, arguments);
+        let mut component = Self { is_supervised: true, ..component };
+        component.start_again()?;
+        Ok(component)
+    }
+
+    fn new(
+        state: &State,
+        entrance: &Entrance,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self {
             name: name.to_owned(),
             program: program.to_owned(),
             arguments: arguments.into_iter().collect(),
             entrance: entrance.clone(),
             log: state.log(name),
             pid_file: state.path(&format!("pid/{name}")),
+            is_supervised: false,
             waiter: None,
-        };
-        component.start_again()?;
-        Ok(component)
+        }
     }
 
     /// Starts it with the same arguments; its log goes on. Nothing happens if it runs.
@@ -69,8 +99,14 @@ impl Component {
         let _ = std::fs::remove_file(&self.pid_file);
         // The pid inside is needed to send signals; the waiter outside has another.
         let mut command = self.entrance.inside("sh");
+        let script = match self.is_supervised {
+            false => "echo $$ > \"$0\"; exec \"$@\"",
+            true => {
+                "echo $$ > \"$0\"; while :; do \"$@\"; echo \"it ended with $?, and is started again\"; sleep 1; done"
+            }
+        };
         command
-            .args(["-c", "echo $$ > \"$0\"; exec \"$@\""])
+            .args(["-c", script])
             .arg(&self.pid_file)
             .arg(&self.program)
             .args(&self.arguments)

@@ -65,7 +65,10 @@ impl ControlPlane {
         })?;
         let controller_manager = start("kube-controller-manager", controller_manager_arguments(state))?;
         let kubeconfig = format!("--kubeconfig={}", state.text("kubeconfig"));
-        let scheduler = start("kube-scheduler", vec![kubeconfig, "--leader-elect=false".to_owned()])?;
+        // Now and then it ends when the API server comes back: what it thought of a pod's node was another than what it is told.
+        let name = "kube-scheduler";
+        let arguments = vec![kubeconfig, "--leader-elect=false".to_owned()];
+        let scheduler = Component::supervise(state, entrance, name, &programs.path(name), arguments)?;
         Ok(Self { etcd: started.0, api_server: started.1, controller_manager, scheduler })
     }
 
