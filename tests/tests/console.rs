@@ -7,6 +7,8 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use raftqueue_tests::process::browser::{self, Browser};
 use raftqueue_tests::process::{CALM, Cluster, wait_for};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,9 +34,9 @@ fn call(cluster: &Cluster, node: usize, path: &str, request: &Value) -> Value {
 
 /// Waits until an expression in the page is true.
 fn wait(browser: &mut Browser, what: &str, expression: &str) {
-    wait_for(what, String::new, || match browser.value(expression) {
+    wait_for(what, String::new, || match browser.try_value(expression)? {
         Value::Bool(true) => Ok(()),
-        _ => Err(browser.value("document.body ? document.body.innerText : ''").to_string()),
+        _ => Err(browser.try_value("document.body ? document.body.innerText : ''")?.to_string()),
     });
 }
 
@@ -46,6 +48,20 @@ fn open(browser: &mut Browser, url: &str) {
         "the page to be whole",
         &format!("location.href === {url:?} && document.readyState === 'complete'"),
     );
+}
+
+/// The port of a page that knows nothing of RaftQueue.
+fn foreign_page() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4_096]);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 8\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(format!("{head}<p>a</p>").as_bytes());
+        }
+    });
+    port
 }
 
 fn a_person_sees_nodes_topics_and_dead_letters_and_redrives_them(program: &Path) {
@@ -114,8 +130,10 @@ fn a_person_sees_nodes_topics_and_dead_letters_and_redrives_them(program: &Path)
         .value("[...document.querySelectorAll('td a, th a')].find(a => a.innerText.startsWith('<img')).href");
     let url = link.as_str().expect("a link").to_owned();
     open(&mut browser, &url);
-    let text = browser.value("document.body.innerText").as_str().expect("text").to_owned();
-    assert!(text.matches(HOSTILE).count() >= 3, "its name, its body and the reason: {text}");
+    // Its name, its body and the reason.
+    let seen = format!("document.body.innerText.split({}).length > 3", Value::from(HOSTILE));
+    wait(&mut browser, "all of the topic", &seen);
+    wait(&mut browser, "the button", "!!document.querySelector('button[data-post$=\"/redrive\"]')");
     browser.picture(&pictures.join("topic.png"));
     assert!(browser.questions.is_empty(), "a page that was published ran: {:?}", browser.questions);
     browser.value("document.querySelector('button[data-post$=\"/redrive\"]').click()");
@@ -128,30 +146,27 @@ fn a_person_sees_nodes_topics_and_dead_letters_and_redrives_them(program: &Path)
     wait(
         &mut browser,
         "it to be said",
-        "document.getElementById('fresh').innerText.includes('Done: 1 messages')",
+        "document.getElementById('done').innerText.includes('Done: 1 messages')",
     );
 
-    // A page of another origin, here another node's, cannot change anything.
-    let other = format!("http://127.0.0.1:{}", cluster.operations_port(leader));
-    open(&mut browser, &format!("{other}/"));
+    // A page of another origin cannot change anything: see below that the messages are there.
+    open(&mut browser, &format!("http://127.0.0.1:{}/", foreign_page()));
     let purge = format!(
         "fetch('{base}/topics/orders/purge', {{method: 'POST', headers: {{'content-type': 'application/json'}}, body: '{{}}'}}) \
          .then(answer => answer.status, error => String(error))"
     );
-    let refused = browser.value(&purge);
-    assert!(refused.as_str().is_some_and(|text| text.contains("TypeError")), "{refused}");
+    browser.value(&purge);
     let plain = purge
         .replace("application/json", "text/plain")
         .replace("method: 'POST'", "method: 'POST', mode: 'no-cors'");
-    let refused = browser.value(&plain);
-    assert!(refused.as_str().is_some_and(|text| text.contains("TypeError")), "{refused}");
+    browser.value(&plain);
 
     // Without JavaScript the tables are there, and nothing was purged.
     browser.call("Emulation.setScriptExecutionDisabled", &json!({"value": true}));
     browser.open(&format!("{base}/topics/orders"));
     let page = wait_for("the page without scripts", String::new, || {
-        let found = browser.call("DOM.getDocument", &json!({"depth": 0}));
-        let html = browser.call("DOM.getOuterHTML", &json!({"nodeId": found["root"]["nodeId"]}));
+        let found = browser.try_call("DOM.getDocument", &json!({"depth": 0}))?;
+        let html = browser.try_call("DOM.getOuterHTML", &json!({"nodeId": found["root"]["nodeId"]}))?;
         let html = html["outerHTML"].as_str().unwrap_or_default().to_owned();
         if html.contains("Next to be taken") { Ok(html) } else { Err(html) }
     });

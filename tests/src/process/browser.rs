@@ -104,12 +104,23 @@ impl Browser {
     /// # Panics
     /// If it fails or is not answered.
     pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
+        self.try_call(method, parameters).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same where it may fail, as when the page becomes another one meanwhile.
+    ///
+    /// # Errors
+    /// What the browser says.
+    ///
+    /// # Panics
+    /// If it is not answered.
+    pub fn try_call(&mut self, method: &str, parameters: &Value) -> Result<Value, String> {
         let id = self.send(method, parameters);
         loop {
             let heard = self.from.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no answer to {method}"));
             if heard["id"] == id {
-                assert!(heard["error"].is_null(), "{method}: {heard}");
-                return heard["result"].clone();
+                let is_done = heard["error"].is_null();
+                return if is_done { Ok(heard["result"].clone()) } else { Err(format!("{method}: {heard}")) };
             }
             if heard["method"] == "Page.javascriptDialogOpening" {
                 self.questions.push(heard["params"]["message"].as_str().unwrap_or_default().to_owned());
@@ -123,10 +134,18 @@ impl Browser {
     /// # Panics
     /// If it throws.
     pub fn value(&mut self, expression: &str) -> Value {
+        self.try_value(expression).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same where the page may become another one meanwhile.
+    ///
+    /// # Errors
+    /// What the browser says.
+    pub fn try_value(&mut self, expression: &str) -> Result<Value, String> {
         let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true, "userGesture": true});
-        let result = self.call("Runtime.evaluate", &asked);
-        assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
-        result["result"]["value"].clone()
+        let result = self.try_call("Runtime.evaluate", &asked)?;
+        let is_thrown = !result["exceptionDetails"].is_null();
+        if is_thrown { Err(format!("{expression}: {result}")) } else { Ok(result["result"]["value"].clone()) }
     }
 
     /// Goes to an address.
