@@ -5,7 +5,6 @@
 
 use crate::disk::{self, Disk, DiskLock};
 use crate::error::{IdentityError, OpenError, io_error, malformed};
-use crate::forced::read_recovery;
 use crate::format::FORMAT_VERSION;
 use crate::format::small::{decode_identity, encode_identity};
 use crate::hard_state::HardStateFile;
@@ -14,6 +13,7 @@ use crate::manifest_file::MANIFEST;
 use crate::names::file_number;
 use crate::opening::{Options, Preview, Recovered};
 use crate::recover::recover;
+use crate::recovery_file::read_recovery;
 use crate::segment::segment_number;
 use crate::wal::Wal;
 use raftqueue_raft::{HardState, NodeId};

@@ -1,7 +1,7 @@
 //! What can go wrong, one variant per different reaction.
 
-use crate::forced::RECOVERY;
 use crate::format::{FORMAT_VERSION, Malformed};
+use crate::names::RECOVERY;
 use raftqueue_raft::{Index, Term};
 use std::fmt;
 use std::io;

@@ -9,29 +9,17 @@
 
 use crate::batch::Batch;
 use crate::data_dir::DataDir;
-use crate::disk::{self, Disk, remove_if_there};
-use crate::error::{AppendError, IdentityError, OpenError, io_error, malformed};
-use crate::format::recovery::{decode_recovery, encode_recovery};
+use crate::disk::{self, remove_if_there};
+use crate::error::{AppendError, IdentityError, OpenError, io_error};
+use crate::format::recovery::encode_recovery;
 use crate::identity::Identity;
+use crate::names::RECOVERY;
 use crate::opening::Recovered;
 use crate::recovery::Recovery;
 use crate::wal::Wal;
 use raftqueue_raft::{Entry, HardState, Index, Payload};
 use std::io;
 use std::sync::Arc;
-
-/// The file.
-pub(crate) const RECOVERY: &str = "RECOVERY";
-/// Far more than any: a bound for reading it.
-const SIZE_MAX_BYTES: u64 = 1 << 20;
-
-/// What was decided, if something is.
-pub(crate) fn read_recovery(disk: &dyn Disk) -> Result<Option<Recovery>, OpenError> {
-    match disk::read_small(disk, RECOVERY, SIZE_MAX_BYTES).map_err(io_error("read RECOVERY"))? {
-        None => Ok(None),
-        Some(bytes) => decode_recovery(&bytes).map(Some).map_err(|reason| malformed(RECOVERY, 0, reason)),
-    }
-}
 
 impl DataDir {
     /// Decides a forced recovery: the next opening of the log carries it out. Until then nothing may be appended to this log,

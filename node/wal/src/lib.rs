@@ -44,6 +44,7 @@ mod random;
 mod reader;
 mod recover;
 mod recovery;
+mod recovery_file;
 mod scan;
 mod segment;
 mod snapshot;

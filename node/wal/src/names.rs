@@ -1,5 +1,7 @@
-//! The names of the numbered files, and the numbers in them.
+//! The names of files, and the numbers in those that are numbered.
 
+/// A forced recovery that was decided and is not carried out yet.
+pub(crate) const RECOVERY: &str = "RECOVERY";
 /// Snapshots of the queue's state.
 pub(crate) const SNAPSHOT: &str = "snapshot-";
 /// Which messages stand in a segment.
