@@ -27,7 +27,12 @@ impl Changing {
         cluster.make_topic(TOPIC);
         let endpoint = format!("127.0.0.1:{}", cluster.ports(0).0);
         let client = Client::connect([endpoint]).expect("an address").with_timeout(Duration::from_secs(5));
-        Self { cluster, client, runtime: Runtime::new().expect("threads") }
+        let changing = Self { cluster, client, runtime: Runtime::new().expect("threads") };
+        // A node that is removed before it has an entry was no member as far as it knows, and does not look for its removal.
+        changing.wait_until("all to have the log", |members| {
+            members.members.iter().all(|member| member.unwell.is_empty())
+        });
+        changing
     }
 
     fn load(&self) -> Load {
