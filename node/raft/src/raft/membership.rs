@@ -97,11 +97,14 @@ impl Raft {
     }
 
     /// Leaves a joint configuration that is committed, and steps down if this leader is no voter any more. Either waits until a
-    /// quorum of those that stay lacks nothing: who goes may be the only one that has some messages.
+    /// quorum of those that stay lacks nothing: who goes may be the only one that has some messages. Nor does it happen during
+    /// a hand-over, whose target would lack that last entry and not win.
     pub(super) fn settle_configuration(&mut self) {
         let configuration = self.log.configuration();
         let is_settled = !configuration.is_joint() && configuration.is_voter(self.settings.id);
-        if !self.is_leader() || is_settled || self.log.configuration_index() > self.commit {
+        let Role::Leader(leader) = &self.role else { return };
+        let is_handed_over = leader.transfer.is_some();
+        if is_settled || is_handed_over || self.log.configuration_index() > self.commit {
             return;
         }
         let stay = Configuration { outgoing: BTreeSet::new(), ..Configuration::clone(configuration) };
