@@ -3,6 +3,8 @@
 
 use raftqueue_client::{Client, Error, v1};
 use raftqueue_tests::process::{CALM, Cluster, Http, Load, PATIENCE, env_number};
+use raftqueue_wal::DataDir;
+use raftqueue_wal::disk::RealDisk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +30,7 @@ impl Changing {
         let endpoint = format!("127.0.0.1:{}", cluster.ports(0).0);
         let client = Client::connect([endpoint]).expect("an address").with_timeout(Duration::from_secs(5));
         let changing = Self { cluster, client, runtime: Runtime::new().expect("threads") };
-        // A node that is removed before it has an entry was no member as far as it knows, and does not look for its removal.
+        // A node that is removed before it has an entry was no member as far as it knows, and asks about it much later.
         changing.wait_until("all to have the log", |members| {
             members.members.iter().all(|member| member.unwell.is_empty())
         });
@@ -425,6 +427,30 @@ fn rule_1_5_a_removed_node_that_comes_back_with_its_disk_begins_anew() {
     let pops =
         [1, 2].map(|id| changing.cluster.pop_until_answered(victim, TOPIC, id).body["message"].clone());
     assert_eq!(pops, ["before", "while it is away"]);
+}
+
+/// A founder that never got an entry knows of no configuration that it could be left out of.
+#[test]
+fn rule_1_5_a_node_that_was_removed_before_it_had_an_entry_begins_anew() {
+    let mut changing = Changing::start(3, 0);
+    let victim = if changing.leader() == 1 { 2 } else { 1 };
+    changing.cluster.kill(victim);
+    changing.remove(&[victim]);
+    let (dir, name) = (changing.cluster.data_dir(victim), changing.cluster.name(victim));
+    let open = || DataDir::open(Arc::new(RealDisk::open(&dir).expect("its directory")), Some(&name));
+    let founder = open().expect("nobody else has it").identity().cloned().expect("it was formed");
+    std::fs::remove_dir_all(&dir).expect("nothing runs there");
+    let mut blank = open().expect("a new directory");
+    blank.format(founder.node_id, &name).expect("it is blank");
+    blank.bind(founder.formation_id, founder.binding.expect("a founder is bound")).expect("it is not bound");
+    drop(blank);
+    changing.cluster.start(victim);
+    let old = format!("{:016x}", founder.node_id.0);
+    changing.wait_until("it waits", |members| {
+        members.waiting.iter().any(|node| node.name == name && node.id != old)
+    });
+    changing.grow(&[victim]);
+    assert_eq!(changing.voters(), 3);
 }
 
 /// It finds out that it was removed while it still drains. It does not begin anew: nobody would tell it to stop once more, and

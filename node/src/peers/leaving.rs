@@ -3,7 +3,8 @@
 //! Its leader tells it once, and may have let it go while it was away. So a node that knows no leader for a while, or whose own
 //! log ends with a configuration that lacks it, asks those that were members, again and again. Only what a leader says by a
 //! linearizable read counts: that its id is in no configuration. It cannot come back under that id, since only blank nodes are
-//! added. A log that ends in a later term than that leader's is not judged by it.
+//! added. A log that ends in a later term than that leader's is not judged by it. A member that has no entry yet, and so knows
+//! of no configuration, asks after a longer while: most likely its log is on its way.
 //!
 //! An answer tells of a moment that is past: a node that waited may have been added since, and its log may count. It cannot be
 //! added without getting entries. So the answer counts only while the log is what it was when the question was asked, until the
@@ -26,6 +27,9 @@ use tokio::task::JoinSet;
 const ROUND: Duration = Duration::from_millis(500);
 /// How long no leader may be known before somebody is asked. Elections take less.
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
+/// How long a node of a cluster may be without a log before it asks somebody. One that was just added gets it sooner, unless it
+/// begins with a large snapshot: then it is told that it is a member.
+const LOGLESS_MAX: Duration = Duration::from_secs(10);
 /// How long an answer may take at first. The leader's own may take two seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Addresses that are asked, at most.
@@ -49,13 +53,15 @@ pub(crate) async fn doubt(
         if is_led && is_member {
             led = Instant::now();
         }
-        // Whom its own log leaves out, and nobody leads, is most likely right.
-        let leaderless_max = if is_member || is_led { LEADERLESS_MAX } else { Duration::ZERO };
-        let Some(identity) = *own.identity.borrow() else { continue };
-        // The log of a node that was just added is on its way.
         let has_log = own.configuration.load(Ordering::Relaxed) > 0;
-        let Some(cluster_id) = identity.cluster_id.filter(|_| has_log && led.elapsed() > leaderless_max)
-        else {
+        let leaderless_max = match (has_log, is_member || is_led) {
+            (false, _) => LOGLESS_MAX,
+            (true, true) => LEADERLESS_MAX,
+            // Whom its own log leaves out, and nobody leads, is most likely right.
+            (true, false) => Duration::ZERO,
+        };
+        let Some(identity) = *own.identity.borrow() else { continue };
+        let Some(cluster_id) = identity.cluster_id.filter(|_| led.elapsed() > leaderless_max) else {
             continue;
         };
         let from = identity.node_id.0;
