@@ -294,6 +294,8 @@ fn read_chain(links: &[Link], options: &Options) -> Result<Found, OpenError> {
     let first = &links.first().expect("the caller saw one").head;
     let mut found = Found::nothing();
     found.log = Log::new((first.previous_index, first.previous_term));
+    // The one before it may be gone, and with it how many records its last batch had.
+    found.previous_count = (first.predecessor == 0).then_some(0);
     let mut rot = Vec::new();
     for (position, link) in links.iter().enumerate() {
         if found.log.last() != (link.head.previous_index, link.head.previous_term) && rot.is_empty() {

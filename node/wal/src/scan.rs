@@ -249,12 +249,8 @@ impl<'a> Scanner<'a> {
             is_known: false,
             damage: vec![self.rotten(from, RottenPart::Frame, None)],
         };
-        let (Some(previous), Some(known)) = (previous, known) else { return Ok(batch) };
-        let mut at = from + FRAME_BYTES + previous as u64 * IDENTITY_BYTES;
-        let length: u64 = known.iter().map(RecordIdentity::record_bytes).sum();
-        if sector_end(at.saturating_add(length)) != to {
-            return Ok(batch);
-        }
+        let Some(known) = known else { return Ok(batch) };
+        let Some(mut at) = self.first_record(from, to, previous, known)? else { return Ok(batch) };
         batch.is_known = true;
         for identity in known {
             match self.header(at, to)?.filter(|header| header.identity() == *identity) {
@@ -265,6 +261,45 @@ impl<'a> Scanner<'a> {
             at = at.saturating_add(identity.record_bytes());
         }
         Ok(batch)
+    }
+
+    /// Where the records begin of the batch that fills `from..to`, if such a place can be.
+    ///
+    /// A log that was cut no longer has the batch before its first one, so that nobody knows how many records that had. The
+    /// end of a batch leaves a few places then, and heads that verify tell which of them it is. If no head does, all of these
+    /// records are written anew: any place is as good as another, as long as each start comes to the same one.
+    fn first_record(
+        &mut self,
+        from: u64,
+        to: u64,
+        previous: Option<usize>,
+        known: &[RecordIdentity],
+    ) -> io::Result<Option<u64>> {
+        let length = known
+            .iter()
+            .map(RecordIdentity::record_bytes)
+            .fold(0, |sum: u64, bytes| sum.saturating_add(bytes));
+        let is_end = |at: &u64| sector_end(at.saturating_add(length)) == to;
+        let frame_end = from + FRAME_BYTES;
+        if let Some(previous) = previous {
+            return Ok(Some(frame_end + previous as u64 * IDENTITY_BYTES).filter(is_end));
+        }
+        let least = to.saturating_sub(SECTOR_BYTES).saturating_sub(length).saturating_sub(frame_end);
+        let places = (least / IDENTITY_BYTES..).map(|count| frame_end.saturating_add(count * IDENTITY_BYTES));
+        let places = places.take_while(|at| at.saturating_add(length) <= to).filter(is_end);
+        let mut best = None;
+        for place in places {
+            let (mut at, mut verify) = (place, 0);
+            for identity in known {
+                verify +=
+                    u32::from(self.header(at, to)?.is_some_and(|header| header.identity() == *identity));
+                at = at.saturating_add(identity.record_bytes());
+            }
+            if best.is_none_or(|(most, _)| verify > most) {
+                best = Some((verify, place));
+            }
+        }
+        Ok(best.map(|(_, place)| place))
     }
 
     /// The record header at `at`, if it can be read and its record ends by `end`.

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::disk::fake::FakeDisk;
-use crate::format::segment::SegmentHead;
+use crate::format::segment::{RecordHeader, SegmentHead};
 use crate::segment::segment_name;
 use crate::{MendError, Mended, OpenError, Options, ReadError, Rotten, RottenPart, Wal};
 use raftqueue_raft::{Entry, Index};
@@ -160,7 +160,7 @@ fn places(disk: &FakeDisk, all: &[Entry]) -> Vec<(String, u64, Entry)> {
         let bytes = disk.bytes(&name).unwrap();
         let salt = SegmentHead::decode(&bytes).unwrap().salt;
         for at in (512..bytes.len()).step_by(8) {
-            if let Ok(header) = crate::format::segment::RecordHeader::decode(&bytes[at..], salt, at as u64) {
+            if let Ok(header) = RecordHeader::decode(&bytes[at..], salt, at as u64) {
                 let entry = all[header.index.0 as usize - 1].clone();
                 places.push((name.clone(), at as u64, entry));
             }
@@ -289,4 +289,42 @@ fn a_rotten_configuration_is_known_once_it_is_mended() {
     let hole = wal.reader().holes()[0];
     let configuration = Some(raftqueue_raft::Configuration::default().into());
     assert_eq!(wal.reader().mend(&hole, &first).unwrap(), Mended::Whole { configuration, is_written: true });
+}
+
+#[test]
+fn rule_2_5_records_are_found_where_neither_their_frame_nor_the_batch_before_is_there_to_tell() {
+    let (disk, all) = log();
+    let (mut wal, _) = open(&disk, 5).unwrap();
+    assert!(cut(&mut wal, Index(60)).unwrap() > 2);
+    tidy(&mut wal).unwrap();
+    wal.prove().unwrap();
+    drop(wal);
+    let name = disk.names().into_iter().find(|name| name.starts_with("segment-")).unwrap();
+    let bytes = disk.bytes(&name).unwrap();
+    let (predecessor, salt) = SegmentHead::decode(&bytes).map(|head| (head.predecessor, head.salt)).unwrap();
+    assert_ne!(predecessor, 0, "its first batch follows one that is gone");
+    let second = (1024..).step_by(512).find(|at| &bytes[*at..*at + 4] == b"RQfr").unwrap();
+    let is_head = |at: &usize| RecordHeader::decode(&bytes[*at..], salt, *at as u64).is_ok();
+    let heads: Vec<usize> = (512..second).step_by(8).filter(is_head).collect();
+    assert!(heads.len() > 1);
+    let all_but_frame = |damaged: &FakeDisk| damaged.bytes(&name).unwrap()[600..] == bytes[600..];
+    for hit in [&heads[..1], &heads[1..], &heads[..]] {
+        let damaged = disk.deep_clone();
+        assert!(damaged.corrupt(&name, 512 + 20, 1));
+        for at in hit {
+            assert!(damaged.corrupt(&name, *at as u64 + 3, 4));
+        }
+        let (wal, recovered) = open_all(&damaged).unwrap();
+        assert_eq!(recovered.holes.len(), hit.len());
+        mend_all(&wal, &all);
+        // With one head left it is known where the others stood.
+        assert!(hit.len() == heads.len() || all_but_frame(&damaged));
+        drop(wal);
+        for _ in 0..2 {
+            let (wal, recovered) = open_all(&damaged).unwrap();
+            assert_eq!(recovered.holes, vec![], "what was mended stays whole");
+            let first = wal.reader().first_index();
+            assert_eq!(read_all(&wal.reader()), all[first.0 as usize - 1..]);
+        }
+    }
 }
