@@ -1,8 +1,8 @@
 //! Reads what stands on this node's disk, slowly, again and again: rot is found while others still have what it hit, and not
 //! only when somebody needs it (RULES 2.5).
 //!
-//! A pass reads the log, the files that tell where older messages stand, those messages, and both snapshots. It mends
-//! nothing. A record that does not verify is one of the [`Reader::holes`] from then on, a message that cannot be read is
+//! A pass reads the log, the heads of its batches, the files that tell where older messages stand, those messages, and both
+//! snapshots. It mends nothing. A record that does not verify is one of the [`Reader::holes`] from then on, a message that cannot be read is
 //! noted with the [`Bodies`], a snapshot that is damaged wants another one: each is put right as if a reader had met it.
 
 use super::bodies::{Bodies, Ended, Pace, Pass, go_on};
@@ -11,7 +11,7 @@ use crate::driver::inbox::Notice;
 use crate::metrics::Metrics;
 use crate::replica::Event;
 use raftqueue_raft::Index;
-use raftqueue_wal::{ReadError, Reader, SnapshotError, SnapshotFile, SnapshotReader};
+use raftqueue_wal::{Doubt, ReadError, Reader, SnapshotError, SnapshotFile, SnapshotReader};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,52 +20,78 @@ use tokio::sync::{mpsc, watch};
 
 /// Bytes of entries that are read at once.
 const BYTES_AT_ONCE: u64 = 256 << 10;
+/// Records that are read one by one where the disk refuses a read of many.
+const SINGLY: u64 = 4_096;
 /// From the beginning of one pass to that of the next, at least: what is small is not read without end.
 const PASS_EVERY: Duration = Duration::from_secs(600);
 
-/// Reads everything once; `met` is told of snapshots that are damaged.
+/// Reads everything once; `met` is told of snapshots that are damaged. What the disk refuses to give back twice counts as damaged.
 ///
 /// # Errors
-/// [`Ended`]
+/// [`Ended`]; what was found until then is in the pass.
 pub fn scrub(
     reader: &Reader,
     bodies: &Bodies,
     snapshots: &[SnapshotFile],
     met: &mut dyn FnMut(SnapshotFile),
+    pass: &mut Pass,
     pace: &mut Pace<'_>,
-) -> Result<Pass, Ended> {
-    let mut pass = Pass::default();
-    scrub_log(reader, &mut pass, pace)?;
+) -> Result<(), Ended> {
+    scrub_log(reader, pass, pace)?;
+    scrub_heads(reader, pass, pace)?;
     for file in bodies.files() {
-        bodies.scrub(&file, &mut pass, pace)?;
+        bodies.scrub(&file, pass, pace)?;
     }
     for file in snapshots {
-        let before = pass.snapshots;
-        scrub_snapshot(reader, file, &mut pass, pace)?;
-        if pass.snapshots > before {
+        if !is_snapshot_good(reader, file, pass, pace)? {
             met(*file);
         }
     }
-    Ok(pass)
+    Ok(())
 }
 
-fn scrub_snapshot(
+/// Reads a snapshot; one that the disk refuses is read once more.
+fn is_snapshot_good(
     reader: &Reader,
     file: &SnapshotFile,
     pass: &mut Pass,
     pace: &mut Pace<'_>,
-) -> Result<(), Ended> {
+) -> Result<bool, Ended> {
+    for is_last in [false, true] {
+        match read_snapshot(reader, file, pass, pace)? {
+            // Another one took its place meanwhile.
+            Ok(()) | Err(SnapshotError::Missing { .. }) => return Ok(true),
+            Err(error) => {
+                tracing::error!("{error}: found by the scrub");
+                let is_refused = matches!(error, SnapshotError::Io { .. });
+                if let SnapshotError::Io { source, .. } = error {
+                    pass.refuse(source)?;
+                }
+                if is_last || !is_refused {
+                    break;
+                }
+            }
+        }
+    }
+    pass.snapshots += 1;
+    Ok(false)
+}
+
+fn read_snapshot(
+    reader: &Reader,
+    file: &SnapshotFile,
+    pass: &mut Pass,
+    pace: &mut Pace<'_>,
+) -> Result<Result<(), SnapshotError>, Ended> {
     let mut sections = match SnapshotReader::open(&*reader.disk(), file) {
         Ok((_, sections)) => sections,
-        // Another one took its place meanwhile.
-        Err(SnapshotError::Missing { .. }) => return Ok(()),
-        Err(error) => return snapshot_failed(error, pass),
+        Err(error) => return Ok(Err(error)),
     };
     loop {
         match sections.next() {
             Ok(Some(section)) => pass.bytes += section.len() as u64,
-            Ok(None) => return Ok(()),
-            Err(error) => return snapshot_failed(error, pass),
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
         }
         go_on(pass, pace)?;
     }
@@ -74,37 +100,63 @@ fn scrub_snapshot(
 /// The entries of the log.
 fn scrub_log(reader: &Reader, pass: &mut Pass, pace: &mut Pace<'_>) -> Result<(), Ended> {
     let mut at = reader.first_index();
+    // Where the disk refuses a read of many records, up to here each is read by itself.
+    let mut singly_to = Index(0);
     loop {
-        match reader.entries(at, Index(u64::MAX), BYTES_AT_ONCE) {
+        let bytes_max = if at < singly_to { 0 } else { BYTES_AT_ONCE };
+        match reader.entries(at, Index(u64::MAX), bytes_max) {
             Ok(entries) => {
                 pass.bytes += entries.iter().map(|entry| entry.size() as u64).sum::<u64>();
                 at = entries.last().map_or(at, |entry| entry.index).next();
             }
             Err(ReadError::Released { first, .. }) => at = first,
             Err(ReadError::Beyond { .. }) => return Ok(()),
-            Err(ReadError::Io { source, .. }) => return Err(Ended::Refused(source)),
-            Err(ReadError::Rot(rotten)) => {
-                tracing::error!("{rotten}: found by the scrub");
-                // It may read well by now, or be gone.
-                if let Err(ReadError::Io { source, .. }) = reader.doubt(at) {
-                    return Err(Ended::Refused(source));
-                }
-                pass.records += 1;
-                at = at.next();
+            Err(ReadError::Io { .. }) if at >= singly_to => singly_to = Index(at.0 + SINGLY),
+            Err(error) => {
+                at = scrub_record(reader, at, &error, pass)?;
             }
-            Err(ReadError::OutOfBodies { .. } | ReadError::Unknown { .. }) => at = at.next(),
         }
         go_on(pass, pace)?;
     }
 }
 
-fn snapshot_failed(error: SnapshotError, pass: &mut Pass) -> Result<(), Ended> {
-    if let SnapshotError::Io { source, .. } = error {
-        return Err(Ended::Refused(source));
+/// What leads to the entries of the segments that are full. Nobody needs it while the node runs, and a start does without one of
+/// it; so it is not mended, but those segments are to go.
+fn scrub_heads(reader: &Reader, pass: &mut Pass, pace: &mut Pace<'_>) -> Result<(), Ended> {
+    for segment in reader.segments() {
+        match reader.damaged_heads(segment) {
+            Ok(damaged) => {
+                damaged.iter().for_each(|rotten| tracing::error!("{rotten}: found by the scrub"));
+                pass.heads += damaged.len() as u64;
+            }
+            Err(source) => {
+                pass.refuse(source)?;
+                pass.heads += 1;
+            }
+        }
+        go_on(pass, pace)?;
     }
-    tracing::error!("{error}: found by the scrub");
-    pass.snapshots += 1;
     Ok(())
+}
+
+/// A record that could not be read. Says where to go on.
+fn scrub_record(reader: &Reader, at: Index, error: &ReadError, pass: &mut Pass) -> Result<Index, Ended> {
+    if error.is_of_disk() {
+        tracing::error!("{error}: found by the scrub");
+        // It may read well by now, or be gone.
+        match reader.doubt(at) {
+            Ok(Doubt::Verifies | Doubt::Gone) => {}
+            Ok(Doubt::Rots) => pass.records += 1,
+            Err(refused) => {
+                if let ReadError::Io { source, .. } = refused {
+                    pass.refuse(source)?;
+                }
+                reader.give_up(at);
+                pass.records += 1;
+            }
+        }
+    }
+    Ok(at.next())
 }
 
 /// The driver's end of the thread that scrubs.
@@ -167,22 +219,22 @@ impl Worker {
                 !waits(&self.handle, &mut stopped, earliest.saturating_sub(begun.elapsed()))
             };
             let mut met = |file| self.counted.snapshot_is_damaged(file);
-            match scrub(&self.reader, &self.bodies, &self.counted.snapshots(), &mut met, &mut pace) {
-                Ok(pass) => {
-                    self.metrics.scrub_pass();
-                    if pass.snapshots > 0 {
-                        // Fails only when the node has stopped.
-                        let _ = self.notices.send(Notice::Event(Event::SnapshotWanted));
-                    }
-                    if pass.damaged() > 0 {
-                        tracing::warn!(?pass, "a scrub of this node's disk found damage");
-                    }
-                }
+            let mut pass = Pass::default();
+            let snapshots = self.counted.snapshots();
+            match scrub(&self.reader, &self.bodies, &snapshots, &mut met, &mut pass, &mut pace) {
+                Ok(()) => self.metrics.scrub_pass(),
                 Err(Ended::Stopped) => return,
                 // Whoever needs what stands there meets it, and the log's own writes say whether the disk is good.
                 Err(Ended::Refused(error)) => {
                     tracing::error!("a scrub of this node's disk is given up: {error}");
                 }
+            }
+            if pass.wants_snapshot() {
+                // Fails only when the node has stopped.
+                let _ = self.notices.send(Notice::Event(Event::SnapshotWanted));
+            }
+            if pass.damaged() > 0 {
+                tracing::warn!(?pass, "a scrub of this node's disk found damage");
             }
             if waits(&self.handle, &mut stopped, PASS_EVERY.saturating_sub(begun.elapsed())) {
                 return;

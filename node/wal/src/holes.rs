@@ -30,6 +30,17 @@ pub struct Hole {
     placed: PlacedRecord,
 }
 
+/// How a record was found that somebody doubts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is as it was written.
+    Verifies,
+    /// It does not verify.
+    Rots,
+    /// It is not part of the log any more.
+    Gone,
+}
+
 /// What came of mending a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mended {
@@ -111,22 +122,28 @@ impl Reader {
         holes.range((segment, 0)..=(segment, u64::MAX)).map(|((_, offset), _)| *offset).collect()
     }
 
-    /// Reads a record of the log whole. One that does not verify is among the [`Reader::holes`] from now on. True if it does
-    /// not, or is not there to be read.
+    /// Reads a record of the log whole. One that does not verify is among the [`Reader::holes`] from now on.
     ///
     /// # Errors
-    /// [`ReadError::Io`]: the disk refuses, which says nothing about what it holds.
-    pub fn doubt(&self, index: Index) -> Result<bool, ReadError> {
-        let Some(placed) = self.shared.read().log.get(index).copied() else { return Ok(true) };
+    /// [`ReadError::Io`]: the disk refuses, which says nothing about what it holds. Whoever takes it for lost says so by
+    /// [`Reader::give_up`].
+    pub fn doubt(&self, index: Index) -> Result<Doubt, ReadError> {
+        let Some(placed) = self.shared.read().log.get(index).copied() else { return Ok(Doubt::Gone) };
         match self.entries(index, index.next(), 0) {
-            Ok(_) => Ok(false),
+            Ok(_) => Ok(Doubt::Verifies),
             Err(ReadError::Rot(_)) => {
                 self.shared.note_hole(placed);
-                Ok(true)
+                Ok(Doubt::Rots)
             }
             Err(error @ ReadError::Io { .. }) => Err(error),
-            Err(_) => Ok(true),
+            Err(_) => Ok(Doubt::Gone),
         }
+    }
+
+    /// A record that the disk does not give back is one of the [`Reader::holes`] from now on: written anew it may be read.
+    pub fn give_up(&self, index: Index) {
+        let placed = self.shared.read().log.get(index).copied();
+        placed.into_iter().for_each(|placed| self.shared.note_hole(placed));
     }
 
     /// Makes a record whole without anybody's help: it may verify by now, or only its head is damaged, which follows from

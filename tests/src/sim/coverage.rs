@@ -60,6 +60,7 @@ rarities! {
     ScrubMeetsRecord: "the scrub meets a record that rots",
     ScrubMeetsMessage: "the scrub meets a message of an older file that cannot be read",
     ScrubMeetsPage: "the scrub meets a page of places that rots",
+    ScrubMeetsHead: "the scrub meets a head of a batch that rots",
     ScrubMeetsSnapshot: "the scrub meets a snapshot that rots",
     Healed: "a damaged disk is whole again",
     QuorumLost: "no majority has a good disk, and everything is refused",

@@ -9,6 +9,7 @@ use super::nodes::{Node, Running};
 use super::plan::{MS, SECOND};
 use super::random::Random;
 use super::world::{Event, World};
+use raftqueue_node::driver::bodies::Pass;
 use raftqueue_node::driver::mending::{Holder, Mender};
 use raftqueue_node::driver::scrubbing::scrub;
 use raftqueue_node::replica::{self, Asked};
@@ -114,21 +115,23 @@ impl World {
         let running = self.nodes[node].running();
         let snapshots = running.wal.usable_snapshots();
         let mut met = Vec::new();
+        let mut pass = Pass::default();
+        let (reader, bodies) = (&running.reader, &running.bodies);
         let scrubbed =
-            scrub(&running.reader, &running.bodies, &snapshots, &mut |file| met.push(file), &mut |_| true);
+            scrub(reader, bodies, &snapshots, &mut |file| met.push(file), &mut pass, &mut |_| true);
         met.iter().for_each(|file| running.wal.give_up_snapshot(file.number));
         let is_due = running.mender.is_due();
-        if let Ok(pass) = &scrubbed {
-            self.coverage.rare_if(pass.records > 0, Rare::ScrubMeetsRecord);
-            self.coverage.rare_if(pass.messages > 0, Rare::ScrubMeetsMessage);
-            self.coverage.rare_if(pass.pages > 0, Rare::ScrubMeetsPage);
-            self.coverage.rare_if(pass.snapshots > 0, Rare::ScrubMeetsSnapshot);
-            if pass.snapshots > 0 {
-                self.hand(node, replica::Event::SnapshotWanted);
-            }
+        self.coverage.rare_if(pass.records > 0, Rare::ScrubMeetsRecord);
+        self.coverage.rare_if(pass.messages > 0, Rare::ScrubMeetsMessage);
+        self.coverage.rare_if(pass.pages > 0, Rare::ScrubMeetsPage);
+        self.coverage.rare_if(pass.snapshots > 0, Rare::ScrubMeetsSnapshot);
+        self.coverage.rare_if(pass.heads > 0, Rare::ScrubMeetsHead);
+        if pass.wants_snapshot() {
+            self.hand(node, replica::Event::SnapshotWanted);
         }
-        self.trace
-            .note(self.now, &[64, node as u64], || format!("node {node} scrubs its disk: {scrubbed:?}"));
+        self.trace.note(self.now, &[64, node as u64], || {
+            format!("node {node} scrubs its disk: {scrubbed:?} {pass:?}")
+        });
         if is_due {
             self.mend_later(node);
         }

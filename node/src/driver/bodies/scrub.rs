@@ -11,26 +11,52 @@ use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What a pass has read, and found.
+/// What a pass has read, and found so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
     /// Bytes that verify.
     pub bytes: u64,
     /// Records of the log that do not.
     pub records: u64,
+    /// Heads of batches and indexes of segments that do not.
+    pub heads: u64,
     /// Messages that cannot be read where they stand.
     pub messages: u64,
     /// Pages of places that cannot be read.
     pub pages: u64,
     /// Snapshots that are damaged.
     pub snapshots: u64,
+    /// Reads that the disk refused. What could not be read is counted above, as damaged.
+    pub refused: u64,
 }
 
 impl Pass {
     /// Damaged places.
     #[must_use]
     pub fn damaged(&self) -> u64 {
-        self.records + self.messages + self.pages + self.snapshots
+        self.records + self.heads + self.messages + self.pages + self.snapshots
+    }
+
+    /// A snapshot helps: one takes the place of a damaged one, and lets the log begin later, behind damaged heads.
+    #[must_use]
+    pub fn wants_snapshot(&self) -> bool {
+        self.snapshots + self.heads > 0
+    }
+}
+
+/// Refused reads that end a pass. One sector that cannot be read hides what it holds and nothing else; where many cannot, the disk
+/// is asked later.
+const REFUSED_MAX: u64 = 8;
+
+impl Pass {
+    /// The disk refuses a read.
+    ///
+    /// # Errors
+    /// [`Ended::Refused`]: there were too many of them.
+    pub(in crate::driver) fn refuse(&mut self, source: io::Error) -> Result<(), Ended> {
+        self.refused += 1;
+        tracing::error!("{source}: met by the scrub");
+        if self.refused < REFUSED_MAX { Ok(()) } else { Err(Ended::Refused(source)) }
     }
 }
 
@@ -39,7 +65,7 @@ impl Pass {
 pub enum Ended {
     /// The pace said so.
     Stopped,
-    /// The disk refuses to be read, which says nothing about what it holds.
+    /// The disk refuses to be read again and again, which says nothing about what it holds.
     Refused(io::Error),
 }
 
@@ -79,9 +105,11 @@ impl Bodies {
         for block in file.all_blocks() {
             let block = match block {
                 Ok(block) => block,
-                Err(ReadError::Io { source, .. }) => return Err(Ended::Refused(source)),
                 Err(error) => {
                     tracing::error!("{error}: found by the scrub");
+                    if let ReadError::Io { source, .. } = error {
+                        pass.refuse(source)?;
+                    }
                     // Which messages it told of is not known: those that stand nowhere else are looked for.
                     self.is_page_lost.store(true, Ordering::Relaxed);
                     pass.pages += 1;

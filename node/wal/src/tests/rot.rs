@@ -1,10 +1,10 @@
 //! Rule 2.5: rot is never truncated, never served, named, and mended with what another node has.
 
 use super::support::*;
-use crate::disk::fake::FakeDisk;
+use crate::disk::fake::{FakeDisk, Operation, Refusal};
 use crate::format::segment::{RecordHeader, SegmentHead};
 use crate::segment::segment_name;
-use crate::{MendError, Mended, OpenError, Options, ReadError, Rotten, RottenPart, Wal};
+use crate::{Doubt, MendError, Mended, OpenError, Options, ReadError, Rotten, RottenPart, Wal};
 use raftqueue_raft::{Entry, Index};
 
 /// A log over a few segments, its last batch proven.
@@ -80,10 +80,8 @@ fn rule_2_5_no_changed_bit_is_served_or_cut_and_what_another_node_has_makes_the_
                             let is_known = holes.iter().any(|hole| hole.name.index == entry.index);
                             assert!(is_known || !is_deep, "opening with every byte read finds it");
                             assert_eq!((&rotten.file, rotten.record.unwrap().index), (file, entry.index));
-                            assert!(
-                                reader.doubt(entry.index).unwrap(),
-                                "what is read late is known from then on"
-                            );
+                            let doubted = reader.doubt(entry.index).unwrap();
+                            assert_eq!(doubted, Doubt::Rots, "what is read late is known from then on");
                         }
                         Err(other) => panic!("{file} at {offset}: {other}"),
                     }
@@ -327,4 +325,48 @@ fn rule_2_5_records_are_found_where_neither_their_frame_nor_the_batch_before_is_
             assert_eq!(read_all(&wal.reader()), all[first.0 as usize - 1..]);
         }
     }
+}
+
+#[test]
+fn rule_2_5_damage_that_only_the_next_start_would_meet_is_found_while_the_node_runs() {
+    let (disk, _) = log();
+    let (wal, _) = open_all(&disk).unwrap();
+    let reader = wal.reader();
+    let found = || -> Vec<(u64, RottenPart)> {
+        let of = |segment: u64| reader.damaged_heads(segment).unwrap();
+        let segments = reader.segments();
+        segments.into_iter().flat_map(of).map(|rotten| (rotten.offset, rotten.part)).collect()
+    };
+    assert_eq!(found(), []);
+    let name = segment_name(1);
+    let bytes = disk.bytes(&name).unwrap();
+    let frames: Vec<usize> =
+        (512..bytes.len()).step_by(512).filter(|at| &bytes[*at..*at + 4] == b"RQfr").collect();
+    let (second, seal) = (frames[2] as u64, *frames.last().unwrap() as u64);
+    assert_eq!(bytes[seal as usize + 4], 2, "the segment is full");
+    let hits = [
+        (7, 0, RottenPart::SegmentHead),
+        (second + 20, second, RottenPart::Frame),
+        (second + 90, second + 88, RottenPart::Identities),
+        (seal + 300, seal, RottenPart::SealedIndex),
+    ];
+    for (at, offset, part) in hits {
+        assert!(disk.corrupt(&name, at, 1));
+        assert_eq!(found(), [(offset, part)]);
+        assert!(disk.corrupt(&name, at, 1), "and it is as it was");
+    }
+    assert_eq!(found(), []);
+    // What is written to is not looked at: its end is known to nobody else.
+    let active = segment_name(wal.synced_to().segment);
+    assert!(disk.corrupt(&active, 520, 1));
+    assert_eq!(found(), []);
+    let refusal = Refusal {
+        operation: Operation::Read,
+        file_prefix: name,
+        skip: 0,
+        count: 1,
+        error: std::io::ErrorKind::Other,
+    };
+    disk.inject(refusal);
+    assert!(reader.damaged_heads(1).is_err());
 }

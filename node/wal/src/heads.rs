@@ -1,0 +1,54 @@
+//! What leads to the entries of a segment: its own head, those of its batches, and its sealed index.
+//!
+//! A process that runs does not need them, since it knows where every entry stands. The next opening does, and does without any
+//! one of them but the segment's own. So what is damaged should be known before more is.
+
+use crate::error::{Rotten, RottenPart};
+use crate::reader::Reader;
+use crate::scan::{Behind, Depth, Scanner, read_head};
+use crate::segment::Segment;
+use std::io;
+use std::sync::Arc;
+
+impl Reader {
+    /// The heads of one segment that do not verify. Those of the segment that is written to are not looked at, nor those of one
+    /// that is not part of the log.
+    ///
+    /// # Errors
+    /// The disk refuses to be read, which says nothing about what it holds.
+    pub fn damaged_heads(&self, segment: u64) -> io::Result<Vec<Rotten>> {
+        let (held, next) = {
+            let visible = self.shared.read();
+            let next = visible.segments.range(segment + 1..).next();
+            (visible.segments.get(&segment).cloned(), next.map(|(_, next)| Arc::clone(next)))
+        };
+        let (Some(held), Some(next)) = (held, next) else { return Ok(Vec::new()) };
+        let (file, next_file) = (held.file()?, next.file()?);
+        let Ok(head) = read_head(&*file)? else { return Ok(vec![rotten(&held, 0, RottenPart::SegmentHead)]) };
+        // Whoever looks at that one says so.
+        let Ok(next_head) = read_head(&*next_file)? else { return Ok(Vec::new()) };
+        if next_head.predecessor != segment {
+            return Ok(Vec::new());
+        }
+        let end = next_head.predecessor_end;
+        let mut scanner = Scanner::new(&*file, &held.name, head, Depth::Headers)?;
+        let mut damaged = Vec::new();
+        if next_head.predecessor_sealed {
+            let seal = scanner.frame(end)?;
+            let index = seal.as_ref().map_or(Ok(None), |seal| scanner.index(seal))?;
+            if scanner.identities(seal.as_ref())?.is_none() || index.is_none() {
+                damaged.push(rotten(&held, end, RottenPart::SealedIndex));
+            }
+        }
+        let scan = scanner.walk(Some(end), &Behind::default(), None)?;
+        let of_batches = scan.batches.into_iter().flat_map(|batch| batch.damage);
+        damaged.extend(
+            of_batches.filter(|damage| matches!(damage.part, RottenPart::Frame | RottenPart::Identities)),
+        );
+        Ok(damaged)
+    }
+}
+
+fn rotten(segment: &Segment, offset: u64, part: RottenPart) -> Rotten {
+    Rotten { file: segment.name.clone(), offset, part, record: None }
+}
