@@ -11,7 +11,6 @@ mod census;
 mod connections;
 mod entry_times;
 mod members;
-mod process;
 mod pulse;
 mod repairs;
 mod storage;
@@ -24,12 +23,11 @@ pub(crate) use census::Census;
 pub use census::TopicSeen;
 pub use connections::{Meter, Open};
 pub(crate) use entry_times::{EntryTimes, Progress};
-use process::Process;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 pub use pulse::Pulse;
+use raftqueue_metrics::{Form, Process};
 use raftqueue_raft::{Cause, RoleKind, RoleState};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -312,9 +310,9 @@ impl Metrics {
         }
     }
 
-    /// The text format that Prometheus scrapes. Reads files: it may block.
+    /// What Prometheus scrapes, in the form that it asked for. Reads files: it may block.
     #[must_use]
-    pub fn render(&self) -> Vec<u8> {
+    pub fn render(&self, form: Form) -> Vec<u8> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // One at a time: series of topics are taken away and made anew.
         let _alone = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
@@ -324,9 +322,7 @@ impl Metrics {
         if let Some(found) = found {
             self.census.show(&found, census::wall_ms());
         }
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory succeeds");
-        text
+        form.write(&self.registry.gather())
     }
 
     /// A batch of the log was synced: so many entries, of so many bytes.
@@ -458,7 +454,6 @@ impl Metrics {
 
     /// Where the data directory is or will be: from now on what it takes and the size of its disk are seen.
     pub fn data_dir(&self, path: &Path) {
-        self.process.data_dir(path);
         self.storage.data_dir(path);
     }
 }

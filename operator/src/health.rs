@@ -1,10 +1,11 @@
 //! What the operator serves about itself: `/metrics`, `/livez`, `/readyz`.
 
 use crate::metrics::Metrics;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, extract::State};
+use raftqueue_metrics::Form;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -52,8 +53,9 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>) -> std::io::Resul
     axum::serve(listener, router).await
 }
 
-async fn metrics(State(health): State<Arc<Health>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], health.metrics.render()).into_response()
+async fn metrics(State(health): State<Arc<Health>>, headers: HeaderMap) -> Response {
+    let form = Form::accepted(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()));
+    ([(header::CONTENT_TYPE, form.content_type())], health.metrics.render(form)).into_response()
 }
 
 async fn readyz(State(health): State<Arc<Health>>) -> Response {
@@ -86,6 +88,31 @@ mod tests {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
             assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.ends_with("ok\n"), "{host}: {answer}");
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn metrics_come_in_the_form_that_is_asked_for() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, Arc::new(Health::default())));
+        for (accept, kind, line) in [
+            ("*/*", "text/plain", "# TYPE raftqueue_operator_steps_total counter\n"),
+            (
+                "application/openmetrics-text",
+                "application/openmetrics-text",
+                "# TYPE raftqueue_operator_steps counter\n",
+            ),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = format!("GET /metrics HTTP/1.0\r\nAccept: {accept}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.contains(&format!("content-type: {kind}; ")), "{answer}");
+            assert!(answer.contains(line), "{answer}");
+            assert_eq!(answer.ends_with("# EOF\n"), kind.contains("openmetrics"), "{answer}");
         }
         server.abort();
     }

@@ -2,7 +2,8 @@
 
 use crate::cluster::metrics::ClusterMetrics;
 use crate::controller::PassMetrics;
-use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
+use prometheus::{IntGauge, Registry};
+use raftqueue_metrics::{Form, Process};
 
 /// All metrics.
 pub struct Metrics {
@@ -10,6 +11,7 @@ pub struct Metrics {
     pub passes: PassMetrics,
     /// What is counted and shown of RaftQueues.
     pub clusters: ClusterMetrics,
+    process: Process,
     registry: Registry,
     leads: IntGauge,
 }
@@ -28,6 +30,7 @@ impl Metrics {
         Self {
             passes: PassMetrics::new(&registry),
             clusters: ClusterMetrics::new(&registry),
+            process: Process::new(&registry),
             registry,
             leads,
         }
@@ -38,14 +41,16 @@ impl Metrics {
         self.leads.set(i64::from(leads));
     }
 
-    /// All of it, in the text form of Prometheus.
+    /// All of it, in the form that a scraper asked for. Reads files of the kernel's, which are there at once.
     #[must_use]
-    pub fn render(&self) -> String {
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "cannot write the metrics");
-        }
-        String::from_utf8_lossy(&text).into_owned()
+    pub fn render(&self, form: Form) -> Vec<u8> {
+        self.process.observe();
+        form.write(&self.registry.gather())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.render(Form::Text)).expect("it is text")
     }
 }
 
@@ -68,7 +73,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.passes.count(PassResult::Done, Duration::from_millis(20));
         metrics.set_leads(true);
-        let text = metrics.render();
+        let text = metrics.text();
         for line in [
             r#"raftqueue_operator_reconciles_total{result="ok"} 1"#,
             r#"raftqueue_operator_reconciles_total{result="error"} 0"#,
@@ -84,7 +89,6 @@ mod tests {
     fn the_file_lists_every_series() {
         let metrics = Metrics::new();
         metrics.clusters.show("shop", "demo", &crate::crd::RaftQueueStatus::default());
-        metrics.clusters.count_step("any");
         let mut listed = String::new();
         for family in metrics.registry.gather() {
             let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());

@@ -7,9 +7,10 @@
 use crate::api::LocalStatus;
 use crate::metrics::{Metrics, Pulse};
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use raftqueue_metrics::Form;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
@@ -44,11 +45,12 @@ pub fn router(
             }
         }
     };
-    let metrics = move || async move {
+    let metrics = move |headers: HeaderMap| async move {
         metrics.standing(&standing.status.borrow().cluster_id, standing.not_ready().is_none());
-        let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+        let form = Form::accepted(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()));
+        let content_type = [(header::CONTENT_TYPE, form.content_type())];
         // It reads files, and the driver is on this thread.
-        match tokio::task::spawn_blocking(move || metrics.render()).await {
+        match tokio::task::spawn_blocking(move || metrics.render(form)).await {
             Ok(text) => (content_type, text).into_response(),
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         }

@@ -56,6 +56,7 @@ pub(super) struct Series {
     copied_bytes: IntCounter,
     filled_bytes: IntCounter,
     used_bytes: IntGauge,
+    disk_bytes: IntGauge,
 }
 
 impl Series {
@@ -151,6 +152,7 @@ impl Series {
                 "raftqueue_data_bytes",
                 "Bytes that the files of the data directory take on its disk.",
             ),
+            disk_bytes: gauge(r, "raftqueue_wal_disk_bytes", "Size of the data disk."),
         }
     }
 
@@ -169,6 +171,9 @@ impl Series {
         self.snapshot_time.set(since.unwrap_or_default().as_secs_f64());
         if let Some(bytes) = used_bytes(folder) {
             self.used_bytes.set(as_gauge(bytes));
+        }
+        if let Ok(space) = rustix::fs::statvfs(folder) {
+            self.disk_bytes.set(as_gauge(space.f_blocks.saturating_mul(space.f_frsize)));
         }
     }
 
@@ -305,7 +310,7 @@ impl Metrics {
             damaged_files: value(&s.damaged_files),
             used_bytes: value(&s.used_bytes),
             free_bytes: value(&self.free_bytes),
-            disk_bytes: self.process.disk_bytes(),
+            disk_bytes: value(&s.disk_bytes),
             messages: held.map(|(messages, _)| messages),
             message_bytes: held.map(|(_, bytes)| bytes),
             resident_bytes: self.process.resident_bytes(),
@@ -318,7 +323,7 @@ impl Metrics {
     }
 }
 
-pub(super) fn value(gauge: &IntGauge) -> u64 {
+fn value(gauge: &IntGauge) -> u64 {
     u64::try_from(gauge.get()).unwrap_or(0)
 }
 

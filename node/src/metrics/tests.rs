@@ -86,7 +86,7 @@ const NEEDED: &[(&str, &[&str])] = &[
 ];
 
 fn text(metrics: &Metrics) -> String {
-    String::from_utf8(metrics.render()).expect("text")
+    String::from_utf8(metrics.render(Form::Text)).expect("text")
 }
 
 /// The value of a series in the text that Prometheus reads.
@@ -119,7 +119,7 @@ fn busy() -> Metrics {
 #[test]
 fn the_file_lists_every_series() {
     let metrics = busy();
-    drop(metrics.render());
+    drop(metrics.render(Form::Text));
     let mut listed = String::new();
     for family in metrics.registry.gather() {
         let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
@@ -175,10 +175,10 @@ fn rule_10_4_what_the_queue_holds_is_not_shown_before_it_is_known() {
         families.filter(of_queue).collect()
     };
     let metrics = Metrics::new("node-0");
-    drop(metrics.render());
+    drop(metrics.render(Form::Text));
     assert_eq!(shown(&metrics), [""; 0]);
     let metrics = busy();
-    drop(metrics.render());
+    drop(metrics.render(Form::Text));
     assert_eq!(shown(&metrics).len(), 10, "{:?}", shown(&metrics));
 }
 

@@ -1,6 +1,7 @@
 //! What is counted and shown of RaftQueues. Labels are static, but for namespace and name of objects that exist, and those are
 //! bounded.
 
+use crate::cluster::plan::Step;
 use crate::controller::Key;
 use crate::crd::{ConditionType, RaftQueueStatus};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
@@ -37,6 +38,10 @@ impl ClusterMetrics {
                 .expect("a well-formed name"),
             objects: Arc::default(),
         };
+        // What never happened shows as 0, so that a rate can be taken from the first time on.
+        for label in Step::LABELS {
+            metrics.steps.with_label_values(&[label]);
+        }
         registry.register(Box::new(metrics.steps.clone())).expect("its name is registered once");
         registry.register(Box::new(metrics.condition.clone())).expect("its name is registered once");
         metrics
@@ -92,14 +97,14 @@ mod tests {
         let all = Metrics::new();
         let metrics = &all.clusters;
         metrics.show("shop", "demo", &RaftQueueStatus::default());
-        let text = all.render();
+        let text = all.text();
         assert!(
             text.contains(r#"raftqueue_status_condition{name="demo",namespace="shop",type="Ready"} -1"#),
             "{text}"
         );
         metrics.show("shop", "other", &RaftQueueStatus::default());
         metrics.keep_only(&BTreeSet::from([("shop".to_owned(), "other".to_owned())]));
-        let text = all.render();
+        let text = all.text();
         assert!(!text.contains("demo") && text.contains("other"), "{text}");
     }
 
@@ -109,11 +114,11 @@ mod tests {
         for number in 0..OBJECTS_MAX + 10 {
             all.clusters.show("shop", &format!("queue-{number}"), &RaftQueueStatus::default());
         }
-        let shown = all.render().matches(r#"type="Ready""#).count();
+        let shown = all.text().matches(r#"type="Ready""#).count();
         assert_eq!(shown, OBJECTS_MAX);
         // Those that went make room for those that came.
         all.clusters.keep_only(&BTreeSet::new());
         all.clusters.show("shop", "late", &RaftQueueStatus::default());
-        assert!(all.render().contains("late"));
+        assert!(all.text().contains("late"));
     }
 }

@@ -145,7 +145,25 @@ pub struct Told {
 }
 
 impl Step {
-    /// What it is called in metrics.
+    /// What each is called in metrics.
+    pub const LABELS: [&str; 14] = [
+        "replace_stuck_pod",
+        "add_learners",
+        "promote",
+        "remove",
+        "replace",
+        "hand_over",
+        "restart_pod",
+        "delete_disk",
+        "recover",
+        "discard_disk",
+        "discard_pod",
+        "wake",
+        "grow_claim",
+        "remake_set",
+    ];
+
+    /// What it is called in metrics: one of [`Step::LABELS`].
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -267,4 +285,17 @@ impl Step {
 
 fn list(nodes: &[Named]) -> String {
     nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_is_listed() {
+        let code = include_str!("step.rs").split("pub fn label").nth(1).expect("the function");
+        let code = code.split("pub fn told").next().expect("what comes before the next one");
+        let labels: Vec<&str> = code.split('"').skip(1).step_by(2).collect();
+        assert_eq!(labels, Step::LABELS);
+    }
 }

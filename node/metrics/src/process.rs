@@ -1,81 +1,75 @@
-//! What the process uses, under the names that every Prometheus client library gives it, and the size of its disk. Read
-//! when it is asked for.
+//! What the process uses, under the names that every Prometheus client library gives it. Read when it is asked for.
 
+use prometheus::core::Collector;
 use prometheus::{Counter, Gauge, IntGauge, Registry};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Ticks of a second in `/proc/PID/stat`. They are fixed for programs on Linux, whatever the kernel uses.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// See the module's header. Without `/proc` the series stay at zero.
+/// What this process uses. Without `/proc` the series stay at zero.
 #[derive(Debug)]
-pub(super) struct Process {
+pub struct Process {
     cpu_seconds: Counter,
     resident_bytes: IntGauge,
     open_files: IntGauge,
-    data_dir: OnceLock<PathBuf>,
-    disk_bytes: IntGauge,
 }
 
 impl Process {
-    pub(super) fn new(registry: &Registry) -> Self {
-        let cpu_seconds = Counter::new("process_cpu_seconds_total", "Time on processors, user and system.");
-        let cpu_seconds = cpu_seconds.expect("the name is valid");
-        registry.register(Box::new(cpu_seconds.clone())).expect("the name is new");
+    /// Known to this registry, at zero.
+    ///
+    /// # Panics
+    /// If the registry has them already.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
         let start =
             Gauge::new("process_start_time_seconds", "When the process started, since the Unix epoch.");
-        let start = start.expect("the name is valid");
-        registry.register(Box::new(start.clone())).expect("the name is new");
+        let start = registered(registry, start);
         start.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
-        let limit = super::gauge(registry, "process_max_fds", "Most open files.");
+        let limit = registered(registry, IntGauge::new("process_max_fds", "Most open files."));
         let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        limit.set(super::as_gauge(most.unwrap_or(u64::MAX)));
+        limit.set(as_gauge(most.unwrap_or(u64::MAX)));
+        let cpu_seconds = Counter::new("process_cpu_seconds_total", "Time on processors, user and system.");
+        let resident_bytes = IntGauge::new("process_resident_memory_bytes", "Resident memory.");
         Self {
-            cpu_seconds,
-            resident_bytes: super::gauge(registry, "process_resident_memory_bytes", "Resident memory."),
-            open_files: super::gauge(registry, "process_open_fds", "Open files."),
-            data_dir: OnceLock::new(),
-            disk_bytes: super::gauge(registry, "raftqueue_wal_disk_bytes", "Size of the data disk."),
+            cpu_seconds: registered(registry, cpu_seconds),
+            resident_bytes: registered(registry, resident_bytes),
+            open_files: registered(registry, IntGauge::new("process_open_fds", "Open files.")),
         }
     }
 
-    /// Says where the data directory is.
-    pub(super) fn data_dir(&self, path: &Path) {
-        // Said once, when the node starts.
-        let _ = self.data_dir.set(path.to_owned());
+    /// Resident memory in bytes, when it was looked at last.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        u64::try_from(self.resident_bytes.get()).unwrap_or_default()
     }
 
-    /// The size of the data disk, when it was looked at last.
-    pub(super) fn disk_bytes(&self) -> u64 {
-        super::storage::value(&self.disk_bytes)
-    }
-
-    /// Resident memory, when it was looked at last.
-    pub(super) fn resident_bytes(&self) -> u64 {
-        super::storage::value(&self.resident_bytes)
-    }
-
-    /// Reads what is used now.
-    pub(super) fn observe(&self) {
+    /// Reads what is used now. It reads files, which may block.
+    pub fn observe(&self) {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         if let Some(seconds) = cpu_seconds(&stat) {
             self.cpu_seconds.inc_by((seconds - self.cpu_seconds.get()).max(0.0));
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         if let Some(bytes) = resident_bytes(&status) {
-            self.resident_bytes.set(super::as_gauge(bytes));
+            self.resident_bytes.set(as_gauge(bytes));
         }
         if let Ok(files) = fs::read_dir("/proc/self/fd") {
             // The folder itself is open while it is counted.
-            self.open_files.set(super::as_gauge((files.count() as u64).saturating_sub(1)));
-        }
-        if let Some(space) = self.data_dir.get().and_then(|path| rustix::fs::statvfs(path).ok()) {
-            self.disk_bytes.set(super::as_gauge(space.f_blocks.saturating_mul(space.f_frsize)));
+            self.open_files.set(as_gauge((files.count() as u64).saturating_sub(1)));
         }
     }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let made = made.expect("the name is valid");
+    registry.register(Box::new(made.clone())).expect("the name is new");
+    made
+}
+
+fn as_gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// User and system time: the 14th and 15th field. The second, a name in parentheses, may have spaces in it.
@@ -103,5 +97,14 @@ mod tests {
         assert_eq!(cpu_seconds("77 (node) S 1"), None);
         assert_eq!(resident_bytes("Name:\tnode\nVmRSS:\t    2048 kB\nVmSwap: 0 kB\n"), Some(2 << 20));
         assert_eq!(resident_bytes("VmRSS:\tx kB"), None);
+    }
+
+    #[test]
+    fn this_process_uses_something() {
+        let process = Process::new(&Registry::new());
+        assert_eq!(process.resident_bytes(), 0, "nobody has looked yet");
+        process.observe();
+        assert!(process.resident_bytes() > 100_000);
+        assert!(process.open_files.get() > 0);
     }
 }
