@@ -61,6 +61,12 @@ pub fn config_map(name: &str) -> String {
     format!("{name}-config")
 }
 
+/// The ConfigMap with the cluster's dashboards.
+#[must_use]
+pub fn dashboards(name: &str) -> String {
+    format!("{name}-dashboards")
+}
+
 /// The pod of a node, which is also the node's name.
 #[must_use]
 pub fn node(name: &str, ordinal: i32) -> String {

@@ -69,7 +69,7 @@ pub async fn apply(
         monitors,
         stateful_set,
     } = children;
-    let Monitors { service_monitor } = monitors;
+    let Monitors { service_monitor, prometheus_rule, dashboards } = monitors;
     let hands = Hands { client, object: (asked.namespace.clone(), asked.name.clone()), seen, known };
     hands.bring_in_line(Child::ServiceAccount, service_account).await?;
     hands.bring_in_line(Child::ConfigMap, config_map).await?;
@@ -81,6 +81,10 @@ pub async fn apply(
     if seen.service_monitors == KindSeen::Usable {
         hands.make_or_delete(Child::ServiceMonitor, service_monitor.as_ref()).await?;
     }
+    if seen.prometheus_rules == KindSeen::Usable {
+        hands.make_or_delete(Child::PrometheusRule, prometheus_rule.as_ref()).await?;
+    }
+    hands.make_or_delete(Child::Dashboards, dashboards.as_ref()).await?;
     let generation = hands.bring_in_line(Child::StatefulSet, stateful_set).await?;
     Ok(generation != seen.set.as_ref().and_then(|set| set.generation))
 }
@@ -297,7 +301,8 @@ impl Hands<'_> {
         match (wanted, self.seen.own_child(child)) {
             (Some(wanted), _) => self.bring_in_line(child, wanted).await.map(drop),
             (None, Some(uid)) => {
-                delete::<K>(self.client, namespace, name, uid.to_owned(), None).await.map(drop)
+                let name = child.name(name);
+                delete::<K>(self.client, namespace, &name, uid.to_owned(), None).await.map(drop)
             }
             (None, None) => Ok(()),
         }

@@ -17,6 +17,8 @@ pub struct Observation {
     pub fingerprints: BTreeMap<Child, Fingerprint>,
     /// Whether ServiceMonitors can be made here.
     pub service_monitors: KindSeen,
+    /// Whether PrometheusRules can.
+    pub prometheus_rules: KindSeen,
     /// The StatefulSet, if it is there and ours.
     pub set: Option<SetSeen>,
     /// The pods of that StatefulSet by their names.
@@ -74,6 +76,10 @@ pub enum Child {
     NetworkPolicy,
     /// How Prometheus finds the nodes.
     ServiceMonitor,
+    /// When it calls for people.
+    PrometheusRule,
+    /// The ConfigMap with what Grafana shows.
+    Dashboards,
 }
 
 /// Whether a kind of objects that belongs to others can be used here.
@@ -89,20 +95,31 @@ pub enum KindSeen {
 }
 
 impl Child {
+    /// Its name, of an object of this name.
+    #[must_use]
+    pub fn name(self, object: &str) -> String {
+        match self {
+            Self::HeadlessService => crate::names::headless(object),
+            Self::ConfigMap => crate::names::config_map(object),
+            Self::Dashboards => crate::names::dashboards(object),
+            _ => object.to_owned(),
+        }
+    }
+
     /// Its kind and name as people write them.
     #[must_use]
-    pub fn describe(self, name: &str) -> String {
-        use crate::names::{config_map, headless};
-        match self {
-            Self::HeadlessService => format!("Service {}", headless(name)),
-            Self::ClientService => format!("Service {name}"),
-            Self::ConfigMap => format!("ConfigMap {}", config_map(name)),
-            Self::ServiceAccount => format!("ServiceAccount {name}"),
-            Self::StatefulSet => format!("StatefulSet {name}"),
-            Self::Budget => format!("PodDisruptionBudget {name}"),
-            Self::NetworkPolicy => format!("NetworkPolicy {name}"),
-            Self::ServiceMonitor => format!("ServiceMonitor {name}"),
-        }
+    pub fn describe(self, object: &str) -> String {
+        let kind = match self {
+            Self::HeadlessService | Self::ClientService => "Service",
+            Self::ConfigMap | Self::Dashboards => "ConfigMap",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::StatefulSet => "StatefulSet",
+            Self::Budget => "PodDisruptionBudget",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ServiceMonitor => "ServiceMonitor",
+            Self::PrometheusRule => "PrometheusRule",
+        };
+        format!("{kind} {}", self.name(object))
     }
 }
 

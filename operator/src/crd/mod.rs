@@ -26,7 +26,9 @@ mod storage;
 mod tests;
 
 pub use conditions::{ConditionType, Finding, Reason, Truth, conclude, condition};
-pub use neighbours::{Monitoring, NetworkPolicySettings, PeerSelector, ServiceMonitorSettings};
+pub use neighbours::{
+    MonitorSettings, Monitoring, NetworkPolicySettings, PeerSelector, ServiceMonitorSettings,
+};
 pub use quantity::thousandths;
 pub use resources::{CPU_REQUEST_DEFAULT, MEMORY_REQUEST_DEFAULT};
 pub use settings::{

@@ -55,6 +55,30 @@ pub struct Monitoring {
     /// Has the Prometheus operator read the metrics of all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_monitor: Option<ServiceMonitorSettings>,
+
+    /// Gives the Prometheus operator the alerts about this cluster, and what they are made of. Whoever has them once for all
+    /// RaftQueues (`deploy/monitoring`, or the chart) needs none of these: an alert would be there twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus_rule: Option<MonitorSettings>,
+
+    /// Gives Grafana's sidecar the dashboards about this cluster: a ConfigMap labelled `grafana_dashboard: "1"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboards: Option<MonitorSettings>,
+}
+
+/// Something that monitoring is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = super::schema::without_null)]
+pub struct MonitorSettings {
+    /// Makes it. A kind that this Kubernetes does not have is told in the condition SpecAccepted, and holds up nothing else.
+    #[serde(default)]
+    pub enabled: bool,
+
+    /// Labels of it, by which others choose what they take, such as `release: prometheus`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = LABELS_MAX))]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A ServiceMonitor.

@@ -6,7 +6,8 @@ use crate::cluster::observation::{ChildSeen, Ownership};
 use crate::cluster::plan::plan;
 use crate::crd::{RaftQueue as Queue, RaftQueueSpec};
 use crate::fake::{Call, client, refusal};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -193,6 +194,28 @@ async fn a_child_is_applied_again_only_after_it_or_what_is_wanted_of_it_changed(
     assert_eq!(look(&known, &applied, &wanted).await, 1, "another thing is wanted");
     known.keep_only(&BTreeSet::new());
     assert_eq!(look(&known, &applied, &wanted).await, 1, "it was gone");
+}
+
+/// Seen: a ConfigMap that was no longer asked for stayed, since one of the object's own name was deleted, which there is not.
+#[tokio::test]
+async fn what_is_no_longer_asked_for_is_deleted_under_its_own_name() {
+    let (client, calls) = client(|_: &Call| refusal(404, "NotFound"));
+    let (known, mut seen) = (Known::default(), seen_service(&service("raftqueue-operator", "Apply")));
+    let ours = seen.children[&Child::HeadlessService].clone();
+    seen.children.extend([Child::Dashboards, Child::NetworkPolicy].map(|child| (child, ours.clone())));
+    let object = ("shop".to_owned(), "demo".to_owned());
+    let hands = Hands { client: &client, object, seen: &seen, known: &known };
+    hands.make_or_delete::<ConfigMap>(Child::Dashboards, None).await.unwrap();
+    hands.make_or_delete::<Service>(Child::HeadlessService, None).await.unwrap();
+    hands.make_or_delete::<NetworkPolicy>(Child::NetworkPolicy, None).await.unwrap();
+    let policies = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies";
+    let paths = [
+        "/api/v1/namespaces/shop/configmaps/demo-dashboards".to_owned(),
+        format!("{SERVICES}/demo-headless"),
+        format!("{policies}/demo"),
+    ];
+    assert_eq!(calls.what(), paths.map(|path| format!("DELETE {path}")));
+    assert!(calls.all().iter().all(|call| call.body["preconditions"]["uid"] == "seen"));
 }
 
 #[tokio::test]

@@ -16,7 +16,10 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-pub use monitoring::{MetricsEndpoint, Monitors, Relabeling, ServiceMonitor, ServiceMonitorSpec};
+pub use monitoring::{
+    MetricsEndpoint, Monitors, PrometheusRule, PrometheusRuleSpec, Relabeling, Rule, RuleGroup,
+    ServiceMonitor, ServiceMonitorSpec,
+};
 
 use crate::cluster::plan::Shape;
 use crate::cluster::validate::Asked;

@@ -3,16 +3,24 @@
 //! The kinds belong to the Prometheus operator, and a cluster without it does not know them: [`crate::cluster::observe`] finds out
 //! at each look, and what cannot be made is told and holds up nothing else.
 //!
-//! How to add one (a PrometheusRule with the alerts, a ConfigMap with the dashboard): its field in
-//! [`crate::crd::Monitoring`], a function here, a field in [`Monitors`], and a [`crate::cluster::observation::Child`].
+//! How to add one: its field in [`crate::crd::Monitoring`], a function in a file below, a field in [`Monitors`], and a
+//! [`crate::cluster::observation::Child`].
+
+mod alerts;
+mod dashboards;
+mod scope;
+
+pub use alerts::{PrometheusRule, PrometheusRuleSpec, Rule, RuleGroup};
 
 use super::child;
 use crate::cluster::validate::Asked;
 use crate::crd::ServiceMonitorSettings;
 use crate::names;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How Prometheus finds the nodes; the part of the kind that is used here.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,26 +72,37 @@ pub struct Relabeling {
 pub struct Monitors {
     /// How Prometheus finds the nodes.
     pub service_monitor: Option<ServiceMonitor>,
+    /// The alerts about this cluster.
+    pub prometheus_rule: Option<PrometheusRule>,
+    /// Its dashboards.
+    pub dashboards: Option<ConfigMap>,
 }
 
 pub(super) fn build_monitors(asked: &Asked) -> Monitors {
-    let wanted = asked.spec.monitoring.as_ref().and_then(|monitoring| monitoring.service_monitor.as_ref());
+    let Some(wanted) = &asked.spec.monitoring else { return Monitors::default() };
+    let service_monitor = wanted.service_monitor.as_ref().filter(|wanted| wanted.enabled);
+    let prometheus_rule = wanted.prometheus_rule.as_ref().filter(|wanted| wanted.enabled);
+    let dashboards = wanted.dashboards.as_ref().filter(|wanted| wanted.enabled);
     Monitors {
-        service_monitor: wanted
-            .filter(|wanted| wanted.enabled)
-            .map(|wanted| build_service_monitor(asked, wanted)),
+        service_monitor: service_monitor.map(|wanted| build_service_monitor(asked, wanted)),
+        prometheus_rule: prometheus_rule.map(|wanted| alerts::build_prometheus_rule(asked, wanted)),
+        dashboards: dashboards.map(|wanted| dashboards::build_dashboards(asked, wanted)),
     }
+}
+
+/// Metadata of a child with labels that a user wants beside ours. Ours say what belongs to us: those of users do not go over them.
+fn labelled(asked: &Asked, name: String, wanted: &BTreeMap<String, String>) -> ObjectMeta {
+    let mut metadata = child(asked, name);
+    let mut labels = wanted.clone();
+    labels.extend(metadata.labels.take().unwrap_or_default());
+    ObjectMeta { labels: Some(labels), ..metadata }
 }
 
 /// Asks every node, ready or not: of both services only the headless one has the port of operations.
 fn build_service_monitor(asked: &Asked, wanted: &ServiceMonitorSettings) -> ServiceMonitor {
-    let mut metadata = child(asked, asked.name.clone());
-    // A Prometheus chooses its monitors by labels. Ours say what belongs to us, so those of users do not go over them.
-    let mut labels = wanted.labels.clone();
-    labels.extend(metadata.labels.take().unwrap_or_default());
-    metadata.labels = Some(labels);
     ServiceMonitor {
-        metadata,
+        // A Prometheus chooses its monitors by labels.
+        metadata: labelled(asked, asked.name.clone(), &wanted.labels),
         spec: ServiceMonitorSpec {
             job_label: "app.kubernetes.io/name".into(),
             selector: LabelSelector {

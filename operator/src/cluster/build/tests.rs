@@ -1,11 +1,14 @@
 //! The children as YAML, compared with files: a change of one is a change of every cluster in the world.
 
-use super::build;
+mod monitors;
+
+use super::{PrometheusRule, PrometheusRuleSpec, RuleGroup, build};
 use crate::cluster::observation::ClusterId;
 use crate::cluster::plan::{Bootstrap, Shape};
 use crate::cluster::validate::{Asked, asked};
 use crate::crd::{RaftQueue, RaftQueueSpec};
 use crate::names;
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -51,6 +54,20 @@ fn golden(asked: &Asked, shape: &Shape, name: &str) {
     if let Some(monitor) = &children.monitors.service_monitor {
         add(monitor);
     }
+    // What is made of the files of `deploy/monitoring` changes with them: `monitors` says how.
+    if let Some(rule) = &children.monitors.prometheus_rule {
+        let groups = rule
+            .spec
+            .groups
+            .iter()
+            .map(|group| RuleGroup { rules: group.rules[..1].to_vec(), ..group.clone() });
+        add(&PrometheusRule { spec: PrometheusRuleSpec { groups: groups.collect() }, ..rule.clone() });
+    }
+    if let Some(dashboards) = &children.monitors.dashboards {
+        let data = dashboards.data.clone().unwrap_or_default();
+        let data = data.into_keys().map(|file| (file, "a dashboard".to_owned())).collect();
+        add(&ConfigMap { data: Some(data), ..dashboards.clone() });
+    }
     add(&children.stateful_set);
     let path = format!("{}/src/cluster/build/golden/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("RAFTQUEUE_RECORD").is_some() {
@@ -89,7 +106,9 @@ fn one_node_with_everything_said_that_joined() {
         "networkPolicy": {"enabled": true, "clients": [{"podLabels": {"app": "shop"}},
             {"namespaceLabels": {"team": "web"}, "podLabels": {"app": "api"}}, {"namespaceLabels": {}}, {}]},
         "monitoring": {"serviceMonitor": {"enabled": true, "labels": {"release": "prometheus",
-            "app.kubernetes.io/instance": "no"}, "interval": "15s"}},
+            "app.kubernetes.io/instance": "no"}, "interval": "15s"},
+            "prometheusRule": {"enabled": true, "labels": {"release": "prometheus"}},
+            "dashboards": {"enabled": true, "labels": {"grafana_dashboard": "yes", "app.kubernetes.io/name": "no"}}},
         "config": {"drain-ms": "60000", "log-format": "json"}}))
     .of_operator_in("operators");
     golden(&asked, &shape(&asked, Bootstrap::Join(Some(cluster()))), "one-joined");

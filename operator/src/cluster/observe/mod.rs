@@ -4,12 +4,12 @@
 //! last act. Watches only tell when to look.
 
 mod machines;
+mod monitors;
 mod nodes;
 mod pods;
 
 pub use nodes::ask_all;
 
-use crate::cluster::build::ServiceMonitor;
 use crate::cluster::observation::{
     Child, ChildSeen, ClaimSeen, ClusterId, Fingerprint, KindSeen, Observation, OwnerSeen, Ownership, SetSeen,
 };
@@ -47,7 +47,7 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
-    let (set, headless, service, config_map, account, budget, policy, monitor, pods, claims) = tokio::try_join!(
+    let (set, headless, service, config_map, account, budget, policy, monitors, pods, claims) = tokio::try_join!(
         sets.get_opt(&asked.name),
         metadata::<Service>(client, namespace, &headless),
         metadata::<Service>(client, namespace, &asked.name),
@@ -55,12 +55,12 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
         metadata::<ServiceAccount>(client, namespace, &asked.name),
         metadata::<PodDisruptionBudget>(client, namespace, &asked.name),
         metadata::<NetworkPolicy>(client, namespace, &asked.name),
-        of_others::<ServiceMonitor>(client, namespace, &asked.name),
+        monitors::look(client, asked),
         pods.list(&selector),
         claims.list(&selector),
     )?;
-    let (service_monitors, monitor) = monitor;
-    let mut seen = Observation { service_monitors, ..Observation::default() };
+    let monitors::MonitorsSeen { service_monitors, prometheus_rules, found } = monitors;
+    let mut seen = Observation { service_monitors, prometheus_rules, ..Observation::default() };
     let mut child = |child, found: Option<&ObjectMeta>| {
         if let Some(found) = found {
             let uid = found.uid.clone().unwrap_or_default();
@@ -85,12 +85,7 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
         Child::NetworkPolicy,
         policy.as_ref().filter(|policy| is_wanted || is_ours(ownership(asked, policy))),
     );
-    let wanted = spec.monitoring.as_ref().and_then(|wanted| wanted.service_monitor.as_ref());
-    let is_wanted = wanted.is_some_and(|wanted| wanted.enabled);
-    child(
-        Child::ServiceMonitor,
-        monitor.as_ref().filter(|found| is_wanted || is_ours(ownership(asked, found))),
-    );
+    found.iter().for_each(|(kind, found)| child(*kind, Some(found)));
     child(Child::StatefulSet, set.as_ref().map(|set| &set.metadata));
     seen.claims = claims.items.iter().filter_map(|claim| see_claim(asked, claim)).collect();
     let now = Timestamp::now();
@@ -272,6 +267,7 @@ fn told_at(event: &Event) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::build::ServiceMonitor;
     use crate::crd::RaftQueueSpec;
     use serde_json::{Value, json};
 

@@ -7,21 +7,31 @@ use crate::crd::Reason;
 impl Case<'_> {
     /// What is asked for and cannot be made here.
     pub(super) fn unusable(&self) -> Option<String> {
-        let monitoring = self.asked.spec.monitoring.as_ref()?;
-        monitoring.service_monitor.as_ref().filter(|wanted| wanted.enabled)?;
-        let why = match self.seen.service_monitors {
-            KindSeen::Usable => return None,
-            KindSeen::Unknown => {
-                "this Kubernetes does not know the kind (monitoring.coreos.com/v1). Install the Prometheus operator, or set it to \
-                 false"
-            }
+        let wanted = self.asked.spec.monitoring.as_ref()?;
+        let monitor = wanted.service_monitor.as_ref().is_some_and(|wanted| wanted.enabled);
+        let rule = wanted.prometheus_rule.as_ref().is_some_and(|wanted| wanted.enabled);
+        let kinds = [
+            ("serviceMonitor", monitor, self.seen.service_monitors),
+            ("prometheusRule", rule, self.seen.prometheus_rules),
+        ];
+        let lacks = |(_, is_wanted, kind): &(&str, bool, KindSeen)| *is_wanted && *kind != KindSeen::Usable;
+        let unusable: Vec<(&str, bool, KindSeen)> = kinds.into_iter().filter(lacks).collect();
+        let why = match unusable.first()?.2 {
             KindSeen::Forbidden => {
                 "the operator may not use the kind (monitoring.coreos.com/v1). Give it the rights that deploy/operator/rbac.yaml \
                  has: kubectl apply -k deploy"
             }
+            _ => {
+                "this Kubernetes does not know the kind (monitoring.coreos.com/v1). Install the Prometheus operator, or set it to \
+                 false"
+            }
         };
+        let fields: Vec<String> =
+            unusable.iter().map(|(field, ..)| format!("spec.monitoring.{field}")).collect();
+        let verb = if fields.len() == 1 { "is" } else { "are" };
         Some(format!(
-            "spec.monitoring.serviceMonitor is enabled, but {why}. Everything else is as asked, and this is tried again by itself"
+            "{} {verb} enabled, but {why}. Everything else is as asked, and this is tried again by itself",
+            fields.join(" and ")
         ))
     }
 
