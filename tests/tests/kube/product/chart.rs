@@ -105,6 +105,17 @@ fn it_renders_the_objects_of_the_manifests(_: &Room<'_>) -> Outcome {
     let values = [watch.as_str(), "crds=false", "userRoles=false"];
     assert_same(&objects(&helm_template(NAMESPACE, &values)?), &one);
 
+    // With what watches all of it.
+    let mut watched = kustomize("deploy/monitoring")?;
+    assert_eq!(watched.len(), 2, "{:?}", watched.keys());
+    watched.extend(all.clone());
+    let values = ["monitoring.rules=true", "monitoring.dashboards=true"];
+    assert_same(&without_keep(objects(&helm_template("raftqueue-system", &values)?)), &watched);
+    let values = [values[0], values[1], "monitoring.labels.release=prometheus"];
+    let labelled = objects(&helm_template("raftqueue-system", &values)?);
+    let labelled = labelled.values().filter(|object| object["metadata"]["labels"]["release"] == "prometheus");
+    assert_eq!(labelled.count(), 2);
+
     // What values change.
     let text = helm_template("raftqueue-system", &["image.prefix=ghcr.io/you", "replicas=2"])?;
     assert!(text.contains("image: ghcr.io/you/raftqueue-operator:"), "{text}");
@@ -125,6 +136,7 @@ fn wrong_values_are_refused_in_words(_: &Room<'_>) -> Outcome {
         ("replicas=-1", "minimum"),
         ("image.prefix=not an image", "does not match pattern"),
         ("watchNamespace=Shop", "does not match pattern"),
+        ("monitoring.rules=perhaps", "want boolean"),
     ] {
         let text = helm_template("raftqueue-system", &[value]).expect_err(value).to_string();
         assert!(text.contains(words), "{value}: `{words}` is not in: {text}");
