@@ -5,21 +5,19 @@
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use raftqueue_tests::process::prometheus::{self, Prometheus};
-use raftqueue_tests::process::{CALM, Cluster, SmallDisk, repository, wait_for};
+use raftqueue_tests::process::watch::{Watch, empty_panels, faster, read, record, rules};
+use raftqueue_tests::process::{CALM, Cluster, SmallDisk, wait_for};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-/// What a minute of the rules lasts here.
-const MINUTE: Duration = Duration::from_secs(1);
 /// Size of a disk.
 const DISK_MIB: u32 = 200;
 /// What is left of it when it is filled: less than 15 %, and more than the reserve.
 const LEFT_BYTES: f64 = 24.0 * 1_048_576.0;
-/// Panels that stay empty here, and why.
-const EMPTY: [(&str, &str); 0] = [];
+/// What this is about; the operator has no nodes here, and a case of its own on Kubernetes.
+const TOPICS: [&str; 3] = ["cluster", "queues", "storage"];
 
 fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("there is room for temporary files");
@@ -34,66 +32,6 @@ fn main() -> ExitCode {
         Ok(Completion::Completed)
     });
     libtest_mimic::run(&Arguments::from_args(), vec![case]).exit_code()
-}
-
-/// A file of `deploy/monitoring`.
-fn read(name: &str) -> String {
-    let path = repository().join("deploy/monitoring").join(name);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The rules of a file with all times divided by sixty: those that something has to last for, those that are looked back on, and
-/// the quarter of an hour that a message may be old.
-fn faster(name: &str) -> String {
-    let mut rules: Value = serde_saphyr::from_str(&read(name)).expect("it is YAML");
-    for group in rules["groups"].as_array_mut().expect("it has groups") {
-        for rule in group["rules"].as_array_mut().expect("it has rules") {
-            let query = rule["expr"].as_str().expect("a query").replace("> 900", "> 15");
-            rule["expr"] = with_times(&query).into();
-            if let Some(lasting) = rule["for"].as_str() {
-                rule["for"] = with_times(&format!("[{lasting}]")).trim_matches(['[', ']']).into();
-            }
-        }
-    }
-    rules.to_string()
-}
-
-/// A query in which `[15m]` is `[15s]`, `[1h]` is `[1m]`, a day an hour, and `offset 1m` is `offset 1s`.
-fn with_times(query: &str) -> String {
-    let query = query.replace("offset 1m", "offset 1s");
-    // From the smallest unit on: what has become one is not met again.
-    query.replace("m]", "s]").replace("h]", "m]").replace("d]", "h]")
-}
-
-/// What there is to see while the case goes on.
-struct Watch {
-    prometheus: Prometheus,
-    begun: Instant,
-    rows: Vec<String>,
-}
-
-impl Watch {
-    /// Waits until all these alerts fire, or none of them does any more.
-    fn wait(&mut self, what: &str, alerts: &[&str], fire: bool) {
-        let begun = Instant::now();
-        let mut seen: BTreeMap<&str, Duration> = BTreeMap::new();
-        wait_for(
-            what,
-            || self.prometheus.log(),
-            || {
-                let firing = self.prometheus.firing()?;
-                for alert in alerts.iter().filter(|alert| firing.contains(**alert) == fire) {
-                    seen.entry(alert).or_insert_with(|| begun.elapsed());
-                }
-                let is_so = alerts.iter().all(|alert| firing.contains(*alert) == fire);
-                if is_so { Ok(()) } else { Err(format!("{firing:?}")) }
-            },
-        );
-        for (alert, after) in seen {
-            let word = if fire { "fires" } else { "clears" };
-            self.rows.push(format!("{what:<44} {alert:<26} {word} after {:>4.1} s", after.as_secs_f64()));
-        }
-    }
 }
 
 fn alerts_fire_and_clear_and_every_panel_shows_something(programs: &Path) {
@@ -114,9 +52,9 @@ fn alerts_fire_and_clear_and_every_panel_shows_something(programs: &Path) {
         ])
     };
     let targets = (0..3).map(|node| (cluster.operations_port(node), labels(node))).collect();
-    let rules = ["cluster", "queues", "storage"].map(|topic| faster(&format!("{topic}-rules.yaml")));
+    let rules = TOPICS.map(rules).map(faster);
     let prometheus = Prometheus::start(programs, &targets, &rules);
-    let mut watch = Watch { prometheus, begun: Instant::now(), rows: Vec::new() };
+    let mut watch = Watch::begin(prometheus, "shop");
     let leader = cluster.leader();
     wait_for(
         "three nodes to be watched",
@@ -177,9 +115,15 @@ fn alerts_fire_and_clear_and_every_panel_shows_something(programs: &Path) {
             if codes != [Ok(200), Ok(200), Ok(404)] {
                 return Err(format!("{codes:?}"));
             }
-            empty_panels(&watch.prometheus)
+            empty_panels(&watch.prometheus, &TOPICS)
         },
     );
+
+    // It asks for OpenMetrics, in which units are told.
+    let asked = "targets/metadata?metric=raftqueue_wal_sync_seconds";
+    let told = watch.prometheus.ask(asked).expect("it is answered");
+    let units = told.as_array().into_iter().flatten().map(|told| (&told["type"], &told["unit"]));
+    assert_eq!(units.filter(|told| *told == (&json!("histogram"), &json!("seconds"))).count(), 3, "{told}");
 
     // What an autoscaler asks for is one number: what there is to do.
     let scaled: Value = serde_saphyr::from_str(&read("keda.yaml")).expect("it is YAML");
@@ -207,39 +151,8 @@ fn alerts_fire_and_clear_and_every_panel_shows_something(programs: &Path) {
     assert_eq!(answer.code, 200, "{answer:?}");
     watch.wait("the topic is purged", &["RaftQueueOldestMessage", "RaftQueueNotConsumed"], false);
     watch.wait("no more messages die", &["RaftQueueDeadGrowing"], false);
-    println!(
-        "{}\nall of it took {:.1} s; a minute of the rules is {MINUTE:?} here",
-        watch.rows.join("\n"),
-        watch.begun.elapsed().as_secs_f64()
-    );
-}
-
-/// Asks what Grafana asks for each panel, with everything chosen; an error names those that show nothing.
-fn empty_panels(prometheus: &Prometheus) -> Result<(), String> {
-    let mut empty = BTreeSet::new();
-    for topic in ["cluster", "queues", "storage"] {
-        let dashboard: Value =
-            serde_json::from_str(&read(&format!("{topic}-dashboard.json"))).expect("it is JSON");
-        for panel in dashboard["panels"].as_array().expect("it has panels") {
-            let targets = panel["targets"].as_array();
-            let title = panel["title"].as_str().expect("a title");
-            for target in targets.into_iter().flatten() {
-                let mut query = target["expr"].as_str().expect("a query").to_owned();
-                for variable in ["$job", "$namespace", "$raftqueue", "$instance", "$topic"] {
-                    query = query.replace(variable, ".*");
-                }
-                query = with_times(&query).replace("$__rate_interval", "5s");
-                assert!(!query.contains('$'), "{title}: {query}");
-                if prometheus.query(&query).map_err(|error| format!("{title}: {query}: {error}"))?.is_empty()
-                {
-                    empty.insert(format!("{title}: {query}"));
-                }
-            }
-        }
-    }
-    empty.retain(|panel| !EMPTY.iter().any(|(title, _)| panel.starts_with(title)));
-    match empty.is_empty() {
-        true => Ok(()),
-        false => Err(format!("nothing to see in:\n{}", empty.into_iter().collect::<Vec<_>>().join("\n"))),
+    println!("{}", watch.told());
+    if let Some(folder) = std::env::var_os("RAFTQUEUE_PICTURES") {
+        record(&watch, &TOPICS, Path::new(&folder));
     }
 }

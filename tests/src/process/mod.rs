@@ -8,6 +8,7 @@ mod load;
 mod patience;
 pub mod prometheus;
 mod small_disk;
+pub mod watch;
 
 pub use http::{Answer, Http, Unanswered};
 pub use load::{Load, Report, Told};

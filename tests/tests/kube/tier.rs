@@ -6,6 +6,7 @@ use libtest_mimic::{Completion, Failed};
 use raftqueue_tests::kube::cache::Programs;
 use raftqueue_tests::kube::environment::{foreign_kubeconfig, helm};
 use raftqueue_tests::kube::{Error, Kube, Mode, Options, check_machine};
+use raftqueue_tests::process::prometheus;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -98,6 +99,9 @@ impl Tier {
         if needs == Needs::Helm && helm().is_none() {
             return Some(("RAFTQUEUE_HELM names no helm".to_owned(), false));
         }
+        if needs == Needs::Prometheus && prometheus::folder().is_none() {
+            return Some(("there is no Prometheus: see RAFTQUEUE_PROMETHEUS".to_owned(), false));
+        }
         let is_required = mode == Mode::Require;
         let programs = if is_required { Programs::find_or_build() } else { Programs::find() };
         let obstacle = check_machine().and(programs.map(drop)).err()?;
@@ -116,7 +120,7 @@ impl Tier {
                 Err(error) => Cluster::Failed(format!("no Kubernetes to test on: {error}")),
             };
         }
-        if needs == Needs::OwnClusterAlone {
+        if matches!(needs, Needs::OwnClusterAlone | Needs::Prometheus) {
             return Held::Alone(cluster);
         }
         drop(cluster);

@@ -14,6 +14,7 @@
 //! | [`mending`] | a lost quorum, a machine that is gone, disks that grow |
 //! | [`neighbours`] | a policy and a monitor, where their kinds are |
 //! | [`scaling`] | `kubectl scale`, under load |
+//! | [`watched`] | a real Prometheus: the alerts about the operator fire and clear |
 //! | [`words`] | what kubectl does with an object, and in which words it says what it cannot |
 //! | [`refusals`] | what cannot be is refused in words, or told until its cause goes |
 
@@ -31,6 +32,7 @@ pub(crate) mod readme;
 pub(crate) mod refusals;
 pub(crate) mod scaling;
 pub(crate) mod storms;
+pub(crate) mod watched;
 pub(crate) mod words;
 
 use crate::case::{Outcome, Room};
