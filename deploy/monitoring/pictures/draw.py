@@ -75,7 +75,8 @@ def draw_lines(axes, panel, begun):
         axes.plot(*line, color=COLOURS[number % len(COLOURS)], linewidth=1.3, label=name)
     axes.yaxis.set_major_formatter(shortened(panel["fieldConfig"]["defaults"].get("unit")))
     if panel["fieldConfig"]["defaults"].get("min") == 0:
-        axes.set_ylim(bottom=0)
+        # With room for the legend.
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
     axes.grid(color=PALE, linewidth=0.5)
     axes.legend(fontsize=6, ncols=3, loc="upper left", frameon=False, labelcolor=INK)
 
