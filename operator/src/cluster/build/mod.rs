@@ -21,6 +21,7 @@ pub use monitoring::{
     ServiceMonitor, ServiceMonitorSpec,
 };
 
+use crate::cluster::observation::Child;
 use crate::cluster::plan::Shape;
 use crate::cluster::validate::Asked;
 use crate::crd::RaftQueue;
@@ -31,9 +32,6 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
-
-/// Fewest nodes for which a budget makes sense: one of them can be spared.
-const BUDGET_REPLICAS_MIN: i32 = 3;
 
 /// The children, in the order in which they are applied: what pods need comes before the pods.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +62,7 @@ pub fn build(asked: &Asked, shape: &Shape) -> Resources {
         config_map: settings::build_config_map(asked, shape),
         headless_service: access::build_headless_service(asked),
         client_service: access::build_client_service(asked),
-        budget: (shape.pods >= BUDGET_REPLICAS_MIN).then(|| access::build_budget(asked)),
+        budget: shape.has(Child::Budget).then(|| access::build_budget(asked)),
         network_policy: network::build_network_policy(asked),
         monitors: monitoring::build_monitors(asked),
         stateful_set: stateful_set::build_stateful_set(asked, shape),

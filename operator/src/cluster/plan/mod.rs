@@ -29,7 +29,7 @@ use members::Decision;
 pub use recovery::Offer;
 pub use step::{Named, Step, Told};
 
-use crate::cluster::observation::{ClusterId, ClusterSeen, Observation, Ownership};
+use crate::cluster::observation::{Child, ClusterId, ClusterSeen, Observation, Ownership};
 use crate::cluster::validate::{Asked, Refusal};
 use crate::crd::{self, Finding, Phase};
 
@@ -89,6 +89,17 @@ pub struct Shape {
     pub disk_class: Option<String>,
 }
 
+/// Fewest nodes for which a budget makes sense: one of them can be spared.
+const BUDGET_PODS_MIN: i32 = 3;
+
+impl Shape {
+    /// Whether this child is among the children. What else has its name is then in nobody's way.
+    #[must_use]
+    pub fn has(&self, child: Child) -> bool {
+        child != Child::Budget || self.pods >= BUDGET_PODS_MIN
+    }
+}
+
 /// What a node does whose disk is blank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bootstrap {
@@ -145,7 +156,9 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
     let is_free = refusals.is_empty()
         && !asked.spec.paused
         && !identity.is_mixed()
-        && seen.children.values().all(|child| matches!(child.owner, Ownership::Ours | Ownership::Orphan));
+        && seen.children.iter().all(|(child, seen)| {
+            matches!(seen.owner, Ownership::Ours | Ownership::Orphan) || !shape.has(*child)
+        });
     let resized =
         (seen.set.is_some() && before != shape.pods).then_some(Resized { from: before, to: shape.pods });
     let is_settled = decision.as_ref().is_some_and(Decision::is_settled);

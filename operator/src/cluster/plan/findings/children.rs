@@ -1,7 +1,7 @@
 //! What there is to say about what others have: disks of other clusters, names that are taken, pods that are not made.
 
 use super::{Case, shorten};
-use crate::cluster::observation::Ownership;
+use crate::cluster::observation::{Child, ChildSeen, Ownership};
 use crate::cluster::plan::Identity;
 use std::collections::BTreeSet;
 
@@ -40,13 +40,16 @@ impl Case<'_> {
     }
 
     pub(super) fn children(&self, owner: Ownership) -> Vec<String> {
-        let of_that = self.seen.children.iter().filter(|(_, seen)| seen.owner == owner);
+        let of_that =
+            self.seen.children.iter().filter(|(child, seen)| seen.owner == owner && self.shape.has(**child));
         of_that.map(|(child, _)| child.describe(&self.asked.name)).collect()
     }
 
     /// The same with whoever has them.
     fn held(&self) -> Vec<String> {
-        let foreign = self.seen.children.iter().filter(|(_, seen)| seen.owner == Ownership::Foreign);
+        let is_held =
+            |child: &Child, seen: &ChildSeen| seen.owner == Ownership::Foreign && self.shape.has(*child);
+        let foreign = self.seen.children.iter().filter(|(child, seen)| is_held(child, seen));
         let whose = foreign.map(|(child, seen)| {
             let holder = seen.holder.as_deref().unwrap_or("something else");
             format!("{} exists and belongs to {holder}", child.describe(&self.asked.name))

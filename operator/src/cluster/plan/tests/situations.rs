@@ -502,6 +502,19 @@ fn a_child_of_something_else_is_not_touched() {
     );
 }
 
+/// One node has no budget, so nobody's budget is in its way. Three would have one.
+#[test]
+fn a_budget_of_something_else_holds_up_only_those_who_would_have_one() {
+    let mut seen = Observation::default();
+    seen.children.insert(Child::Budget, child(Ownership::Foreign));
+    let plan = planned(&demo(1), &seen);
+    assert!(plan.shape.is_some(), "{}", plan.message);
+    assert_eq!(said(&plan, ConditionType::SpecAccepted).0, Truth::True);
+    let plan = planned(&demo(3), &seen);
+    assert_eq!(plan.shape, None);
+    assert_eq!(said(&plan, ConditionType::SpecAccepted), (Truth::False, Reason::NameTaken));
+}
+
 #[test]
 fn children_of_an_earlier_object_are_waited_for() {
     let mut seen = Observation::default();
