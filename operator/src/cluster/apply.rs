@@ -421,9 +421,11 @@ impl ApplyError {
 
 /// The call that enlarges a disk.
 const GROW: &str = "enlarge";
+/// The calls of a look.
+pub(super) const LOOK: &str = "look";
 
 /// What the API server said, without the object that it said it in.
-fn said(error: &kube::Error) -> String {
+pub(super) fn said(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if !status.message.is_empty() => {
             format!("{} ({})", status.message, status.code)
@@ -433,7 +435,7 @@ fn said(error: &kube::Error) -> String {
 }
 
 /// What a person can do about a refusal.
-fn advice(action: &str, error: &kube::Error) -> &'static str {
+pub(super) fn advice(action: &str, error: &kube::Error) -> &'static str {
     match error {
         kube::Error::Api(status) if status.is_forbidden() && action == GROW => {
             ". If its storage class cannot enlarge volumes (allowVolumeExpansion), set spec.storage.size to status.diskSize or \

@@ -18,6 +18,8 @@ enum Told {
     False,
     /// When it becomes false after it was true.
     Lost,
+    /// When it becomes false because something takes too long.
+    Overdue,
 }
 
 /// Conditions whose change is told, when, and whether it is bad news.
@@ -25,6 +27,7 @@ const TELLING: &[(ConditionType, Told, EventType)] = &[
     (ConditionType::Ready, Told::True, EventType::Normal),
     (ConditionType::Available, Told::Lost, EventType::Warning),
     (ConditionType::Degraded, Told::True, EventType::Warning),
+    (ConditionType::Progressing, Told::Overdue, EventType::Warning),
     (ConditionType::UpToDate, Told::False, EventType::Normal),
     (ConditionType::StorageReady, Told::False, EventType::Warning),
     (ConditionType::SpecAccepted, Told::False, EventType::Warning),
@@ -64,6 +67,7 @@ pub fn events(before: &RaftQueueStatus, after: &RaftQueueStatus) -> Vec<Event> {
         let is_told = match told {
             Told::True => now.status == "True",
             Told::False => now.status == "False",
+            Told::Overdue => now.reason == Reason::StepOverdue.to_string(),
             Told::Lost => now.status == "False" && then.is_some_and(|then| then.status == "True"),
         };
         // At the beginning disks have no volume yet. If that lasts, the trouble of the pods is told.
@@ -190,6 +194,16 @@ mod tests {
         let of = |reason| status(&[(ConditionType::StorageReady, false, reason)]);
         assert_eq!(told(&RaftQueueStatus::default(), &of(Reason::DisksMissing)), Vec::<String>::new());
         assert_eq!(told(&of(Reason::DisksMissing), &of(Reason::DisksCannotShrink)), ["DisksCannotShrink"]);
+    }
+
+    #[test]
+    fn a_step_that_is_overdue_is_told_and_one_that_ends_is_not() {
+        let of = |holds, reason| status(&[(ConditionType::Progressing, holds, reason)]);
+        let (goes_on, overdue) = (of(true, Reason::Scaling), of(false, Reason::StepOverdue));
+        assert_eq!(told(&goes_on, &overdue), ["StepOverdue"]);
+        assert_eq!(told(&overdue, &overdue), Vec::<String>::new());
+        assert_eq!(told(&overdue, &goes_on), Vec::<String>::new());
+        assert_eq!(told(&goes_on, &of(false, Reason::AsAsked)), Vec::<String>::new());
     }
 
     #[test]

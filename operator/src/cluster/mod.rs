@@ -3,6 +3,7 @@
 //! Nothing here knows when it runs, or how often: that is [`crate::controller`], of which [`Clusters`] is a kind.
 
 pub mod apply;
+mod blind;
 pub mod build;
 mod definition;
 pub mod events;
@@ -15,6 +16,7 @@ pub mod status;
 pub mod validate;
 
 use self::apply::Known;
+use self::blind::Blind;
 use self::definition::Lacking;
 use self::metrics::ClusterMetrics;
 use self::observation::{ClusterSeen, PodSeen};
@@ -33,6 +35,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::events::Event;
 use kube::{Client, Resource};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 /// An object as it comes from the API server, readable or not.
 type Guarded = DeserializeGuard<RaftQueue>;
@@ -47,6 +50,7 @@ pub struct Clusters {
     namespace: String,
     lacking: Lacking,
     known: Known,
+    blind: Blind,
 }
 
 /// What the nodes said in a look. In a quiet cluster that is the only thing that no watch tells.
@@ -77,6 +81,7 @@ impl Clusters {
             namespace,
             lacking: Lacking::default(),
             known: Known::default(),
+            blind: Blind::default(),
         }
     }
 
@@ -113,7 +118,14 @@ impl Kind for Clusters {
         Box::pin(pass(object, self, is_first_failure)).await
     }
 
+    fn watch_refused(&self, why: &str) {
+        self.blind.refused(why, Instant::now());
+    }
+
     async fn is_still_so(&self, said: &Said) -> bool {
+        if self.blind.told(Instant::now()).is_some() {
+            return false;
+        }
         let mut pods = said.pods.clone();
         let cluster = Box::pin(ask_all(&mut pods)).await;
         *said == Said { pods, cluster }

@@ -32,6 +32,8 @@ pub struct Observation {
     pub recoveries: BTreeMap<String, RecoverySeen>,
     /// For how many seconds the status has not called the object ready; absent while it does.
     pub unready_seconds: Option<i64>,
+    /// For how many seconds the step that the status names as the next one has been the next one.
+    pub step_seconds: Option<i64>,
 }
 
 /// What a node knows whose cluster may have lost its quorum for good.

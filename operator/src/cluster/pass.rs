@@ -1,6 +1,6 @@
 //! One pass over a `RaftQueue`: `observe, validate, plan, build, apply, status`.
 
-use super::apply::{TakeError, apply, mark_claims, own_claims, take};
+use super::apply::{LOOK, TakeError, advice, apply, mark_claims, own_claims, said, take};
 use super::build::build;
 use super::observe::observe;
 use super::plan::{Correction, NextLook, plan};
@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource};
 use serde_json::Value;
+use std::time::Instant;
 
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +66,11 @@ pub(super) async fn pass(
     let seen = match Box::pin(observe(client, &asked)).await {
         Ok(seen) => seen,
         Err(error) => {
-            let why = format!("cannot look at the cluster: {error}. It is tried again by itself");
+            let why = format!(
+                "cannot look at the cluster: {}{}. It is tried again by itself",
+                said(&error),
+                advice(LOOK, &error)
+            );
             let after = answer_unseen(&before, generation, Reason::CallFailed, &why, &now);
             // The first failure is told, not the second one, that it could not be written down either.
             let _ = write(context, &object.metadata, &before, after, &now).await;
@@ -109,6 +114,8 @@ pub(super) async fn pass(
     // Something came in between. The next look shows what there is, and nothing has failed.
     let is_race = failure.as_ref().is_some_and(TakeError::is_race);
     let why = failure.filter(|_| !is_race).map(|failure| failure.to_string());
+    // Whoever may not watch looks as often as one whose calls fail.
+    let why = why.or_else(|| context.blind.told(Instant::now()));
     let after = answer(&asked, &before, generation, &plan, &seen, why.as_deref(), &now);
     let after = match write(context, &object.metadata, &before, after, &now).await {
         Ok(after) => after,
@@ -152,7 +159,7 @@ async fn say_before(
     if !before.plan.is_empty() || ahead.is_empty() {
         return Ok(before);
     }
-    let after = RaftQueueStatus { plan: ahead.to_vec(), ..before.clone() };
+    let after = before.clone().with_plan(&before, ahead.to_vec(), now);
     write(context, &object.metadata, &before, after, now).await
 }
 

@@ -51,11 +51,10 @@ pub fn answer(
             message = message_of_failure;
         }
     }
-    RaftQueueStatus {
+    let status = RaftQueueStatus {
         observed_generation: generation,
         phase: Some(phase),
         message: Some(message),
-        plan: plan.ahead.clone(),
         conditions: conclude(&before.conditions, findings, generation, now),
         replicas: Some(seen.set.as_ref().map_or(0, |set| set.pods)),
         ready_replicas: Some(i32::try_from(ready).unwrap_or(i32::MAX)),
@@ -74,7 +73,9 @@ pub fn answer(
         image: Some(plan.image.clone()),
         disk_size: seen.disk_size(),
         members: members(plan, seen),
-    }
+        ..RaftQueueStatus::default()
+    };
+    status.with_plan(before, plan.ahead.clone(), now)
 }
 
 /// The status after a pass that failed before the cluster could be seen, or of an object that cannot be read. What was

@@ -29,6 +29,8 @@ pub struct Asked {
     pub generation_kept: u32,
     /// Since when the status does not call the object ready, in seconds since 1970; absent while it does.
     pub unready_since: Option<i64>,
+    /// The step that the status names as the next one, and since when it is, in seconds since 1970.
+    pub step_kept: Option<(String, i64)>,
     /// The image for an object that names none and has got none yet.
     pub image_default: String,
     /// Namespace of the operator, whose pods must reach the nodes.
@@ -69,6 +71,7 @@ pub fn asked(object: &RaftQueue, image_default: &str) -> Asked {
         unready_since: crd::condition(&status.conditions, crd::ConditionType::Ready)
             .filter(|ready| ready.status == "False")
             .map(|ready| ready.last_transition_time.0.as_second()),
+        step_kept: status.plan.into_iter().next().zip(status.step_since.map(|since| since.0.as_second())),
         image_default: image_default.to_owned(),
         operator_namespace: names::NAMESPACE_DEFAULT.to_owned(),
     }

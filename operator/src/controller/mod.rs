@@ -14,7 +14,7 @@ mod watches;
 pub use metrics::{PassMetrics, PassResult};
 pub use watches::Watches;
 
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
@@ -66,6 +66,9 @@ pub trait Kind: Send + Sync + 'static {
         object: &ObjectMeta,
         is_first_failure: bool,
     ) -> impl Future<Output = Result<Looked<Self::Untold>, Self::Error>> + Send;
+
+    /// A watch was refused for want of a right, in these words. It is tried again all the time.
+    fn watch_refused(&self, why: &str);
 
     /// Whether what no watch tells of is still so. It costs the API server nothing.
     fn is_still_so(&self, untold: &Self::Untold) -> impl Future<Output = bool> + Send;
@@ -161,6 +164,7 @@ impl<K: Kind> Loop<K> {
     ) {
         // A BoxFuture is not Sync. Only its end matters.
         let (stopped, mut stopping) = tokio::sync::watch::channel(false);
+        let mut stops = stopping.clone();
         let _stopper = Aborted(tokio::spawn(async move {
             stop.await;
             stopped.send_replace(true);
@@ -180,14 +184,25 @@ impl<K: Kind> Loop<K> {
                 |object, error, context| context.failed(object.meta(), error),
                 Arc::clone(&self),
             );
-        let passes = passes.for_each(|ended| async move {
+        let passes = passes.for_each(|ended| {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a pass or a watch failed");
+                if let Some(why) = watches::refusal(&error) {
+                    self.kind.watch_refused(why);
+                }
             }
+            std::future::ready(())
         });
         tokio::select! {
             () = passes => {}
             () = self.forget_now_and_then(&store) => {}
+            // The library waits for a first list before it ends. Until then no pass can be under way.
+            () = async {
+                let _ = stops.wait_for(|stopped| *stopped).await;
+                if store.wait_until_ready().now_or_never().is_some() {
+                    std::future::pending::<()>().await;
+                }
+            } => {}
         }
     }
 

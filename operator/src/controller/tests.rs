@@ -20,6 +20,8 @@ struct Lamps {
     passes: Mutex<Vec<bool>>,
     /// What no watch tells of.
     brightness: AtomicU32,
+    /// What the loop was told of watches that are refused.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 impl Kind for Lamps {
@@ -34,6 +36,10 @@ impl Kind for Lamps {
     async fn pass(&self, _: &ObjectMeta, is_first_failure: bool) -> Result<Looked<u32>, Broken> {
         self.passes.lock().unwrap().push(is_first_failure);
         self.finds.lock().unwrap().pop_front().expect("no pass too many")
+    }
+
+    fn watch_refused(&self, why: &str) {
+        self.refused.lock().unwrap().insert(why.to_owned());
     }
 
     async fn is_still_so(&self, brightness: &u32) -> bool {
@@ -107,4 +113,20 @@ async fn a_lamp_that_fails_is_tried_later_and_later_and_counted() {
     let text = String::from_utf8(text).unwrap();
     assert!(text.contains(r#"reconciles_total{result="error"} 3"#), "{text}");
     assert!(text.contains(r#"reconciles_total{result="ok"} 1"#), "{text}");
+}
+
+#[tokio::test]
+async fn a_watch_that_is_refused_is_told_in_the_words_of_the_api_server_and_holds_up_no_end() {
+    let (client, _) = crate::fake::client(|_| crate::fake::refusal(403, "Forbidden"));
+    let (lamps, _) = of([]);
+    let lamps = Arc::new(lamps);
+    let heard = Arc::clone(&lamps);
+    let is_told = async move {
+        while heard.kind.refused.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Nothing was ever listed when it is asked to stop.
+    Arc::clone(&lamps).run(client, Some("hall"), 1, Box::pin(is_told)).await;
+    assert_eq!(*lamps.kind.refused.lock().unwrap(), BTreeSet::from(["Forbidden".to_owned()]));
 }

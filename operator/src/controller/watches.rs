@@ -6,7 +6,7 @@ use crate::names::{MANAGED_BY_LABEL, MANAGER};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::controller::{Config as LoopConfig, Controller};
+use kube::runtime::controller::{Config as LoopConfig, Controller, Error as LoopError};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
@@ -107,6 +107,19 @@ where
     pub(super) fn into_controller(self) -> Controller<DeserializeGuard<K>> {
         self.controller.trigger_backoff(WatchPause::default())
     }
+}
+
+/// What the API server said, where it refused a watch for want of a right.
+pub(super) fn refusal<E: std::error::Error>(error: &LoopError<E, watcher::Error>) -> Option<&str> {
+    let LoopError::QueueError(broken) = error else { return None };
+    let said = match broken {
+        watcher::Error::InitialListFailed(kube::Error::Api(said))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(said))
+        | watcher::Error::WatchFailed(kube::Error::Api(said))
+        | watcher::Error::WatchError(said) => said,
+        _ => return None,
+    };
+    said.is_forbidden().then_some(said.message.as_str())
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>

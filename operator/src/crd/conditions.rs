@@ -121,6 +121,8 @@ pub enum Reason {
     Scaling,
     /// A voter whose disk is lost is replaced.
     ReplacingMember,
+    /// The next step has been the next one for too long.
+    StepOverdue,
     /// Somebody has changed members by hand in a way that the operator does not go on with.
     MembersByHand,
     /// The nodes do not tell their members in a way that this operator understands.

@@ -4,7 +4,7 @@
 //! object. Numbers that could exceed what JSON readers keep exactly (node ids, the cluster id) are text.
 
 use super::schema;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,11 @@ pub struct RaftQueueStatus {
     /// What the operator will do about members, step by step, the next one first. Absent: nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<String>,
+
+    /// Since when the first of these steps is the next one. If that is too long ago, the condition Progressing is false, with the
+    /// reason StepOverdue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_since: Option<Time>,
 
     /// Findings, one of each type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -84,6 +89,16 @@ pub struct RaftQueueStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub members: Vec<MemberStatus>,
+}
+
+impl RaftQueueStatus {
+    /// The same with these steps ahead. The next one keeps its time while it is the same.
+    #[must_use]
+    pub fn with_plan(self, before: &Self, plan: Vec<String>, now: &Time) -> Self {
+        let since = before.step_since.clone().filter(|_| plan.first() == before.plan.first());
+        let step_since = plan.first().map(|_| since.unwrap_or_else(|| now.clone()));
+        Self { plan, step_since, ..self }
+    }
 }
 
 /// The node that has most of what is left of a cluster whose quorum is lost.

@@ -90,14 +90,20 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     seen.claims = claims.items.iter().filter_map(|claim| see_claim(asked, claim)).collect();
     let now = Timestamp::now();
     seen.unready_seconds = asked.unready_since.map(|since| now.as_second() - since);
-    let Some(set) = set.filter(|set| is_ours(ownership(asked, &set.metadata))) else { return Ok(seen) };
-    let uid = set.uid().unwrap_or_default();
-    let own: Vec<Pod> = pods.items.into_iter().filter(|pod| is_owned_by(&pod.metadata, &uid)).collect();
-    let mut set_seen = see_set(&set, now);
-    if i32::try_from(own.len()).is_ok_and(|count| count < set_seen.replicas) {
-        set_seen.complaint = complaint(client, namespace, &uid).await?;
+    seen.step_seconds = asked.step_kept.as_ref().map(|(_, since)| now.as_second() - since);
+    if set.as_ref().is_some_and(|set| !is_ours(ownership(asked, &set.metadata))) {
+        return Ok(seen);
     }
-    seen.set = Some(set_seen);
+    let uid = set.as_ref().and_then(ResourceExt::uid);
+    let own: Vec<Pod> =
+        pods.items.into_iter().filter(|pod| is_node(asked, &pod.metadata, uid.as_deref())).collect();
+    if let (Some(set), Some(uid)) = (set, uid) {
+        let mut set_seen = see_set(&set, now);
+        if i32::try_from(own.len()).is_ok_and(|count| count < set_seen.replicas) {
+            set_seen.complaint = complaint(client, namespace, &uid).await?;
+        }
+        seen.set = Some(set_seen);
+    }
     seen.pods = pods::look(client, namespace, own, now).await?;
     seen.cluster = ask_all(&mut seen.pods).await;
     if seen.cluster.is_none() {
@@ -168,6 +174,14 @@ fn holder(found: &ObjectMeta) -> Option<String> {
 
 fn is_ours(owner: Ownership) -> bool {
     matches!(owner, Ownership::Ours | Ownership::Orphan)
+}
+
+/// Whether a pod is that of a node: made by the StatefulSet of this uid, or left behind by one that was deleted without its pods. The
+/// next set takes those over by their names, and meanwhile they serve.
+fn is_node(asked: &Asked, pod: &ObjectMeta, set: Option<&str>) -> bool {
+    let is_left = pod.owner_references.iter().flatten().all(|owner| owner.controller != Some(true));
+    let has_name = || pod.name.as_ref().is_some_and(|name| names::ordinal(&asked.name, name).is_some());
+    set.is_some_and(|uid| is_owned_by(pod, uid)) || (is_left && has_name())
 }
 
 fn is_owned_by(object: &ObjectMeta, uid: &str) -> bool {
@@ -303,6 +317,40 @@ mod tests {
             let found: ObjectMeta = serde_json::from_value(metadata.clone()).unwrap();
             assert_eq!(ownership(&asked(), &found), expected, "{metadata}");
         }
+    }
+
+    #[test]
+    fn a_pod_is_its_sets_or_was_left_by_an_earlier_one() {
+        let of = |name: &str, owners: Value| -> ObjectMeta {
+            serde_json::from_value(json!({"name": name, "ownerReferences": owners})).unwrap()
+        };
+        let owned = |uid: &str| owner("StatefulSet", "demo", uid);
+        for (pod, set, expected) in [
+            (of("demo-0", owned("set")), Some("set"), true),
+            // It goes with the set that it was made by.
+            (of("demo-0", owned("earlier")), Some("set"), false),
+            (of("demo-0", owned("earlier")), None, false),
+            (of("demo-0", json!([])), Some("set"), true),
+            (of("demo-0", json!([])), None, true),
+            (of("demo-0-debug", json!([])), None, false),
+        ] {
+            assert_eq!(is_node(&asked(), &pod, set), expected, "{pod:?} {set:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pods_whose_set_was_deleted_without_them_are_looked_at() {
+        let pod = json!({"metadata": {"name": "demo-0", "uid": "pod"}});
+        let list = |items: Value| json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items});
+        let missing = crate::fake::refusal(404, "NotFound");
+        let (client, _) = crate::fake::client(move |call| match call.what.rsplit('/').next() {
+            Some("pods") => (200, list(json!([pod]))),
+            Some("persistentvolumeclaims") => (200, list(json!([]))),
+            _ => missing.clone(),
+        });
+        let seen = observe(&client, &asked()).await.unwrap();
+        assert!(seen.set.is_none());
+        assert_eq!(seen.pods.keys().collect::<Vec<_>>(), ["demo-0"]);
     }
 
     #[tokio::test]

@@ -17,6 +17,9 @@ use crate::cluster::validate::{Asked, Refusal};
 use crate::crd::{ConditionType, Finding, Phase, Reason, Truth};
 use std::collections::BTreeSet;
 
+/// For how long a step may be the next one before that is called wrong, in seconds. Words of a step that change show that it goes on.
+const STEP_SECONDS_MAX: i64 = 600;
+
 /// What was found, as it goes into the plan.
 pub(super) struct Verdict {
     pub(super) findings: Vec<Finding>,
@@ -108,6 +111,22 @@ fn finding(
 impl Case<'_> {
     fn quorum(&self) -> usize {
         self.voters.len() / 2 + 1
+    }
+
+    /// The next step, if it has been the next one for too long. Nothing else is begun instead, so people must know.
+    fn overdue(&self) -> Option<String> {
+        let decision = self.decision.filter(|_| !self.asked.spec.paused)?;
+        let rolling = || decision.rolling.as_ref().and_then(|rolling| rolling.ahead.first());
+        let next = decision.ahead.first().or_else(rolling)?;
+        self.seen.step_seconds.filter(|seconds| *seconds >= STEP_SECONDS_MAX)?;
+        let (step, _) = self.asked.step_kept.as_ref()?;
+        (step == next).then(|| {
+            format!(
+                "this step has been the next one for more than {} minutes: {next}. It is still tried, and no other is begun instead; \
+                 the conditions Ready and Degraded tell what is in its way",
+                STEP_SECONDS_MAX / 60
+            )
+        })
     }
 
     fn all_well(&self) -> String {
@@ -209,9 +228,10 @@ impl Case<'_> {
                 None => fine(About::Ready, true, &self.all_well()),
             },
             self.available(),
-            match first(&[Weight::OnItsWay]) {
-                Some(problem) => of(About::Progressing, problem, true),
-                None => fine(About::Progressing, false, "nothing is on its way"),
+            match (self.overdue(), first(&[Weight::OnItsWay])) {
+                (Some(message), _) => finding(About::Progressing, false, Reason::StepOverdue, message),
+                (None, Some(problem)) => of(About::Progressing, problem, true),
+                (None, None) => fine(About::Progressing, false, "nothing is on its way"),
             },
             match first(&[Weight::Wrong]) {
                 Some(problem) => of(About::Degraded, problem, true),

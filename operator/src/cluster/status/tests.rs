@@ -109,3 +109,16 @@ fn an_older_definition_is_told_with_what_to_do() {
     let failed = answer_unseen(&well(), Some(2), Reason::CallFailed, "no answer", &at(20));
     assert_eq!(under_older_definition(failed.clone(), &well(), &lacking, &at(20)), failed);
 }
+
+#[test]
+fn the_next_step_keeps_its_time_while_it_is_the_same() {
+    let plan = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
+    let none = RaftQueueStatus::default();
+    let first = none.clone().with_plan(&none, plan(&["a", "b"]), &at(10));
+    assert_eq!(first.step_since, Some(at(10)));
+    let same = none.clone().with_plan(&first, plan(&["a", "c"]), &at(20));
+    assert_eq!(same.step_since, Some(at(10)));
+    let other = none.clone().with_plan(&same, plan(&["b"]), &at(30));
+    assert_eq!(other.step_since, Some(at(30)));
+    assert_eq!(none.clone().with_plan(&other, Vec::new(), &at(40)).step_since, None);
+}

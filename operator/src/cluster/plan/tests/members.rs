@@ -422,3 +422,25 @@ fn nothing_is_restarted_while_members_come_or_go_or_the_template_is_not_looked_a
     let plan = planned(&paused, &seen);
     assert_eq!((plan.step, plan.ahead.len()), (None, 3), "what would be done is told");
 }
+
+#[test]
+fn a_step_that_stays_the_next_one_is_overdue_until_another_is() {
+    let mut seen = with_pods(3, 5);
+    as_learners(&mut seen, Some("it lacks messages"));
+    let step = planned(&asked(5), &seen).ahead[0].clone();
+    let kept = |step: &str| Asked { step_kept: Some((step.to_owned(), 0)), ..asked(5) };
+    let mut progressing = |step: &str, seconds: i64| {
+        seen.step_seconds = Some(seconds);
+        let plan = planned(&kept(step), &seen);
+        let found = found(&plan, ConditionType::Progressing);
+        (found.holds, found.reason, found.message.contains(step))
+    };
+    assert_eq!(progressing(&step, 599), (Truth::True, Reason::Scaling, true));
+    assert_eq!(progressing(&step, 600), (Truth::False, Reason::StepOverdue, true));
+    let other = progressing("another step", 600);
+    assert_eq!((other.0, other.1), (Truth::True, Reason::Scaling), "its words have changed: it goes on");
+    // Whoever has paused it knows why it does not go on.
+    let mut paused = kept(&step);
+    paused.spec.paused = true;
+    assert_ne!(found(&planned(&paused, &seen), ConditionType::Progressing).reason, Reason::StepOverdue);
+}
