@@ -12,6 +12,7 @@ use crate::crd::{RaftQueue, RaftQueueStatus, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
+use kube::runtime::events::Event;
 use kube::{Api, Client, Resource};
 use serde_json::Value;
 use std::time::Instant;
@@ -78,8 +79,11 @@ pub(super) async fn pass(
         }
     };
     let plan = plan(&asked, &refusals, &seen);
-    let before = say_before(context, &object, before, &plan.ahead, &now).await?;
     let mut told = Vec::new();
+    let before = match say_before(context, &object, before, &plan.ahead, &now).await {
+        Ok(before) => before,
+        Err(error) => return Err(tell_unwritten(context, &object, told, error, is_first_failure).await),
+    };
     let mut failure = None;
     let mut is_set_changed = false;
     if let Some(shape) = &plan.shape {
@@ -119,14 +123,7 @@ pub(super) async fn pass(
     let after = answer(&asked, &before, generation, &plan, &seen, why.as_deref(), &now);
     let after = match write(context, &object.metadata, &before, after, &now).await {
         Ok(after) => after,
-        Err(error) => {
-            // The object cannot tell it itself.
-            if is_first_failure {
-                told.push(events::event_of_unwritten_status(&error.to_string()));
-            }
-            context.tell(&object, &told).await;
-            return Err(error);
-        }
+        Err(error) => return Err(tell_unwritten(context, &object, told, error, is_first_failure).await),
     };
     told.extend(events::events(&before, &after));
     context.tell(&object, &told).await;
@@ -146,6 +143,21 @@ pub(super) async fn pass(
         untold: Said { pods: seen.pods, cluster: seen.cluster },
     });
     Ok(Looked { result: PassResult::Done, next, quiet })
+}
+
+/// Tells, beside what there is to tell, that the status was not written: the object cannot tell it itself.
+async fn tell_unwritten(
+    context: &Clusters,
+    object: &RaftQueue,
+    mut told: Vec<Event>,
+    error: PassError,
+    is_first_failure: bool,
+) -> PassError {
+    if is_first_failure {
+        told.push(events::event_of_unwritten_status(&error.to_string()));
+    }
+    context.tell(object, &told).await;
+    error
 }
 
 /// Puts the steps ahead into the status before the first of them is taken. Returns the status as it is then.
@@ -206,7 +218,7 @@ async fn write_once(
     show(context, metadata, &told);
     match status::write(&context.client, metadata, &told).await {
         Ok(written) => Ok((told, written)),
-        Err(error) => Err(PassError::StatusNotWritten(error.to_string())),
+        Err(error) => Err(PassError::StatusNotWritten(said(&error))),
     }
 }
 

@@ -348,7 +348,7 @@ mod tests {
             Some("persistentvolumeclaims") => (200, list(json!([]))),
             _ => missing.clone(),
         });
-        let seen = observe(&client, &asked()).await.unwrap();
+        let seen = Box::pin(observe(&client, &asked())).await.unwrap();
         assert!(seen.set.is_none());
         assert_eq!(seen.pods.keys().collect::<Vec<_>>(), ["demo-0"]);
     }
