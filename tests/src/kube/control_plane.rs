@@ -162,5 +162,11 @@ fn controller_manager_arguments(state: &State) -> Vec<String> {
         format!("--service-account-private-key-file={}", state.text("pki/accounts.key")),
         format!("--root-ca-file={}", state.text("pki/ca.crt")),
         "--leader-elect=false".to_owned(),
+        // Its usual 20 calls a second are for machines that others need too; hundreds of sets would wait for it for many minutes.
+        "--kube-api-qps=300".to_owned(),
+        "--kube-api-burst=600".to_owned(),
+        "--concurrent-statefulset-syncs=20".to_owned(),
+        // What an autoscaler makes of an object is not waited for longer than must be.
+        "--horizontal-pod-autoscaler-sync-period=2s".to_owned(),
     ]
 }

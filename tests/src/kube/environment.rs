@@ -1,6 +1,7 @@
 //! Every environment variable that the harness obeys. Nothing else in `kube` reads the environment.
 
 use super::error::Error;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,6 +68,23 @@ pub fn outage() -> Result<Duration, Error> {
 /// [`Error::Setting`] if it is no number.
 pub fn operator_kills() -> Result<Option<Duration>, Error> {
     seconds("RAFTQUEUE_OPERATOR_KILLS")
+}
+
+/// Which flows an operator is killed in for that long, and after which write first (`RAFTQUEUE_OPERATOR_KILLS_FROM`, such as
+/// `roll:8,disk:4`: those that an earlier run has left); empty: all, each from its beginning.
+///
+/// # Errors
+/// [`Error::Setting`] if it is anything else.
+pub fn operator_kills_from() -> Result<BTreeMap<String, usize>, Error> {
+    let name = "RAFTQUEUE_OPERATOR_KILLS_FROM";
+    let Some(value) = variable(name) else { return Ok(BTreeMap::new()) };
+    let one = |part: &str| {
+        let (flow, write) = part.split_once(':')?;
+        Some((flow.to_owned(), write.parse().ok().filter(|write| *write > 0)?))
+    };
+    let all: Option<_> = value.split(',').map(one).collect();
+    let expected = "flows and the first write of each, such as roll:8,disk:4";
+    all.ok_or_else(|| Error::Setting { variable: name, value: value.clone(), expected })
 }
 
 /// For how long random hands act on a cluster (`RAFTQUEUE_HANDS`), and with which seed they begin (`RAFTQUEUE_HANDS_SEED`).

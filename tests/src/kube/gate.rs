@@ -101,12 +101,13 @@ impl Gate {
         Ok(Self { address, closed })
     }
 
-    /// A kubeconfig of what is behind the gate.
+    /// A kubeconfig of what is behind the gate, for somebody who may do everything, or for somebody who may do what `user` may.
     #[must_use]
-    pub fn kubeconfig(&self) -> String {
+    pub fn kubeconfig(&self, user: Option<&str>) -> String {
+        let user = user.map(|user| format!("as: \"{user}\"")).unwrap_or_default();
         format!(
             "apiVersion: v1\nkind: Config\nclusters: [{{name: gate, cluster: {{server: \"http://{}\"}}}}]\n\
-             users: [{{name: gate, user: {{}}}}]\ncontexts: [{{name: gate, context: {{cluster: gate, user: gate}}}}]\n\
+             users: [{{name: gate, user: {{{user}}}}}]\ncontexts: [{{name: gate, context: {{cluster: gate, user: gate}}}}]\n\
              current-context: gate\n",
             self.address
         )

@@ -40,16 +40,30 @@ impl Kubectl {
     /// The command itself, for what wants a child process (`port-forward`, `logs -f`).
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = match &self.entrance {
-            Some(entrance) => entrance.in_network(&self.program),
-            None => Command::new(&self.program),
-        };
+        let mut command = self.bare_command();
         command.arg(format!("--kubeconfig={}", self.kubeconfig.display()));
         if let Some(cache) = &self.cache {
             command.arg(format!("--cache-dir={}", cache.display()));
         }
         command.args(arguments);
         command
+    }
+
+    /// The same without a word of which cluster that is: an environment tells it, as [`Kubectl::settings`] says. A word before its
+    /// name keeps a plugin from being found.
+    #[must_use]
+    pub fn bare_command(&self) -> Command {
+        match &self.entrance {
+            Some(entrance) => entrance.in_network(&self.program),
+            None => Command::new(&self.program),
+        }
+    }
+
+    /// Variables that tell kubectl, and every plugin of it, which cluster is meant.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let cache = self.cache.as_ref().map(|cache| ("KUBECACHEDIR", cache.display().to_string()));
+        std::iter::once(("KUBECONFIG", self.kubeconfig.display().to_string())).chain(cache).collect()
     }
 
     /// Runs it and returns what it printed.

@@ -32,15 +32,19 @@ pub fn write_commands(own: &Own) -> Result<(), Error> {
     let (state, entrance) = (own.state(), own.entrance());
     make_folder(&state.path("bin"))?;
     let kubectl = Kubectl::of(state, entrance, own.program("kubectl"));
-    for (name, command) in
-        [("kubectl", kubectl.command(&[])), ("inside", entrance.in_network_with_names("env"))]
-    {
+    // As variables, not as words: `kubectl --kubeconfig=... raftq` finds no plugin.
+    let settings: String =
+        kubectl.settings().iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
+    for (name, settings, command) in [
+        ("kubectl", settings.as_str(), kubectl.bare_command()),
+        ("inside", "", entrance.in_network_with_names("env")),
+    ] {
         let path = state.path(&format!("bin/{name}"));
         let words: Vec<String> = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|word| quoted(&word.to_string_lossy()))
             .collect();
-        write(&path, format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" ")))?;
+        write(&path, format!("#!/bin/sh\n{settings}exec {} \"$@\"\n", words.join(" ")))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
             .map_err(Error::io(format!("make {} a command", path.display())))?;
     }

@@ -20,7 +20,7 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 16] = [
+    let modules: [(&str, &[Case]); 17] = [
         ("harness", &harness::CASES),
         ("readme", product::readme::CASES),
         ("faults", product::faults::CASES),
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         ("neighbours", product::neighbours::CASES),
         ("scaling", product::scaling::CASES),
         ("refusals", product::refusals::CASES),
+        ("rights", product::rights::CASES),
         ("watched", product::watched::CASES),
     ];
     let trials: Vec<Trial> = modules

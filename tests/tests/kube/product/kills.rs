@@ -4,12 +4,12 @@
 //! Each flow begins and ends with the same three nodes, so it is repeated on one cluster. Usually four of the short flows with a
 //! write each are drawn from a seed that is printed, and a creation is tried with an operator that dies after every write.
 //! `RAFTQUEUE_OPERATOR_KILLS=SECONDS` takes all flows, each first with an operator that dies after every write, and then after
-//! one of them at a time.
+//! one of them at a time. `RAFTQUEUE_OPERATOR_KILLS_FROM=roll:8,disk:4` goes on where another run has ended.
 
 use super::gated::{Dies, Killer, Operator};
 use super::{BoxError, Queue, Undo, bring_operator_back, install, manifest, soon, take_operator_away};
 use crate::case::{Case, Needs, Outcome, Room};
-use raftqueue_tests::kube::environment::operator_kills;
+use raftqueue_tests::kube::environment::{operator_kills, operator_kills_from};
 use raftqueue_tests::process::{Http, Load};
 use raftqueue_tests::sim::Random;
 use serde_json::{Value, json};
@@ -279,12 +279,7 @@ fn wipe(room: &Room<'_>) -> Outcome {
 }
 
 /// Repeats a flow on a cluster of its own, with these deaths, until the time is over or no write is left. What was tried, a line.
-fn live(
-    room: &Room<'_>,
-    flow: &Flow,
-    deaths: impl Iterator<Item = Dies>,
-    until: Instant,
-) -> Result<Vec<String>, BoxError> {
+fn live(room: &Room<'_>, flow: &Flow, deaths: Vec<Dies>, until: Instant) -> Result<Vec<String>, BoxError> {
     room.cluster().run(&["create", "namespace", &room.namespace])?;
     let remove = Undo::at_the_end(|| {
         room.cluster().run(&["delete", "namespace", &room.namespace, "--wait=false"])?;
@@ -297,10 +292,18 @@ fn live(
     life.apply()?;
     life.rests()?;
     let wanted = end(room)?;
+    // A run that takes long tells how far it has come.
+    let is_long = deaths.len() > PAIRS;
     let mut lines = Vec::new();
+    let mut tell = |line: String| {
+        if is_long {
+            eprintln!("  {line}");
+        }
+        lines.push(line);
+    };
     for dies in deaths {
         if Instant::now() > until {
-            lines.push(format!("{}: no time left for {dies:?}", flow.name));
+            tell(format!("{}: no time left for {dies:?}", flow.name));
             break;
         }
         (life.dies, life.round) = (dies, life.round + 1);
@@ -313,11 +316,7 @@ fn live(
             0..=1 => died.join(""),
             count => format!("{count} deaths"),
         };
-        lines.push(format!(
-            "{} {dies:?} of {writes} writes ({at}): {:.1?}{pause}",
-            flow.name,
-            begun.elapsed()
-        ));
+        tell(format!("{} {dies:?} of {writes} writes ({at}): {:.1?}{pause}", flow.name, begun.elapsed()));
         wipe(room)?;
         if matches!(dies, Dies::After(_)) && died.is_empty() {
             break;
@@ -337,7 +336,13 @@ fn it_dies_after_any_write_and_the_end_is_the_same(room: &Room<'_>) -> Outcome {
     let seed = u64::from(std::process::id()) ^ u64::from(std::time::UNIX_EPOCH.elapsed()?.subsec_nanos());
     let mut random = Random::new(seed);
     // Scaling up and down twice takes as long as all others do beside each other.
-    let is_tried = |flow: &&Flow| budget.is_some() || flow.name != "scale";
+    let from = operator_kills_from()?;
+    let unknown = from.keys().find(|name| !FLOWS.iter().any(|flow| flow.name == **name));
+    assert_eq!(unknown, None, "no flow has this name");
+    let is_tried = |flow: &&Flow| match budget {
+        Some(_) => from.is_empty() || from.contains_key(flow.name),
+        None => flow.name != "scale",
+    };
     let mut chosen: Vec<&Flow> = FLOWS.iter().filter(is_tried).collect();
     while budget.is_none() && chosen.len() > PAIRS {
         chosen.remove(random.index(chosen.len()));
@@ -348,8 +353,9 @@ fn it_dies_after_any_write_and_the_end_is_the_same(room: &Room<'_>) -> Outcome {
         .map(|flow| match budget {
             None => (flow, vec![Dies::After(usize::try_from(random.between(1, flow.writes)).unwrap_or(1))]),
             Some(_) => {
-                let each = (1..1_000).map(Dies::After);
-                (flow, [Dies::Never, Dies::Always].into_iter().chain(each).collect())
+                let first = from.get(flow.name).copied();
+                let all = first.is_none().then_some([Dies::Never, Dies::Always]).into_iter().flatten();
+                (flow, all.chain((first.unwrap_or(1)..1_000).map(Dies::After)).collect())
             }
         })
         .collect();
@@ -368,7 +374,7 @@ fn it_dies_after_any_write_and_the_end_is_the_same(room: &Room<'_>) -> Outcome {
                 scope.spawn(move || {
                     let namespace = format!("{}-{}", flow.name, room.namespace.replace("kills-", ""));
                     let own = Room { kube: room.kube, namespace: namespace.chars().take(40).collect() };
-                    let lived = room.kube().work_inside(|| live(&own, flow, deaths.into_iter(), until));
+                    let lived = room.kube().work_inside(|| live(&own, flow, deaths, until));
                     lived.map_err(BoxError::from).flatten().map_err(|error| {
                         let evidence =
                             room.kube().collect(&own.namespace).map(|folder| folder.display().to_string());
@@ -381,7 +387,7 @@ fn it_dies_after_any_write_and_the_end_is_the_same(room: &Room<'_>) -> Outcome {
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)).collect()
     });
     eprintln!("{}: seed {seed}, {:.1?}", room.namespace, begun.elapsed());
-    for line in results.iter().flatten().flatten() {
+    for line in results.iter().flatten().flatten().filter(|_| budget.is_none()) {
         eprintln!("  {line}");
     }
     let wrong: Vec<String> = results.into_iter().filter_map(Result::err).collect();

@@ -1,9 +1,8 @@
 //! What only the operator can mend: a quorum that is lost for good, a disk on a machine that is gone, disks that are to grow.
 
-use super::{BoxError, Queue, TOLD_WITHIN, Undo, condition_of, manifest, soon};
+use super::{Queue, TOLD_WITHIN, Undo, condition_of, manifest, soon, uids};
 use crate::case::{Case, Needs, Outcome, Room};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -22,15 +21,6 @@ pub(crate) const CASES: &[Case] = &[
         run: disks_grow_without_a_restart,
     },
 ];
-
-/// Names and uids of what belongs to a cluster.
-fn uids(queue: &Queue<'_>, kind: &str) -> Result<BTreeMap<String, String>, BoxError> {
-    let selector = queue.selector();
-    let all = queue.room.cluster().json(&["get", kind, "-n", &queue.room.namespace, "-l", &selector])?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let one = |object: &Value| (text(&object["metadata"]["name"]), text(&object["metadata"]["uid"]));
-    Ok(all["items"].as_array().into_iter().flatten().map(one).collect())
-}
 
 fn patch(queue: &Queue<'_>, spec: &Value) -> Outcome {
     let patch = json!({ "spec": spec }).to_string();

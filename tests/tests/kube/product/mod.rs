@@ -13,6 +13,7 @@
 //! | [`lives`] | one node, two clusters, an object deleted and applied again |
 //! | [`mending`] | a lost quorum, a machine that is gone, disks that grow |
 //! | [`neighbours`] | a policy and a monitor, where their kinds are |
+//! | [`rights`] | a right that the operator lacks is told, and all heals once it has it |
 //! | [`scaling`] | `kubectl scale`, under load |
 //! | [`watched`] | a real Prometheus: the alerts about the operator fire and clear |
 //! | [`words`] | what kubectl does with an object, and in which words it says what it cannot |
@@ -30,6 +31,7 @@ pub(crate) mod neighbours;
 pub(crate) mod operator;
 pub(crate) mod readme;
 pub(crate) mod refusals;
+pub(crate) mod rights;
 pub(crate) mod scaling;
 pub(crate) mod storms;
 pub(crate) mod watched;
@@ -40,6 +42,7 @@ use raftqueue_tests::kube::kubectl::condition;
 use raftqueue_tests::kube::{Error, Kubectl, Seen, wait_for};
 use raftqueue_tests::process::{Http, repository};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -286,6 +289,15 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) fn condition_of<'a>(object: &'a Value, about: &str) -> &'a Value {
     let conditions = object["status"]["conditions"].as_array();
     conditions.into_iter().flatten().find(|found| found["type"] == about).unwrap_or(&Value::Null)
+}
+
+/// Names and uids of what belongs to a cluster.
+pub(crate) fn uids(queue: &Queue<'_>, kind: &str) -> Result<BTreeMap<String, String>, BoxError> {
+    let selector = queue.selector();
+    let all = queue.room.cluster().json(&["get", kind, "-n", &queue.room.namespace, "-l", &selector])?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let one = |object: &Value| (text(&object["metadata"]["name"]), text(&object["metadata"]["uid"]));
+    Ok(all["items"].as_array().into_iter().flatten().map(one).collect())
 }
 
 /// Waits until something that may fail for a moment succeeds.

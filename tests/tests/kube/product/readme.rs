@@ -62,6 +62,20 @@ fn cell<'a>(table: &'a str, head: &str) -> Option<&'a str> {
     lines.next()?.get(from..)?.split_whitespace().next()
 }
 
+/// A link in the PATH makes the program a plugin of kubectl's.
+fn as_a_plugin(room: &Room<'_>, queue: &Queue<'_>) -> Outcome {
+    let link = "folder=$(mktemp -d); trap 'rm -r \"$folder\"' EXIT; ln -s \"$(command -v raftq)\" \"$folder/kubectl-raftq\"; \
+                export PATH=\"$PATH:$folder\"\n";
+    let typed = |words: &str| typed(room, &format!("{link}{words}"));
+    assert!(typed("kubectl plugin list")?.contains("/kubectl-raftq\n"));
+    let status = typed("kubectl raftq -n default demo status")?;
+    let names: Vec<&str> = status.lines().filter_map(|line| line.split('\t').nth(1)).collect();
+    assert_eq!(names, queue.pods(3), "{status}");
+    let refused = typed("kubectl raftq demi status").expect_err("there is no such object").to_string();
+    assert!(refused.contains("raftqueues.raftqueue.io \"demi\" not found"), "{refused}");
+    Ok(())
+}
+
 fn its_commands_do_what_it_says(room: &Room<'_>) -> Outcome {
     // Images only: the first command installs.
     room.kube().load_product()?;
@@ -103,6 +117,7 @@ fn its_commands_do_what_it_says(room: &Room<'_>) -> Outcome {
     let script = format!("trap 'kill $(jobs -p)' EXIT\n{script}");
     let said = typed(room, &script)?;
     assert!(said.contains("from a pod\n") && said.ends_with("from a laptop\n"), "{said}");
+    as_a_plugin(room, &queue)?;
 
     room.kubectl(&["delete", "raftqueue", "demo"])?;
     room.kubectl(&["delete", "pvc", "-l", &queue.selector()])?;

@@ -1,7 +1,7 @@
 //! `kubectl scale` and changed settings under load: members come and go, pods are restarted, the operator dies in between, disks
 //! are kept, come back and are deleted, and everything acknowledged comes once and in order. The pauses are printed.
 
-use super::{BoxError, Queue, TOLD_WITHIN, condition_of, kill_operator, manifest, soon};
+use super::{BoxError, Queue, TOLD_WITHIN, condition_of, kill_operator, manifest, soon, uids};
 use crate::case::{Case, Needs, Outcome, Room};
 use raftqueue_tests::process::Load;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ fn members_come_and_go_under_load(room: &Room<'_>) -> Outcome {
         let load = Load::start_gently("load", PRODUCERS, &[service], REST);
         go_on(&load)?;
         let scale = |to: u64| scaled(&queue, &load, to);
-        let first = claims(&queue)?;
+        let first = uids(&queue, "pvc")?;
 
         // It says before what it will do, and dies while it does it.
         room.kubectl(&["scale", "raftqueue/demo", "--replicas=5"])?;
@@ -57,14 +57,14 @@ fn members_come_and_go_under_load(room: &Room<'_>) -> Outcome {
         }
 
         scale(3)?;
-        let kept = claims(&queue)?;
+        let kept = uids(&queue, "pvc")?;
         assert_eq!(kept.len(), 5, "the disks of those that were removed are kept: {kept:?}");
         assert!(first.iter().all(|(name, uid)| kept.get(name) == Some(uid)), "{first:?} {kept:?}");
 
         // The same disks come back, with nodes that begin anew.
         let ids = ids(&queue)?;
         scale(5)?;
-        assert_eq!(claims(&queue)?, kept);
+        assert_eq!(uids(&queue, "pvc")?, kept);
         let now = self::ids(&queue)?;
         assert!(ids.iter().all(|(name, id)| now.get(name) == Some(id)), "{ids:?} {now:?}");
 
@@ -72,11 +72,11 @@ fn members_come_and_go_under_load(room: &Room<'_>) -> Outcome {
         room.apply(&manifest("demo", 5, &deleting()))?;
         scale(1)?;
         soon("the disks to go", TOLD_WITHIN, || {
-            let left = claims(&queue).map_err(|error| error.to_string())?;
+            let left = uids(&queue, "pvc").map_err(|error| error.to_string())?;
             let is_so = left.keys().eq(["data-demo-0"]);
             if is_so { Ok(()) } else { Err(format!("{left:?}")) }
         })?;
-        assert_eq!(claims(&queue)?["data-demo-0"], first["data-demo-0"]);
+        assert_eq!(uids(&queue, "pvc")?["data-demo-0"], first["data-demo-0"]);
         queue.wait_event("DiskDeleted", "data-demo-4")?;
 
         scale(3)?;
@@ -104,12 +104,12 @@ fn changed_settings_reach_every_pod_under_load(room: &Room<'_>) -> Outcome {
         })?;
         let load = Load::start("load", PRODUCERS, &[service]);
         go_on(&load)?;
-        let before = uids(&queue)?;
+        let before = uids(&queue, "pods")?;
         room.apply(&manifest("demo", 3, &json!({"config": {"drain-ms": "1000"}})))?;
         restarted(&queue, &load, "a setting", &before)?;
         queue.wait_event("PodRestarted", "all others are well")?;
         queue.wait_event("LeadHandedOver", "hands over the lead")?;
-        let before = uids(&queue)?;
+        let before = uids(&queue, "pods")?;
         room.kubectl(&["rollout", "restart", "statefulset/demo"])?;
         restarted(&queue, &load, "rollout restart", &before)?;
         let outcome = load.finish("load", &[service])?;
@@ -125,7 +125,7 @@ fn restarted(queue: &Queue<'_>, load: &Load, what: &str, before: &BTreeMap<Strin
     let begun = Instant::now();
     let _ = load.take_pause();
     soon(&format!("other pods after {what}"), SCALED_WITHIN, || {
-        let now = uids(queue).map_err(|error| error.to_string())?;
+        let now = uids(queue, "pods").map_err(|error| error.to_string())?;
         let is_so = now.keys().eq(before.keys()) && now.iter().all(|(name, uid)| before[name] != *uid);
         if is_so { Ok(()) } else { Err(format!("{now:?}")) }
     })?;
@@ -176,26 +176,6 @@ fn scaled(queue: &Queue<'_>, load: &Load, to: u64) -> Outcome {
     go_on(load)?;
     eprintln!("{}: {to} members after {took:.1?}, longest pause {:.2?}", room.namespace, load.take_pause());
     Ok(())
-}
-
-/// Names and uids of the pods.
-fn uids(queue: &Queue<'_>) -> Result<BTreeMap<String, String>, BoxError> {
-    named(queue, "pods")
-}
-
-/// Names and uids of the claims.
-fn claims(queue: &Queue<'_>) -> Result<BTreeMap<String, String>, BoxError> {
-    named(queue, "pvc")
-}
-
-/// Names and uids of what belongs to a cluster.
-fn named(queue: &Queue<'_>, kind: &str) -> Result<BTreeMap<String, String>, BoxError> {
-    let room = queue.room;
-    let selector = queue.selector();
-    let all = room.cluster().json(&["get", kind, "-n", &room.namespace, "-l", &selector])?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let one = |object: &Value| (text(&object["metadata"]["name"]), text(&object["metadata"]["uid"]));
-    Ok(all["items"].as_array().into_iter().flatten().map(one).collect())
 }
 
 /// Names and ids of the nodes.

@@ -1,9 +1,8 @@
 //! kubectl on a RaftQueue, word by word: what works, and in which words it says what does not. A version of Kubernetes that says
 //! something else is noticed here.
 
-use super::{TOLD_WITHIN, manifest, soon};
+use super::{TOLD_WITHIN, condition_of, install, manifest, soon};
 use crate::case::{Case, Needs, Outcome, Room};
-use raftqueue_tests::process::repository;
 use serde_json::json;
 
 pub(crate) const CASES: &[Case] = &[Case {
@@ -22,11 +21,14 @@ fn says(room: &Room<'_>, words: &[&str], code: i32, expected: &str) -> Outcome {
     Ok(())
 }
 
-/// The object is paused, and says nothing but what is asked: no node is needed for this.
+/// The object is paused, and the operator only says how it is: no node is needed for this.
 fn kubectl_does_what_people_expect_or_says_why_not(room: &Room<'_>) -> Outcome {
-    room.cluster().run(&["apply", "-f", &repository().join("deploy/crd.yaml").display().to_string()])?;
-    let paused = |replicas: i64| manifest("demo", replicas, &json!({"paused": true}));
-    soon("the kind to be known", TOLD_WITHIN, || room.apply(&paused(1)).map_err(|error| error.to_string()))?;
+    install(room)?;
+    let paused = |name: &str, replicas: i64| manifest(name, replicas, &json!({"paused": true}));
+    room.apply(&paused("demo", 1))?;
+    room.apply(&paused("sized", 1))?;
+    // It takes its time until it knows a new kind, so it is asked what became of it at the end.
+    says(room, &["autoscale", "rq/sized", "--min=3", "--max=5", "--cpu=80%"], 0, "sized autoscaled")?;
     says(room, &["get", "rq", "demo", "--watch", "--request-timeout=1s"], 0, "DESIRED")?;
     says(room, &["get", "all"], 0, "raftqueue.raftqueue.io/demo")?;
     says(
@@ -42,8 +44,6 @@ fn kubectl_does_what_people_expect_or_says_why_not(room: &Room<'_>) -> Outcome {
     let scale = ["patch", "rq", "demo", "--subresource=scale", "--type=merge", "-p"];
     says(room, &[&scale[..], &[r#"{"spec":{"replicas":1}}"#]].concat(), 0, "scale.autoscaling/demo patched")?;
     says(room, &[&scale[..], &[r#"{"spec":{"replicas":4}}"#]].concat(), 1, "replicas must be odd")?;
-    says(room, &["autoscale", "rq/demo", "--min=1", "--max=3", "--cpu=80%"], 0, "demo autoscaled")?;
-
     let path = format!("/apis/raftqueue.io/v1alpha1/namespaces/{}/raftqueues/demo/scale", room.namespace);
     says(room, &["get", "--raw", &path], 0, "\"kind\":\"Scale\"")?;
     says(room, &["get", "--raw", &path], 0, "\"spec\":{\"replicas\":1}")?;
@@ -57,11 +57,38 @@ fn kubectl_does_what_people_expect_or_says_why_not(room: &Room<'_>) -> Outcome {
 
     // What would change.
     let diff = ["-n", &room.namespace, "diff", "--server-side", "--force-conflicts", "-f", "-"];
-    room.cluster().with_manifest(&diff, &paused(1))?;
-    let differs = room.cluster().with_manifest(&diff, &paused(5)).expect_err("it differs").to_string();
+    room.cluster().with_manifest(&diff, &paused("demo", 1))?;
+    let differs =
+        room.cluster().with_manifest(&diff, &paused("demo", 5)).expect_err("it differs").to_string();
     assert!(differs.contains("+  replicas: 5"), "{differs}");
     says(room, &["delete", "rq", "demo", "--cascade=orphan"], 0, "deleted")?;
-    explain(room)
+    explain(room)?;
+    an_autoscaler_writes_what_may_be(room)
+}
+
+/// An autoscaler finds out how many there are, and asks for as many as it is told to. What it may not ask for it says itself, in the
+/// words of the definition, and nothing changes.
+fn an_autoscaler_writes_what_may_be(room: &Room<'_>) -> Outcome {
+    let sized = || room.get("rq", "sized").map_err(|error| error.to_string());
+    soon("the autoscaler to ask for three", TOLD_WITHIN, || {
+        let object = sized()?;
+        (object["spec"]["replicas"] == 3).then_some(()).ok_or_else(|| {
+            let scaler = room.get("hpa", "sized").map(|scaler| scaler["status"].to_string());
+            format!("{} {scaler:?}", object["spec"])
+        })
+    })?;
+    room.kubectl(&["patch", "hpa", "sized", "--type=merge", "-p", r#"{"spec":{"minReplicas":4}}"#])?;
+    let get = ["hpa", "sized", "-n", &room.namespace];
+    let scaler = room.cluster().wait_until("the autoscaler to be refused", TOLD_WITHIN, &get, |scaler| {
+        let able = condition_of(scaler, "AbleToScale");
+        (able["reason"] == "FailedUpdateScale")
+            .then(|| able.clone())
+            .ok_or_else(|| scaler["status"].to_string())
+    })?;
+    assert_eq!(scaler["status"], "False", "{scaler}");
+    assert!(scaler["message"].to_string().contains("replicas must be odd"), "{scaler}");
+    assert_eq!(sized()?["spec"]["replicas"], 3);
+    says(room, &["get", "hpa", "sized"], 0, "RaftQueue/sized")
 }
 
 /// What a field is for can be read without leaving the terminal.
