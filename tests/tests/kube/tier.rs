@@ -99,8 +99,11 @@ impl Tier {
         if needs == Needs::Helm && helm().is_none() {
             return Some(("RAFTQUEUE_HELM names no helm".to_owned(), false));
         }
-        if needs == Needs::Prometheus && prometheus::folder().is_none() {
-            return Some(("there is no Prometheus: see RAFTQUEUE_PROMETHEUS".to_owned(), false));
+        let knows_kubernetes =
+            || prometheus::folder().is_some_and(|folder| prometheus::knows_kubernetes(&folder));
+        if needs == Needs::Prometheus && !knows_kubernetes() {
+            let reason = "there is no Prometheus that knows Kubernetes: see deploy/monitoring/README.md";
+            return Some((reason.to_owned(), false));
         }
         let is_required = mode == Mode::Require;
         let programs = if is_required { Programs::find_or_build() } else { Programs::find() };

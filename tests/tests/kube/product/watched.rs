@@ -10,7 +10,6 @@ use raftqueue_tests::process::prometheus::{self, Prometheus, Start};
 use raftqueue_tests::process::watch::{Watch, empty_panels, faster, read, rules};
 use serde_json::{Value, json};
 use std::path::Path;
-use tempfile::TempDir;
 
 pub(crate) const CASES: &[Case] = &[Case {
     name: "alerts_about_the_operator_fire_and_clear_and_every_panel_shows_something",
@@ -23,66 +22,14 @@ const PORT: u16 = 9090;
 /// An image that nobody has.
 const NO_IMAGE: &str = "localhost/none:1";
 
-/// Where Prometheus learns who is to be asked.
-enum Discovery {
-    /// From the API server, as the configuration says that is delivered.
-    Kubernetes,
-    /// From files in a folder: Debian's Prometheus does not know Kubernetes (`findings/debian-prometheus-kubernetes.sh`).
-    Files(TempDir),
-}
-
-impl Discovery {
-    fn of(programs: &Path) -> Result<Self, BoxError> {
-        match prometheus::knows_kubernetes(programs) {
-            true => Ok(Self::Kubernetes),
-            false => Ok(Self::Files(tempfile::tempdir()?)),
-        }
+/// The configuration as it is delivered, but for the way to the API server: in a pod it is found without being told.
+fn configuration(room: &Room<'_>) -> Result<Value, BoxError> {
+    let mut configuration: Value = serde_saphyr::from_str(&read("prometheus-kubernetes.yaml"))?;
+    for job in configuration["scrape_configs"].as_array_mut().ok_or("jobs")? {
+        let kubeconfig = room.own().state().path("kubeconfig");
+        job["kubernetes_sd_configs"][0]["kubeconfig_file"] = json!(kubeconfig);
     }
-
-    /// The configuration as it is delivered, but for the way to the API server (in a pod it is found without being told), or to
-    /// the files.
-    fn configuration(&self, room: &Room<'_>) -> Result<Value, BoxError> {
-        let mut configuration: Value = serde_saphyr::from_str(&read("prometheus-kubernetes.yaml"))?;
-        for job in configuration["scrape_configs"].as_array_mut().ok_or("jobs")? {
-            match self {
-                Self::Kubernetes => {
-                    let kubeconfig = room.own().state().path("kubeconfig");
-                    job["kubernetes_sd_configs"][0]["kubeconfig_file"] = json!(kubeconfig);
-                }
-                Self::Files(folder) => {
-                    let name = format!("{}.json", job["job_name"].as_str().ok_or("a name")?);
-                    let job = job.as_object_mut().ok_or("a job")?;
-                    job.retain(|key, _| {
-                        !["kubernetes_sd_configs", "relabel_configs"].contains(&key.as_str())
-                    });
-                    job.insert("file_sd_configs".into(), json!([{"files": [folder.path().join(name)]}]));
-                }
-            }
-        }
-        Ok(configuration)
-    }
-
-    /// Which pods there are, where that has to be told.
-    fn tell(&self, room: &Room<'_>) -> Outcome {
-        let Self::Files(folder) = self else { return Ok(()) };
-        for (job, namespace, container_port) in
-            [("raftqueue", room.namespace.as_str(), 7422), ("raftqueue-operator", super::SYSTEM, 8080)]
-        {
-            let selector = format!("app.kubernetes.io/name={job}");
-            let pods = room.cluster().json(&["get", "pods", "-n", namespace, "-l", &selector])?;
-            let targets = pods["items"].as_array().into_iter().flatten().filter_map(|pod| {
-                let address = pod["status"]["podIP"].as_str()?;
-                let raftqueue = pod["metadata"]["labels"]["app.kubernetes.io/instance"].as_str().unwrap_or_default();
-                let labels = json!({"namespace": namespace, "raftqueue": raftqueue, "instance": pod["metadata"]["name"]});
-                Some(json!({"targets": [format!("{address}:{container_port}")], "labels": labels}))
-            });
-            // Whole or not at all: Prometheus reads it whenever it changes.
-            let unfinished = folder.path().join("unfinished");
-            std::fs::write(&unfinished, Value::from(targets.collect::<Vec<_>>()).to_string())?;
-            std::fs::rename(unfinished, folder.path().join(format!("{job}.json")))?;
-        }
-        Ok(())
-    }
+    Ok(configuration)
 }
 
 fn alerts_about_the_operator_fire_and_clear_and_every_panel_shows_something(room: &Room<'_>) -> Outcome {
@@ -115,12 +62,10 @@ fn watched(room: &Room<'_>, programs: &Path) -> Outcome {
     kept.retain(|rule| !told.contains(&format!("\"alert\":{}", rule["alert"])));
     assert!((3..8).contains(&kept.len()), "{of_operator}");
 
-    let discovery = Discovery::of(programs)?;
-    discovery.tell(room)?;
     let start = Start {
         command: room.own().entrance().in_network(programs.join("prometheus")),
         port: PORT,
-        configuration: discovery.configuration(room)?,
+        configuration: configuration(room)?,
         rules: &[of_demo, of_stuck, of_operator].map(faster),
     };
     let mut watch = Watch::begin(Prometheus::start_with(start), &room.namespace);
@@ -165,7 +110,6 @@ fn watched(room: &Room<'_>, programs: &Path) -> Outcome {
     take_operator_away(room)?;
     watch.wait("the operator is taken away", &["RaftQueueOperatorDown"], true);
     back.now()?;
-    discovery.tell(room)?;
     watch.wait("it is brought back", &["RaftQueueOperatorDown"], false);
     eprintln!("{}", watch.told());
     definition.now()
