@@ -250,6 +250,13 @@ struct Address {
     internal_port: u16,
 }
 
+impl Address {
+    /// As it stands before a port.
+    fn host(&self) -> String {
+        if self.ip.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{}]", self.ip) } else { self.ip.clone() }
+    }
+}
+
 impl NodeArgs {
     /// The configuration that the flags and the file amount to.
     ///
@@ -335,9 +342,9 @@ impl NodeArgs {
                 count - 1
             ))
         })?;
-        let members = addresses.iter().map(|a| format!("{}:{}", a.ip, a.internal_port));
-        let client_listen = format!("{}:{}", own.ip, own.port);
-        let name = format!("{}:{}", own.ip, own.internal_port);
+        let members = addresses.iter().map(|a| format!("{}:{}", a.host(), a.internal_port));
+        let client_listen = format!("{}:{}", own.host(), own.port);
+        let name = format!("{}:{}", own.host(), own.internal_port);
         Ok(WhoAndWhere {
             name: name.clone(),
             members: members.map(|at| Member { name: at.clone(), peer_address: at }).collect(),
@@ -345,7 +352,7 @@ impl NodeArgs {
             client_listen,
             peer_address: name.clone(),
             peer_listen: name,
-            operations: self.operations_port.map(|port| format!("{}:{port}", own.ip)),
+            operations: self.operations_port.map(|port| format!("{}:{port}", own.host())),
             folder: format!("{}-{}", own.ip, own.port),
         })
     }
@@ -523,6 +530,21 @@ mod tests {
         );
         assert_eq!(config.data_dir, Path::new("raftqueue-data/127.0.0.1-8002"));
         assert_eq!((config.operations_listen, config.members.len()), (None, 2));
+    }
+
+    #[test]
+    fn an_address_of_ipv6_in_the_file_is_one() {
+        let (_dir, path) = file(
+            r#"{"addresses": [{"ip": "::1", "port": 8001, "internal_port": 9001},
+                             {"ip": "fd00::2", "port": 8002, "internal_port": 9002}]}"#,
+        );
+        let config =
+            resolve(&["--config", &path, "--index", "0", "--operations-port", "7422"]).expect("it is valid");
+        let members: Vec<&str> = config.members.iter().map(|member| member.peer_address.as_str()).collect();
+        assert_eq!(members, ["[::1]:9001", "[fd00::2]:9002"]);
+        let listens = [&config.client_listen, &config.peer_listen, &config.client_address];
+        assert_eq!(listens, ["[::1]:8001", "[::1]:9001", "[::1]:8001"]);
+        assert_eq!(config.operations_listen.as_deref(), Some("[::1]:7422"));
     }
 
     #[test]
