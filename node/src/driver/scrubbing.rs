@@ -11,7 +11,7 @@ use crate::driver::inbox::Notice;
 use crate::metrics::Metrics;
 use crate::replica::Event;
 use raftqueue_raft::Index;
-use raftqueue_wal::{Doubt, ReadError, Reader, SnapshotError, SnapshotFile, SnapshotReader};
+use raftqueue_wal::{Doubt, Heads, ReadError, Reader, SnapshotError, SnapshotFile, SnapshotReader};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -124,8 +124,9 @@ fn scrub_log(reader: &Reader, pass: &mut Pass, pace: &mut Pace<'_>) -> Result<()
 /// it; so it is not mended, but those segments are to go.
 fn scrub_heads(reader: &Reader, pass: &mut Pass, pace: &mut Pace<'_>) -> Result<(), Ended> {
     for segment in reader.segments() {
-        match reader.damaged_heads(segment) {
-            Ok(damaged) => {
+        match reader.look_at_heads(segment) {
+            Ok(Heads { damaged, bytes }) => {
+                pass.bytes += bytes;
                 damaged.iter().for_each(|rotten| tracing::error!("{rotten}: found by the scrub"));
                 pass.heads += damaged.len() as u64;
             }

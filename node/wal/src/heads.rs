@@ -3,6 +3,7 @@
 //! A process that runs does not need them, since it knows where every entry stands. The next opening does, and does without any
 //! one of them but the segment's own. So what is damaged should be known before more is.
 
+use crate::disk::SECTOR_BYTES;
 use crate::error::{Rotten, RottenPart};
 use crate::reader::Reader;
 use crate::scan::{Behind, Depth, Scanner, read_head};
@@ -10,25 +11,39 @@ use crate::segment::Segment;
 use std::io;
 use std::sync::Arc;
 
+/// What came of looking at the heads of a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heads {
+    /// Those that do not verify.
+    pub damaged: Vec<Rotten>,
+    /// Bytes of the segment that were passed.
+    pub bytes: u64,
+}
+
 impl Reader {
     /// The heads of one segment that do not verify. Those of the segment that is written to are not looked at, nor those of one
     /// that is not part of the log.
     ///
     /// # Errors
     /// The disk refuses to be read, which says nothing about what it holds.
-    pub fn damaged_heads(&self, segment: u64) -> io::Result<Vec<Rotten>> {
+    pub fn look_at_heads(&self, segment: u64) -> io::Result<Heads> {
         let (held, next) = {
             let visible = self.shared.read();
             let next = visible.segments.range(segment + 1..).next();
             (visible.segments.get(&segment).cloned(), next.map(|(_, next)| Arc::clone(next)))
         };
-        let (Some(held), Some(next)) = (held, next) else { return Ok(Vec::new()) };
+        let (Some(held), Some(next)) = (held, next) else { return Ok(Heads::default()) };
         let (file, next_file) = (held.file()?, next.file()?);
-        let Ok(head) = read_head(&*file)? else { return Ok(vec![rotten(&held, 0, RottenPart::SegmentHead)]) };
+        let Ok(head) = read_head(&*file)? else {
+            return Ok(Heads {
+                damaged: vec![rotten(&held, 0, RottenPart::SegmentHead)],
+                bytes: SECTOR_BYTES,
+            });
+        };
         // Whoever looks at that one says so.
-        let Ok(next_head) = read_head(&*next_file)? else { return Ok(Vec::new()) };
+        let Ok(next_head) = read_head(&*next_file)? else { return Ok(Heads::default()) };
         if next_head.predecessor != segment {
-            return Ok(Vec::new());
+            return Ok(Heads::default());
         }
         let end = next_head.predecessor_end;
         let mut scanner = Scanner::new(&*file, &held.name, head, Depth::Headers)?;
@@ -45,7 +60,7 @@ impl Reader {
         damaged.extend(
             of_batches.filter(|damage| matches!(damage.part, RottenPart::Frame | RottenPart::Identities)),
         );
-        Ok(damaged)
+        Ok(Heads { damaged, bytes: end })
     }
 }
 

@@ -60,6 +60,7 @@ pub use batch::Batch;
 pub use data_dir::DataDir;
 pub use dump::{DumpSummary, dump};
 pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Rotten, RottenPart};
+pub use heads::Heads;
 pub use holes::{Doubt, Hole, MendError, Mended};
 pub use identity::{Binding, Identity};
 pub use manifest::{Change, FileId, KeptFile, Manifest, PlacesFile, Retired, SnapshotFile};

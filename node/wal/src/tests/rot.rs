@@ -333,7 +333,7 @@ fn rule_2_5_damage_that_only_the_next_start_would_meet_is_found_while_the_node_r
     let (wal, _) = open_all(&disk).unwrap();
     let reader = wal.reader();
     let found = || -> Vec<(u64, RottenPart)> {
-        let of = |segment: u64| reader.damaged_heads(segment).unwrap();
+        let of = |segment: u64| reader.look_at_heads(segment).unwrap().damaged;
         let segments = reader.segments();
         segments.into_iter().flat_map(of).map(|rotten| (rotten.offset, rotten.part)).collect()
     };
@@ -368,5 +368,5 @@ fn rule_2_5_damage_that_only_the_next_start_would_meet_is_found_while_the_node_r
         error: std::io::ErrorKind::Other,
     };
     disk.inject(refusal);
-    assert!(reader.damaged_heads(1).is_err());
+    assert!(reader.look_at_heads(1).is_err());
 }
