@@ -4,16 +4,19 @@
 
 mod console;
 mod kinds;
+mod traces;
 
 use crate::api::budget;
 use crate::api::limits::Limits;
 use crate::edges::console::Settings as ConsoleSettings;
+use crate::traces::Collector;
 use clap::Args;
 pub use console::ConsoleArgs;
 pub use kinds::{Bootstrap, DiscoveryKind, LogFormat};
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+pub use traces::TracesArgs;
 
 const MIB: u64 = 1 << 20;
 /// The port for the other nodes if only a name is given.
@@ -101,6 +104,10 @@ pub struct NodeArgs {
     /// What the console may do.
     #[command(flatten)]
     pub console: ConsoleArgs,
+
+    /// Where spans of calls go.
+    #[command(flatten)]
+    pub traces: TracesArgs,
 
     /// Folder for the log and this node's identity. One node, one folder, one process at a time.
     /// Default: ./raftqueue-data/IP-PORT or ./raftqueue-data/NAME.
@@ -204,6 +211,8 @@ pub struct Config {
     pub operations_listen: Option<String>,
     /// What the console there may do, if there is one.
     pub console: Option<ConsoleSettings>,
+    /// Who takes spans of calls, if anybody does.
+    pub collector: Option<Collector>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// T, in milliseconds.
@@ -319,6 +328,7 @@ impl NodeArgs {
             peer_listen: self.peer_listen.unwrap_or(peer_listen),
             operations_listen: operations,
             console,
+            collector: self.traces.collector()?,
             data_dir: self.data_dir.unwrap_or_else(|| Path::new("raftqueue-data").join(folder)),
             election_timeout_ms: self.election_timeout_ms,
             drain_ms: self.drain_ms,

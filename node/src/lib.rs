@@ -16,4 +16,5 @@ pub mod service;
 pub mod settings;
 #[cfg(test)]
 mod tidy;
+pub mod traces;
 pub mod wire;

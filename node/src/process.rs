@@ -2,6 +2,7 @@
 
 use crate::config::{LogFormat, NodeArgs, log_filter, own_command};
 use crate::run::{End, run};
+use crate::traces::Exporter;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -41,6 +42,17 @@ pub fn main(args: NodeArgs, stop_with: StopWith) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let exporter = {
+        let _runtime = runtime.enter();
+        config.collector.as_ref().map(|collector| Exporter::start(collector, &config.name)).transpose()
+    };
+    let exporter = match exporter {
+        Ok(exporter) => exporter,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to at the start");
         let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to at the start");
@@ -52,11 +64,12 @@ pub fn main(args: NodeArgs, stop_with: StopWith) -> ExitCode {
             }
         };
         // Its own task, so that the runtime's thread runs it rather than this one.
-        match tokio::spawn(run(config, stop)).await {
+        match tokio::spawn(run(config, exporter.clone(), stop)).await {
             Ok(result) => result,
             Err(error) => Err(crate::run::Fatal { code: 1, text: error.to_string() }),
         }
     });
+    exporter.iter().for_each(Exporter::stop);
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match result {
         Ok(End::Stopped) => ExitCode::SUCCESS,

@@ -30,6 +30,7 @@ use crate::peers::transport::{ForwardedAside, Giving, PeerService, Transport};
 use crate::replica::Replica;
 use crate::service::NodeService;
 use crate::service::reading::Readers;
+use crate::traces::Exporter;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_raft as raft;
@@ -82,12 +83,16 @@ pub enum End {
 
 /// Runs a node until `shutdown` resolves or it cannot go on.
 ///
-/// On shutdown it fails `/readyz`, hands leadership over, goes on forwarding for the configured drain, lets calls that
+/// Spans of calls go to `exporter`, if there is one. On shutdown it fails `/readyz`, hands leadership over, goes on forwarding for the configured drain, lets calls that
 /// have begun end, finishes its last write and returns.
 ///
 /// # Errors
 /// [`Fatal`]; everything that was acknowledged is on disk all the same.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<End, Fatal> {
+pub async fn run(
+    config: Config,
+    exporter: Option<Exporter>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<End, Fatal> {
     let core = Core::start()?;
     let budget = Budget::new(config.client_bytes_max);
     let metrics = Arc::new(Metrics::new(&config.name));
@@ -124,7 +129,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         Arc::clone(&metrics),
         Duration::from_millis(config.election_timeout_ms),
     );
-    let edge = Edge::new(service.clone(), config.limits).with_budget(budget.clone());
+    let edge = Edge::new(service.clone(), config.limits).with_budget(budget.clone()).with_traces(exporter);
     metrics.budget(&budget);
     metrics.data_dir(&config.data_dir);
     metrics.segment_bytes(config.segment_bytes);

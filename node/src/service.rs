@@ -20,6 +20,7 @@ use crate::peers::discovery::describe;
 use crate::peers::own::Own;
 use crate::peers::transport::Transport;
 use crate::replica::CallId;
+use crate::traces::{self, PARENT_HEADER, Steps};
 use crate::wire::errors;
 use crate::wire::forward;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
@@ -177,11 +178,17 @@ impl NodeService {
         let id = CallId(self.inner.next_call.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
         let leases = request.leases();
-        let order = Order::Call(NewCall { id, request, deadline, reply });
+        let traced = traces::traced().map(|traced| (traced, Arc::<Steps>::default()));
+        let steps = traced.as_ref().map(|(_, steps)| Arc::clone(steps));
+        let order = Order::Call(NewCall { id, request, deadline, reply, steps });
         if self.inner.orders.try_send(order).is_err() {
             return Err(overloaded());
         }
-        Asked { id, orders: &self.inner.orders, leases, answer, is_taken: false }.await
+        let result = Asked { id, orders: &self.inner.orders, leases, answer, is_taken: false }.await;
+        if let Some((traced, steps)) = traced {
+            traced.tell(&steps);
+        }
+        result
     }
 
     /// Hands batches to this node's own driver.
@@ -196,6 +203,9 @@ impl NodeService {
         let mut answers = Vec::with_capacity(count);
         for (id, batch) in (first..).map(CallId).zip(batches) {
             let (reply, answer) = oneshot::channel();
+            let traced = traces::traced().and_then(|stream| stream.batch());
+            let traced = traced.map(|traced| (traced, Arc::<Steps>::default()));
+            let steps = traced.as_ref().map(|(_, steps)| Arc::clone(steps));
             answers.push(Begun::Driven(Driven {
                 orders: self.inner.orders.clone(),
                 metrics: Arc::clone(&self.inner.metrics),
@@ -203,9 +213,10 @@ impl NodeService {
                 method: Method::Publish,
                 begun,
                 answer: Some(answer),
+                traced,
             }));
             let request = Request::Publish(batch);
-            calls.push(NewCall { id, request, deadline: begun + deadline, reply });
+            calls.push(NewCall { id, request, deadline: begun + deadline, reply, steps });
         }
         if self.inner.orders.try_send(Order::Calls(calls)).is_err() {
             return (0..count).map(|_| Begun::Failed(Some(overloaded()))).collect();
@@ -267,7 +278,8 @@ impl NodeService {
     fn tell_unreadable(&self, request: &Request, lost: Vec<Lost>) -> String {
         let (count, first) = (lost.len(), &lost[0]);
         let text = format!("{count} messages cannot be read here; of the first: {}", first.why);
-        tracing::error!(topic = first.message.id.topic, offset = first.message.id.offset, "{text}");
+        let trace_id = traces::id().map(tracing::field::display);
+        tracing::error!(trace_id, topic = first.message.id.topic, offset = first.message.id.offset, "{text}");
         let messages = lost.into_iter().map(|lost| lost.message).collect();
         let are_leased = request.leases();
         // If the driver is too busy to take this, the leases end by themselves.
@@ -322,6 +334,12 @@ impl NodeService {
         if request.method().share() == Share::Settling {
             call.metadata_mut().insert(SETTLING_KEY, MetadataValue::from_static("1"));
         }
+        let traced = traces::traced().and_then(|traced| traced.pass_on(&leader.to_string()));
+        if let Some((_, parent)) = &traced {
+            let parent = parent.to_string().parse().expect("hexadecimal digits");
+            call.metadata_mut().insert(PARENT_HEADER, parent);
+        }
+        let _ending = traced.map(|(traced, _)| traced.until_dropped());
         let expected = forward::Expected::of(request);
         self.inner.metrics.call_forwarded();
         let replaced = replaced(self.inner.leadership.clone(), leader);

@@ -7,6 +7,7 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
     ("tonic::", &["edges", "peers", "service", "wire", "run.rs"]),
     ("axum::", &["edges", "run.rs"]),
     ("prometheus::", &["metrics"]),
+    ("opentelemetry", &["traces"]),
     ("hyper", &["edges", "peers"]),
     ("std::env", &["config.rs", "main.rs"]),
 ];

@@ -63,7 +63,11 @@ impl From<Error> for Failure {
         };
         match error.outcome {
             Outcome::NotDone => Failure::Failed(text),
-            Outcome::Unknown => Failure::Unknown(text),
+            // Who has to find out what became of it finds it in the logs by this.
+            Outcome::Unknown => Failure::Unknown(match error.trace_id {
+                Some(trace_id) => format!("{text} [trace {trace_id}]"),
+                None => text,
+            }),
         }
     }
 }

@@ -4,6 +4,9 @@ use raftqueue_proto::{status, v1};
 use std::error::Error as _;
 use tonic::{Code, ConnectError, Status};
 
+/// The header in which a node says by what its log knows a call that failed.
+const TRACE_HEADER: &str = "raftqueue-trace-id";
+
 /// Whether a call that failed may have happened all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -26,6 +29,8 @@ pub struct Error {
     pub text: String,
     /// When to try again, in milliseconds, if waiting helps.
     pub retry_after_ms: Option<u64>,
+    /// By what the logs and the traces of the nodes know this call, if a node said why it failed: 32 hexadecimal digits.
+    pub trace_id: Option<String>,
     /// Where the leader is, as the node that refused knows it.
     pub(crate) leader_hint: Option<String>,
     /// Another attempt may succeed without anybody doing anything. Whether it is safe, the outcome says.
@@ -40,6 +45,7 @@ impl Error {
             outcome: Outcome::NotDone,
             text: text.into(),
             retry_after_ms: None,
+            trace_id: None,
             leader_hint: None,
             is_passing: false,
         }
@@ -74,6 +80,7 @@ impl From<&Status> for Error {
                 },
                 text: status.message().to_owned(),
                 retry_after_ms: detail.retry_after_ms,
+                trace_id: trace_id(status),
                 leader_hint: Some(detail.leader_hint.clone()).filter(|hint| !hint.is_empty()),
                 is_passing: is_passing(detail.reason()),
             };
@@ -87,6 +94,12 @@ impl From<&Status> for Error {
             _ => Self { is_passing: false, ..Self::unheard(text) },
         }
     }
+}
+
+/// What the header of an error says, as far as it is such an id.
+fn trace_id(status: &Status) -> Option<String> {
+    let id = status.metadata().get(TRACE_HEADER)?.to_str().ok()?;
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
 }
 
 /// True for what passes by itself: an election, a hand-over, a moment of too much work.

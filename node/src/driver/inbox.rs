@@ -5,6 +5,7 @@ use crate::api::{Answer, Failure, MessageRef, Method, Reason, Recover, RecoveryI
 use crate::driver::bodies::Located;
 use crate::metrics::Metrics;
 use crate::replica::{Arrived, CallId, Event, Living};
+use crate::traces::{Steps, Traced};
 use raftqueue_queue::TopicId;
 use raftqueue_raft::NodeId;
 use raftqueue_wal::SnapshotFile;
@@ -58,6 +59,8 @@ pub(crate) struct NewCall {
     pub(crate) request: Request,
     pub(crate) deadline: Instant,
     pub(crate) reply: Reply,
+    /// Where it is noted how far it came, if somebody wants to know.
+    pub(crate) steps: Option<Arc<Steps>>,
 }
 
 /// Messages that another node lacks.
@@ -167,6 +170,8 @@ pub struct Driven {
     pub(crate) begun: Instant,
     /// `None` once it was answered.
     pub(crate) answer: Option<oneshot::Receiver<Result<Replied, Failure>>>,
+    /// Its span, if it is exported.
+    pub(crate) traced: Option<(Traced, Arc<Steps>)>,
 }
 
 impl Future for Driven {
@@ -181,6 +186,10 @@ impl Future for Driven {
             Err(failure) => Err(failure),
         };
         self.metrics.call_ended(self.method, self.begun.elapsed(), result.as_ref().err());
+        if let Some((traced, steps)) = self.traced.take() {
+            traced.tell(&steps);
+            traced.end(result.as_ref().err().map(|failure| failure.text.clone()));
+        }
         Poll::Ready(result)
     }
 }

@@ -38,6 +38,7 @@ use crate::peers::forming::Forming;
 use crate::peers::own::Own;
 use crate::peers::transport::{Arrival, Arrivals, News, Transport};
 use crate::replica::{Actions, CallId, Event, Now, Replica};
+use crate::traces::Watched;
 use raftqueue_raft::Alarm;
 use raftqueue_wal::Reader;
 use std::collections::{BTreeMap, VecDeque};
@@ -118,6 +119,8 @@ pub(crate) struct Driver {
     now: Now,
     /// Where each answer goes, and whether its messages are leased.
     replies: BTreeMap<CallId, (Reply, bool)>,
+    /// Calls of which somebody wants to know how far they come.
+    watched: Watched,
     /// Calls that came together and did not fit into one turn. They go before all other orders.
     calls: VecDeque<NewCall>,
     installing: Installing,
@@ -146,6 +149,7 @@ impl Driver {
             start: now,
             now: Now::default(),
             replies: BTreeMap::new(),
+            watched: Watched::default(),
             calls: VecDeque::new(),
             installing: Installing::default(),
             immediate: Vec::new(),
@@ -197,6 +201,7 @@ impl Driver {
             self.drain();
             self.perform();
             self.answer_recoveries();
+            self.watched.turned(&self.parts.replica);
             self.parts.metrics.turned(&mut self.entry_times, Progress::of(&self.parts.replica), begun);
         }
         let ended = self.ended.take().expect("just seen");
@@ -326,8 +331,9 @@ impl Driver {
     }
 
     fn on_call(&mut self, call: NewCall) {
-        let NewCall { id, request, deadline, reply } = call;
+        let NewCall { id, request, deadline, reply, steps } = call;
         let leases = request.leases();
+        steps.into_iter().for_each(|steps| self.watched.take(id, steps));
         self.replies.insert(id, (reply, leases));
         let deadline_ms = millis(deadline.saturating_duration_since(self.start));
         self.handle(Event::Call { id, request, deadline_ms });

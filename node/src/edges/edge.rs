@@ -9,6 +9,7 @@ use crate::api::{
 use crate::edges::sent::{self, Outgoing};
 use crate::edges::service::{Begun, Service};
 use crate::edges::workers::Workers;
+use crate::traces::Exporter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,18 +42,31 @@ pub struct Edge<S> {
     limits: Limits,
     budget: Budget,
     decoders: Workers,
+    exporter: Option<Exporter>,
 }
 
 impl<S: Service> Edge<S> {
     /// The edges of `service`, with a budget of their own.
     pub fn new(service: S, limits: Limits) -> Self {
-        Self { service, limits, budget: Budget::default(), decoders: Workers::new(LONG_MAX) }
+        let decoders = Workers::new(LONG_MAX);
+        Self { service, limits, budget: Budget::default(), decoders, exporter: None }
     }
 
     /// The same with this budget for what is held for clients.
     #[must_use]
     pub fn with_budget(self, budget: Budget) -> Self {
         Self { budget, ..self }
+    }
+
+    /// The same with spans of its calls given to this exporter.
+    #[must_use]
+    pub fn with_traces(self, exporter: Option<Exporter>) -> Self {
+        Self { exporter, ..self }
+    }
+
+    /// Who takes spans of calls, if anybody does.
+    pub fn traces(&self) -> Option<&Exporter> {
+        self.exporter.as_ref()
     }
 
     /// What is held for clients.

@@ -3,6 +3,7 @@
 pub mod connections;
 pub mod console;
 pub mod edge;
+pub(crate) mod followed;
 pub mod grpc;
 pub mod http;
 pub mod operations;

@@ -104,6 +104,12 @@ impl Replica {
         }
     }
 
+    /// An entry has what this call asks for: from here on it may happen, whatever this node does.
+    #[must_use]
+    pub fn is_proposed(&self, id: CallId) -> bool {
+        self.calls.get(&id).is_some_and(|call| call.stage == Stage::Proposed)
+    }
+
     pub(super) fn call_mut(&mut self, id: CallId) -> &mut Call {
         self.calls.get_mut(&id).expect("an open call")
     }

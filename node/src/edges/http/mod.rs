@@ -9,6 +9,7 @@ mod simple;
 mod v1;
 
 use crate::edges::edge::Edge;
+use crate::edges::followed::Followed;
 use crate::edges::grpc;
 use crate::edges::service::Service;
 use axum::Router;
@@ -25,6 +26,10 @@ pub fn router<S: Service>(edge: &Edge<S>) -> Router {
         .layer(axum::middleware::from_fn(refuse_encoded))
         .merge(grpc::router(edge))
         .fallback(unknown)
+        .layer(tower::layer::layer_fn({
+            let exporter = edge.traces().cloned();
+            move |inner| Followed::new(inner, exporter.clone())
+        }))
 }
 
 /// Refuses a body that is compressed, and says that bodies must not be. Read as JSON it would only be called malformed.

@@ -13,6 +13,7 @@ use crate::edges::grpc::sending::{self, Form};
 use crate::edges::service::Service;
 use crate::peers::forming::Forming;
 use crate::peers::own::OwnIdentity;
+use crate::traces::{self, PARENT_HEADER, Parent};
 use crate::wire::forward;
 use crate::wire::messages;
 use raftqueue_proto::peer::v1 as pb;
@@ -54,6 +55,23 @@ impl<S: Service> PeerService<S> {
     ) -> Self {
         let shared = Arc::clone(&transport.shared);
         Self { shared, edge, forming, reader, open_calls: Arc::default(), giver: Giver::new(giving) }
+    }
+
+    /// A call that a peer passed on, as a part of the trace that it came with.
+    async fn call_forwarded(
+        &self,
+        request: api::Request,
+        deadline: Duration,
+        parent: Option<Parent>,
+    ) -> Result<Answer, Failure> {
+        let Some(parent) = parent else { return self.edge.call_forwarded(request, deadline).await };
+        let traced = self.edge.traces().and_then(|exporter| exporter.begin("passed on", Some(parent)));
+        let call = traces::Call::new(Some(parent), traced.clone());
+        let (result, _) = call.run(self.edge.call_forwarded(request, deadline)).await;
+        if let Some(traced) = traced {
+            traced.end(result.as_ref().err().map(|failure| failure.text.clone()));
+        }
+        result
     }
 
     /// Where forwarded calls go.
@@ -134,6 +152,7 @@ impl<S: Service> Peer for PeerService<S> {
 
     async fn forward(&self, call: Request<pb::ForwardRequest>) -> Result<Response<pb::ForwardReply>, Status> {
         let ticket = call.extensions().get::<Arc<Ticket>>().cloned();
+        let parent = call.metadata().get(PARENT_HEADER).and_then(|value| Parent::read(value.as_bytes()));
         let call = call.into_inner();
         self.check_cluster(&call.cluster_id)?;
         let mut open = (call.call_id != 0).then(|| self.open_calls.begin((call.from, call.call_id)));
@@ -150,7 +169,7 @@ impl<S: Service> Peer for PeerService<S> {
                 () = given_up => {
                     Err(Failure::unknown(Reason::DeadlineExceeded, "the client gave the call up"))
                 }
-                result = self.edge.call_forwarded(request, Duration::from_millis(call.deadline_ms)) => result,
+                result = self.call_forwarded(request, Duration::from_millis(call.deadline_ms), parent) => result,
             },
             Err(failure) => Err(failure),
         };

@@ -12,6 +12,7 @@ use crate::api::limits::invalid;
 use crate::api::{Answer, Failure, Publish, Reason, Request, Role, SessionId};
 use crate::edges::edge::{Edge, overdue, overdue_after};
 use crate::edges::service::{Begun, Service};
+use crate::traces;
 use crate::wire::answers;
 use crate::wire::calls::read_publish;
 use futures_util::Stream;
@@ -65,6 +66,8 @@ pub(in super::super) struct Publishing<S: Service> {
     of: Option<(SessionId, String)>,
     /// This node led when it was last given batches.
     led: bool,
+    /// The call that the stream is.
+    call: Option<traces::Call>,
     ended: bool,
 }
 
@@ -84,6 +87,7 @@ impl<S: Service> Publishing<S> {
             last_word: None,
             of: None,
             led: false,
+            call: traces::Call::current(),
             ended: false,
         }
     }
@@ -126,7 +130,11 @@ impl<S: Service> Publishing<S> {
         }
         self.led = leads;
         let until = Instant::now() + overdue_after(DEADLINE);
-        let begun = if leads { self.edge.begin(read, DEADLINE) } else { self.pass_on(read) };
+        let begin = || if leads { self.edge.begin(read, DEADLINE) } else { self.pass_on(read) };
+        let begun = match &self.call {
+            Some(call) => call.run_now(begin),
+            None => begin(),
+        };
         let call = |(begun, (bytes, held))| Call { begun, bytes, _held: held, until, is_passed_on: !leads };
         self.calls.extend(begun.into_iter().zip(sizes).map(call));
         true
@@ -156,7 +164,14 @@ impl<S: Service> Publishing<S> {
     fn pass_on(&self, batches: Vec<Publish>) -> Vec<Begun<S::Driven>> {
         let alone = |batch| {
             let edge = self.edge.clone();
-            Begun::Alone(Box::pin(async move { edge.call(Request::Publish(batch), DEADLINE).await }))
+            let batch = async move { edge.call(Request::Publish(batch), DEADLINE).await };
+            Begun::Alone(match &self.call {
+                Some(call) => {
+                    let call = call.clone();
+                    Box::pin(async move { call.run(batch).await.0 })
+                }
+                None => Box::pin(batch),
+            })
         };
         batches.into_iter().map(alone).collect()
     }
