@@ -2,10 +2,12 @@
 //!
 //! The only reader of the environment. Every flag can be given as `RAFTQUEUE_...` too; a flag wins.
 
+mod addresses;
 mod console;
 mod kinds;
 mod traces;
 
+use self::addresses::read_addresses;
 use crate::api::budget;
 use crate::api::limits::Limits;
 use crate::edges::console::Settings as ConsoleSettings;
@@ -13,7 +15,6 @@ use crate::traces::Collector;
 use clap::Args;
 pub use console::ConsoleArgs;
 pub use kinds::{Bootstrap, DiscoveryKind, LogFormat};
-use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 pub use traces::TracesArgs;
@@ -247,25 +248,6 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-#[derive(Deserialize)]
-struct AddressFile {
-    addresses: Vec<Address>,
-}
-
-#[derive(Deserialize)]
-struct Address {
-    ip: String,
-    port: u16,
-    internal_port: u16,
-}
-
-impl Address {
-    /// As it stands before a port.
-    fn host(&self) -> String {
-        if self.ip.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{}]", self.ip) } else { self.ip.clone() }
-    }
-}
-
 impl NodeArgs {
     /// The configuration that the flags and the file amount to.
     ///
@@ -457,25 +439,6 @@ struct WhoAndWhere {
     peer_listen: String,
     operations: Option<String>,
     folder: String,
-}
-
-fn read_addresses(file: &Path) -> Result<Vec<Address>, ConfigError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| ConfigError(format!("cannot read --config {}: {error}", file.display())))?;
-    let parsed: AddressFile = serde_json::from_str(&text).map_err(|error| {
-        ConfigError(format!(
-            "--config {}: {error}; it must look like \
-             {{\"addresses\": [{{\"ip\": \"127.0.0.1\", \"port\": 8001, \"internal_port\": 9001}}]}}",
-            file.display()
-        ))
-    })?;
-    if parsed.addresses.is_empty() {
-        return Err(ConfigError(format!(
-            "--config {}: `addresses` is empty; list at least one",
-            file.display()
-        )));
-    }
-    Ok(parsed.addresses)
 }
 
 fn read_cluster_id(text: &str) -> Result<u128, String> {

@@ -4,8 +4,10 @@ mod core;
 mod opening;
 mod recovering;
 mod removed;
+mod servers;
 
 use self::core::Core;
+use self::servers::Servers;
 use crate::api::LocalStatus;
 use crate::api::budget::Budget;
 use crate::config::Config;
@@ -15,7 +17,7 @@ use crate::driver::keeper::{KeeperThread, LostMessages, Worker};
 use crate::driver::mending::{self, Mender, MendingThread};
 use crate::driver::storage::Storage;
 use crate::driver::{Driver, Ended, Givers, Parts};
-use crate::edges::connections::{Acceptor, ConnectionLimits};
+use crate::edges::connections::ConnectionLimits;
 use crate::edges::edge::Edge;
 use crate::edges::http;
 use crate::edges::{console, operations};
@@ -26,31 +28,25 @@ use crate::peers::discovery::Discovery;
 use crate::peers::forming::Forming;
 use crate::peers::leaving;
 use crate::peers::own::Own;
-use crate::peers::transport::{ForwardedAside, Giving, PeerService, Transport};
+use crate::peers::transport::{Giving, PeerService, Transport};
 use crate::replica::Replica;
 use crate::service::NodeService;
 use crate::service::reading::Readers;
 use crate::traces::Exporter;
-use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
-use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_raft as raft;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// How long calls that have begun may take to end when the node stops.
 const FINISH: Duration = Duration::from_secs(1);
 /// How long a hand-over may take when the node stops.
 const HAND_OVER: Duration = Duration::from_secs(1);
-/// How long a peer may be silent, when it has connected and when it is asked whether it lives.
-const PEER_SILENCE: Duration = Duration::from_secs(5);
 /// Calls that may wait for the driver.
 const ORDERS: usize = 16_384;
 
@@ -366,139 +362,4 @@ async fn leave(service: &NodeService, config: &Config) {
         }
     }
     tokio::time::sleep(Duration::from_millis(config.drain_ms)).await;
-}
-
-async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {
-    let bound = match (TcpListener::bind(address).await, address.strip_prefix("[::]:")) {
-        // A machine without IPv6.
-        (Err(error), Some(port)) if error.kind() != std::io::ErrorKind::AddrInUse => {
-            TcpListener::bind(format!("0.0.0.0:{port}")).await
-        }
-        (bound, _) => bound,
-    };
-    bound.map_err(|error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => ": another process has this port; stop it or choose another one",
-            std::io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
-            _ => "",
-        };
-        Fatal { code: 4, text: format!("cannot serve {whom} on {address}: {error}{hint}") }
-    })
-}
-
-/// Everything that listens.
-struct Servers {
-    metrics: Arc<Metrics>,
-    /// Serves the clients.
-    clients: Handle,
-    /// Serves everybody else; see [`Core`].
-    core: Handle,
-    tasks: JoinSet<()>,
-    stops: Vec<oneshot::Sender<Duration>>,
-}
-
-impl Servers {
-    fn new(metrics: Arc<Metrics>, clients: Handle, core: &Handle) -> Self {
-        Self { metrics, clients, core: core.clone(), tasks: JoinSet::new(), stops: Vec::new() }
-    }
-
-    /// Listens for clients.
-    async fn listen_for_clients(&self, address: &str) -> Result<TcpListener, Fatal> {
-        listen(address, "clients").await
-    }
-
-    /// Listens for others, on the core's thread, which is then woken by what arrives.
-    async fn listen(&self, address: &str, whom: &'static str) -> Result<TcpListener, Fatal> {
-        let address = address.to_owned();
-        let listening = self.core.spawn(async move { listen(&address, whom).await });
-        listening.await.map_err(|error| Fatal { code: 1, text: format!("cannot serve {whom}: {error}") })?
-    }
-
-    fn serve_clients(&mut self, listener: TcpListener, connections_max: usize, router: axum::Router) {
-        let on = self.clients.clone();
-        self.serve("clients", &on, listener, connections_max, router);
-    }
-
-    fn serve_operations(&mut self, listener: TcpListener, connections_max: usize, router: axum::Router) {
-        let on = self.core.clone();
-        self.serve("operations", &on, listener, connections_max, router);
-    }
-
-    fn serve(
-        &mut self,
-        port: &'static str,
-        on: &Handle,
-        listener: TcpListener,
-        connections_max: usize,
-        router: axum::Router,
-    ) {
-        let acceptor = Acceptor::new(listener, connections_max, http::server::HEAD_TIMEOUT)
-            .metered(self.metrics.connections(port));
-        let (stop, stopped) = oneshot::channel();
-        self.stops.push(stop);
-        let serve = async move {
-            http::server::serve(acceptor, router, async move { drop(stopped.await) }, FINISH).await;
-        };
-        self.tasks.spawn_on(serve, on);
-    }
-
-    fn serve_peers(
-        &mut self,
-        listener: TcpListener,
-        connections_max: usize,
-        peers: PeerService<NodeService>,
-    ) {
-        let (budget, limits) = (peers.edge().budget().clone(), *peers.edge().limits());
-        const WINDOW_BYTES: u32 = 16 << 20;
-        const FRAME_BYTES: u32 = 1 << 20;
-        let (stop, stopped) = oneshot::channel::<Duration>();
-        self.stops.push(stop);
-        let meter = self.metrics.connections("peers");
-        let clients = self.clients.clone();
-        let serve = async move {
-            let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE).metered(meter);
-            // The server ends at the first error of a listener, so it is given none.
-            let (accepted, incoming) = mpsc::channel(1);
-            let accept = async {
-                while let Ok(permit) = accepted.reserve().await {
-                    permit.send(Ok::<_, std::io::Error>(acceptor.accept().await));
-                }
-            };
-            let server = tonic::transport::Server::builder()
-                .initial_stream_window_size(WINDOW_BYTES)
-                .initial_connection_window_size(WINDOW_BYTES)
-                .max_frame_size(FRAME_BYTES)
-                // Calls of many clients share a connection. Nodes of this build reset none of them, but others may. The
-                // library counts its own resets for as long as a connection lives.
-                .http2_max_pending_accept_reset_streams(Some(usize::MAX))
-                .http2_max_local_error_reset_streams(None)
-                .http2_keepalive_interval(Some(PEER_SILENCE))
-                .http2_keepalive_timeout(Some(PEER_SILENCE))
-                .layer(tower::layer::layer_fn(move |inner| {
-                    ForwardedAside::new(inner, clients.clone(), budget.clone(), limits)
-                }))
-                .add_service(PeerServer::new(peers).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX))
-                .serve_with_incoming(ReceiverStream::new(incoming));
-            // The streams of peers never end by themselves, so they are cut.
-            tokio::select! {
-                result = server => if let Err(error) = result {
-                    tracing::error!(%error, "the peers' port is closed");
-                },
-                () = accept => {}
-                _ = stopped => {}
-            }
-        };
-        self.tasks.spawn_on(serve, &self.core);
-    }
-
-    /// Stops accepting, lets what has begun end for `grace`, and cuts the rest.
-    async fn stop(&mut self, grace: Duration) {
-        for stop in self.stops.drain(..) {
-            let _ = stop.send(grace);
-        }
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(grace, ended).await.is_err() {
-            self.tasks.shutdown().await;
-        }
-    }
 }

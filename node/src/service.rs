@@ -23,7 +23,6 @@ use crate::replica::CallId;
 use crate::traces::{self, PARENT_HEADER, Steps};
 use crate::wire::errors;
 use crate::wire::forward;
-use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use passing::{Passed, replaced, request_bytes};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
@@ -399,33 +398,6 @@ impl NodeService {
     fn broken(&self, request: &Request, reason: Reason, text: String) -> Failure {
         let outcome = if request.is_read() { Outcome::NotDone } else { Outcome::Unknown };
         Failure { reason, outcome, text, retry_after_ms: None }
-    }
-
-    /// A connection to a peer. It is made now if there is none; `None` if that fails.
-    async fn way(&self, peer: NodeId) -> Option<(Way, PeerClient<Charged<Channel>>)> {
-        let way = Arc::clone(self.channels().entry(peer).or_default());
-        let dial = async || {
-            let address = self.inner.transport.peer(peer).ok_or(())?.peer_address;
-            let channel = self.inner.transport.dial_for_calls(&address).await.map_err(drop)?;
-            let client = PeerClient::new(Charged(channel))
-                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(usize::MAX);
-            Ok::<_, ()>(client)
-        };
-        let client = way.get_or_try_init(dial).await.ok()?.clone();
-        Some((way, client))
-    }
-
-    /// The connection broke: the next call makes another, unless one was made already.
-    fn forget(&self, peer: NodeId, broken: &Way) {
-        let mut channels = self.channels();
-        if channels.get(&peer).is_some_and(|way| Arc::ptr_eq(way, broken)) {
-            channels.remove(&peer);
-        }
-    }
-
-    fn channels(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Way>> {
-        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

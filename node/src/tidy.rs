@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// What only these rooms or files name.
 const KNOWN_BY: &[(&str, &[&str])] = &[
-    ("tonic::", &["edges", "peers", "service", "wire", "run.rs"]),
-    ("axum::", &["edges", "run.rs"]),
+    ("tonic::", &["edges", "peers", "service", "wire", "run"]),
+    ("axum::", &["edges", "run"]),
     ("prometheus::", &["metrics"]),
     ("opentelemetry", &["traces"]),
     ("hyper", &["edges", "peers"]),

@@ -5,17 +5,21 @@
 //! either side ends the connection, and with it the calls of patient clients. So a call is never reset. The leader is
 //! told by a message ([`pb::GiveUpRequest`]), and its answer is waited for and thrown away.
 
+use super::{NodeService, Way};
 use crate::api;
 use crate::driver::inbox::Leadership;
 use crate::edges::grpc::guard::Charged;
+use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::forward_reply::Reply;
 use raftqueue_proto::peer::v1::forward_request::Call;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_proto::v1;
 use raftqueue_raft::NodeId;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -124,6 +128,35 @@ impl Open {
             )
             .await;
         }
+    }
+}
+
+impl NodeService {
+    /// A connection to a peer. It is made now if there is none; `None` if that fails.
+    pub(super) async fn way(&self, peer: NodeId) -> Option<(Way, PeerClient<Charged<Channel>>)> {
+        let way = Arc::clone(self.channels().entry(peer).or_default());
+        let dial = async || {
+            let address = self.inner.transport.peer(peer).ok_or(())?.peer_address;
+            let channel = self.inner.transport.dial_for_calls(&address).await.map_err(drop)?;
+            let client = PeerClient::new(Charged(channel))
+                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(usize::MAX);
+            Ok::<_, ()>(client)
+        };
+        let client = way.get_or_try_init(dial).await.ok()?.clone();
+        Some((way, client))
+    }
+
+    /// The connection broke: the next call makes another, unless one was made already.
+    pub(super) fn forget(&self, peer: NodeId, broken: &Way) {
+        let mut channels = self.channels();
+        if channels.get(&peer).is_some_and(|way| Arc::ptr_eq(way, broken)) {
+            channels.remove(&peer);
+        }
+    }
+
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<NodeId, Way>> {
+        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
