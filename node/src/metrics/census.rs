@@ -202,6 +202,8 @@ pub(crate) struct Census {
     paces_seen: usize,
     /// The topics that are shown, and when they were last among the leading.
     shown: BTreeMap<TopicId, u64>,
+    /// When the oldest ready message of each of them was published, as of the last census.
+    ages: BTreeMap<TopicId, u64>,
 }
 
 impl Census {
@@ -228,7 +230,8 @@ impl Census {
         }
         // A census that took longer than its time is followed by the next at once.
         self.ticks = self.ticks.min(EVERY_TICKS);
-        let (total, shown) = self.end();
+        let (mut total, mut shown) = self.end();
+        self.keep_ages(&mut total, &mut shown);
         let (topics, sessions) = (state.topic_count() as u64, state.session_count() as u64);
         Some(Found { now_ms: state.now_ms(), topics, sessions, total, shown })
     }
@@ -254,6 +257,17 @@ impl Census {
         let before = paces.get(self.paces_seen).filter(|pace| pace.topic == topic).copied();
         // A new topic has moved everything that it ever had.
         Pace::next(topic, moved, before.or(Some(Pace { topic, moved: 0, pace: 0 })))
+    }
+
+    /// While the oldest message of a topic moves into a file, it is not known for a moment when it was published. What was known
+    /// before stands in: an age that falls to nothing would tell that all is well.
+    fn keep_ages(&mut self, total: &mut Depth, shown: &mut BTreeMap<TopicId, Shown>) {
+        for (topic, Shown { depth, .. }) in shown.iter_mut().filter(|(_, shown)| shown.depth.ready > 0) {
+            depth.oldest_ms = depth.oldest_ms.or_else(|| self.ages.get(topic).copied());
+            total.oldest_ms = [total.oldest_ms, depth.oldest_ms].into_iter().flatten().min();
+        }
+        let age = |(topic, shown): (&TopicId, &Shown)| Some((*topic, shown.depth.oldest_ms?));
+        self.ages = shown.iter().filter_map(age).collect();
     }
 
     /// Everything was counted: chooses what is shown.
@@ -458,6 +472,29 @@ mod tests {
         assert_eq!(found.shown.values().map(|shown| shown.depth.count()).collect::<Vec<_>>(), [0, 1, 2]);
         let (again, _, same) = ticks(&mut census, &state);
         assert_eq!((again, same), (EVERY_TICKS, found));
+    }
+
+    #[test]
+    fn an_age_that_is_not_known_for_a_moment_does_not_fall_to_nothing() {
+        let mut state = state(3);
+        let mut census = Census::default();
+        let (_, _, before) = ticks(&mut census, &state);
+        let mut unknown = |state: &State| loop {
+            if let Some(found) = census.tick(state, |_, _| None) {
+                return found;
+            }
+        };
+        assert_eq!(unknown(&state), before);
+        assert_eq!(unknown(&state), before, "however long it takes");
+        let purge = Command::DeleteTopic { name: "t2".into() };
+        apply(&mut state, 100, &purge);
+        let after = unknown(&state);
+        let ages: Vec<_> = after.shown.values().map(|shown| shown.depth.oldest_ms).collect();
+        assert_eq!(
+            (ages.len(), after.total.oldest_ms),
+            (2, before.shown.values().nth(1).and_then(|shown| shown.depth.oldest_ms))
+        );
+        assert_eq!(ages[0], None, "nothing is ready there");
     }
 
     #[test]
