@@ -19,7 +19,8 @@ use crate::replica::{Freeze, Settings, SnapshotSettings};
 use raftqueue_raft::{self as raft, NodeId};
 use raftqueue_wal::disk::RealDisk;
 use raftqueue_wal::{
-    DataDir, Manifest, OpenError, Options, PageCache, Preview, Reader, Recovered, SnapshotFile, Wal,
+    DataDir, IdentityError, Manifest, OpenError, Options, PageCache, Preview, Reader, Recovered,
+    SnapshotFile, Wal,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -340,11 +341,13 @@ impl From<Fatal> for Unopened {
     }
 }
 
-/// Whether the disk itself is to blame, and not what stands on it, who may read it, or what room there is.
-fn is_of_disk(error: &OpenError) -> bool {
+/// The exit code of a start that fails so: whether the disk itself is to blame, and not what stands on it, who may read it, or what
+/// room there is.
+fn code_of(error: Option<&std::io::Error>) -> u8 {
     use rustix::io::Errno as E;
     let of_disk = [E::IO, E::TIMEDOUT, E::NXIO, E::NODEV, E::NODATA, E::REMOTEIO].map(E::raw_os_error);
-    matches!(error, OpenError::Io { source, .. } if source.raw_os_error().is_some_and(|raw| of_disk.contains(&raw)))
+    let raw = error.and_then(std::io::Error::raw_os_error);
+    if raw.is_some_and(|raw| of_disk.contains(&raw)) { 5 } else { 3 }
 }
 
 /// What is wrong with the directory, and what to do about it.
@@ -354,25 +357,37 @@ fn refused(config: &Config, error: &OpenError) -> Fatal {
         Some(way_out) => format!("{path}: {error}; {way_out}"),
         None => format!("{path}: {error}"),
     };
-    Fatal { code: if is_of_disk(error) { 5 } else { 3 }, text }
+    let of_disk = match error {
+        OpenError::Io { source, .. } => Some(source),
+        _ => None,
+    };
+    Fatal { code: code_of(of_disk), text }
 }
 
 fn open(config: &Config) -> Result<Opened, Unopened> {
-    let path = config.data_dir.display();
+    let path = &config.data_dir.display();
     let unopened = |error: OpenError| Unopened {
         is_held: matches!(error, OpenError::AnotherProcess),
         fatal: refused(config, &error),
     };
-    std::fs::create_dir_all(&config.data_dir)
-        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be made: {error}") })?;
-    let disk = RealDisk::open(&config.data_dir)
-        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be opened: {error}") })?;
-    removed::finish(&config.data_dir, &disk)
-        .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be cleared: {error}") })?;
+    let cannot = |be: &'static str| {
+        move |error: std::io::Error| Fatal {
+            code: code_of(Some(&error)),
+            text: format!("{path}: cannot be {be}: {error}"),
+        }
+    };
+    std::fs::create_dir_all(&config.data_dir).map_err(cannot("made"))?;
+    let disk = RealDisk::open(&config.data_dir).map_err(cannot("opened"))?;
+    removed::finish(&config.data_dir, &disk).map_err(cannot("cleared"))?;
     let mut dir = DataDir::open(Arc::new(disk), Some(&config.name)).map_err(unopened)?;
     if dir.identity().is_none() {
-        dir.format(NodeId(entropy::random()), &config.name)
-            .map_err(|error| Fatal { code: 3, text: format!("{path}: cannot be formatted: {error}") })?;
+        dir.format(NodeId(entropy::random()), &config.name).map_err(|error| {
+            let of_disk = match &error {
+                IdentityError::Io { source, .. } => Some(source),
+                _ => None,
+            };
+            Fatal { code: code_of(of_disk), text: format!("{path}: cannot be formatted: {error}") }
+        })?;
     }
     let options = Options {
         segment_bytes: config.segment_bytes,
