@@ -284,7 +284,7 @@ impl Metrics {
             log_time_ahead_seconds,
             messages: counters(
                 &r,
-                "raftqueue_messages_total",
+                "raftqueue_message_events_total",
                 "Messages by what happened to them, as applied here since this node has replayed its log.",
                 "event",
                 &EVENTS,

@@ -334,11 +334,12 @@ impl NodeService {
             call.metadata_mut().insert(SETTLING_KEY, MetadataValue::from_static("1"));
         }
         let traced = traces::traced().and_then(|traced| traced.pass_on(&leader.to_string()));
-        if let Some((_, parent)) = &traced {
+        let parent = traced.as_ref().map(|(_, parent)| *parent).or_else(traces::unexported_parent);
+        if let Some(parent) = parent {
             let parent = parent.to_string().parse().expect("hexadecimal digits");
             call.metadata_mut().insert(PARENT_HEADER, parent);
         }
-        let _ending = traced.map(|(traced, _)| traced.until_dropped());
+        let mut ending = traced.map(|(traced, _)| traced.until_dropped());
         let expected = forward::Expected::of(request);
         self.inner.metrics.call_forwarded();
         let replaced = replaced(self.inner.leadership.clone(), leader);
@@ -348,6 +349,9 @@ impl NodeService {
             reply = tokio::time::timeout(left, passed) => match reply {
                 Ok(Ok(reply)) => {
                     let answer = expected.read_reply(reply.into_inner().reply);
+                    if let (Some(ending), Err(failure)) = (&mut ending, &answer) {
+                        ending.fails(&failure.text);
+                    }
                     return Forwarded::Ended(answer.map(|answer| ticket.held_by(answer)));
                 }
                 // The leader has no room for the call, or this node has none for its answer.
@@ -374,6 +378,7 @@ impl NodeService {
                 self.broken(request, Reason::ForwardingBroken, text.into())
             }
         };
+        ending.iter_mut().for_each(|ending| ending.fails(&failure.text));
         Forwarded::Ended(Err(failure))
     }
 

@@ -46,7 +46,7 @@ fn every_series_is_there_and_moves_as_messages_go_by() {
             ("died", 1.0),
             ("redelivered", 0.0),
         ] {
-            let series = format!("raftqueue_messages_total{{event=\"{event}\"}}");
+            let series = format!("raftqueue_message_events_total{{event=\"{event}\"}}");
             cluster.reaches(node, &series, |seen| (seen - count).abs() < f64::EPSILON);
         }
         for (state, count) in [("ready", 2.0), ("leased", 1.0), ("delayed", 0.0), ("dead", 1.0)] {
@@ -142,7 +142,8 @@ fn rule_10_4_a_node_that_restarts_is_ready_and_shows_depths_once_it_has_replayed
                 let value = |series: &str| series_value(&text, series);
                 let applied = value("raftqueue_raft_applied_index").expect("always there");
                 assert!(!is_ready || applied >= committed, "ready with {applied} of {committed} applied");
-                let published = value("raftqueue_messages_total{event=\"published\"}").expect("always there");
+                let published =
+                    value("raftqueue_message_events_total{event=\"published\"}").expect("always there");
                 assert!(is_close(published, 0.0), "this process has seen nobody publish, not {published}");
                 let depth = value("raftqueue_messages{state=\"ready\"}");
                 let all = (BATCHES * MESSAGES) as f64;

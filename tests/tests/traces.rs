@@ -197,8 +197,11 @@ fn each_batch_of_a_stream_is_followed() {
     let spans =
         collector.wait_for(&cluster, TRACE, &["raftqueue.v1.Queue/PublishStream", "batch", "replicate"]);
     assert_eq!(spans["batch"].parent, spans["raftqueue.v1.Queue/PublishStream"].id);
-    let all = collector.0.lock().expect("no test panics here").clone();
-    assert_eq!(all.iter().filter(|span| span.name == "batch").count(), 2);
+    let batches = || {
+        let all = collector.0.lock().expect("no test panics here");
+        all.iter().filter(|span| span.name == "batch").count()
+    };
+    cluster.wait_for("both batches", || if batches() == 2 { Ok(()) } else { Err(batches().to_string()) });
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn alerts_fire_and_clear_and_every_panel_shows_something(programs: &Path) {
         "a message that was taken",
         || watch.prometheus.log(),
         || {
-            let seen = watch.prometheus.query("sum(raftqueue_messages_total{event=\"published\"})")?;
+            let seen = watch.prometheus.query("sum(raftqueue_message_events_total{event=\"published\"})")?;
             if seen.first().is_some_and(|(_, count)| *count > 2.5) {
                 Ok(())
             } else {

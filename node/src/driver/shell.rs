@@ -13,7 +13,7 @@ impl Shell for Driver {
 
     fn reply(&mut self, call: CallId, result: Result<Response, Failure>) {
         let Some((reply, leases)) = self.replies.remove(&call) else { return };
-        self.watched.answer(call);
+        self.watched.answer(call, result.is_ok());
         let result = result.map(|response| self.locate(response));
         // The caller may have gone. Then nobody hears of what was leased for it.
         if let Err(Ok(Replied::Messages(located))) = reply.send(result)

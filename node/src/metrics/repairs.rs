@@ -48,7 +48,7 @@ impl Series {
             scrubbed: counter(
                 r,
                 "raftqueue_scrub_bytes_total",
-                "Bytes of this node's disk that were read in the background and verify.",
+                "Bytes of this node's disk that were read in the background; those of the log twice.",
             ),
             scrub_passes: counter(
                 r,
@@ -58,7 +58,7 @@ impl Series {
             scrub_damaged: counter(
                 r,
                 "raftqueue_scrub_damaged_total",
-                "Records, messages, pages and snapshots that the scrub found not to verify. What other nodes have is put back.",
+                "Records, heads of batches, messages, pages and snapshots that the scrub found not to verify, in each pass. What other nodes have is put back.",
             ),
         }
     }

@@ -23,7 +23,7 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("which node and cluster", &["raftqueue_info", "raftqueue_cluster_info"]),
     (
         "throughput, redelivered, dead-lettered",
-        &["raftqueue_messages_total", "raftqueue_published_bytes_total"],
+        &["raftqueue_message_events_total", "raftqueue_published_bytes_total"],
     ),
     ("in flight, depth by state", &["raftqueue_messages", "raftqueue_stored_bytes"]),
     ("latency", &["raftqueue_raft_propose_to_commit_seconds", "raftqueue_raft_commit_to_apply_seconds"]),
@@ -116,6 +116,21 @@ fn busy() -> Metrics {
     metrics
 }
 
+/// In OpenMetrics the name of a counter is what stands before `_total`.
+#[test]
+fn no_two_series_are_of_one_name_for_whoever_asks_for_openmetrics() {
+    let is_name = |line: &&str| !line.starts_with(' ') && !line.is_empty();
+    let mut names: Vec<&str> = SERIES
+        .lines()
+        .filter(is_name)
+        .map(|line| line.split(['{', ' ']).next().expect("a first word"))
+        .map(|name| name.strip_suffix("_total").unwrap_or(name))
+        .collect();
+    names.sort_unstable();
+    let twice: Vec<_> = names.windows(2).filter(|two| two[0] == two[1]).collect();
+    assert!(names.len() > 50 && twice.is_empty(), "{twice:?}");
+}
+
 #[test]
 fn the_file_lists_every_series() {
     let metrics = busy();
@@ -150,7 +165,7 @@ fn every_panel_and_alert_has_its_series() {
 fn what_never_happened_is_there_as_zero() {
     let metrics = Metrics::new("node-0");
     for series in [
-        "raftqueue_messages_total{event=\"died\"}",
+        "raftqueue_message_events_total{event=\"died\"}",
         "raftqueue_peer_messages_total{result=\"dropped\"}",
         "raftqueue_peer_refusals_total{reason=\"clone\"}",
         "raftqueue_call_seconds_count{method=\"publish\"}",

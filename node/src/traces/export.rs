@@ -87,11 +87,21 @@ impl Exporter {
 
 /// Ends a span when it is dropped, as when the caller has gone.
 #[derive(Debug)]
-pub(crate) struct Ending(Traced);
+pub(crate) struct Ending {
+    traced: Traced,
+    error: Option<String>,
+}
+
+impl Ending {
+    /// It will have ended badly.
+    pub(crate) fn fails(&mut self, why: &str) {
+        self.error = Some(why.to_owned());
+    }
+}
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.end(None);
+        self.traced.end(self.error.take());
     }
 }
 
@@ -140,7 +150,7 @@ impl Traced {
 
     /// It ends when what is returned is dropped.
     pub(crate) fn until_dropped(self) -> Ending {
-        Ending(self)
+        Ending { traced: self, error: None }
     }
 
     /// Tells of its steps in the driver, each a part of it.
@@ -150,11 +160,15 @@ impl Traced {
         let proposed = steps.proposed.get();
         self.part("wait for an entry", *taken, proposed.map_or(answered, |(at, _)| *at), None);
         if let Some((at, index)) = proposed {
-            let committed = steps.committed.get().copied().unwrap_or(answered);
-            let index = i64::try_from(index.0).unwrap_or(i64::MAX);
-            self.part("replicate", *at, committed, Some(KeyValue::new("raftqueue.index", index)));
-            if committed < answered {
-                self.part("apply", committed, answered, None);
+            let index = KeyValue::new("raftqueue.index", i64::try_from(index.0).unwrap_or(i64::MAX));
+            match steps.committed.get() {
+                Some(committed) => {
+                    self.part("replicate", *at, *committed, Some(index));
+                    if *committed < answered {
+                        self.part("apply", *committed, answered, None);
+                    }
+                }
+                None => self.part("replicate (not known to be done)", *at, answered, Some(index)),
             }
         }
     }

@@ -85,6 +85,12 @@ impl Call {
     }
 }
 
+/// What is told to the node that a call is passed on to where its spans are not exported: its lines are to have the same id.
+pub(crate) fn unexported_parent() -> Option<Parent> {
+    let trace_id = CURRENT.try_with(Call::id).ok()?.0;
+    Some(Parent { trace_id, span_id: entropy::random(), is_sampled: false })
+}
+
 /// The id of the call that the running task works for, for a line of the log.
 pub(crate) fn id() -> Option<TraceId> {
     CURRENT.try_with(Call::id).ok()

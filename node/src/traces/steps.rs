@@ -53,12 +53,12 @@ impl Watched {
         });
     }
 
-    /// A call is answered now.
-    pub(crate) fn answer(&mut self, call: CallId) {
+    /// A call is answered now, with success or not.
+    pub(crate) fn answer(&mut self, call: CallId, is_done: bool) {
         if let Some(at) = self.0.iter().position(|(watched, _)| *watched == call) {
             let (_, steps) = self.0.swap_remove(at);
             let now = Instant::now();
-            if steps.proposed.get().is_some() {
+            if is_done && steps.proposed.get().is_some() {
                 steps.committed.get_or_init(|| now);
             }
             steps.answered.get_or_init(|| now);

@@ -21,7 +21,7 @@ pub struct Heads {
 }
 
 impl Reader {
-    /// The heads of one segment that do not verify. Those of the segment that is written to are not looked at, nor those of one
+    /// The heads of one segment that do not verify. Of the segment that is written to only its own is looked at, and nothing of one
     /// that is not part of the log.
     ///
     /// # Errors
@@ -32,14 +32,16 @@ impl Reader {
             let next = visible.segments.range(segment + 1..).next();
             (visible.segments.get(&segment).cloned(), next.map(|(_, next)| Arc::clone(next)))
         };
-        let (Some(held), Some(next)) = (held, next) else { return Ok(Heads::default()) };
-        let (file, next_file) = (held.file()?, next.file()?);
+        let Some(held) = held else { return Ok(Heads::default()) };
+        let file = held.file()?;
         let Ok(head) = read_head(&*file)? else {
             return Ok(Heads {
                 damaged: vec![rotten(&held, 0, RottenPart::SegmentHead)],
                 bytes: SECTOR_BYTES,
             });
         };
+        let Some(next) = next else { return Ok(Heads { damaged: Vec::new(), bytes: SECTOR_BYTES }) };
+        let next_file = next.file()?;
         // Whoever looks at that one says so.
         let Ok(next_head) = read_head(&*next_file)? else { return Ok(Heads::default()) };
         if next_head.predecessor != segment {

@@ -266,8 +266,9 @@ impl<'a> Scanner<'a> {
     /// Where the records begin of the batch that fills `from..to`, if such a place can be.
     ///
     /// A log that was cut no longer has the batch before its first one, so that nobody knows how many records that had. The
-    /// end of a batch leaves a few places then, and heads that verify tell which of them it is. If no head does, all of these
-    /// records are written anew: any place is as good as another, as long as each start comes to the same one.
+    /// end of a batch leaves a few places then, and heads that verify tell which of them it is, or what stands behind them does. If
+    /// nothing verifies anywhere, all of these records are written anew: any place is as good as another, as long as each start
+    /// comes to the same one.
     fn first_record(
         &mut self,
         from: u64,
@@ -291,8 +292,9 @@ impl<'a> Scanner<'a> {
         for place in places {
             let (mut at, mut verify) = (place, 0);
             for identity in known {
-                verify +=
-                    u32::from(self.header(at, to)?.is_some_and(|header| header.identity() == *identity));
+                let is_head = self.header(at, to)?.is_some_and(|header| header.identity() == *identity);
+                // An entry without content has it everywhere.
+                verify += 2 * u32::from(is_head) + u32::from(self.is_content(at, identity)?);
                 at = at.saturating_add(identity.record_bytes());
             }
             if best.is_none_or(|(most, _)| verify > most) {
@@ -300,6 +302,17 @@ impl<'a> Scanner<'a> {
             }
         }
         Ok(best.map(|(_, place)| place))
+    }
+
+    /// Whether the content of this record stands behind a head at `at`, whatever that says.
+    fn is_content(&mut self, at: u64, identity: &RecordIdentity) -> io::Result<bool> {
+        let (meta, bodies) = (u64::from(identity.meta_bytes), u64::from(identity.bodies_bytes));
+        let Some(bytes) = self.window.get(at.saturating_add(RECORD_BYTES), meta + bodies)? else {
+            return Ok(false);
+        };
+        let (meta, bodies) = bytes.split_at(identity.meta_bytes as usize);
+        let header = RecordHeader::of(identity.kind, identity.index, identity.term, meta, bodies);
+        Ok(header.find(meta, bodies, |header| header.identity() == *identity).is_some())
     }
 
     /// The record header at `at`, if it can be read and its record ends by `end`.

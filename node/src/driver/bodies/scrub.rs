@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 /// What a pass has read, and found so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Bytes that verify.
+    /// Bytes that were read. Those of the log count twice: as entries, and as what leads to them.
     pub bytes: u64,
     /// Records of the log that do not.
     pub records: u64,

@@ -314,9 +314,9 @@ fn rule_2_5_records_are_found_where_neither_their_frame_nor_the_batch_before_is_
         }
         let (wal, recovered) = open_all(&damaged).unwrap();
         assert_eq!(recovered.holes.len(), hit.len());
-        mend_all(&wal, &all);
-        // With one head left it is known where the others stood.
-        assert!(hit.len() == heads.len() || all_but_frame(&damaged));
+        assert_eq!(mend_all(&wal, &all), 0, "nobody else is needed");
+        // Heads or contents that are left tell where all of them stood.
+        assert!(all_but_frame(&damaged));
         drop(wal);
         for _ in 0..2 {
             let (wal, recovered) = open_all(&damaged).unwrap();
@@ -325,6 +325,17 @@ fn rule_2_5_records_are_found_where_neither_their_frame_nor_the_batch_before_is_
             assert_eq!(read_all(&wal.reader()), all[first.0 as usize - 1..]);
         }
     }
+    // Nothing of any of them is left.
+    assert!(disk.corrupt(&name, 512 + 20, 1));
+    for at in &heads {
+        assert!(disk.corrupt(&name, *at as u64 + 3, 4) && disk.corrupt(&name, *at as u64 + 200, 4));
+    }
+    let (wal, recovered) = open_all(&disk).unwrap();
+    assert_eq!((recovered.holes.len(), mend_all(&wal, &all)), (heads.len(), heads.len()));
+    drop(wal);
+    let (wal, recovered) = open_all(&disk).unwrap();
+    let first = wal.reader().first_index();
+    assert_eq!((recovered.holes, read_all(&wal.reader()) == all[first.0 as usize - 1..]), (vec![], true));
 }
 
 #[test]
@@ -356,10 +367,12 @@ fn rule_2_5_damage_that_only_the_next_start_would_meet_is_found_while_the_node_r
         assert!(disk.corrupt(&name, at, 1), "and it is as it was");
     }
     assert_eq!(found(), []);
-    // What is written to is not looked at: its end is known to nobody else.
+    // Of what is written to only the head: its end is known to nobody else.
     let active = segment_name(wal.synced_to().segment);
     assert!(disk.corrupt(&active, 520, 1));
     assert_eq!(found(), []);
+    assert!(disk.corrupt(&active, 9, 1));
+    assert_eq!(found(), [(0, RottenPart::SegmentHead)]);
     let refusal = Refusal {
         operation: Operation::Read,
         file_prefix: name,
