@@ -75,7 +75,10 @@ pub fn answer(
         members: members(plan, seen),
         ..RaftQueueStatus::default()
     };
-    status.with_plan(before, plan.ahead.clone(), now)
+    let status = status.with_plan(before, plan.ahead.clone(), now);
+    // What nobody may try is not late: its time begins when the pause is over.
+    let step_since = status.step_since.filter(|_| !asked.spec.paused);
+    RaftQueueStatus { step_since, ..status }
 }
 
 /// The status after a pass that failed before the cluster could be seen, or of an object that cannot be read. What was

@@ -3,7 +3,10 @@
 use super::*;
 use crate::cluster::observation::WaitingSeen;
 use crate::cluster::plan::{ClaimMark, Named, Resized};
-use crate::crd::{Disposal, Phase, Reason};
+use crate::cluster::status::answer;
+use crate::crd::{Disposal, Phase, RaftQueueStatus, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 
 fn id() -> ClusterId {
     cluster(7)
@@ -442,5 +445,14 @@ fn a_step_that_stays_the_next_one_is_overdue_until_another_is() {
     // Whoever has paused it knows why it does not go on.
     let mut paused = kept(&step);
     paused.spec.paused = true;
-    assert_ne!(found(&planned(&paused, &seen), ConditionType::Progressing).reason, Reason::StepOverdue);
+    let plan = planned(&paused, &seen);
+    assert_ne!(found(&plan, ConditionType::Progressing).reason, Reason::StepOverdue);
+    // And its time begins when the pause is over.
+    let at = |second| Time(Timestamp::from_second(second).expect("a time"));
+    let told = |asked: &Asked, before: &RaftQueueStatus, second| {
+        answer(asked, before, Some(1), &plan, &seen, None, &at(second))
+    };
+    let during = told(&paused, &RaftQueueStatus::default(), 10);
+    assert_eq!((during.plan.first(), during.step_since.clone()), (Some(&step), None));
+    assert_eq!(told(&kept(&step), &during, 900).step_since, Some(at(900)));
 }
