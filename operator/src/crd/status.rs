@@ -1,7 +1,7 @@
 //! What the operator answers: how the cluster is.
 //!
-//! Nothing here is a memory of its own: all of it can be found again from the nodes, their disks and the children of the
-//! object. Numbers that could exceed what JSON readers keep exactly (node ids, the cluster id) are text.
+//! Nothing here is a memory of its own but `step_since`, whose loss begins ten minutes anew: all else can be found again from the
+//! nodes, their disks and the children of the object. Numbers that could exceed what JSON readers keep exactly (node ids, the cluster id) are text.
 
 use super::schema;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
