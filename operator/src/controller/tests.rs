@@ -127,6 +127,7 @@ async fn a_watch_that_is_refused_is_told_in_the_words_of_the_api_server_and_hold
         }
     };
     // Nothing was ever listed when it is asked to stop.
-    Arc::clone(&lamps).run(client, Some("hall"), 1, Box::pin(is_told)).await;
+    let run = Arc::clone(&lamps).run(client, Some("hall"), 1, Box::pin(is_told));
+    tokio::time::timeout(Duration::from_secs(60), run).await.expect("it ends when it is asked to");
     assert_eq!(*lamps.kind.refused.lock().unwrap(), BTreeSet::from(["Forbidden".to_owned()]));
 }
