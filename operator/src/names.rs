@@ -45,6 +45,9 @@ pub const REMOVED_FROM_ANNOTATION: &str = "raftqueue.io/removed-from";
 /// Annotation of the StatefulSet: when it was touched because a pod was missing for long. Its controller does not notice by itself
 /// that a claim which it waits for is gone.
 pub const WOKEN_ANNOTATION: &str = "raftqueue.io/woken";
+/// Annotation of the pods that `kubectl rollout restart` makes: when somebody last asked for that. It stands in the template of the set,
+/// and nowhere else.
+pub const RESTARTED_ANNOTATION: &str = "kubectl.kubernetes.io/restartedAt";
 /// Annotation of the pods: the settings of `spec.config` that they were made for. By it a change of the settings
 /// changes the template. Whether nodes form or join stands beside the settings and is left out on purpose.
 pub const CONFIG_ANNOTATION: &str = "raftqueue.io/config";

@@ -4,6 +4,7 @@
 
 use crate::crd::thousandths;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -217,6 +218,8 @@ pub struct PodSeen {
     pub uid: String,
     /// Revision of the template that it was made from.
     pub revision: Option<String>,
+    /// The restart that it was made for, as `kubectl rollout restart` says it; absent: none.
+    pub restarted: Option<String>,
     /// Kubernetes calls it ready.
     pub ready: bool,
     /// It is being deleted.
@@ -457,6 +460,16 @@ impl Observation {
         }
         let is_ours = |child: &&ChildSeen| matches!(child.owner, Ownership::Ours | Ownership::Orphan);
         self.children.get(&Child::ConfigMap).filter(is_ours)?.template.as_ref()
+    }
+
+    /// The last restart that `kubectl rollout restart` asked for, as far as the pods tell. The set has it in its template, so this is
+    /// needed only where there is none: a set without it would have all pods restarted once more.
+    #[must_use]
+    pub fn restart_kept(&self) -> Option<&String> {
+        // Each machine writes it in its own time zone.
+        let moment = |text: &String| text.parse::<Timestamp>().ok();
+        let staying = self.pods.values().filter(|pod| !pod.deleting);
+        staying.filter_map(|pod| pod.restarted.as_ref()).max_by_key(|text| (moment(text), *text))
     }
 
     /// The child of this kind that this object may change: its own, or an orphan to be taken over.

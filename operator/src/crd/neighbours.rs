@@ -57,7 +57,8 @@ pub struct Monitoring {
     pub service_monitor: Option<ServiceMonitorSettings>,
 
     /// Gives the Prometheus operator the alerts about this cluster, and what they are made of. Whoever has them once for all
-    /// RaftQueues (`deploy/monitoring`, or the chart) needs none of these: an alert would be there twice.
+    /// RaftQueues (`deploy/monitoring`, or the chart) needs none of these: Prometheus would list each twice, and Alertmanager, which
+    /// knows alerts by their labels, would still tell it once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus_rule: Option<MonitorSettings>,
 

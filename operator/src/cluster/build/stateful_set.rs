@@ -42,8 +42,12 @@ pub(super) fn build_stateful_set(asked: &Asked, shape: &Shape) -> StatefulSet {
     let mut metadata = with_cluster_id(child(asked, asked.name.clone()), shape);
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(names::MADE_FOR_ANNOTATION.to_owned(), shape.pods.to_string());
-    let (template, kept) = keep_or_build(asked, shape);
+    let (mut template, kept) = keep_or_build(asked, shape);
     annotations.insert(names::TEMPLATE_ANNOTATION.to_owned(), kept);
+    if let Some(restarted) = &shape.restarted {
+        let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
+        annotations.insert(names::RESTARTED_ANNOTATION.to_owned(), restarted.clone());
+    }
     StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {

@@ -27,6 +27,7 @@ fn shape(asked: &Asked, bootstrap: Bootstrap) -> Shape {
         cluster_id: if let Bootstrap::Join(id) = bootstrap { id } else { None },
         image: asked.spec.image.clone().unwrap_or_else(|| asked.image_default.clone()),
         template: None,
+        restarted: None,
         disk_size: asked.disk_size().unwrap_or("10Gi").to_owned(),
         disk_class: asked.spec.storage.storage_class_name.clone(),
     }
@@ -281,6 +282,26 @@ fn a_template_is_kept_until_what_users_see_changes() {
             "{text}"
         );
     }
+}
+
+/// A set that is made anew for pods which are there says what the old one said: a template without it would be a newer one. It is
+/// not part of what is kept, for kubectl writes the next one into the template only.
+#[test]
+fn a_set_that_is_made_anew_remembers_the_last_restart() {
+    let asked = of(json!({"config": {"threads": "2"}}));
+    let shape = shape(&asked, Bootstrap::Form);
+    let plain = build(&asked, &shape).stateful_set;
+    let moment = "2026-11-30T10:00:00+01:00";
+    let anew = build(&asked, &Shape { restarted: Some(moment.into()), ..shape }).stateful_set;
+    assert_eq!(anew.metadata, plain.metadata, "what is kept is the same");
+    let annotations = |set: &k8s_openapi::api::apps::v1::StatefulSet| {
+        let template = &set.spec.as_ref().unwrap().template;
+        template.metadata.as_ref().unwrap().annotations.clone().unwrap()
+    };
+    let mut expected = annotations(&plain);
+    assert!(!expected.is_empty());
+    expected.insert("kubectl.kubernetes.io/restartedAt".into(), moment.into());
+    assert_eq!(annotations(&anew), expected);
 }
 
 #[test]

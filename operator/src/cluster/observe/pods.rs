@@ -44,6 +44,7 @@ fn see(pod: &Pod, now: Timestamp) -> PodSeen {
     PodSeen {
         uid: pod.uid().unwrap_or_default(),
         revision: pod.labels().get(names::REVISION_LABEL).cloned(),
+        restarted: pod.annotations().get(names::RESTARTED_ANNOTATION).cloned(),
         ready: has_condition(pod, "Ready", "True"),
         deleting,
         trouble: if deleting {

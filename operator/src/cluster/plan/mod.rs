@@ -83,6 +83,8 @@ pub struct Shape {
     pub image: String,
     /// The template of the pods as it was made before.
     pub template: Option<String>,
+    /// The restart that a set which is made anew has to remember, or it would have its pods restarted; absent where there is a set.
+    pub restarted: Option<String>,
     /// Size of the disks that are made.
     pub disk_size: String,
     /// Their storage class; absent: that of the Kubernetes cluster.
@@ -226,6 +228,7 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
             .or_else(|| set.and_then(|set| set.image.clone()))
             .unwrap_or_else(|| asked.image_default.clone()),
         template: seen.template_kept().cloned(),
+        restarted: seen.restart_kept().filter(|_| set.is_none()).cloned(),
         // A claim template can never change. What it says is kept, and the findings tell if the spec wants more. A size
         // that the spec leaves out enlarges nothing that exists.
         disk_size: set

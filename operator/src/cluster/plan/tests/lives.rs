@@ -158,6 +158,7 @@ impl World {
             let one = PodSeen {
                 uid: pod.uid.to_string(),
                 revision: Some(pod.revision.to_string()),
+                restarted: None,
                 ready: serves && pod.image_exists,
                 deleting: false,
                 trouble: if pod.image_exists { None } else { trouble(TroubleKind::Image, "no such image") },

@@ -99,6 +99,7 @@ fn fresh(count: i32) -> Observation {
         let pod = PodSeen {
             uid: format!("pod-{ordinal}"),
             revision: Some("demo-new".into()),
+            restarted: None,
             ready: false,
             deleting: false,
             trouble: None,

@@ -488,6 +488,29 @@ fn a_size_that_is_left_out_leaves_the_disks_as_they_are() {
     assert_eq!(planned(&demo(3), &Observation::default()).shape.unwrap().disk_size, "10Gi");
 }
 
+/// `kubectl rollout restart` writes into the template of the set, and goes with the set; the pods have it still.
+#[test]
+fn the_last_restart_is_remembered_by_the_pods_while_there_is_no_set() {
+    let id = cluster(7);
+    let asked = latched(3, id);
+    let mut seen = well(3, id);
+    let restart = |seen: &Observation| planned(&asked, seen).shape.unwrap().restarted;
+    seen.set = None;
+    assert_eq!(restart(&seen), None);
+    // Two pods had it when the set went. The later one in time, not in letters: each machine writes its own time zone.
+    for (name, moment) in [("demo-1", "2026-11-30T10:00:00+01:00"), ("demo-2", "2026-11-30T09:30:00Z")] {
+        seen.pods.get_mut(name).unwrap().restarted = Some(moment.into());
+    }
+    assert_eq!(restart(&seen).as_deref(), Some("2026-11-30T09:30:00Z"));
+    // What goes has no say, and what is no time at all counts least.
+    seen.pods.get_mut("demo-2").unwrap().deleting = true;
+    seen.pods.get_mut("demo-0").unwrap().restarted = Some("yesterday".into());
+    assert_eq!(restart(&seen).as_deref(), Some("2026-11-30T10:00:00+01:00"));
+    // A set says it itself, and kubectl alone changes that.
+    seen.set = well(3, id).set;
+    assert_eq!(restart(&seen), None);
+}
+
 #[test]
 fn a_child_of_something_else_is_not_touched() {
     let mut seen = Observation::default();
