@@ -1,5 +1,7 @@
 //! Randomness from the operating system: for ids, nonces, salts and seeds. The cores get theirs from here, as numbers.
 
+use raftqueue_raft::NodeId;
+
 /// A random number, never 0.
 ///
 /// # Panics
@@ -14,6 +16,12 @@ pub(crate) fn random() -> u64 {
             number => return number,
         }
     }
+}
+
+/// The id of a new node. Its first digit is never 0, so it reads the same with and without zeros in front of it.
+#[must_use]
+pub(crate) fn node_id() -> NodeId {
+    NodeId(random() | 1 << 63)
 }
 
 /// A random 128-bit number, never 0.

@@ -226,6 +226,9 @@ impl State {
                     }
                 }
             }
+            Request::Write(Write::UpdateTopic { topic, change }) => {
+                Response::TopicUpdated(self.topic(&topic)?.update(&change))
+            }
             Request::Write(Write::DeleteTopic { topic }) => {
                 self.topics.remove(&topic).ok_or_else(|| refused(Reason::TopicNotFound, &topic))?;
                 Response::TopicDeleted
@@ -352,13 +355,21 @@ impl State {
             return Err(refused(Reason::Fenced, &number.to_string()));
         }
         match session.last.get(&topic) {
-            Some((last, response)) if *last == step.sequence => Ok(Some(response.clone())),
+            Some((last, response)) if *last == step.sequence => Ok(Some(repeated(response.clone()))),
             Some((last, _)) if step.sequence < *last => Ok(Some(Response::AlreadyDone)),
             Some((last, _)) if step.sequence == *last + 1 => Ok(None),
             None if step.sequence == 1 => Ok(None),
             _ => Err(refused(Reason::OutOfSequence, &step.sequence.to_string())),
         }
     }
+}
+
+/// The answer to a publish, as its repeat gets it.
+fn repeated(mut response: Response) -> Response {
+    if let Response::Published { deduplicated, .. } = &mut response {
+        *deduplicated = true;
+    }
+    response
 }
 
 /// What a healthy leader says of itself.
@@ -390,6 +401,7 @@ pub fn leading() -> LocalStatus {
         last: 42,
         members: vec![member],
         not_ready: None,
+        note: None,
     }
 }
 

@@ -59,6 +59,7 @@ pub struct Metrics {
     process: Process,
     entry_times: entry_times::Series,
     free_bytes: IntGauge,
+    reserve_bytes: IntGauge,
     disk_stalled: IntGauge,
     peer_messages: IntCounterVec,
     peer_refusals: IntCounterVec,
@@ -223,6 +224,11 @@ impl Metrics {
             process: Process::new(&r),
             entry_times: entry_times::Series::new(&r),
             free_bytes: gauge(&r, "raftqueue_wal_free_bytes", "Bytes free on the data disk."),
+            reserve_bytes: gauge(
+                &r,
+                "raftqueue_wal_reserve_bytes",
+                "Free bytes that publishing leaves alone.",
+            ),
             disk_stalled: gauge(
                 &r,
                 "raftqueue_wal_stalled",
@@ -354,6 +360,11 @@ impl Metrics {
     /// Bytes free on the data disk.
     pub fn free_bytes(&self, bytes: u64) {
         self.free_bytes.set(as_gauge(bytes));
+    }
+
+    /// Free bytes that publishing leaves alone, as set.
+    pub fn reserve_bytes(&self, bytes: u64) {
+        self.reserve_bytes.set(as_gauge(bytes));
     }
 
     /// A message to a peer was sent, or dropped.

@@ -15,6 +15,7 @@ use crate::driver::giving::{Counted, OwnGifts};
 use crate::driver::inbox::Leadership;
 use crate::driver::keeper::{KeeperThread, LostMessages, Worker};
 use crate::driver::mending::{self, Mender, MendingThread};
+use crate::driver::scrubbing;
 use crate::driver::storage::Storage;
 use crate::driver::{Driver, Ended, Givers, Parts};
 use crate::edges::connections::ConnectionLimits;
@@ -92,6 +93,7 @@ pub async fn run(
     let core = Core::start()?;
     let budget = Budget::new(config.client_bytes_max);
     let metrics = Arc::new(Metrics::new(&config.name));
+    metrics.reserve_bytes(config.reserve_bytes);
     let own = Arc::new(Own::new(
         config.name.clone(),
         config.client_address.clone(),
@@ -208,9 +210,21 @@ pub async fn run(
     let gifts: Arc<dyn Giving> = Arc::new(gifts);
     // Set once, here.
     let _ = giving.set(gifts);
-    let scrubbing =
-        opening::start_scrubbing(&config, &reader, &bodies, Arc::clone(&counted), &notify, &metrics);
-    let storage = Storage::start(wal, notify.clone(), Arc::clone(&metrics), went_over, counted);
+    let storage = Storage::start(wal, notify.clone(), Arc::clone(&metrics), went_over, Arc::clone(&counted));
+    let scrubbing = opening::start_scrubbing(
+        &config,
+        scrubbing::Worker {
+            reader: reader.clone(),
+            bodies: Arc::clone(&bodies),
+            counted,
+            switcher: storage.switcher(),
+            forming: Arc::clone(&forming),
+            bytes_per_second: config.scrub_bytes_per_second,
+            notices: notify.clone(),
+            metrics: Arc::clone(&metrics),
+            handle: Handle::current(),
+        },
+    );
     let keeper_stop = watch::Sender::new(false);
     let worker = Worker {
         keeper,
@@ -306,7 +320,7 @@ pub async fn run(
     if let Ok(Ended::LeftBehind(text)) = &ended
         && !is_told_to_stop
     {
-        service.stop();
+        service.is_left_behind();
         pulse.ends();
         recovering::say(&status, text, shutdown.as_mut()).await;
         is_told_to_stop = true;

@@ -28,7 +28,7 @@ use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
 use raftqueue_raft::NodeId;
 use reading::{Readers, Wanted};
-use refusals::{outside, overloaded, shutting_down, unreadable};
+use refusals::{outside, overloaded, unreadable};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -81,6 +81,7 @@ struct Inner {
     /// Request ids of pops that were not answered because a part of them could not be read.
     failed_pops: Mutex<VecDeque<u128>>,
     stopping: AtomicBool,
+    left_behind: AtomicBool,
     /// How long a call waits for a leader before it is told that there is none.
     leader_wait: Duration,
 }
@@ -126,6 +127,7 @@ impl NodeService {
                 channels: Mutex::default(),
                 failed_pops: Mutex::default(),
                 stopping: AtomicBool::new(false),
+                left_behind: AtomicBool::new(false),
                 leader_wait: LEADER_WAIT.max(LEADER_WAIT_ELECTIONS * election_timeout),
             }),
         }
@@ -193,7 +195,7 @@ impl NodeService {
     /// Hands batches to this node's own driver.
     fn begin_here(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<Driven>> {
         if self.inner.stopping.load(Ordering::Relaxed) {
-            return batches.iter().map(|_| Begun::Failed(Some(shutting_down()))).collect();
+            return batches.iter().map(|_| Begun::Failed(Some(self.why_stopping()))).collect();
         }
         let begun = Instant::now();
         let count = batches.len();
@@ -414,7 +416,7 @@ impl NodeService {
         let mut seeking: Option<Instant> = None;
         loop {
             if self.inner.stopping.load(Ordering::Relaxed) {
-                return Err(shutting_down());
+                return Err(self.why_stopping());
             }
             let now = *leadership.borrow_and_update();
             reached.mark_unchanged();

@@ -4,6 +4,7 @@
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use raftqueue_tests::process::{Cluster, PATIENCE, SmallDisk};
+use serde_json::json;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,23 @@ fn a_minority_with_a_full_disk_holds_up_nobody() {
     }
     let status = cluster.http(0).status().expect("an answer");
     assert_ne!(status.body["role"], "Leader", "{}", cluster.logs());
+    // Somebody is told before it is a majority.
+    cluster.wait_for("its status has a note", || {
+        let status = cluster.patient(0).request("GET", "/v1/status", b"");
+        let status = status.map_err(|error| format!("{error:?}"))?.body;
+        let is_told = status["note"].as_str().is_some_and(|note| note.contains("its disk is nearly full"));
+        if is_told { Ok(()) } else { Err(status.to_string()) }
+    });
+    cluster.wait_for_log("its disk is nearly full");
+    // Without one of the others those with room would be no majority.
+    let other = if cluster.leader() == 1 { 2 } else { 1 };
+    let change = json!({"nodes": [cluster.name(other)], "dry": true}).to_string();
+    cluster.wait_for("a removal is refused", || {
+        let answer = cluster.patient(other).request("POST", "/v1/members/remove", change.as_bytes());
+        let answer = answer.map_err(|error| format!("{error:?}"))?;
+        let is_refused = answer.body["refusal"].as_str().is_some_and(|why| why.contains("after this"));
+        if is_refused { Ok(()) } else { Err(answer.text) }
+    });
     told.check(&cluster);
     assert!(
         cluster.stop(0).success(),

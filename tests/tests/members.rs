@@ -147,6 +147,19 @@ impl Changing {
         });
     }
 
+    /// A member is removed that has only its id left.
+    fn remove_id(&self, id: &str) {
+        let remove = || {
+            let configuration_index = Some(self.members()?.configuration_index);
+            let nodes = vec![id.to_owned()];
+            let request = v1::RemoveRequest { nodes, configuration_index, dry: false, force: false };
+            self.runtime.block_on(self.client.remove(request)).map(drop)
+        };
+        self.change("it is no member any longer", remove, |members| {
+            members.members.iter().all(|member| member.id != id)
+        });
+    }
+
     /// They are removed, stopped, and lose their disks.
     fn shrink(&mut self, nodes: &[usize]) {
         self.remove(nodes);
@@ -154,6 +167,18 @@ impl Changing {
             self.cluster.kill(*node);
             self.cluster.wipe(*node);
         }
+    }
+
+    /// From now on another node is asked.
+    fn ask_at(&mut self, node: usize) {
+        let endpoint = format!("127.0.0.1:{}", self.cluster.ports(node).0);
+        self.client = Client::connect([endpoint]).expect("an address").with_timeout(Duration::from_secs(5));
+    }
+
+    /// What a node says of itself.
+    fn own_status(&self, node: usize) -> v1::StatusResponse {
+        let endpoint = format!("127.0.0.1:{}", self.cluster.ports(node).0);
+        self.runtime.block_on(self.client.status(&endpoint)).expect("it runs")
     }
 
     fn voters(&self) -> usize {
@@ -427,6 +452,35 @@ fn rule_1_5_a_removed_node_that_comes_back_with_its_disk_begins_anew() {
     let pops =
         [1, 2].map(|id| changing.cluster.pop_until_answered(victim, TOPIC, id).body["message"].clone());
     assert_eq!(pops, ["before", "while it is away"]);
+}
+
+/// A node that formed its cluster alone, and was one of three when it lost its disk. The configuration in which it alone is a
+/// quorum is history: it is another node, which waits, and the two that are left go on with everything.
+#[test]
+fn rule_1_1_a_founder_that_lost_its_disk_forms_no_second_cluster() {
+    let mut changing = Changing::start(1, 2);
+    changing.cluster.publish_until_taken(0, TOPIC, "alone");
+    changing.grow(&[1, 2]);
+    changing.cluster.publish_until_taken(0, TOPIC, "of three");
+    let before = changing.members().expect("a leader");
+    let name = changing.cluster.name(0);
+    let old = before.members.iter().find(|member| member.name == name).expect("a member").id.clone();
+    changing.cluster.kill(0);
+    changing.cluster.wipe(0);
+    // Its settings know of the others by now, and say that it is one of those that form the cluster.
+    changing.cluster.list_all();
+    changing.cluster.start(0);
+    changing.ask_at(1);
+    changing.wait_until("it waits under another id", |members| {
+        members.waiting.iter().any(|node| node.name == name && node.id != old)
+    });
+    assert_eq!(changing.voters(), 3, "the lost one is a member until somebody replaces it");
+    let alone = changing.own_status(0);
+    assert!(alone.cluster_id.is_empty() && !alone.ready, "{alone:?}");
+    changing.remove_id(&old);
+    changing.grow(&[0]);
+    let pops = [1, 2].map(|id| changing.cluster.pop_until_answered(0, TOPIC, id).body["message"].clone());
+    assert_eq!(pops, ["alone", "of three"]);
 }
 
 /// A founder that never got an entry knows of no configuration that it could be left out of.

@@ -200,3 +200,47 @@ fn rule_1_6_the_node_that_is_left_of_a_lost_quorum_goes_on_and_nothing_of_the_lo
     cluster.start(LOST[1]);
     assert_eq!(cluster.pop_until_answered(LOST[1], TOPIC, 7).body["message"], "h");
 }
+
+/// Two of three lost what they promised. They run, and can elect nobody: nothing says that they do, and the third goes on alone.
+#[test]
+fn rule_2_6_nodes_that_lost_what_they_promised_are_no_quorum_for_the_one_that_did_not() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    cluster.leader();
+    cluster.make_topic(TOPIC);
+    publish(&cluster, LEFT, &["a", "b"], None);
+    cluster.wait_until("all have everything", || {
+        LOST.iter().all(|node| last_index(&cluster, *node) == last_index(&cluster, LEFT))
+    });
+    (0..3).for_each(|node| cluster.kill(node));
+    for node in LOST {
+        let path = cluster.data_dir(node).join("HARDSTATE");
+        let size = std::fs::metadata(&path).expect("it is there").len();
+        std::fs::write(&path, vec![0; usize::try_from(size).expect("a few KiB")]).expect("it can be written");
+    }
+    (0..3).for_each(|node| cluster.start(node));
+    for node in LOST {
+        cluster.wait_for("it says what helps", || {
+            let status = cluster.patient(node).request("GET", "/v1/status", b"");
+            let status = status.map_err(|error| format!("{error:?}"))?.body;
+            let why = status["not_ready_reason"].as_str().unwrap_or_default();
+            let is_said =
+                why.contains("run `raftq recover` on one that did not") && why.contains("lost its own");
+            if is_said { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+    let info = cluster.wait_for("it may go on", || {
+        let info = recover(&cluster, &json!({})).body;
+        if info["refusal"] == "" { Ok(info) } else { Err(info.to_string()) }
+    });
+    let (code, said) = raftq(&cluster, &["recover", "--token", info["token"].as_str().expect("a token")]);
+    assert_eq!(code, Some(0), "{said}\n{}", cluster.logs());
+    for node in LOST {
+        cluster.kill(node);
+        cluster.wipe(node);
+        cluster.start(node);
+    }
+    join(&cluster, &LOST);
+    let pops = [1, 2].map(|id| cluster.pop_until_answered(LOST[0], TOPIC, id).body["message"].clone());
+    assert_eq!(pops, ["a", "b"]);
+}

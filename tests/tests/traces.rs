@@ -225,6 +225,19 @@ fn an_error_names_the_trace_by_which_the_nodes_know_the_call() {
     let refused = cluster.http(leader).request("POST", "/v1/topics/nowhere/publish", br#"{"messages": []}"#);
     let refused = refused.expect("an answer");
     assert_eq!(trace_id(&refused).map(str::len), Some(32), "{refused:?}");
+    // A stream may fail when it has long begun: its head was good.
+    let ended = runtime.block_on(async {
+        let session = client.open_session(v1::OpenSessionRequest::default()).await?.into_inner().session;
+        let batch = |topic, sequence| v1::PublishRequest {
+            session: Some(v1::SessionStep { session: session.clone(), sequence }),
+            ..publish(topic)
+        };
+        let batches = tokio_stream::iter([batch(TOPIC, 1), batch("nowhere", 2)]);
+        let mut answers = client.publish_stream(with_parent(batches, other, "00")).await?.into_inner();
+        answers.message().await?.expect("the first batch is stored");
+        answers.message().await
+    });
+    assert_eq!(header(&ended.expect_err("a stream is for one topic")), other);
     let taken = cluster.http(leader).status().expect("an answer");
     assert_eq!(trace_id(&taken), None, "it is no error");
 

@@ -1,13 +1,15 @@
 //! `raftq`: RaftQueue from the command line.
 //!
 //! [`commands`] has one module for each command: its arguments, its help, and what it does. [`output`] decides how
-//! results look; [`kube`] reaches nodes in Kubernetes; [`failure`] decides what is said and which code is returned if a
-//! command fails. A command knows a cluster only through `raftqueue-client`.
+//! results look; [`endpoints`] reads where nodes are, [`kube`] reaches those in Kubernetes; [`failure`] decides what is said and
+//! which code is returned if a command fails. A command knows a cluster only through `raftqueue-client`.
 
 mod commands;
+mod endpoints;
 mod failure;
 mod kube;
 mod output;
+mod signals;
 mod text;
 
 use clap::Parser;
@@ -33,29 +35,36 @@ Exit codes:
   2  wrong usage
   3  nothing there: no message to receive or to look at
   4  no answer: it may have been done, or may still be
+  130  ended by Ctrl-C: what was begun is done or given back
 
 Output:
-  On a terminal results are tables. Piped, they are plain: values separated by tabs, one result a line, no header, and
-  received messages as their raw bodies, one a line. --output table and --output json (one object a line) give that
-  form everywhere.";
+  On a terminal results are tables. Piped, they are plain: values separated by \
+tabs, one result a line, no header, and received messages as their raw bodies, one \
+a line. --output table and --output json (one object a line) give that form \
+everywhere.
+
+Durations are 500ms, 30s, 5m, 12h, 7d or 1h30m; a number alone counts seconds.";
+
+/// Stands over what every command takes, below what is its own.
+const GLOBAL: &str = "Global options";
 
 /// Talks to a RaftQueue cluster: topics, messages, and the cluster itself.
 #[derive(Parser)]
-#[command(name = "raftq", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 110)]
+#[command(name = "raftq", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 80)]
 struct Arguments {
-    /// Nodes to talk to, any of the cluster, separated by commas. The default is where `raftq up` starts them; in a pod
-    /// of a cluster that is its own node [default: 127.0.0.1:7420,127.0.0.1:7430,127.0.0.1:7440]
-    #[arg(long, global = true, env = "RAFTQ_ENDPOINTS", value_delimiter = ',', value_name = "HOST:PORT")]
+    /// Nodes to talk to, any of the cluster, separated by commas; port 7420 where none is said. The default is where `raftq up`
+    /// starts them; in a pod of a cluster that is its own node [default: 127.0.0.1:7420,127.0.0.1:7430,127.0.0.1:7440]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_ENDPOINTS", value_delimiter = ',', value_name = "HOST[:PORT]")]
     endpoints: Vec<String>,
     /// A RaftQueue in Kubernetes whose nodes to talk to, instead of --endpoints. kubectl opens the ports, with its kubeconfig. Called
     /// by the name kubectl-raftq this program is `kubectl raftq [-n NAMESPACE] NAME COMMAND`
-    #[arg(long, global = true, value_name = "[NAMESPACE/]NAME")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "[NAMESPACE/]NAME")]
     kube: Option<String>,
     /// How long a call may take, with its repeats
-    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = text::parse_positive_duration)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "DURATION", default_value = "5s", value_parser = text::parse_positive_duration)]
     timeout: Duration,
     /// How results look [default: table on a terminal, plain otherwise]
-    #[arg(long, short, global = true, value_enum)]
+    #[arg(long, short, global = true, help_heading = GLOBAL, value_enum)]
     output: Option<Format>,
     #[command(subcommand)]
     command: Command,
@@ -78,12 +87,19 @@ async fn run(arguments: Arguments) -> ExitCode {
         Ok(forwards) => forwards,
         Err(failure) => return failure.report(),
     };
-    let told = forwards.as_ref().map_or(arguments.endpoints, |forwards| forwards.endpoints.clone());
+    let told = match &forwards {
+        Some(forwards) => Ok(forwards.endpoints.clone()),
+        None => endpoints::read(&arguments.endpoints),
+    };
+    let told = match told {
+        Ok(told) => told,
+        Err(failure) => return failure.report(),
+    };
     let are_told = !told.is_empty();
     let endpoints = if are_told { told } else { ENDPOINTS_DEFAULT.map(str::to_owned).to_vec() };
     let connect = || {
         let client = Client::connect(endpoints).map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(client.with_timeout(arguments.timeout))
+        Ok(client.with_timeout(arguments.timeout).without_waiting_for_nodes())
     };
     let done = commands::run(arguments.command, connect, are_told, &output).await;
     match done {
@@ -100,6 +116,46 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    /// Every command that people see, with its help as it looks when it is piped.
+    fn all_helps() -> Vec<(String, String)> {
+        fn walk(command: &mut clap::Command, path: &str, helps: &mut Vec<(String, String)>) {
+            let path = format!("{path} {}", command.get_name());
+            helps.push((path.clone(), command.render_long_help().to_string()));
+            helps.push((format!("{path} (short)"), command.render_help().to_string()));
+            let shown = |inner: &&mut clap::Command| !inner.is_hide_set() && inner.get_name() != "help";
+            for inner in command.get_subcommands_mut().filter(shown) {
+                walk(inner, &path, helps);
+            }
+        }
+        let mut command = Arguments::command();
+        command.build();
+        let mut helps = Vec::new();
+        walk(&mut command, "", &mut helps);
+        helps
+    }
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns_and_is_not_broken_twice() {
+        for (path, help) in all_helps() {
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{path}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_every_command_takes_stands_behind_what_is_its_own() {
+        for (path, help) in all_helps() {
+            let heading = help.find("\nGlobal options:\n").unwrap_or_else(|| panic!("{path} has none"));
+            let own = help.find("\nOptions:\n").unwrap_or_else(|| panic!("{path} has none of its own"));
+            assert!(own < heading, "{path}");
+            for option in ["--endpoints", "--kube", "--timeout", "--output"] {
+                let at = help.find(&format!("{option} <")).unwrap_or_else(|| panic!("{path}: {option}"));
+                assert!(at > heading, "{path}: {option}");
+            }
+        }
     }
 
     #[test]

@@ -28,14 +28,21 @@ pub(crate) struct Output {
 
 /// Results of one kind: the same in every form.
 pub(crate) struct Table {
-    columns: &'static [&'static str],
+    columns: Vec<&'static str>,
     rows: Vec<(Vec<String>, Value)>,
+    /// Rows that follow others have no header again.
+    is_headless: bool,
 }
 
 impl Table {
     /// An empty table with these columns.
-    pub(crate) fn new(columns: &'static [&'static str]) -> Self {
-        Self { columns, rows: Vec::new() }
+    pub(crate) fn new(columns: &[&'static str]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new(), is_headless: false }
+    }
+
+    /// The same without a header, for rows that follow others.
+    pub(crate) fn headless(self) -> Self {
+        Self { is_headless: true, ..self }
     }
 
     /// Adds a result: one cell for each column, and everything known of it as JSON.
@@ -94,12 +101,15 @@ impl Output {
 fn write_table(out: &mut Vec<u8>, table: &Table, is_colourful: bool) -> io::Result<()> {
     let rows: Vec<Vec<String>> =
         table.rows.iter().map(|(cells, _)| cells.iter().map(|cell| shortened(cell)).collect()).collect();
-    let header: Vec<String> = table.columns.iter().map(|column| (*column).to_owned()).collect();
+    let header: Vec<String> = table.columns.iter().copied().map(str::to_owned).collect();
     let width = |column: usize| {
         std::iter::once(&header).chain(&rows).map(|row| row[column].chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     for (position, row) in std::iter::once(&header).chain(&rows).enumerate() {
+        if position == 0 && table.is_headless {
+            continue;
+        }
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let line = cells.join("  ");
         let line = line.trim_end();
@@ -139,6 +149,15 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         assert_eq!(drawn(&[["größe", "1"], ["a", "22"]]), "NAME   N\ngröße  1\na      22\n");
         assert_eq!(drawn(&[]), "NAME  N\n");
+    }
+
+    #[test]
+    fn rows_that_follow_others_have_no_header_and_its_widths() {
+        let mut table = Table::new(&["NAME", "N"]).headless();
+        table.add(vec!["a".into(), "1".into()], json!({}));
+        let mut out = Vec::new();
+        write_table(&mut out, &table, false).expect("a vector takes everything");
+        assert_eq!(String::from_utf8(out).expect("text"), "a     1\n");
     }
 
     #[test]

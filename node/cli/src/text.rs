@@ -2,21 +2,33 @@
 
 use std::time::Duration;
 
-/// A duration as typed: a whole number and a unit, `500ms`, `30s`, `5m`, `12h`, `7d`. A number alone is refused, since
-/// people differ in what it means.
+/// A duration as typed: whole numbers, each with a unit, as `500ms`, `30s`, `12h`, `1h30m`. A number alone counts seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err("must be a whole number with a unit: ms, s, m, h or d, as in 30s".into()),
-    };
-    let number = number.parse::<u64>().map_err(|error| error.to_string())?;
-    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "is too long".into())
+    const RIGHT: &str =
+        "must be a whole number of seconds, or have a unit: ms, s, m, h or d, as in 30s or 1h30m";
+    let mut rest = text;
+    let mut all_ms: u64 = 0;
+    while !rest.is_empty() || text.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = rest.split_at(digits);
+        let unit = &after[..after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len()];
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "" if digits == text.len() && digits > 0 => 1_000,
+            _ => return Err(RIGHT.into()),
+        };
+        if digits == 0 {
+            return Err(RIGHT.into());
+        }
+        let number = number.parse::<u64>().map_err(|_| "is too long")?;
+        all_ms = number.checked_mul(unit_ms).and_then(|ms| all_ms.checked_add(ms)).ok_or("is too long")?;
+        rest = &after[unit.len()..];
+    }
+    Ok(Duration::from_millis(all_ms))
 }
 
 /// The same, for a duration that must not be zero.
@@ -30,6 +42,27 @@ pub(crate) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
 /// A duration as typed, in milliseconds.
 pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
     u64::try_from(parse_duration(text)?.as_millis()).map_err(|error| error.to_string())
+}
+
+/// What ends a message, as typed: one character of ASCII, or `\n`, `\t`, `\r`, `\0`, `\\` or `\x` with two digits.
+pub(crate) fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [byte] if byte.is_ascii() => Ok(*byte),
+        [b'\\', escape] => match escape {
+            b'n' => Ok(b'\n'),
+            b't' => Ok(b'\t'),
+            b'r' => Ok(b'\r'),
+            b'0' => Ok(0),
+            b'\\' => Ok(b'\\'),
+            _ => Err(r"is no escape: \n, \t, \r, \0, \\ and \xHH are".into()),
+        },
+        [b'\\', b'x', high, low] => {
+            let digit = |digit: &u8| char::from(*digit).to_digit(16);
+            let byte = digit(high).zip(digit(low)).and_then(|(high, low)| u8::try_from(16 * high + low).ok());
+            byte.ok_or_else(|| r"has no two hexadecimal digits behind \x".into())
+        }
+        _ => Err(r"must be one byte, as in ',' or '\t' or '\x1e'".into()),
+    }
 }
 
 /// A header as typed: NAME=VALUE.
@@ -87,6 +120,13 @@ pub(crate) fn span(ms: u64) -> String {
     }
 }
 
+/// A duration as an option takes it: in the largest unit in which it is whole.
+pub(crate) fn exact(ms: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let unit = UNITS.into_iter().find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
+}
+
 /// Text that is harmless to a terminal and stays on its line: control characters are written as escapes.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -122,14 +162,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_a_unit() {
+    fn a_duration_is_written_as_it_is_read() {
+        for (ms, text) in [
+            (0, "0ms"),
+            (1_500, "1500ms"),
+            (90_000, "90s"),
+            (3_600_000, "1h"),
+            (7 * 86_400_000, "7d"),
+            (61_000, "61s"),
+        ] {
+            assert_eq!(exact(ms), text);
+            assert_eq!(parse_ms(text), Ok(ms));
+        }
+    }
+
+    #[test]
+    fn durations_have_units_and_numbers_alone_are_seconds() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(parse_ms("2h"), Ok(7_200_000));
         assert_eq!(parse_ms("0s"), Ok(0));
-        for text in
-            ["", "30", "s", "-1s", "1.5s", "1 s", "1w", "99999999999999999999s", "18446744073709551615d"]
-        {
+        assert_eq!(parse_ms("0"), Ok(0));
+        assert_eq!(parse_ms("90"), Ok(90_000));
+        assert_eq!(parse_ms("1h30m"), Ok(5_400_000));
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "1w",
+            "1h30",
+            "30 ",
+            "1hm",
+            "99999999999999999999s",
+            "18446744073709551615d",
+            "18446744073709551615ms1ms",
+        ] {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }
     }
@@ -158,6 +227,24 @@ mod tests {
             (u64::MAX, "213503982334 d"),
         ] {
             assert_eq!(span(ms), text);
+        }
+    }
+
+    #[test]
+    fn one_byte_ends_a_message() {
+        for (text, byte) in [
+            (",", b','),
+            (r"\n", b'\n'),
+            (r"\0", 0),
+            (r"\\", b'\\'),
+            ("\\", b'\\'),
+            (r"\x1e", 0x1e),
+            ("0", b'0'),
+        ] {
+            assert_eq!(parse_delimiter(text), Ok(byte), "{text}");
+        }
+        for text in ["", ",,", "ä", r"\q", r"\x1", r"\xzz", r"\x123"] {
+            assert!(parse_delimiter(text).is_err(), "{text}");
         }
     }
 

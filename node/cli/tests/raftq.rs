@@ -96,7 +96,8 @@ fn three_commands_take_a_person_from_nothing_to_their_messages() {
         "published to orders: 3 messages\n"
     );
     assert_eq!(node.run("receive orders -n 100 --ack").done(), "one\ntwo\nthree\n");
-    assert_eq!(node.run("receive orders"), Ran { code: 3, out: String::new(), error: String::new() });
+    let error = "no message is ready in orders, and none is leased, delayed or dead\n".to_owned();
+    assert_eq!(node.run("receive orders"), Ran { code: 3, out: String::new(), error });
     assert_eq!(node.run("topic list -o json").json()[0]["leased"], 0, "they are acknowledged");
 }
 
@@ -141,7 +142,7 @@ fn topics_are_listed_for_people_for_cut_and_for_jq() {
         "{described}"
     );
     assert_eq!(node.run("topic describe orders -o json").json()[0]["ready"], 2);
-    assert_eq!(node.run("topic delete b").done(), "topic b is deleted\n");
+    assert_eq!(node.run("topic delete b --yes").done(), "topic b is deleted\n");
     assert_eq!(node.run("topic list").done().lines().count(), 1);
 }
 
@@ -186,7 +187,7 @@ fn a_lost_answer_stores_nothing_twice() {
     // The first answer that is lost is that of the session; the second one that of the batch.
     node.served.node.lose_next_answer(Failure::unknown(Reason::ForwardingBroken, "broken"));
     assert_eq!(node.run("publish orders x").done(), "published to orders: 1 message\n");
-    assert_eq!(node.run("receive orders --all").done(), "x\n");
+    assert_eq!(node.run("receive orders --all --ack").done(), "x\n");
     // The same with lines, which go over a stream.
     for _ in 0..3 {
         node.served.node.lose_next_answer(Failure::unknown(Reason::ForwardingBroken, "broken"));
@@ -258,15 +259,15 @@ fn dead_messages_are_listed_redriven_and_dropped() {
         let lease = received["lease"].as_str().expect("a lease");
         node.run(&format!("nack orders {lease} --reason closed")).done();
     }
-    assert_eq!(node.run("dead list orders").done(), "a\nb\nc\n");
+    assert_eq!(node.run("dead list orders --bodies-only").done(), "a\nb\nc\n");
     let table = node.run("dead list orders -o table").done();
     assert_eq!(table.matches("closed").count(), 3, "{table}");
     assert_eq!(node.run("dead list orders --from 1 -n 1 -o json").json()[0]["dead_reason"], "closed");
     assert_eq!(node.run("dead redrive orders").code, 2, "which ones?");
     assert_eq!(node.run("dead redrive orders 1").done(), "redriven: 1 message\n");
-    assert_eq!(node.run("dead purge orders --all").done(), "dropped: 2 dead messages\n");
+    assert_eq!(node.run("dead purge orders --all --yes").done(), "dropped: 2 dead messages\n");
     assert_eq!(node.run("dead list orders").code, 3);
-    assert_eq!(node.run("purge orders -o json").json()[0]["count"], 1);
+    assert_eq!(node.run("purge orders --yes -o json").json()[0]["count"], 1);
 }
 
 #[test]
@@ -312,10 +313,22 @@ fn status_without_quorum_still_shows_what_nodes_say() {
     for _ in 0..1_000 {
         node.served.node.fail_next(Failure::not_done(Reason::NoLeader, "nobody leads"));
     }
-    let ran = node.run("status --timeout 100ms");
+    let ran = node.run("status --timeout 10s");
     assert_eq!(ran.code, 1);
     assert!(ran.out.contains("candidate\t7\t42\t42\t-\tno\tno leader for 3 s\n"), "{}", ran.out);
-    assert!(ran.error.contains("NO_LEADER: nobody leads"), "{}", ran.error);
+    assert!(ran.error.starts_with("error: 1 of 1 nodes answers, no leader: "), "{}", ran.error);
+    // Four more members are known, and two of the five do not do.
+    let mut status = leading();
+    let own = status.members[0].clone();
+    for id in 1..5 {
+        let (name, client_address) = (format!("node-{id}"), dead_address());
+        status.members.push(MemberInfo { id, name, client_address, ..own.clone() });
+    }
+    node.served.node.set_status(LocalStatus { role: Role::Follower, leader: None, ..status });
+    let ran = node.run("status --timeout 10s");
+    assert_eq!((ran.code, ran.out.lines().count()), (1, 5), "all members are shown: {ran:?}");
+    let said = "error: 1 of 5 nodes answers, no leader: that takes 3 of the 5 voters\n";
+    assert_eq!(ran.error, said);
 }
 
 #[test]
@@ -323,10 +336,12 @@ fn status_shows_where_each_node_finds_each_other_one() {
     let node = Node::start();
     let mut status = leading();
     let own = status.members[0].clone();
+    let clients = dead_address();
     status.members.push(MemberInfo {
         id: 2,
         name: "node-1".into(),
         peer_address: "10.0.0.7:7421".into(),
+        client_address: clients.clone(),
         ..own.clone()
     });
     let nowhere =
@@ -335,8 +350,12 @@ fn status_shows_where_each_node_finds_each_other_one() {
     node.served.node.set_status(status);
     assert_eq!(
         node.run("status --peers").done(),
-        "node-0\tnode-1\t0000000000000002\t10.0.0.7:7421\tyes\t127.0.0.1:7420\n\
-         node-0\tnode-2\t0000000000000003\t-\tno\t-\n"
+        format!(
+            "node-0\tnode-1\t0000000000000002\t10.0.0.7:7421\tyes\t{clients}\n\
+             node-0\tnode-2\t0000000000000003\t-\tno\t-\n\
+             node-1\t-\t-\t{clients}: Connection refused\t-\t-\n\
+             node-2\t-\t-\tno node that answers knows where it is\t-\t-\n"
+        )
     );
     let json = node.run("status --peers -o json").json();
     assert_eq!((&json[0]["peer_address"], &json[1]["heard"]), (&"10.0.0.7:7421".into(), &false.into()));
@@ -347,7 +366,7 @@ fn status_shows_where_each_node_finds_each_other_one() {
 #[test]
 fn leadership_is_handed_over() {
     let node = Node::start();
-    assert_eq!(node.run("transfer node-0").done(), "node 00000000000000a1 leads now\n");
+    assert_eq!(node.run("transfer node-0").done(), "node-0 leads now\n");
     let ran = node.run("transfer node-9");
     assert_eq!(ran.code, 1);
     assert!(ran.error.contains("NODE_NOT_FOUND"), "{}", ran.error);
@@ -360,15 +379,21 @@ fn exit_codes_tell_refused_from_unknown_and_from_wrong_usage() {
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
     assert!(ran.error.starts_with("error: TOPIC_EXISTS"), "{}", ran.error);
     node.served.node.fail_next(Failure::unknown(Reason::DeadlineExceeded, "too late"));
-    let ran = node.run("purge orders");
+    let ran = node.run("purge orders --yes");
     assert_eq!(ran.code, 4);
     assert!(ran.error.contains("may have been done"), "{}", ran.error);
+    // A question has changed nothing, whatever became of it.
+    for _ in 0..1_000 {
+        node.served.node.fail_next(Failure::unknown(Reason::DeadlineExceeded, "too late"));
+    }
+    let ran = node.run("topic list --timeout 50ms");
+    assert!(ran.code == 1 && !ran.error.contains("may have been done"), "{ran:?}");
     let wrong = [
         "",
         "enqueue orders",
         "publish",
         "receive orders -n 0",
-        "receive orders --wait 5",
+        "receive orders --wait 5w",
         "publish orders --batch 0 x",
         "receive orders --all -n 5",
         "publish orders --header x y",
@@ -379,11 +404,37 @@ fn exit_codes_tell_refused_from_unknown_and_from_wrong_usage() {
     for line in wrong {
         assert_eq!(node.run(line).code, 2, "{line}");
     }
-    assert_eq!(run("", "topic list", b"").code, 2, "no endpoint");
     assert_eq!(run("a b", "topic list", b"").code, 2, "no address");
-    let nobody = run(&dead_address(), "topic list --timeout 50ms", b"");
-    assert_eq!(nobody.code, 1);
-    assert!(nobody.error.contains("no node can be reached"), "{}", nobody.error);
+}
+
+/// However long a call may take: nobody is waited for who does not run.
+#[test]
+fn where_no_cluster_is_that_is_said_at_once() {
+    let (one, other) = (dead_address(), dead_address());
+    let endpoints = format!("{one}, {other},");
+    for line in ["topic list", "publish orders x", "receive orders --wait 1h", "status", "bench publish"] {
+        let nobody = run(&endpoints, &format!("--timeout 1h {line}"), b"");
+        assert_eq!(nobody.code, 1, "{line}: {nobody:?}");
+        let said = format!("error: no cluster at {one}, {other}; start one with raftq up");
+        assert!(nobody.error.starts_with(&said), "{line}: {}", nobody.error);
+    }
+}
+
+#[test]
+fn what_cannot_be_undone_wants_a_yes_where_nobody_can_be_asked() {
+    let node = Node::with_topic();
+    node.run("publish orders x").done();
+    for line in ["purge orders", "topic delete orders", "dead purge orders --all"] {
+        let ran = node.run_with(line, b"y\n");
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{line}");
+        assert!(
+            ran.error.contains("--yes") && ran.error.contains("Nothing was done"),
+            "{line}: {}",
+            ran.error
+        );
+    }
+    assert_eq!(node.run("topic list -o json").json()[0]["ready"], 1);
+    assert_eq!(node.run("purge orders --yes").done(), "dropped: 1 message\n");
 }
 
 #[test]
@@ -401,7 +452,11 @@ fn help_has_examples_and_exit_codes() {
 fn a_data_directory_can_be_looked_into() {
     let directory = tempfile::tempdir().expect("a directory");
     let ran = run("", &format!("wal dump {}", directory.path().display()), b"");
-    assert!(ran.out.contains("0 segments, 0 records"), "{ran:?}");
+    assert!(ran.error.contains("is not the data directory of a node"), "{ran:?}");
+    std::fs::create_dir(directory.path().join("node")).expect("a directory");
+    std::fs::write(directory.path().join("node/segment-0000000000000001"), "").expect("a file");
+    let ran = run("", &format!("wal dump {}/node", directory.path().display()), b"");
+    assert!(ran.out.contains("0 segments, 0 records"), "all that is left is looked into: {ran:?}");
     let ran = run("", "wal dump /nowhere/at/all", b"");
     assert_eq!(ran.code, 1);
     assert!(ran.error.contains("/nowhere/at/all"), "{}", ran.error);

@@ -187,7 +187,11 @@ fn a_cluster_grows_and_shrinks_while_it_works() {
         .output()
         .expect("it runs");
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && why.contains("has 3 nodes, not 5"), "{why}");
+    assert!(
+        refused.status.code() == Some(1)
+            && why.contains("this folder holds a cluster of 3: use --nodes 3, then raftq scale 5"),
+        "{why}"
+    );
     let up = Up::start(folder.path(), base_port);
     let table = up.says("Ctrl-C stops");
     assert_eq!(table.iter().filter(|line| line.starts_with("node-")).count(), 3, "{table:#?}");

@@ -1,6 +1,8 @@
 //! One method for each call of the contract, and the loop that repeats what is safe to repeat.
 
 use crate::connections::{Connection, Connections};
+use crate::repeat::Repeat;
+use crate::strangers;
 use crate::{Consumer, ConsumerSettings, Error, Outcome, Producer, Publisher, PublisherSettings};
 use bytes::Bytes;
 use raftqueue_proto::v1::{self, admin_client::AdminClient, queue_client::QueueClient};
@@ -32,15 +34,7 @@ const LEADER_METADATA: &str = "raftqueue-leader";
 pub struct Client {
     connections: Arc<Connections>,
     timeout: Duration,
-}
-
-/// What to do about an attempt of unknown outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
-    /// Repeat it: doing it twice has the same effect as doing it once.
-    Harmless,
-    /// Tell the caller. Only what was certainly not done is repeated.
-    Risky,
+    waits_for_nodes: bool,
 }
 
 type Attempt<R> = Pin<Box<dyn Future<Output = Result<Response<R>, Status>> + Send>>;
@@ -70,9 +64,9 @@ calls! { queue:
     /// Deletes a topic with all its messages.
     delete_topic(DeleteTopicRequest) -> DeleteTopicResponse, Risky;
     /// Lists topics in order of creation, one page of them.
-    list_topics(ListTopicsRequest) -> ListTopicsResponse, Harmless;
+    list_topics(ListTopicsRequest) -> ListTopicsResponse, Read;
     /// One topic with its counts.
-    describe_topic(DescribeTopicRequest) -> DescribeTopicResponse, Harmless;
+    describe_topic(DescribeTopicRequest) -> DescribeTopicResponse, Read;
     /// Acknowledges leased messages. `GONE` counts as success: the message was acknowledged before, perhaps by an
     /// earlier attempt of this call whose answer was lost.
     ack(AckRequest) -> AckResponse, Harmless;
@@ -82,8 +76,10 @@ calls! { queue:
     extend(ExtendRequest) -> ExtendResponse, Harmless;
     /// Gives back leased messages on which no work was started.
     release(ReleaseRequest) -> ReleaseResponse, Risky;
+    /// Changes what a topic allows.
+    update_topic(UpdateTopicRequest) -> UpdateTopicResponse, Risky;
     /// Looks at messages without taking them.
-    peek(PeekRequest) -> PeekResponse, Harmless;
+    peek(PeekRequest) -> PeekResponse, Read;
     /// Makes dead messages ready again.
     redrive_dead(RedriveDeadRequest) -> RedriveDeadResponse, Risky;
     /// Drops dead messages.
@@ -99,15 +95,17 @@ calls! { queue:
 
 calls! { admin:
     /// The cluster as its leader sees it.
-    cluster_status(ClusterStatusRequest) -> ClusterStatusResponse, Harmless;
+    cluster_status(ClusterStatusRequest) -> ClusterStatusResponse, Read;
     /// Hands leadership to another node.
     transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, Risky;
     /// The members as the leader sees them, and the nodes that wait to be added.
-    members(MembersRequest) -> MembersResponse, Harmless;
+    members(MembersRequest) -> MembersResponse, Read;
     /// Makes waiting nodes learners.
     add_learner(AddLearnerRequest) -> MemberChangeResponse, Risky;
     /// Makes learners voters.
     promote(PromoteRequest) -> MemberChangeResponse, Risky;
+    /// Raises the active version of commands and formats.
+    raise_version(RaiseVersionRequest) -> MemberChangeResponse, Risky;
     /// Removes members.
     remove(RemoveRequest) -> MemberChangeResponse, Risky;
     /// Puts a learner in the place of a voter.
@@ -123,7 +121,8 @@ impl Client {
     /// There are no endpoints, or one is no address: the caller must be corrected.
     pub fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, Error> {
         let endpoints = endpoints.into_iter().map(Into::into).collect();
-        Ok(Self { connections: Arc::new(Connections::new(endpoints)?), timeout: TIMEOUT_DEFAULT })
+        let connections = Arc::new(Connections::new(endpoints)?);
+        Ok(Self { connections, timeout: TIMEOUT_DEFAULT, waits_for_nodes: true })
     }
 
     /// A client of the same cluster with its own connections: the two share none.
@@ -131,7 +130,15 @@ impl Client {
     pub fn independent(&self) -> Self {
         let connections = self.connections.endpoints().to_vec();
         let connections = Connections::new(connections).expect("they were good before");
-        Self { connections: Arc::new(connections), timeout: self.timeout }
+        Self { connections: Arc::new(connections), ..*self }
+    }
+
+    /// The same client, which does not wait for nodes to be started: if every endpoint refuses a connection, and none was ever made,
+    /// a call fails at once. Otherwise it goes on trying until its timeout, as it does through a fail-over.
+    #[must_use]
+    pub fn without_waiting_for_nodes(mut self) -> Self {
+        self.waits_for_nodes = false;
+        self
     }
 
     /// The same client with another timeout: how long a call may take in all, with its repeats. The time that a call
@@ -317,10 +324,10 @@ impl Client {
     ///
     /// The node does not answer within the timeout.
     pub async fn status(&self, endpoint: &str) -> Result<v1::StatusResponse, Error> {
-        self.ask_only(endpoint, |channel| {
+        let ask = |channel| -> Attempt<v1::StatusResponse> {
             Box::pin(async move { admin(channel).status(v1::StatusRequest {}).await })
-        })
-        .await
+        };
+        self.ask_only(endpoint, Repeat::Read, ask).await
     }
 
     /// Returns what the node at `endpoint` keeps on its disk and in memory. Asks no other node.
@@ -329,10 +336,10 @@ impl Client {
     ///
     /// The node does not answer within the timeout, or is of a version that does not know this call.
     pub async fn storage(&self, endpoint: &str) -> Result<v1::StorageResponse, Error> {
-        self.ask_only(endpoint, |channel| {
+        let ask = |channel| -> Attempt<v1::StorageResponse> {
             Box::pin(async move { admin(channel).storage(v1::StorageRequest {}).await })
-        })
-        .await
+        };
+        self.ask_only(endpoint, Repeat::Read, ask).await
     }
 
     /// Asks the node at `endpoint` what it knows that may have to go on alone; with the token of such an answer it does. Asks
@@ -346,25 +353,36 @@ impl Client {
         endpoint: &str,
         request: v1::RecoverRequest,
     ) -> Result<v1::RecoverResponse, Error> {
-        self.ask_only(endpoint, |channel| Box::pin(async move { admin(channel).recover(request).await }))
-            .await
+        // Only the token makes it more than a question.
+        let repeat = if request.token.is_some() { Repeat::Risky } else { Repeat::Read };
+        let ask = |channel| -> Attempt<v1::RecoverResponse> {
+            Box::pin(async move { admin(channel).recover(request).await })
+        };
+        self.ask_only(endpoint, repeat, ask).await
     }
 
-    async fn ask_only<R>(&self, endpoint: &str, ask: impl FnOnce(Channel) -> Attempt<R>) -> Result<R, Error> {
+    async fn ask_only<R>(
+        &self,
+        endpoint: &str,
+        repeat: Repeat,
+        ask: impl FnOnce(Channel) -> Attempt<R>,
+    ) -> Result<R, Error> {
         let asking = async {
             let connection = self.connections.get_only(endpoint).await?;
-            let answer = ask(connection.channel.clone()).await;
-            answer.map(Response::into_inner).map_err(|status| {
-                let error = Error::from(&status);
-                if error.is_of_connection() {
-                    self.connections.leave(&connection, true);
+            match ask(connection.channel.clone()).await {
+                Ok(answer) => Ok(answer.into_inner()),
+                Err(status) => {
+                    let error = Error::from(&status);
+                    if error.is_of_connection() {
+                        self.connections.leave(&connection, true);
+                    }
+                    Err(recognized(endpoint, error).await)
                 }
-                error
-            })
+            }
         };
-        tokio::time::timeout(self.timeout, asking)
-            .await
-            .unwrap_or_else(|_| Err(Error::unheard("no answer in time")))
+        let answer = tokio::time::timeout(self.timeout, asking).await;
+        let answer = answer.unwrap_or_else(|_| Err(Error::unheard("no answer in time")));
+        answer.map_err(|error| repeat.judged(error, false))
     }
 
     /// Calls until there is an answer, as long as time is left and another attempt is safe and can help.
@@ -389,12 +407,13 @@ impl Client {
                 Err(error) => error,
             };
             was_unknown |= error.outcome == Outcome::Unknown;
-            let is_safe = repeat == Repeat::Harmless || error.outcome == Outcome::NotDone;
+            let is_safe = repeat != Repeat::Risky || error.outcome == Outcome::NotDone;
+            let is_nobody_there =
+                !self.waits_for_nodes && error.refused_at().is_some() && !self.connections.has_connected();
             let rest = pause.max(Duration::from_millis(error.retry_after_ms.unwrap_or(0)));
-            if !is_safe || !error.is_passing || Instant::now() + rest + needed >= deadline {
-                // An earlier attempt may still be carried out, whatever the result of this one.
-                let outcome = if was_unknown { Outcome::Unknown } else { error.outcome };
-                return Err(Error { outcome, ..error });
+            let can_help = error.is_passing && !is_nobody_there && Instant::now() + rest + needed < deadline;
+            if !is_safe || !can_help {
+                return Err(repeat.judged(error, was_unknown));
             }
             tokio::time::sleep(rest).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -421,7 +440,10 @@ impl Client {
                 self.connections.note_leader(&connection.address, hint);
                 Ok(answer.into_inner())
             }
-            Ok(Err(status)) => Err(self.note_failure(&connection, Error::from(&status))),
+            Ok(Err(status)) => {
+                let error = self.note_failure(&connection, Error::from(&status));
+                Err(recognized(&connection.address, error).await)
+            }
             Err(_) => Err(self.note_failure(&connection, Error::unheard("no answer in time"))),
         }
     }
@@ -438,6 +460,17 @@ impl Client {
             self.connections.note_leader(&connection.address, hint);
         }
         error
+    }
+}
+
+/// The same error; or what it is that answers at `address` in this way, if it is no node.
+async fn recognized(address: &str, error: Error) -> Error {
+    if !error.is_foreign {
+        return error;
+    }
+    match strangers::look(address).await {
+        Some(what) => Error::not_sent(format!("{address}: not a RaftQueue client port ({what})")),
+        None => error,
     }
 }
 

@@ -49,6 +49,8 @@ struct Known {
     /// Leaders that could not be reached, and until when they are not tried again.
     unreachable: BTreeMap<String, Instant>,
     channels: BTreeMap<String, Channel>,
+    /// A connection was made once.
+    has_connected: bool,
 }
 
 impl Connections {
@@ -87,6 +89,7 @@ impl Connections {
         }
         let current = self.lock().current;
         let mut refusals = Vec::new();
+        let mut are_refused = true;
         for step in 0..self.endpoints.len() {
             let position = (current + step) % self.endpoints.len();
             match self.open(&self.endpoints[position], CONNECT_TIMEOUT).await {
@@ -94,10 +97,19 @@ impl Connections {
                     self.lock().current = position;
                     return Ok(connection);
                 }
-                Err(error) => refusals.push(error.text),
+                Err(error) => {
+                    are_refused &= error.refused_at().is_some();
+                    refusals.push(error.text);
+                }
             }
         }
-        Err(Error::unreachable(format!("no node can be reached: {}", refusals.join("; "))))
+        let text = format!("no node can be reached: {}", refusals.join("; "));
+        Err(if are_refused { Error::refused(text, self.endpoints.clone()) } else { Error::unreachable(text) })
+    }
+
+    /// True once any connection was made.
+    pub(crate) fn has_connected(&self) -> bool {
+        self.lock().has_connected
     }
 
     /// A connection to exactly this endpoint.
@@ -161,8 +173,12 @@ impl Connections {
                             patience.as_millis()
                         ))
                     })?
-                    .map_err(|error| Error::unreachable(format!("{address}: {}", root_cause(&error))))?;
-                self.lock().channels.insert(address.to_owned(), channel.clone());
+                    .map_err(|error| {
+                        Error::refused(format!("{address}: {}", root_cause(&error)), vec![address.to_owned()])
+                    })?;
+                let mut known = self.lock();
+                known.channels.insert(address.to_owned(), channel.clone());
+                known.has_connected = true;
                 channel
             }
         };
@@ -176,6 +192,11 @@ impl Connections {
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    if address.starts_with("https://") {
+        return Err(Error::not_sent(format!(
+            "{address}: nodes do not speak TLS yet: say http://, or HOST:PORT"
+        )));
+    }
     let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let endpoint = Endpoint::from_shared(uri).map_err(|error| {
         Error::not_sent(format!("{address}: no address of a node: {}", root_cause(&error)))
@@ -194,5 +215,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    let text = cause.to_string();
+    // The number is for nobody who has the words.
+    text.split_once(" (os error ").map_or(text.as_str(), |(words, _)| words).to_owned()
 }

@@ -7,6 +7,9 @@ use tonic::{Code, ConnectError, Status};
 /// The header in which a node says by what its log knows a call that failed.
 const TRACE_HEADER: &str = "raftqueue-trace-id";
 
+/// What the HTTP/2 library says of bytes that are none of its frames, as those of another protocol.
+const NO_FRAME: &str = "frame with invalid size";
+
 /// Whether a call that failed may have happened all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -35,6 +38,10 @@ pub struct Error {
     pub(crate) leader_hint: Option<String>,
     /// Another attempt may succeed without anybody doing anything. Whether it is safe, the outcome says.
     pub(crate) is_passing: bool,
+    /// Endpoints that all refused a connection; empty if that is not what was wrong.
+    pub(crate) refused_at: Box<[String]>,
+    /// Hardly any node answers in this way: something else may be there.
+    pub(crate) is_foreign: bool,
 }
 
 impl Error {
@@ -48,7 +55,14 @@ impl Error {
             trace_id: None,
             leader_hint: None,
             is_passing: false,
+            refused_at: Box::default(),
+            is_foreign: false,
         }
+    }
+
+    /// A request that never left this process, since every one of these endpoints refused a connection.
+    pub(crate) fn refused(text: impl Into<String>, endpoints: Vec<String>) -> Self {
+        Self { refused_at: endpoints.into(), ..Self::unreachable(text) }
     }
 
     /// A request that never left this process because no node could be reached.
@@ -59,6 +73,19 @@ impl Error {
     /// A request that left, and was not answered.
     pub(crate) fn unheard(text: impl Into<String>) -> Self {
         Self { outcome: Outcome::Unknown, ..Self::unreachable(text) }
+    }
+
+    /// True if another attempt may succeed without anybody doing anything, as during an election. Whether that is safe, the
+    /// outcome says.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.is_passing
+    }
+
+    /// The endpoints, if that is what was wrong: every one of them refused a connection, so no node runs there.
+    #[must_use]
+    pub fn refused_at(&self) -> Option<&[String]> {
+        Some(&*self.refused_at).filter(|endpoints| !endpoints.is_empty())
     }
 
     /// True if no node made this error: then the connection is to blame.
@@ -83,13 +110,21 @@ impl From<&Status> for Error {
                 trace_id: trace_id(status),
                 leader_hint: Some(detail.leader_hint.clone()).filter(|hint| !hint.is_empty()),
                 is_passing: is_passing(detail.reason()),
+                refused_at: Box::default(),
+                is_foreign: false,
             };
         }
         let text = format!("{:?}: {}", status.code(), with_causes(status));
         match status.code() {
             _ if never_left(status) => Self::unreachable(text),
+            _ if text.contains(NO_FRAME) => Self { is_foreign: true, ..Self::unheard(text) },
             Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted => Self::unheard(text),
             Code::Cancelled | Code::DeadlineExceeded => Self::unheard("no answer in time"),
+            // Whoever says so has carried out nothing.
+            Code::Unimplemented => Self {
+                is_foreign: true,
+                ..Self::not_sent("this node does not know the call: it is older than this client")
+            },
             // A server that answers like this is no node of a queue. Asking again changes nothing.
             _ => Self { is_passing: false, ..Self::unheard(text) },
         }
@@ -161,6 +196,13 @@ mod tests {
                 "{status:?}"
             );
         }
+    }
+
+    #[test]
+    fn rule_8_1_what_a_server_does_not_know_it_has_not_done() {
+        let error = Error::from(&Status::unimplemented(""));
+        assert_eq!((error.outcome, error.is_passing), (Outcome::NotDone, false));
+        assert!(error.text.contains("older than this client"), "{error}");
     }
 
     #[test]

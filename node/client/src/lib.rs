@@ -47,7 +47,8 @@
 //! * **Order**: messages are stored in the order in which one publisher hands them over. They are delivered in the
 //!   order of the topic, except those that come again; when a stream breaks, messages that were on their way come
 //!   again, too.
-//! * **Honest errors**: every [`Error`] says whether the call may have happened ([`Outcome`]).
+//! * **Honest errors**: every [`Error`] says whether the call may have happened ([`Outcome`]). A question that was not answered
+//!   has changed nothing, so its outcome is never unknown.
 //! * **Bounded memory**: a publisher holds at most [`PublisherSettings::buffer_bytes`] that are not acknowledged, and a
 //!   consumer at most what [`ConsumerSettings`] grant. Whoever hands over more waits.
 //!
@@ -62,6 +63,8 @@ mod error;
 mod pending;
 mod producer;
 mod publisher;
+mod repeat;
+mod strangers;
 
 pub use client::Client;
 pub use consumer::{Consumer, ConsumerSettings, Delivery, Settled, Settlement};

@@ -51,8 +51,10 @@ impl Batch {
             let count = messages as u64;
             // The node tells only the id of the first message.
             let first_id = if position == 0 { answer.first_id.clone() } else { Bytes::new() };
-            let _ =
-                reply.send(Ok(v1::PublishResponse { first_offset, count, first_id, already_done: false }));
+            let deduplicated = answer.deduplicated;
+            let own =
+                v1::PublishResponse { first_offset, count, first_id, already_done: false, deduplicated };
+            let _ = reply.send(Ok(own));
             first_offset += count;
         }
     }

@@ -47,6 +47,13 @@ pub struct PublisherSettings {
     pub buffer_bytes: usize,
     /// How long a message may take from being handed over until it is acknowledged, fail-overs included.
     pub timeout: Duration,
+    /// A session that outlives this publisher, by its name, 1 to 255 bytes; it ends an hour after its last use. The first
+    /// batch ([`Publisher::send_batch`]) is its step 1, the second one step 2, and so on, also of a later publisher with
+    /// the same name: it repeats what an earlier one published, and what is stored already is not stored again, if the
+    /// batches are the same. If they differ, that fails with `SEQUENCE_REUSED`. Who opens the session last holds it: the
+    /// others fail with `FENCED`. After the first failure nothing more is published, since a later batch would take the
+    /// step of the one that failed.
+    pub session: Option<String>,
 }
 
 impl Default for PublisherSettings {
@@ -58,6 +65,7 @@ impl Default for PublisherSettings {
             linger: Duration::ZERO,
             buffer_bytes: 32 << 20,
             timeout: Duration::from_secs(120),
+            session: None,
         }
     }
 }
@@ -119,13 +127,15 @@ impl Publisher {
         settings: PublisherSettings,
     ) -> Result<Self, Error> {
         check(&settings)?;
-        let session = client.open_session(v1::OpenSessionRequest { name: None }).await?.session;
+        let name = settings.session.clone();
+        let session = client.open_session(v1::OpenSessionRequest { name }).await?.session;
         let room = Arc::new(Semaphore::new(settings.buffer_bytes));
         let buffer_bytes = settings.buffer_bytes;
         let (orders, taken) = mpsc::channel(ORDERS_AT_ONCE);
         let pending = Pending::new(topic, session);
         let waiting = VecDeque::new();
-        let worker = Worker { client, settings, pending, waiting, orders: taken, needs_session: false };
+        let (needs_session, end) = (false, None);
+        let worker = Worker { client, settings, pending, waiting, orders: taken, needs_session, end };
         let task = Arc::new(Task(Some(tokio::spawn(worker.run()))));
         Ok(Self { orders, room, buffer_bytes, task })
     }
@@ -226,6 +236,8 @@ struct Worker {
     orders: mpsc::Receiver<Order>,
     /// The session cannot be continued: nothing is sent before there is another.
     needs_session: bool,
+    /// Why nothing more is published, if there must not be another session.
+    end: Option<Error>,
 }
 
 /// Why a stream is left.
@@ -243,6 +255,11 @@ impl Worker {
             // A stream that nobody uses is not held open.
             if self.pending.is_empty() && self.waiting.is_empty() && !self.take_orders().await {
                 return self.close_session().await;
+            }
+            if let Some(error) = self.end.clone() {
+                // Whoever hands over something is told, until nobody is left who could.
+                self.waiting.drain(..).for_each(|order| drop(order.reply.send(Err(behind(&error)))));
+                continue;
             }
             if self.needs_session
                 && let Err(error) = self.renew_session().await
@@ -403,6 +420,7 @@ impl Worker {
             self.pending.give_up(error);
             self.fail_overdue(now, error);
             self.needs_session = true;
+            self.end = self.settings.session.is_some().then(|| error.clone());
             return false;
         }
         self.fail_overdue(now, error);
@@ -410,6 +428,7 @@ impl Worker {
             return true;
         }
         self.needs_session |= !self.pending.refuse(error);
+        self.end = self.settings.session.is_some().then(|| error.clone());
         for order in self.waiting.drain(..) {
             let _ = order.reply.send(Err(behind(error)));
         }
@@ -419,13 +438,21 @@ impl Worker {
     fn fail_overdue(&mut self, now: Instant, error: &Error) {
         while self.waiting.front().is_some_and(|order| order.deadline <= now) {
             let order = self.waiting.pop_front().expect("just seen");
-            let error = Error { outcome: Outcome::NotDone, ..error.clone() };
-            let _ = order.reply.send(Err(error));
+            let not_done = Error { outcome: Outcome::NotDone, ..error.clone() };
+            let _ = order.reply.send(Err(not_done));
+            if self.settings.session.is_some() {
+                // What follows must not take its step.
+                self.pending.give_up(error);
+                self.end = Some(error.clone());
+            }
         }
     }
 
-    /// Ends the session, if possible. Nothing that was published depends on it.
+    /// Ends the session, if possible. Nothing that was published depends on it. One with a name stays for the next.
     async fn close_session(&self) {
+        if self.settings.session.is_some() {
+            return;
+        }
         let _ = self.client.close_session(self.pending.closing()).await;
     }
 

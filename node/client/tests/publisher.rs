@@ -1,6 +1,6 @@
 //! The publisher against nodes in memory, over real sockets: in order, and stored once, whatever breaks.
 
-use raftqueue_client::{Client, Outcome, Publisher, PublisherSettings, v1};
+use raftqueue_client::{Client, Error, Outcome, Publisher, PublisherSettings, v1};
 use raftqueue_node::api::{Failure, Method, Outcome as NodeOutcome, Publish, Reason, Request};
 use raftqueue_node::fake::{FakeNode, Served};
 use std::time::Duration;
@@ -246,6 +246,58 @@ async fn closing_ends_the_session_with_the_last_clone() {
     assert_eq!(closed(), 0);
     publisher.close().await;
     assert_eq!(closed(), 1);
+}
+
+fn named(name: &str) -> PublisherSettings {
+    PublisherSettings { session: Some(name.into()), ..PublisherSettings::default() }
+}
+
+async fn publish_one(publisher: &Publisher, number: usize) -> Result<v1::PublishResponse, Error> {
+    publisher.send_batch(vec![message(number)]).await.expect("handed over").await
+}
+
+#[tokio::test]
+async fn a_session_with_a_name_stays_and_its_next_publisher_repeats_it() {
+    let (served, client) = with_topic().await;
+    let first = client.publisher_with(TOPIC, named("nightly")).await.expect("a session");
+    for number in 0..3 {
+        publish_one(&first, number).await.expect("published");
+    }
+    first.clone().close().await;
+    assert!(
+        served.node.calls().iter().all(|call| call.method() != Method::CloseSession),
+        "it is for the next"
+    );
+    let second = client.publisher_with(TOPIC, named("nightly")).await.expect("the same session");
+    let other = client.publisher_with(TOPIC, named("weekly")).await.expect("another session");
+    for number in 0..5 {
+        publish_one(&second, number).await.expect("stored now, or before");
+    }
+    let fenced = publish_one(&first, 3).await.expect_err("the other holds the session");
+    assert_eq!(fenced.reason, v1::Reason::Fenced);
+    publish_one(&other, 5).await.expect("published");
+    assert_eq!(bodies(&client).await, [0, 1, 2, 3, 4, 5]);
+}
+
+/// A later batch would take the step of the one that failed, and a repeat would not find it there.
+#[tokio::test]
+async fn in_a_session_with_a_name_nothing_is_published_behind_a_failure() {
+    let (served, client) = with_topic().await;
+    let publisher = client.publisher_with(TOPIC, named("nightly")).await.expect("a session");
+    publish_one(&publisher, 0).await.expect("published");
+    served.node.fail_next(Failure::not_done(Reason::LimitReached, "full"));
+    let refused = publish_one(&publisher, 1).await.expect_err("refused");
+    assert_eq!(refused.reason, v1::Reason::LimitReached);
+    for number in 2..4 {
+        let behind = publish_one(&publisher, number).await.expect_err("behind it");
+        assert_eq!((behind.reason, behind.outcome), (v1::Reason::LimitReached, Outcome::NotDone));
+    }
+    publisher.close().await;
+    let next = client.publisher_with(TOPIC, named("nightly")).await.expect("the same session");
+    for number in 0..3 {
+        publish_one(&next, number).await.expect("stored now, or before");
+    }
+    assert_eq!(bodies(&client).await, [0, 1, 2]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Ticks of a second in `/proc/PID/stat`. They are fixed for programs on Linux, whatever the kernel uses.
-const TICKS_PER_SECOND: f64 = 100.0;
+const TICKS_PER_SECOND: u64 = 100;
 
 /// What this process uses. Without `/proc` the series stay at zero.
 #[derive(Debug)]
@@ -45,10 +45,19 @@ impl Process {
         u64::try_from(self.resident_bytes.get()).unwrap_or_default()
     }
 
+    /// Processor time that this process has used until now, user and system, in milliseconds; 0 where the kernel does not
+    /// say.
+    #[must_use]
+    pub fn cpu_ms() -> u64 {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        cpu_ticks(&stat).map_or(0, |ticks| ticks * 1_000 / TICKS_PER_SECOND)
+    }
+
     /// Reads what is used now. It reads files, which may block.
     pub fn observe(&self) {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        if let Some(seconds) = cpu_seconds(&stat) {
+        if let Some(ticks) = cpu_ticks(&stat) {
+            let seconds = ticks as f64 / TICKS_PER_SECOND as f64;
             self.cpu_seconds.inc_by((seconds - self.cpu_seconds.get()).max(0.0));
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -73,11 +82,11 @@ fn as_gauge(number: u64) -> i64 {
 }
 
 /// User and system time: the 14th and 15th field. The second, a name in parentheses, may have spaces in it.
-fn cpu_seconds(stat: &str) -> Option<f64> {
+fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ').skip(11);
-    let mut ticks = || fields.next()?.parse::<u32>().ok();
-    Some((f64::from(ticks()?) + f64::from(ticks()?)) / TICKS_PER_SECOND)
+    let mut ticks = || fields.next()?.parse::<u32>().ok().map(u64::from);
+    Some(ticks()? + ticks()?)
 }
 
 fn resident_bytes(status: &str) -> Option<u64> {
@@ -93,8 +102,8 @@ mod tests {
     #[test]
     fn what_the_kernel_says_is_read() {
         let stat = "77 (raft) q) S 1 77 77 0 -1 4194560 1000 0 5 0 250 75 0 0 20 0 9 0 1234 99 88 184467";
-        assert_eq!(cpu_seconds(stat), Some(3.25));
-        assert_eq!(cpu_seconds("77 (node) S 1"), None);
+        assert_eq!(cpu_ticks(stat), Some(325));
+        assert_eq!(cpu_ticks("77 (node) S 1"), None);
         assert_eq!(resident_bytes("Name:\tnode\nVmRSS:\t    2048 kB\nVmSwap: 0 kB\n"), Some(2 << 20));
         assert_eq!(resident_bytes("VmRSS:\tx kB"), None);
     }

@@ -13,7 +13,8 @@ pub struct ApplyMeta {
     pub index: u64,
     /// The stamp of the entry: milliseconds of log time. A stamp behind an earlier one counts as that earlier one.
     pub now_ms: u64,
-    /// The active version of the cluster. All versions so far behave alike. A change of behaviour must depend on this.
+    /// The active version of the cluster. All versions so far behave alike: version 2 only knows one command more, which no
+    /// entry of version 1 has. A change of behaviour must depend on this.
     pub version: u32,
 }
 
@@ -30,6 +31,13 @@ pub enum Command {
         topics_max: u64,
         /// A creation with the same name and request id succeeds again, as long as that topic exists.
         request_id: Option<u128>,
+    },
+    /// Changes what a topic allows, from here on: what is held stays, also beyond a lower limit. Of version 2.
+    UpdateTopic {
+        /// The topic.
+        name: String,
+        /// What changes.
+        change: TopicChange,
     },
     /// Deletes a topic with all its messages and the sequences that sessions counted in it.
     DeleteTopic {
@@ -175,7 +183,7 @@ pub enum Command {
     },
 }
 
-/// What a topic allows. Fixed at its creation.
+/// What a topic allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicSettings {
     /// Leases of one message that may end by nack or expiry; with the last of them it is dead. At least 1.
@@ -197,6 +205,32 @@ impl Default for TopicSettings {
             messages_max: None,
             bytes_max: None,
             ttl_ms_default: None,
+        }
+    }
+}
+
+/// What of a topic's settings changes; `None` leaves a setting as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    /// See [`TopicSettings::attempts_max`]. A message that has failed as often already dies of its next failure.
+    pub attempts_max: Option<u32>,
+    /// See [`TopicSettings::messages_max`]; `Some(None)` lifts the limit.
+    pub messages_max: Option<Option<u64>>,
+    /// See [`TopicSettings::bytes_max`]; `Some(None)` lifts the limit.
+    pub bytes_max: Option<Option<u64>>,
+    /// See [`TopicSettings::ttl_ms_default`]; of messages that are published from then on.
+    pub ttl_ms_default: Option<Option<u64>>,
+}
+
+impl TopicChange {
+    /// The settings with the change.
+    #[must_use]
+    pub fn of(&self, settings: &TopicSettings) -> TopicSettings {
+        TopicSettings {
+            attempts_max: self.attempts_max.unwrap_or(settings.attempts_max),
+            messages_max: self.messages_max.unwrap_or(settings.messages_max),
+            bytes_max: self.bytes_max.unwrap_or(settings.bytes_max),
+            ttl_ms_default: self.ttl_ms_default.unwrap_or(settings.ttl_ms_default),
         }
     }
 }

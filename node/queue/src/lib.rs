@@ -48,7 +48,7 @@ pub use builder::StateBuilder;
 pub use check::Broken;
 pub use command::{
     ApplyMeta, Candidate, Command, DeadSelection, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
-    TopicSettings,
+    TopicChange, TopicSettings,
 };
 pub use dead::DeadRun;
 pub use dropped::Dropped;

@@ -1,6 +1,6 @@
 //! What applying a command answers, and what it asks of the leader.
 
-use crate::{Generation, SessionId, Token, TopicId};
+use crate::{Generation, SessionId, Token, TopicId, TopicSettings};
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +13,11 @@ pub enum Reply {
         topic: TopicId,
         /// The topic existed already, made by a call with the same request id.
         repeated: bool,
+    },
+    /// To `UpdateTopic`.
+    Updated {
+        /// What the topic allows now.
+        settings: TopicSettings,
     },
     /// To `DeleteTopic`.
     Deleted {

@@ -13,7 +13,7 @@ use crate::{
     Effects, Extension, Generation, LEASE_MS_MAX, LEASE_MS_MIN, LeaseId, LeaseResult, Limit, MessageMeta,
     NACK_REASON_BYTES_MAX, NAME_BYTES_MAX, PUBLISH_MESSAGES_MAX, RECEIVE_MESSAGES_MAX,
     REDRIVEN_PER_APPLY_MAX, Refused, Reply, SETTLE_LEASES_MAX, Sequenced, SessionId, SubscriptionId, Token,
-    TopicId, TopicSettings,
+    TopicChange, TopicId, TopicSettings,
 };
 use std::sync::Arc;
 
@@ -82,6 +82,7 @@ impl State {
             Command::CreateTopic { name, settings, topics_max, request_id } => {
                 self.create_topic(index, name, settings, *topics_max, *request_id)
             }
+            Command::UpdateTopic { name, change } => self.update_topic(name, change),
             Command::DeleteTopic { name } => self.delete_topic(name, budget, effects),
             Command::Publish { topic, session, messages } => {
                 self.publish(topic, session.as_ref(), messages, effects)
@@ -156,9 +157,7 @@ impl State {
         request_id: Option<u128>,
     ) -> Result<Reply, Refused> {
         check_name(name)?;
-        if settings.attempts_max == 0 {
-            return Err(Refused::UnderLimit { limit: Limit::Attempts, min: 1, value: 0 });
-        }
+        check_attempts(settings)?;
         if let Some(&topic) = self.names.get(name) {
             let held = self.topics.get(&topic).expect("every name leads to a topic");
             if request_id.is_some() && held.request_id == request_id {
@@ -176,6 +175,17 @@ impl State {
         self.names.insert(Arc::clone(&topic.name), id);
         self.topics.insert(id, Arc::new(topic));
         Ok(Reply::Created { topic: id, repeated: false })
+    }
+
+    fn update_topic(&mut self, name: &str, change: &TopicChange) -> Result<Reply, Refused> {
+        let id = *self.names.get(name).ok_or(Refused::NoSuchTopic)?;
+        let topic = self.topics.get_mut(&id).expect("every name leads to a topic");
+        let settings = change.of(&topic.settings);
+        check_attempts(&settings)?;
+        if settings != topic.settings {
+            Arc::make_mut(topic).settings = settings;
+        }
+        Ok(Reply::Updated { settings })
     }
 
     fn delete_topic(
@@ -518,6 +528,13 @@ fn next_number(last: u64, step: u64) -> Result<u64, Refused> {
 
 fn check_limit(limit: Limit, max: u64, value: u64) -> Result<(), Refused> {
     if value > max { Err(Refused::OverLimit { limit, max, value }) } else { Ok(()) }
+}
+
+fn check_attempts(settings: &TopicSettings) -> Result<(), Refused> {
+    match settings.attempts_max {
+        0 => Err(Refused::UnderLimit { limit: Limit::Attempts, min: 1, value: 0 }),
+        _ => Ok(()),
+    }
 }
 
 fn check_lease_ms(value: u64) -> Result<(), Refused> {

@@ -8,7 +8,8 @@ use super::checks::{
     check_range, check_receive,
 };
 use super::{
-    Change, ChangeMembers, Failure, LeaseId, MessageState, NewMessage, SessionId, SessionStep, TopicOptions,
+    Change, ChangeMembers, Failure, LeaseId, MessageState, NewMessage, SessionId, SessionStep, TopicChange,
+    TopicOptions,
 };
 use crate::api::budget::Share;
 use raftqueue_queue as queue;
@@ -140,6 +141,8 @@ pub enum DeadAction {
 pub enum Write {
     /// Makes a topic. A repeat with the same `request_id` succeeds.
     CreateTopic { topic: String, options: TopicOptions, request_id: Option<u128> },
+    /// Changes what a topic allows.
+    UpdateTopic { topic: String, change: TopicChange },
     /// Deletes a topic with all its messages.
     DeleteTopic { topic: String },
     /// Drops everything that waits (ready and delayed).
@@ -242,6 +245,8 @@ methods! {
     Promote "promote" Arriving,
     Remove "remove" Arriving,
     Replace "replace" Arriving,
+    RaiseVersion "raise_version" Arriving,
+    UpdateTopic "update_topic" Arriving,
 }
 
 impl Request {
@@ -262,6 +267,7 @@ impl Request {
             Self::Dead(Dead { action: DeadAction::Purge, .. }) => Method::PurgeDead,
             Self::Write(Write::CreateTopic { .. }) => Method::CreateTopic,
             Self::Write(Write::DeleteTopic { .. }) => Method::DeleteTopic,
+            Self::Write(Write::UpdateTopic { .. }) => Method::UpdateTopic,
             Self::Write(Write::Purge { .. }) => Method::Purge,
             Self::Write(Write::OpenSession { .. }) => Method::OpenSession,
             Self::Write(Write::CloseSession { .. }) => Method::CloseSession,
@@ -276,6 +282,7 @@ impl Request {
                 Change::Promote(_) => Method::Promote,
                 Change::Remove(_) => Method::Remove,
                 Change::Replace { .. } => Method::Replace,
+                Change::RaiseVersion(_) => Method::RaiseVersion,
             },
         }
     }
@@ -352,6 +359,10 @@ impl Write {
             Self::CreateTopic { topic, options, request_id: _ } => {
                 check_name("topic", topic)?;
                 check_options(options)
+            }
+            Self::UpdateTopic { topic, change } => {
+                check_name("topic", topic)?;
+                check_options(&change.values())
             }
             Self::DeleteTopic { topic } => check_name("topic", topic),
             Self::Purge { topic, subscription } => check_place(topic, subscription),

@@ -1,8 +1,9 @@
 //! Commands of the queue as bytes: the `meta` of a log entry, and the messages in its `bodies`; and the sections of its state.
 //!
 //! The form follows the *active version* of the cluster, not the binary's: an old binary can read whatever is written
-//! before the version is raised. Version 1 is the only one so far. An entry that this binary does not know is an
-//! [`Unreadable`]. It stops the node before it applies anything: skipping it would make two truths.
+//! before the version is raised. Version 2 has one command more than version 1, to change a topic, and is the same otherwise.
+//! An entry that this binary does not know is an [`Unreadable`]. It stops the node before it applies anything: skipping it would
+//! make two truths.
 //!
 //! ```text
 //! meta    u8 version | varint stamp_ms | varint count | count x command | u32 CRC32C of everything before
@@ -28,7 +29,9 @@ use std::fmt;
 /// The oldest version of commands and formats that this binary can run.
 pub const VERSION_MIN: u32 = 1;
 /// The newest version that this binary can run.
-pub const VERSION_MAX: u32 = 1;
+pub const VERSION_MAX: u32 = 2;
+/// The version from which on topics can be changed.
+pub const VERSION_OF_UPDATE_TOPIC: u32 = 2;
 
 #[cfg(feature = "mutants")]
 thread_local! {
@@ -41,13 +44,14 @@ pub fn fake_version_max(version_max: u32) {
     FAKED_VERSION_MAX.set(version_max);
 }
 
+/// The newest version that this binary can run, or that the thread is told to know.
 #[cfg(feature = "mutants")]
-fn version_max() -> u32 {
+pub(crate) fn version_max() -> u32 {
     FAKED_VERSION_MAX.get()
 }
 
 #[cfg(not(feature = "mutants"))]
-const fn version_max() -> u32 {
+pub(crate) const fn version_max() -> u32 {
     VERSION_MAX
 }
 

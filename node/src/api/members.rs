@@ -35,6 +35,8 @@ pub enum Change {
         /// The learner.
         new: String,
     },
+    /// The active version of commands and formats rises to this one, or to the newest that all members run.
+    RaiseVersion(Option<u32>),
 }
 
 impl ChangeMembers {
@@ -53,6 +55,9 @@ impl ChangeMembers {
             Change::Replace { old, new } => {
                 check_name("old", old)?;
                 check_name("new", new)
+            }
+            Change::RaiseVersion(version) => {
+                version.map_or(Ok(()), |version| check_range("version", version, 1, u32::from(u8::MAX)))
             }
         }
     }
@@ -121,6 +126,8 @@ pub struct MemberState {
     pub stop_refusal: Option<String>,
     /// Bytes free on its data disk; `None` where the leader has not heard of it.
     pub free_bytes: Option<u64>,
+    /// The oldest and the newest version of commands and formats that it can run; `None` where the leader has not heard of it.
+    pub versions: Option<(u32, u32)>,
 }
 
 /// A node with a blank disk that has announced itself and is no member yet.
@@ -151,6 +158,8 @@ pub struct MembersInfo {
     pub term: u64,
     /// The last index of its log.
     pub last: u64,
+    /// Active version of commands and formats.
+    pub version: u32,
     /// The members, by id.
     pub members: Vec<MemberState>,
     /// Nodes that wait to be added, by id.

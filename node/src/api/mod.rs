@@ -86,7 +86,7 @@ pub struct LeaseId {
     pub token: u64,
 }
 
-/// Settings of a topic, fixed when it is created.
+/// Settings of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicOptions {
     /// Failed attempts after which a message is dead; `None`: the node's default (16).
@@ -97,6 +97,32 @@ pub struct TopicOptions {
     pub bytes_max: Option<u64>,
     /// Time to live of messages that bring none, in milliseconds. `None`: they live for ever.
     pub ttl_ms: Option<u64>,
+}
+
+/// What of a topic's settings changes. `None` leaves one as it is, `Some(None)` gives it its default back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicChange {
+    /// See [`TopicOptions::attempts_max`].
+    pub attempts_max: Option<Option<u32>>,
+    /// See [`TopicOptions::messages_max`].
+    pub messages_max: Option<Option<u64>>,
+    /// See [`TopicOptions::bytes_max`].
+    pub bytes_max: Option<Option<u64>>,
+    /// See [`TopicOptions::ttl_ms`].
+    pub ttl_ms: Option<Option<u64>>,
+}
+
+impl TopicChange {
+    /// The settings that get a value.
+    #[must_use]
+    pub fn values(&self) -> TopicOptions {
+        TopicOptions {
+            attempts_max: self.attempts_max.flatten(),
+            messages_max: self.messages_max.flatten(),
+            bytes_max: self.bytes_max.flatten(),
+            ttl_ms: self.ttl_ms.flatten(),
+        }
+    }
 }
 
 /// Which messages of a subscription to look at or act on.
@@ -277,14 +303,16 @@ pub struct ClusterInfo {
 pub enum Response {
     /// The topic was created (or had been, by the same request id).
     TopicCreated { topic: u64 },
+    /// What the topic allows now.
+    TopicUpdated(TopicOptions),
     /// The topic is deleted.
     TopicDeleted,
     /// One page of topics; `more` says that others follow the last one.
     Topics { topics: Vec<TopicInfo>, more: bool },
     /// The topic.
     Topic(TopicInfo),
-    /// Published: consecutive offsets from `first_offset` on.
-    Published { topic: u64, generation: u32, first_offset: u64, count: u64 },
+    /// Published: consecutive offsets from `first_offset` on; by this call, or, `deduplicated`, by an earlier one.
+    Published { topic: u64, generation: u32, first_offset: u64, count: u64, deduplicated: bool },
     /// An older publish of this session had been applied; its offsets are no longer remembered.
     AlreadyDone,
     /// Messages to be read and delivered: of a receive, pop or peek.

@@ -25,7 +25,7 @@ pub struct RecoveryMember {
     pub standing: MemberStanding,
     /// It is the node that is asked.
     pub is_own: bool,
-    /// This node is connected to it.
+    /// This node is connected to it, and it can vote: it has not lost what it promised.
     pub is_heard: bool,
 }
 

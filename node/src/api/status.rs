@@ -58,6 +58,8 @@ pub struct LocalStatus {
     /// Why it is not fit to serve; `None` if it is. Then it is a member, has known a leader recently, has applied
     /// everything that was committed when it started, and lags little.
     pub not_ready: Option<String>,
+    /// What somebody should look at although it serves, such as a disk that is nearly full.
+    pub note: Option<String>,
 }
 
 impl LocalStatus {
@@ -125,6 +127,8 @@ pub struct StorageInfo {
     pub message_bytes: Option<u64>,
     /// Resident memory of the process.
     pub resident_bytes: u64,
+    /// Processor time that it has used, user and system, in milliseconds.
+    pub cpu_ms: u64,
     /// Records of the log that do not verify and are needed.
     pub log_holes: u64,
     /// Damaged places that were put back since the process started.

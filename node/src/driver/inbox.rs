@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::replica::{Arrived, CallId, Event, Living};
 use crate::traces::{Steps, Traced};
 use raftqueue_queue::TopicId;
-use raftqueue_raft::NodeId;
+use raftqueue_raft::{NodeId, Persisted};
 use raftqueue_wal::SnapshotFile;
 use std::future::Future;
 use std::ops::Range;
@@ -23,6 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) enum Notice {
     /// An event for the replica.
     Event(Event),
+    /// A write is durable. Comes with the bytes that are free on the disk then, if it says: the driver wakes once for both.
+    Written(Persisted, Option<u64>),
     /// A snapshot of another node is here, whole and aside, or could not be got.
     Arrived(Result<(SnapshotFile, Box<Arrived>), String>),
     /// The log cannot be written any more.

@@ -131,6 +131,8 @@ pub(crate) struct Driver {
     census: Census,
     /// It was said in the log that log time is ahead of the clocks.
     is_ahead_told: bool,
+    /// The same of disks that are nearly full, and whether those of a majority are.
+    room_told: telling::RoomTold,
     /// Takes what is large and only to be freed.
     freeing: Freeing,
     last_tick: Instant,
@@ -157,6 +159,7 @@ impl Driver {
             entry_times,
             census: Census::default(),
             is_ahead_told: false,
+            room_told: telling::RoomTold::default(),
             freeing: Freeing::start(),
             last_tick: now,
             leader_seen: now,
@@ -285,6 +288,7 @@ impl Driver {
     fn on_news(&mut self, news: News) {
         match news {
             News::Gone(peer) => self.handle(Event::PeerGone(peer)),
+            News::Runs(peer, versions) => self.handle(Event::Runs(peer, versions)),
             News::Cloned(error) => self.ended = Some(Ended::Cloned(error)),
             News::LeftBehind(text) => self.ended = Some(Ended::LeftBehind(text)),
         }
@@ -293,17 +297,20 @@ impl Driver {
     fn on_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Event(event) => {
-                let persisted = matches!(event, Event::Persisted(_));
-                if let Event::Complete(_) | Event::Incomplete(_) | Event::Lost { .. } = event {
-                    self.handle(event);
-                    return self.note_gifts();
-                }
+                let are_gifts_noted =
+                    matches!(event, Event::Complete(_) | Event::Incomplete(_) | Event::Lost { .. });
                 self.handle(event);
-                if persisted {
-                    let durable = self.parts.replica.raft().durable_index();
-                    self.parts.own.durable.store(durable.0, Ordering::Relaxed);
-                    self.parts.bodies.durable(durable);
+                if are_gifts_noted {
+                    self.note_gifts();
                 }
+            }
+            Notice::Written(persisted, free_bytes) => {
+                // The replies that the receipt releases carry the number.
+                free_bytes.into_iter().for_each(|bytes| self.handle(Event::FreeBytes(bytes)));
+                self.handle(Event::Persisted(persisted));
+                let durable = self.parts.replica.raft().durable_index();
+                self.parts.own.durable.store(durable.0, Ordering::Relaxed);
+                self.parts.bodies.durable(durable);
             }
             Notice::Arrived(result) => self.arrived(result),
             Notice::DiskFailed(error) => self.ended = Some(Ended::DiskFailed(error)),
@@ -473,6 +480,7 @@ impl Driver {
     fn locate(&self, response: Response) -> Replied {
         match response {
             Response::Messages(messages) => Replied::Messages(self.parts.bodies.locate(messages)),
+            Response::Members(members) => Replied::Response(Response::Members(self.with_addresses(members))),
             response => Replied::Response(response),
         }
     }

@@ -31,7 +31,7 @@ impl Driver {
     fn recover(&mut self, asked: &Recover, reply: oneshot::Sender<Result<RecoveryInfo, Failure>>) {
         let (own, transport) = (&self.parts.own, &self.parts.transport);
         let identity = own.identity.borrow().expect("a node that runs knows which one it is");
-        let is_heard = |node| transport.is_connected(node);
+        let is_heard = |node| transport.takes_part(node);
         let mut info = self.parts.replica.recovery(identity.generation, is_heard);
         info.name.clone_from(&own.name);
         info.cluster_id = identity.cluster_id.map(|id| format!("{id:032x}")).unwrap_or_default();

@@ -1,17 +1,22 @@
 //! Reads what stands on this node's disk, slowly, again and again: rot is found while others still have what it hit, and not
 //! only when somebody needs it (RULES 2.5).
 //!
-//! A pass reads the log, the heads of its batches, the files that tell where older messages stand, those messages, and both
-//! snapshots. It mends nothing. A record that does not verify is one of the [`Reader::holes`] from then on, a message that cannot be read is
-//! noted with the [`Bodies`], a snapshot that is damaged wants another one: each is put right as if a reader had met it.
+//! A pass looks at the small files, which it has written anew where they rot, and reads the log, the heads of its batches, the
+//! files that tell where older messages stand, those messages, and both snapshots. Of these it mends nothing. A record that does
+//! not verify is one of the [`Reader::holes`] from then on, a message that cannot be read is noted with the [`Bodies`], a snapshot
+//! that is damaged wants another one: each is put right as if a reader had met it.
 
 use super::bodies::{Bodies, Ended, Pace, Pass, go_on};
 use crate::driver::giving::Counted;
 use crate::driver::inbox::Notice;
+use crate::driver::storage::Switcher;
 use crate::metrics::Metrics;
+use crate::peers::forming::Forming;
 use crate::replica::Event;
 use raftqueue_raft::Index;
-use raftqueue_wal::{Doubt, Heads, ReadError, Reader, SnapshotError, SnapshotFile, SnapshotReader};
+use raftqueue_wal::{
+    DataDir, Doubt, Heads, ReadError, Reader, SmallFiles, SnapshotError, SnapshotFile, SnapshotReader,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -174,6 +179,10 @@ pub(crate) struct Worker {
     pub(crate) bodies: Arc<Bodies>,
     /// Knows the snapshots that count, and hears which of them are damaged.
     pub(crate) counted: Arc<Counted>,
+    /// Asks the log's thread.
+    pub(crate) switcher: Switcher,
+    /// Has the identity.
+    pub(crate) forming: Arc<Forming>,
     /// Bytes a second that it reads; not 0.
     pub(crate) bytes_per_second: u64,
     pub(crate) notices: mpsc::UnboundedSender<Notice>,
@@ -207,6 +216,29 @@ impl ScrubbingThread {
 }
 
 impl Worker {
+    /// What nothing reads until the next start: this node knows what should stand there. Returns how many were damaged.
+    fn mend_small_files(&self) -> u64 {
+        let not_looked_at = |error: &dyn std::fmt::Display| {
+            tracing::error!("a small file of this node cannot be looked at: {error}");
+        };
+        let SmallFiles { mut mended, unread } = self.switcher.mend_small_files().unwrap_or_else(|error| {
+            not_looked_at(&error);
+            SmallFiles::default()
+        });
+        unread.iter().for_each(|error| not_looked_at(error));
+        match self.forming.with_dir(DataDir::mend_identity) {
+            Ok(name) => mended.extend(name),
+            Err(error) => not_looked_at(&error),
+        }
+        for name in &mended {
+            tracing::error!(
+                "{name} did not verify: found by the scrub, and written anew with what this node knows"
+            );
+        }
+        self.metrics.small_files_repaired(mended.len());
+        mended.len() as u64
+    }
+
     fn run(self, mut stopped: watch::Receiver<bool>) {
         loop {
             let begun = Instant::now();
@@ -221,7 +253,7 @@ impl Worker {
                 !waits(&self.handle, &mut stopped, earliest.saturating_sub(begun.elapsed()))
             };
             let mut met = |file| self.counted.snapshot_is_damaged(file);
-            let mut pass = Pass::default();
+            let mut pass = Pass { small_files: self.mend_small_files(), ..Pass::default() };
             let snapshots = self.counted.snapshots();
             match scrub(&self.reader, &self.bodies, &snapshots, &mut met, &mut pass, &mut pace) {
                 Ok(()) => self.metrics.scrub_pass(),

@@ -9,7 +9,7 @@ use crate::driver::keeper::KeepError;
 use crate::metrics::Metrics;
 use crate::replica::Event;
 use raftqueue_raft::{Index, Write};
-use raftqueue_wal::{AppendError, Batch, Change, SnapshotFile, Switched, Wal};
+use raftqueue_wal::{AppendError, Batch, Change, SmallFiles, SnapshotFile, Switched, Wal};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
@@ -46,6 +46,8 @@ enum Job {
     Write(Write, Vec<SnapshotFile>),
     /// A new manifest; whoever asks waits for the answer.
     Switch(Change, Index, SyncSender<Reply>),
+    /// A look at the small files that are this thread's; whoever asks waits for the answer.
+    MendSmallFiles(SyncSender<Result<SmallFiles, String>>),
     /// Nothing more comes.
     Stop,
 }
@@ -53,7 +55,8 @@ enum Job {
 /// What became of a change of the set of files; `None` if it is of a state that is past.
 type Reply = Option<Result<Switched, AppendError>>;
 
-/// Makes a change of the set of files count, for one thread that waits until it does.
+/// Makes a change of the set of files count, for the one thread that waits until it does; and has the small files looked at, for
+/// another one.
 #[derive(Clone, Debug)]
 pub struct Switcher(SyncSender<Job>);
 
@@ -72,6 +75,19 @@ impl Switcher {
             }
             _ => KeepError::Stopped,
         })
+    }
+}
+
+impl Switcher {
+    /// Blocks until `HARDSTATE` and `MANIFEST` say what this node knows. Says which of them did not.
+    ///
+    /// # Errors
+    /// There is no room to write one, or the thread has ended.
+    pub fn mend_small_files(&self) -> Result<SmallFiles, String> {
+        let ended = || "the log's thread has ended".to_owned();
+        let (reply, answer) = sync_channel(1);
+        self.0.send(Job::MendSmallFiles(reply)).map_err(|_| ended())?;
+        answer.recv().map_err(|_| ended())?
     }
 }
 
@@ -97,8 +113,8 @@ impl Storage {
         went_over: Sender<(Index, Switched)>,
         counted: Arc<Counted>,
     ) -> Self {
-        // One write, one change and the end.
-        let (jobs, taken) = sync_channel(3);
+        // One write, one change, one look at small files and the end: nobody who sends one of these ever waits for room.
+        let (jobs, taken) = sync_channel(4);
         let since = Arc::new(Busy { start: Instant::now(), since_ms: AtomicU64::new(0) });
         let worker = Worker {
             wal,
@@ -229,6 +245,15 @@ impl Worker {
                     self.append(write)
                 }
                 Ok(Job::Switch(change, as_of, reply)) => self.switch(&change, as_of, &reply),
+                Ok(Job::MendSmallFiles(reply)) => {
+                    let (found, done) = match self.wal.mend_small_files() {
+                        Ok(found) => (Ok(found), Ok(())),
+                        Err(error) => (Err(error.to_string()), Err(error)),
+                    };
+                    // Fails only when whoever asked has ended.
+                    let _ = reply.send(found);
+                    done
+                }
                 Err(RecvTimeoutError::Timeout) => match self.waiting.take() {
                     Some(write) => self.append(write),
                     None => self.wal.prove().map(|_| ()),
@@ -322,11 +347,10 @@ impl Worker {
                 self.metrics.log_segments(self.wal.log_segments());
                 self.metrics.wal_synced(begun.elapsed(), entries, bytes);
                 // Free bytes are looked at after every write: a fast producer uses up the whole reserve in a
-                // second, and then nothing can be acknowledged or deleted any more. It is done before the receipt,
-                // so that the replies which that releases carry the number.
-                self.report_free_bytes();
+                // second, and then nothing can be acknowledged or deleted any more.
+                let free_bytes = self.free_bytes();
                 self.since.since_ms.store(0, Ordering::Relaxed);
-                let _ = self.notices.send(Notice::Event(Event::Persisted(persisted)));
+                let _ = self.notices.send(Notice::Written(persisted, free_bytes));
                 Ok(())
             }
             Err((AppendError::NoSpace { .. }, back)) => {
@@ -342,12 +366,15 @@ impl Worker {
     }
 
     fn report_free_bytes(&self) {
-        match self.wal.free_bytes() {
-            Ok(bytes) => {
-                self.metrics.free_bytes(bytes);
-                let _ = self.notices.send(Notice::Event(Event::FreeBytes(bytes)));
-            }
-            Err(error) => tracing::warn!(%error, "cannot tell how much room the disk has"),
+        if let Some(bytes) = self.free_bytes() {
+            let _ = self.notices.send(Notice::Event(Event::FreeBytes(bytes)));
         }
+    }
+
+    /// What the disk says, which the metrics show from then on.
+    fn free_bytes(&self) -> Option<u64> {
+        let free = self.wal.free_bytes();
+        let free = free.inspect_err(|error| tracing::warn!(%error, "cannot tell how much room the disk has"));
+        free.ok().inspect(|bytes| self.metrics.free_bytes(*bytes))
     }
 }

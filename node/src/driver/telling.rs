@@ -2,17 +2,27 @@
 
 use super::Driver;
 use super::view::Standing;
+use crate::api::MembersInfo;
 use crate::driver::inbox::Leadership;
 use crate::peers::forming::LogStanding;
 use crate::peers::own::Acknowledged;
 use crate::replica::View;
-use raftqueue_raft::{Index, RoleKind};
+use raftqueue_raft::{Index, NodeId, RoleKind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 /// Log time that is so far ahead of the clocks is spoken of: two leaders may differ by as much whose clocks are well enough.
 const AHEAD_TOLD_MS: u64 = 1_000;
+
+/// What was said of the room on disks, and is not over yet.
+#[derive(Debug, Default)]
+pub(super) struct RoomTold {
+    /// That this disk is nearly full, or more.
+    own: bool,
+    /// That publishing is refused.
+    quorum: bool,
+}
 
 impl Driver {
     /// Tells the edges, the peers and the probes what this node is now.
@@ -43,6 +53,7 @@ impl Driver {
             self.leader_seen = Instant::now();
         }
         let status = self.standing(view).status();
+        self.tell_of_room(status.note.as_deref());
         self.parts.status.send_replace(Arc::new(status));
     }
 
@@ -59,6 +70,23 @@ impl Driver {
         }
     }
 
+    /// Where each member is found now: it may have moved since the configuration noted it.
+    pub(super) fn with_addresses(&self, mut members: MembersInfo) -> MembersInfo {
+        let own = self.parts.replica.raft().id();
+        for member in &mut members.members {
+            let id = NodeId(member.id);
+            let found = if id == own {
+                self.parts.own.peer_address.clone()
+            } else {
+                self.parts.transport.peer(id).map(|peer| peer.announced).unwrap_or_default()
+            };
+            if !found.is_empty() {
+                member.address = found;
+            }
+        }
+        members
+    }
+
     pub(super) fn standing<'a>(&'a self, view: &'a View) -> Standing<'a> {
         Standing {
             replica: &self.parts.replica,
@@ -67,6 +95,22 @@ impl Driver {
             transport: &self.parts.transport,
             leaderless: self.leader_seen.elapsed(),
             not_installed: self.installing.why.as_deref(),
+        }
+    }
+
+    /// Says that disks are nearly full, that those of a majority are, and that they are no longer: once, and again only after
+    /// there was ample room. At the reserve consumers and producers make room and take it, many times a minute.
+    fn tell_of_room(&mut self, note: Option<&str>) {
+        let (replica, told) = (&self.parts.replica, &mut self.room_told);
+        let is_refusing = replica.refuses_for_room();
+        if let Some(note) = note.filter(|_| (is_refusing || !told.own) && !told.quorum) {
+            tracing::warn!("{note}");
+            *told = RoomTold { own: true, quorum: is_refusing };
+        }
+        told.quorum &= !replica.is_quorum_room_ample();
+        if told.own && !told.quorum && replica.is_own_room_ample() {
+            tracing::info!("there is room on the disks again");
+            told.own = false;
         }
     }
 

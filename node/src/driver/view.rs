@@ -59,6 +59,7 @@ impl Standing<'_> {
             last: view.raft.last.0,
             members: view.configuration.members.iter().map(|(id, member)| self.member(*id, member)).collect(),
             not_ready: self.not_ready(),
+            note: self.replica.why_no_room(),
         }
     }
 
@@ -91,7 +92,7 @@ impl Standing<'_> {
             id: id.0,
             name: member.name.clone(),
             peer_address: if is_own {
-                member.address.clone()
+                self.own.peer_address.clone()
             } else {
                 self.transport.peer(id).map(|peer| peer.peer_address).unwrap_or_default()
             },

@@ -2,7 +2,7 @@
 
 use crate::api::{
     Delivery, LeaseId, LeaseResult, MessageId, MessageRef, MessageState, NewMessage, Response, Settlement,
-    SubscriptionInfo, TopicInfo, TopicOptions,
+    SubscriptionInfo, TopicChange, TopicInfo, TopicOptions,
 };
 use std::collections::BTreeMap;
 
@@ -30,6 +30,15 @@ struct Message {
 impl Topic {
     pub(super) fn new(id: u64, options: TopicOptions, request_id: Option<u128>) -> Self {
         Self { id, request_id, options, next_offset: 0, last_token: 0, messages: BTreeMap::new() }
+    }
+
+    pub(super) fn update(&mut self, change: &TopicChange) -> TopicOptions {
+        let options = &mut self.options;
+        options.attempts_max = change.attempts_max.unwrap_or(options.attempts_max);
+        options.messages_max = change.messages_max.unwrap_or(options.messages_max);
+        options.bytes_max = change.bytes_max.unwrap_or(options.bytes_max);
+        options.ttl_ms = change.ttl_ms.unwrap_or(options.ttl_ms);
+        self.options.clone()
     }
 
     pub(super) fn info(&self, name: &str) -> TopicInfo {
@@ -60,7 +69,7 @@ impl Topic {
             self.messages.insert(self.next_offset, message);
             self.next_offset += 1;
         }
-        Response::Published { topic: self.id, generation: 0, first_offset, count }
+        Response::Published { topic: self.id, generation: 0, first_offset, count, deduplicated: false }
     }
 
     pub(super) fn receive(&mut self, messages_max: usize, bytes_max: usize) -> Vec<Delivery> {

@@ -13,6 +13,7 @@ pub(super) struct Series {
     messages: IntCounter,
     hard_state: IntCounter,
     snapshots: IntCounter,
+    small_files: IntCounter,
     scrubbed: IntCounter,
     scrub_passes: IntCounter,
     scrub_damaged: IntCounter,
@@ -23,8 +24,8 @@ impl Series {
         let repairs = Opts::new(
             "raftqueue_repairs_total",
             "Damaged places of this node's disk that were put back: a record of the log with what another node has, only the \
-             head of one, a message that was got from another node, a snapshot that another one took the place of, or term \
-             and vote, once all others were heard.",
+             head of one, a message that was got from another node, a snapshot that another one took the place of, term and \
+             vote, once all others were heard, or a small file, with what this node knows.",
         );
         let repairs = IntCounterVec::new(repairs, &["what"]).expect("the name is valid");
         r.register(Box::new(repairs.clone())).expect("the name is new");
@@ -45,6 +46,7 @@ impl Series {
             messages: of("message"),
             hard_state: of("hard_state"),
             snapshots: of("snapshot"),
+            small_files: of("small_file"),
             scrubbed: counter(
                 r,
                 "raftqueue_scrub_bytes_total",
@@ -58,7 +60,7 @@ impl Series {
             scrub_damaged: counter(
                 r,
                 "raftqueue_scrub_damaged_total",
-                "Records, heads of batches, messages, pages and snapshots that the scrub found not to verify, in each pass. What other nodes have is put back.",
+                "Records, heads of batches, messages, pages, snapshots and small files that the scrub found not to verify, in each pass. What other nodes have is put back.",
             ),
         }
     }
@@ -77,10 +79,17 @@ impl Series {
     pub(super) fn told(&self) -> Told {
         Told {
             log_holes: u64::try_from(self.holes.get()).unwrap_or(0),
-            repairs: [&self.given, &self.alone, &self.messages, &self.hard_state, &self.snapshots]
-                .map(|series| series.get())
-                .iter()
-                .sum(),
+            repairs: [
+                &self.given,
+                &self.alone,
+                &self.messages,
+                &self.hard_state,
+                &self.snapshots,
+                &self.small_files,
+            ]
+            .map(|series| series.get())
+            .iter()
+            .sum(),
             scrubbed_bytes: self.scrubbed.get(),
             scrub_passes: self.scrub_passes.get(),
             scrub_damaged: self.scrub_damaged.get(),
@@ -97,6 +106,11 @@ impl Metrics {
     /// So many snapshots that could not be read were replaced.
     pub(crate) fn snapshots_repaired(&self, snapshots: usize) {
         self.repairs.snapshots.inc_by(snapshots as u64);
+    }
+
+    /// So many small files did not say what this node knows, and do again.
+    pub(crate) fn small_files_repaired(&self, files: usize) {
+        self.repairs.small_files.inc_by(files as u64);
     }
 
     /// Term and vote were lost, and are known again.

@@ -7,6 +7,7 @@
 use super::{Metrics, as_gauge, counter, gauge};
 use crate::api::{SnapshotInfo, StorageInfo};
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use raftqueue_metrics::Process;
 use raftqueue_wal::{Manifest, SnapshotFile};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -314,6 +315,7 @@ impl Metrics {
             messages: held.map(|(messages, _)| messages),
             message_bytes: held.map(|(_, bytes)| bytes),
             resident_bytes: self.process.resident_bytes(),
+            cpu_ms: Process::cpu_ms(),
             log_holes: damage.log_holes,
             repairs: damage.repairs,
             scrubbed_bytes: damage.scrubbed_bytes,

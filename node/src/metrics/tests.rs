@@ -29,7 +29,15 @@ const NEEDED: &[(&str, &[&str])] = &[
     ("latency", &["raftqueue_raft_propose_to_commit_seconds", "raftqueue_raft_commit_to_apply_seconds"]),
     ("calls by method", &["raftqueue_call_seconds", "raftqueue_call_failures_total"]),
     ("forwards", &["raftqueue_calls_forwarded_total"]),
-    ("disk", &["raftqueue_wal_sync_seconds", "raftqueue_wal_free_bytes", "raftqueue_wal_disk_bytes"]),
+    (
+        "disk",
+        &[
+            "raftqueue_wal_sync_seconds",
+            "raftqueue_wal_free_bytes",
+            "raftqueue_wal_reserve_bytes",
+            "raftqueue_wal_disk_bytes",
+        ],
+    ),
     (
         "segments and kept files",
         &["raftqueue_wal_segments", "raftqueue_wal_released_segments", "raftqueue_kept_files"],
@@ -316,6 +324,7 @@ fn files_are_counted_as_the_manifest_names_them() {
         incomplete: true,
         damaged_files: 2,
         resident_bytes: told.resident_bytes,
+        cpu_ms: told.cpu_ms,
         log_holes: 5,
         repairs: 17,
         scrubbed_bytes: 700,

@@ -9,6 +9,7 @@
 
 mod recovering;
 
+use crate::api::codec::VERSION_MAX;
 use crate::config::{Bootstrap, Member as Initial};
 use crate::peers::discovery::Discovery;
 use crate::peers::own::{Own, OwnIdentity};
@@ -25,8 +26,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::Status;
 
-/// The version with which a cluster starts.
-const VERSION_FIRST: u32 = 1;
 /// Pause between two rounds of asking.
 const ROUND: Duration = Duration::from_millis(50);
 /// How long a member may take to answer at first.
@@ -222,7 +221,7 @@ impl Forming {
     ) -> Result<(), IdentityError> {
         let bound = self.with_dir(|dir| dir.identity().is_some_and(|identity| identity.formation_id != 0));
         if bound {
-            let node_id = NodeId(crate::entropy::random());
+            let node_id = crate::entropy::node_id();
             tracing::warn!(
                 member = name,
                 cluster = format!("{cluster:032x}"),
@@ -293,7 +292,7 @@ impl Forming {
         may
     }
 
-    /// On the seed: binds itself, then everybody else. `None` if somebody could not be bound this time.
+    /// On the seed: binds itself, then all others, and starts with the newest version that all run. `None` if one was not bound.
     async fn bind_all(&self, formation_id: u128) -> Result<Option<Configuration>, IdentityError> {
         let formation_id = if formation_id == 0 { crate::entropy::random_wide() } else { formation_id };
         let own_id = self.with_dir(|dir| dir.identity().expect("formatted when it was opened").node_id);
@@ -318,11 +317,11 @@ impl Forming {
             tracing::error!("two members show the same node id: one of their disks is a copy; clear it");
             return Ok(None);
         }
-        tracing::info!(
-            cluster = format!("{formation_id:032x}"),
-            "all members are bound: the cluster is formed"
-        );
-        Ok(Some(Configuration { members, version: VERSION_FIRST, ..Configuration::default() }))
+        let version =
+            answers.values().fold(VERSION_MAX, |least, answer| least.min(answer.version_max.max(1)));
+        let cluster = format!("{formation_id:032x}");
+        tracing::info!(cluster, version, "all members are bound: the cluster is formed");
+        Ok(Some(Configuration { members, version, ..Configuration::default() }))
     }
 
     fn bind(&self, formation_id: u128, seed_id: NodeId) -> Result<(), IdentityError> {
@@ -410,10 +409,11 @@ impl Forming {
             name: identity.name,
             standing: Some(standing),
             missing_names: self.missing(),
+            version_max: VERSION_MAX,
         }
     }
 
-    fn with_dir<T>(&self, act: impl FnOnce(&mut DataDir) -> T) -> T {
+    pub(crate) fn with_dir<T>(&self, act: impl FnOnce(&mut DataDir) -> T) -> T {
         let dir = self.dir.get().expect("the data directory was opened before anything is asked of it");
         act(&mut dir.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -10,9 +10,10 @@
 //! added without getting entries. So the answer counts only while the log is what it was when the question was asked, until the
 //! driver has stopped.
 
+use crate::api::MembersInfo;
 use crate::config::Member as Initial;
 use crate::peers::discovery::Discovery;
-use crate::peers::own::Own;
+use crate::peers::own::{LogEnd, Own};
 use crate::peers::patience::Patience;
 use crate::peers::transport::Transport;
 use raftqueue_proto::peer::v1 as pb;
@@ -34,6 +35,33 @@ const LOGLESS_MAX: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Addresses that are asked, at most.
 const ADDRESSES_MAX: usize = 64;
+
+/// What a leader tells a node that asks whether it is still a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// It is in the configuration in force.
+    pub is_member: bool,
+    /// The leader's term.
+    pub term: u64,
+}
+
+impl Told {
+    /// What a linearizable read of the members says of the node of this id. `None` if it is no member and that may be about
+    /// to change: then it asks again.
+    #[must_use]
+    pub fn of(members: &MembersInfo, node: u64) -> Option<Told> {
+        let is_member = members.members.iter().any(|member| member.id == node);
+        let may_change = members.joint || !members.settled;
+        (is_member || !may_change).then_some(Told { is_member, term: members.term })
+    }
+
+    /// True if this says of a node that it was removed for good, whose log ended like `asked` when it asked and ends like
+    /// `now`.
+    #[must_use]
+    pub fn is_removed(self, asked: LogEnd, now: LogEnd) -> bool {
+        !self.is_member && now == asked && self.term >= now.last_term
+    }
+}
 
 /// Finds out whether this node was removed, for as long as the task lives; if it was, says so in [`Own::removed_at`].
 pub(crate) async fn doubt(
@@ -95,8 +123,7 @@ pub(crate) async fn doubt(
             let Some(answer) = answer else { continue };
             let pb::MembershipReply { is_member, term, peer_addresses } = answer.into_inner();
             told.extend(peer_addresses);
-            let is_as_it_was = own.log_end() == log_end;
-            if !is_member && is_as_it_was && term >= own.last_term.load(Ordering::Relaxed) {
+            if (Told { is_member, term }).is_removed(log_end, own.log_end()) {
                 tracing::warn!(
                     node = %identity.node_id,
                     cluster = format!("{cluster_id:032x}"),

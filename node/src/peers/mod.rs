@@ -4,7 +4,7 @@ pub(crate) mod announcing;
 pub mod discovery;
 pub mod forming;
 pub(crate) mod giving;
-pub(crate) mod leaving;
+pub mod leaving;
 pub mod own;
 mod patience;
 pub mod promises;

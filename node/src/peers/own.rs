@@ -17,6 +17,15 @@ pub struct OwnIdentity {
     pub generation: u32,
 }
 
+/// How a log ends. Logs that end alike are alike (Raft, section 5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The last index on the disk.
+    pub durable: u64,
+    /// The term of the last entry; the greatest number while it is not known.
+    pub last_term: u64,
+}
+
 /// What this node says of itself.
 #[derive(Debug)]
 pub struct Own {
@@ -41,13 +50,13 @@ pub struct Own {
     /// It is a member of that.
     pub is_member: AtomicBool,
     /// It waits to be added to a cluster that exists.
-    pub waits: AtomicBool,
+    pub waits: watch::Sender<bool>,
     /// It knows a leader.
     pub has_leader: AtomicBool,
     /// The term of the last entry of its log; the greatest number while it does not know.
     pub last_term: AtomicU64,
     /// A leader has confirmed that it is no member of its cluster any more; how its log ended when that was asked.
-    pub removed_at: watch::Sender<Option<(u64, u64)>>,
+    pub removed_at: watch::Sender<Option<LogEnd>>,
     /// It lost what it promised, and takes part in nothing.
     pub is_promise_lost: AtomicBool,
     /// While it leads: what its peers acknowledged.
@@ -69,7 +78,7 @@ impl Own {
             term: AtomicU64::new(0),
             configuration: AtomicU64::new(0),
             is_member: AtomicBool::new(false),
-            waits: AtomicBool::new(false),
+            waits: watch::Sender::new(false),
             has_leader: AtomicBool::new(false),
             last_term: AtomicU64::new(u64::MAX),
             removed_at: watch::Sender::new(None),
@@ -82,21 +91,29 @@ impl Own {
 impl Own {
     /// Notes that it waits to be added to a cluster that exists, until it is.
     pub fn is_to_be_added(&self) {
-        self.waits.store(true, Ordering::Relaxed);
+        self.waits.send_replace(true);
+    }
+
+    /// Resolves once that is noted.
+    pub async fn waits_to_be_added(&self) {
+        // The sender lives as long as this does.
+        drop(self.waits.subscribe().wait_for(|waits| *waits).await);
     }
 
     /// It is no member of the cluster of which it knows: it waits to be added, or was removed.
     #[must_use]
     pub fn is_outside(&self) -> bool {
         let has_log = self.configuration.load(Ordering::Relaxed) > 0;
-        !self.is_member.load(Ordering::Relaxed) && (has_log || self.waits.load(Ordering::Relaxed))
+        !self.is_member.load(Ordering::Relaxed) && (has_log || *self.waits.borrow())
     }
 
-    /// How its log ends: the last index on its disk, and the term of its last entry. Logs that end alike are alike (Raft,
-    /// section 5.3).
+    /// How its log ends.
     #[must_use]
-    pub fn log_end(&self) -> (u64, u64) {
-        (self.durable.load(Ordering::Acquire), self.last_term.load(Ordering::Acquire))
+    pub fn log_end(&self) -> LogEnd {
+        LogEnd {
+            durable: self.durable.load(Ordering::Acquire),
+            last_term: self.last_term.load(Ordering::Acquire),
+        }
     }
 
     /// Resolves once a leader has confirmed that this node is no member of its cluster any more.

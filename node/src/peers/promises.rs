@@ -97,6 +97,22 @@ impl Asking {
     /// The term in which this node may go on; `None` until everybody was heard.
     #[must_use]
     pub fn begins_in(&self) -> Option<Term> {
+        (self.are_few() && self.left().next().is_none()).then(|| Term(self.greatest.0 + 1))
+    }
+
+    /// What those can do that did not lose what they promised.
+    #[must_use]
+    pub fn others(&self) -> Others {
+        match () {
+            () if self.are_few() => Others::Enough,
+            () if self.peers.keys().all(|id| self.lost.contains(id)) => Others::None,
+            () => Others::TooFew,
+        }
+    }
+
+    /// True while those that lost what they promised are no majority of anything. Otherwise nobody can tell what was promised.
+    #[must_use]
+    pub fn are_few(&self) -> bool {
         let is_minority = |ids: &mut dyn Iterator<Item = NodeId>| {
             let (mut all, mut lost) = (0, 0);
             for id in ids {
@@ -104,11 +120,10 @@ impl Asking {
             }
             all == 0 || 2 * lost < all
         };
-        let are_few = self.also_lost().next().is_none()
+        self.also_lost().next().is_none()
             || is_minority(&mut self.configuration.voters())
                 && is_minority(&mut self.configuration.outgoing.iter().copied())
-                && is_minority(&mut self.peers.keys().copied());
-        (are_few && self.left().next().is_none()).then(|| Term(self.greatest.0 + 1))
+                && is_minority(&mut self.peers.keys().copied())
     }
 }
 
@@ -142,13 +157,24 @@ pub(super) fn tell(
     }
 }
 
-/// Asks until everybody was heard. `tell` hears who is missing, whenever that changes.
+/// What the others can do for a node that lost what it promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// They are a majority: it is heard what they say.
+    Enough,
+    /// They are none, and some of them kept what they promised, or were not heard yet.
+    TooFew,
+    /// All have lost what they promised.
+    None,
+}
+
+/// Asks until everybody was heard. `tell` hears who is missing, and what the others can do, whenever that changes.
 pub(crate) async fn ask_all(
     mut asking: Asking,
     own: &Own,
     discovery: &Arc<Discovery>,
     listed: &[Initial],
-    mut tell: impl FnMut(&str),
+    mut tell: impl FnMut(&str, Others),
 ) -> Term {
     let mut told = None;
     loop {
@@ -184,7 +210,7 @@ pub(crate) async fn ask_all(
         let lost = asking.also_lost().map(|id| format!("{id}, which lost its own"));
         let left = left.chain(lost).collect::<Vec<_>>().join(", ");
         if told.as_ref() != Some(&left) {
-            tell(&left);
+            tell(&left, asking.others());
             told = Some(left);
         }
         tokio::time::sleep(ROUND).await;
@@ -267,6 +293,8 @@ mod tests {
                 asking.hear(NodeId(*id), Said { term, ..said(7, ids, &[]) });
             }
             assert_eq!(asking.begins_in(), begins, "{lost:?} of {ids:?}");
+            let others = if begins.is_some() { Others::Enough } else { Others::TooFew };
+            assert_eq!(asking.others(), others, "{lost:?} of {ids:?}");
             // What one of them was in is known as soon as it takes part again.
             lost.iter().for_each(|id| asking.hear(NodeId(*id), said(9, ids, &[])));
             assert_eq!(asking.begins_in(), Some(Term(10)));
@@ -276,6 +304,18 @@ mod tests {
         asking.hear(NodeId(2), Said { term: None, ..said(7, &[1, 2, 3, 4, 5], &[]) });
         (3..6).for_each(|id| asking.hear(NodeId(id), said(7, &[1, 2, 3, 4, 5], &[])));
         assert_eq!(asking.begins_in(), None);
+    }
+
+    #[test]
+    fn rule_2_6_where_all_lost_their_promises_that_is_said() {
+        let mut asking = Asking::new(NodeId(1), &configuration(&[1, 2, 3], &[]), Term(5));
+        let lost = || Said { term: None, ..said(7, &[1, 2, 3], &[]) };
+        asking.hear(NodeId(2), lost());
+        assert_eq!(asking.others(), Others::TooFew, "the third was not heard");
+        asking.hear(NodeId(3), lost());
+        assert_eq!(asking.others(), Others::None);
+        asking.hear(NodeId(3), said(8, &[1, 2, 3], &[]));
+        assert_eq!(asking.others(), Others::TooFew);
     }
 
     #[test]

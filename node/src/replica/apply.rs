@@ -4,7 +4,7 @@ use super::calls::{CallId, Stage};
 use super::propose::Proposed;
 use super::{AppliedEntry, LoadedEntry, Placement, Replica, commands};
 use crate::api::Reason;
-use crate::api::codec::{self, EntryMeta};
+use crate::api::codec::{self, EntryMeta, VERSION_MIN};
 use bytes::Bytes;
 use raftqueue_queue::{ApplyMeta, Command, Delivery, Effects, LeaseId, LeaseResult, Reply};
 use raftqueue_raft::{Event as RaftEvent, Index, Payload, Term};
@@ -55,6 +55,15 @@ impl Replica {
         let steps = self.steps.taken();
         match payload {
             Payload::Noop => {}
+            Payload::Config(configuration) if configuration.version > codec::version_max() => {
+                self.actions.fatal = Some(format!(
+                    "entry {index} of term {term} puts version {} of commands and formats in force; this binary knows {VERSION_MIN} to \
+                     {}: run a newer one",
+                    configuration.version,
+                    codec::version_max()
+                ));
+                return;
+            }
             Payload::Config(configuration) => self.apply_configuration(index, term, configuration),
             Payload::Command { meta, bodies } => {
                 if let Err(unreadable) = self.apply_commands(index, term, &meta, bodies) {
@@ -92,7 +101,7 @@ impl Replica {
         };
         let stamp_ms = proposed.stamp_ms;
         if !proposed.calls.is_empty() && term == self.raft.term() {
-            self.in_flight = self.in_flight.saturating_sub(1);
+            self.pipeline.ended(proposed.commands.len());
         }
         self.clock.passed(stamp_ms, self.now);
         let apply_meta = ApplyMeta { index: index.0, now_ms: stamp_ms, version: self.version() };

@@ -77,6 +77,15 @@ pub(super) fn write(write: Write, settings: &super::Settings) -> Result<Command,
             topics_max: settings.topics_max,
             request_id,
         },
+        Write::UpdateTopic { topic, change } => Command::UpdateTopic {
+            name: topic,
+            change: queue::TopicChange {
+                attempts_max: change.attempts_max.map(|max| max.unwrap_or(settings.attempts_max_default)),
+                messages_max: change.messages_max,
+                bytes_max: change.bytes_max,
+                ttl_ms_default: change.ttl_ms,
+            },
+        },
         Write::DeleteTopic { topic } => Command::DeleteTopic { name: topic },
         Write::Purge { topic, subscription } => {
             Command::Purge { topic, subscription: Replica::subscription(&subscription)? }
@@ -130,12 +139,14 @@ fn named(command: &Command) -> usize {
 pub(super) fn respond(command: &Command, reply: Reply) -> Result<Response, Failure> {
     match reply {
         Reply::Created { topic, .. } => Ok(Response::TopicCreated { topic: topic.0 }),
+        Reply::Updated { settings } => Ok(Response::TopicUpdated(options(&settings))),
         Reply::Deleted { .. } => Ok(Response::TopicDeleted),
-        Reply::Published { topic, generation, first_offset, count, .. } => Ok(Response::Published {
+        Reply::Published { topic, generation, first_offset, count, repeated } => Ok(Response::Published {
             topic: topic.0,
             generation: generation.0,
             first_offset,
             count: u64::from(count),
+            deduplicated: repeated,
         }),
         Reply::Received { topic, token, expires_ms, deliveries } => {
             Ok(Response::Messages(messages(topic, &deliveries, token, expires_ms)))
@@ -196,8 +207,17 @@ pub(super) fn dead_reason(reason: &DeadReason) -> String {
     }
 }
 
+/// A topic's settings in the client's words.
+fn options(settings: &TopicSettings) -> TopicOptions {
+    TopicOptions {
+        attempts_max: Some(settings.attempts_max),
+        messages_max: settings.messages_max,
+        bytes_max: settings.bytes_max,
+        ttl_ms: settings.ttl_ms_default,
+    }
+}
+
 pub(super) fn topic_info(topic: &Topic) -> TopicInfo {
-    let settings = topic.settings();
     let subscriptions: Vec<_> =
         topic.subscriptions().map(|(id, subscription)| (id, subscription.stats())).collect();
     let bytes = subscriptions
@@ -209,12 +229,7 @@ pub(super) fn topic_info(topic: &Topic) -> TopicInfo {
         id: topic.id().0,
         name: topic.name().to_owned(),
         created_ms: topic.created_ms(),
-        options: TopicOptions {
-            attempts_max: Some(settings.attempts_max),
-            messages_max: settings.messages_max,
-            bytes_max: settings.bytes_max,
-            ttl_ms: settings.ttl_ms_default,
-        },
+        options: options(topic.settings()),
         next_offset: topic.next_offset(),
         bytes,
         subscriptions: subscriptions
@@ -237,7 +252,9 @@ pub(super) fn topic_info(topic: &Topic) -> TopicInfo {
 /// Why the queue refused, in the client's words. Nothing was done in any of these cases.
 fn refusal(command: &Command, refused: &Refused) -> Failure {
     let name = match command {
-        Command::CreateTopic { name, .. } | Command::DeleteTopic { name } => name,
+        Command::CreateTopic { name, .. }
+        | Command::UpdateTopic { name, .. }
+        | Command::DeleteTopic { name } => name,
         Command::Publish { topic, .. } | Command::Purge { topic, .. } => topic,
         _ => "",
     };

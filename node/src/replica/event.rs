@@ -34,6 +34,8 @@ pub enum Event {
     FreeBytes(u64),
     /// A peer's process is gone, most likely.
     PeerGone(NodeId),
+    /// A peer has said which versions of commands and formats it can run: the oldest and the newest.
+    Runs(NodeId, (u32, u32)),
     /// A client's call; the shell mints the id and uses it once.
     Call {
         /// Names the call.

@@ -54,7 +54,7 @@ impl Replica {
         let now_ms = if leads { self.log_time_ms() } else { self.state.now_ms() };
         if leads {
             let due = self.state.earliest_deadline_ms().is_some_and(|deadline| deadline <= now_ms);
-            if due && !self.deadlines.time_proposed && self.in_flight == 0 {
+            if due && !self.deadlines.time_proposed && self.pipeline.entries() == 0 {
                 self.deadlines.time_proposed = true;
                 self.propose_later(None, Command::Time { overdue: Vec::new() });
             }

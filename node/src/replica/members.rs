@@ -50,6 +50,8 @@ pub(super) struct Members {
     waiting: BTreeMap<NodeId, (WaitingNode, u64)>,
     /// Calls whose joint configuration is applied and not left yet.
     leaving: Vec<CallId>,
+    /// The oldest and the newest version that each peer was last heard to run.
+    pub(super) versions: BTreeMap<NodeId, (u32, u32)>,
 }
 
 impl Members {
@@ -71,8 +73,14 @@ impl Members {
     }
 }
 
+/// What the protocol is asked for.
+enum Planned {
+    Members(MemberChange),
+    Version(u32),
+}
+
 /// A change is refused.
-fn refused(text: impl Into<String>) -> Failure {
+pub(super) fn refused(text: impl Into<String>) -> Failure {
     Failure::not_done(Reason::FailedPrecondition, text)
 }
 
@@ -121,6 +129,7 @@ impl Replica {
                 unwell: self.why_unwell(&status, id),
                 stop_refusal: self.why_not_stop(&status, configuration, id),
                 free_bytes: self.room.known_free_bytes(id),
+                versions: self.versions_of(id),
             }
         });
         MembersInfo {
@@ -130,6 +139,7 @@ impl Replica {
             leader: self.raft.id().0,
             term: status.role.term.0,
             last: status.last.0,
+            version: configuration.version,
             members: members.collect(),
             waiting: self
                 .waiting()
@@ -209,7 +219,7 @@ impl Replica {
         configuration.is_voter(id).then(|| self.why_not_without(status, configuration, &[id])).flatten()
     }
 
-    fn name_of(&self, id: NodeId) -> String {
+    pub(super) fn name_of(&self, id: NodeId) -> String {
         let at = self.raft.configuration_index();
         let named =
             |configuration: &Arc<Configuration>| configuration.members.get(&id).map(|m| m.name.clone());
@@ -226,17 +236,23 @@ impl Replica {
             self.members.leaving.push(id);
             return self.raft.force_configuration();
         }
-        let planned = self.plan_change(asked);
+        let planned = match asked.change {
+            Change::RaiseVersion(version) => {
+                self.check_change(asked).and_then(|()| self.plan_raise(version)).map(Planned::Version)
+            }
+            _ => self.plan_change(asked).map(Planned::Members),
+        };
         if asked.dry {
             let configuration_index = self.raft.configuration_index().0;
             let refusal = planned.err().map(|failure| failure.text);
             return self.answer(id, Ok(Response::MembersChanged { configuration_index, refusal }));
         }
-        let change = match planned {
-            Ok(change) => change,
+        let taken = match planned {
+            Ok(Planned::Members(change)) => self.raft.change_members(change),
+            Ok(Planned::Version(version)) => self.raft.raise_version(version),
             Err(failure) => return self.answer(id, Err(failure)),
         };
-        match self.raft.change_members(change) {
+        match taken {
             Ok((term, index)) => {
                 self.call_mut(id).stage = Stage::Proposed;
                 let calls = vec![Some(id)];
@@ -264,8 +280,8 @@ impl Replica {
         }
     }
 
-    /// What the protocol is asked for, if the cluster is well with it.
-    fn plan_change(&self, asked: &ChangeMembers) -> Result<MemberChange, Failure> {
+    /// Whether the configuration in force may be changed, as the caller has seen it.
+    fn check_change(&self, asked: &ChangeMembers) -> Result<(), Failure> {
         let in_force = self.raft.configuration_index();
         if let Some(expected) = asked.expected.filter(|expected| *expected != in_force.0) {
             return Err(Failure::not_done(
@@ -280,6 +296,12 @@ impl Replica {
         if !self.is_of_own_generation() {
             return Err(not_taken(Refused::ChangePending));
         }
+        Ok(())
+    }
+
+    /// What the protocol is asked for, if the cluster is well with it.
+    fn plan_change(&self, asked: &ChangeMembers) -> Result<MemberChange, Failure> {
+        self.check_change(asked)?;
         let status = self.raft.status();
         let old = self.raft.configuration();
         let mut change = MemberChange { force: asked.force, ..MemberChange::default() };
@@ -319,6 +341,7 @@ impl Replica {
                 }
                 change.remove.insert(gone);
             }
+            Change::RaiseVersion(_) => unreachable!("it is planned elsewhere"),
         }
         let mut new = Configuration { outgoing: Default::default(), ..Configuration::clone(old) };
         new.members.retain(|id, _| !change.remove.contains(id));
@@ -332,6 +355,12 @@ impl Replica {
             && let Some(why) = self.why_not_without(&status, &new, &[])
         {
             return Err(refused(format!("after this too few voters would be well: {why}")));
+        }
+        if voters_change && !asked.force && self.has_quorum_room() && !self.is_room_for(&new) {
+            return Err(refused(
+                "after this the disks of a majority would be nearly full, and publishing would be refused: make room first, or force it"
+                    .to_owned(),
+            ));
         }
         Ok(change)
     }

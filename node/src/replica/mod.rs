@@ -29,6 +29,7 @@ mod lines;
 mod lookup;
 mod members;
 pub mod mutants;
+mod pipeline;
 mod propose;
 mod reads;
 mod receive;
@@ -38,6 +39,7 @@ mod room;
 mod settings;
 mod steps;
 mod unread;
+mod versions;
 mod view;
 
 pub use actions::Actions;
@@ -61,6 +63,7 @@ use clock::Clock;
 use expiry::Deadlines;
 use freeze::Snapshots;
 use members::Members;
+use pipeline::Pipeline;
 use propose::{Proposed, Unproposed};
 use raftqueue_queue::{State, SubscriptionId};
 use raftqueue_raft::{
@@ -93,8 +96,8 @@ pub struct Replica {
     unproposed: Unproposed,
     /// Entries made by this node that were not applied yet, by index and term.
     proposed: BTreeMap<(Index, Term), Proposed>,
-    /// How many of them are of the current term.
-    in_flight: usize,
+    /// Those of the current term.
+    pipeline: Pipeline,
     reads: Reads,
     receives: Receives,
     unread: Unread,
@@ -168,7 +171,7 @@ impl Replica {
             calls: BTreeMap::new(),
             unproposed: Unproposed::default(),
             proposed: BTreeMap::new(),
-            in_flight: 0,
+            pipeline: Pipeline::default(),
             reads: Reads::default(),
             receives: Receives::default(),
             unread: Unread::default(),
@@ -201,15 +204,6 @@ impl Replica {
     /// Forms a new cluster: see [`Raft::form`].
     pub fn form(&mut self, configuration: Configuration) {
         self.raft.form(configuration);
-    }
-
-    /// Raises the active version: see [`Raft::raise_version`]. Once that is applied here, what this node proposes has
-    /// the new form.
-    ///
-    /// # Errors
-    /// As there. The caller must be sure that every member supports the version: a member that does not will stop.
-    pub fn raise_version(&mut self, version: u32) -> Result<(Term, Index), raft::Refused> {
-        self.raft.raise_version(version)
     }
 
     /// A turn of the driver begins: what was left from the last one may go on.
@@ -277,6 +271,7 @@ impl Replica {
                 self.room.learn(self.raft.id(), bytes);
             }
             Event::PeerGone(id) => self.raft.step(RaftEvent::PeerGone(id)),
+            Event::Runs(id, versions) => self.on_runs(id, versions),
             Event::Call { id, request, deadline_ms } => self.on_call(id, request, deadline_ms),
             Event::Cancel(id) => self.cancel(id),
             Event::LookedUp(id, looked_up) => self.on_looked_up(id, looked_up),
@@ -391,7 +386,7 @@ impl Replica {
                 + self.members.outstanding(),
             queued_bytes: self.unproposed.bytes(),
             entries: self.proposed.len(),
-            in_flight: self.in_flight,
+            in_flight: self.pipeline.entries(),
             reads: self.reads.outstanding(),
             lookups,
             // A message that cannot be read rests. Nothing is under way with it.
@@ -456,7 +451,7 @@ impl Replica {
     fn on_role(&mut self, role: RoleState) {
         let leads = (role.role == RoleKind::Leader).then_some(role.term);
         if self.led.is_some() && self.led != leads {
-            self.in_flight = 0;
+            self.pipeline = Pipeline::default();
             self.unproposed.clear();
             // A `Time` that waited or was proposed may never be applied.
             self.deadlines.time_applied();

@@ -126,8 +126,11 @@ impl Replica {
     /// Notes messages to be published.
     pub(super) fn publish(&mut self, id: CallId, publish: Publish) {
         if !self.has_quorum_room() {
-            let text = "the disks of a majority are nearly full: publishing waits until consumers or an operator have \
-                made room";
+            let reserve = self.settings.reserve_bytes >> 20;
+            let text = format!(
+                "the disks of a majority have less than the reserve of {reserve} MiB free: receive and acknowledge, purge, or give \
+                 them more room"
+            );
             let failure = Failure::not_done(Reason::DiskFull, text).retry_after_ms(1_000);
             return self.answer(id, Err(failure));
         }
@@ -194,16 +197,20 @@ impl Replica {
         if self.raft.term_start().is_none_or(|start| self.applied < start) {
             return;
         }
+        // A version that rises is in force where it is applied: what is written until then would have the old form.
+        if self.raft.configuration().version != self.version() {
+            return;
+        }
         if !self.is_of_own_generation() {
             return self.raise_generation();
         }
-        while !self.unproposed.is_empty()
-            && self.in_flight < self.settings.entries_in_flight_max
-            && self.raft.may_propose().is_ok()
-            && self.steps.may_go_on()
-        {
+        while self.may_begin_entry() && self.raft.may_propose().is_ok() && self.steps.may_go_on() {
             self.propose_entry();
         }
+    }
+
+    fn may_begin_entry(&self) -> bool {
+        self.pipeline.may_begin(self.unproposed.count, self.unproposed.bytes, &self.settings)
     }
 
     fn propose_entry(&mut self) {
@@ -232,7 +239,13 @@ impl Replica {
             let Item { call, work, .. } = self.unproposed.pop().expect("just seen");
             let command = match work {
                 None => continue,
-                Some(Work::Command(command)) => command,
+                Some(Work::Command(command)) => match self.check_version(&command) {
+                    Ok(()) => command,
+                    Err(failure) => {
+                        call.into_iter().for_each(|call| self.answer(call, Err(failure.clone())));
+                        continue;
+                    }
+                },
                 Some(Work::Publish(publish)) => self.write_publish(publish, &mut bodies),
             };
             writer.push(&command);
@@ -242,11 +255,14 @@ impl Replica {
                 call.stage = Stage::Proposed;
             }
         }
+        if entry.commands.is_empty() {
+            return;
+        }
         let payload =
             Payload::Command { meta: writer.finish(self.version(), stamp_ms), bodies: Bytes::from(bodies) };
         let (term, index) = self.raft.propose(payload).expect("just asked whether it may");
         self.counters.entries_proposed += 1;
-        self.in_flight += 1;
+        self.pipeline.began(entry.commands.len());
         if mutants::is(mutants::Mutant::AcknowledgeBeforeApply) {
             self.acknowledge_early(&entry);
         }

@@ -28,7 +28,7 @@ pub struct Decision {
 
 impl Replica {
     /// What this node knows, which is of this generation. `is_heard` says of each other member whether this node has a
-    /// connection to it.
+    /// connection to it, and it can vote.
     #[must_use]
     pub fn recovery(&self, generation: u32, is_heard: impl Fn(NodeId) -> bool) -> RecoveryInfo {
         let (status, own) = (self.raft.status(), self.raft.id());
@@ -213,7 +213,7 @@ impl Replica {
             Payload::Command { meta: writer.finish(self.version(), stamp_ms), bodies: Bytes::new() };
         let (term, index) = self.raft.propose(payload).expect("just asked whether it may");
         self.counters.entries_proposed += 1;
-        self.in_flight += 1;
+        self.pipeline.began(1);
         self.raised_in = Some(term);
         let proposed = Proposed { stamp_ms, commands: vec![command], calls: vec![None] };
         self.proposed.insert((index, term), proposed);

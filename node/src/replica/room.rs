@@ -2,7 +2,7 @@
 //! If only the leader's own disk is full, it lets another node lead.
 
 use super::Replica;
-use raftqueue_raft::NodeId;
+use raftqueue_raft::{Configuration, NodeId};
 use std::collections::BTreeMap;
 
 /// Default of the free bytes of the disk that publishing leaves alone.
@@ -44,7 +44,56 @@ impl Replica {
 
     /// True if the disks of a quorum have room beyond the reserve.
     pub(super) fn has_quorum_room(&self) -> bool {
-        self.raft.configuration().is_quorum(|id| self.has_room(id))
+        self.is_room_for(self.raft.configuration())
+    }
+
+    /// The same of another configuration.
+    pub(super) fn is_room_for(&self, configuration: &Configuration) -> bool {
+        configuration.is_quorum(|id| self.has_room(id))
+    }
+
+    /// True if that disk has room so far beyond the reserve that the lack of it is over, and not just so now.
+    fn has_ample_room(&self, node: NodeId) -> bool {
+        let reserve = self.settings.reserve_bytes;
+        self.room.free_bytes(node) >= reserve.saturating_add(reserve / 8)
+    }
+
+    /// True if this disk has ample room.
+    #[must_use]
+    pub fn is_own_room_ample(&self) -> bool {
+        self.has_ample_room(self.raft.id())
+    }
+
+    /// True on a leader that is far from refusing to publish, and on a follower, who does not know.
+    #[must_use]
+    pub fn is_quorum_room_ample(&self) -> bool {
+        !self.raft.is_leader() || self.raft.configuration().is_quorum(|id| self.has_ample_room(id))
+    }
+
+    /// True on a leader that refuses to publish, since the disks of a majority are nearly full.
+    #[must_use]
+    pub fn refuses_for_room(&self) -> bool {
+        self.raft.is_leader() && !self.has_quorum_room()
+    }
+
+    /// What somebody should know of the room on disks: that of this one, and on a leader that of the others. `None` while there
+    /// is enough.
+    #[must_use]
+    pub fn why_no_room(&self) -> Option<String> {
+        let (own, reserve) = (self.raft.id(), self.settings.reserve_bytes >> 20);
+        if self.refuses_for_room() {
+            return Some(format!(
+                "publishing is refused: the disks of a majority have less than the reserve of {reserve} MiB free; receiving, \
+                 acknowledging and purging go on, and make room"
+            ));
+        }
+        (!self.has_room(own)).then(|| {
+            let free = self.room.free_bytes(own) >> 20;
+            format!(
+                "its disk is nearly full: {free} MiB are free, less than the reserve of {reserve} MiB; once that is so for a \
+                 majority, publishing is refused"
+            )
+        })
     }
 
     /// A leader whose disk alone is full lets another node lead.

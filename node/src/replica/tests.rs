@@ -25,8 +25,10 @@ use std::sync::Arc;
 mod installing;
 mod members;
 mod recovery;
+mod room;
 mod transfers;
 mod turns;
+mod versions;
 
 const OWN: NodeId = NodeId(7);
 

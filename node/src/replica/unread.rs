@@ -140,7 +140,7 @@ impl Unread {
 pub(super) fn failure() -> Failure {
     let text = format!(
         "the messages that are left in this topic cannot be read at this node at the moment; they are kept, and tried \
-         again after {} s",
+         again after {} s. Where `raftq status --storage` says that messages are lost, no node has them: `raftq purge` ends it",
         REST_MS / 1_000
     );
     Failure::not_done(Reason::DataUnreadable, text).retry_after_ms(1_000)

@@ -4,8 +4,6 @@ use super::{Fatal, removed};
 use crate::api::LocalStatus;
 use crate::config::Config;
 use crate::driver::bodies::{Bodies, CACHE_BYTES_DEFAULT, PAGE_BYTES_MAX};
-use crate::driver::giving::Counted;
-use crate::driver::inbox::Notice;
 use crate::driver::keeper::{Keeper, KeeperSettings};
 use crate::driver::restoring::{self, Restored};
 use crate::driver::scrubbing::{self, ScrubbingThread};
@@ -14,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::peers::discovery::Discovery;
 use crate::peers::forming::{Formed, Forming, LogStanding};
 use crate::peers::own::{Own, OwnIdentity};
-use crate::peers::promises::{self, Asking};
+use crate::peers::promises::{self, Asking, Others};
 use crate::replica::{Freeze, Settings, SnapshotSettings};
 use raftqueue_raft::{self as raft, NodeId};
 use raftqueue_wal::disk::RealDisk;
@@ -26,8 +24,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// How often a data directory that another process holds is tried again.
 const LOOK_FOR_LOCK_EVERY: Duration = Duration::from_millis(50);
@@ -170,7 +167,17 @@ pub(super) async fn prepare(
     let form = if has_log {
         None
     } else {
-        match forming.run().await {
+        let told = async {
+            own.waits_to_be_added().await;
+            let text = "waiting to be added to a cluster (`raftq members add`)";
+            status.send_modify(|status| Arc::make_mut(status).not_ready = Some(text.into()));
+            std::future::pending().await
+        };
+        let formed = tokio::select! {
+            formed = forming.run() => formed,
+            formed = told => formed,
+        };
+        match formed {
             Ok(Formed::Seed(configuration)) => Some(configuration),
             Ok(Formed::Bound) => None,
             Err(error) => return Err(Fatal { code: 3, text: format!("cannot form a cluster: {error}") }),
@@ -212,24 +219,8 @@ pub(super) async fn open_files(
         .map_err(|error| refused(config, &error))
 }
 
-/// Starts the thread that reads this node's disk in the background.
-pub(super) fn start_scrubbing(
-    config: &Config,
-    reader: &Reader,
-    bodies: &Arc<Bodies>,
-    counted: Arc<Counted>,
-    notices: &mpsc::UnboundedSender<Notice>,
-    metrics: &Arc<Metrics>,
-) -> ScrubbingThread {
-    let worker = scrubbing::Worker {
-        reader: reader.clone(),
-        bodies: Arc::clone(bodies),
-        counted,
-        bytes_per_second: config.scrub_bytes_per_second,
-        notices: notices.clone(),
-        metrics: Arc::clone(metrics),
-        handle: Handle::current(),
-    };
+/// Starts the thread that reads this node's disk in the background, if it is to.
+pub(super) fn start_scrubbing(config: &Config, worker: scrubbing::Worker) -> ScrubbingThread {
     ScrubbingThread::start((config.scrub_bytes_per_second > 0).then_some(worker))
 }
 
@@ -275,11 +266,21 @@ async fn ask_for_promises(
     let last = recovered.term_runs.last().map_or(recovered.start.1, |(_, term)| *term);
     let greatest = recovered.hard_state.term.max(last);
     let asking = Asking::new(node_id, configuration, greatest);
-    let tell = |left: &str| {
-        let text = format!(
-            "HARDSTATE is lost: this node neither votes nor counts until each other member has said which term it is in. It \
-             waits for {left}. If one of them will not come back, replace this node"
-        );
+    let tell = |left: &str, others: Others| {
+        let what = "HARDSTATE is lost: this node neither votes nor counts until each other member has said which term it is in";
+        let remedy = match others {
+            Others::Enough => "If one of them will not come back, replace this node",
+            Others::None => {
+                "No member has kept its own, so none of these disks can go on: bring back a copy of a disk that has, as the only \
+                 node, and run `raftq recover` on it"
+            }
+            Others::TooFew => {
+                "Those that lost theirs are so many that the others are no majority: the cluster has lost its quorum, and nobody can \
+                 tell what was promised. Stop the nodes that lost theirs, run `raftq recover` on one that did not, and start \
+                 the others with blank disks"
+            }
+        };
+        let text = format!("{what}. It waits for {left}. {remedy}");
         tracing::error!("{text}");
         status.send_replace(Arc::new(LocalStatus { not_ready: Some(text), ..waiting.clone() }));
     };
@@ -381,7 +382,7 @@ fn open(config: &Config) -> Result<Opened, Unopened> {
     removed::finish(&config.data_dir, &disk).map_err(cannot("cleared"))?;
     let mut dir = DataDir::open(Arc::new(disk), Some(&config.name)).map_err(unopened)?;
     if dir.identity().is_none() {
-        dir.format(NodeId(entropy::random()), &config.name).map_err(|error| {
+        dir.format(entropy::node_id(), &config.name).map_err(|error| {
             let of_disk = match &error {
                 IdentityError::Io { source, .. } => Some(source),
                 _ => None,

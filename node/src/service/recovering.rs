@@ -1,9 +1,11 @@
 //! What a node is asked that may have to go on alone: by its own driver, and nobody else's.
 
 use super::NodeService;
+use super::refusals::{left_behind, shutting_down};
 use crate::api::{Failure, Reason, Recover, RecoveryInfo};
 use crate::driver::inbox::{Order, stopped};
 use crate::edges::service::Service;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -11,6 +13,17 @@ use tokio::sync::oneshot;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 impl NodeService {
+    /// Refuses calls from now on, since the cluster was forced to recover without this node.
+    pub(crate) fn is_left_behind(&self) {
+        self.inner.left_behind.store(true, Ordering::Relaxed);
+        self.stop();
+    }
+
+    /// Why no call is taken any more.
+    pub(super) fn why_stopping(&self) -> Failure {
+        if self.inner.left_behind.load(Ordering::Relaxed) { left_behind() } else { shutting_down() }
+    }
+
     /// Asks this node's own driver, if there is one yet.
     pub(super) async fn ask_to_recover(&self, asked: Recover) -> Result<RecoveryInfo, Failure> {
         if self.inner.bodies.get().is_none() {
@@ -22,7 +35,8 @@ impl NodeService {
         }
         let (reply, answer) = oneshot::channel();
         if self.inner.orders.send(Order::Recover(asked, reply)).await.is_err() {
-            return Err(stopped());
+            let is_behind = self.inner.left_behind.load(Ordering::Relaxed);
+            return Err(if is_behind { left_behind() } else { stopped() });
         }
         let text = "the node does not answer; ask it again what it knows";
         let late = Failure::unknown(Reason::DeadlineExceeded, text);

@@ -10,6 +10,12 @@ pub(super) fn shutting_down() -> Failure {
     Failure::not_done(Reason::ShuttingDown, "this node is shutting down: ask another one")
 }
 
+/// It runs to say so, and for nothing else.
+pub(super) fn left_behind() -> Failure {
+    let text = "this node was left behind by a forced recovery of its cluster, and is no member any more: ask another one";
+    Failure::not_done(Reason::NoLeader, text).retry_after_ms(100)
+}
+
 /// Nobody tells such a node of a leader, so it is no use to wait.
 pub(super) fn outside() -> Failure {
     let text = "this node is no member of the cluster, so it knows no leader: ask another one";

@@ -5,8 +5,9 @@
 use super::answers;
 use super::convert::{
     read_bytes_max, read_count, read_leases, read_message, read_options, read_request_id, read_state,
-    read_step, write_cluster, write_count, write_delivery, write_leases, write_message, write_node_id,
-    write_options, write_request_id, write_results, write_state, write_step, write_topic,
+    read_step, read_topic_change, write_cluster, write_count, write_delivery, write_leases, write_message,
+    write_node_id, write_options, write_request_id, write_results, write_state, write_step, write_topic,
+    write_topic_change,
 };
 use super::ids;
 use super::members;
@@ -71,11 +72,19 @@ pub(crate) fn read_publish(call: v1::PublishRequest) -> Result<Publish, Failure>
 impl answers::Write for v1::PublishResponse {
     fn write(answer: Answer) -> Option<Self> {
         match answer {
-            Answer::Response(Response::Published { topic, generation, first_offset, count }) => {
+            Answer::Response(Response::Published {
+                topic,
+                generation,
+                first_offset,
+                count,
+                deduplicated,
+            }) => {
                 let first_id = ids::encode_message_id(MessageId { generation, topic, offset: first_offset });
-                Some(Self { first_offset, count, first_id, already_done: false })
+                Some(Self { first_offset, count, first_id, already_done: false, deduplicated })
             }
-            Answer::Response(Response::AlreadyDone) => Some(Self { already_done: true, ..Self::default() }),
+            Answer::Response(Response::AlreadyDone) => {
+                Some(Self { already_done: true, deduplicated: true, ..Self::default() })
+            }
             _ => None,
         }
     }
@@ -198,6 +207,12 @@ call!(CreateTopicRequest, CreateTopicResponse: |call| {
 };
 Answer::Response(Response::TopicCreated { topic }) => Self { topic_id: topic });
 
+call!(UpdateTopicRequest, UpdateTopicResponse: |call| {
+    let change = read_topic_change(call.options.unwrap_or_default(), &call.unset)?;
+    Request::Write(Write::UpdateTopic { topic: call.topic, change })
+};
+Answer::Response(Response::TopicUpdated(options)) => Self { options: Some(write_options(&options)) });
+
 call!(DeleteTopicRequest, DeleteTopicResponse: |call| Request::Write(Write::DeleteTopic { topic: call.topic });
 Answer::Response(Response::TopicDeleted) => Self {});
 
@@ -219,6 +234,10 @@ fn write_write(write: Write) -> Call {
             options: Some(write_options(&options)),
             request_id: write_request_id(request_id),
         }),
+        Write::UpdateTopic { topic, change } => {
+            let (options, unset) = write_topic_change(&change);
+            Call::UpdateTopic(v1::UpdateTopicRequest { topic, options: Some(options), unset })
+        }
         Write::DeleteTopic { topic } => Call::DeleteTopic(v1::DeleteTopicRequest { topic }),
         Write::Purge { topic, subscription } => Call::Purge(v1::PurgeRequest { topic, subscription }),
         Write::OpenSession { name } => Call::OpenSession(v1::OpenSessionRequest { name }),
@@ -311,6 +330,7 @@ changes! {
     PromoteRequest: |call| Change::Promote(call.nodes), false;
     RemoveRequest: |call| Change::Remove(call.nodes), call.force;
     ReplaceRequest: |call| Change::Replace { old: call.old, new: call.new }, call.force;
+    RaiseVersionRequest: |call| Change::RaiseVersion(call.version), false;
 }
 
 fn write_change(change: ChangeMembers) -> Call {
@@ -323,6 +343,9 @@ fn write_change(change: ChangeMembers) -> Call {
         Change::Remove(nodes) => Call::Remove(v1::RemoveRequest { nodes, configuration_index, dry, force }),
         Change::Replace { old, new } => {
             Call::Replace(v1::ReplaceRequest { old, new, configuration_index, dry, force })
+        }
+        Change::RaiseVersion(version) => {
+            Call::RaiseVersion(v1::RaiseVersionRequest { version, configuration_index, dry })
         }
     }
 }
@@ -360,9 +383,9 @@ pub fn read_call(call: Option<Call>) -> Result<Request, Failure> {
     let call = call.ok_or_else(|| invalid("a forwarded call that this node does not know"))?;
     read!(call;
         Publish Receive Pop Ack Nack Extend Release RedriveDead PurgeDead
-        CreateTopic DeleteTopic Purge OpenSession CloseSession
+        CreateTopic UpdateTopic DeleteTopic Purge OpenSession CloseSession
         ListTopics DescribeTopic Peek ClusterStatus TransferLeadership
-        Members AddLearner Promote Remove Replace
+        Members AddLearner Promote Remove Replace RaiseVersion
     )
 }
 
@@ -370,6 +393,7 @@ pub fn read_call(call: Option<Call>) -> Result<Request, Failure> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnswerKind {
     TopicCreated,
+    TopicUpdated,
     TopicDeleted,
     Topics,
     Topic,
@@ -399,6 +423,7 @@ pub(super) fn answer_kind(request: &Request) -> AnswerKind {
         Request::Settle(settle) => AnswerKind::Leases(settle.leases.len()),
         Request::Dead(_) | Request::Write(Write::Purge { .. }) => AnswerKind::Count,
         Request::Write(Write::CreateTopic { .. }) => AnswerKind::TopicCreated,
+        Request::Write(Write::UpdateTopic { .. }) => AnswerKind::TopicUpdated,
         Request::Write(Write::DeleteTopic { .. }) => AnswerKind::TopicDeleted,
         Request::Write(Write::OpenSession { .. }) => AnswerKind::SessionOpened,
         Request::Write(Write::CloseSession { .. }) => AnswerKind::SessionClosed,

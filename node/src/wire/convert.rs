@@ -8,7 +8,7 @@ use super::ids;
 use crate::api::limits::{RECEIVE_BYTES_DEFAULT, invalid};
 use crate::api::{
     ClusterInfo, Delivery, Failure, LeaseId, LeaseResult, LocalStatus, MemberInfo, MessageRef, MessageState,
-    NewMessage, Role, SessionStep, SubscriptionInfo, TopicInfo, TopicOptions,
+    NewMessage, Role, SessionStep, SubscriptionInfo, TopicChange, TopicInfo, TopicOptions,
 };
 use bytes::Bytes;
 use raftqueue_proto::v1;
@@ -76,6 +76,48 @@ fn read_headers(headers: Vec<v1::Header>) -> Vec<(String, Bytes)> {
 pub(crate) fn read_options(options: Option<v1::TopicOptions>) -> TopicOptions {
     let v1::TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms } = options.unwrap_or_default();
     TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms }
+}
+
+/// What of a topic's settings changes: some to a value, some back to their defaults.
+///
+/// # Errors
+/// An unknown name, or one whose setting gets a value as well.
+pub(super) fn read_topic_change(options: v1::TopicOptions, unset: &[String]) -> Result<TopicChange, Failure> {
+    let v1::TopicOptions { attempts_max, messages_max, bytes_max, ttl_ms } = options;
+    let mut change = TopicChange {
+        attempts_max: attempts_max.map(Some),
+        messages_max: messages_max.map(Some),
+        bytes_max: bytes_max.map(Some),
+        ttl_ms: ttl_ms.map(Some),
+    };
+    for name in unset {
+        let is_set = match name.as_str() {
+            "attempts_max" => change.attempts_max.replace(None).flatten().is_some(),
+            "messages_max" => change.messages_max.replace(None).flatten().is_some(),
+            "bytes_max" => change.bytes_max.replace(None).flatten().is_some(),
+            "ttl_ms" => change.ttl_ms.replace(None).flatten().is_some(),
+            _ => {
+                let known = "attempts_max, messages_max, bytes_max and ttl_ms";
+                return Err(invalid(format!("unset: there is no setting `{name}`, but {known}")));
+            }
+        };
+        if is_set {
+            return Err(invalid(format!("unset: `{name}` gets a value in options as well")));
+        }
+    }
+    Ok(change)
+}
+
+pub(super) fn write_topic_change(change: &TopicChange) -> (v1::TopicOptions, Vec<String>) {
+    let TopicChange { attempts_max, messages_max, bytes_max, ttl_ms } = *change;
+    let names = [
+        ("attempts_max", attempts_max == Some(None)),
+        ("messages_max", messages_max == Some(None)),
+        ("bytes_max", bytes_max == Some(None)),
+        ("ttl_ms", ttl_ms == Some(None)),
+    ];
+    let options = write_options(&change.values());
+    (options, names.iter().filter(|(_, is_unset)| *is_unset).map(|(name, _)| (*name).to_owned()).collect())
 }
 
 // ---- the same, as they are passed on -----------------------------------------------------------------------------------
@@ -233,5 +275,6 @@ pub(crate) fn write_status(status: &LocalStatus) -> v1::StatusResponse {
         members: status.members.iter().cloned().map(write_member).collect(),
         ready: status.not_ready.is_none(),
         not_ready_reason: status.not_ready.clone().unwrap_or_default(),
+        note: status.note.clone().unwrap_or_default(),
     }
 }

@@ -44,6 +44,7 @@ pub fn write_reply(result: Result<Answer, Failure>) -> Reply {
         Response::TopicCreated { .. } => {
             Reply::CreateTopic(v1::CreateTopicResponse::write(answer).expect(OWN))
         }
+        Response::TopicUpdated(_) => Reply::UpdateTopic(v1::UpdateTopicResponse::write(answer).expect(OWN)),
         Response::TopicDeleted => Reply::DeleteTopic(v1::DeleteTopicResponse::write(answer).expect(OWN)),
         Response::Topics { .. } => Reply::ListTopics(v1::ListTopicsResponse::write(answer).expect(OWN)),
         Response::Topic(_) => Reply::DescribeTopic(v1::DescribeTopicResponse::write(answer).expect(OWN)),
@@ -107,6 +108,7 @@ impl Expected {
             Answer::Deliveries(_) => AnswerKind::Deliveries,
             Answer::Response(response) => match response {
                 Response::TopicCreated { .. } => AnswerKind::TopicCreated,
+                Response::TopicUpdated(_) => AnswerKind::TopicUpdated,
                 Response::TopicDeleted => AnswerKind::TopicDeleted,
                 Response::Topics { .. } => AnswerKind::Topics,
                 Response::Topic(_) => AnswerKind::Topic,
@@ -131,6 +133,7 @@ fn read_answer(reply: Reply) -> Option<Answer> {
     let response = match reply {
         Reply::Failure(_) => return None,
         Reply::CreateTopic(reply) => Response::TopicCreated { topic: reply.topic_id },
+        Reply::UpdateTopic(reply) => Response::TopicUpdated(read_options(reply.options)),
         Reply::DeleteTopic(_) => Response::TopicDeleted,
         Reply::ListTopics(reply) => {
             Response::Topics { topics: reply.topics.into_iter().map(read_topic).collect(), more: reply.more }
@@ -140,7 +143,8 @@ fn read_answer(reply: Reply) -> Option<Answer> {
         Reply::Publish(reply) => {
             let id = ids::decode_message_id(&reply.first_id).ok()?;
             let (topic, generation, first_offset) = (id.topic, id.generation, id.offset);
-            Response::Published { topic, generation, first_offset, count: reply.count }
+            let (count, deduplicated) = (reply.count, reply.deduplicated);
+            Response::Published { topic, generation, first_offset, count, deduplicated }
         }
         Reply::Deliveries(reply) => {
             // A message that was damaged on the way harms no other. If it was leased, the lease ends by itself. If it

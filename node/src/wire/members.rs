@@ -12,6 +12,7 @@ pub(super) fn write(members: MembersInfo) -> v1::MembersResponse {
         leader: write_node_id(members.leader),
         term: members.term,
         last: members.last,
+        version: members.version,
         members: members.members.into_iter().map(write_member).collect(),
         waiting: members.waiting.into_iter().map(write_waiting).collect(),
     }
@@ -26,6 +27,7 @@ pub(super) fn read(members: v1::MembersResponse) -> Option<MembersInfo> {
         leader: read_node_id(&members.leader)?,
         term: members.term,
         last: members.last,
+        version: members.version,
         members: members.members.into_iter().map(read_member).collect::<Option<_>>()?,
         waiting: members.waiting.into_iter().map(read_waiting).collect::<Option<_>>()?,
     })
@@ -47,6 +49,8 @@ fn write_member(member: MemberState) -> v1::MemberState {
         unwell: member.unwell.unwrap_or_default(),
         stop_refusal: member.stop_refusal.unwrap_or_default(),
         free_bytes: member.free_bytes,
+        version_min: member.versions.map_or(0, |(oldest, _)| oldest),
+        version_max: member.versions.map_or(0, |(_, newest)| newest),
     }
 }
 
@@ -66,6 +70,7 @@ fn read_member(member: v1::MemberState) -> Option<MemberState> {
         unwell: read_why(member.unwell),
         stop_refusal: read_why(member.stop_refusal),
         free_bytes: member.free_bytes,
+        versions: (member.version_max > 0).then_some((member.version_min, member.version_max)),
     })
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn write_storage(status: &LocalStatus, storage: &StorageInfo) -> v1::
         messages: storage.messages,
         message_bytes: storage.message_bytes,
         resident_bytes: storage.resident_bytes,
+        cpu_ms: storage.cpu_ms,
         log_holes: storage.log_holes,
         repairs: storage.repairs,
         scrubbed_bytes: storage.scrubbed_bytes,

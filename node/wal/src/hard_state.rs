@@ -5,7 +5,7 @@
 //! greatest readable value is right: a promise never goes back, and a value that was written but not promised does no
 //! harm.
 
-use crate::disk::{self, Disk, DiskFile};
+use crate::disk::{self, Disk, DiskFile, NameError};
 use crate::error::{OpenError, io_error, malformed};
 use crate::format::Malformed;
 use crate::format::small::{HARD_STATE_SLOT_BYTES, decode_hard_state, encode_hard_state};
@@ -25,10 +25,22 @@ pub(crate) struct HardStateFile {
 impl HardStateFile {
     /// Replaces the file by one whose slots both hold `value`. A crash leaves the old file or the new one.
     pub(crate) fn create(disk: &dyn Disk, value: HardState) -> io::Result<HardStateFile> {
+        HardStateFile::write_aside(disk, value)?;
+        HardStateFile::take_place(disk, value)
+    }
+
+    /// The first half of that: everything but its name.
+    fn write_aside(disk: &dyn Disk, value: HardState) -> io::Result<()> {
         let mut bytes = encode_hard_state(value);
         bytes.resize(usize::try_from(HARD_STATE_SLOT_BYTES).expect("a few KiB"), 0);
         bytes.extend_from_slice(&bytes.clone());
-        disk::replace(disk, HARD_STATE, &bytes)?;
+        disk::write_aside(disk, HARD_STATE, &bytes)
+    }
+
+    /// What was written aside, in the place of the file.
+    fn take_place(disk: &dyn Disk, value: HardState) -> io::Result<HardStateFile> {
+        let placed = disk::name_aside(disk, HARD_STATE);
+        placed.map_err(|(NameError::Rename(error) | NameError::Sync(error))| error)?;
         Ok(HardStateFile { file: disk.open(HARD_STATE)?, slots: [value, value] })
     }
 
@@ -56,6 +68,25 @@ impl HardStateFile {
     /// What was promised last, or may have been promised.
     pub(crate) fn value(&self) -> HardState {
         self.slots[0].max(self.slots[1])
+    }
+
+    /// Writes what the slots should hold over those that hold something else, as they were just read. True if there was one.
+    /// Each is written by itself: a write that tears hits only a slot that was of no use.
+    pub(crate) fn put_right(&mut self, disk: &dyn Disk, stored: [Option<HardState>; 2]) -> io::Result<bool> {
+        let wrong: Vec<usize> = (0..2).filter(|slot| stored[*slot] != Some(self.slots[*slot])).collect();
+        if wrong.len() == 2 {
+            // The file itself may be gone, and what is open then is no file of the directory any more.
+            let value = self.value();
+            HardStateFile::write_aside(disk, value)?;
+            // If this fails nobody knows which file is open here: that is never taken for want of room.
+            let placed = HardStateFile::take_place(disk, value);
+            *self = placed.map_err(|error| io::Error::other(error.to_string()))?;
+        } else {
+            for slot in &wrong {
+                self.write(*slot, self.slots[*slot])?;
+            }
+        }
+        Ok(!wrong.is_empty())
     }
 
     /// Writes a greater value into the lesser slot and syncs it. After an error the slot counts as unchanged.

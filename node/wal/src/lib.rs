@@ -48,6 +48,7 @@ mod recovery;
 mod recovery_file;
 mod scan;
 mod segment;
+mod small_files;
 mod snapshot;
 mod spare;
 mod switch;
@@ -58,7 +59,7 @@ mod tests;
 
 pub use batch::Batch;
 pub use data_dir::DataDir;
-pub use dump::{DumpSummary, dump};
+pub use dump::{DumpSink, DumpSummary, Line, LineKind, LineValue, dump, dump_lines};
 pub use error::{AppendError, IdentityError, OpenError, ReadError, RecordName, Rotten, RottenPart};
 pub use heads::Heads;
 pub use holes::{Doubt, Hole, MendError, Mended};
@@ -71,6 +72,7 @@ pub use places::{
 };
 pub use reader::{EntryMeta, MetaPayload, Pinned, Reader, SegmentSpan};
 pub use recovery::Recovery;
+pub use small_files::SmallFiles;
 pub use snapshot::{
     SECTION_BYTES_MAX, SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter, remove_snapshot,
 };

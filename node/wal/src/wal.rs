@@ -61,7 +61,7 @@ pub struct Wal {
     /// The numbers of snapshots that cannot be read: the next one takes their place first.
     pub(crate) unusable: BTreeSet<u64>,
     /// `None` if it could not be read at the start: then nothing is appended.
-    hard_state: Option<HardStateFile>,
+    pub(crate) hard_state: Option<HardStateFile>,
     /// The greatest one of all frames that could be read at the start.
     framed: HardState,
     pub(crate) spares: Spares,

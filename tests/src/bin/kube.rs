@@ -5,7 +5,7 @@
 //! `inside`, which does the same for any command.
 
 use clap::{Parser, Subcommand};
-use raftqueue_tests::kube::cache::Programs;
+use raftqueue_tests::kube::cache::{Programs, find_or_build_prometheus};
 use raftqueue_tests::kube::images::{PRODUCT, build_product};
 use raftqueue_tests::kube::state::State;
 use raftqueue_tests::kube::{Error, Kube, Options, check_machine, playground, stop};
@@ -66,6 +66,8 @@ enum Action {
         #[command(flatten)]
         which: Which,
     },
+    /// Build a Prometheus that knows Kubernetes if there is none (about 3 minutes, once), and print the folder of its programs
+    Prometheus,
     /// Start one that ends with this process, and wait
     #[command(hide = true)]
     Hold {
@@ -105,6 +107,10 @@ fn perform(action: Action) -> Result<(), Error> {
         }
         Action::Collect { which } => {
             println!("{}", playground::collect(&State::named(&which.name)?)?.display());
+            Ok(())
+        }
+        Action::Prometheus => {
+            println!("{}", find_or_build_prometheus()?.display());
             Ok(())
         }
         Action::Hold { which, no_node } => hold(&Options { name: which.name, node: !no_node, volumes: 2 }),

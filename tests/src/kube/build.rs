@@ -1,11 +1,12 @@
-//! Builds a real Kubernetes from its public Go modules: no container registry, no downloaded programs. A build happens in
-//! a folder of its own and becomes the cache by one rename, so a half-finished one never passes for whole; what Go has
-//! compiled until then is kept by Go, so the next attempt is quicker.
+//! Builds a real Kubernetes from its public Go modules, and a Prometheus that knows it: no container registry, no downloaded
+//! programs. A build happens in a folder of its own and becomes the cache by one rename, so a half-finished one never passes
+//! for whole; what Go has compiled until then is kept by Go, so the next attempt is quicker.
 
 use super::command::{make_folder, tail, words, write};
 use super::error::Error;
 use super::versions::{
-    CNI_PLUGINS, CONTAINERD, COREDNS, ETCD, KUBERNETES, KUBERNETES_STAGING, RECIPE, STAGING,
+    CNI_PLUGINS, CONTAINERD, COREDNS, ETCD, KUBERNETES, KUBERNETES_STAGING, PROMETHEUS, PROMETHEUS_MODULE,
+    RECIPE, STAGING,
 };
 use std::fmt::Write as _;
 use std::fs::File;
@@ -37,11 +38,39 @@ struct Step {
     flags: Vec<String>,
 }
 
-/// Builds everything into `cache`/`key`. A second caller waits for the first.
+/// Builds Kubernetes into `cache`/`key`. A second caller waits for the first.
 ///
 /// # Errors
 /// [`Error::NoGo`], [`Error::Failed`] with the end of Go's output; nothing is left in place then.
 pub(super) fn build(cache: &Path, key: &str) -> Result<(), Error> {
+    let what = format!("Kubernetes {KUBERNETES}");
+    build_once(cache, key, &what, "about 10 minutes on 2 cores", &steps(), prepare_modules)
+}
+
+/// Builds Prometheus and promtool into `cache`/`key`. A second caller waits for the first.
+///
+/// # Errors
+/// As [`build`].
+pub(super) fn build_prometheus(cache: &Path, key: &str) -> Result<(), Error> {
+    let prepare = |room: &Path| {
+        let folder = module_folder(room, "prometheus")?;
+        write(&folder.join("go.mod"), "module raftqueue.local/prometheus\n\ngo 1.26.0\n")?;
+        let programs = prometheus_packages();
+        let programs = programs.iter().map(|package| format!("{package}@v{PROMETHEUS_MODULE}"));
+        go(room, &folder, ["get", "-tool"].map(str::to_owned).into_iter().chain(programs))
+    };
+    let what = format!("Prometheus {PROMETHEUS}");
+    build_once(cache, key, &what, "about 3 minutes on 2 cores", &[prometheus_step()], prepare)
+}
+
+fn build_once(
+    cache: &Path,
+    key: &str,
+    what: &str,
+    lasting: &str,
+    steps: &[Step],
+    prepare: impl FnOnce(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
     check_go()?;
     make_folder(cache)?;
     let _lock = lock(&cache.join(format!("{key}.lock")))?;
@@ -50,14 +79,13 @@ pub(super) fn build(cache: &Path, key: &str) -> Result<(), Error> {
         return Ok(());
     }
     let begun = Instant::now();
-    eprintln!("building Kubernetes {KUBERNETES} once into {} (about 10 minutes on 2 cores)", whole.display());
+    eprintln!("building {what} once into {} ({lasting})", whole.display());
     let room = cache.join(format!("{key}.unfinished"));
     if room.exists() {
         std::fs::remove_dir_all(&room).map_err(Error::io(format!("remove {}", room.display())))?;
     }
-    make_folder(&room.join("bin/cni"))?;
-    tell("fetching the modules", || prepare_modules(&room))?;
-    let steps = steps();
+    make_folder(&room.join("bin"))?;
+    tell("fetching the modules", || prepare(&room))?;
     for (number, step) in steps.iter().enumerate() {
         tell(&format!("[{}/{}] {}", number + 1, steps.len(), step.title), || run_step(&room, step))?;
     }
@@ -223,6 +251,25 @@ fn steps() -> Vec<Step> {
         },
     ];
     kubernetes.into_iter().chain(others).collect()
+}
+
+fn prometheus_packages() -> [String; 2] {
+    ["prometheus", "promtool"].map(|program| format!("github.com/prometheus/prometheus/cmd/{program}"))
+}
+
+/// Of the ways to find what is to be watched only that of Kubernetes is built in; the others are most of the work. Its pages are
+/// not built in either.
+fn prometheus_step() -> Step {
+    let version = format!("-s -w -X github.com/prometheus/common/version.Version={PROMETHEUS}");
+    Step {
+        title: "prometheus and promtool",
+        module: "prometheus",
+        packages: prometheus_packages().to_vec(),
+        output: "",
+        flags: ["-trimpath", "-tags", "remove_all_sd,enable_kubernetes_sd", "-ldflags", &version]
+            .map(str::to_owned)
+            .to_vec(),
+    }
 }
 
 fn run_step(room: &Path, step: &Step) -> Result<(), Error> {

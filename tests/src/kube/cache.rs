@@ -1,10 +1,11 @@
-//! Where the programs of Kubernetes are. They are kept outside the repository and `target/`, in a folder named after
+//! Where the programs of Kubernetes are, and the Prometheus that knows it. They are kept outside the repository and `target/`, in a folder named after
 //! their versions, so that only the first run on a machine pays for building them ([`super::build`] does that).
 
 use super::build;
 use super::environment;
 use super::error::Error;
 use super::versions;
+use crate::process::prometheus;
 use std::path::PathBuf;
 
 /// What the API server and its controllers need.
@@ -76,5 +77,34 @@ impl Programs {
     #[must_use]
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
+    }
+}
+
+/// The folder with a `prometheus` and a `promtool` that know Kubernetes: those that `RAFTQUEUE_PROMETHEUS` names or that are found as
+/// programs are, where they do, and else those of the cache.
+///
+/// # Errors
+/// [`Error::NoPrometheus`].
+///
+/// # Panics
+/// If `RAFTQUEUE_PROMETHEUS` names a folder without them.
+pub fn find_prometheus() -> Result<PathBuf, Error> {
+    let installed = prometheus::folder().filter(|folder| prometheus::knows_kubernetes(folder));
+    let built = environment::cache_folder()?.join(versions::prometheus_key()).join("bin");
+    let built = Some(built).filter(|folder| folder.is_dir());
+    installed.or(built).ok_or(Error::NoPrometheus)
+}
+
+/// The same, built where there is none, which takes about three minutes on two cores.
+///
+/// # Errors
+/// As [`find_prometheus`], and those of [`build::build_prometheus`].
+pub fn find_or_build_prometheus() -> Result<PathBuf, Error> {
+    match find_prometheus() {
+        Err(Error::NoPrometheus) => {
+            build::build_prometheus(&environment::cache_folder()?, &versions::prometheus_key())?;
+            find_prometheus()
+        }
+        other => other,
     }
 }

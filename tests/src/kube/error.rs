@@ -34,9 +34,9 @@ pub enum Error {
         /// The packages that hold them.
         packages: Vec<&'static str>,
     },
-    /// The compiler that Kubernetes is built with.
+    /// The compiler that Kubernetes and Prometheus are built with.
     #[error(
-        "building Kubernetes needs Go 1.26 or newer (or any since 1.21, which fetches that itself), and this machine has {}. \
+        "building it needs Go 1.26 or newer (or any since 1.21, which fetches that itself), and this machine has {}. \
          See https://go.dev/dl",
         found.as_deref().unwrap_or("none on the PATH")
     )]
@@ -56,6 +56,12 @@ pub enum Error {
         /// Where they were expected.
         folder: PathBuf,
     },
+    /// A Prometheus that knows Kubernetes.
+    #[error(
+        "there is no Prometheus that knows Kubernetes: `cargo run -p raftqueue-tests --bin kube -- prometheus` builds one once \
+         (about 3 minutes), as does RAFTQUEUE_KUBE=require; RAFTQUEUE_PROMETHEUS names another, and Debian's does not know it"
+    )]
+    NoPrometheus,
     /// A folder that processes inside would not see.
     #[error(
         "{} lies below {hidden}, which is hidden from the processes inside. Choose another place with {variable}",

@@ -46,6 +46,8 @@ struct Parts {
     node: Option<Node>,
     /// Where in the record of calls those begin that may not be refused.
     calls_judged_from: usize,
+    /// The API server was restarted since [`Own::had_outage`] was asked.
+    had_outage: bool,
     /// Nothing is left to do at the end: it was stopped already, or left running on purpose.
     is_over: bool,
 }
@@ -197,11 +199,17 @@ impl Own {
     /// [`Error::Ended`], [`Error::TimedOut`].
     pub fn restart_api_server(&self, after: Duration) -> Result<(), Error> {
         let mut parts = self.parts();
+        parts.had_outage = true;
         let control_plane = parts.control_plane.as_mut().expect("it is there until the end");
         control_plane.restart_api_server(&self.kubectl, after)?;
         // Until it is ready it knows no roles, and refuses everybody.
         parts.calls_judged_from = self.calls()?.len();
         Ok(())
+    }
+
+    /// True once after [`Own::restart_api_server`]: for up to a minute after it, parts of Kubernetes do not see what is new.
+    pub fn had_outage(&self) -> bool {
+        std::mem::take(&mut self.parts().had_outage)
     }
 
     /// The record of calls.

@@ -1,4 +1,4 @@
-//! What the real Kubernetes is made of. A change of any version gives the cache a folder of its own.
+//! What the real Kubernetes is made of, and what watches it. A change of any version gives the cache a folder of its own.
 
 /// Kubernetes itself: API server, controller manager, scheduler, kubelet, kube-proxy, kubectl.
 pub const KUBERNETES: &str = "1.36.3";
@@ -12,8 +12,14 @@ pub const CONTAINERD: &str = "2.2.0";
 pub const CNI_PLUGINS: &str = "1.9.1";
 /// The names of services and pods.
 pub const COREDNS: &str = "1.13.1";
-/// Raised when the way of building changes, or `probe.go`, so that older caches are not taken for this one.
+/// What watches: as its releases are called.
+pub const PROMETHEUS: &str = "3.16.0";
+/// The same as a Go module is called, whose first number may not be above 1 without a change of its name.
+pub const PROMETHEUS_MODULE: &str = "0.316.0";
+/// Raised when the way of building Kubernetes changes, or `probe.go`, so that older caches are not taken for this one.
 pub const RECIPE: u32 = 1;
+/// The same of Prometheus.
+const PROMETHEUS_RECIPE: u32 = 1;
 
 /// Modules of the Kubernetes repository whose place must be told, since its own `go.mod` points at folders.
 pub(super) const STAGING: [&str; 33] = [
@@ -58,4 +64,10 @@ pub fn cache_key() -> String {
     format!(
         "kube-{KUBERNETES}-etcd-{ETCD}-containerd-{CONTAINERD}-cni-{CNI_PLUGINS}-coredns-{COREDNS}-r{RECIPE}"
     )
+}
+
+/// The same for Prometheus, which is built apart: a new one of either has the other stay.
+#[must_use]
+pub fn prometheus_key() -> String {
+    format!("prometheus-{PROMETHEUS}-r{PROMETHEUS_RECIPE}")
 }

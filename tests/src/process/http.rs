@@ -6,6 +6,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+/// How long a connection may take, whatever the answer may take: a packet to a pod that has just gone is answered by nobody, and
+/// what balances the connections of a Service sends all its repeats to the same pod. The next connection finds another.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
+
 /// A client of one address.
 #[derive(Clone, Copy, Debug)]
 pub struct Http {
@@ -34,8 +38,8 @@ pub struct Answer {
 pub enum Unanswered {
     /// Nobody listens: the request was never sent.
     Refused,
-    /// No connection came about in time, as with an address that nobody has any more: the request was never sent.
-    Unreachable,
+    /// No connection came about, or not in time, as with an address that nobody has any more: the request was never sent.
+    Unreachable(ErrorKind),
     /// The request may have arrived.
     Unknown,
 }
@@ -79,10 +83,10 @@ impl Http {
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, Unanswered> {
         let deadline =
             Instant::now() + self.timeout + if self.says_timeout { PATIENCE } else { Duration::ZERO };
-        let mut stream =
-            TcpStream::connect_timeout(&self.address, self.timeout).map_err(|error| match error.kind() {
+        let mut stream = TcpStream::connect_timeout(&self.address, self.timeout.min(CONNECTED_WITHIN))
+            .map_err(|error| match error.kind() {
                 ErrorKind::ConnectionRefused => Unanswered::Refused,
-                _ => Unanswered::Unreachable,
+                other => Unanswered::Unreachable(other),
             })?;
         let deadline_header = match self.says_timeout {
             true => format!("raftqueue-deadline-ms: {}\r\n", self.timeout.as_millis()),

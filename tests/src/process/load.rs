@@ -222,7 +222,7 @@ fn produce(
                 account.acknowledged.insert(message);
             }
             Ok(503 | 429) => account.refused += 1,
-            Err(Unanswered::Refused | Unanswered::Unreachable) => {
+            Err(Unanswered::Refused | Unanswered::Unreachable(_)) => {
                 drop(account);
                 std::thread::yield_now();
             }
@@ -264,8 +264,15 @@ fn drain(topic: &str, nodes: &[Http]) -> Result<Vec<String>, String> {
             }
             Ok(answer) if answer.code == 404 => return Ok(popped),
             Ok(answer) if [503, 504].contains(&answer.code) && since.elapsed() < PATIENCE => {}
-            // It was just started and does not listen yet.
-            Err(Unanswered::Refused | Unanswered::Unreachable) if since.elapsed() < PATIENCE => {
+            // It was just started and does not listen yet, or has just gone.
+            Err(why @ (Unanswered::Refused | Unanswered::Unreachable(_))) if since.elapsed() < PATIENCE => {
+                if why != Unanswered::Refused {
+                    eprintln!(
+                        "no connection for pop {} after {:.1?}: {why:?}",
+                        popped.len(),
+                        since.elapsed()
+                    );
+                }
                 std::thread::yield_now();
             }
             other => return Err(format!("pop {} failed: {other:?}", popped.len())),

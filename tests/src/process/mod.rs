@@ -8,12 +8,14 @@ mod load;
 mod patience;
 pub mod prometheus;
 mod small_disk;
+mod up;
 pub mod watch;
 
 pub use http::{Answer, Http, Unanswered};
 pub use load::{Load, Report, Told};
 pub use patience::{CALM, Ended, PATIENCE, Running, env_number, run_to_end, series_value, wait_for};
 pub use small_disk::SmallDisk;
+pub use up::Up;
 
 use links::Links;
 use serde_json::json;
@@ -70,6 +72,8 @@ pub struct Cluster {
     formed: usize,
     /// Nodes that wait to be added where their disks are blank.
     joins: BTreeSet<usize>,
+    /// Every node is told of all of them, and may form a cluster with them.
+    is_one_list: bool,
 }
 
 impl Cluster {
@@ -110,6 +114,7 @@ impl Cluster {
             links: None,
             formed,
             joins: (formed..count).collect(),
+            is_one_list: false,
         }
     }
 
@@ -129,6 +134,11 @@ impl Cluster {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
             _ => drop(self.joins.insert(node)),
         }
+    }
+
+    /// Nodes that start from now on are told of all nodes as those that form the cluster, as after it was grown.
+    pub fn list_all(&mut self) {
+        self.is_one_list = true;
     }
 
     /// Nodes reach each other through relays, by which [`Cluster::isolate`] can cut them off.
@@ -252,18 +262,20 @@ impl Cluster {
 
     /// A node that is started by its name serves operations in any case: at a port of its own, and not where all would.
     fn operations_argument(&self, node: usize) -> Option<String> {
-        let is_open = self.has_operations || self.links.is_some() || self.joins.contains(&node);
+        let is_named = self.links.is_some() || self.is_one_list || self.joins.contains(&node);
+        let is_open = self.has_operations || is_named;
         is_open.then(|| format!("--operations-port={}", self.operations[node]))
     }
 
     /// Which node it is and where the others are, as arguments.
     fn addresses(&self, node: usize) -> Vec<String> {
-        if self.joins.contains(&node) {
-            let members: Vec<String> = (0..self.formed).map(|to| format!("{0}={0}", self.name(to))).collect();
+        if self.joins.contains(&node) || self.is_one_list {
+            let listed = if self.is_one_list { self.count() } else { self.formed };
+            let members: Vec<String> = (0..listed).map(|to| format!("{0}={0}", self.name(to))).collect();
             return [
                 format!("--name={}", self.name(node)),
                 format!("--members={}", members.join(",")),
-                "--bootstrap=join".into(),
+                format!("--bootstrap={}", if self.is_one_list { "form" } else { "join" }),
                 format!("--peer-listen={}", self.name(node)),
                 format!("--client-listen=127.0.0.1:{}", self.ports[node].0),
                 format!("--data-dir={}", self.data_dir(node).display()),

@@ -65,7 +65,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins.
+    /// Begins: what has one of these namespaces, as an expression of Prometheus, or none at all.
     #[must_use]
     pub fn begin(prometheus: Prometheus, namespace: &str) -> Self {
         Self { prometheus, namespace: namespace.to_owned(), begun: Instant::now(), rows: Vec::new() }

@@ -3,13 +3,14 @@
 use super::Violation;
 use super::calls::{Answer, Call};
 use super::consumers::{Consumer, Popper};
+use super::leaving::DOUBTER;
 use super::ledger::Ledger;
 use super::members::ADMIN;
 use super::plan::{MS, Micros, Plan};
 use super::producers::Producer;
 use super::random::Random;
 use super::world::{Event, Phase, World};
-use raftqueue_node::api::{Dead, DeadAction, Look, MessageState, Request, TopicOptions, Write};
+use raftqueue_node::api::{Dead, DeadAction, Look, MessageState, Request, TopicChange, TopicOptions, Write};
 use raftqueue_node::replica::CallId;
 
 /// The client that the simulator itself is, when it makes topics and drains them.
@@ -140,6 +141,16 @@ fn administrate(plan: &Plan, random: &mut Random) -> Request {
             },
             request_id: random.percent(50).then(|| u128::from(random.below(4))),
         }),
+        3 if plan.has_upgrades && random.percent(60) => Request::Write(Write::UpdateTopic {
+            topic: passing_topic(random),
+            change: TopicChange {
+                attempts_max: random
+                    .percent(70)
+                    .then(|| random.percent(80).then(|| 1 + random.below(3) as u32)),
+                messages_max: random.percent(50).then(|| random.percent(50).then(|| 1 + random.below(30))),
+                ..TopicChange::default()
+            },
+        }),
         3 => Request::Write(Write::DeleteTopic { topic: passing_topic(random) }),
         4 => Request::Write(Write::Purge { topic: passing_topic(random), subscription }),
         5 => Request::Dead(Dead {
@@ -186,6 +197,10 @@ impl World {
         }
         if call.client == ADMIN {
             self.admin_hears(id, call, answer);
+            return Ok(());
+        }
+        if call.client == DOUBTER {
+            self.doubter_hears(id, answer);
             return Ok(());
         }
         let client = &mut self.clients[call.client];

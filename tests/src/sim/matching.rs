@@ -4,7 +4,7 @@
 use raftqueue_node::api::codec;
 use raftqueue_node::api::{
     Dead, DeadAction, LeaseId, LeaseResult, MessageId, MessageRef, Publish, Reason, Request, Response,
-    SessionId, Settle, Settlement, Take, TakeKind, Write,
+    SessionId, Settle, Settlement, Take, TakeKind, TopicOptions, Write,
 };
 use raftqueue_queue::{
     self as queue, Command, DeadReason, DeadSelection, Delivery, Limit, Refused, Reply, TopicId,
@@ -83,6 +83,16 @@ pub(super) fn is_of(request: &Request, command: &Command, names: &BTreeMap<Topic
             Request::Write(Write::CreateTopic { topic, request_id, .. }),
             Command::CreateTopic { name, request_id: id, .. },
         ) => topic == name && request_id == id,
+        (
+            Request::Write(Write::UpdateTopic { topic, change }),
+            Command::UpdateTopic { name, change: given },
+        ) => {
+            let attempts = |max: Option<u32>| max.unwrap_or(queue::ATTEMPTS_MAX_DEFAULT);
+            topic == name
+                && change.attempts_max.map(attempts) == given.attempts_max
+                && (change.messages_max, change.bytes_max) == (given.messages_max, given.bytes_max)
+                && change.ttl_ms == given.ttl_ms_default
+        }
         (Request::Write(Write::DeleteTopic { topic }), Command::DeleteTopic { name }) => topic == name,
         (
             Request::Take(Take { topic, kind: TakeKind::Receive { lease_ms }, .. }),
@@ -119,12 +129,19 @@ pub(super) fn is_of(request: &Request, command: &Command, names: &BTreeMap<Topic
 pub(super) fn answer_to(command: &Command, reply: &Reply) -> Option<Result<Response, Reason>> {
     Some(Ok(match reply {
         Reply::Created { topic, .. } => Response::TopicCreated { topic: topic.0 },
+        Reply::Updated { settings } => Response::TopicUpdated(TopicOptions {
+            attempts_max: Some(settings.attempts_max),
+            messages_max: settings.messages_max,
+            bytes_max: settings.bytes_max,
+            ttl_ms: settings.ttl_ms_default,
+        }),
         Reply::Deleted { .. } => Response::TopicDeleted,
-        Reply::Published { topic, generation, first_offset, count, .. } => Response::Published {
+        Reply::Published { topic, generation, first_offset, count, repeated } => Response::Published {
             topic: topic.0,
             generation: generation.0,
             first_offset: *first_offset,
             count: u64::from(*count),
+            deduplicated: *repeated,
         },
         Reply::Received { deliveries, .. } if deliveries.is_empty() => return None,
         Reply::Popped { deliveries, repeated: false, .. } if deliveries.is_empty() => return None,

@@ -12,6 +12,7 @@ use super::Violation;
 use super::calls::{Answer, Call};
 use super::coverage::Rare;
 use super::digest::Durable;
+use super::leaving::Leaving;
 use super::nodes::Node;
 use super::plan::{MS, Micros, Plan, SECOND};
 use super::random::{Random, chain};
@@ -35,7 +36,6 @@ const MEMBERS_MAX: usize = 6;
 const ON_ITS_WAY_MAX: Micros = SECOND;
 
 /// What is under way with members.
-#[derive(Debug)]
 pub(super) struct Membership {
     random: Random,
     /// Changes that nobody has answered yet: where each was asked, and what it leads to.
@@ -46,6 +46,8 @@ pub(super) struct Membership {
     never: Vec<(Index, BTreeMap<NodeId, Member>)>,
     /// What may.
     maybe: Vec<(Index, BTreeMap<NodeId, Member>)>,
+    /// Those that were removed.
+    pub(super) leaving: Leaving,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +65,7 @@ impl Membership {
             last_open: 0,
             never: Vec::new(),
             maybe: Vec::new(),
+            leaving: Leaving::default(),
         }
     }
 }
@@ -153,6 +156,7 @@ impl World {
     /// An entry is committed: if it is a configuration it belongs to the one history of them.
     pub(super) fn commit_configuration(&mut self, entry: &Entry) -> Result<(), Violation> {
         let Payload::Config(new) = &entry.payload else { return Ok(()) };
+        self.membership.check_gone(new)?;
         let before = self.configurations.last().map(|(index, old)| (index, Arc::clone(old)));
         self.configurations.push(entry, new)?;
         let Some((index, old)) = before else { return Ok(()) };
@@ -205,16 +209,17 @@ impl World {
         }
         let own = std::mem::replace(&mut self.membership.random, Random::new(0));
         let main = std::mem::replace(&mut self.random, own);
+        self.ask_whether_removed();
         let done = self.look_after_members();
         self.membership.random = std::mem::replace(&mut self.random, main);
         done
     }
 
-    /// Nodes that are no members say so to whoever hears them.
+    /// Nodes that wait say so to whoever hears them. Who has a log belongs to its cluster, and is not added by that name again.
     pub(super) fn announce(&mut self) {
         for node in 0..self.nodes.len() {
             let at = &self.nodes[node];
-            let is_waiting = at.raft().is_some_and(|raft| !raft.configuration().peers().contains(&at.id));
+            let is_waiting = at.raft().is_some_and(|raft| raft.last_index() == Index(0));
             if !is_waiting || at.is_paused() {
                 continue;
             }
@@ -235,8 +240,11 @@ impl World {
 
     fn look_after_members(&mut self) -> Result<(), Violation> {
         let is_open = self.forget_answered();
-        if self.are_members_settled() && self.random.percent(40) {
+        if self.are_members_settled() && self.random.percent(20) {
             self.recycle()?;
+        }
+        if self.random.percent(20) {
+            self.put_back()?;
         }
         let Some(leader) = self.leader() else { return Ok(()) };
         if self.random.percent(10) {
@@ -363,23 +371,34 @@ impl World {
         }
         let node = self.random.pick(&all);
         self.crash(node, false)?;
-        let (seed, id) = (self.random.bits(), NodeId(self.random.bits() | 1));
+        self.keep_aside(node);
         self.coverage.rare(Rare::Recycled);
+        self.begin_as_another(node)
+    }
+
+    /// A node that does not run begins anew with a blank disk, and so as another one.
+    pub(super) fn begin_as_another(&mut self, node: usize) -> Result<(), Violation> {
+        let (seed, id) = (self.random.bits(), NodeId(self.random.bits() | 1));
         self.begin_again(node, FakeDisk::new(seed), id)
     }
 
     /// A node that does not run begins again, with another disk and id.
     pub(super) fn begin_again(&mut self, node: usize, disk: FakeDisk, id: NodeId) -> Result<(), Violation> {
+        self.mount_another(node, disk, id);
+        self.nodes[node].format();
+        self.disks.insert(id, Durable::default());
+        self.trace.note(self.now, &[61, node as u64], || format!("node {node} begins again as {id}"));
+        self.start(node)
+    }
+
+    /// A node that does not run gets another disk.
+    pub(super) fn mount_another(&mut self, node: usize, disk: FakeDisk, id: NodeId) {
         let at = &mut self.nodes[node];
         (at.disk, at.id) = (disk, id);
         (at.is_damaged, at.is_failing, at.was_tight) = (false, false, false);
         (at.out, at.backup) = (None, None);
         at.maybe.clear();
         (at.is_asking, at.renewed) = (false, None);
-        at.format();
-        self.disks.insert(id, Durable::default());
-        self.trace.note(self.now, &[61, node as u64], || format!("node {node} begins again as {id}"));
-        self.start(node)
     }
 
     /// What the administrator hears of a change.
@@ -441,6 +460,9 @@ impl World {
                     Change::Replace { old, new } => {
                         ids(std::slice::from_ref(old)).iter().all(|id| is(id, None))
                             && ids(std::slice::from_ref(new)).iter().all(|id| is(id, Some(MemberKind::Voter)))
+                    }
+                    Change::RaiseVersion(version) => {
+                        version.is_none_or(|version| configuration.version == version)
                     }
                 };
                 match is_so && !configuration.is_joint() && refusal.is_none() && index > call.committed_before

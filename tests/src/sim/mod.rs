@@ -11,8 +11,7 @@
 //!
 //! In some lives members come and go (`members`). What is not here: the shell (tasks, sockets, discovery, forming by
 //! handshake). A packet is a message of the core, not bytes. There is no hello: where a disk that was set back is found out only by it, that
-//! judgement alone is asked of the node's code (see `damage`). A disk that rots, is blank or another's ends in a refusal of
-//! its node; nothing heals it yet.
+//! judgement alone is asked of the node's code (see `damage`). Who was removed finds out by the node's code, too (`leaving`).
 //!
 //! One seed is one life: run twice, every event is the same ([`Life::hash`]). Beside these lives there are short ones in
 //! which nothing goes wrong but one crash, at each call to a disk in turn (`enumerate`), and schedules that are worth a
@@ -33,6 +32,7 @@ mod faults;
 mod footprint;
 mod installing;
 mod keeping;
+mod leaving;
 mod ledger;
 mod matching;
 mod members;

@@ -13,7 +13,7 @@ use super::keeping::Keeping;
 use super::network::Packet;
 use super::plan::{ELECTION_TICKS, MS, Micros, Plan, TICK};
 use super::random::{Random, chain};
-use super::upgrades::NEW_VERSION;
+use super::upgrades::{NEW_VERSION, OLD_VERSION};
 use super::world::{Event, World};
 use raftqueue_node::api::codec;
 use raftqueue_node::api::{ClusterInfo, Failure, Response};
@@ -188,7 +188,7 @@ impl Node {
             was_tight: false,
             out: None,
             backup: None,
-            version_max: codec::VERSION_MAX,
+            version_max: OLD_VERSION,
             maybe: Vec::new(),
             is_asking: false,
             awaited: Vec::new(),

@@ -8,6 +8,7 @@ use super::coverage::{Coverage, Rare};
 use super::matching::{Content, answer_to, is_of};
 use super::message::Origin;
 use super::queue_model::{Model, Status};
+use super::upgrades::OLD_VERSION;
 use super::view;
 use bytes::Bytes;
 use raftqueue_node::api::codec;
@@ -186,7 +187,7 @@ impl Oracle {
                 Violation::unless(form == version || version > 1 && form == version - 1, || {
                     format!("entry {} has the form of version {form} where {version} is active", entry.index)
                 })?;
-                self.coverage.rare_if(form > codec::VERSION_MAX, Rare::NewForm);
+                self.coverage.rare_if(form > OLD_VERSION, Rare::NewForm);
                 let entry_meta = codec::read_entry(meta)
                     .map_err(|error| Violation(format!("entry {} cannot be read: {error}", entry.index)))?;
                 let mut position = 0;
@@ -266,6 +267,7 @@ impl Oracle {
         coverage.rare_if(matches!(command, Command::Time { .. }), Rare::TimeCommand);
         let rare = match (command, reply) {
             (_, Reply::Created { repeated: true, .. }) => Rare::CreateRepeated,
+            (_, Reply::Updated { .. }) => Rare::TopicUpdated,
             (_, Reply::Published { repeated: true, .. }) => Rare::SessionRetry,
             (_, Reply::SessionOpened { resumed: true, .. }) => Rare::SessionResumed,
             (_, Reply::Popped { repeated: true, .. }) => Rare::PopRepeated,
@@ -451,6 +453,12 @@ impl Oracle {
                 }
                 Reason::FailedPrecondition | Reason::NodeNotFound
                     if call.request.method() == Method::TransferLeadership =>
+                {
+                    Ok(Verdict::NotDone)
+                }
+                Reason::FailedPrecondition
+                    if call.request.method() == Method::UpdateTopic
+                        && self.version_at(call.committed_before) == OLD_VERSION =>
                 {
                     Ok(Verdict::NotDone)
                 }

@@ -228,7 +228,9 @@ impl World {
         let maybe = self.nodes[node].maybe.last().unwrap_or(sure);
         let mut known = self.nodes[node].maybe.iter().chain([sure]);
         let is_renewed = self.nodes[node].renewed == Some(found.hard_state);
-        if is_renewed {
+        // A start that was cut off may have renewed it already.
+        let is_first = known.clone().all(|known| known.hard_state != found.hard_state);
+        if is_renewed && is_first {
             // It has promised nothing in this term, nor in a later one.
             Violation::unless(
                 known.clone().all(|known| known.hard_state.term < found.hard_state.term),

@@ -1,12 +1,12 @@
 //! Newer binaries, and the raise of the active version.
 //!
-//! In some lives there is a version 2, which only a newer binary knows. Nodes change their binary when they start again,
+//! Every life begins with version 1, and in some there are newer binaries, which know version 2 as well. Nodes change their binary when they start again,
 //! back and forth, and one after the other is restarted for a newer one. Once all have the newer one, the leader is asked to raise
 //! the active version; from then on nobody goes back. An older binary must never meet an entry of the new form, and
 //! entries must have the form of the version that is in force where they stand, or of the one before.
 //!
-//! The form itself is the same: what is tested is who writes it when. That a node is refused whose binary is too old for
-//! the active version is judged at the hello, which is not here.
+//! In these lives clients ask for what only version 2 can write, too: to change a topic. Who writes it when is what is tested.
+//! That a node is refused whose binary is too old for the active version is judged at the hello, which is not here.
 
 use super::Violation;
 use super::coverage::Rare;
@@ -15,6 +15,8 @@ use super::random::Random;
 use super::world::{Event, World};
 use raftqueue_node::api::codec;
 
+/// The version that older binaries know.
+pub(super) const OLD_VERSION: u32 = 1;
 /// The version that is raised to.
 pub(super) const NEW_VERSION: u32 = 2;
 
@@ -43,7 +45,7 @@ impl World {
         if !is_new && upgrades.random.percent(30) {
             self.nodes[node].version_max = NEW_VERSION;
         } else if is_new && !upgrades.is_raised && upgrades.random.percent(15) {
-            self.nodes[node].version_max = codec::VERSION_MAX;
+            self.nodes[node].version_max = OLD_VERSION;
             self.coverage.rare(Rare::OldBinary);
         }
     }

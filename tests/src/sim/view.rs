@@ -13,7 +13,10 @@ fn topic_name(request: &Request) -> &str {
         | Request::Settle(Settle { topic, .. })
         | Request::Dead(Dead { topic, .. })
         | Request::Write(
-            Write::CreateTopic { topic, .. } | Write::DeleteTopic { topic } | Write::Purge { topic, .. },
+            Write::CreateTopic { topic, .. }
+            | Write::UpdateTopic { topic, .. }
+            | Write::DeleteTopic { topic }
+            | Write::Purge { topic, .. },
         )
         | Request::Look(Look::DescribeTopic { topic } | Look::Peek { topic, .. }) => topic,
         _ => "",

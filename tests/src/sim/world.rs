@@ -6,6 +6,7 @@ use super::clients::Client;
 use super::coverage::Coverage;
 use super::digest::Durable;
 use super::enumerate::{History, Order, Staged};
+use super::leaving::Question;
 use super::ledger::Ledger;
 use super::members::{self, Membership};
 use super::network::{Network, Packet};
@@ -18,6 +19,7 @@ use super::summary::Summary;
 use super::trace::{Telling, Trace};
 use super::upgrades::Upgrades;
 use super::{Life, Violation};
+use raftqueue_node::peers::leaving::Told;
 use raftqueue_node::replica::CallId;
 use raftqueue_raft::NodeId;
 use std::collections::BTreeMap;
@@ -52,6 +54,7 @@ pub(super) enum Event {
     Staged(Staged),
     Upgrade,
     Administrate,
+    Told { question: Question, told: Told },
 }
 
 /// Where a life stands.
@@ -323,6 +326,7 @@ impl World {
             Event::Resume { node } => self.resume(node),
             Event::Upgrade => self.upgrade()?,
             Event::Administrate => self.administrate()?,
+            Event::Told { question, told } => self.told(question, told)?,
             Event::Staged(staged) => self.staged(staged),
         }
         self.notice_crashes()

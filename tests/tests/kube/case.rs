@@ -20,7 +20,7 @@ pub(crate) enum Needs {
     OwnCluster,
     /// A cluster of ours, and no other case at the same time: it breaks what all share.
     OwnClusterAlone,
-    /// As [`Needs::OwnClusterAlone`], and a Prometheus that knows Kubernetes; without it the case is left out.
+    /// As [`Needs::OwnClusterAlone`], and a Prometheus that knows Kubernetes.
     Prometheus,
     /// No cluster: it starts its own.
     Machine,

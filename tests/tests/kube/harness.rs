@@ -69,7 +69,8 @@ fn probe_pod(name: &str, image: &str) -> String {
     )
 }
 
-fn probe_spec(image: &str, extra: &str) -> String {
+/// What a pod of the probe is to be.
+pub(crate) fn probe_spec(image: &str, extra: &str) -> String {
     format!(
         r#"{{"terminationGracePeriodSeconds": 1, "enableServiceLinks": false,
 "securityContext": {{"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {{"type": "RuntimeDefault"}}}},
@@ -81,7 +82,7 @@ fn probe_spec(image: &str, extra: &str) -> String {
 }
 
 /// A StatefulSet of `replicas` probes with a volume each, its headless service `web`, and a service `front`.
-fn probe_set(replicas: u32) -> String {
+pub(crate) fn probe_set(replicas: u32) -> String {
     let spec = probe_spec(PROBE_IMAGE, r#""volumeMounts": [{"name": "data", "mountPath": "/data"}],"#);
     format!(
         r#"{{"apiVersion": "v1", "kind": "List", "items": [

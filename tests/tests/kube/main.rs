@@ -8,6 +8,7 @@
 mod case;
 mod harness;
 mod product;
+mod seen;
 mod tier;
 mod traces;
 
@@ -20,8 +21,9 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 17] = [
+    let modules: [(&str, &[Case]); 18] = [
         ("harness", &harness::CASES),
+        ("seen", seen::CASES),
         ("readme", product::readme::CASES),
         ("faults", product::faults::CASES),
         ("operator", product::operator::CASES),

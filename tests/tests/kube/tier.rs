@@ -2,20 +2,22 @@
 //! failure.
 
 use crate::case::{Case, Needs, Outcome, Room};
+use crate::harness::probe_set;
 use libtest_mimic::{Completion, Failed};
-use raftqueue_tests::kube::cache::Programs;
+use raftqueue_tests::kube::cache::{Programs, find_or_build_prometheus, find_prometheus};
 use raftqueue_tests::kube::environment::{foreign_kubeconfig, helm};
-use raftqueue_tests::kube::{Error, Kube, Mode, Options, check_machine};
-use raftqueue_tests::process::prometheus;
+use raftqueue_tests::kube::{Error, Kube, Mode, Options, Own, Seen, check_machine, wait_for};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many volumes the shared cluster begins with. Those of cases that ended are wiped and used again.
 const VOLUMES: usize = 32;
 /// Namespaces are DNS labels, and names of services are prefixed to them.
 const NAMESPACE_BYTES_MAX: usize = 40;
+/// The usual watcher of Kubernetes asks again after at most a minute.
+const WHOLE_WITHIN: Duration = Duration::from_secs(180);
 /// The ClusterRole of the operator.
 const OPERATOR_ROLE: &str = "raftqueue-operator";
 
@@ -99,15 +101,8 @@ impl Tier {
         if needs == Needs::Helm && helm().is_none() {
             return Some(("RAFTQUEUE_HELM names no helm".to_owned(), false));
         }
-        let knows_kubernetes =
-            || prometheus::folder().is_some_and(|folder| prometheus::knows_kubernetes(&folder));
-        if needs == Needs::Prometheus && !knows_kubernetes() {
-            let reason = "there is no Prometheus that knows Kubernetes: see deploy/monitoring/README.md";
-            return Some((reason.to_owned(), false));
-        }
         let is_required = mode == Mode::Require;
-        let programs = if is_required { Programs::find_or_build() } else { Programs::find() };
-        let obstacle = check_machine().and(programs.map(drop)).err()?;
+        let obstacle = check_machine().and_then(|()| built(is_required, needs)).err()?;
         Some((obstacle.to_string(), is_required))
     }
 
@@ -140,7 +135,8 @@ impl Tier {
         Ok(kube)
     }
 
-    /// Collects the evidence of a failure, and lets the namespace go.
+    /// Collects the evidence of a failure, and lets the namespace go. After an outage of the API server all is whole again before
+    /// the next case begins.
     fn conclude(&self, room: &Room<'_>, outcome: Outcome) -> Result<Completion, Failed> {
         let Some(kube) = room.kube else {
             return outcome.map(|()| Completion::Completed).map_err(|error| error.to_string().into());
@@ -156,6 +152,10 @@ impl Tier {
             }
         };
         let result = result.and_then(|completion| may_do_enough(kube).map(|()| completion));
+        let had_outage = kube.own("outages").is_ok_and(Own::had_outage);
+        let whole = if had_outage { wait_until_whole(kube, &room.namespace) } else { Ok(()) };
+        let result = result
+            .and_then(|completion| whole.map(|()| completion).map_err(|error| error.to_string().into()));
         let delete = ["delete", "namespace", &room.namespace, "--wait=false", "--ignore-not-found"];
         match kube.kubectl().run(&delete) {
             Ok(_) => result,
@@ -189,6 +189,16 @@ impl Tier {
     }
 }
 
+/// What a case cannot do without is there, or is built where it has to be.
+fn built(is_required: bool, needs: Needs) -> Result<(), Error> {
+    let programs = if is_required { Programs::find_or_build() } else { Programs::find() };
+    programs?;
+    if needs == Needs::Prometheus {
+        if is_required { find_or_build_prometheus() } else { find_prometheus() }?;
+    }
+    Ok(())
+}
+
 /// Rights of the operator's role that it used in no case. Empty where it was never installed, or on a cluster that is not ours.
 fn unused_rights(kube: &Kube) -> Result<Vec<String>, String> {
     let Ok(own) = kube.own("the record of calls") else { return Ok(Vec::new()) };
@@ -196,6 +206,29 @@ fn unused_rights(kube: &Kube) -> Result<Vec<String>, String> {
     installed.or_else(|error| match error.to_string() {
         text if text.contains("NotFound") => Ok(Vec::new()),
         text => Err(text),
+    })
+}
+
+/// Waits until every part of Kubernetes does its work: after an outage of the API server each looks at each kind of object again
+/// in its own time, up to a minute later. A set gets its pod, its pod a volume and a name that resolves.
+fn wait_until_whole(kube: &Kube, case: &str) -> Result<(), Error> {
+    let namespace = format!("{case}-after");
+    let kubectl = kube.kubectl();
+    kubectl.run(&["create", "namespace", &namespace])?;
+    let begun = Instant::now();
+    let outcome = is_whole(kube, &namespace);
+    eprintln!("{case}: Kubernetes is whole, or given up, after {:.1?}", begun.elapsed());
+    kubectl.run(&["delete", "namespace", &namespace, "--wait=false"])?;
+    outcome
+}
+
+fn is_whole(kube: &Kube, namespace: &str) -> Result<(), Error> {
+    let kubectl = kube.kubectl();
+    kubectl.with_manifest(&["-n", namespace, "apply", "--server-side", "-f", "-"], &probe_set(1))?;
+    kubectl.wait_for_pod(namespace, "web-0", WHOLE_WITHIN)?;
+    wait_for("its name to resolve", WHOLE_WITHIN, || {
+        let resolve = ["exec", "-n", namespace, "web-0", "--", "/probe", "resolve", "web-0.web"];
+        Ok(kubectl.run(&resolve).map_or_else(|error| Seen::NotYet(error.to_string()), |_| Seen::Done(())))
     })
 }
 

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 const ARGUMENTS: [&str; 2] = ["--segment-bytes", "1048576"];
-/// Commands that exist, and those of them that nothing proposes yet.
+/// Commands that version 1 has, and those of them that nothing proposes yet.
 const COMMANDS: usize = 16;
 const NEVER_PROPOSED: usize = 1;
 
@@ -215,10 +215,31 @@ fn a_node_goes_on() {
         runtime.block_on(async {
             let client = client(&cluster);
             expect_living(&client, &read_golden("living")).await;
+            change_a_topic(&client, time == 0).await;
             go_on(&cluster, &client, time).await;
         });
         cluster.stop(0);
     }
+}
+
+/// What only version 2 has is refused until somebody raises the version, and is in force from then on.
+async fn change_a_topic(client: &Client, is_first: bool) {
+    let topics = client.list_topics(v1::ListTopicsRequest::default()).await.expect("listed").topics;
+    let topic = topics.first().expect("there are some").name.clone();
+    let update = |attempts_max| {
+        let options = Some(v1::TopicOptions { attempts_max: Some(attempts_max), ..Default::default() });
+        v1::UpdateTopicRequest { topic: topic.clone(), options, unset: Vec::new() }
+    };
+    if is_first {
+        let refused = client.update_topic(update(77)).await.expect_err("version 1 is in force");
+        assert!(refused.to_string().contains("raftq members raise-version"), "{refused}");
+        client.raise_version(v1::RaiseVersionRequest::default()).await.expect("the only member runs it");
+        client.update_topic(update(77)).await.expect("changed");
+    }
+    let members = client.members(v1::MembersRequest {}).await.expect("listed");
+    assert_eq!((members.version, members.members[0].version_max), (2, 2));
+    let options = describe(client, &topic).await.options.expect("it has some");
+    assert_eq!(options.attempts_max, Some(77));
 }
 
 /// So much goes through a node that it writes every kind of file, and nothing gets lost in that.

@@ -74,6 +74,9 @@ pub(crate) fn lives(commit: &OsStr) {
             println!("round {round}, node {node} leads: {count} messages with {bytes} bytes are left");
         }
     }
+    lives.raise();
+    let count: usize = past.iter().map(Traffic::check).sum();
+    println!("the version is raised: {count} messages are left");
 }
 
 impl Lives {
@@ -94,6 +97,26 @@ impl Lives {
             self.lead(leader);
             self.go_on(traffic, MIB);
         }
+    }
+
+    /// The version that both know is in force. Where the older build knows no newer one, the newest is raised to, and it is refused
+    /// from then on.
+    fn raise(&mut self) {
+        let members = self.runtime.block_on(self.client.members(v1::MembersRequest {})).expect("listed");
+        let newest = members.members.iter().map(|member| member.version_max).min().expect("there are some");
+        if members.version == newest {
+            return;
+        }
+        let raised = self.runtime.block_on(self.client.raise_version(v1::RaiseVersionRequest::default()));
+        raised.expect("all run it");
+        self.cluster.stop(0);
+        self.cluster.set_program(0, Some(&self.before));
+        self.cluster.start(0);
+        self.cluster.wait_for_log(&format!("version {newest} is in force: run a newer image there"));
+        self.cluster.stop(0);
+        self.cluster.set_program(0, None);
+        self.cluster.start(0);
+        self.cluster.wait_ready(0);
     }
 
     fn go_on(&self, traffic: &Traffic, bytes: u64) {

@@ -4,10 +4,16 @@ use super::{peers, storage};
 use crate::failure::{Failure, beside};
 use crate::output::{Format, Output, Table};
 use clap::Args;
-use raftqueue_client::{Client, v1};
+use raftqueue_client::{Client, Error, v1};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::task::JoinSet;
+
+/// How long a node may take to say what it is.
+const NODE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a leader may take to come up where no node says that it leads: longer than most elections.
+const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -19,18 +25,24 @@ Examples:
   raftq status --peers
   watch raftq status
 
-Each endpoint says what it knows, which may be out of date; LAG is what the leader knows. Without --endpoints those are
-the members of the cluster that is found. Exit code 0 says that the cluster has a leader with a quorum, whatever single
-nodes say.
+Every member of the cluster that is found says what it knows, which may be out \
+of date, and so does every endpoint that was named; LAG is what the leader \
+knows. Exit code 0 says that the cluster has a leader with a quorum, whatever \
+single nodes say. A node that says nothing for two seconds counts as down; where \
+none says for a second that it leads, there is no leader.
 
-With --storage each node says what it keeps: segments of its log (LOG) and those that left the log and are kept for
-their messages (RELEASED), files with messages that outlived their segments (KEPT), how much of the messages in all of
-these is not done with as of the last snapshot (LIVE of STORED), the index, age and size of that snapshot, and what the
-data directory takes on its disk (USED) and what is free there (FREE). A node that is far behind fetches a snapshot and
-then the messages: NOTE says how many are to come. Exit code 0 says that some node answered.
+With --storage each node says what it keeps: segments of its log (LOG) and \
+those that left the log and are kept for their messages (RELEASED), files with \
+messages that outlived their segments (KEPT), how much of the messages in all \
+of these is not done with as of the last snapshot (LIVE of STORED), the index, \
+age and size of that snapshot, and what the data directory takes on its disk \
+(USED) and what is free there (FREE). A node that is far behind fetches a \
+snapshot and then the messages: NOTE says how many are to come. Exit code 0 \
+says that some node answered.
 
-With --peers each node says where it finds each other member (ADDRESS, where it was reached last; - if never), whether it
-hears from it (HEARD), and where that one's clients are sent (CLIENTS).")]
+With --peers each node says where it finds each other member (ADDRESS, where \
+it was reached last; - if never), whether it hears from it (HEARD), and where \
+that one's clients are sent (CLIENTS).")]
 pub(crate) struct Status {
     /// Print nothing but the leader's name
     #[arg(long)]
@@ -60,19 +72,27 @@ impl Status {
             let leader = leader_name(&cluster);
             return output.say(leader, &json!({"leader": cluster.leader, "node": leader}));
         }
-        let asked = ask(client, client.endpoints().to_vec()).await;
-        let own = if are_told { asked } else { of_members(client, asked).await };
+        // Who waits for what is down learns nothing by it.
+        let hasty = client.clone().with_timeout(client.timeout().min(NODE_PATIENCE));
+        let asked = ask(&hasty, client.endpoints().to_vec()).await;
+        if let Some(failure) = nobody(&asked, are_told) {
+            return Err(failure);
+        }
+        let own = of_members(&hasty, asked, are_told).await;
         if self.storage {
             return storage::show(client, own, output).await;
         }
         if self.peers {
             return peers::show(&own, output);
         }
-        let cluster = client.cluster_status(v1::ClusterStatusRequest {}).await;
+        let is_led =
+            own.iter().filter_map(|view| view.status.as_ref().ok()).any(|node| role_of(node) == "leader");
+        let patience = if is_led { client.timeout() } else { client.timeout().min(LEADER_PATIENCE) };
+        let cluster = client.clone().with_timeout(patience).cluster_status(v1::ClusterStatusRequest {}).await;
         let lags = cluster.as_ref().map(lags).unwrap_or_default();
         let mut table =
             Table::new(&["ENDPOINT", "NODE", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "READY", "NOTE"]);
-        for View { endpoint, node, status } in &own {
+        for View { endpoint, node, status, .. } in &own {
             match status {
                 Ok(status) => table.add(row(endpoint, status, &lags), own_json(endpoint, status)),
                 Err(error) => {
@@ -92,7 +112,7 @@ impl Status {
             }
         }
         output.print(&table)?;
-        let cluster = cluster.map_err(|error| Failure::from(error).within("the cluster's view"))?;
+        let cluster = cluster.map_err(|error| unled(&own, error))?;
         match output.format {
             // Only lines of nodes, for `cut` and `awk`.
             Format::Plain => Ok(()),
@@ -104,8 +124,49 @@ impl Status {
 impl Transfer {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let leader = client.transfer_leadership(v1::TransferLeadershipRequest { to: self.to }).await?.leader;
-        output.say(&format!("node {leader} leads now"), &json!({"leader": leader}))
+        // Names are for people; if nobody can say it at the moment, the id must do.
+        let cluster = client.cluster_status(v1::ClusterStatusRequest {}).await.unwrap_or_default();
+        let member = cluster.members.iter().find(|member| member.id == leader);
+        let name = member.map_or_else(|| format!("node {leader}"), |member| member.name.clone());
+        let json = json!({"leader": leader, "node": member.map(|member| &member.name)});
+        output.say(&format!("{name} leads now"), &json)
     }
+}
+
+/// That nobody answers where `raftq up` would have its nodes. Where somebody named the endpoints, each has its own line.
+fn nobody(asked: &[View], are_told: bool) -> Option<Failure> {
+    (!are_told && asked.iter().all(|view| view.is_down)).then(|| Failure::no_cluster(&endpoints_of(asked)))
+}
+
+fn endpoints_of(views: &[View]) -> Vec<String> {
+    views.iter().map(|view| view.endpoint.clone()).collect()
+}
+
+/// Why there is no view of the cluster, by what its nodes say.
+fn unled(own: &[View], error: Error) -> Failure {
+    use v1::Reason as R;
+    let answers = || own.iter().filter_map(|view| view.status.as_ref().ok());
+    let count = answers().count();
+    if count == 0 {
+        // Also what answers and is no node says what it is, each in its line.
+        let are_down = own.iter().all(|view| view.is_down);
+        return if are_down { Failure::no_cluster(&endpoints_of(own)) } else { Failure::from(error) };
+    }
+    if !matches!(error.reason, R::NoLeader | R::NotLeader | R::DeadlineExceeded | R::Unspecified) {
+        return Failure::from(error).within("the cluster's view");
+    }
+    let newest =
+        answers().max_by_key(|status| status.term).map_or(&[][..], |status| status.members.as_slice());
+    let voters = newest.iter().filter(|member| member.voter).count();
+    let all = own.len();
+    let why = match voters {
+        0 => "it is not formed yet, or waits to be added".to_owned(),
+        1 => "its only voter does not lead".to_owned(),
+        _ if count > voters / 2 => "an election may be under way".to_owned(),
+        _ => format!("that takes {} of the {voters} voters", voters / 2 + 1),
+    };
+    let answer = if count == 1 { "answers" } else { "answer" };
+    Failure::Failed(format!("{count} of {all} nodes {answer}, no leader: {why}"))
 }
 
 /// What a node says of itself, or why it says nothing.
@@ -115,6 +176,8 @@ pub(super) struct View {
     /// Its name, if that is known although it does not answer.
     pub(super) node: Option<String>,
     pub(super) status: Result<v1::StatusResponse, String>,
+    /// It refuses connections: no process runs there.
+    pub(super) is_down: bool,
 }
 
 /// Asks all endpoints at once, so that one that is down delays nothing. The answers are in the order given.
@@ -123,8 +186,10 @@ pub(super) async fn ask(client: &Client, endpoints: Vec<String>) -> Vec<View> {
     for (position, endpoint) in endpoints.into_iter().enumerate() {
         let client = client.clone();
         asking.spawn(async move {
-            let status = client.status(&endpoint).await.map_err(|error| error.text);
-            (position, View { endpoint, node: None, status })
+            let status = client.status(&endpoint).await;
+            let is_down = status.as_ref().is_err_and(|error| error.refused_at().is_some());
+            let status = status.map_err(|error| error.text);
+            (position, View { endpoint, node: None, status, is_down })
         });
     }
     let mut views = asking.join_all().await;
@@ -133,8 +198,8 @@ pub(super) async fn ask(client: &Client, endpoints: Vec<String>) -> Vec<View> {
 }
 
 /// The members of the cluster that was found, each as it describes itself; if no cluster was found, what was asked.
-/// Once a node is found, ports where no node answers do not matter: in a pod there is a single node.
-pub(super) async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
+/// Once a node is found, ports where no node answers matter only if somebody named them: in a pod there is a single node.
+pub(super) async fn of_members(client: &Client, asked: Vec<View>, are_told: bool) -> Vec<View> {
     let answers = || asked.iter().filter_map(|view| view.status.as_ref().ok());
     let Some(newest) = answers().max_by_key(|status| status.term) else { return asked };
     let mut members = newest.members.clone();
@@ -151,8 +216,11 @@ pub(super) async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
     let is_asked = |id: &str| answers().any(|status| status.node_id == id);
     let others = members.iter().filter(|member| !is_asked(&member.id));
     let others: Vec<String> = others.filter_map(|member| endpoints.get(&member.id)).cloned().collect();
-    let mut views: Vec<View> = asked.into_iter().filter(|view| view.status.is_ok()).collect();
-    views.extend(ask(client, others).await);
+    // One that did not answer is not asked twice.
+    let is_known = |view: &View| view.status.is_ok() || are_told || others.contains(&view.endpoint);
+    let mut views: Vec<View> = asked.into_iter().filter(is_known).collect();
+    let others = others.into_iter().filter(|other| views.iter().all(|view| view.endpoint != *other));
+    views.extend(ask(client, others.collect()).await);
     let mut rows = Vec::new();
     for v1::Member { id, name, .. } in members {
         let endpoint = endpoints.get(&id).cloned().unwrap_or_default();
@@ -160,15 +228,15 @@ pub(super) async fn of_members(client: &Client, asked: Vec<View>) -> Vec<View> {
             Ok(status) => status.node_id == id,
             Err(_) => view.endpoint == endpoint,
         };
-        let view = views.iter().position(is_of_it).map(|position| views.swap_remove(position));
+        let view = views.iter().position(is_of_it).map(|position| views.remove(position));
         let unheard = "no node that answers knows where it is";
         rows.push(match view {
             Some(view) => View { node: Some(name), ..view },
-            None => View { endpoint, node: Some(name), status: Err(unheard.to_owned()) },
+            None => View { endpoint, node: Some(name), status: Err(unheard.to_owned()), is_down: false },
         });
     }
-    // Also a node that is not a member, or not yet, and one that answers at a member's endpoint.
-    rows.extend(views.into_iter().filter(|view| view.status.is_ok()));
+    // Also a node that is not a member, or not yet, one that answers at a member's endpoint, and what was named.
+    rows.extend(views.into_iter().filter(|view| view.status.is_ok() || are_told));
     rows
 }
 
@@ -177,11 +245,15 @@ fn lags(cluster: &v1::ClusterStatusResponse) -> BTreeMap<String, u64> {
     cluster.members.iter().map(|member| (member.id.clone(), member.lag)).collect()
 }
 
-fn role_name(role: v1::Role) -> &'static str {
-    match role {
-        v1::Role::Leader => "leader",
-        v1::Role::Candidate => "candidate",
-        v1::Role::Follower | v1::Role::Unspecified => "follower",
+/// What a node is, by its own view. One that is in no configuration that it knows waits to be added, or for its cluster to
+/// form.
+pub(super) fn role_of(status: &v1::StatusResponse) -> &'static str {
+    match (status.role(), status.members.iter().find(|member| member.id == status.node_id)) {
+        (v1::Role::Leader, _) => "leader",
+        (v1::Role::Candidate, _) => "candidate",
+        (_, None) => "waiting",
+        (_, Some(member)) if !member.voter => "learner",
+        (_, Some(_)) => "follower",
     }
 }
 
@@ -189,14 +261,19 @@ fn row(endpoint: &str, status: &v1::StatusResponse, lags: &BTreeMap<String, u64>
     vec![
         endpoint.to_owned(),
         status.name.clone(),
-        role_name(status.role()).to_owned(),
+        role_of(status).to_owned(),
         status.term.to_string(),
         status.commit.to_string(),
         status.applied.to_string(),
         lags.get(&status.node_id).map_or("-".into(), ToString::to_string),
         if status.ready { "yes".into() } else { "no".into() },
-        status.not_ready_reason.clone(),
+        note_of(status).to_owned(),
     ]
+}
+
+/// What is wrong with a node, or will soon be.
+pub(super) fn note_of(status: &v1::StatusResponse) -> &str {
+    if status.not_ready_reason.is_empty() { &status.note } else { &status.not_ready_reason }
 }
 
 fn own_json(endpoint: &str, status: &v1::StatusResponse) -> Value {
@@ -208,7 +285,7 @@ fn own_json(endpoint: &str, status: &v1::StatusResponse) -> Value {
         "cluster_id": status.cluster_id,
         "generation": status.generation,
         "version": status.version,
-        "role": role_name(status.role()),
+        "role": role_of(status),
         "term": status.term,
         "leader": status.leader,
         "leader_address": status.leader_address,
@@ -217,6 +294,7 @@ fn own_json(endpoint: &str, status: &v1::StatusResponse) -> Value {
         "last": status.last,
         "ready": status.ready,
         "not_ready_reason": status.not_ready_reason,
+        "note": status.note,
     })
 }
 
@@ -310,6 +388,27 @@ mod tests {
             .collect()
     }
 
+    #[test]
+    fn who_is_in_no_configuration_waits_and_who_does_not_vote_learns() {
+        let is = |members: Vec<v1::Member>, role: v1::Role| {
+            role_of(&v1::StatusResponse {
+                node_id: "0a".into(),
+                members,
+                role: role.into(),
+                ..Default::default()
+            })
+        };
+        let member = |id: &str, voter| v1::Member { id: id.into(), voter, ..Default::default() };
+        assert_eq!(is(vec![], v1::Role::Follower), "waiting");
+        assert_eq!(is(vec![member("0b", true)], v1::Role::Follower), "waiting");
+        assert_eq!(is(vec![member("0b", true), member("0a", false)], v1::Role::Follower), "learner");
+        assert_eq!(is(vec![member("0a", true)], v1::Role::Follower), "follower");
+        assert_eq!(is(vec![member("0a", true)], v1::Role::Candidate), "candidate");
+        assert_eq!(is(vec![member("0a", true)], v1::Role::Leader), "leader");
+        // Of itself it says that it leads until the removal that it leads is done.
+        assert_eq!(is(vec![member("0b", true)], v1::Role::Leader), "leader");
+    }
+
     fn dead_address() -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.local_addr().expect("an address").to_string()
@@ -332,7 +431,7 @@ mod tests {
         let client = Client::connect([own.endpoint(), nowhere.clone()]).expect("endpoints");
         let asked = ask(&client, client.endpoints().to_vec()).await;
         assert_eq!(seen(&asked), [(own.endpoint().as_str(), "demo-0", true), (nowhere.as_str(), "", false)]);
-        let found = of_members(&client, asked).await;
+        let found = of_members(&client, asked, false).await;
         assert_eq!(
             seen(&found),
             [
@@ -348,13 +447,13 @@ mod tests {
     async fn without_a_cluster_what_was_asked_is_shown() {
         let nowhere = dead_address();
         let client = Client::connect([nowhere.clone()]).expect("endpoints");
-        let found = of_members(&client, ask(&client, vec![nowhere.clone()]).await).await;
+        let found = of_members(&client, ask(&client, vec![nowhere.clone()]).await, false).await;
         assert_eq!(seen(&found), [(nowhere.as_str(), "", false)]);
         // A cluster that has not formed yet has no members.
         let own = serve().await;
         own.node.set_status(node(1, "demo-0", &[]));
         let client = Client::connect([own.endpoint(), nowhere]).expect("endpoints");
-        let found = of_members(&client, ask(&client, client.endpoints().to_vec()).await).await;
+        let found = of_members(&client, ask(&client, client.endpoints().to_vec()).await, false).await;
         assert_eq!(seen(&found), [(own.endpoint().as_str(), "demo-0", true)]);
     }
 }

@@ -9,17 +9,20 @@ use serde_json::{Value, json};
 /// What to do with members.
 #[derive(Subcommand)]
 #[command(after_help = "\
-A node that is to join is started with --bootstrap join and the addresses of some members; it is listed as waiting. Then:
+A node that is to join is started with --bootstrap join and the addresses of \
+some members; it is listed as waiting. Then:
 
   raftq members list
   raftq members add raftqueue-3
   raftq members promote raftqueue-3
 
-Nodes are named by name, or by id where two have one name. Each change is refused while another one is under way, and where
-the cluster would not be well after it; --dry only says so. --as-of INDEX refuses it where the members have changed since that
-index was in force, which `list` shows.
+Nodes are named by name, or by id where two have one name. Each change is \
+refused while another one is under way, and where the cluster would not be \
+well after it; --dry only says so. --as-of INDEX refuses it where the members \
+have changed since that index was in force, which `list` shows.
 
-Exit code 0 says that the change is in force for good, 1 that nothing was done, 4 that nobody knows: list the members.")]
+Exit code 0 says that the change is in force for good, 1 that nothing was \
+done, 4 that nobody knows: list the members.")]
 pub(crate) enum MembersCommand {
     /// List the members as the leader sees them, and the nodes that wait
     #[command(after_help = "Examples:
@@ -39,6 +42,17 @@ pub(crate) enum MembersCommand {
   raftq members remove raftqueue-4 --dry
   raftq members remove raftqueue-4")]
     Remove(Forced),
+    /// Let the cluster use what only newer builds know; there is no way back to older ones
+    #[command(after_help = "\
+What the nodes write to their disks and to each other has the form of one version, which all of them know. A newer build of \
+some nodes, or of all, changes nothing in it, so each can go back to the older build. Once all members run the newer build and \
+you are content with it, raise the version: what needs it works from then on (such as `raftq topic update`, of version 2), and an \
+older build is refused.
+
+Examples:
+  raftq members raise-version --dry
+  raftq members raise-version")]
+    RaiseVersion(RaiseVersion),
     /// Put a learner in the place of a voter, in one step
     #[command(after_help = "Examples:
   raftq members replace raftqueue-1 9f3c2a11d0e4b578")]
@@ -74,6 +88,16 @@ pub(crate) struct Forced {
     /// Remove them also if no quorum of the others is well
     #[arg(long)]
     force: bool,
+}
+
+/// A version, and how it is asked for.
+#[derive(Args)]
+pub(crate) struct RaiseVersion {
+    /// The version that is to be in force [default: the newest that all members run]
+    #[arg(value_name = "VERSION")]
+    to: Option<u32>,
+    #[command(flatten)]
+    how: How,
 }
 
 /// A voter and a learner.
@@ -112,6 +136,17 @@ impl MembersCommand {
                 let answer = client.remove(request).await?;
                 let done = format!("{} may be stopped: no member any more", nodes.join(", "));
                 say(&answer, dry, &done, output)
+            }
+            Self::RaiseVersion(RaiseVersion { to: version, how }) => {
+                let (configuration_index, dry) = (how.as_of, how.dry);
+                let request = v1::RaiseVersionRequest { version, configuration_index, dry };
+                let answer = client.raise_version(request).await?;
+                say(
+                    &answer,
+                    dry,
+                    "the version is raised, and no member can run an older build from now on",
+                    output,
+                )
             }
             Self::Replace(Replace { old, new, how, force }) => {
                 let (configuration_index, dry) = (how.as_of, how.dry);
@@ -187,10 +222,27 @@ async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
         // Only lines of nodes, for `cut` and `awk`.
         Format::Plain => Ok(()),
         Format::Table | Format::Json => output.say(
-            &format!("configuration {index} is in force in term {}{change}", members.term),
+            &format!(
+                "configuration {index} is in force in term {}{change}{}",
+                members.term,
+                version(&members)
+            ),
             &json!({"configuration_index": index, "joint": members.joint, "settled": members.settled,
-                "leader": members.leader, "term": members.term, "last": members.last}),
+                "leader": members.leader, "term": members.term, "last": members.last,
+                "version": members.version}),
         ),
+    }
+}
+
+/// The version in force, and what to do where all members run a newer one. An older leader does not say it.
+fn version(members: &v1::MembersResponse) -> String {
+    let newest = members.members.iter().map(|member| member.version_max).min().unwrap_or_default();
+    match members.version {
+        0 => String::new(),
+        version if newest > version => {
+            format!("; version {version}, and all run {newest}: raise it with `raftq members raise-version`")
+        }
+        version => format!("; version {version}"),
     }
 }
 
@@ -213,5 +265,7 @@ fn member_json(member: &v1::MemberState) -> Value {
         "disk_stalled": member.disk_stalled,
         "unwell": member.unwell,
         "stop_refusal": member.stop_refusal,
+        "version_min": member.version_min,
+        "version_max": member.version_max,
     })
 }

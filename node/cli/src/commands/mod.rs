@@ -5,6 +5,7 @@ mod cluster;
 mod completions;
 mod dead;
 mod deliveries;
+mod kill;
 mod lines;
 mod members;
 mod node;
@@ -17,6 +18,7 @@ mod recover;
 mod scale;
 mod settle;
 mod storage;
+mod suggest;
 mod topic;
 mod unbind;
 mod up;
@@ -36,7 +38,7 @@ pub(crate) enum Command {
     /// Run one node of a cluster that `up` started
     #[command(hide = true)]
     Node(Box<node::Node>),
-    /// Make, list, describe and delete topics
+    /// Make, change, list, describe and delete topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
     /// Publish messages: arguments, or lines of standard input or of a file
@@ -64,6 +66,8 @@ pub(crate) enum Command {
     Transfer(cluster::Transfer),
     /// Give the cluster of a running `raftq up` more nodes or fewer
     Scale(scale::Scale),
+    /// Kill a node of a running `raftq up`, as a crash would
+    Kill(kill::Kill),
     /// List, add, promote, remove and replace members
     #[command(subcommand)]
     Members(members::MembersCommand),
@@ -82,20 +86,59 @@ pub(crate) enum Command {
 }
 
 /// Which messages: a topic, and a subscription of it.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Target {
     /// The topic
     topic: String,
-    /// The subscription; a plain queue has only the default one
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    /// The subscription. Not shown: as long as every topic has only the default one it leads nowhere
+    #[arg(long, value_name = "NAME", default_value = "", hide = true)]
     subscription: String,
+}
+
+impl Command {
+    /// The topic that it is about, if it is about one that must be there.
+    fn topic(&self) -> Option<&str> {
+        match self {
+            Command::Topic(command) => command.existing(),
+            Command::Publish(command) => Some(command.topic()),
+            Command::Receive(command) => Some(command.topic()),
+            Command::Ack(command) => Some(command.topic()),
+            Command::Nack(command) => Some(command.topic()),
+            Command::Extend(command) => Some(command.topic()),
+            Command::Release(command) => Some(command.topic()),
+            Command::Peek(command) => Some(command.topic()),
+            Command::Dead(command) => Some(command.topic()),
+            Command::Purge(command) => Some(command.topic()),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a command. If it fails because there is no such topic, it says which one may have been meant.
+///
+/// As [`run_as_typed`].
+pub(crate) async fn run(
+    command: Command,
+    connect: impl FnOnce() -> Result<Client, Failure>,
+    are_told: bool,
+    output: &Output,
+) -> Result<(), Failure> {
+    let Some(topic) = command.topic().map(str::to_owned) else {
+        return run_as_typed(command, connect, are_told, output).await;
+    };
+    let client = connect()?;
+    let done = run_as_typed(command, || Ok(client.clone()), are_told, output).await;
+    match done {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(suggest::of_topic(&client, &topic, failure).await),
+    }
 }
 
 /// Runs a command.
 ///
 /// `connect` gives a client of the cluster; only commands that talk to a cluster call it. `are_told` says whether
 /// somebody named its endpoints.
-pub(crate) async fn run(
+async fn run_as_typed(
     command: Command,
     connect: impl FnOnce() -> Result<Client, Failure>,
     are_told: bool,
@@ -118,18 +161,24 @@ pub(crate) async fn run(
         Command::Purge(command) => command.run(&connect()?, output).await,
         Command::Status(command) => command.run(&connect()?, are_told, output).await,
         Command::Transfer(command) => command.run(&connect()?, output).await,
-        Command::Scale(command) => command.run(connect()?.timeout(), output).await,
+        Command::Scale(command) => command.run(&connect()?, are_told, output).await,
+        Command::Kill(command) => command.run(&connect()?, are_told, output).await,
         Command::Members(command) => command.run(&connect()?, output).await,
         Command::Recover(command) => command.run(&connect()?, output).await,
         Command::Bench(command) => command.run(connect, output).await,
-        Command::Wal(command) => command.run(),
+        Command::Wal(command) => command.run(output),
     }
 }
 
-/// Asks before something that cannot be undone, if there is somebody to ask.
+/// Asks before something that cannot be undone. Where nobody can be asked, it must have been said before.
 fn confirm(is_confirmed: bool, what: &str) -> Result<(), Failure> {
-    if is_confirmed || !io::stdin().is_terminal() {
+    if is_confirmed {
         return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Failed(format!(
+            "{what} Nobody can be asked here, since standard input is no terminal: say --yes. Nothing was done"
+        )));
     }
     eprint!("{what} It cannot be undone. Go on? [y/N] ");
     io::stderr().flush()?;

@@ -9,7 +9,7 @@ use serde_json::json;
 pub(super) fn show(views: &[View], output: &Output) -> Result<(), Failure> {
     let mut table = Table::new(&["NODE", "PEER", "ID", "ADDRESS", "HEARD", "CLIENTS"]);
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-    for View { endpoint, node, status } in views {
+    for View { endpoint, node, status, .. } in views {
         let status = match status {
             Ok(status) => status,
             Err(error) => {

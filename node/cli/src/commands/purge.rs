@@ -24,6 +24,11 @@ pub(crate) struct Purge {
 }
 
 impl Purge {
+    /// The topic.
+    pub(super) fn topic(&self) -> &str {
+        &self.target.topic
+    }
+
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let Target { topic, subscription } = self.target;
         confirm(self.yes, &format!("This drops every message that waits in {topic}."))?;

@@ -23,8 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Lets the node that is left of a lost quorum go on alone.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Only for a cluster of which a majority of the voters is gone for good. What they acknowledged and no surviving node has is lost.
-As long as one of them may come back with its disk, start it instead.
+Only for a cluster of which a majority of the voters is gone for good. What \
+they acknowledged and no surviving node has is lost. As long as one of them \
+may come back with its disk, start it instead.
 
   raftq recover                              every node that answers says what it knows; nothing is done
   raftq recover raftqueue-2 --token 5d1c...  that node goes on as the only voter, in the next generation
@@ -32,11 +33,14 @@ As long as one of them may come back with its disk, start it instead.
   raftq members add raftqueue-0 raftqueue-1
   raftq members promote raftqueue-0 raftqueue-1
 
-Where several nodes survive, take the one with the greatest LAST TERM, and among those the greatest LAST: it is listed first.
-All others, the old disks that come back included, are of an older generation: they are refused, and have to be cleared so that
-they join as new nodes. Message ids, leases and sessions that only the lost part knew are answered as GONE or expired.
+Where several nodes survive, take the one with the greatest LAST TERM, and \
+among those the greatest LAST: it is listed first. All others, the old disks \
+that come back included, are of an older generation: they are refused, and \
+have to be cleared so that they join as new nodes. Message ids, leases and \
+sessions that only the lost part knew are answered as GONE or expired.
 
-The token fits only what the node was when it showed it: its log, its members, its generation. On a terminal it is asked for.")]
+The token fits only what the node was when it showed it: its log, its members, \
+its generation. On a terminal it is asked for.")]
 pub(crate) struct Recover {
     /// The node that goes on, by name, id or endpoint [default: the only one that can]
     node: Option<String>,
@@ -68,7 +72,7 @@ impl Recover {
             all.retain(|survivor| survivor.is(node));
             if all.is_empty() {
                 return Err(Failure::Failed(format!(
-                    "no node `{node}` answers at the endpoints that were given"
+                    "no node `{node}` with the log of a cluster answers at the endpoints that were given"
                 )));
             }
         }
@@ -151,9 +155,11 @@ async fn ask(client: &Client) -> Vec<Survivor> {
     let mut all = asking.join_all().await;
     all.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
     all.sort_by_key(|survivor| {
-        Reverse(
-            survivor.said.as_ref().ok().map(|s| (s.refusal.is_empty(), s.generation, s.last_term, s.last)),
-        )
+        // Of those that have as much the one comes first that need not be forced.
+        let has = |s: &v1::RecoverResponse| {
+            (s.refusal.is_empty(), s.generation, s.last_term, s.last, s.caution.is_empty())
+        };
+        Reverse(survivor.said.as_ref().ok().map(has))
     });
     all
 }
@@ -236,7 +242,7 @@ async fn wait(client: &Client, endpoint: &str, generation: u32) -> Result<v1::St
                     Err(error) => beside(endpoint, &error.text).to_owned(),
                 };
                 let text = format!("{endpoint} does not lead in generation {generation} yet: {what}");
-                return Err(Failure::Unknown(text));
+                return Err(Failure::unknown(text));
             }
             _ => tokio::time::sleep(LOOK_EVERY).await,
         }

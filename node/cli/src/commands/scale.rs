@@ -5,7 +5,7 @@
 
 mod plan;
 
-use super::up::{Link, Wanted};
+use super::up::{Link, Request, Wanted, base_ports};
 use crate::failure::Failure;
 use crate::output::Output;
 use clap::Args;
@@ -38,9 +38,9 @@ pub(crate) struct Scale {
     /// How many nodes: 1, 3, 5, 7 or 9
     #[arg(value_parser = super::up::nodes)]
     nodes: u16,
-    /// First port of the cluster, as `raftq up` was told
-    #[arg(long, value_name = "PORT", default_value_t = super::up::BASE_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1024..=65_400))]
-    base_port: u16,
+    /// First port of the cluster, as `raftq up` was told [default: that of the endpoints, or 7420]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1024..=65_400))]
+    base_port: Option<u16>,
 }
 
 /// What has been said of what is waited for.
@@ -51,9 +51,10 @@ struct Waiting {
 }
 
 impl Scale {
-    pub(super) async fn run(self, timeout: Duration, output: &Output) -> Result<(), Failure> {
-        let mut up = Link::connect(self.base_port).await?;
-        let mut rows = up.ask(&Wanted { nodes: None, blank: Vec::new() }).await?;
+    pub(super) async fn run(self, client: &Client, are_told: bool, output: &Output) -> Result<(), Failure> {
+        let (timeout, told) = (client.timeout(), if are_told { client.endpoints() } else { &[] });
+        let mut up = Link::connect(&base_ports(self.base_port, told)?).await?;
+        let mut rows = up.ask(&Request::Run(Wanted { nodes: None, blank: Vec::new() })).await?;
         // The first nodes stay, whatever is asked for.
         let endpoints = rows.iter().map(|row| row.endpoint.clone());
         let client = Client::connect(endpoints).map_err(|error| Failure::Failed(error.to_string()))?;
@@ -76,13 +77,14 @@ impl Scale {
             match plan::next(self.nodes, &members, &known).map_err(Failure::Failed)? {
                 Step::Wait(why) => waiting.wait(mark, &why, output).await?,
                 Step::Run { nodes, blank } => {
-                    rows = up.ask(&Wanted { nodes: Some(nodes), blank: blank.clone() }).await?;
+                    let wanted = Wanted { nodes: Some(nodes), blank: blank.clone() };
+                    rows = up.ask(&Request::Run(wanted)).await?;
                     if nodes < before {
-                        say("stop", &(nodes..before).rev().collect::<Vec<_>>(), "stopped", output)?;
+                        say("stop", &(nodes..before).rev().collect::<Vec<_>>(), same("stopped"), output)?;
                     } else {
                         let new: Vec<u16> =
                             if blank.is_empty() { (before..nodes).collect() } else { blank.clone() };
-                        say("start", &new, "started", output)?;
+                        say("start", &new, same("started"), output)?;
                     }
                     let waited = members.waiting.iter();
                     let is_anew =
@@ -97,7 +99,12 @@ impl Scale {
                         dry: false,
                     };
                     match client.add_learner(request).await {
-                        Ok(_) => say("add", &numbers(&nodes), "learners now, and get the log", output)?,
+                        Ok(_) => say(
+                            "add",
+                            &numbers(&nodes),
+                            ("a learner now, and gets the log", "learners now, and get the log"),
+                            output,
+                        )?,
                         Err(error) => waiting.wait(mark, &error.text, output).await?,
                     }
                 }
@@ -108,7 +115,7 @@ impl Scale {
                         dry: false,
                     };
                     match client.promote(request).await {
-                        Ok(_) => say("promote", &numbers(&nodes), "voters now", output)?,
+                        Ok(_) => say("promote", &numbers(&nodes), ("a voter now", "voters now"), output)?,
                         Err(error) => waiting.wait(mark, &error.text, output).await?,
                     }
                 }
@@ -121,7 +128,7 @@ impl Scale {
                         force: false,
                     };
                     match client.replace(request).await {
-                        Ok(_) => say("replace", &[number], "a voter again, with a new disk", output)?,
+                        Ok(_) => say("replace", &[number], same("a voter again, with a new disk"), output)?,
                         Err(error) => waiting.wait(mark, &error.text, output).await?,
                     }
                 }
@@ -133,11 +140,21 @@ impl Scale {
                         force: false,
                     };
                     match client.remove(request).await {
-                        Ok(_) => say("remove", &numbers(&nodes), "members no longer", output)?,
+                        Ok(_) => say(
+                            "remove",
+                            &numbers(&nodes),
+                            ("a member no longer", "members no longer"),
+                            output,
+                        )?,
                         Err(error) => waiting.wait(mark, &error.text, output).await?,
                     }
                 }
-                Step::Done { leader } => {
+                // It may have just become a voter, or be on its way back.
+                Step::Done { unwell, .. } if !unwell.is_empty() => {
+                    let why = format!("all voters to be well: {}", unwell.join(", "));
+                    waiting.wait(mark, &why, output).await?;
+                }
+                Step::Done { leader, .. } => {
                     let voters = self.nodes;
                     let (what, verb) = if voters == 1 { ("voter", "is") } else { ("voters", "are") };
                     let sentence = format!("done: there {verb} {voters} {what}, and {leader} leads");
@@ -178,9 +195,15 @@ impl Waiting {
     }
 }
 
-fn say(step: &str, nodes: &[u16], what: &str, output: &Output) -> Result<(), Failure> {
+/// What is said of one node and of several alike.
+fn same(what: &'static str) -> (&'static str, &'static str) {
+    (what, what)
+}
+
+/// `what` is said of one node, and of several.
+fn say(step: &str, nodes: &[u16], what: (&str, &str), output: &Output) -> Result<(), Failure> {
     let names: Vec<String> = nodes.iter().map(|node| name(*node)).collect();
-    let verb = if names.len() == 1 { "is" } else { "are" };
+    let (verb, what) = if names.len() == 1 { ("is", what.0) } else { ("are", what.1) };
     output.say(&format!("{} {verb} {what}", names.join(", ")), &json!({"step": step, "nodes": names}))
 }
 

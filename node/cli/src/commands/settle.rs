@@ -29,8 +29,8 @@ Examples:
   raftq ack orders 02000c8d01e807
   raftq receive orders -n 10 -o json | tee messages.json | jq -r .lease | raftq ack orders
 
-Results: DONE; GONE, it was done with before; STALE, the lease is no longer yours; INVALID, no such message. STALE and
-INVALID make the exit code 1.")]
+Results: DONE; GONE, it was done with before; STALE, the lease is no longer \
+yours; INVALID, no such message. STALE and INVALID make the exit code 1.")]
 pub(crate) struct Ack {
     #[command(flatten)]
     leases: Leases,
@@ -76,6 +76,11 @@ pub(crate) struct Release {
 }
 
 impl Ack {
+    /// The topic.
+    pub(super) fn topic(&self) -> &str {
+        &self.leases.target.topic
+    }
+
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut settled = Settled::default();
         for leases in self.leases.batches()? {
@@ -88,6 +93,11 @@ impl Ack {
 }
 
 impl Nack {
+    /// The topic.
+    pub(super) fn topic(&self) -> &str {
+        &self.leases.target.topic
+    }
+
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut settled = Settled::default();
         for leases in self.leases.batches()? {
@@ -101,6 +111,11 @@ impl Nack {
 }
 
 impl Extend {
+    /// The topic.
+    pub(super) fn topic(&self) -> &str {
+        &self.leases.target.topic
+    }
+
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut settled = Settled::default();
         for leases in self.leases.batches()? {
@@ -114,6 +129,11 @@ impl Extend {
 }
 
 impl Release {
+    /// The topic.
+    pub(super) fn topic(&self) -> &str {
+        &self.leases.target.topic
+    }
+
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let mut settled = Settled::default();
         for leases in self.leases.batches()? {
@@ -134,14 +154,14 @@ impl Leases {
     fn batches(&self) -> Result<Vec<Vec<Bytes>>, Failure> {
         let mut typed = self.leases.clone();
         if typed.is_empty() {
-            let mut lines = Lines::of_stdin();
+            let mut lines = Lines::of_stdin(b'\n');
             while let Some(line) = lines.next()? {
                 let line = String::from_utf8_lossy(&line).trim().to_owned();
                 typed.extend(Some(line).filter(|line| !line.is_empty()));
             }
         }
         if typed.is_empty() {
-            return Err(Failure::Nothing);
+            return Err(Failure::Nothing("no lease on standard input".into()));
         }
         let read = |lease: &String| {
             let bytes = unhex(lease).filter(|bytes| !bytes.is_empty());

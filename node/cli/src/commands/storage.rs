@@ -1,6 +1,6 @@
 //! `raftq status --storage`: what each node keeps on its disk.
 
-use super::cluster::View;
+use super::cluster::{View, note_of};
 use crate::failure::{Failure, beside};
 use crate::output::{Format, Output, Table};
 use crate::text::{counted, grouped, size, span};
@@ -62,7 +62,7 @@ pub(super) async fn show(client: &Client, views: Vec<View>, output: &Output) -> 
     for (view, kept) in views.iter().zip(&answers) {
         match kept {
             Ok(kept) => {
-                let not_ready = view.status.as_ref().map_or("", |status| &status.not_ready_reason);
+                let not_ready = view.status.as_ref().map_or("", note_of);
                 let cells = row(&view.endpoint, kept, not_ready, now_ms, output.format);
                 table.add(cells, json_of(&view.endpoint, kept));
             }
@@ -184,6 +184,7 @@ pub(super) fn json_of(endpoint: &str, kept: &v1::StorageResponse) -> Value {
         "messages": kept.messages,
         "message_bytes": kept.message_bytes,
         "resident_bytes": kept.resident_bytes,
+        "cpu_ms": kept.cpu_ms,
         "log_holes": kept.log_holes,
         "repairs": kept.repairs,
         "scrubbed_bytes": kept.scrubbed_bytes,

@@ -12,9 +12,10 @@ use std::sync::Arc;
 Examples:
   raftq unbind ./raftqueue-data/node-2
 
-While a cluster is being formed, each node binds itself to it for good. Where the first node's disk is lost before all are
-bound, the others wait for ever; this frees them, one by one, each while it is stopped. A node that has a log is refused:
-it may hold what was acknowledged.")]
+While a cluster is being formed, each node binds itself to it for good. Where \
+the first node's disk is lost before all are bound, the others wait for ever; \
+this frees them, one by one, each while it is stopped. A node that has a log \
+is refused: it may hold what was acknowledged.")]
 pub(crate) struct Unbind {
     /// The data directory of a node that does not run
     directory: PathBuf,

@@ -1,54 +1,78 @@
 //! `raftq up`: a cluster on this machine, one process a node, for trying things out and for tests.
 //!
-//! How many nodes the cluster of a folder has stands there in `nodes`, once it was formed. A node that has no disk then waits
+//! How many nodes the cluster of a folder has stands there, once it was formed ([`folder`]). A node that has no disk then waits
 //! to be added; it is `raftq scale` that adds it.
 
-mod control;
+/// Says something to whoever started it, who may have gone, as in `raftq up | head`: the cluster goes on.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
 
-pub(crate) use control::{Link, Wanted};
+mod control;
+mod ending;
+mod folder;
+mod looking;
+mod ports;
+mod words;
+
+pub(crate) use control::{Link, Request, Row, Wanted, base_ports};
 
 use crate::failure::Failure;
 use clap::Args;
-use control::{Asked, NODES_MAX, Row};
-use raftqueue_client::{Client, v1};
-use std::fmt::Write as _;
+use control::{Asked, NODES_MAX};
+use ending::Ending;
+use folder::{Folder, Found};
+use looking::Leader;
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command as Process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-/// Ports of one node: clients, peers, operations. The others are left free.
+/// Ports of one node: clients, peers, operations.
+const NODE_PORTS: u16 = 3;
+/// Ports from one node to the next. The others are left free.
 const PORTS_PER_NODE: u16 = 10;
 /// First port of the cluster unless another one is given.
-pub(super) const BASE_PORT_DEFAULT: u16 = 7420;
+const BASE_PORT_DEFAULT: u16 = 7420;
+/// Greatest first port.
+const BASE_PORT_MAX: u16 = 65_400;
 /// Pause before a node that died is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
-/// How long a cluster may take to elect a leader before a message says that something is wrong.
-const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a node may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node waits for another process that has its data, in milliseconds.
+const LOCK_WAIT_MS: &str = "10000";
 const POLL: Duration = Duration::from_millis(50);
+/// Pause between two looks at which cluster it is.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Nodes of a new cluster.
 const NODES_DEFAULT: u16 = 3;
-/// The file that says how many nodes the cluster has.
-const NODES: &str = "nodes";
 
 /// Starts a cluster on this machine and runs it until Ctrl-C.
 ///
 /// Node I serves clients (gRPC and HTTP) on port BASE+10*I, its peers on the next, and /metrics, /livez and /readyz on the
-/// one after that. BASE+3 is for `raftq scale`.
+/// one after that. BASE+3 is for `raftq scale` and `raftq kill`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   raftq up                              three nodes, data kept in ./raftqueue-data
   raftq up --ephemeral                  the same, data thrown away at the end
   raftq up --nodes 5 --base-port 8420   five nodes on other ports
 
-Kill a node with `kill -9 PID` and watch the others go on; it is started again after two seconds. `raftq scale 5` in another
-terminal makes five nodes of three.")]
+In another terminal `raftq kill --leader` kills a node as a crash would: watch \
+the others go on. It is started again after two seconds. `raftq scale 5` makes \
+five nodes of three.
+
+A folder is of one `raftq up` at a time, and each has ports of its own. A node \
+that cannot start (its port is taken, its data is refused) is not started again \
+and again: what it says is shown.")]
 pub(crate) struct Up {
     /// How many nodes: 1, 3, 5, 7 or 9. An even number survives no more failures than one node less. Default: as many as
     /// the cluster in the folder has; 3 for a new one.
@@ -60,7 +84,7 @@ pub(crate) struct Up {
     data_dir: PathBuf,
 
     /// First port; each node takes the next ten.
-    #[arg(long, value_name = "PORT", default_value_t = BASE_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1024..=65_400))]
+    #[arg(long, value_name = "PORT", default_value_t = BASE_PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1024..=i64::from(BASE_PORT_MAX)))]
     base_port: u16,
 
     /// Keep nothing: use a temporary folder and remove it at the end.
@@ -81,25 +105,26 @@ pub(crate) struct Up {
 pub(crate) fn nodes(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(count @ (1 | 3 | 5 | 7 | 9)) => Ok(count),
-        Ok(count) => Err(format!(
+        Ok(count) if count % 2 == 0 => Err(format!(
             "{count} is not 1, 3, 5, 7 or 9: an even number survives no more failures than one node less"
         )),
+        Ok(count) => Err(format!("{count} is not 1, 3, 5, 7 or 9: one machine has no use for more nodes")),
         Err(error) => Err(error.to_string()),
     }
 }
 
 struct Running {
     index: u16,
-    folder: PathBuf,
-    log: PathBuf,
     child: Option<Child>,
-    died: Option<Instant>,
+    /// How long its log was when it was started.
+    log_begun: u64,
+    /// When to start it again, if it is.
+    again_at: Option<Instant>,
 }
 
 impl Running {
-    fn new(base: &Path, index: u16) -> Self {
-        let (folder, log) = (base.join(format!("node-{index}")), base.join(format!("node-{index}.log")));
-        Self { index, folder, log, child: None, died: None }
+    fn new(index: u16) -> Self {
+        Self { index, child: None, log_begun: 0, again_at: None }
     }
 
     fn pid(&self) -> Option<u32> {
@@ -109,10 +134,16 @@ impl Running {
 
 /// The nodes, and where they are.
 struct Nodes {
-    base: PathBuf,
+    folder: Folder,
     all: Vec<Running>,
     /// The cluster is formed: a node without a disk waits to be added.
     is_formed: bool,
+    /// Its id, once it is known: a disk of another cluster is refused.
+    cluster_id: Option<String>,
+    /// Who led when somebody looked last.
+    leader: Option<Leader>,
+    /// Looks who leads since a node has died.
+    looking: Option<JoinHandle<Option<Leader>>>,
 }
 
 impl Up {
@@ -122,6 +153,18 @@ impl Up {
     }
 
     async fn try_run(self) -> Result<(), String> {
+        let temporary = if self.ephemeral {
+            Some(tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?)
+        } else {
+            None
+        };
+        let told = temporary.as_ref().map_or(self.data_dir.as_path(), |dir| dir.path());
+        let mut nodes = self.nodes_of(Folder::take(told)?)?;
+        let count = nodes.all.len();
+        let as_port = u16::try_from(count).expect("at most nine");
+        ports::free(self.base_port, as_port, nodes.folder.was_left).await?;
+        let listener = self.listen().await?;
+        nodes.folder.begin();
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let mut stop = std::pin::pin!(async move {
@@ -130,35 +173,36 @@ impl Up {
                 _ = terminate.recv() => {}
             }
         });
-        let temporary = if self.ephemeral {
-            Some(tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?)
-        } else {
-            None
-        };
-        let base = temporary.as_ref().map_or(self.data_dir.as_path(), |dir| dir.path());
-        std::fs::create_dir_all(base).map_err(|error| format!("cannot make {}: {error}", base.display()))?;
-        let base = base.canonicalize().map_err(|error| format!("{}: {error}", base.display()))?;
-        let listener = self.listen().await?;
         let (asked, mut asking) = mpsc::channel(1);
-        let mut nodes = self.nodes_of(base.clone())?;
-        let count = nodes.all.len();
-        println!(
+        say!(
             "Starting {count} node{} on 127.0.0.1; data in {}{}",
             if count == 1 { "" } else { "s" },
-            base.display(),
+            nodes.folder.path.display(),
             if self.ephemeral { ", removed at the end" } else { ", kept: remove it to start afresh" }
         );
         let result = async {
+            if !nodes.is_formed {
+                nodes.folder.note_forming(count)?;
+            }
             for index in 0..count {
                 self.start(&mut nodes, index)?;
             }
             let ready = tokio::select! {
-                ready = self.wait_for_leader(&mut nodes.all) => { ready?; true }
-                () = &mut stop => false,
+                ready = self.wait_for_leader(&mut nodes) => Some(ready?),
+                () = &mut stop => None,
             };
-            if ready {
+            if let Some(leader) = ready {
+                if leader.is_some() {
+                    tokio::select! {
+                        () = self.wait_for_followers(&nodes) => {}
+                        () = &mut stop => return Ok(()),
+                    }
+                } else {
+                    say!("\n{}", words::NO_LEADER);
+                }
                 nodes.note(count)?;
-                println!("\n{}\n{}", self.table(&nodes.all).await, self.examples(count));
+                nodes.leader = leader;
+                say!("\n{}\n{}", self.table(&nodes).await, self.examples(count));
                 tokio::select! {
                     result = self.watch(&mut nodes, &mut asking) => result?,
                     () = control::serve(listener, asked) => {}
@@ -168,44 +212,37 @@ impl Up {
             Ok(())
         }
         .await;
-        println!("\nStopping.");
+        say!("\nStopping.");
         stop_all(&mut nodes.all).await;
         result
     }
 
-    /// Where `raftq scale` asks.
+    /// Where `raftq scale` and `raftq kill` ask.
     async fn listen(&self) -> Result<TcpListener, String> {
         let port = control::port(self.base_port);
         let listener = TcpListener::bind(("127.0.0.1", port)).await;
-        listener.map_err(|error| {
-            format!("cannot listen on 127.0.0.1:{port}: {error}; if another `raftq up` runs, say another --base-port")
-        })
+        listener.map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}"))
     }
 
     /// The nodes of the cluster in a folder; of a new one as many as were asked for.
-    fn nodes_of(&self, base: PathBuf) -> Result<Nodes, String> {
-        let noted = base.join(NODES);
-        // Whoever removed all disks begins anew.
-        let has_disks = (0..NODES_MAX).any(|index| base.join(format!("node-{index}")).exists());
-        let before = match std::fs::read_to_string(&noted) {
-            Ok(text) if has_disks => {
-                let count = text.trim().parse().ok().filter(|count| (1..=NODES_MAX).contains(count));
-                Some(count.ok_or_else(|| format!("{}: `{text}` is no number of nodes", noted.display()))?)
-            }
-            _ => None,
-        };
-        if let (Some(before), Some(asked)) = (before, self.nodes)
-            && before != asked
+    fn nodes_of(&self, folder: Folder) -> Result<Nodes, String> {
+        let wished = self.nodes.unwrap_or(NODES_DEFAULT);
+        let found = folder.cluster(wished)?;
+        if let (Some(Found { nodes, is_formed, .. }), Some(asked)) = (&found, self.nodes)
+            && *nodes != asked
         {
-            let base = base.display();
-            return Err(format!(
-                "the cluster in {base} has {before} nodes, not {asked}: start it without --nodes; once it runs, \
-                 `raftq scale {asked}` changes their number"
-            ));
+            let what = match is_formed {
+                true => format!("a cluster of {nodes}: use --nodes {nodes}, then raftq scale {asked}"),
+                false => format!(
+                    "what is to be a cluster of {nodes}: use --nodes {nodes}, or remove it to start afresh"
+                ),
+            };
+            return Err(format!("{}: this folder holds {what}", folder.path.display()));
         }
-        let count = before.or(self.nodes).unwrap_or(NODES_DEFAULT);
-        let all = (0..count).map(|index| Running::new(&base, index)).collect();
-        Ok(Nodes { base, all, is_formed: before.is_some() })
+        let Found { nodes, is_formed, id } =
+            found.unwrap_or(Found { nodes: wished, is_formed: false, id: None });
+        let all = (0..nodes).map(Running::new).collect();
+        Ok(Nodes { folder, all, is_formed, cluster_id: id, leader: None, looking: None })
     }
 
     fn port(&self, index: u16) -> u16 {
@@ -221,15 +258,19 @@ impl Up {
         let is_formed = nodes.is_formed;
         let node = &mut nodes.all[index];
         let own = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+        let log_file = nodes.folder.log(node.index);
         let log = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(&node.log)
-            .map_err(|error| format!("cannot write {}: {error}", node.log.display()))?;
+            .open(&log_file)
+            .map_err(|error| format!("cannot write {}: {error}", log_file.display()))?;
+        node.log_begun = ending::length(&log_file);
         let members: Vec<String> =
             (0..count).map(|i| format!("node-{i}=127.0.0.1:{}", self.port(i) + 1)).collect();
+        let cluster_id = nodes.cluster_id.as_ref().map(|id| format!("--cluster-id={id}"));
         let child = Process::new(own)
             .arg("node")
+            .args(cluster_id)
             .args(["--name", &format!("node-{}", node.index)])
             .args(["--members", &members.join(",")])
             .args(["--bootstrap", if is_formed { "join" } else { "form" }])
@@ -238,9 +279,11 @@ impl Up {
             // Everything is on loopback here.
             .arg("--console-changes")
             .args(["--election-timeout-ms", &self.election_timeout_ms.to_string()])
+            // A node of a `raftq up` that was killed may be on its way out. Nobody else has this folder.
+            .args(["--lock-wait-ms", LOCK_WAIT_MS])
             .args(["--log-format", "human"])
             .arg("--data-dir")
-            .arg(&node.folder)
+            .arg(nodes.folder.disk(node.index))
             // The node stops when this end of the pipe is closed, so no node outlives this program.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -250,136 +293,109 @@ impl Up {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("cannot start node {}: {error}", node.index))?;
-        let pid = child.id().unwrap_or_default();
-        std::fs::write(node.folder.with_extension("pid"), format!("{pid}\n")).map_err(|error| {
-            format!("cannot write {}: {error}", node.folder.with_extension("pid").display())
-        })?;
+        nodes.folder.note_pid(node.index, child.id().unwrap_or_default())?;
         node.child = Some(child);
-        node.died = None;
+        node.again_at = None;
         Ok(())
     }
 
-    async fn wait_for_leader(&self, nodes: &mut [Running]) -> Result<(), String> {
-        let begun = Instant::now();
-        loop {
-            for node in nodes.iter_mut() {
-                if let Some(status) = node.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                    return Err(format!(
-                        "node {} ended with {status}:\n{}",
-                        node.index,
-                        last_lines(&node.log)
-                    ));
-                }
-            }
-            for index in nodes.iter().map(|node| node.index) {
-                if self.role(index).await.is_some_and(|(role, ..)| role == "Leader") {
-                    return Ok(());
-                }
-            }
-            if begun.elapsed() > LEADER_TIMEOUT {
-                return Err(format!(
-                    "no leader after {LEADER_TIMEOUT:?}; see the logs:\n{}",
-                    last_lines(&nodes[0].log)
-                ));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// What a node says of itself: role and term.
-    async fn role(&self, index: u16) -> Option<(String, u64)> {
-        let endpoint = self.endpoint(index);
-        let client = Client::connect([endpoint.clone()]).ok()?.with_timeout(Duration::from_millis(500));
-        let status = client.status(&endpoint).await.ok()?;
-        let role = match status.role() {
-            v1::Role::Leader => "Leader",
-            v1::Role::Candidate => "Candidate",
-            _ => "Follower",
-        };
-        Some((role.to_owned(), status.term))
-    }
-
-    async fn table(&self, nodes: &[Running]) -> String {
-        let mut rows = vec![["NODE", "PID", "ROLE", "CLIENTS", "METRICS", "DATA"].map(str::to_owned)];
-        for node in nodes {
-            let pid = node.pid().map_or_else(|| "-".into(), |pid| pid.to_string());
-            let role =
-                self.role(node.index).await.map_or_else(|| "-".into(), |(role, _)| role.to_lowercase());
-            rows.push([
-                format!("node-{}", node.index),
-                pid,
-                role,
-                self.endpoint(node.index),
-                format!("http://127.0.0.1:{}/metrics", self.port(node.index) + 2),
-                node.folder.display().to_string(),
-            ]);
-        }
-        let widths: Vec<usize> =
-            (0..6).map(|c| rows.iter().map(|row| row[c].len()).max().unwrap_or(0)).collect();
-        let mut text = String::new();
-        for row in rows {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            let _ = writeln!(text, "{}", cells.join("  ").trim_end());
-        }
-        text
-    }
-
-    fn examples(&self, count: usize) -> String {
-        let options = if self.base_port == BASE_PORT_DEFAULT && count == usize::from(NODES_DEFAULT) {
-            String::new()
-        } else {
-            let endpoints: Vec<String> =
-                (0..count).filter_map(|index| Some(self.endpoint(u16::try_from(index).ok()?))).collect();
-            format!(" --endpoints {}", endpoints.join(","))
-        };
-        let program = std::env::args().next().unwrap_or_else(|| "raftq".into());
-        let base = if self.base_port == BASE_PORT_DEFAULT {
-            String::new()
-        } else {
-            format!(" --base-port {}", self.base_port)
-        };
-        let more = if count < usize::from(NODES_MAX) { count + 2 } else { count - 2 };
-        format!(
-            "Try, in another terminal:\n  \
-             {program}{options} topic create orders\n  \
-             {program}{options} publish orders 'hello' 'world'\n  \
-             {program}{options} receive orders -n 10 --ack\n  \
-             {program} scale {more}{base}\n\n\
-             Ctrl-C stops the cluster."
-        )
-    }
-
-    /// Starts nodes that die again, and does what `raftq scale` asks for, for ever.
+    /// Starts nodes that die again, and does what is asked on the port for that, until no node is left.
     async fn watch(&self, nodes: &mut Nodes, asking: &mut mpsc::Receiver<Asked>) -> Result<(), String> {
+        let mut looked: Option<Instant> = None;
         loop {
             tokio::select! {
-                Some(Asked { wanted, answer }) = asking.recv() => {
-                    let done = self.run_as_wanted(nodes, &wanted).await;
-                    let row = |node: &Running| Row { endpoint: self.endpoint(node.index), pid: node.pid() };
+                Some(Asked { request, answer }) = asking.recv() => {
                     // Whoever asked may have gone.
-                    let _ = answer.send(done.map(|()| nodes.all.iter().map(row).collect()));
+                    let _ = answer.send(self.answer(nodes, request).await);
                 }
                 () = tokio::time::sleep(POLL) => {}
             }
-            for index in 0..nodes.all.len() {
-                let node = &mut nodes.all[index];
-                if let Some(status) = node.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                    node.child = None;
-                    node.died = Some(Instant::now());
-                    let then = if self.no_restart { "and stays so" } else { "and is started again in 2 s" };
-                    println!(
-                        "node-{} ended with {status} {then}; its log is {}",
-                        node.index,
-                        node.log.display()
-                    );
-                }
-                if !self.no_restart && node.died.is_some_and(|at| at.elapsed() >= RESTART_AFTER) {
-                    self.start(nodes, index)?;
-                    let pid = nodes.all[index].pid().unwrap_or_default();
-                    println!("node-{index} started again with pid {pid}");
-                }
+            if nodes.cluster_id.is_none() && looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+                self.note_cluster(nodes).await?;
+                looked = Some(Instant::now());
             }
+            for index in 0..nodes.all.len() {
+                self.look_after(nodes, index)?;
+            }
+            if nodes.all.iter().all(|node| node.child.is_none() && node.again_at.is_none()) {
+                // Who asked for the last death has its answer first.
+                tokio::time::sleep(POLL).await;
+                return Err("no node is left: none of them is started again".into());
+            }
+            self.say_who_leads(nodes).await;
+        }
+    }
+
+    /// Notes that a node has died, and starts it again after a while if that can help.
+    fn look_after(&self, nodes: &mut Nodes, index: usize) -> Result<(), String> {
+        if let Some(Ending { text, comes_again }) = nodes.ending(index) {
+            let node = &mut nodes.all[index];
+            node.child = None;
+            nodes.folder.forget_pid(node.index);
+            let is_again = !self.no_restart && !comes_again;
+            node.again_at = is_again.then(|| Instant::now() + RESTART_AFTER);
+            say!(
+                "{}",
+                words::died(node.index, &text, self.no_restart, comes_again, &nodes.folder.log(node.index))
+            );
+            nodes.looking = Some(self.look_for_leader(nodes));
+        }
+        if nodes.all[index].again_at.is_some_and(|at| Instant::now() >= at) {
+            let has_disk = nodes.folder.disk(nodes.all[index].index).join("IDENTITY").exists();
+            self.start(nodes, index)?;
+            say!("node-{index} is started again with pid {}", nodes.all[index].pid().unwrap_or_default());
+            if nodes.is_formed && !has_disk {
+                let count = nodes.all.len();
+                say!(
+                    "its folder was lost, so it waits to be a member: `raftq scale {count}` gives it its place again"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// After a death: who leads now, once that is known.
+    async fn say_who_leads(&self, nodes: &mut Nodes) {
+        let Some(looking) = nodes.looking.take_if(|looking| looking.is_finished()) else { return };
+        let Ok(found) = looking.await else { return };
+        say!("{}", words::leads(nodes.leader.as_ref(), found.as_ref()));
+        nodes.leader = found;
+    }
+
+    /// Writes down which cluster it is, once a node that leads says it.
+    async fn note_cluster(&self, nodes: &mut Nodes) -> Result<(), String> {
+        if let Some(leader) = looking::leader_of(&self.statuses(nodes).await) {
+            nodes.folder.note_cluster(&leader.cluster_id)?;
+            nodes.cluster_id = Some(leader.cluster_id.clone());
+            nodes.leader = Some(leader);
+        }
+        Ok(())
+    }
+
+    fn row(&self, node: &Running) -> Row {
+        Row { endpoint: self.endpoint(node.index), pid: node.pid(), restarts: !self.no_restart }
+    }
+
+    async fn answer(&self, nodes: &mut Nodes, request: Request) -> Result<Vec<Row>, String> {
+        match request {
+            Request::Look => {}
+            Request::Run(wanted) => self.run_as_wanted(nodes, &wanted).await?,
+            Request::Kill(index) => return self.kill(nodes, index).await.map(|row| vec![row]),
+        }
+        Ok(nodes.all.iter().map(|node| self.row(node)).collect())
+    }
+
+    /// Kills a node, and returns what it was. It is noted as any other death.
+    async fn kill(&self, nodes: &mut Nodes, index: u16) -> Result<Row, String> {
+        let node = nodes.all.get_mut(usize::from(index));
+        let node = node.ok_or_else(|| format!("there is no node-{index}"))?;
+        let row = self.row(node);
+        match &mut node.child {
+            Some(child) if row.pid.is_some() => {
+                child.kill().await.map_err(|error| format!("node-{index} cannot be killed: {error}"))?;
+                Ok(row)
+            }
+            _ => Err(format!("node-{index} does not run")),
         }
     }
 
@@ -390,31 +406,35 @@ impl Up {
         if let Some(node) = wanted.blank.iter().find(|node| usize::from(**node) >= count) {
             return Err(format!("node-{node} is none of {count} nodes"));
         }
+        let more = (nodes.all.len()..count).filter_map(|node| u16::try_from(node).ok());
+        ports::of_nodes_free(self.base_port, more)?;
         nodes.note(count)?;
         if count < nodes.all.len() {
             let mut gone = nodes.all.split_off(count);
             stop_all(&mut gone).await;
-            gone.iter()
-                .for_each(|node| println!("node-{} is stopped: the cluster does without it", node.index));
+            for node in gone {
+                nodes.folder.forget_pid(node.index);
+                say!("node-{} is stopped: the cluster does without it", node.index);
+            }
         }
         for index in nodes.all.len()..count {
-            nodes.all.push(Running::new(&nodes.base, u16::try_from(index).expect("at most nine")));
+            nodes.all.push(Running::new(u16::try_from(index).expect("at most nine")));
         }
         for index in &wanted.blank {
             let node = &mut nodes.all[usize::from(*index)];
             stop_all(std::slice::from_mut(node)).await;
-            node.died = None;
-            node.set_disk_aside()?;
+            node.again_at = None;
+            nodes.folder.forget_pid(*index);
+            if let Some(aside) = nodes.folder.set_disk_aside(*index)? {
+                say!("node-{index} begins with a blank disk; what it had before is in {}", aside.display());
+            }
         }
         for index in 0..count {
-            if nodes.all[index].child.is_none() && nodes.all[index].died.is_none() {
+            if nodes.all[index].child.is_none() && nodes.all[index].again_at.is_none() {
                 self.start(nodes, index)?;
                 let node = u16::try_from(index).expect("at most nine");
                 let pid = nodes.all[index].pid().unwrap_or_default();
-                println!(
-                    "node-{node} is started with pid {pid}, and serves clients on {}",
-                    self.endpoint(node)
-                );
+                say!("node-{node} is started with pid {pid}, and serves clients on {}", self.endpoint(node));
             }
         }
         Ok(())
@@ -424,34 +444,16 @@ impl Up {
 impl Nodes {
     /// The cluster is formed, and has so many nodes.
     fn note(&mut self, count: usize) -> Result<(), String> {
-        let (file, aside) = (self.base.join(NODES), self.base.join(format!("{NODES}.new")));
-        let written =
-            std::fs::write(&aside, format!("{count}\n")).and_then(|()| std::fs::rename(&aside, &file));
-        written.map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+        self.folder.note_nodes(count)?;
         self.is_formed = true;
         Ok(())
     }
-}
 
-impl Running {
-    /// What is on its disk is no cluster's any more: it is kept beside, in the place of what was kept there before.
-    fn set_disk_aside(&self) -> Result<(), String> {
-        if !self.folder.exists() {
-            return Ok(());
-        }
-        let aside = self.folder.with_extension("removed");
-        let cannot = |error| format!("cannot move {} to {}: {error}", self.folder.display(), aside.display());
-        match std::fs::remove_dir_all(&aside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(cannot(error)),
-            _ => {}
-        }
-        std::fs::rename(&self.folder, &aside).map_err(cannot)?;
-        println!(
-            "node-{} begins with a blank disk; what it had before is in {}",
-            self.index,
-            aside.display()
-        );
-        Ok(())
+    /// How a node ended, if it ran and does not any more.
+    fn ending(&mut self, index: usize) -> Option<Ending> {
+        let node = &mut self.all[index];
+        let status = node.child.as_mut()?.try_wait().ok().flatten()?;
+        Some(Ending::read(status, &self.folder.log(node.index), node.log_begun))
     }
 }
 
@@ -470,11 +472,4 @@ async fn stop_all(nodes: &mut [Running]) {
             let _ = child.kill().await;
         }
     }
-}
-
-fn last_lines(file: &Path) -> String {
-    const LINES: usize = 5;
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }

@@ -29,6 +29,7 @@ fn kept() -> StorageInfo {
         messages: Some(11),
         message_bytes: Some(220),
         resident_bytes: 9 << 20,
+        cpu_ms: 1_500,
         log_holes: 0,
         repairs: 0,
         scrubbed_bytes: 5 << 20,
@@ -76,6 +77,7 @@ fn status_tells_what_each_node_keeps() {
     assert_eq!(json[0]["snapshot"]["index"], 900);
     assert_eq!((&json[0]["disk_bytes"], &json[0]["snapshots_bytes"]), (&(1_u64 << 40).into(), &4_000.into()));
     assert_eq!(json[0]["resident_bytes"], expected.resident_bytes);
+    assert_eq!(json[0]["cpu_ms"], expected.cpu_ms);
     assert!(json[1]["error"].as_str().is_some_and(|error| error.contains("refused")), "{}", json[1]);
 }
 

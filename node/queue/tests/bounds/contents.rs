@@ -5,7 +5,7 @@ use crate::queue::{DEFAULT, Queue};
 use proptest::prelude::*;
 use raftqueue_queue::{
     ApplyMeta, Candidate, Command, DeadSelection, Generation, LeaseId, MessageMeta, MessageSize, Overdue,
-    Refused, Reply, Sequenced, SessionId, State, SubscriptionId, Token, TopicId, TopicSettings,
+    Refused, Reply, Sequenced, SessionId, State, SubscriptionId, Token, TopicChange, TopicId, TopicSettings,
 };
 
 /// Mostly what names something, else the ends of what a number can be.
@@ -74,6 +74,15 @@ fn command() -> impl Strategy<Value = Command> {
             ttl_ms_default: bytes_max,
         },
     );
+    let limit = || prop::option::of(prop::option::of(number()));
+    let change = (prop::option::of(small()), limit(), limit(), limit()).prop_map(
+        |(attempts_max, messages_max, bytes_max, ttl_ms_default)| TopicChange {
+            attempts_max,
+            messages_max,
+            bytes_max,
+            ttl_ms_default,
+        },
+    );
     let request_id = || prop::option::of(prop_oneof![0u128..4, Just(u128::MAX)]);
     let message = (small(), number(), prop::option::of(number()), any::<bool>()).prop_map(
         |(size, delay_ms, ttl_ms, is_delayed)| MessageMeta {
@@ -91,6 +100,7 @@ fn command() -> impl Strategy<Value = Command> {
             Command::CreateTopic { name, settings, topics_max, request_id }
         }),
         1 => name().prop_map(|name| Command::DeleteTopic { name }),
+        1 => (name(), change).prop_map(|(name, change)| Command::UpdateTopic { name, change }),
         4 => (name(), prop::option::weighted(0.3, sequenced), list(message))
             .prop_map(|(topic, session, messages)| Command::Publish { topic, session, messages }),
         6 => (target(), candidates(), lease_ms()).prop_map(|((topic, subscription), candidates, lease_ms)| {

@@ -279,7 +279,7 @@ const DAMAGE: &[(&str, Damage)] = &[
         let lease = &mut sections.leased()[0];
         (lease.is_waived, lease.deadline_ms) = (true, Some(7));
     }),
-    ("too many attempts", |sections, n| sections.leased()[0].attempts = 2 + (n % 1_000) as u32),
+    ("too many attempts", |sections, _| sections.leased()[0].attempts = u32::MAX),
     ("a retried message that is not ready", |sections, n| {
         sections.retried().last_mut().expect("there is one").offset = 1_000 + n % 9;
     }),

@@ -9,7 +9,7 @@ use goldenscript::{ArgumentConsumer, Context};
 use leader::Leader;
 use raftqueue_queue::{
     Command, DeadSelection, Generation, LeaseId, MessageMeta, NAME_BYTES_MAX, PUBLISH_MESSAGES_MAX,
-    Sequenced, SessionId, State, SubscriptionId, Token, TopicId, TopicSettings,
+    Sequenced, SessionId, State, SubscriptionId, Token, TopicChange, TopicId, TopicSettings,
 };
 use std::error::Error;
 use std::ops::Range;
@@ -132,6 +132,15 @@ impl Script {
                 },
                 topics_max: number(args, "topics_max", 100)?,
                 request_id: optional(args, "request")?,
+            },
+            "update" => Command::UpdateTopic {
+                name: position(args, "a topic")?.to_string(),
+                change: TopicChange {
+                    attempts_max: optional(args, "attempts")?,
+                    messages_max: limit(args, "messages_max")?,
+                    bytes_max: limit(args, "bytes_max")?,
+                    ttl_ms_default: None,
+                },
             },
             "delete" => Command::DeleteTopic { name: position(args, "a topic")?.to_string() },
             "publish" => publish(args)?,
@@ -315,6 +324,15 @@ fn optional<T: std::str::FromStr<Err: Error + 'static>>(
     Ok(args.take_key(key).map(str::parse).transpose()?)
 }
 
+/// A limit that is changed: `none` lifts it.
+fn limit(args: &mut ArgumentConsumer<'_>, key: &str) -> Fallible<Option<Option<u64>>> {
+    Ok(match args.take_key(key) {
+        None => None,
+        Some("none") => Some(None),
+        Some(max) => Some(Some(max.parse()?)),
+    })
+}
+
 fn number<T: std::str::FromStr<Err: Error + 'static>>(
     args: &mut ArgumentConsumer<'_>,
     key: &str,
@@ -393,6 +411,7 @@ scripts! {
     purge_drops_ready_and_delayed_messages,
     redrive_makes_dead_messages_new,
     topics_are_listed_in_order_of_creation,
+    what_a_topic_allows_is_changed,
 }
 
 #[test]

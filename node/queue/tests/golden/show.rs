@@ -44,6 +44,11 @@ pub(crate) fn reply(reply: &Reply, command: &Command) -> String {
     let again = |repeated: &bool| if *repeated { " (repeated)" } else { "" };
     match reply {
         Reply::Created { topic, repeated } => format!("created topic {topic}{}", again(repeated)),
+        Reply::Updated { settings } => {
+            let limit = |max: Option<u64>| max.map_or_else(|| "none".to_string(), |max| max.to_string());
+            let (messages, bytes) = (limit(settings.messages_max), limit(settings.bytes_max));
+            format!("attempts {}, messages {messages}, bytes {bytes}", settings.attempts_max)
+        }
         Reply::Deleted { topic } => format!("deleted topic {topic}"),
         Reply::Published { topic, generation, first_offset, count, repeated } => {
             let end = first_offset + u64::from(*count);

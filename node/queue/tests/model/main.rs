@@ -188,6 +188,7 @@ fn the_random_commands_meet_every_kind_of_answer() {
     let wanted = [
         "Created",
         "Created again",
+        "Updated",
         "Deleted",
         "Published",
         "Published again",

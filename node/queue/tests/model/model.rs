@@ -173,7 +173,7 @@ impl Model {
                         message.attempts += 1;
                         message.ran_out = Some(token);
                         happened.leases_expired += 1;
-                        if message.attempts == topic.settings.attempts_max {
+                        if message.attempts >= topic.settings.attempts_max {
                             message.die(DeadReason::LeaseExpired, happened);
                         } else {
                             message.return_to(topic.id, now_ms, happened);
@@ -211,6 +211,26 @@ impl Model {
                     Topic { id: self.last_id, name, settings: *settings, request_id, messages: Vec::new() };
                 self.topics.push(topic);
                 Ok(Reply::Created { topic: TopicId(self.last_id), repeated: false })
+            }
+            Command::UpdateTopic { name, change } => {
+                let topic = self.topics.iter_mut().find(|topic| topic.name == *name);
+                let settings = &mut topic.ok_or(Refused::NoSuchTopic)?.settings;
+                if change.attempts_max == Some(0) {
+                    return Err(Refused::UnderLimit { limit: Limit::Attempts, min: 1, value: 0 });
+                }
+                if let Some(attempts_max) = change.attempts_max {
+                    settings.attempts_max = attempts_max;
+                }
+                if let Some(messages_max) = change.messages_max {
+                    settings.messages_max = messages_max;
+                }
+                if let Some(bytes_max) = change.bytes_max {
+                    settings.bytes_max = bytes_max;
+                }
+                if let Some(ttl_ms) = change.ttl_ms_default {
+                    settings.ttl_ms_default = ttl_ms;
+                }
+                Ok(Reply::Updated { settings: *settings })
             }
             Command::DeleteTopic { name } => {
                 let position =
@@ -321,7 +341,7 @@ impl Model {
                     if is_held {
                         message.attempts += 1;
                         message.ran_out = None;
-                        if message.attempts == topic.1.attempts_max {
+                        if message.attempts >= topic.1.attempts_max {
                             message.die(reason.clone(), happened);
                         } else if *delay_ms > 0 {
                             message.status = Status::Delayed { due_ms: now_ms + delay_ms };

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use raftqueue_queue::{
     Candidate, Command, DeadSelection, Generation, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
-    SessionId, SubscriptionId, Token, TopicId, TopicSettings,
+    SessionId, SubscriptionId, Token, TopicChange, TopicId, TopicSettings,
 };
 
 /// One command to come, and the time before it.
@@ -58,6 +58,7 @@ enum Action {
     Release {
         picks: Vec<Pick>,
     },
+    Update(TopicChange),
     Redrive {
         picks: Option<Vec<u8>>,
     },
@@ -154,6 +155,14 @@ fn create() -> impl Strategy<Value = Action> {
     })
 }
 
+fn update() -> impl Strategy<Value = Action> {
+    let limit = |most: u64| option::weighted(0.4, option::of(1..most));
+    let change = (option::weighted(0.5, 0u32..4), limit(40), limit(600), limit(9_000));
+    change.prop_map(|(attempts_max, messages_max, bytes_max, ttl_ms_default)| {
+        Action::Update(TopicChange { attempts_max, messages_max, bytes_max, ttl_ms_default })
+    })
+}
+
 fn delay_ms() -> impl Strategy<Value = u64> {
     prop_oneof![2 => Just(0), 1 => 1u64..4_000]
 }
@@ -195,6 +204,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         5 => create(),
         1 => Just(Action::Delete),
+        3 => update(),
         14 => publish(),
         12 => (picks(), lease_ms()).prop_map(|(picks, lease_ms)| Action::Receive { picks, lease_ms }),
         7 => (picks(), 0u32..4, option::of(0u8..4))
@@ -233,6 +243,7 @@ impl Step {
                 }
             }
             Action::Delete => Command::DeleteTopic { name: name() },
+            Action::Update(change) => Command::UpdateTopic { name: name(), change },
             Action::Publish { messages, session } => {
                 let session = session.map(|call| sequenced(&call, model, topic));
                 Command::Publish { topic: name(), session, messages }

@@ -7,6 +7,9 @@ use crate::mutants::{self, Mutant};
 use crate::{Envelope, GroupId, HardState, Index, Message, NodeId, Term};
 use std::collections::BTreeMap;
 
+/// Election timeouts after which a leader that says nothing is nobody's leader. Voters campaign by then.
+const SILENT_ELECTIONS: u32 = 2;
+
 impl Raft {
     /// A full randomised timeout: after hearing a leader, granting a vote, or starting.
     pub(super) fn wait_for_leader(&mut self) {
@@ -50,6 +53,10 @@ impl Raft {
             && (!self.lacks_messages() || self.is_nobody_else_left());
         if self.campaign_in_ticks == 0 && able && !forming && self.may_be_needed_to_lead() {
             return self.become_pre_candidate();
+        }
+        // Whoever does not campaign, as a learner, sees as well that nobody leads: clients are not sent to who is gone.
+        if self.leader_silent_ticks >= SILENT_ELECTIONS * self.settings.election_ticks {
+            self.leader = None;
         }
         self.ask_again_in_ticks = self.ask_again_in_ticks.saturating_sub(1);
         if self.ask_again_in_ticks == 0 {

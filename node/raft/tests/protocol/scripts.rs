@@ -70,6 +70,7 @@ scripts! {
     a_late_answer_confirms_no_later_read
     a_late_shorter_append_cuts_nothing
     a_leader_compacts_past_a_throttled_follower
+    a_learner_notices_that_its_leader_is_gone
     a_leader_that_cannot_hear_stops
     a_leader_that_cannot_speak_is_replaced
     a_leader_that_hears_no_quorum_stops_and_the_others_elect

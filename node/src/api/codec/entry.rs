@@ -1,7 +1,9 @@
 //! The `meta` of a log entry: commands, each with a kind and its fields.
 
-use super::parts::{Reader, put_bytes, put_list, put_number, put_option, put_session, put_settings};
-use super::{CRC_BYTES, Unreadable, VERSION_MIN, version_max};
+use super::parts::{
+    Reader, put_bytes, put_change, put_list, put_number, put_option, put_session, put_settings,
+};
+use super::{CRC_BYTES, Unreadable, VERSION_MIN, VERSION_OF_UPDATE_TOPIC, version_max};
 use bytes::{BufMut, Bytes, BytesMut};
 use raftqueue_queue::{
     Candidate, Command, DeadSelection, Generation, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
@@ -77,7 +79,7 @@ pub fn read_entry(meta: &[u8]) -> Result<EntryMeta, Unreadable> {
         )));
     }
     let stamp_ms = reader.number()?;
-    let commands = reader.list(read_command)?;
+    let commands = reader.list(|reader| read_command(reader, version))?;
     reader.end()?;
     Ok(EntryMeta { stamp_ms, commands })
 }
@@ -99,6 +101,7 @@ mod kind {
     pub(super) const CLOSE_SESSION: u8 = 14;
     pub(super) const TIME: u8 = 15;
     pub(super) const RAISE_GENERATION: u8 = 16;
+    pub(super) const UPDATE_TOPIC: u8 = 17;
 }
 
 fn write_command(out: &mut BytesMut, command: &Command) {
@@ -109,6 +112,11 @@ fn write_command(out: &mut BytesMut, command: &Command) {
             put_settings(out, settings);
             put_number(out, *topics_max);
             put_option(out, *request_id, BytesMut::put_u128_le);
+        }
+        Command::UpdateTopic { name, change } => {
+            out.put_u8(kind::UPDATE_TOPIC);
+            put_bytes(out, name.as_bytes());
+            put_change(out, change);
         }
         Command::DeleteTopic { name } => {
             out.put_u8(kind::DELETE_TOPIC);
@@ -196,7 +204,7 @@ fn write_command(out: &mut BytesMut, command: &Command) {
     }
 }
 
-fn read_command(reader: &mut Reader<'_>) -> Result<Command, Unreadable> {
+fn read_command(reader: &mut Reader<'_>, version: u32) -> Result<Command, Unreadable> {
     Ok(match reader.byte()? {
         kind::CREATE_TOPIC => Command::CreateTopic {
             name: reader.text()?,
@@ -273,6 +281,9 @@ fn read_command(reader: &mut Reader<'_>) -> Result<Command, Unreadable> {
             })?,
         },
         kind::RAISE_GENERATION => Command::RaiseGeneration { generation: Generation(reader.small()?) },
+        kind::UPDATE_TOPIC if version >= VERSION_OF_UPDATE_TOPIC => {
+            Command::UpdateTopic { name: reader.text()?, change: reader.change()? }
+        }
         kind => {
             return Err(Unreadable(format!("command {kind} is not known to this binary: run a newer one")));
         }

@@ -2,7 +2,7 @@
 
 use super::Unreadable;
 use bytes::{BufMut, BytesMut};
-use raftqueue_queue::{Generation, SessionId, SubscriptionId, TopicId, TopicSettings};
+use raftqueue_queue::{Generation, SessionId, SubscriptionId, TopicChange, TopicId, TopicSettings};
 
 pub(super) fn put_number(out: &mut BytesMut, mut number: u64) {
     while number >= 0x80 {
@@ -41,6 +41,15 @@ pub(super) fn put_settings(out: &mut BytesMut, settings: &TopicSettings) {
     put_option(out, settings.messages_max, put_number);
     put_option(out, settings.bytes_max, put_number);
     put_option(out, settings.ttl_ms_default, put_number);
+}
+
+/// What stays is an option that is absent; a limit that is lifted is one in it.
+pub(super) fn put_change(out: &mut BytesMut, change: &TopicChange) {
+    let put_limit = |out: &mut BytesMut, limit| put_option(out, limit, put_number);
+    put_option(out, change.attempts_max.map(u64::from), put_number);
+    put_option(out, change.messages_max, put_limit);
+    put_option(out, change.bytes_max, put_limit);
+    put_option(out, change.ttl_ms_default, put_limit);
 }
 
 /// Reads what the `put_` functions wrote. Every step checks what is left. A length alone never causes an allocation.
@@ -129,6 +138,16 @@ impl<'a> Reader<'a> {
             messages_max: self.option(Self::number)?,
             bytes_max: self.option(Self::number)?,
             ttl_ms_default: self.option(Self::number)?,
+        })
+    }
+
+    pub(super) fn change(&mut self) -> Result<TopicChange, Unreadable> {
+        let limit = |reader: &mut Self| reader.option(Self::number);
+        Ok(TopicChange {
+            attempts_max: self.option(Self::small)?,
+            messages_max: self.option(limit)?,
+            bytes_max: self.option(limit)?,
+            ttl_ms_default: self.option(limit)?,
         })
     }
 

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 use raftqueue_queue::{
     Candidate, Command, DeadSelection, Generation, LeaseId, MessageMeta, MessageSize, Overdue, Sequenced,
-    SessionId, SubscriptionId, Token, TopicId, TopicSettings,
+    SessionId, SubscriptionId, Token, TopicChange, TopicId, TopicSettings,
 };
 
 fn candidate() -> impl Strategy<Value = Candidate> {
@@ -72,6 +72,15 @@ fn command() -> impl Strategy<Value = Command> {
             ttl_ms_default,
         },
     );
+    let limit = || any::<Option<Option<u64>>>();
+    let change = (any::<Option<u32>>(), limit(), limit(), limit()).prop_map(
+        |(attempts_max, messages_max, bytes_max, ttl_ms_default)| TopicChange {
+            attempts_max,
+            messages_max,
+            bytes_max,
+            ttl_ms_default,
+        },
+    );
     prop_oneof![
         (any::<String>(), settings, any::<u64>(), any::<Option<u128>>()).prop_map(
             |(name, settings, topics_max, request_id)| Command::CreateTopic {
@@ -82,6 +91,7 @@ fn command() -> impl Strategy<Value = Command> {
             }
         ),
         any::<String>().prop_map(|name| Command::DeleteTopic { name }),
+        (any::<String>(), change).prop_map(|(name, change)| Command::UpdateTopic { name, change }),
         (any::<String>(), prop::option::of(sequenced()), list(message()))
             .prop_map(|(topic, session, messages)| Command::Publish { topic, session, messages }),
         (target(), list(candidate()), any::<u64>()).prop_map(
@@ -275,12 +285,34 @@ fn the_form_of_version_1_does_not_drift() {
 }
 
 #[test]
+fn the_form_of_version_2_does_not_drift() {
+    let mut writer = EntryWriter::default();
+    let change = TopicChange {
+        attempts_max: Some(5),
+        messages_max: Some(None),
+        bytes_max: None,
+        ttl_ms_default: Some(Some(300)),
+    };
+    writer.push(&Command::UpdateTopic { name: "orders".into(), change });
+    let hex: String = writer.finish(2, 1_000).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "02e8070111066f726465727301050100000101ac0289878843");
+}
+
+#[test]
 fn rule_9_1_an_unknown_command_or_version_is_refused_by_name() {
     let frame = |content: &[u8]| {
         let mut bytes = content.to_vec();
         bytes.put_u32_le(crc32c::crc32c(content));
         read_entry(&bytes).unwrap_err().0
     };
-    assert!(frame(&[2, 0, 0]).contains("version 2"));
+    assert!(frame(&[3, 0, 0]).contains("version 3"));
     assert!(frame(&[1, 0, 1, 99]).contains("command 99"));
+    // What only version 2 has stands in no entry of version 1.
+    let meta = |version| {
+        let mut writer = EntryWriter::default();
+        writer.push(&Command::UpdateTopic { name: "t".into(), change: TopicChange::default() });
+        writer.finish(version, 0)
+    };
+    assert!(read_entry(&meta(1)).unwrap_err().0.contains("command 17"));
+    assert_eq!(read_entry(&meta(2)).map(|meta| meta.commands.len()), Ok(1));
 }

@@ -77,6 +77,7 @@ impl Life {
             match self.notices.blocking_recv().expect("the thread lives") {
                 Notice::Event(Event::FreeBytes(bytes)) if bytes > 0 => {}
                 Notice::Event(event) => return event,
+                Notice::Written(persisted, Some(_)) => return Event::Persisted(persisted),
                 other => panic!("{other:?}"),
             }
         }
@@ -87,7 +88,7 @@ impl Life {
         loop {
             match self.notices.blocking_recv().expect("it says how it ends") {
                 Notice::Event(Event::FreeBytes(_)) => {}
-                Notice::Event(Event::Persisted(_)) => return Ok(()),
+                Notice::Written(..) => return Ok(()),
                 Notice::DiskFailed(why) => return Err(why),
                 other => panic!("{other:?}"),
             }

@@ -342,6 +342,7 @@ fn page(local: &LocalStatus, title: &str, heading: &Markup, body: &Markup) -> Ma
                 }
                 main id="live" {
                     @if let Some(why) = &local.not_ready { p class="bad" { "This node is not ready: " (why) "." } }
+                    @if let Some(note) = &local.note { p class="bad" { "This node says: " (note) "." } }
                     (body)
                 }
                 footer { p class="note" { "What to do when something is wrong stands in " code { "deploy/runbooks" } "." } }
@@ -455,6 +456,7 @@ mod tests {
             unwell: (id >= well).then(|| "it is not heard".into()),
             stop_refusal: None,
             free_bytes: Some(3 << 30),
+            versions: None,
         };
         let learner = MemberState { standing: MemberStanding::Learner, ..member(99) };
         let members = (0..count).map(member).chain([learner]).collect();

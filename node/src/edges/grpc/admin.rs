@@ -78,6 +78,13 @@ impl<S: Service> admin_server::Admin for Admin<S> {
         serve(&self.0, call).await
     }
 
+    async fn raise_version(
+        &self,
+        call: Request<v1::RaiseVersionRequest>,
+    ) -> Result<Response<v1::MemberChangeResponse>, Status> {
+        serve(&self.0, call).await
+    }
+
     async fn recover(
         &self,
         call: Request<v1::RecoverRequest>,

@@ -19,6 +19,13 @@ impl<S: Service> queue_server::Queue for Queue<S> {
         serve(&self.0, call).await
     }
 
+    async fn update_topic(
+        &self,
+        call: Request<v1::UpdateTopicRequest>,
+    ) -> Result<Response<v1::UpdateTopicResponse>, Status> {
+        serve(&self.0, call).await
+    }
+
     async fn delete_topic(
         &self,
         call: Request<v1::DeleteTopicRequest>,

@@ -155,9 +155,11 @@ async fn a_session_makes_a_repeat_harmless() {
     };
     let first = queue.publish(step(&session, 1)).await.expect("published").into_inner();
     let again = queue.publish(step(&session, 1)).await.expect("published before").into_inner();
-    assert_eq!(first, again);
+    assert!(!first.deduplicated, "it was stored by this call");
+    assert_eq!(v1::PublishResponse { deduplicated: true, ..first }, again);
     assert_eq!(queue.publish(step(&session, 2)).await.expect("published").into_inner().first_offset, 1);
-    assert!(queue.publish(step(&session, 1)).await.expect("long ago").into_inner().already_done);
+    let long_ago = queue.publish(step(&session, 1)).await.expect("long ago").into_inner();
+    assert!(long_ago.already_done && long_ago.deduplicated);
     let gap = queue.publish(step(&session, 9)).await.expect_err("a gap");
     assert_eq!(refused(&gap), (Code::FailedPrecondition, v1::Reason::OutOfSequence));
     let fenced = queue.publish(step(&old, 1)).await.expect_err("there is a successor");

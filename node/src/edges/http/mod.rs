@@ -16,8 +16,10 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
+use serde_json::json;
 
 /// Everything that the client port serves.
 pub fn router<S: Service>(edge: &Edge<S>) -> Router {
@@ -25,6 +27,7 @@ pub fn router<S: Service>(edge: &Edge<S>) -> Router {
         .merge(v1::router(edge.clone()))
         .layer(axum::middleware::from_fn(refuse_encoded))
         .merge(grpc::router(edge))
+        .route("/", get(welcome).fallback(unknown))
         .fallback(unknown)
         .layer(tower::layer::layer_fn({
             let exporter = edge.traces().cloned();
@@ -56,8 +59,22 @@ async fn unknown(request: Request) -> Response {
     } else if request.uri().path().starts_with("/v1/") {
         v1::not_found().await
     } else {
-        simple::not_found().into_response()
+        simple::no_such_call().into_response()
     }
+}
+
+/// What answers here, for whoever looks with a browser or `curl`.
+async fn welcome() -> Response {
+    let body = json!({
+        "name": "raftqueue",
+        "version": env!("CARGO_PKG_VERSION"),
+        "simple": "PUT /topic, GET /topic, PUT /message, GET /message/TOPIC, GET /status",
+        "full": "/v1/openapi.json",
+        "grpc": "raftqueue.v1.Queue and raftqueue.v1.Admin, on this very port",
+        "documentation": "README.md and proto/raftqueue/v1/*.proto of this version's sources",
+    });
+    let body = serde_json::to_string_pretty(&body).expect("it is JSON") + "\n";
+    (StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 #[cfg(test)]

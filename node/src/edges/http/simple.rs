@@ -14,6 +14,7 @@
 //!
 //! * `raftqueue-outcome`: `NOT_DONE` or `UNKNOWN`, with every failure of a call;
 //! * `raftqueue-reason`: why, in the words of the gRPC contract;
+//! * `raftqueue-message`: what was wrong and what would be right, in words, percent-encoded as `grpc-message` is;
 //! * `raftqueue-retry-after-ms` and `retry-after` (whole seconds): when to try again, if waiting helps;
 //! * `raftqueue-leader`: the leader's client address, from a node that does not lead;
 //! * `raftqueue-encoding: base64`: the message is not UTF-8; only other interfaces can publish such a one. A JSON
@@ -45,7 +46,7 @@ use axum::response::IntoResponse;
 use axum::routing::any;
 use body::Reading;
 use http::{HeaderMap, Method, StatusCode};
-pub(super) use reply::not_found;
+use reply::not_found;
 use reply::{Reply, failure_reply};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -72,6 +73,16 @@ pub(super) fn refused(code: StatusCode, text: &str) -> axum::response::Response 
     let mut response = failure_reply(&invalid(text)).into_response();
     *response.status_mut() = code;
     response
+}
+
+/// Nothing is at this address.
+pub(super) fn no_such_call() -> Reply {
+    not_found("no such call: there are /topic, /message, /message/TOPIC and /status; GET / says more")
+}
+
+/// Something is at this address, but not with this method. This API says 404 to both.
+fn not_this_method(text: &str) -> Reply {
+    not_found(text)
 }
 
 #[derive(Deserialize)]
@@ -136,7 +147,7 @@ async fn topic<S: Service>(
     let result = match method {
         Method::PUT => create_topic(edge, &headers, body).await,
         Method::GET => list_topics(edge, &headers).await,
-        _ => return not_found(),
+        _ => return not_this_method("/topic takes PUT and GET"),
     };
     let reply = result.unwrap_or_else(|failure| failure_reply(&failure));
     reply.of_node(&hint.local_status()).counted(hint.budget())
@@ -151,7 +162,7 @@ async fn message<S: Service>(
     let hint = edge.clone();
     let result = match method {
         Method::PUT => publish(edge, &headers, body).await,
-        _ => return not_found(),
+        _ => return not_this_method("/message takes PUT, and GET with a topic behind it: /message/TOPIC"),
     };
     result.unwrap_or_else(|failure| failure_reply(&failure)).of_node(&hint.local_status())
 }
@@ -166,14 +177,14 @@ async fn take<S: Service>(
     let result = match (method, topic) {
         (Method::GET, Ok(Path(topic))) => pop(edge, &headers, topic).await,
         (Method::GET, Err(_)) => Err(invalid("the topic in the path is not percent-encoded UTF-8")),
-        _ => return not_found(),
+        _ => return not_this_method("/message/TOPIC takes GET, which removes the message that it returns"),
     };
     result.unwrap_or_else(|failure| failure_reply(&failure)).of_node(&hint.local_status())
 }
 
 async fn status<S: Service>(State(edge): State<Edge<S>>, method: Method) -> Reply {
     if method != Method::GET {
-        return not_found();
+        return not_this_method("/status takes GET");
     }
     let local = edge.local_status();
     Reply::status(local.role.name(), local.term).of_node(&local)
@@ -232,7 +243,7 @@ async fn pop<S: Service>(edge: Edge<S>, headers: &HeaderMap, topic: String) -> R
     match call.call(request).await? {
         Answer::Deliveries(Deliveries { messages, held }) => match messages.into_iter().next() {
             Some(delivery) => Ok(Reply::message(delivery.body, held)),
-            None => Ok(not_found()),
+            None => Ok(not_found("the topic is there, and no message in it is ready")),
         },
         other => panic!("the replica answered a pop with {other:?}"),
     }

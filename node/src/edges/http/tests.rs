@@ -105,7 +105,7 @@ async fn unknown_routes_and_methods_are_not_found_and_take_nothing() {
     let script = r#"
         PUT /topic {"topic": "t"} => 201 {"success": true}
         PUT /message {"topic": "t", "message": "m"} => 201 {"success": true}
-        GET / => 404 {"success": false}
+        PUT / => 404 {"success": false}
         GET /topics => 404 {"success": false}
         GET /topic/ => 404 {"success": false}
         GET /message => 404 {"success": false}
@@ -123,6 +123,52 @@ async fn unknown_routes_and_methods_are_not_found_and_take_nothing() {
         GET /message/t => 200 {"success": true, "message": "m"}
     "#;
     check(&served, script).await;
+}
+
+#[tokio::test]
+async fn a_refusal_says_in_a_header_what_would_be_right() {
+    let served = started().await;
+    assert_eq!(send(&served, "PUT /topic", "", br#"{"topic": "t"}"#).await.code, 201);
+    for (request, body, words) in [
+        ("GET /message/t", "", "the topic is there, and no message in it is ready"),
+        ("GET /nowhere", "", "no such call: there are /topic, /message, /message/topic and /status"),
+        ("POST /topic", "", "/topic takes put and get"),
+        ("POST /message", "", "/message takes put"),
+        ("POST /message/t", "", "/message/topic takes get"),
+        ("POST /status", "", "/status takes get"),
+        ("PUT /topic", r#"{"topic": ""}"#, "topic: a name has 1 to 255 bytes"),
+        ("PUT /topic", "{", "body: eof while parsing"),
+    ] {
+        let got = send(&served, request, "", body.as_bytes()).await;
+        let said = got.header("raftqueue-message").unwrap_or_default();
+        assert!(said.contains(words), "{request} {body}: {said}");
+        assert_eq!(got.body, r#"{"success": false}"#, "the body is exactly that of the contract");
+    }
+    // Whatever is quoted, the header stays short.
+    let got = send(&served, "PUT /topic", "", format!("\"{}\"", "ä".repeat(100_000)).as_bytes()).await;
+    assert_eq!(got.code, 400);
+    assert!(
+        got.header("raftqueue-message").is_some_and(|said| (500..2_000).contains(&said.len())),
+        "{}",
+        got.head.len()
+    );
+    served.node.fail_next(Failure::not_done(Reason::TopicNotFound, "no topic \"größe\":\n100 %"));
+    let got = send(&served, "GET /message/t", "", b"").await;
+    assert_eq!(got.header("raftqueue-message"), Some("no topic \"gr%c3%b6%c3%9fe\":%0a100 %25"));
+}
+
+#[tokio::test]
+async fn whoever_looks_is_told_what_answers_here() {
+    let served = started().await;
+    let got = send(&served, "GET /", "", b"").await;
+    assert_eq!((got.code, got.header("content-type")), (200, Some("application/json")));
+    for words in
+        [env!("CARGO_PKG_VERSION"), "raftqueue.v1.Queue", "/v1/openapi.json", "PUT /message", "README.md"]
+    {
+        assert!(got.body.contains(words), "{words}: {}", got.body);
+    }
+    assert_eq!(send(&served, "HEAD /", "", b"").await.code, 200);
+    assert_eq!(served.node.calls(), vec![], "nobody was asked");
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ impl Own {
             term: self.term.load(Ordering::Relaxed),
             peer_address: self.peer_address.clone(),
             configuration_index: self.configuration.load(Ordering::Relaxed),
+            promises_lost: self.is_promise_lost.load(Ordering::Acquire),
         };
         pb::PeerFrame { frame: Some(pb::peer_frame::Frame::Hello(hello)) }
     }
@@ -192,8 +193,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::Clone { node } => write!(
                 f,
-                "node {node} is known to have had a later life than this one: its disk is a copy or was set back; clear \
-                 the directory so that it joins as a new node"
+                "node {node} is known to have had a later life than this one: its disk is a copy or was set back, or another \
+                 process ran on a copy of it. Stop that one and start this again; or, if this is the copy or the disk was set \
+                 back, clear the directory so that it joins as a new node"
             ),
             Refusal::Handshake => write!(f, "its hellos do not answer ours"),
         }

@@ -12,6 +12,7 @@ use crate::edges::grpc::guard::Ticket;
 use crate::edges::grpc::sending::{self, Form};
 use crate::edges::service::Service;
 use crate::peers::forming::Forming;
+use crate::peers::leaving::Told;
 use crate::peers::own::OwnIdentity;
 use crate::traces::{self, PARENT_HEADER, Parent};
 use crate::wire::forward;
@@ -216,12 +217,11 @@ impl<S: Service> Peer for PeerService<S> {
             Ok(_) => return Err(Status::internal("that is no answer to who is a member")),
             Err(failure) => return Err(Status::unavailable(failure.text)),
         };
-        let is_member = members.members.iter().any(|member| member.id == from);
-        if !is_member && (members.joint || !members.settled) {
+        let Some(Told { is_member, term }) = Told::of(&members, from) else {
             return Err(Status::unavailable("a change of the members is under way"));
-        }
+        };
         let peer_addresses = self.shared.member_addresses();
-        Ok(Response::new(pb::MembershipReply { is_member, term: members.term, peer_addresses }))
+        Ok(Response::new(pb::MembershipReply { is_member, term, peer_addresses }))
     }
 
     async fn repair(&self, call: Request<pb::RepairRequest>) -> Result<Response<pb::RepairReply>, Status> {

@@ -67,6 +67,8 @@ pub struct PeerInfo {
     pub announced: String,
     /// Where clients reach it, as it said itself.
     pub client_address: String,
+    /// It lost what it promised, as it said: it neither votes nor counts until it says hello again.
+    pub promises_lost: bool,
 }
 
 /// The node's ways to its peers. Cheap to clone.
@@ -132,6 +134,8 @@ pub struct Arrivals {
 pub enum News {
     /// The process of a peer has ended.
     Gone(NodeId),
+    /// A peer runs these versions of commands and formats: the oldest and the newest.
+    Runs(NodeId, (u32, u32)),
     /// A peer knows a later life of this node, or has seen more of its log than it has; in the peer's words.
     Cloned(String),
     /// The cluster was forced to recover without this node: what to do about it.
@@ -282,6 +286,14 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// True if this peer is connected and takes part: it can vote.
+    #[must_use]
+    pub fn takes_part(&self, id: NodeId) -> bool {
+        self.is_connected(id) && self.peer(id).is_none_or(|peer| !peer.promises_lost)
+    }
+}
+
 impl Shared {
     /// A node of this cluster is of that generation. If it is a later one than this node's, a forced recovery left this one behind.
     fn is_left_behind_by(&self, theirs: u32) {
@@ -303,12 +315,18 @@ impl Shared {
             peer_address: String::new(),
             announced: String::new(),
             client_address: String::new(),
+            promises_lost: false,
         });
         info.announced.clone_from(&hello.peer_address);
         if !peer_address.is_empty() {
             info.peer_address = peer_address.to_owned();
         }
         info.client_address.clone_from(&hello.client_address);
+        info.promises_lost = hello.promises_lost;
+        if hello.version_max > 0 {
+            let versions = (hello.version_min, hello.version_max);
+            let _ = self.news.send(News::Runs(NodeId(hello.from), versions));
+        }
     }
 
     /// Tells the replica that a peer's process has ended.

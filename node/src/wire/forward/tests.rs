@@ -4,7 +4,7 @@ use super::*;
 use crate::api::{
     Change, ChangeMembers, Dead, DeadAction, LeaseId, Look, MemberStanding, MemberState, MembersInfo,
     MessageId, MessageState, NewMessage, Outcome, Publish, SessionId, SessionStep, Settle, Settlement, Take,
-    TakeKind, TopicOptions, WaitingInfo, Write,
+    TakeKind, TopicChange, TopicOptions, WaitingInfo, Write,
 };
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -93,6 +93,8 @@ fn request() -> impl Strategy<Value = Request> {
             Write::CreateTopic { topic, options, request_id }
         )),
         text().prop_map(|topic| Request::Write(Write::DeleteTopic { topic })),
+        (text(), topic_change())
+            .prop_map(|(topic, change)| Request::Write(Write::UpdateTopic { topic, change })),
         (option::of(1..u64::MAX), count())
             .prop_map(|(after, topics_max)| Request::Look(Look::ListTopics { after, topics_max })),
         text().prop_map(|topic| Request::Look(Look::DescribeTopic { topic })),
@@ -127,12 +129,25 @@ fn request() -> impl Strategy<Value = Request> {
     ]
 }
 
+fn topic_change() -> impl Strategy<Value = TopicChange> {
+    let limit = || any::<Option<Option<u64>>>();
+    (any::<Option<Option<u32>>>(), limit(), limit(), limit()).prop_map(
+        |(attempts_max, messages_max, bytes_max, ttl_ms)| TopicChange {
+            attempts_max,
+            messages_max,
+            bytes_max,
+            ttl_ms,
+        },
+    )
+}
+
 fn change_members() -> impl Strategy<Value = ChangeMembers> {
     let change = prop_oneof![
         vec(text(), 0..4).prop_map(|nodes| (Change::AddLearners(nodes), false)),
         vec(text(), 0..4).prop_map(|nodes| (Change::Promote(nodes), false)),
         (vec(text(), 0..4), any::<bool>()).prop_map(|(nodes, force)| (Change::Remove(nodes), force)),
         (text(), text(), any::<bool>()).prop_map(|(old, new, force)| (Change::Replace { old, new }, force)),
+        any::<Option<u32>>().prop_map(|version| (Change::RaiseVersion(version), false)),
     ];
     (change, option::of(any::<u64>()), any::<bool>())
         .prop_map(|((change, force), expected, dry)| ChangeMembers { change, expected, force, dry })
@@ -158,6 +173,7 @@ fn members() -> impl Strategy<Value = MembersInfo> {
             unwell,
             stop_refusal,
             free_bytes: flags[4].then_some(lag),
+            versions: flags[0].then_some((1, 1 + (id % 9) as u32)),
         },
     );
     let waiting = (any::<u64>(), text(), text(), text())
@@ -170,6 +186,7 @@ fn members() -> impl Strategy<Value = MembersInfo> {
             leader,
             term,
             last,
+            version: (last % 9) as u32,
             members,
             waiting,
         },
@@ -257,6 +274,10 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
     let publish = || Request::Publish(Publish { topic: "t".into(), session: None, messages: vec![] });
     prop_oneof![
         any::<u64>().prop_map(move |topic| response(create(), Response::TopicCreated { topic })),
+        options().prop_map(move |options| {
+            let (topic, change) = ("t".into(), TopicChange::default());
+            response(Request::Write(Write::UpdateTopic { topic, change }), Response::TopicUpdated(options))
+        }),
         Just(response(Request::Write(Write::DeleteTopic { topic: "t".into() }), Response::TopicDeleted)),
         (vec(topic_info(), 0..3), any::<bool>()).prop_map(move |(topics, more)| {
             response(
@@ -268,9 +289,9 @@ fn exchange() -> impl Strategy<Value = (Request, Answer)> {
             Request::Look(Look::DescribeTopic { topic: "t".into() }),
             Response::Topic(topic)
         )),
-        (message_id(), any::<u64>()).prop_map(move |(id, count)| {
+        (message_id(), any::<u64>(), any::<bool>()).prop_map(move |(id, count, deduplicated)| {
             let (topic, generation, first_offset) = (id.topic, id.generation, id.offset);
-            response(publish(), Response::Published { topic, generation, first_offset, count })
+            response(publish(), Response::Published { topic, generation, first_offset, count, deduplicated })
         }),
         Just(response(publish(), Response::AlreadyDone)),
         vec(delivery(), 0..4).prop_map(move |deliveries| {

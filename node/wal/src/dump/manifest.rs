@@ -1,80 +1,91 @@
 //! The manifest and the snapshots, for a human.
 
-use crate::disk::Disk;
+use super::LineValue::Text;
+use super::{Dump, LineKind, crc as hex_crc, hex};
 use crate::manifest::{FileId, KeptFile, Manifest, PlacesFile, Retired, SnapshotFile};
 use crate::names::{KEPT, PLACES, SNAPSHOT, file_number, numbered};
 use crate::segment::segment_name;
 use crate::snapshot::{SnapshotError, SnapshotReader};
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io;
 
-/// Writes what the manifest names. Says how many files of these are not there.
+/// Says what the manifest names, and which of these files are not there.
 pub(super) fn dump_manifest(
     manifest: &Manifest,
     names: &BTreeSet<String>,
-    out: &mut dyn Write,
-) -> io::Result<u64> {
+    dump: &mut Dump<'_>,
+) -> io::Result<()> {
     let Manifest { first_segment, next_file, released, places, kept, snapshots, retired, is_incomplete } =
         manifest;
-    writeln!(
-        out,
-        "MANIFEST   first segment {first_segment:016x}, next file {next_file:016x}, {} released segments, {} places \
-         files, {} kept files, {} snapshots, {} retired",
-        released.len(),
-        places.len(),
-        kept.len(),
-        snapshots.len(),
-        retired.len()
+    dump.say(
+        LineKind::Manifest,
+        "MANIFEST   first segment {first_segment}, next file {next_file}, {released} released segments, {places} places \
+         files, {kept} kept files, {snapshots} snapshots, {retired} retired",
+        [
+            ("first_segment", hex(*first_segment)),
+            ("next_file", hex(*next_file)),
+            ("released", released.len().into()),
+            ("places", places.len().into()),
+            ("kept", kept.len().into()),
+            ("snapshots", snapshots.len().into()),
+            ("retired", retired.len().into()),
+        ],
     )?;
-    let mut damaged = 0;
     let mut named = BTreeSet::new();
-    let mut name = |out: &mut dyn Write, name: String, what: &str| -> io::Result<()> {
-        writeln!(out, "  {name}: {what}")?;
+    let mut name = |dump: &mut Dump<'_>, name: String, what: String| -> io::Result<()> {
+        say_named(dump, &name, what)?;
         if !names.contains(&name) {
-            damaged += 1;
-            writeln!(out, "  DAMAGED {name} is missing")?;
+            dump.say_damaged("  DAMAGED {what}", format!("{name} is missing"))?;
         }
         named.insert(name);
         Ok(())
     };
     for segment in released {
-        name(out, segment_name(*segment), "released, kept for its bodies")?;
+        name(dump, segment_name(*segment), "released, kept for its bodies".into())?;
     }
     for PlacesFile { number, size, crc, segment, to, messages } in places {
         let what = format!(
             "places of segment {segment:016x} up to index {to}, {messages} messages, {size} bytes, crc {crc:08x}"
         );
-        name(out, numbered(PLACES, *number), &what)?;
+        name(dump, numbered(PLACES, *number), what)?;
     }
     for KeptFile { number, size, crc, since } in kept {
         let what = format!("kept, live as of index {since}, {size} bytes, crc {crc:08x}");
-        name(out, numbered(KEPT, *number), &what)?;
+        name(dump, numbered(KEPT, *number), what)?;
     }
     for SnapshotFile { number, size, crc, index, term } in snapshots {
         let what = format!("snapshot at index {index} term {term}, {size} bytes, crc {crc:08x}");
-        name(out, numbered(SNAPSHOT, *number), &what)?;
+        name(dump, numbered(SNAPSHOT, *number), what)?;
     }
     for Retired { file, at } in retired {
         let file = match file {
             FileId::Segment(number) => segment_name(*number),
             FileId::Kept(number) => numbered(KEPT, *number),
         };
-        writeln!(out, "  {file}: retired as of index {at}")?;
+        say_named(dump, &file, format!("retired as of index {at}"))?;
     }
     if *is_incomplete {
-        writeln!(out, "  messages that live may be lacking: another node's snapshot was taken over")?;
+        dump.say(
+            LineKind::Manifest,
+            "  messages that live may be lacking: another node's snapshot was taken over",
+            [],
+        )?;
     }
     for leftover in names.iter().filter(|name| file_number(name).is_some() && !named.contains(*name)) {
-        writeln!(out, "  {leftover}: not named, a leftover")?;
+        say_named(dump, leftover, "not named, a leftover".into())?;
     }
-    Ok(damaged)
+    Ok(())
 }
 
-/// Reads a snapshot whole. Says how many damaged places there are.
-pub(super) fn dump_snapshot(disk: &dyn Disk, file: &SnapshotFile, out: &mut dyn Write) -> io::Result<u64> {
+fn say_named(dump: &mut Dump<'_>, file: &str, what: String) -> io::Result<()> {
+    dump.say(LineKind::Named, "  {file}: {what}", [("file", Text(file.to_owned())), ("what", Text(what))])
+}
+
+/// Reads a snapshot whole.
+pub(super) fn dump_snapshot(file: &SnapshotFile, dump: &mut Dump<'_>) -> io::Result<()> {
     let name = file.name();
     let (mut sections, mut bytes) = (0_u64, 0_u64);
-    let read = SnapshotReader::open(disk, file).and_then(|(head, mut reader)| {
+    let read = SnapshotReader::open(dump.disk, file).and_then(|(head, mut reader)| {
         while let Some(section) = reader.next()? {
             sections += 1;
             bytes += section.len() as u64;
@@ -82,23 +93,25 @@ pub(super) fn dump_snapshot(disk: &dyn Disk, file: &SnapshotFile, out: &mut dyn 
         Ok(head)
     });
     match read {
-        Ok(head) => {
-            writeln!(
-                out,
-                "SNAPSHOT   {name}: index {} term {}, log time {} ms, configuration of index {} with {} members, \
-                 {sections} sections, {bytes} bytes of content",
-                head.index,
-                head.term,
-                head.stamp_ms,
-                head.configuration_index,
-                head.configuration.members.len()
-            )?;
-            Ok(0)
-        }
+        Ok(head) => dump.say(
+            LineKind::Snapshot,
+            "SNAPSHOT   {file}: index {index} term {term}, log time {log_time_ms} ms, configuration of index \
+             {configuration_index} with {members} members, {sections} sections, {bytes} bytes of content",
+            [
+                ("file", Text(name)),
+                ("index", head.index.0.into()),
+                ("term", head.term.0.into()),
+                ("log_time_ms", head.stamp_ms.into()),
+                ("configuration_index", head.configuration_index.0.into()),
+                ("members", head.configuration.members.len().into()),
+                ("sections", sections.into()),
+                ("bytes", bytes.into()),
+                ("crc", hex_crc(file.crc)),
+            ],
+        ),
         Err(SnapshotError::Io { source, .. }) => Err(source),
         Err(error) => {
-            writeln!(out, "DAMAGED {error}, behind {sections} whole sections")?;
-            Ok(1)
+            dump.say_damaged("DAMAGED {what}", format!("{error}, behind {sections} whole sections"))
         }
     }
 }

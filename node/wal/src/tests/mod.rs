@@ -15,6 +15,7 @@ mod places;
 mod reading;
 mod rot;
 mod schedules;
+mod small_files;
 mod snapshot;
 mod support;
 mod switching;

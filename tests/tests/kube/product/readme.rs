@@ -111,7 +111,7 @@ fn its_commands_do_what_it_says(room: &Room<'_>) -> Outcome {
     assert!(!status.contains("7430"), "{status}");
 
     let script = match room.kube().own("its commands") {
-        Ok(_) => blocks[3].replace("\nraftq ", "\ninside raftq "),
+        Ok(_) => blocks[3].replace("\nraftq ", "\ninside raftq ").replace("\ncurl ", "\ninside curl "),
         Err(_) => blocks[3].to_owned(),
     };
     let script = format!("trap 'kill $(jobs -p)' EXIT\n{script}");

@@ -303,6 +303,13 @@ fn without_names_for_a_minute_clusters_form_late_and_serve_on(room: &Room<'_>) -
     let ready = condition_of(&late.object()?, "Ready").clone();
     assert_eq!(ready["status"], "False", "{ready}");
     eprintln!("{}: without names, late says: {}", room.namespace, ready["message"]);
+    // All its pods run and none is ready. A drain takes none of them: they may be about to come back.
+    let pod = "late-0";
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", room.namespace);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
+    let evicted = room.cluster().with_manifest(&["create", "--raw", &path, "-f", "-"], &eviction.to_string());
+    let refused = evicted.expect_err("a budget forbids it").to_string();
+    assert!(refused.contains("would violate the pod's disruption budget"), "{refused}");
     names.now()?;
     let back = Instant::now();
     late.wait_ready()?;

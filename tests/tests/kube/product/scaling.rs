@@ -3,6 +3,7 @@
 
 use super::{BoxError, Queue, TOLD_WITHIN, condition_of, kill_operator, manifest, soon, uids};
 use crate::case::{Case, Needs, Outcome, Room};
+use raftqueue_tests::kube::Error;
 use raftqueue_tests::process::Load;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -112,11 +113,35 @@ fn changed_settings_reach_every_pod_under_load(room: &Room<'_>) -> Outcome {
         let before = uids(&queue, "pods")?;
         room.kubectl(&["rollout", "restart", "statefulset/demo"])?;
         restarted(&queue, &load, "rollout restart", &before)?;
+        the_set_goes_without_its_pods(&queue)?;
         let outcome = load.finish("load", &[service])?;
         eprintln!("{}: longest pause of one producer {}", room.namespace, outcome.gap());
         Ok(())
     })??;
     assert_eq!(queue.restarts()?, 0);
+    Ok(())
+}
+
+/// The set that is made anew has the template of the old one, the restart that kubectl asked for included: no pod is older than it.
+fn the_set_goes_without_its_pods(queue: &Queue<'_>) -> Outcome {
+    let (room, before) = (queue.room, (uids(queue, "pods")?, uids(queue, "statefulset")?));
+    room.kubectl(&["delete", "statefulset", "demo", "--cascade=orphan"])?;
+    soon("a set of which the pods are", TOLD_WITHIN, || {
+        let text = |error: Error| error.to_string();
+        let set = room.get("statefulset", "demo").map_err(text)?;
+        let pods = room.cluster().json(&["get", "pods", "-n", &room.namespace, "-l", &queue.selector()]);
+        let pods = pods.map_err(text)?;
+        let newest = &set["status"]["updateRevision"];
+        let is_of_it = |pod: &Value| {
+            newest.is_string() && pod["metadata"]["labels"]["controller-revision-hash"] == *newest
+        };
+        let all = pods["items"].as_array().cloned().unwrap_or_default();
+        let is_so = set["metadata"]["uid"] != *before.1["demo"] && all.len() == 3 && all.iter().all(is_of_it);
+        is_so.then_some(()).ok_or_else(|| format!("{newest}, pods {:?}", uids(queue, "pods")))
+    })?;
+    queue.wait_condition("UpToDate", "True", None, SCALED_WITHIN)?;
+    queue.wait_ready()?;
+    assert_eq!(uids(queue, "pods")?, before.0, "no pod was restarted");
     Ok(())
 }
 

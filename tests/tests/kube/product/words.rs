@@ -3,7 +3,7 @@
 
 use super::{TOLD_WITHIN, condition_of, install, manifest, soon};
 use crate::case::{Case, Needs, Outcome, Room};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) const CASES: &[Case] = &[Case {
     name: "kubectl_does_what_people_expect_or_says_why_not",
@@ -21,10 +21,13 @@ fn says(room: &Room<'_>, words: &[&str], code: i32, expected: &str) -> Outcome {
     Ok(())
 }
 
+fn paused(name: &str, replicas: i64) -> String {
+    manifest(name, replicas, &json!({"paused": true}))
+}
+
 /// The object is paused, and the operator only says how it is: no node is needed for this.
 fn kubectl_does_what_people_expect_or_says_why_not(room: &Room<'_>) -> Outcome {
     install(room)?;
-    let paused = |name: &str, replicas: i64| manifest(name, replicas, &json!({"paused": true}));
     room.apply(&paused("demo", 1))?;
     room.apply(&paused("sized", 1))?;
     // It takes its time until it knows a new kind, so it is asked what became of it at the end.
@@ -48,6 +51,8 @@ fn kubectl_does_what_people_expect_or_says_why_not(room: &Room<'_>) -> Outcome {
     says(room, &["get", "--raw", &path], 0, "\"kind\":\"Scale\"")?;
     says(room, &["get", "--raw", &path], 0, "\"spec\":{\"replicas\":1}")?;
 
+    what_is_not_done_or_not_said(room)?;
+
     // What kubectl knows of its own kinds only.
     let unknown = "no kind \"RaftQueue\" is registered for version \"raftqueue.io/v1alpha1\"";
     for word in ["status", "restart", "history", "undo"] {
@@ -64,6 +69,34 @@ fn kubectl_does_what_people_expect_or_says_why_not(room: &Room<'_>) -> Outcome {
     says(room, &["delete", "rq", "demo", "--cascade=orphan"], 0, "deleted")?;
     explain(room)?;
     an_autoscaler_writes_what_may_be(room)
+}
+
+/// What fails though it was done, what is done though nothing changes, and what somebody else has set.
+fn what_is_not_done_or_not_said(room: &Room<'_>) -> Outcome {
+    let timed_out = "timed out waiting for \"demo\" to be synced";
+    says(room, &["scale", "rq/demo", "--replicas=3", "--timeout=1s"], 1, timed_out)?;
+    assert_eq!(room.get("rq", "demo")?["spec"]["replicas"], 3, "it was scaled");
+    let conflict = room.apply(&paused("demo", 1)).expect_err("kubectl scale has set another").to_string();
+    assert!(conflict.contains("conflict") && conflict.contains(".spec.replicas"), "{conflict}");
+    says(room, &["scale", "rq/demo", "--replicas=1"], 0, "scaled")?;
+    says(room, &["get", "rq", "--sort-by=.status.nobodyHasThis"], 0, "No resources found")?;
+    let status = ["patch", "rq", "demo", "--type=merge", "-p", r#"{"status":{"message":"all is well"}}"#];
+    says(room, &status, 0, "patched")?;
+    assert_ne!(room.get("rq", "demo")?["status"]["message"], "all is well");
+
+    // A field that is left out and comes back with another value would get round a rule of its own.
+    let with = |storage: &Value| manifest("classy", 1, &json!({"paused": true, "storage": storage}));
+    room.apply(&with(&json!({"storageClassName": "slow"})))?;
+    for storage in [json!({}), json!({"storageClassName": "fast"})] {
+        let refused = room.apply(&with(&storage)).expect_err("a class stays").to_string();
+        assert!(refused.contains("storage.storageClassName cannot change"), "{storage}: {refused}");
+    }
+    // Quantities may be numbers.
+    let numbers = json!({"paused": true, "resources": {"requests": {"cpu": 2}, "limits": {"cpu": 1}}});
+    let refused =
+        room.apply(&manifest("numbers", 1, &numbers)).expect_err("more than it may have").to_string();
+    assert!(refused.contains("resources.requests cannot exceed resources.limits"), "{refused}");
+    Ok(())
 }
 
 /// An autoscaler finds out how many there are, and asks for as many as it is told to. What it may not ask for it says itself, in the

@@ -1,5 +1,6 @@
 //! `raftq bench consume`.
 
+use super::cpu::Cpu;
 use super::measure::Measure;
 use super::publish::Producing;
 use super::{Load, Workers, make_topic, report, same_cluster, show_progress, whole};
@@ -34,8 +35,9 @@ Examples:
   raftq bench consume --consumers 4 --batch 256 --seconds 30
   raftq --output json bench consume | jq .messages_per_second
 
-It takes messages out of the topic: give it one of its own. When the topic is empty it ends, and what it says holds for
-the time until then. Latency is that of acknowledging a batch, until a majority has that on disk.")]
+It takes messages out of the topic: give it one of its own. When the topic is \
+empty it ends, and what it says holds for the time until then. Latency is that \
+of acknowledging a batch, until a majority has that on disk.")]
 pub(crate) struct Consume {
     #[command(flatten)]
     load: Load,
@@ -65,20 +67,22 @@ impl Consume {
             );
             return Err(Failure::Failed(text));
         }
+        let cpu = Cpu::begin(client).await;
         let measure = Arc::new(Measure::start("consumed", Duration::from_secs(self.load.seconds)));
         let consumers = start(client, &self.load.topic, self.consumers, self.batch, &measure);
         let shown: [&Measure; 1] = [&measure];
-        tokio::select! {
-            () = show_progress(&shown, measure.end()) => {}
-            () = until_empty(&measure) => {}
-        }
+        let asked = tokio::select! {
+            asked = show_progress(&shown, measure.end()) => asked?,
+            () = until_empty(&measure) => None,
+        };
         consumers.finish().await?;
         if self.ready(client).await? == 0 {
             // The topic may have been empty for a while, but not long enough to be noticed before the end.
             measure.end_early();
         }
         let own = json!({"consumers": self.consumers, "batch": self.batch, "backlog": backlog});
-        report(output, &measure.report(self.load.conditions(client, own)))
+        let report_of = measure.report(self.load.conditions(client, own));
+        report(output, &report_of.with_cpu(cpu.micros(client).await), asked)
     }
 
     /// Publishes the backlog, and returns how many messages are ready.

@@ -4,11 +4,13 @@ use super::measure::Measure;
 use super::{report, whole};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::signals::Signals;
 use clap::Args;
 use serde_json::json;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Bytes of the file, which is written over and over.
@@ -20,8 +22,9 @@ Examples:
   raftq bench disk
   raftq bench disk --data-dir /data --size 1048576
 
-Every write is followed by fdatasync, as in a node. Writes per second bound how often a cluster can acknowledge, bytes
-per second how much; a node does better on small messages because it writes many at once.")]
+Every write is followed by fdatasync, as in a node. Writes per second bound \
+how often a cluster can acknowledge, bytes per second how much; a node does \
+better on small messages because it writes many at once.")]
 pub(crate) struct Disk {
     /// A folder on the disk; a file in it is made and removed
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -44,12 +47,20 @@ impl Drop for Scratch {
 }
 
 impl Disk {
-    pub(super) fn run(&self, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(&self, output: &Output) -> Result<(), Failure> {
+        let mut signals = Signals::listen()?;
         let scratch = Scratch(self.data_dir.join(format!("raftq-bench-{}", std::process::id())));
         let failed = |error: std::io::Error| Failure::Failed(format!("{}: {error}", scratch.0.display()));
         let file = preallocated(&scratch.0).map_err(failed)?;
         let block = vec![0x5a; usize::try_from(self.size).expect("at most 16 MiB")];
-        let measure = Measure::start("written and synced", Duration::from_secs(self.seconds));
+        let measure = Arc::new(Measure::start("written and synced", Duration::from_secs(self.seconds)));
+        let counting = Arc::clone(&measure);
+        // Writing blocks this thread; the runtime has others.
+        let watching = tokio::spawn(async move {
+            let asked = signals.next().await;
+            counting.end_now();
+            asked
+        });
         let mut offset = 0;
         while measure.goes_on() {
             let begun = Instant::now();
@@ -58,7 +69,8 @@ impl Disk {
             offset = if offset + 2 * self.size > FILE_BYTES { 0 } else { offset + self.size };
         }
         let conditions = json!({"data_dir": self.data_dir.display().to_string(), "size": self.size, "seconds": self.seconds});
-        report(output, &measure.report(conditions))
+        let asked = if watching.is_finished() { watching.await.ok() } else { None };
+        report(output, &measure.report(conditions), asked)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::output::Table;
+use crate::text::grouped;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::sync::Mutex;
@@ -17,21 +18,42 @@ pub(super) struct Measure {
     what: &'static str,
     begun: Instant,
     end: Instant,
-    counts_late: bool,
+    late: Late,
     counts: Mutex<Counts>,
+}
+
+/// What becomes of what was begun before the end and is done after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// It does not count.
+    Ignored,
+    /// It counts in full: where sums matter, and not speed.
+    Counted,
+    /// Its latency counts, and it does not: where no stall may be hidden.
+    Timed,
 }
 
 #[derive(Debug)]
 struct Counts {
     messages: u64,
     bytes: u64,
+    requests: u64,
     errors: u64,
+    /// Requests that were due and never begun.
+    missed: u64,
     last_error: Option<String>,
     latencies: Histogram<u64>,
     /// When something was last done.
     last_done: Option<Instant>,
     /// Counting ended before its time.
     ended: Option<Instant>,
+}
+
+impl Counts {
+    fn waited(&mut self, waited: Duration) {
+        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.latencies.saturating_record(micros.clamp(1, LONGEST_MICROS));
+    }
 }
 
 impl Measure {
@@ -43,18 +65,25 @@ impl Measure {
         let counts = Counts {
             messages: 0,
             bytes: 0,
+            requests: 0,
             errors: 0,
+            missed: 0,
             last_error: None,
             latencies,
             last_done: None,
             ended: None,
         };
-        Self { what, begun, end: begun + length, counts_late: false, counts: Mutex::new(counts) }
+        Self { what, begun, end: begun + length, late: Late::Ignored, counts: Mutex::new(counts) }
     }
 
     /// Lets what was begun before the end count when it is done after it: where sums matter, and not speed.
     pub(super) fn counting_late(self) -> Self {
-        Self { counts_late: true, ..self }
+        Self { late: Late::Counted, ..self }
+    }
+
+    /// Lets the latency of what was begun before the end count when it is done after it.
+    pub(super) fn timing_late(self) -> Self {
+        Self { late: Late::Timed, ..self }
     }
 
     /// When counting ends.
@@ -81,15 +110,31 @@ impl Measure {
 
     /// So many messages and bytes, begun at `begun`, are done. What is done after the end does not count, as a rule.
     pub(super) fn done(&self, begun: Instant, messages: u64, bytes: u64) {
-        if !self.counts_late && !self.goes_on() {
+        let is_in_time = self.goes_on();
+        if !is_in_time && self.late == Late::Ignored {
             return;
         }
-        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut counts = self.lock();
-        counts.last_done = Some(Instant::now());
-        counts.messages += messages;
-        counts.bytes += bytes;
-        counts.latencies.saturating_record(micros.clamp(1, LONGEST_MICROS));
+        if is_in_time || self.late == Late::Counted {
+            counts.last_done = Some(Instant::now());
+            counts.messages += messages;
+            counts.bytes += bytes;
+            counts.requests += 1;
+        }
+        counts.waited(begun.elapsed());
+    }
+
+    /// Something that was due at `due` failed: whoever waited for it has waited so long.
+    pub(super) fn failed_since(&self, due: Instant, error: &impl ToString) {
+        self.failed(error);
+        self.lock().waited(due.elapsed());
+    }
+
+    /// Something was due at `due` and was not begun before the end: its latency is what it had waited by then.
+    pub(super) fn missed(&self, due: Instant) {
+        let mut counts = self.lock();
+        counts.missed += 1;
+        counts.waited(self.end.saturating_duration_since(due));
     }
 
     /// A request failed.
@@ -135,7 +180,9 @@ impl Measure {
             acknowledged: counts.messages,
             errors: counts.errors,
             last_error: counts.last_error.clone(),
-            requests: counts.latencies.len(),
+            requests: counts.requests,
+            missed: counts.missed,
+            cpu_micros: None,
             p50_ms: millis(0.5),
             p99_ms: millis(0.99),
             p999_ms: millis(0.999),
@@ -160,6 +207,9 @@ pub(super) struct Report {
     errors: u64,
     last_error: Option<String>,
     requests: u64,
+    missed: u64,
+    /// Microseconds of processor time that all nodes together spent.
+    cpu_micros: Option<u64>,
     p50_ms: f64,
     p99_ms: f64,
     p999_ms: f64,
@@ -174,10 +224,41 @@ impl Report {
         match &self.last_error {
             Some(error) if self.acknowledged == 0 => Err(Failure::Failed(format!(
                 "nothing was {}: {} errors, the last: {error}",
-                self.what, self.errors
+                self.what,
+                grouped(self.errors)
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// What is said behind the figures if requests failed: they are no measurement of what was asked for.
+    ///
+    /// # Errors
+    /// That some failed, with the last reason.
+    pub(super) fn check_errors(&self) -> Result<(), Failure> {
+        match &self.last_error {
+            Some(error) => Err(Failure::Failed(format!(
+                "{} of {} requests failed, the last: {error}",
+                grouped(self.errors),
+                grouped(self.errors + self.requests)
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Requests that were due and never begun.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// What all nodes together spent on it, in microseconds of processor time, if that is known.
+    pub(super) fn with_cpu(self, cpu_micros: Option<u64>) -> Self {
+        Self { cpu_micros, ..self }
+    }
+
+    fn cpu_micros_per_message(&self) -> Option<f64> {
+        let micros = self.cpu_micros.filter(|_| self.acknowledged > 0)?;
+        Some(micros as f64 / self.acknowledged as f64)
     }
 
     /// One row; in JSON everything that was counted, and every condition.
@@ -192,6 +273,7 @@ impl Report {
             "MAX MS",
             "MESSAGES",
             "ERRORS",
+            "CPU US/MSG",
         ]);
         self.add_to(&mut table);
         table
@@ -209,6 +291,7 @@ impl Report {
             format!("{:.2}", self.max_ms),
             self.acknowledged.to_string(),
             self.errors.to_string(),
+            self.cpu_micros_per_message().map_or("-".to_owned(), |micros| format!("{micros:.1}")),
         ];
         table.add(cells, self.json());
     }
@@ -225,6 +308,8 @@ impl Report {
         set("errors", json!(self.errors));
         set("last_error", json!(self.last_error));
         set("requests", json!(self.requests));
+        set("missed", json!(self.missed));
+        set("cpu_us_per_message", json!(self.cpu_micros_per_message().map(rounded)));
         set("p50_ms", json!(rounded(self.p50_ms)));
         set("p99_ms", json!(rounded(self.p99_ms)));
         set("p999_ms", json!(rounded(self.p999_ms)));

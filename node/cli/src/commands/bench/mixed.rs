@@ -5,6 +5,7 @@ use super::publish::Producing;
 use super::{Load, consume, show_progress, whole};
 use crate::failure::Failure;
 use crate::output::{Format, Output};
+use crate::signals::Asked;
 use clap::Args;
 use raftqueue_client::Client;
 use serde_json::{Value, json};
@@ -18,8 +19,9 @@ Examples:
   raftq bench mixed --producers 4 --consumers 4 --batch 256 --seconds 30
   raftq --output json bench mixed | jq '.published.messages_per_second, .consumed.messages_per_second'
 
-Latencies are those of `bench publish` and `bench consume`. As JSON it is one object: what was consumed, with both sides
-in full under `published` and `consumed`.")]
+Latencies are those of `bench publish` and `bench consume`. As JSON it is one \
+object: what was consumed, with both sides in full under `published` and \
+`consumed`.")]
 pub(crate) struct Mixed {
     #[command(flatten)]
     load: Load,
@@ -38,13 +40,14 @@ impl Mixed {
         let consumed = Arc::new(Measure::start("consumed", length));
         let producers = producers.start(&published);
         let consumers = consume::start(client, topic, self.consumers, self.producing.batch, &consumed);
-        show_progress(&[&published, &consumed], consumed.end()).await;
+        let asked = show_progress(&[&published, &consumed], consumed.end()).await?;
         producers.finish().await?;
         consumers.finish().await?;
         let mut own = self.producing.conditions();
         own["consumers"] = json!(self.consumers);
         let conditions = self.load.conditions(client, own);
-        report(output, &published.report(conditions.clone()), &consumed.report(conditions))
+        report(output, &published.report(conditions.clone()), &consumed.report(conditions))?;
+        asked.map_or(Ok(()), Asked::ended)
     }
 }
 
@@ -52,11 +55,14 @@ fn report(output: &Output, published: &Report, consumed: &Report) -> Result<(), 
     published.check()?;
     consumed.check()?;
     if output.format == Format::Json {
-        return output.say("", &both(published.json(), consumed.json()));
+        output.say("", &both(published.json(), consumed.json()))?;
+    } else {
+        let mut table = published.table();
+        consumed.add_to(&mut table);
+        output.print(&table)?;
     }
-    let mut table = published.table();
-    consumed.add_to(&mut table);
-    output.print(&table)
+    published.check_errors()?;
+    consumed.check_errors()
 }
 
 /// One object: what was consumed, the errors of both sides, and both sides in full.

@@ -1,15 +1,18 @@
 //! `raftq bench`: how fast a cluster, or a disk, is.
 
 mod consume;
+mod cpu;
 mod disk;
 mod gate;
 mod measure;
 mod mixed;
+mod pace;
 mod publish;
 mod soak;
 
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::signals::{Asked, Signals};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use measure::{Measure, Report};
@@ -24,6 +27,8 @@ use tokio::task::JoinSet;
 const PROGRESS: &str = "{bar:40} {elapsed}/{len}s {msg}";
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// The exit code of a process that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 /// How long an endpoint may take to say which cluster it is of.
 const STATUS_MAX: Duration = Duration::from_millis(500);
 
@@ -71,7 +76,7 @@ impl BenchCommand {
             BenchCommand::Consume(command) => command.run(&connect()?, output).await,
             BenchCommand::Mixed(command) => command.run(&connect()?, output).await,
             BenchCommand::Soak(command) => command.run(&connect()?, output).await,
-            BenchCommand::Disk(command) => command.run(output),
+            BenchCommand::Disk(command) => command.run(output).await,
         }
     }
 }
@@ -139,8 +144,24 @@ impl Workers {
     }
 }
 
-/// Shows how far a measurement has come until it ends, if somebody can see it.
-async fn show_progress(measures: &[&Measure], end: Instant) {
+/// Shows how far a measurement has come until it ends, if somebody can see it. Ctrl-C ends it early: what was measured by
+/// then counts. Says if that was asked for.
+async fn show_progress(measures: &[&Measure], end: Instant) -> Result<Option<Asked>, Failure> {
+    let mut signals = Signals::listen()?;
+    let asked = tokio::select! {
+        () = progress(measures, end) => return Ok(None),
+        asked = signals.next() => asked,
+    };
+    measures.iter().for_each(|measure| measure.end_now());
+    // What is under way is waited for; whoever asks once more does not want that.
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(Some(asked))
+}
+
+async fn progress(measures: &[&Measure], end: Instant) {
     if !io::stderr().is_terminal() {
         return tokio::time::sleep_until(end.into()).await;
     }
@@ -158,10 +179,12 @@ async fn show_progress(measures: &[&Measure], end: Instant) {
     bar.finish_and_clear();
 }
 
-/// Prints what was measured, if anything was.
-fn report(output: &Output, report: &Report) -> Result<(), Failure> {
+/// Prints what was measured, if anything was; it is a failure if some of it failed.
+fn report(output: &Output, report: &Report, asked: Option<Asked>) -> Result<(), Failure> {
     report.check()?;
-    output.print(&report.table())
+    output.print(&report.table())?;
+    report.check_errors()?;
+    asked.map_or(Ok(()), Asked::ended)
 }
 
 #[cfg(test)]

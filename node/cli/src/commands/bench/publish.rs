@@ -1,7 +1,9 @@
 //! `raftq bench publish`.
 
+use super::cpu::Cpu;
 use super::gate::Gate;
 use super::measure::Measure;
+use super::pace::Pace;
 use super::{Load, Workers, make_topic, report, same_cluster, show_progress, whole};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -31,17 +33,48 @@ Examples:
   raftq bench publish --producers 32 --batch 1 --window 1 --unary
   raftq bench publish --producers 32 --batch 1 --window 1 --unary --connections 32
   raftq bench publish --topics 1000
+  raftq bench publish --rate 5000 --producers 32 --batch 1 --window 1 --unary --connections 32
   raftq --output json bench publish | jq .messages_per_second
 
-Latency is that of a batch: from handing it over until its acknowledgement, which means that a majority has it on disk.")]
+Latency is that of a batch: from handing it over until its acknowledgement, \
+which means that a majority has it on disk. With --rate batches are due at \
+that rate, whether or not those before are answered, and latency counts from \
+when a batch was due. CPU US/MSG is the processor time of all nodes together \
+for a message, in microseconds.")]
 pub(crate) struct Publish {
     #[command(flatten)]
     load: Load,
     /// Topics to publish to in turn. If there is more than one, each has a number behind its name
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole(1..=10_000), allow_negative_numbers = true)]
     topics: u64,
+    /// Messages that are due in a second [default: as many as are acknowledged]
+    #[arg(long, value_name = "MESSAGES/S", value_parser = whole(1..=10_000_000), allow_negative_numbers = true)]
+    rate: Option<u64>,
     #[command(flatten)]
     producing: Producing,
+}
+
+/// When the next batch goes.
+#[derive(Clone)]
+pub(super) enum When {
+    /// As soon as there is room for it.
+    Room,
+    /// When the gate lets it pass.
+    Gate(Arc<Gate>),
+    /// When it is due.
+    Due(Arc<Pace>),
+}
+
+impl When {
+    /// Waits until a batch of so many messages may go. `None` once the measure has ended; else when it was due, if it was.
+    async fn next(&self, messages: u64, measure: &Measure) -> Option<Option<Instant>> {
+        match self {
+            When::Room => {}
+            When::Gate(gate) => gate.pass(messages, measure).await,
+            When::Due(pace) => return pace.next().await.map(Some),
+        }
+        measure.goes_on().then_some(None)
+    }
 }
 
 /// How a load publishes.
@@ -84,13 +117,28 @@ struct Producer {
 impl Publish {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let producers = self.producing.open(client, &self.topics()).await?;
-        let measure = Arc::new(Measure::start("published", Duration::from_secs(self.load.seconds)));
-        let producers = producers.start(&measure);
-        show_progress(&[&measure], measure.end()).await;
+        let cpu = Cpu::begin(client).await;
+        let measure = Measure::start("published", Duration::from_secs(self.load.seconds));
+        let measure = Arc::new(if self.rate.is_some() { measure.timing_late() } else { measure });
+        let pace = self.rate.map(|rate| Pace::start(rate, self.producing.batch, &measure).0);
+        let when = pace.clone().map_or(When::Room, When::Due);
+        let producers = producers.start_when(&when, &measure);
+        let asked = show_progress(&[&measure], measure.end()).await?;
         producers.finish().await?;
+        if let Some(pace) = pace {
+            pace.missed().for_each(|due| measure.missed(due));
+        }
         let mut own = self.producing.conditions();
         own["topics"] = json!(self.topics);
-        report(output, &measure.report(self.load.conditions(client, own)))
+        own["rate"] = json!(self.rate);
+        let measured = measure.report(self.load.conditions(client, own)).with_cpu(cpu.micros(client).await);
+        if measured.missed() > 0 {
+            eprintln!(
+                "{} of the batches that were due had nobody free to send them: this load or the cluster is slower",
+                measured.missed()
+            );
+        }
+        report(output, &measured, asked)
     }
 
     fn topics(&self) -> Vec<String> {
@@ -233,35 +281,28 @@ impl Producing {
         &self,
         producer: &Producer,
         measure: &Measure,
-        gate: Option<&Gate>,
+        when: &When,
     ) -> Result<(), Failure> {
         let body = self.body();
         let mut topics = producer.topics.iter().cycle();
-        while self.may_go_on(measure, gate).await {
-            let begun = Instant::now();
+        while let Some(due) = when.next(self.batch, measure).await {
+            let begun = due.unwrap_or_else(Instant::now);
             let topic = topics.next().expect("every producer has a topic").clone();
             let request = v1::PublishRequest { topic, session: None, messages: self.messages(&body) };
             match producer.client.publish(request).await {
                 Ok(_) => measure.done(begun, self.batch, self.batch * self.size),
+                Err(error) if due.is_some() => measure.failed_since(begun, &error),
                 Err(error) => measure.failed(&error),
             }
         }
         Ok(())
     }
 
-    /// True while another batch is to be published, once it may go.
-    async fn may_go_on(&self, measure: &Measure, gate: Option<&Gate>) -> bool {
-        if let Some(gate) = gate {
-            gate.pass(self.batch, measure).await;
-        }
-        measure.goes_on()
-    }
-
     async fn publish_streams(
         &self,
         publishers: Vec<Publisher>,
         measure: &Arc<Measure>,
-        gate: Option<&Gate>,
+        when: &When,
     ) -> Result<(), Failure> {
         let body = self.body();
         let room = Arc::new(Semaphore::new(self.window()));
@@ -269,20 +310,22 @@ impl Producing {
             mpsc::channel::<(Acknowledgement, Instant, OwnedSemaphorePermit)>(self.window());
         let listener = {
             let (measure, batch, bytes) = (Arc::clone(measure), self.batch, self.batch * self.size);
+            let is_due = matches!(when, When::Due(_));
             tokio::spawn(async move {
                 while let Some((answer, begun, _room)) = answers.recv().await {
                     match answer.await {
                         Ok(_) => measure.done(begun, batch, bytes),
+                        Err(error) if is_due => measure.failed_since(begun, &error),
                         Err(error) => measure.failed(&error),
                     }
                 }
             })
         };
         let mut turns = publishers.iter().cycle();
-        while self.may_go_on(measure, gate).await {
-            // Waits for room first, so that the clock starts when the batch is really handed over.
+        while let Some(due) = when.next(self.batch, measure).await {
+            // What is not due at a certain time waits for room first: the clock starts when it is really handed over.
             let room = Arc::clone(&room).acquire_owned().await.expect("nobody closes it");
-            let begun = Instant::now();
+            let begun = due.unwrap_or_else(Instant::now);
             let publisher = turns.next().expect("every producer has a topic");
             let answer = publisher.send_batch(self.messages(&body)).await?;
             if sent.send((answer, begun, room)).await.is_err() {
@@ -302,11 +345,11 @@ impl Producing {
 impl Producers {
     /// Starts all producers. They go on until the measure ends.
     pub(super) fn start(self, measure: &Arc<Measure>) -> Workers {
-        self.start_behind(None, measure)
+        self.start_when(&When::Room, measure)
     }
 
-    /// The same, each batch behind a gate.
-    pub(super) fn start_behind(self, gate: Option<&Arc<Gate>>, measure: &Arc<Measure>) -> Workers {
+    /// The same, each batch at its time.
+    pub(super) fn start_when(self, when: &When, measure: &Arc<Measure>) -> Workers {
         let mut tasks = JoinSet::new();
         for producer in self.all {
             if self.how.unary {
@@ -314,15 +357,13 @@ impl Producers {
                 for _ in 0..self.how.window {
                     let (how, producer, measure) =
                         (self.how.clone(), Arc::clone(&producer), Arc::clone(measure));
-                    let gate = gate.cloned();
-                    tasks.spawn(async move { how.publish_calls(&producer, &measure, gate.as_deref()).await });
+                    let when = when.clone();
+                    tasks.spawn(async move { how.publish_calls(&producer, &measure, &when).await });
                 }
             } else {
                 let (how, measure) = (self.how.clone(), Arc::clone(measure));
-                let gate = gate.cloned();
-                tasks.spawn(async move {
-                    how.publish_streams(producer.publishers, &measure, gate.as_deref()).await
-                });
+                let when = when.clone();
+                tasks.spawn(async move { how.publish_streams(producer.publishers, &measure, &when).await });
             }
         }
         Workers(tasks)

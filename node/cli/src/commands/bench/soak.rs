@@ -5,7 +5,7 @@ mod sample;
 
 use super::gate::Gate;
 use super::measure::Measure;
-use super::publish::Producing;
+use super::publish::{Producing, When};
 use super::{PROGRESS, Workers, same_cluster, whole};
 use crate::commands::cluster::{self, View};
 use crate::commands::storage;
@@ -43,14 +43,18 @@ Examples:
   RAFTQUEUE_SEGMENT_BYTES=4194304 raftq up --ephemeral
                         nodes whose segments are small: what takes hours elsewhere is seen in minutes
 
-Every few seconds it prints what each node's data directory takes on its disk (DISK), in the order of the nodes' names,
-beside the most that it may take (BOUND): 8 segments, twice what is alive (LIVE: the messages that wait, are leased,
-delayed or dead, and 64 bytes for each) and two snapshots; 4 segments once nothing was published for half a minute.
-HOLDS says whether every node keeps to that. MEMORY is the resident memory of each node, LEFT how many messages were
-left for ever: one half delayed for ten years, the other half dead.
+Every few seconds it prints what each node's data directory takes on its disk \
+(DISK), in the order of the nodes' names, beside the most that it may take \
+(BOUND): 8 segments, twice what is alive (LIVE: the messages that wait, are \
+leased, delayed or dead, and 64 bytes for each) and two snapshots; 4 segments \
+once nothing was published for half a minute. HOLDS says whether every node \
+keeps to that. MEMORY is the resident memory of each node, LEFT how many \
+messages were left for ever: one half delayed for ten years, the other half \
+dead.
 
-Ctrl-C ends it early, with what was seen. What was left stays in the topic: delete it to get rid of that. Exit code 0
-says that the bound held all the time.")]
+Ctrl-C ends it early, with what was seen. What was left stays in the topic: \
+delete it to get rid of that. Exit code 0 says that the bound held all the \
+time.")]
 pub(crate) struct Soak {
     /// The topic; it is made if there is none. Give it one of its own: everything in it is consumed
     #[arg(long, value_name = "NAME", default_value = "soak")]
@@ -94,7 +98,7 @@ impl Soak {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         same_cluster(client).await?;
         let nodes =
-            cluster::of_members(client, cluster::ask(client, client.endpoints().to_vec()).await).await;
+            cluster::of_members(client, cluster::ask(client, client.endpoints().to_vec()).await, false).await;
         self.check_nodes(client, &nodes).await?;
         self.make_topic(client).await?;
         let mut run = self.begin(client).await?;
@@ -141,7 +145,7 @@ impl Soak {
         let consumed = Arc::new(Measure::start("consumed", length).counting_late());
         let gate = Arc::new(Gate::open(self.rate, self.backlog, &published, &consumed));
         let leaving = Arc::new(Leaving::new(client, &self.topic, self.producing.body()));
-        let mut producers = producers.start_behind(Some(&gate), &published);
+        let mut producers = producers.start_when(&When::Gate(Arc::clone(&gate)), &published);
         let consumers = leaving.consume(self.consumers, &consumed);
         if let Some(pause) =
             Duration::from_secs(60).checked_div(u32::try_from(self.leave).unwrap_or(u32::MAX))

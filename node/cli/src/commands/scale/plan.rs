@@ -19,7 +19,12 @@ pub(super) enum Step {
     /// Members are members no longer.
     Remove(Vec<(u16, String)>),
     /// It is as it was asked for.
-    Done { leader: String },
+    Done {
+        /// Who leads.
+        leader: String,
+        /// Voters that are not well, and why.
+        unwell: Vec<String>,
+    },
 }
 
 /// How `raftq up` calls its nodes.
@@ -91,7 +96,11 @@ pub(super) fn next(want: u16, members: &v1::MembersResponse, known: &Known) -> R
         return Ok(Step::Remove(beyond));
     }
     let leader = members.members.iter().find(|member| member.leads);
-    Ok(Step::Done { leader: leader.map_or_else(|| members.leader.clone(), |leader| leader.name.clone()) })
+    let leader = leader.map_or_else(|| members.leader.clone(), |leader| leader.name.clone());
+    let unwell =
+        members.members.iter().filter(|member| member.standing == "voter" && !member.unwell.is_empty());
+    let unwell = unwell.map(|member| format!("{} {}", member.name, member.unwell)).collect();
+    Ok(Step::Done { leader, unwell })
 }
 
 /// The next step towards a voter whose disk was lost being replaced by the node that waits, or learns, under its name. A voter that

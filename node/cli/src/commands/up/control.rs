@@ -1,7 +1,8 @@
-//! How `raftq scale` asks `raftq up` to run more nodes, or fewer: a line of JSON each way, on a port of the loopback.
+//! How `raftq scale` asks `raftq up` to run more nodes, or fewer, and `raftq kill` to kill one: a line of JSON each way, on a
+//! port of the loopback.
 //!
-//! Whoever has asked for something first has the only say until its connection ends, so two of them never work against each
-//! other. Like the clients' port it asks nobody who they are, and it takes nothing but numbers of nodes.
+//! Whoever has asked for other nodes first has the only say about them until its connection ends, so two of them never work
+//! against each other. Like the clients' port it asks nobody who they are, and it takes nothing but numbers of nodes.
 
 use crate::failure::Failure;
 use serde_json::{Value, json};
@@ -38,6 +39,17 @@ pub(crate) struct Wanted {
     pub(crate) blank: Vec<u16>,
 }
 
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Which nodes there are.
+    Look,
+    /// That these run, and no others.
+    Run(Wanted),
+    /// That the process of this node, by number, is killed. The answer is the row that it had.
+    Kill(u16),
+}
+
 /// A node that `raftq up` keeps running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -45,35 +57,47 @@ pub(crate) struct Row {
     pub(crate) endpoint: String,
     /// Its process; `None` while it does not run.
     pub(crate) pid: Option<u32>,
+    /// It is started again when it dies.
+    pub(crate) restarts: bool,
 }
 
 /// A request to the loop that owns the nodes.
 pub(super) struct Asked {
-    pub(super) wanted: Wanted,
+    pub(super) request: Request,
     pub(super) answer: oneshot::Sender<Result<Vec<Row>, String>>,
 }
 
-impl Wanted {
+impl Request {
     fn write(&self) -> Value {
-        json!({"nodes": self.nodes, "blank": self.blank})
+        match self {
+            Request::Look => json!({"look": true}),
+            Request::Run(wanted) => json!({"nodes": wanted.nodes, "blank": wanted.blank}),
+            Request::Kill(node) => json!({"kill": node}),
+        }
     }
 
     fn read(line: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(line).ok()?;
         let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
+        if value.get("look").is_some() {
+            return Some(Request::Look);
+        }
+        if let Some(node) = value.get("kill") {
+            return number(node).map(Request::Kill);
+        }
         let nodes = match value.get("nodes")? {
             Value::Null => None,
             count => Some(number(count).filter(|count| (1..=NODES_MAX).contains(count))?),
         };
         let blank = value.get("blank")?.as_array()?.iter().map(number).collect::<Option<_>>()?;
-        Some(Self { nodes, blank })
+        Some(Request::Run(Wanted { nodes, blank }))
     }
 }
 
 fn write_answer(answer: &Result<Vec<Row>, String>) -> Value {
     match answer {
         Ok(rows) => {
-            let row = |row: &Row| json!({"endpoint": row.endpoint, "pid": row.pid});
+            let row = |row: &Row| json!({"endpoint": row.endpoint, "pid": row.pid, "restarts": row.restarts});
             json!({"nodes": rows.iter().map(row).collect::<Vec<_>>()})
         }
         Err(why) => json!({"error": why}),
@@ -87,7 +111,8 @@ fn read_answer(line: &str) -> Option<Result<Vec<Row>, String>> {
     }
     let row = |value: &Value| {
         let pid = value.get("pid")?.as_u64().and_then(|pid| u32::try_from(pid).ok());
-        Some(Row { endpoint: value.get("endpoint")?.as_str()?.to_owned(), pid })
+        let restarts = value.get("restarts").and_then(Value::as_bool).unwrap_or(true);
+        Some(Row { endpoint: value.get("endpoint")?.as_str()?.to_owned(), pid, restarts })
     };
     value.get("nodes")?.as_array()?.iter().map(row).collect::<Option<_>>().map(Ok)
 }
@@ -114,28 +139,28 @@ async fn answer(stream: TcpStream, asked: mpsc::Sender<Asked>, say: Arc<Mutex<()
     let mut lines = Lines::new(stream);
     let mut has_say = None;
     while let Some(line) = lines.next().await {
-        let answer = match Wanted::read(&line) {
-            None => return,
-            Some(wanted) => {
-                if has_say.is_none() {
-                    has_say = say.try_lock().ok();
-                }
-                match has_say {
-                    None => Err("another `raftq scale` is at work: wait for its end".to_owned()),
-                    Some(_) => ask(&asked, wanted).await,
-                }
+        let request = Request::read(&line);
+        let is_understood = request.is_some();
+        if matches!(request, Some(Request::Run(_))) && has_say.is_none() {
+            has_say = say.try_lock().ok();
+        }
+        let answer = match request {
+            None => Err("this port is for `raftq scale` and `raftq kill`".to_owned()),
+            Some(Request::Run(_)) if has_say.is_none() => {
+                Err("another `raftq scale` is at work: wait for its end".to_owned())
             }
+            Some(request) => ask(&asked, request).await,
         };
-        if !lines.say(&write_answer(&answer)).await {
+        if !lines.say(&write_answer(&answer)).await || !is_understood {
             return;
         }
     }
 }
 
-async fn ask(asked: &mpsc::Sender<Asked>, wanted: Wanted) -> Result<Vec<Row>, String> {
+async fn ask(asked: &mpsc::Sender<Asked>, request: Request) -> Result<Vec<Row>, String> {
     let (answer, answered) = oneshot::channel();
     let stops = || "`raftq up` stops".to_owned();
-    asked.send(Asked { wanted, answer }).await.map_err(|_| stops())?;
+    asked.send(Asked { request, answer }).await.map_err(|_| stops())?;
     answered.await.map_err(|_| stops())?
 }
 
@@ -169,21 +194,28 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Finds the `raftq up` whose first node has this port.
-    pub(crate) async fn connect(base_port: u16) -> Result<Self, Failure> {
-        let port = port(base_port);
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| {
-            Failure::Failed(format!(
-                "no `raftq up` answers on 127.0.0.1:{port} ({error}): start one, or say its --base-port"
-            ))
-        })?;
-        Ok(Self { lines: Lines::new(stream), port })
+    /// Finds the `raftq up` whose first node has one of these ports; the first one that answers.
+    pub(crate) async fn connect(base_ports: &[u16]) -> Result<Self, Failure> {
+        let mut why = Failure::Usage("no port is given".into());
+        for (position, base_port) in base_ports.iter().enumerate() {
+            let port = port(*base_port);
+            match TcpStream::connect(("127.0.0.1", port)).await {
+                Ok(stream) => return Ok(Self { lines: Lines::new(stream), port }),
+                Err(_) if position > 0 => {}
+                Err(error) => {
+                    why = Failure::Failed(format!(
+                        "no `raftq up` answers on 127.0.0.1:{port} ({error}): start one, or say its --base-port"
+                    ));
+                }
+            }
+        }
+        Err(why)
     }
 
-    /// Has these nodes run, and says which do.
-    pub(crate) async fn ask(&mut self, wanted: &Wanted) -> Result<Vec<Row>, Failure> {
+    /// Asks something, and returns the nodes that it is about.
+    pub(crate) async fn ask(&mut self, request: &Request) -> Result<Vec<Row>, Failure> {
         let exchange = async {
-            if !self.lines.say(&wanted.write()).await {
+            if !self.lines.say(&request.write()).await {
                 return None;
             }
             read_answer(&self.lines.next().await?)
@@ -194,21 +226,47 @@ impl Link {
     }
 }
 
+/// Where the first node of the `raftq up` that is meant may be: as said; else the first of the endpoints that are told, if they are
+/// of this machine, or up to eight nodes before it; else where it is by default.
+pub(crate) fn base_ports(said: Option<u16>, told: &[String]) -> Result<Vec<u16>, Failure> {
+    if let Some(port) = said {
+        return Ok(vec![port]);
+    }
+    if told.is_empty() {
+        return Ok(vec![super::BASE_PORT_DEFAULT]);
+    }
+    let is_here = |host: &str| host == "localhost" || host == "[::1]" || host.starts_with("127.");
+    let here = told.iter().filter_map(|endpoint| {
+        let (host, port) = endpoint.rsplit_once(':')?;
+        is_here(host).then(|| port.parse::<u16>().ok())?
+    });
+    let Some(first) = here.min() else {
+        return Err(Failure::Usage(format!(
+            "this acts on a `raftq up` of this machine, and {} is elsewhere: say its --base-port",
+            told.join(",")
+        )));
+    };
+    Ok((0..NODES_MAX).filter_map(|node| first.checked_sub(node * super::PORTS_PER_NODE)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn lines_are_read_as_they_were_written_and_others_refused() {
-        for wanted in [
-            Wanted { nodes: None, blank: Vec::new() },
-            Wanted { nodes: Some(5), blank: vec![3, 4] },
-            Wanted { nodes: Some(9), blank: Vec::new() },
+        for request in [
+            Request::Look,
+            Request::Kill(2),
+            Request::Run(Wanted { nodes: None, blank: Vec::new() }),
+            Request::Run(Wanted { nodes: Some(5), blank: vec![3, 4] }),
+            Request::Run(Wanted { nodes: Some(9), blank: Vec::new() }),
         ] {
-            assert_eq!(Wanted::read(&wanted.write().to_string()), Some(wanted));
+            assert_eq!(Request::read(&request.write().to_string()), Some(request));
         }
-        let row = Row { endpoint: "127.0.0.1:7420".into(), pid: Some(12) };
-        for answer in [Ok(vec![row.clone(), Row { pid: None, ..row }]), Err("no".to_owned())] {
+        let row = Row { endpoint: "127.0.0.1:7420".into(), pid: Some(12), restarts: true };
+        for answer in [Ok(vec![row.clone(), Row { pid: None, restarts: false, ..row }]), Err("no".to_owned())]
+        {
             assert_eq!(read_answer(&write_answer(&answer).to_string()), Some(answer));
         }
         for bad in [
@@ -220,8 +278,9 @@ mod tests {
             r#"{"nodes": -1, "blank": []}"#,
             r#"{"nodes": 3, "blank": ["x"]}"#,
             r#"{"nodes": 3}"#,
+            r#"{"kill": "node-1"}"#,
         ] {
-            assert_eq!(Wanted::read(bad), None, "{bad}");
+            assert_eq!(Request::read(bad), None, "{bad}");
         }
     }
 
@@ -236,16 +295,29 @@ mod tests {
                 let _ = answer.send(Ok(Vec::new()));
             }
         });
-        let look = Wanted { nodes: None, blank: Vec::new() };
-        let mut first = Link::connect(base_port).await.expect("it listens");
-        first.ask(&look).await.expect("nobody else asks");
-        let mut second = Link::connect(base_port).await.expect("it listens");
-        let Err(Failure::Failed(why)) = second.ask(&look).await else { panic!("it is refused") };
+        let run = Request::Run(Wanted { nodes: None, blank: Vec::new() });
+        let mut first = Link::connect(&[base_port]).await.expect("it listens");
+        first.ask(&run).await.expect("nobody else asks");
+        let mut second = Link::connect(&[base_port]).await.expect("it listens");
+        let Err(Failure::Failed(why)) = second.ask(&run).await else { panic!("it is refused") };
         assert!(why.contains("another `raftq scale` is at work"), "{why}");
-        first.ask(&look).await.expect("it is still its turn");
+        second.ask(&Request::Kill(0)).await.expect("that is no say about who runs");
+        second.ask(&Request::Look).await.expect("nor is that");
+        first.ask(&run).await.expect("it is still its turn");
         drop(first);
-        while second.ask(&look).await.is_err() {
+        while second.ask(&run).await.is_err() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[test]
+    fn the_up_that_is_meant_is_found_by_the_endpoints_that_are_told() {
+        let told = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(base_ports(Some(8_420), &told("h:1")).expect("it is said"), [8_420]);
+        assert_eq!(base_ports(None, &[]).expect("the default"), [7_420]);
+        let ports =
+            base_ports(None, &told("queue:7420,127.0.0.1:8440,localhost:8430")).expect("two are here");
+        assert_eq!((ports[0], ports[1], ports.len()), (8_430, 8_420, 9));
+        assert!(matches!(base_ports(None, &told("queue:7420")), Err(Failure::Usage(_))));
     }
 }

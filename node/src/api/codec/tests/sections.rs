@@ -360,7 +360,7 @@ fn rule_9_1_the_form_of_each_section_does_not_drift() {
 #[test]
 fn rule_9_1_an_unknown_section_or_version_is_refused_by_name() {
     let bytes = written(&Section::Ready(vec![(0, 1)]));
-    assert!(read_section(2, &bytes).unwrap_err().0.contains("version 2"));
+    assert!(read_section(3, &bytes).unwrap_err().0.contains("version 3"));
     assert!(read_section(1, &[99]).unwrap_err().0.contains("section 99"));
     assert!(read_section(1, &[]).is_err());
 }

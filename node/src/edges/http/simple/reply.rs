@@ -13,15 +13,23 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use raftqueue_proto::text::base64;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 const OUTCOME_HEADER: HeaderName = HeaderName::from_static("raftqueue-outcome");
 const REASON_HEADER: HeaderName = HeaderName::from_static("raftqueue-reason");
+const MESSAGE_HEADER: HeaderName = HeaderName::from_static("raftqueue-message");
 const RETRY_AFTER_MS_HEADER: HeaderName = HeaderName::from_static("raftqueue-retry-after-ms");
 const ENCODING_HEADER: HeaderName = HeaderName::from_static("raftqueue-encoding");
 const LEADER_HEADER: HeaderName = HeaderName::from_static(LEADER_METADATA);
+
+/// What cannot stand in a header as it is, and the sign that begins what stands there instead: as in `grpc-message`.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// As much of what is said stands in the header; clients and proxies bound all headers together to some KiB.
+const MESSAGE_BYTES_MAX: usize = 512;
 
 /// Answers that are shorter do not count.
 const COUNTED_BYTES_MIN: usize = 16 << 10;
@@ -119,6 +127,15 @@ impl Reply {
         Self::new(StatusCode::OK, format!(r#"{{"role": "{role}", "term": {term}}}"#))
     }
 
+    /// The reply with what it means, in words.
+    fn saying(self, text: &str) -> Self {
+        // A refusal may quote what was sent, however long that is.
+        let end = text.floor_char_boundary(MESSAGE_BYTES_MAX);
+        let escaped = utf8_percent_encode(&text[..end], ESCAPED).to_string();
+        let value = HeaderValue::from_str(&escaped).expect("what no header takes is escaped");
+        self.with(MESSAGE_HEADER, value)
+    }
+
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
@@ -133,14 +150,14 @@ impl Reply {
     }
 }
 
-/// An unknown route or method, or an empty topic.
-pub(in crate::edges::http) fn not_found() -> Reply {
-    Reply::new(StatusCode::NOT_FOUND, r#"{"success": false}"#)
+/// Nothing is there: this says what would be.
+pub(in crate::edges::http) fn not_found(text: &str) -> Reply {
+    Reply::new(StatusCode::NOT_FOUND, r#"{"success": false}"#).saying(text)
 }
 
 /// A call that was not answered with success.
 pub(super) fn failure_reply(failure: &Failure) -> Reply {
-    failure_reply_with(failure, r#"{"success": false}"#)
+    failure_reply_with(failure, r#"{"success": false}"#).saying(&failure.text)
 }
 
 /// The same with a body of the caller's.

@@ -23,8 +23,8 @@ macro_rules! answer {
         $(#[$doc])*
         #[derive(Debug, Serialize)]
         #[cfg_attr(test, derive(schemars::JsonSchema))]
-        pub(super) struct $name {
-            $($(#[$field_doc])* pub(super) $field: $type,)*
+        pub(in crate::edges::http::v1) struct $name {
+            $($(#[$field_doc])* pub(in crate::edges::http::v1) $field: $type,)*
         }
     };
 }
@@ -32,78 +32,6 @@ macro_rules! answer {
 answer! {
     /// Done, and nothing more to say.
     Done {}
-}
-
-answer! {
-    /// The topic is there.
-    TopicCreated {
-        /// Its id: unique for ever, and rising with every creation.
-        topic_id: u64,
-    }
-}
-
-answer! {
-    /// Settings as in force.
-    TopicOptions {
-        /// Failed attempts after which a message is dead.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        attempts_max: Option<u32>,
-        /// Most messages held; absent: no limit.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        messages_max: Option<u64>,
-        /// Most bytes held; absent: no limit.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        bytes_max: Option<u64>,
-        /// Time to live of messages that bring none, in milliseconds; absent: for ever.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ttl_ms: Option<u64>,
-    }
-}
-
-answer! {
-    /// The counts of one subscription.
-    Subscription {
-        /// `default` for the plain queue.
-        name: String,
-        /// Messages waiting to be received.
-        ready: u64,
-        /// Messages out with consumers.
-        leased: u64,
-        /// Messages waiting for their time.
-        delayed: u64,
-        /// Messages given up, and kept.
-        dead: u64,
-    }
-}
-
-answer! {
-    /// A topic with its counts, as of one moment of the log.
-    Topic {
-        /// Its id.
-        id: u64,
-        /// Its name.
-        name: String,
-        /// When it was created, in milliseconds of log time (Unix epoch).
-        created_ms: u64,
-        /// Its settings.
-        options: TopicOptions,
-        /// The offset that the next message gets.
-        next_offset: u64,
-        /// Bytes held in all states, as they are stored.
-        bytes: u64,
-        /// Every subscription with its counts.
-        subscriptions: Vec<Subscription>,
-    }
-}
-
-answer! {
-    /// One page of topics.
-    Topics {
-        /// In order of creation.
-        topics: Vec<Topic>,
-        /// Others follow: ask again after the id of the last one here.
-        more: bool,
-    }
 }
 
 answer! {
@@ -115,8 +43,12 @@ answer! {
         count: u64,
         /// The first message's id; empty when `already_done`.
         first_id: String,
-        /// This step of the session had been applied, so long ago that its offsets are no longer remembered.
+        /// This step of the session had been applied, so long ago that its offsets are no longer remembered;
+        /// `deduplicated` is set as well.
         already_done: bool,
+        /// This step of the session had been applied before, and this call stored nothing: the offsets, if they are
+        /// remembered, are those of then.
+        deduplicated: bool,
     }
 }
 
@@ -300,6 +232,8 @@ answer! {
         ready: bool,
         /// Why it is not ready; empty when it is.
         not_ready_reason: String,
+        /// What somebody should look at although it serves, such as a disk that is nearly full; mostly empty.
+        note: String,
     }
 }
 
@@ -331,42 +265,19 @@ macro_rules! from {
     };
 }
 
+mod topics;
+
+pub(super) use topics::{Topic, TopicCreated, TopicUpdated, Topics};
+
 from! {
     DeleteTopicResponse => Done: |_answer| Self {};
     CloseSessionResponse => Done: |_answer| Self {};
-    CreateTopicResponse => TopicCreated: |answer| Self { topic_id: answer.topic_id };
-    DescribeTopicResponse => Topic: |answer| answer.topic.unwrap_or_default().into();
-    ListTopicsResponse => Topics: |answer| Self {
-        topics: answer.topics.into_iter().map(Into::into).collect(),
-        more: answer.more,
-    };
-    TopicInfo => Topic: |topic| Self {
-        id: topic.id,
-        name: topic.name,
-        created_ms: topic.created_ms,
-        options: topic.options.unwrap_or_default().into(),
-        next_offset: topic.next_offset,
-        bytes: topic.bytes,
-        subscriptions: topic.subscriptions.into_iter().map(Into::into).collect(),
-    };
-    TopicOptions => TopicOptions: |options| Self {
-        attempts_max: options.attempts_max,
-        messages_max: options.messages_max,
-        bytes_max: options.bytes_max,
-        ttl_ms: options.ttl_ms,
-    };
-    SubscriptionInfo => Subscription: |counts| Self {
-        name: counts.name,
-        ready: counts.ready,
-        leased: counts.leased,
-        delayed: counts.delayed,
-        dead: counts.dead,
-    };
     PublishResponse => Published: |answer| Self {
         first_offset: answer.first_offset,
         count: answer.count,
         first_id: hex(&answer.first_id),
         already_done: answer.already_done,
+        deduplicated: answer.deduplicated,
     };
     ReceiveResponse => Deliveries: |answer| Self::new(answer.deliveries);
     AckResponse => Results: |answer| Self::new(&answer.results);
@@ -492,6 +403,7 @@ impl Status {
             members: status.members.into_iter().map(Into::into).collect(),
             ready: status.ready,
             not_ready_reason: status.not_ready_reason,
+            note: status.note,
         }
     }
 }

@@ -36,6 +36,10 @@ pub(super) struct MemberState {
     /// Bytes free on its data disk; absent where the leader has not heard of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     free_bytes: Option<u64>,
+    /// Oldest version of commands and formats that it can run; 0 where the leader has not heard of it.
+    version_min: u32,
+    /// Newest version that it can run; 0 where the leader has not heard of it.
+    version_max: u32,
 }
 
 /// A node that announced itself and waits to be added.
@@ -72,6 +76,8 @@ pub(super) struct MemberList {
     members: Vec<MemberState>,
     /// Nodes that wait to be added, by id.
     waiting: Vec<WaitingNode>,
+    /// Active version of commands and formats.
+    version: u32,
 }
 
 /// Leadership is with this node now.
@@ -109,6 +115,7 @@ impl From<v1::MembersResponse> for MemberList {
             last: members.last,
             members: members.members.into_iter().map(Into::into).collect(),
             waiting: members.waiting.into_iter().map(Into::into).collect(),
+            version: members.version,
         }
     }
 }
@@ -130,6 +137,8 @@ impl From<v1::MemberState> for MemberState {
             unwell: member.unwell,
             stop_refusal: member.stop_refusal,
             free_bytes: member.free_bytes,
+            version_min: member.version_min,
+            version_max: member.version_max,
         }
     }
 }

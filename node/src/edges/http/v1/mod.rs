@@ -39,7 +39,7 @@ use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -124,6 +124,10 @@ impl<S: Service> Default for Routes<S> {
 impl<S: Service> Routes<S> {
     fn post<C: Call + Send + 'static>(&mut self, path: &'static str, id: &'static str, about: &'static str) {
         self.add("post", path, (id, about), post(serve::<S, C>), described::<C>);
+    }
+
+    fn patch<C: Call + Send + 'static>(&mut self, path: &'static str, id: &'static str, about: &'static str) {
+        self.add("patch", path, (id, about), patch(serve::<S, C>), described::<C>);
     }
 
     fn get<C: Call + Send + 'static>(&mut self, path: &'static str, id: &'static str, about: &'static str) {

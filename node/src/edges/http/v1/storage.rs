@@ -65,6 +65,8 @@ pub(super) struct Storage {
     message_bytes: Option<u64>,
     /// Resident memory of the process.
     resident_bytes: u64,
+    /// Processor time that the process has used, user and system, in milliseconds.
+    cpu_ms: u64,
     /// Records of the log that do not verify and are needed: until others have given them the node does not lead.
     log_holes: u64,
     /// Damaged places of its disk that were put back since the process started.
@@ -106,6 +108,7 @@ impl From<v1::StorageResponse> for Storage {
             messages: storage.messages,
             message_bytes: storage.message_bytes,
             resident_bytes: storage.resident_bytes,
+            cpu_ms: storage.cpu_ms,
             log_holes: storage.log_holes,
             repairs: storage.repairs,
             scrubbed_bytes: storage.scrubbed_bytes,
@@ -144,6 +147,7 @@ mod tests {
             messages: Some(17),
             message_bytes: Some(18),
             resident_bytes: 19,
+            cpu_ms: 26,
             log_holes: 20,
             repairs: 21,
             scrubbed_bytes: 22,
@@ -159,7 +163,7 @@ mod tests {
             "released_segments": 3, "kept_files": 4, "kept_bytes": 5, "stored_bytes": 6, "live_bytes": 7,
             "snapshot": {"index": 8, "bytes": 9, "written_ms": 10}, "snapshots_bytes": 11, "incomplete": true,
             "lacking": 12, "damaged_files": 13, "used_bytes": 14, "free_bytes": 15, "disk_bytes": 16, "messages": 17,
-            "message_bytes": 18, "resident_bytes": 19, "log_holes": 20, "repairs": 21, "scrubbed_bytes": 22,
+            "message_bytes": 18, "resident_bytes": 19, "cpu_ms": 26, "log_holes": 20, "repairs": 21, "scrubbed_bytes": 22,
             "scrub_passes": 23, "scrub_damaged": 24, "lost": 25
         });
         assert_eq!(told(&storage), expected);

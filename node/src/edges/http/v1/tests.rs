@@ -260,7 +260,7 @@ async fn a_method_that_an_address_does_not_have_is_told_those_that_it_has() {
     for (method, path, allowed) in [
         ("put", "/v1/topics", "GET,HEAD,POST"),
         ("get", "/v1/topics/orders/ack", "POST"),
-        ("post", "/v1/topics/orders", "DELETE,GET,HEAD"),
+        ("post", "/v1/topics/orders", "DELETE,GET,HEAD,PATCH"),
         ("delete", "/v1/status", "GET,HEAD"),
     ] {
         let (code, head, refused) = send(&served, method, path, "").await;

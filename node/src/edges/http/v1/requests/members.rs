@@ -95,6 +95,23 @@ call!(Replace => ReplaceRequest, MemberChangeResponse as MemberChange: |self, _n
     dry: self.dry,
     force: self.force,
 });
+request! {
+    /// The active version of commands and formats is to rise.
+    RaiseVersion {
+        /// The version that is to be in force. Default: the newest that all members run.
+        version: Option<u32>,
+        /// The index of the configuration that the caller has seen. Default: whichever is in force.
+        configuration_index: Option<u64>,
+        /// Changes nothing: the answer says why the call would be refused, if it would.
+        dry: bool,
+    }
+}
+
+call!(RaiseVersion => RaiseVersionRequest, MemberChangeResponse as MemberChange: |self, _name| v1::RaiseVersionRequest {
+    version: self.version,
+    configuration_index: self.configuration_index,
+    dry: self.dry,
+});
 bare!(
     /// Nothing to say.
     Members(_name) => MembersRequest, MembersResponse as MemberList: v1::MembersRequest {}
@@ -112,4 +129,6 @@ pub(super) fn add_all<S: Service>(routes: &mut Routes<S>) {
     routes.post::<Promote>("/v1/members/promote", "promote", "Learners become voters");
     routes.post::<Remove>("/v1/members/remove", "remove", "Members are removed");
     routes.post::<Replace>("/v1/members/replace", "replace", "A learner takes the place of a voter");
+    let about = "The active version of commands and formats rises";
+    routes.post::<RaiseVersion>("/v1/members/raise-version", "raiseVersion", about);
 }

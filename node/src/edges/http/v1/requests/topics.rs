@@ -1,13 +1,16 @@
 //! Calls about topics, sessions and the cluster.
 
-use super::{Call, Routes, json, null_is_absent, read_hex};
+use super::{AtMost, Call, Routes, json, null_is_absent, read_hex};
 use crate::api::{Failure, Method};
 use crate::edges::service::Service;
 use raftqueue_proto::v1;
 use serde::Deserialize;
 
+/// Settings that a topic has.
+const SETTINGS: usize = 4;
+
 request! {
-    /// Settings of a topic, fixed when it is created.
+    /// Settings of a topic.
     CreateTopicOptions {
         /// Failed attempts after which a message is dead (kept, not dropped). Default: the node's, 16. At least 1.
         attempts_max: Option<u32>,
@@ -30,6 +33,16 @@ request! {
         options: CreateTopicOptions,
         /// 32 hexadecimal digits, random: a repeat of this very call succeeds.
         request_id: String,
+    }
+}
+
+request! {
+    /// What of a topic's settings is to change.
+    UpdateTopic {
+        /// The settings that change; those that are absent stay.
+        options: CreateTopicOptions,
+        /// Settings that get their defaults back, by name: `attempts_max`, `messages_max`, `bytes_max`, `ttl_ms`.
+        unset: AtMost<SETTINGS, String>,
     }
 }
 
@@ -59,15 +72,22 @@ request! {
     }
 }
 
+impl From<CreateTopicOptions> for v1::TopicOptions {
+    fn from(options: CreateTopicOptions) -> Self {
+        let CreateTopicOptions { attempts_max, messages_max, bytes_max, ttl_ms } = options;
+        Self { attempts_max, messages_max, bytes_max, ttl_ms }
+    }
+}
+
 call!(CreateTopic => CreateTopicRequest, CreateTopicResponse as TopicCreated: |self, _name| v1::CreateTopicRequest {
     topic: self.topic,
-    options: Some(v1::TopicOptions {
-        attempts_max: self.options.attempts_max,
-        messages_max: self.options.messages_max,
-        bytes_max: self.options.bytes_max,
-        ttl_ms: self.options.ttl_ms,
-    }),
+    options: Some(self.options.into()),
     request_id: read_hex("request_id", &self.request_id)?,
+});
+call!(UpdateTopic => UpdateTopicRequest, UpdateTopicResponse as TopicUpdated: |self, topic| v1::UpdateTopicRequest {
+    topic,
+    options: Some(self.options.into()),
+    unset: self.unset.0,
 });
 call!(ListTopics => ListTopicsRequest, ListTopicsResponse as Topics: |self, _name| v1::ListTopicsRequest {
     after: self.after,
@@ -102,6 +122,7 @@ pub(super) fn add_topics<S: Service>(routes: &mut Routes<S>) {
     routes.post::<CreateTopic>("/v1/topics", "createTopic", "Make a topic");
     routes.query::<ListTopics>("/v1/topics", "listTopics", "List topics in order of creation");
     routes.get::<DescribeTopic>("/v1/topics/{topic}", "describeTopic", "One topic with its counts");
+    routes.patch::<UpdateTopic>("/v1/topics/{topic}", "updateTopic", "Change what a topic allows");
     let about = "Delete a topic with all its messages";
     routes.delete::<DeleteTopic>("/v1/topics/{topic}", "deleteTopic", about);
 }
