@@ -1,6 +1,12 @@
 //! What the pages of the repository say of its code is so: `node/RULES.md` and the tests that hold its rules name each other
-//! (a rule that nothing plays is a wish, and a test that cites one which is not there tells its reader nothing), and every
-//! variable of the environment is told somewhere.
+//! (a rule that nothing plays is a wish, and a test that cites one which is not there tells its reader nothing), every
+//! variable of the environment is told somewhere, the README's tables lack nothing, links lead somewhere, and the version
+//! is one.
+
+mod life;
+mod links;
+mod tables;
+mod version;
 
 use raftqueue_tests::process::repository;
 use std::collections::BTreeSet;
