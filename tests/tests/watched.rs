@@ -146,10 +146,13 @@ fn alerts_fire_and_clear_and_every_panel_shows_something(programs: &Path) {
     );
     watch.wait("what fills the disk is removed", &["RaftQueueDiskLow"], false);
     let leader = cluster.leader();
-    let path = "/v1/topics/still/purge";
-    let answer = cluster.patient(leader).request("POST", path, b"{}").expect("an answer");
-    assert_eq!(answer.code, 200, "{answer:?}");
-    watch.wait("the topic is purged", &["RaftQueueOldestMessage", "RaftQueueNotConsumed"], false);
+    // How much of `busy` was taken depends on how long the panels were waited for, and nobody takes the rest.
+    for topic in ["still", "busy"] {
+        let path = format!("/v1/topics/{topic}/purge");
+        let answer = cluster.patient(leader).request("POST", &path, b"{}").expect("an answer");
+        assert_eq!(answer.code, 200, "{topic}: {answer:?}");
+    }
+    watch.wait("the topics are purged", &["RaftQueueOldestMessage", "RaftQueueNotConsumed"], false);
     watch.wait("no more messages die", &["RaftQueueDeadGrowing"], false);
     println!("{}", watch.told());
     if let Some(folder) = std::env::var_os("RAFTQUEUE_PICTURES") {
