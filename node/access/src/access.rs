@@ -191,7 +191,7 @@ impl Access {
             Recognised::Known(caller) => Ok(caller),
             Recognised::Ask { reviewer, audience, expires } => {
                 let token = credentials.bearer.unwrap_or_default();
-                Ok(Box::pin(reviewer.review(token, &audience, expires)).await?)
+                Ok(Box::pin(reviewer.review(token, &audience, expires, now)).await?)
             }
         }
     }
@@ -320,7 +320,7 @@ impl Unauthenticated {
     /// UNAUTHENTICATED.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Unauthenticated::Review(ReviewError::Unavailable(_)))
+        matches!(self, Unauthenticated::Review(error) if error.is_temporary())
     }
 }
 
@@ -422,3 +422,6 @@ fn parse_tokens(text: &str) -> Result<Tokens, String> {
 fn parse_keys(text: &str) -> Result<Keys, String> {
     Keys::parse(text).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

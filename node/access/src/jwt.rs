@@ -37,6 +37,8 @@ pub struct Verifier {
 pub struct Peek {
     /// The claim `iss`.
     pub issuer: Option<String>,
+    /// The claim `sub`.
+    pub subject: Option<String>,
     /// The claim `aud`.
     pub audiences: Vec<String>,
     /// The claim `exp`, seconds since the epoch.
@@ -162,8 +164,10 @@ impl<'a> Parts<'a> {
 /// [`JwtError::TooLong`] and [`JwtError::Malformed`]: it is no JWT at all.
 pub fn peek(token: &str) -> Result<Peek, JwtError> {
     let claims = Parts::read(token)?.claims;
+    let text = |claim: &str| claims.get(claim).and_then(Value::as_str).map(str::to_owned);
     Ok(Peek {
-        issuer: claims.get("iss").and_then(Value::as_str).map(str::to_owned),
+        issuer: text("iss"),
+        subject: text("sub"),
         audiences: texts(claims.get("aud")).unwrap_or_default(),
         expires_s: claims.get("exp").and_then(seconds),
     })
@@ -313,4 +317,4 @@ pub(crate) fn audiences(found: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,6 +9,7 @@
 //! | [`Policy`] | a file of roles and grants: read, checked, and asked; pure |
 //! | [`Tokens`] | a file of tokens, of which only the hashes are kept; pure |
 //! | [`jwt`] | tokens that an issuer signed, checked against its public keys; pure |
+//! | [`ApiServer`] | tokens of Kubernetes ServiceAccounts, about which the API server is asked: the only part that waits |
 //! | [`Access`] | all of it in force, by the files' contents, with the last good ones where a file is broken |
 //! | [`Audit`] | lines of JSON about refusals and administrative calls, at a bounded rate; pure but for where they go |
 //!

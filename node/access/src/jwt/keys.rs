@@ -58,7 +58,7 @@ pub(super) enum Algorithm {
 }
 
 impl Algorithm {
-    const ALL: [Algorithm; 9] = [
+    pub(super) const ALL: [Algorithm; 9] = [
         Algorithm::Rs256,
         Algorithm::Rs384,
         Algorithm::Rs512,
@@ -77,7 +77,7 @@ impl Algorithm {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Algorithm::Rs256 => "RS256",
             Algorithm::Rs384 => "RS384",
