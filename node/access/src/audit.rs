@@ -12,7 +12,7 @@
 use crate::caller::Caller;
 use crate::permission::Permission;
 use crate::words::shown;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -190,9 +190,10 @@ fn told(now_ms: u64, happened: Happened, call: &Call<'_>) -> String {
 /// Longest text of a line, in characters.
 const TEXT_CHARS_MAX: usize = 2_048;
 
+/// An object on one line, its keys in this order: every line begins with what it is.
 fn in_json(line: impl IntoIterator<Item = (&'static str, Value)>) -> String {
-    let map: Map<String, Value> = line.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    Value::Object(map).to_string()
+    let pairs: Vec<String> = line.into_iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+    format!("{{{}}}", pairs.join(","))
 }
 
 fn since_epoch(now: SystemTime) -> u64 {
@@ -231,7 +232,10 @@ mod tests {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&lines);
         let audit = Audit::new(move |line| {
-            assert!(!line.contains('\n'), "one line: {line}");
+            assert!(
+                !line.contains('\n') && line.starts_with("{\"audit\":"),
+                "one line, known by how it begins: {line}"
+            );
             written
                 .lock()
                 .expect("no test panics with it")

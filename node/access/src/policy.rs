@@ -8,6 +8,7 @@
 //!   jwksFile: /etc/raftqueue-auth/jwks.json
 //!   nameClaim: sub           # the default
 //!   groupsClaim: groups      # none is read where it is not said
+//!   prefix: ""               # in front of its names and groups; needed where there are two issuers
 //! kubernetes:
 //!   audience: raftqueue      # tokens of ServiceAccounts count if they are made for this
 //! roles:
@@ -65,6 +66,9 @@ pub struct JwtIssuer {
     pub name_claim: String,
     /// The claim with the groups of the caller, a list of texts or one text; `None`: none is read.
     pub groups_claim: Option<String>,
+    /// What is put in front of the names and groups that it tells, so that no other issuer can tell the same; may be empty if
+    /// there is no other.
+    pub prefix: String,
 }
 
 /// That tokens of ServiceAccounts count.

@@ -46,6 +46,7 @@ fn issuer() -> JwtIssuer {
         jwks_file: "jwks.json".into(),
         name_claim: "sub".into(),
         groups_claim: Some("groups".into()),
+        prefix: String::new(),
     }
 }
 
@@ -264,6 +265,43 @@ fn what_is_right_enough_counts() {
     let token = changed(&signer, "groups", json!(many));
     let caller = verifier.verify(&token, moment(NOW_S)).expect("it is right");
     assert_eq!(caller.groups().len(), GROUPS_MAX);
+}
+
+#[test]
+fn a_token_that_was_right_is_over_when_it_is_over_and_others_are_not_taken_for_it() {
+    let signer = Signer::new(7);
+    let verifier = verifier(&signer.jwks("a"));
+    let token = changed(&signer, "x", json!(0));
+    for now_s in [NOW_S, NOW_S + 60, NOW_S + 89] {
+        assert!(verifier.verify(&token, moment(now_s)).is_ok());
+    }
+    assert_eq!(verifier.verify(&token, moment(NOW_S + 90)), Err(JwtError::Expired(30)));
+    let (signed, _) = token.rsplit_once('.').expect("it has points");
+    let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode([0; 64]));
+    assert_eq!(verifier.verify(&forged, moment(NOW_S)), Err(JwtError::Signature));
+    for n in 0..=CALLERS_KEPT_MAX {
+        assert!(verifier.verify(&changed(&signer, "x", json!(n)), moment(NOW_S)).is_ok());
+        assert!(verifier.kept.lock().expect("nobody panicked").len() <= CALLERS_KEPT_MAX);
+    }
+}
+
+#[test]
+fn what_an_issuer_tells_stays_apart_from_what_others_tell() {
+    let signer = Signer::new(7);
+    let keys = Arc::new(Keys::parse(&signer.jwks("a")).expect("they are right"));
+    let token = changed(&signer, "groups", json!(["staff", "system:serviceaccounts:shop"]));
+    for (prefix, name, groups) in
+        [("", "anna", &["staff"][..]), ("b/", "b/anna", &["b/staff", "b/system:serviceaccounts:shop"])]
+    {
+        let verifier = Verifier::new(JwtIssuer { prefix: prefix.into(), ..issuer() }, Arc::clone(&keys));
+        let caller = verifier.verify(&token, moment(NOW_S)).expect("it is right");
+        assert_eq!(
+            (caller.name(), caller.groups().iter().map(String::as_str).collect::<Vec<_>>()),
+            (name, groups.to_vec())
+        );
+    }
+    let verifier = Verifier::new(JwtIssuer { prefix: "x".repeat(509), ..issuer() }, keys);
+    assert!(verifier.verify(&token, moment(NOW_S)).is_err(), "the whole name has a bound");
 }
 
 #[test]

@@ -46,6 +46,8 @@ struct Issuer {
     jwks_file: Spanned<String>,
     name_claim: Option<Spanned<String>>,
     groups_claim: Option<Spanned<String>>,
+    #[serde(default)]
+    prefix: String,
 }
 
 #[derive(Deserialize)]
@@ -176,11 +178,23 @@ fn issuers_of(issuers: &Spanned<Vec<Issuer>>) -> Result<Vec<JwtIssuer>, PolicyEr
             jwks_file: PathBuf::from(text_of("jwksFile", &one.jwks_file)?),
             name_claim: optional("nameClaim", &one.name_claim)?.unwrap_or_else(|| "sub".to_owned()),
             groups_claim: optional("groupsClaim", &one.groups_claim)?,
+            prefix: one.prefix.clone(),
         };
         if all.iter().any(|other| other.issuer == issuer.issuer) {
             return wrong(
                 &one.issuer,
                 format!("the issuer `{}` stands here a second time", shown(&issuer.issuer)),
+            );
+        }
+        // Names of one issuer must not be names of another.
+        let is_apart = |other: &JwtIssuer| {
+            !issuer.prefix.starts_with(&other.prefix) && !other.prefix.starts_with(&issuer.prefix)
+        };
+        if issuer.prefix.len() > TEXT_BYTES_MAX || !all.iter().all(is_apart) {
+            return wrong(
+                &one.issuer,
+                "two issuers could name the same caller: give each a `prefix` with which no other begins, as `b/`; it stands in \
+                 front of its names and groups",
             );
         }
         all.push(issuer);

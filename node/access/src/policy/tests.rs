@@ -309,7 +309,7 @@ fn what_is_wrong_is_named_by_its_line_with_what_would_be_right() {
         ),
         (
             with("roles:", "jwt:\n- {issuer: i, audience: a, jwksfile: f}\nroles:"),
-            "line 2: there is no `jwksfile` here; there are `issuer`, `audience`, `jwksFile`, `nameClaim` and `groupsClaim`; did you mean `jwksFile`?",
+            "line 2: there is no `jwksfile` here; there are `issuer`, `audience`, `jwksFile`, `nameClaim`, `groupsClaim` and `prefix`; did you mean `jwksFile`?",
         ),
         (with("roles:", "kubernetes: {}\nroles:"), "line 1: `audience` is missing"),
         (with("grants:", "---\ngrants:"), "line "),
@@ -323,6 +323,30 @@ fn what_is_wrong_is_named_by_its_line_with_what_would_be_right() {
         assert_eq!(error.line().is_some(), told.starts_with("line "), "{told}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn names_of_two_issuers_are_kept_apart() {
+    for (one, other, is_right) in [
+        ("a/", "b/", true),
+        ("", "", false),
+        ("a/", "", false),
+        ("", "b/", false),
+        ("a/", "a/b/", false),
+        ("a/", "a/", false),
+    ] {
+        let issuer = |issuer: &str, prefix: &str| {
+            format!("- {{issuer: {issuer}, audience: a, jwksFile: f, prefix: \"{prefix}\"}}\n")
+        };
+        let text = with("roles:", &format!("jwt:\n{}{}roles:", issuer("i", one), issuer("j", other)));
+        match Policy::parse(&text) {
+            Ok(policy) => assert!(is_right && policy.jwt()[1].prefix == other, "{one} {other}"),
+            Err(error) => {
+                let said = "line 3: two issuers could name the same caller: give each a `prefix`";
+                assert!(!is_right && error.to_string().starts_with(said), "{one} {other}: {error}");
+            }
+        }
+    }
 }
 
 #[test]
