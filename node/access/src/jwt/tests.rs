@@ -242,6 +242,12 @@ fn what_is_wrong_with_a_token_is_said() {
 }
 
 #[test]
+fn a_token_that_is_too_long_is_not_even_peeked_at() {
+    let token = changed(&Signer::new(7), "x", json!("x".repeat(8_192)));
+    assert_eq!(peek(&token).expect_err("it is too long"), JwtError::TooLong(token.len()));
+}
+
+#[test]
 fn what_is_right_enough_counts() {
     let signer = Signer::new(7);
     let verifier = verifier(&signer.jwks("a"));

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod auth;
 mod bench;
 mod cluster;
 mod completions;
@@ -73,6 +74,9 @@ pub(crate) enum Command {
     Members(members::MembersCommand),
     /// Let the node that is left of a lost quorum go on alone
     Recover(recover::Recover),
+    /// Make tokens, and check and ask what callers may do
+    #[command(subcommand)]
+    Auth(auth::AuthCommand),
     /// Measure how fast a cluster or a disk is
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -165,6 +169,7 @@ async fn run_as_typed(
         Command::Kill(command) => command.run(&connect()?, are_told, output).await,
         Command::Members(command) => command.run(&connect()?, output).await,
         Command::Recover(command) => command.run(&connect()?, output).await,
+        Command::Auth(command) => command.run(output),
         Command::Bench(command) => command.run(connect, output).await,
         Command::Wal(command) => command.run(output),
     }
