@@ -172,13 +172,15 @@ impl Policy {
 
     /// Positions of the roles of a caller, ascending. Nothing is allocated for a caller that was asked about lately.
     pub(crate) fn positions_of(&self, caller: &Caller) -> Arc<[usize]> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(positions) = kept.get(caller) {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(positions) = kept().get(caller) {
             return Arc::clone(positions);
         }
+        // With many grants and groups this takes a while, in which other callers are not held up.
         let found: BTreeSet<usize> =
             self.grants.iter().filter(|grant| grant.names(caller)).map(|grant| grant.role).collect();
         let positions: Arc<[usize]> = found.into_iter().collect();
+        let mut kept = kept();
         if kept.len() >= CALLERS_KEPT_MAX {
             kept.clear();
         }
