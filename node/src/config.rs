@@ -3,8 +3,10 @@
 //! The only reader of the environment. Every flag can be given as `RAFTQUEUE_...` too; a flag wins.
 
 mod addresses;
+mod auth;
 mod console;
 mod kinds;
+mod tls;
 mod traces;
 
 use self::addresses::read_addresses;
@@ -12,11 +14,13 @@ use crate::api::budget;
 use crate::api::limits::Limits;
 use crate::edges::console::Settings as ConsoleSettings;
 use crate::traces::Collector;
+pub use auth::{AuthArgs, AuthSettings};
 use clap::Args;
 pub use console::ConsoleArgs;
 pub use kinds::{Bootstrap, DiscoveryKind, LogFormat};
 use std::fmt;
 use std::path::{Path, PathBuf};
+pub use tls::{TlsArgs, TlsSettings};
 pub use traces::TracesArgs;
 
 const MIB: u64 = 1 << 20;
@@ -101,6 +105,14 @@ pub struct NodeArgs {
     /// Port for /metrics, /livez and /readyz. With --members 7422 by default; with --config none.
     #[arg(long, value_name = "PORT", env = "RAFTQUEUE_OPERATIONS_PORT")]
     pub operations_port: Option<u16>,
+
+    /// What is encrypted.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: AuthArgs,
 
     /// What the console may do.
     #[command(flatten)]
@@ -196,6 +208,12 @@ pub struct Config {
     pub name: String,
     /// The initial members, in order of their names.
     pub members: Vec<Member>,
+    /// The domain beneath which the nodes have their names, with DNS.
+    pub domain: Option<String>,
+    /// What is encrypted, if anything is.
+    pub tls: Option<TlsSettings>,
+    /// Who may call, if not everybody.
+    pub auth: Option<AuthSettings>,
     /// What to do with a blank disk.
     pub bootstrap: Bootstrap,
     /// The cluster that the disk must belong to, if it matters.
@@ -302,6 +320,9 @@ impl NodeArgs {
         Ok(Config {
             name,
             members,
+            domain: self.service.filter(|_| self.discovery == DiscoveryKind::Dns),
+            tls: self.tls.settings()?,
+            auth: self.auth.settings()?,
             bootstrap: self.bootstrap,
             cluster_id: self.cluster_id,
             client_address,

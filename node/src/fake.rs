@@ -127,7 +127,8 @@ impl FakeNode {
 impl Service for FakeNode {
     type Driven = std::future::Ready<Result<Answer, Failure>>;
 
-    async fn call(&self, request: Request, _: Duration, _: bool) -> Result<Answer, Failure> {
+    async fn call(&self, call: Call) -> Result<Answer, Failure> {
+        let request = call.request;
         let mut published = self.published.subscribe();
         {
             let mut state = self.lock();

@@ -21,6 +21,7 @@ use crate::replica::{Counters, View};
 use calls::Calls;
 pub(crate) use census::Census;
 pub use census::TopicSeen;
+pub(crate) use connections::Connections;
 pub use connections::{Meter, Open};
 pub(crate) use entry_times::{EntryTimes, Progress};
 use prometheus::{
@@ -63,8 +64,7 @@ pub struct Metrics {
     disk_stalled: IntGauge,
     peer_messages: IntCounterVec,
     peer_refusals: IntCounterVec,
-    connections_open: IntGaugeVec,
-    connections_refused: IntCounterVec,
+    connections: Connections,
     open_calls: IntGauge,
     queued_bytes: IntGauge,
     receives_waiting: IntGauge,
@@ -246,21 +246,19 @@ impl Metrics {
                 "raftqueue_peer_refusals_total",
                 "Peers refused, by reason.",
                 "reason",
-                &["malformed", "format", "cluster", "generation", "node", "version", "clone", "handshake"],
+                &[
+                    "malformed",
+                    "format",
+                    "cluster",
+                    "generation",
+                    "node",
+                    "version",
+                    "clone",
+                    "certificate",
+                    "handshake",
+                ],
             ),
-            connections_open: gauges(
-                &r,
-                "raftqueue_connections_open",
-                "Connections that are open, by the port they came to.",
-                &["port"],
-            ),
-            connections_refused: counters(
-                &r,
-                "raftqueue_connections_refused_total",
-                "Connections that were closed at once because there were too many, by port.",
-                "port",
-                &[],
-            ),
+            connections: Connections::new(&r),
             open_calls: gauge(&r, "raftqueue_calls_open", "Calls that wait for something."),
             queued_bytes: gauge(
                 &r,
@@ -351,10 +349,12 @@ impl Metrics {
     /// Counts the connections to this port.
     #[must_use]
     pub fn connections(&self, port: &'static str) -> Meter {
-        Meter {
-            open: self.connections_open.with_label_values(&[port]),
-            refused: self.connections_refused.with_label_values(&[port]),
-        }
+        self.connections.meter(port)
+    }
+
+    /// What connections are encrypted with.
+    pub(crate) fn tls(&self) -> &Connections {
+        &self.connections
     }
 
     /// Bytes free on the data disk.

@@ -1,12 +1,14 @@
 //! A node from its start to its end: listeners first, then recovery, then forming, then the driver.
 
 mod core;
+mod locks;
 mod opening;
 mod recovering;
 mod removed;
 mod servers;
 
 use self::core::Core;
+use self::locks::Locks;
 use self::servers::Servers;
 use crate::api::LocalStatus;
 use crate::api::budget::Budget;
@@ -25,6 +27,7 @@ use crate::edges::{console, operations};
 use crate::entropy;
 use crate::metrics::{Metrics, Pulse};
 use crate::peers::announcing;
+use crate::peers::certificates::Household;
 use crate::peers::discovery::Discovery;
 use crate::peers::forming::Forming;
 use crate::peers::leaving;
@@ -35,6 +38,8 @@ use crate::service::NodeService;
 use crate::service::reading::Readers;
 use crate::traces::Exporter;
 use raftqueue_raft as raft;
+use raftqueue_tls::Mode;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,7 +59,7 @@ const ORDERS: usize = 16_384;
 /// Why a node could not start or go on, with its exit code.
 #[derive(Debug)]
 pub struct Fatal {
-    /// 3: the data directory is refused; 4: an address cannot be served; 5: the disk failed; 6: an entry or this disk
+    /// 2: wrong certificates; 3: the data directory is refused; 4: an address cannot be served; 5: the disk failed; 6: an entry or this disk
     /// cannot be trusted. 1: anything else.
     pub code: u8,
     /// For people.
@@ -101,14 +106,23 @@ pub async fn run(
         entropy::random(),
     ));
     let (notify, notices) = mpsc::unbounded_channel();
-    let discovery = Arc::new(Discovery::new());
+    let listed = config.members.iter().map(|member| (member.name.clone(), member.peer_address.clone()));
+    let listed: BTreeMap<String, String> = listed.collect();
+    let household = Arc::new(Household::new(config.domain.clone(), listed.clone()));
+    let locks = Locks::open(&config, &household)?;
+    let discovery = match (&locks.keys, &config.tls) {
+        (Some(keys), Some(tls)) => Discovery::new().with_tls(Arc::clone(keys), tls.peers),
+        _ => Discovery::new(),
+    };
+    let discovery = Arc::new(discovery);
     let (transport, arrivals) = Transport::new(
         Arc::clone(&own),
         Arc::clone(&discovery),
         Arc::clone(&metrics),
-        config.members.iter().map(|member| (member.name.clone(), member.peer_address.clone())).collect(),
+        listed,
         Duration::from_millis(config.election_timeout_ms),
     );
+    household.know(transport.clone());
     let (orders, orders_taken) = mpsc::channel(ORDERS);
     let starting = LocalStatus {
         name: config.name.clone(),
@@ -127,7 +141,10 @@ pub async fn run(
         Arc::clone(&metrics),
         Duration::from_millis(config.election_timeout_ms),
     );
-    let edge = Edge::new(service.clone(), config.limits).with_budget(budget.clone()).with_traces(exporter);
+    let edge = Edge::new(service.clone(), config.limits)
+        .with_budget(budget.clone())
+        .with_traces(exporter)
+        .behind(locks.gate());
     metrics.budget(&budget);
     metrics.data_dir(&config.data_dir);
     metrics.segment_bytes(config.segment_bytes);
@@ -144,23 +161,28 @@ pub async fn run(
     let pulse = Arc::new(Pulse::default());
 
     let connection_limits = ConnectionLimits::of_this_process();
-    let mut servers = Servers::new(Arc::clone(&metrics), Handle::current(), core.handle());
+    let mut servers =
+        Servers::new(Arc::clone(&metrics), locks.doors.clone(), Handle::current(), core.handle());
     let client_port = servers.listen_for_clients(&config.client_listen).await?;
     servers.serve_clients(client_port, connection_limits.clients, http::router(&edge));
     let peer_port = servers.listen(&config.peer_listen, "peers").await?;
     let console =
         console::router(edge.clone(), Arc::clone(&metrics), config.console.clone(), Handle::current());
     let peers =
-        PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader), Arc::clone(&giving));
+        PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader), Arc::clone(&giving))
+            .of(household);
     servers.serve_peers(peer_port, connection_limits.peers, peers);
     if let Some(address) = &config.operations_listen {
         let router =
             operations::router(Arc::clone(&metrics), status_seen, Arc::clone(&stopping), Arc::clone(&pulse));
         let port = servers.listen(address, "operations").await?;
-        servers.serve_operations(port, connection_limits.operations, router.merge(console));
+        let wants_tls = config.tls.as_ref().is_some_and(|tls| tls.clients == Mode::Required);
+        let router = operations::locked(router.merge(console), locks.gate(), wants_tls);
+        servers.serve_operations(port, connection_limits.operations, router);
     }
 
     let mut connections = JoinSet::new();
+    locks.keep(&metrics, &mut connections);
     let announce = announcing::announce(
         Arc::clone(&own),
         Arc::clone(&forming),

@@ -12,6 +12,7 @@ use crate::api::{
 };
 use crate::driver::bodies::{Bodies, Located, Lost, Readings};
 use crate::driver::inbox::{Asked, Driven, Leadership, Leased, NewCall, Order, Replied};
+use crate::edges::gate::{Call, Origin};
 use crate::edges::grpc::guard::{Charged, Patience, ReplyTicket, SETTLING_KEY};
 use crate::edges::service::{Begun, Service};
 use crate::entropy;
@@ -466,9 +467,10 @@ impl NodeService {
 impl Service for NodeService {
     type Driven = Driven;
 
-    async fn call(&self, request: Request, deadline: Duration, forwarded: bool) -> Result<Answer, Failure> {
-        let (begun, method) = (Instant::now(), request.method());
-        let result = self.answer(request, begun + deadline, forwarded).await;
+    async fn call(&self, call: Call) -> Result<Answer, Failure> {
+        let (begun, method) = (Instant::now(), call.method());
+        let Call { called: _, request, deadline, origin } = call;
+        let result = self.answer(request, begun + deadline, origin == Origin::Peer).await;
         self.inner.metrics.call_ended(method, begun.elapsed(), result.as_ref().err());
         result
     }

@@ -392,6 +392,10 @@ pub enum Reason {
     FailedPrecondition,
     /// The members have changed since the caller looked: look again.
     StaleConfiguration,
+    /// Nobody knows who calls: what it shows does not count, or it shows nothing.
+    Unauthenticated,
+    /// Who calls may not do that.
+    PermissionDenied,
 }
 
 /// A call that was not answered with success.

@@ -5,8 +5,12 @@
 //! accepted: its client hears at once that there is no room, instead of waiting in a line that nobody serves. A
 //! connection that sends nothing for a while after it was opened is closed, too, since in no protocol here the server
 //! speaks first.
+//!
+//! Who comes is let in by the port's [`Door`], which may want TLS. A handshake takes a while, so that it is not waited for where
+//! connections are accepted ([`Arrived`]), and it counts as a connection from its first byte.
 
 use crate::metrics::{Meter, Open};
+use raftqueue_tls::{Door, Peer, Refused, Stream};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// Pause after a failed accept: the process is out of something, and asking again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -69,14 +73,21 @@ pub struct Acceptor {
     silence_max: Duration,
     told: bool,
     meter: Meter,
+    door: Door,
 }
 
 impl Acceptor {
-    /// Accepts at most `connections_max` at a time; each must say something within `silence_max`.
+    /// Accepts at most `connections_max` at a time, without TLS; each must say something within `silence_max`.
     #[must_use]
     pub fn new(listener: TcpListener, connections_max: usize, silence_max: Duration) -> Self {
         let room = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { listener, room, silence_max, told: false, meter: Meter::default() }
+        Self { listener, room, silence_max, told: false, meter: Meter::default(), door: Door::open() }
+    }
+
+    /// The same through this door.
+    #[must_use]
+    pub fn behind(self, door: Door) -> Self {
+        Self { door, ..self }
     }
 
     /// The same, counted by this meter.
@@ -86,7 +97,7 @@ impl Acceptor {
     }
 
     /// The next connection that there is room for. Shortages are waited out. Nothing is lost if it is cancelled.
-    pub async fn accept(&mut self) -> Connection {
+    pub async fn accept(&mut self) -> Arrived {
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -98,7 +109,12 @@ impl Acceptor {
             match Arc::clone(&self.room).try_acquire_owned() {
                 Ok(room) => {
                     self.told = false;
-                    return Connection::new(stream, (room, self.meter.open()), self.silence_max);
+                    // Answers are small and wanted at once, so they do not wait for more to fill a packet. This fails only if the
+                    // connection is already broken; then the first read says so.
+                    let _ = stream.set_nodelay(true);
+                    let permit = (room, self.meter.open());
+                    let (meter, door) = (self.meter.clone(), self.door.clone());
+                    return Arrived { stream, permit, silence_max: self.silence_max, meter, door };
                 }
                 // Said once, until there is room again.
                 Err(_) if !self.told => {
@@ -122,21 +138,54 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
+/// A connection that was accepted and not let in yet.
+#[derive(Debug)]
+pub struct Arrived {
+    stream: TcpStream,
+    permit: (OwnedSemaphorePermit, Open),
+    silence_max: Duration,
+    meter: Meter,
+    door: Door,
+}
+
+impl Arrived {
+    /// Lets it in, or closes it: that is counted, told to it as far as it understands, and said in the log for who looks closely.
+    /// Takes no longer than a silence and a handshake may.
+    pub async fn enter(self) -> Option<Connection> {
+        let from = self.stream.peer_addr().ok();
+        match self.door.accept(self.stream, self.silence_max).await {
+            Ok(stream) => Some(Connection::new(stream, self.permit, self.silence_max)),
+            Err(Refused::Gone(_)) => None,
+            Err(refused) => {
+                self.meter.handshake_failed();
+                tracing::debug!(
+                    from = from.map(tracing::field::display),
+                    "a connection is not let in: {refused}"
+                );
+                None
+            }
+        }
+    }
+}
+
 /// A connection, which gives its permit back when it ends.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Until when the first byte must be there; `None` once it was.
     silence: Option<Pin<Box<Sleep>>>,
     _permit: (OwnedSemaphorePermit, Open),
 }
 
 impl Connection {
-    fn new(stream: TcpStream, permit: (OwnedSemaphorePermit, Open), silence_max: Duration) -> Self {
-        // Answers are small and wanted at once, so they do not wait for more to fill a packet. This fails only if the
-        // connection is already broken; then the first read says so.
-        let _ = stream.set_nodelay(true);
+    fn new(stream: Stream, permit: (OwnedSemaphorePermit, Open), silence_max: Duration) -> Self {
         Self { stream, silence: Some(Box::pin(tokio::time::sleep(silence_max))), _permit: permit }
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        self.stream.peer()
     }
 }
 
@@ -191,10 +240,10 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer().clone()
     }
 }
 
@@ -223,7 +272,7 @@ mod tests {
     async fn a_connection_beyond_the_limit_is_closed_and_one_that_ends_makes_room() {
         let (mut acceptor, address) = acceptor(1, Duration::from_secs(60)).await;
         let _first = TcpStream::connect(address).await.unwrap();
-        let held = acceptor.accept().await;
+        let held = acceptor.accept().await.enter().await;
         let mut second = TcpStream::connect(address).await.unwrap();
         let closed = async { second.read(&mut [0]).await };
         let outcome = tokio::select! {
@@ -233,7 +282,7 @@ mod tests {
         assert!(matches!(outcome, Ok(0) | Err(_)), "{outcome:?}");
         drop(held);
         let mut third = TcpStream::connect(address).await.unwrap();
-        let mut served = acceptor.accept().await;
+        let mut served = acceptor.accept().await.enter().await.unwrap();
         third.write_all(b"x").await.unwrap();
         assert_eq!(served.read_u8().await.unwrap(), b'x');
     }
@@ -242,10 +291,10 @@ mod tests {
     async fn a_connection_that_never_speaks_is_closed_and_one_that_spoke_may_be_silent() {
         let (mut acceptor, address) = acceptor(2, Duration::from_millis(20)).await;
         let _silent = TcpStream::connect(address).await.unwrap();
-        let mut served = acceptor.accept().await;
+        let mut served = acceptor.accept().await.enter().await.unwrap();
         assert_eq!(served.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         let mut talker = TcpStream::connect(address).await.unwrap();
-        let mut served = acceptor.accept().await;
+        let mut served = acceptor.accept().await.enter().await.unwrap();
         talker.write_all(b"x").await.unwrap();
         assert_eq!(served.read_u8().await.unwrap(), b'x');
         let longer = tokio::time::timeout(Duration::from_millis(60), served.read_u8()).await;

@@ -3,13 +3,16 @@
 use crate::api::budget::Budget;
 use crate::api::limits::{self, Limits, less_margin};
 use crate::api::{
-    Answer, Failure, LeaseId, LocalStatus, Publish, Reason, Recover, RecoveryInfo, Request, Settle,
-    Settlement, StorageInfo, Take, TakeKind,
+    Answer, Failure, LeaseId, LocalStatus, Look, Publish, Reason, Recover, RecoveryInfo, Request, Response,
+    Settle, Settlement, StorageInfo, Take, TakeKind,
 };
+use crate::edges::gate::{Call, Called, Gate, Needs, Origin};
 use crate::edges::sent::{self, Outgoing};
 use crate::edges::service::{Begun, Service};
 use crate::edges::workers::Workers;
 use crate::traces::Exporter;
+use raftqueue_access::Permission;
+use raftqueue_proto::v1;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +38,17 @@ pub(crate) struct Leasing {
     lease: Duration,
 }
 
+/// A batch that the limits and the gate let through. Only [`Edge::admit_batch`] makes one.
+#[derive(Debug)]
+pub(crate) struct Admitted(Publish);
+
+impl Admitted {
+    /// What was let through.
+    pub(crate) fn batch(&self) -> &Publish {
+        &self.0
+    }
+}
+
 /// A node with the limits that its edges check, and the budget that all of them share.
 #[derive(Clone, Debug)]
 pub struct Edge<S> {
@@ -43,13 +57,14 @@ pub struct Edge<S> {
     budget: Budget,
     decoders: Workers,
     exporter: Option<Exporter>,
+    gate: Option<Gate>,
 }
 
 impl<S: Service> Edge<S> {
     /// The edges of `service`, with a budget of their own.
     pub fn new(service: S, limits: Limits) -> Self {
         let decoders = Workers::new(LONG_MAX);
-        Self { service, limits, budget: Budget::default(), decoders, exporter: None }
+        Self { service, limits, budget: Budget::default(), decoders, exporter: None, gate: None }
     }
 
     /// The same with this budget for what is held for clients.
@@ -62,6 +77,62 @@ impl<S: Service> Edge<S> {
     #[must_use]
     pub fn with_traces(self, exporter: Option<Exporter>) -> Self {
         Self { exporter, ..self }
+    }
+
+    /// The same behind this gate; without one everybody may do everything.
+    #[must_use]
+    pub fn behind(self, gate: Option<Gate>) -> Self {
+        Self { gate, ..self }
+    }
+
+    /// The gate, if there is one.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
+    /// Lets somebody do what is no call of the API: see something of this very node.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn admit(&self, called: &Called, what: &str, needs: Needs<'_>) -> Result<(), Failure> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.admit(called, what, needs))
+    }
+
+    /// Whether somebody may do something, asked by itself.
+    ///
+    /// # Errors
+    /// There is no such permission.
+    pub fn can_i(&self, called: &Called, asked: &v1::CanIRequest) -> Result<v1::CanIResponse, Failure> {
+        let permission: Permission = asked.permission.parse().map_err(limits::invalid)?;
+        if permission == Permission::Administer && !asked.topic.is_empty() {
+            return Err(limits::invalid("administer is of the cluster: leave the topic out"));
+        }
+        let Some(gate) = &self.gate else {
+            let reason = "this node has no file of rights: everybody may do everything".into();
+            return Ok(v1::CanIResponse {
+                allowed: true,
+                caller: "anybody".into(),
+                reason,
+                ..Default::default()
+            });
+        };
+        let needs = match &asked.topic[..] {
+            "" => Needs::Somewhere(permission),
+            topic => Needs::On(permission, topic),
+        };
+        let answered = gate.asked(called, needs);
+        let (role, reason) = answered
+            .as_ref()
+            .map_or_else(|reason| (String::new(), reason.clone()), |role| (role.clone(), String::new()));
+        Ok(v1::CanIResponse { allowed: answered.is_ok(), caller: called.caller.to_string(), role, reason })
+    }
+
+    /// Looks again at who began a stream.
+    ///
+    /// # Errors
+    /// What it showed counts no more.
+    pub(crate) fn look_again(&self, called: &Called) -> Result<(), Failure> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.look_again(called))
     }
 
     /// Who takes spans of calls, if anybody does.
@@ -109,7 +180,8 @@ impl<S: Service> Edge<S> {
     /// # Errors
     ///
     /// It may not be done, or the node does not answer.
-    pub async fn recover(&self, asked: Recover) -> Result<RecoveryInfo, Failure> {
+    pub async fn recover(&self, called: &Called, asked: Recover) -> Result<RecoveryInfo, Failure> {
+        self.admit(called, "recover", Needs::Everywhere(Permission::Administer))?;
         if let Some(token) = &asked.token
             && token.len() > TOKEN_BYTES_MAX
         {
@@ -119,30 +191,99 @@ impl<S: Service> Edge<S> {
         self.service.recover(asked).await
     }
 
-    /// Checks a call of a client and passes it to the node. A long poll is cut, so that it ends and can be answered
-    /// within the deadline.
+    /// Checks a call and passes it to the node. A long poll is cut, so that it ends and can be answered
+    /// within the deadline. So is a peer's deadline that is longer than any client can ask for.
     ///
     /// # Errors
     ///
-    /// The node's failure, or that of a limit, to be passed to the client.
-    pub async fn call(&self, request: Request, deadline: Duration) -> Result<Answer, Failure> {
-        self.call_as(request, deadline, false).await
+    /// The node's failure, or that of a limit or of the gate, to be passed to the client.
+    pub async fn call(&self, mut call: Call) -> Result<Answer, Failure> {
+        self.check(&call.called, &call.request, call.origin)?;
+        if call.origin == Origin::Peer {
+            call.deadline = limits::deadline(Some(call.deadline), 0);
+        }
+        let deadline = call.deadline;
+        if let Request::Take(take) = &mut call.request {
+            let longest_ms = u64::try_from(less_margin(deadline).as_millis()).unwrap_or(u64::MAX);
+            take.wait_ms = take.wait_ms.min(longest_ms);
+        }
+        let answered = async {
+            match &self.gate {
+                Some(gate) if matches!(call.request, Request::Look(Look::ListTopics { .. })) => {
+                    self.list_what_is_seen(gate, call).await
+                }
+                _ => self.service.call(call).await,
+            }
+        };
+        let answered = tokio::time::timeout(overdue_after(deadline), answered).await;
+        answered.unwrap_or_else(|_| Err(overdue(deadline)))
     }
 
-    /// The same for a call that a peer passed on: the node answers it itself or not at all. A deadline longer than any
-    /// client can ask for is cut.
+    /// The same for a call on a stream, whose caller is looked at again.
     ///
     /// # Errors
     ///
-    /// As [`Edge::call`].
-    pub async fn call_forwarded(&self, request: Request, deadline: Duration) -> Result<Answer, Failure> {
-        self.call_as(request, limits::deadline(Some(deadline), 0), true).await
+    /// As [`Edge::call`], or what the caller showed counts no more.
+    pub(crate) async fn call_on_stream(&self, call: Call) -> Result<Answer, Failure> {
+        self.look_again(&call.called)?;
+        self.call(call).await
     }
 
-    /// Begins batches that were [checked](Limits::check_publish), in this order, at this node or not at all. If the
-    /// node works, it answers each by its deadline. For a node that does not, the caller has [`overdue_after`].
-    pub fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<S::Driven>> {
-        self.service.begin(batches, deadline)
+    /// Whether somebody may ask for that, and in this way: the limits, and the gate.
+    pub(crate) fn check(&self, called: &Called, request: &Request, origin: Origin) -> Result<(), Failure> {
+        self.limits.check(request)?;
+        match (&self.gate, origin) {
+            (Some(gate), Origin::Client) => gate.admit(called, request.method().label(), Needs::of(request)),
+            // A peer admitted it, or there is no gate.
+            _ => Ok(()),
+        }
+    }
+
+    /// A page of topics that its caller may see. One on which there is none would look like the last, so the next one is taken.
+    async fn list_what_is_seen(&self, gate: &Gate, mut call: Call) -> Result<Answer, Failure> {
+        let in_force = gate.in_force();
+        let seen = in_force.policy().filter(&call.called.caller, Permission::Browse);
+        loop {
+            let answer = self.service.call(call.clone()).await?;
+            let Answer::Response(Response::Topics { mut topics, more }) = answer else { return Ok(answer) };
+            let last = topics.last().map(|topic| topic.id);
+            topics.retain(|topic| call.origin != Origin::Client || seen.allows(&topic.name));
+            match (&mut call.request, last) {
+                (Request::Look(Look::ListTopics { after, .. }), Some(_)) if topics.is_empty() && more => {
+                    *after = last
+                }
+                _ => return Ok(Answer::Response(Response::Topics { topics, more })),
+            }
+        }
+    }
+
+    /// Checks a batch of a stream, and who began that.
+    ///
+    /// # Errors
+    ///
+    /// The failure of a limit or of the gate.
+    pub(crate) fn admit_batch(&self, called: &Called, batch: Publish) -> Result<Admitted, Failure> {
+        self.look_again(called)?;
+        let request = Request::Publish(batch);
+        self.check(called, &request, Origin::Client)?;
+        let Request::Publish(batch) = request else { unreachable!("it was made here") };
+        Ok(Admitted(batch))
+    }
+
+    /// Begins batches, in this order, next to each other, at this node or not at all. If the node works, it answers each by its
+    /// deadline. For a node that does not, the caller has [`overdue_after`].
+    pub(crate) fn begin(&self, batches: Vec<Admitted>, deadline: Duration) -> Vec<Begun<S::Driven>> {
+        self.service.begin(batches.into_iter().map(|Admitted(batch)| batch).collect(), deadline)
+    }
+
+    /// As a call of its own, which may be passed on.
+    pub(crate) async fn call_admitted(
+        &self,
+        called: Called,
+        Admitted(batch): Admitted,
+        deadline: Duration,
+    ) -> Result<Answer, Failure> {
+        self.call(Call::of_client(called, Request::Publish(batch), deadline)).await
     }
 
     /// What is needed to give back what a receive leases; `None` for any other call.
@@ -176,24 +317,9 @@ impl<S: Service> Edge<S> {
                 Request::Settle(Settle { topic, subscription, leases, settlement: Settlement::Release });
             // If the process ends, or if this fails, the leases end by themselves.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move { edge.call(release, GIVE_BACK).await });
+                runtime.spawn(async move { edge.call(Call::own(release, GIVE_BACK)).await });
             }
         }))
-    }
-
-    async fn call_as(
-        &self,
-        mut request: Request,
-        deadline: Duration,
-        forwarded: bool,
-    ) -> Result<Answer, Failure> {
-        self.limits.check(&request)?;
-        if let Request::Take(take) = &mut request {
-            let longest_ms = u64::try_from(less_margin(deadline).as_millis()).unwrap_or(u64::MAX);
-            take.wait_ms = take.wait_ms.min(longest_ms);
-        }
-        let call = self.service.call(request, deadline, forwarded);
-        tokio::time::timeout(overdue_after(deadline), call).await.unwrap_or_else(|_| Err(overdue(deadline)))
     }
 }
 
@@ -211,7 +337,7 @@ pub fn overdue(deadline: Duration) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Look, Outcome, Response, Write};
+    use crate::api::{Outcome, Write};
     use std::future::pending;
 
     /// Answers a listing with its deadline as a count, and a pop with its wait. Never answers anything else.
@@ -221,7 +347,7 @@ mod tests {
     impl Service for Mirror {
         type Driven = std::future::Ready<Result<Answer, Failure>>;
 
-        async fn call(&self, request: Request, deadline: Duration, _: bool) -> Result<Answer, Failure> {
+        async fn call(&self, Call { request, deadline, .. }: Call) -> Result<Answer, Failure> {
             match request {
                 Request::Look(Look::ListTopics { .. }) => {
                     Ok(Answer::Response(Response::Count(u64::try_from(deadline.as_millis()).unwrap())))
@@ -238,6 +364,10 @@ mod tests {
         }
     }
 
+    fn by_anybody(request: Request, deadline_ms: u64) -> Call {
+        Call::of_client(Called::by_anybody(), request, Duration::from_millis(deadline_ms))
+    }
+
     fn edge() -> Edge<Mirror> {
         Edge::new(Mirror, Limits::default())
     }
@@ -245,7 +375,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_node_that_does_not_answer_is_answered_for_and_the_outcome_is_unknown() {
         let request = Request::Write(Write::DeleteTopic { topic: "orders".into() });
-        let failure = edge().call(request, Duration::from_millis(900)).await.expect_err("nobody answers");
+        let failure = edge().call(by_anybody(request, 900)).await.expect_err("nobody answers");
         assert_eq!((failure.reason, failure.outcome), (Reason::DeadlineExceeded, Outcome::Unknown));
     }
 
@@ -262,7 +392,7 @@ mod tests {
             })
         };
         for (asked, given) in [(0, 0), (700, 700), (u64::MAX, 810)] {
-            let answer = edge().call(pop(asked), Duration::from_millis(900)).await;
+            let answer = edge().call(by_anybody(pop(asked), 900)).await;
             assert_eq!(answer, Ok(Answer::Response(Response::Count(given))));
         }
     }
@@ -271,7 +401,7 @@ mod tests {
     async fn the_deadline_of_a_peer_is_cut_as_that_of_a_client() {
         let listing = Request::Look(Look::ListTopics { after: None, topics_max: 1 });
         for (asked, given) in [(900, 900), (u64::MAX, limits::DEADLINE_MS_MAX)] {
-            let answer = edge().call_forwarded(listing.clone(), Duration::from_millis(asked)).await;
+            let answer = edge().call(Call::of_peer(listing.clone(), Duration::from_millis(asked))).await;
             assert_eq!(answer, Ok(Answer::Response(Response::Count(given))));
         }
     }
@@ -279,7 +409,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_limit_refuses_never_reaches_the_node() {
         let request = Request::Look(Look::ListTopics { after: None, topics_max: 0 });
-        let failure = edge().call(request, Duration::from_millis(900)).await.expect_err("zero topics");
+        let failure = edge().call(by_anybody(request, 900)).await.expect_err("zero topics");
         assert_eq!((failure.reason, failure.outcome), (Reason::InvalidArgument, Outcome::NotDone));
     }
 

@@ -3,7 +3,9 @@
 pub mod connections;
 pub mod console;
 pub mod edge;
+pub(crate) mod entrance;
 pub(crate) mod followed;
+pub mod gate;
 pub mod grpc;
 pub mod http;
 pub mod operations;

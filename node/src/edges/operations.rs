@@ -5,6 +5,8 @@
 //! it started, and lags little; its text says what is missing.
 
 use crate::api::LocalStatus;
+use crate::edges::entrance::Entrance;
+use crate::edges::gate::Gate;
 use crate::metrics::{Metrics, Pulse};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -56,6 +58,13 @@ pub fn router(
         }
     };
     Router::new().route("/metrics", get(metrics)).route("/livez", get(alive)).route("/readyz", get(ready))
+}
+
+/// The same behind this gate, and for whoever comes by TLS where that is wanted; the probes are answered to everybody.
+#[must_use]
+pub fn locked(router: Router, gate: Option<Gate>, wants_tls: bool) -> Router {
+    let entrance = move |inner| Entrance::of_operations(inner, gate.clone(), wants_tls);
+    router.layer(tower::layer::layer_fn(entrance))
 }
 
 /// What the node is, as it says itself.

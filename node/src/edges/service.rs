@@ -7,6 +7,7 @@
 use crate::api::{
     Answer, Failure, LocalStatus, Publish, Reason, Recover, RecoveryInfo, Request, StorageInfo,
 };
+use crate::edges::gate::Call;
 use futures_util::future::BoxFuture;
 use std::future::Future;
 use std::pin::Pin;
@@ -19,10 +20,10 @@ pub trait Service: Clone + Send + Sync + Unpin + 'static {
     /// A call that the node's own driver has. Dropping it is like dropping the future of [`Service::call`].
     type Driven: Future<Output = Result<Answer, Failure>> + Send + Unpin + 'static;
 
-    /// Answers one call of a client.
+    /// Answers one call, which was admitted.
     ///
-    /// `deadline` is how long the call may take, from now. The answer comes no later, if only to say that the time is
-    /// over. `forwarded` says that a peer passed the call on, so that it is never passed on again.
+    /// The answer comes no later than its deadline, if only to say that the time is over. One that a peer passed on is never passed on
+    /// again.
     ///
     /// Dropping the future drops a call that was not proposed yet. A call that was proposed runs on, and nobody gets
     /// its answer.
@@ -30,12 +31,7 @@ pub trait Service: Clone + Send + Sync + Unpin + 'static {
     /// # Errors
     ///
     /// A [`Failure`] to be passed to the client as it is.
-    fn call(
-        &self,
-        request: Request,
-        deadline: Duration,
-        forwarded: bool,
-    ) -> impl Future<Output = Result<Answer, Failure>> + Send;
+    fn call(&self, call: Call) -> impl Future<Output = Result<Answer, Failure>> + Send;
 
     /// Begins batches that this node's own driver must propose in this order, next to each other if it can. None of
     /// them is passed on: if this node does not lead, each fails with `NOT_LEADER`, not done.
@@ -44,7 +40,8 @@ pub trait Service: Clone + Send + Sync + Unpin + 'static {
     fn begin(&self, batches: Vec<Publish>, deadline: Duration) -> Vec<Begun<Self::Driven>> {
         let alone = |batch| {
             let own = self.clone();
-            Begun::Alone(Box::pin(async move { own.call(Request::Publish(batch), deadline, true).await }))
+            let call = Call::of_peer(Request::Publish(batch), deadline);
+            Begun::Alone(Box::pin(async move { own.call(call).await }))
         };
         batches.into_iter().map(alone).collect()
     }

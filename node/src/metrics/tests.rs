@@ -83,6 +83,11 @@ const NEEDED: &[(&str, &[&str])] = &[
     ),
     ("files", &["process_open_fds", "process_max_fds"]),
     ("connections", &["raftqueue_connections_open", "raftqueue_connections_refused_total"]),
+    (
+        "certificates",
+        &["raftqueue_tls_handshakes_failed_total", "raftqueue_tls_certificate_expires_timestamp_seconds"],
+    ),
+    ("reloads", &["raftqueue_reloads_failed_total"]),
     ("loop lag", &["raftqueue_loop_lag_seconds"]),
     ("sessions", &["raftqueue_sessions"]),
     ("queues: depth and age", &["raftqueue_topic_messages", "raftqueue_topic_oldest_ready_seconds"]),

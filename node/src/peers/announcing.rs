@@ -151,9 +151,10 @@ impl Announcer<'_> {
 mod tests {
     use super::*;
     use crate::api::limits::Limits;
-    use crate::api::{Answer, Failure, LocalStatus, Publish, Request};
+    use crate::api::{Answer, Failure, LocalStatus, Publish};
     use crate::config::Bootstrap;
     use crate::edges::edge::Edge;
+    use crate::edges::gate::Call;
     use crate::edges::service::{Begun, Service};
     use crate::metrics::Metrics;
     use crate::peers::forming::LogStanding;
@@ -174,7 +175,7 @@ mod tests {
     impl Service for NoClients {
         type Driven = std::future::Pending<Result<Answer, Failure>>;
 
-        async fn call(&self, _: Request, _: Duration, _: bool) -> Result<Answer, Failure> {
+        async fn call(&self, _: Call) -> Result<Answer, Failure> {
             unreachable!("no client calls")
         }
 

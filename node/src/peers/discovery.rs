@@ -5,11 +5,14 @@
 //! cannot answer, the endpoints where the host was found last are tried: a process that was merely restarted is still
 //! there.
 //!
-//! Who is a member is never decided here: what answers at an address must prove itself in the hello.
+//! Who is a member is never decided here: what answers at an address must prove itself in the hello. With TLS it shows a certificate
+//! for the host at which it was sought.
 
+use super::certificates::host_of;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use hyper_util::rt::TokioIo;
+use raftqueue_tls::{Keys, Mode, Stream, explained, speaks_no_tls};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -33,6 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one name server may take before it is asked again.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(700);
+/// How long a handshake of TLS may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// First pause before a peer is asked again that still listens after its connections broke. Each further pause is twice
 /// as long.
@@ -46,6 +51,8 @@ pub struct Discovery {
     resolver: Mutex<Option<Arc<TokioResolver>>>,
     /// Where each address was found last.
     found: Mutex<BTreeMap<String, Vec<SocketAddr>>>,
+    /// How connections are encrypted, if they are.
+    tls: Option<(Arc<Keys>, Mode)>,
 }
 
 impl fmt::Debug for Discovery {
@@ -60,6 +67,12 @@ impl Discovery {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with connections by TLS, where the other end can or must.
+    #[must_use]
+    pub fn with_tls(self, keys: Arc<Keys>, mode: Mode) -> Self {
+        Self { tls: (mode != Mode::Off).then_some((keys, mode)), ..self }
     }
 
     /// A gRPC channel to `address`. It connects again by itself for calls that come later, looking the host up anew.
@@ -100,8 +113,26 @@ impl Discovery {
         endpoint.connect_with_connector(connector).await.map_err(|error| describe(&error))
     }
 
-    /// A connection to `address`.
-    async fn connect(&self, address: &str) -> io::Result<TcpStream> {
+    /// A connection to `address`, by TLS if that is wanted, or can be.
+    async fn connect(&self, address: &str) -> io::Result<Stream> {
+        let stream = self.reach(address).await?;
+        let Some((keys, mode)) = &self.tls else { return Ok(Stream::plain(stream)) };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to the handshake of TLS");
+        let handshake = keys.connect(stream, host_of(address));
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(late)? {
+            // It has not got its certificates yet, or has none any more.
+            Err(error) if *mode == Mode::Optional && speaks_no_tls(&error) => {
+                Ok(Stream::plain(self.reach(address).await?))
+            }
+            Err(error) => {
+                let why = explained(&error).unwrap_or_else(|| error.to_string());
+                Err(io::Error::new(error.kind(), format!("TLS with {address}: {why}")))
+            }
+            encrypted => encrypted,
+        }
+    }
+
+    async fn reach(&self, address: &str) -> io::Result<TcpStream> {
         let mut last = None;
         for endpoint in self.resolve(address).await? {
             match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint)).await {
@@ -202,8 +233,11 @@ impl Discovery {
     }
 }
 
-/// An error with its causes: tonic's own text is only "transport error".
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+/// An error with its causes: tonic's own text is only "transport error", and that of TLS is for who knows it.
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(why) = explained(error) {
+        return why;
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -293,12 +327,13 @@ mod tests {
         let address = format!("pod.service:{}", listener.local_addr().unwrap().port());
         dns.answer.send_replace(Some(Ok(Ipv4Addr::new(127, 0, 0, 2))));
         let stream = discovery.connect(&address).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap().ip(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
+        let at = stream.peer().address.unwrap();
+        assert_eq!(at.ip(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
         // It moves.
         let moved = TcpListener::bind(("127.0.0.3", listener.local_addr().unwrap().port())).await.unwrap();
         dns.answer.send_replace(Some(Ok(Ipv4Addr::new(127, 0, 0, 3))));
         let stream = discovery.connect(&address).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), moved.local_addr().unwrap());
+        assert_eq!(stream.peer().address, moved.local_addr().ok());
     }
 
     #[tokio::test]

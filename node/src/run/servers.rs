@@ -1,5 +1,6 @@
 //! The ports of a node: listened at, served, and closed.
 
+use super::locks::Doors;
 use super::{FINISH, Fatal};
 use crate::edges::connections::Acceptor;
 use crate::edges::http;
@@ -8,6 +9,7 @@ use crate::peers::transport::{ForwardedAside, PeerService};
 use crate::service::NodeService;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
+use raftqueue_tls::Door;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -40,6 +42,8 @@ async fn listen(address: &str, whom: &str) -> Result<TcpListener, Fatal> {
 /// Everything that listens.
 pub(super) struct Servers {
     metrics: Arc<Metrics>,
+    /// How each port lets in who comes.
+    doors: Doors,
     /// Serves the clients.
     clients: Handle,
     /// Serves everybody else; see [`Core`](super::core::Core).
@@ -49,8 +53,8 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn new(metrics: Arc<Metrics>, clients: Handle, core: &Handle) -> Self {
-        Self { metrics, clients, core: core.clone(), tasks: JoinSet::new(), stops: Vec::new() }
+    pub(super) fn new(metrics: Arc<Metrics>, doors: Doors, clients: Handle, core: &Handle) -> Self {
+        Self { metrics, doors, clients, core: core.clone(), tasks: JoinSet::new(), stops: Vec::new() }
     }
 
     /// Listens for clients.
@@ -71,8 +75,8 @@ impl Servers {
         connections_max: usize,
         router: axum::Router,
     ) {
-        let on = self.clients.clone();
-        self.serve("clients", &on, listener, connections_max, router);
+        let (on, door) = (self.clients.clone(), self.doors.clients.clone());
+        self.serve("clients", &on, listener, (connections_max, door), router);
     }
 
     pub(super) fn serve_operations(
@@ -81,8 +85,8 @@ impl Servers {
         connections_max: usize,
         router: axum::Router,
     ) {
-        let on = self.core.clone();
-        self.serve("operations", &on, listener, connections_max, router);
+        let (on, door) = (self.core.clone(), self.doors.operations.clone());
+        self.serve("operations", &on, listener, (connections_max, door), router);
     }
 
     fn serve(
@@ -90,10 +94,11 @@ impl Servers {
         port: &'static str,
         on: &Handle,
         listener: TcpListener,
-        connections_max: usize,
+        (connections_max, door): (usize, Door),
         router: axum::Router,
     ) {
         let acceptor = Acceptor::new(listener, connections_max, http::server::HEAD_TIMEOUT)
+            .behind(door)
             .metered(self.metrics.connections(port));
         let (stop, stopped) = oneshot::channel();
         self.stops.push(stop);
@@ -116,13 +121,28 @@ impl Servers {
         self.stops.push(stop);
         let meter = self.metrics.connections("peers");
         let clients = self.clients.clone();
+        let door = self.doors.peers.clone();
         let serve = async move {
-            let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE).metered(meter);
+            let mut acceptor =
+                Acceptor::new(listener, connections_max, PEER_SILENCE).behind(door).metered(meter);
             // The server ends at the first error of a listener, so it is given none.
             let (accepted, incoming) = mpsc::channel(1);
             let accept = async {
-                while let Ok(permit) = accepted.reserve().await {
-                    permit.send(Ok::<_, std::io::Error>(acceptor.accept().await));
+                // One that takes its time to shake hands holds up nobody. They are bounded as connections.
+                let mut entering = JoinSet::new();
+                loop {
+                    tokio::select! {
+                        arrived = acceptor.accept() => {
+                            let accepted = accepted.clone();
+                            entering.spawn(async move {
+                                if let Some(entered) = arrived.enter().await {
+                                    let _ = accepted.send(Ok::<_, std::io::Error>(entered)).await;
+                                }
+                            });
+                        }
+                        Some(_) = entering.join_next() => {}
+                        () = accepted.closed() => return,
+                    }
                 }
             };
             let server = tonic::transport::Server::builder()

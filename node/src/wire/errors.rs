@@ -17,7 +17,7 @@ pub struct Codes {
 }
 
 /// One row of the table: a reason, its codes when nothing was done, and its name on the wire.
-const TABLE: [(Reason, Code, u16, v1::Reason); 22] = [
+const TABLE: [(Reason, Code, u16, v1::Reason); 24] = [
     (Reason::InvalidArgument, Code::InvalidArgument, 400, v1::Reason::InvalidArgument),
     (Reason::TopicNotFound, Code::NotFound, 404, v1::Reason::TopicNotFound),
     (Reason::TopicExists, Code::AlreadyExists, 409, v1::Reason::TopicExists),
@@ -40,6 +40,8 @@ const TABLE: [(Reason, Code, u16, v1::Reason); 22] = [
     (Reason::NodeNotFound, Code::NotFound, 404, v1::Reason::NodeNotFound),
     (Reason::FailedPrecondition, Code::FailedPrecondition, 409, v1::Reason::FailedPrecondition),
     (Reason::StaleConfiguration, Code::FailedPrecondition, 409, v1::Reason::StaleConfiguration),
+    (Reason::Unauthenticated, Code::Unauthenticated, 401, v1::Reason::Unauthenticated),
+    (Reason::PermissionDenied, Code::PermissionDenied, 403, v1::Reason::PermissionDenied),
 ];
 
 /// How long to wait before a repeat, in milliseconds, for failures that must carry a hint and have none.
@@ -126,15 +128,15 @@ mod tests {
 
     #[test]
     fn every_reason_of_the_contract_has_exactly_one_row() {
-        for number in 1..=22 {
+        for number in 1..=24 {
             let reason = v1::Reason::try_from(number).expect("the contract numbers its reasons without gaps");
             assert_eq!(TABLE.iter().filter(|row| row.3 == reason).count(), 1, "{reason:?}");
         }
-        assert!(v1::Reason::try_from(23).is_err(), "a new reason needs a row");
+        assert!(v1::Reason::try_from(25).is_err(), "a new reason needs a row");
         for (position, row) in TABLE.iter().enumerate() {
             assert_eq!(row.0 as usize, position, "one row for each reason, in their order");
         }
-        assert_eq!(Reason::StaleConfiguration as usize + 1, TABLE.len(), "the last reason is the last row");
+        assert_eq!(Reason::PermissionDenied as usize + 1, TABLE.len(), "the last reason is the last row");
     }
 
     #[test]
@@ -173,7 +175,7 @@ mod tests {
     #[test]
     fn codes_of_http_are_those_that_its_contract_lists() {
         for (reason, _, http, _) in TABLE {
-            assert!([400, 404, 409, 413, 429, 503, 507].contains(&http), "{reason:?}");
+            assert!([400, 401, 403, 404, 409, 413, 429, 503, 507].contains(&http), "{reason:?}");
         }
     }
 

@@ -27,7 +27,9 @@ impl Guard {
 
     /// Lets a request pass, or says why not.
     pub(super) async fn pass(&self, request: Request, next: Next) -> Response {
-        match self.refuses(request.method(), request.headers()) {
+        // HTTP/2 says it in the address.
+        let authority = request.uri().authority().map(|authority| authority.as_str());
+        match self.refuses(request.method(), authority, request.headers()) {
             None => next.run(request).await,
             Some(why) => {
                 tracing::debug!(%why, "a request to the console is refused");
@@ -36,9 +38,15 @@ impl Guard {
         }
     }
 
-    fn refuses(&self, method: &Method, headers: &HeaderMap) -> Option<String> {
-        let Some(host) = value_of(headers, &header::HOST) else {
-            return Some("the request names no host".into());
+    fn refuses(&self, method: &Method, authority: Option<&str>, headers: &HeaderMap) -> Option<String> {
+        let host = match (authority, headers.contains_key(header::HOST)) {
+            (Some(authority), false) => Some(authority),
+            (authority, true) => value_of(headers, &header::HOST)
+                .filter(|host| authority.is_none_or(|authority| authority.eq_ignore_ascii_case(host))),
+            (None, false) => None,
+        };
+        let Some(host) = host else {
+            return Some("the request names no host, or several".into());
         };
         if !self.is_own(host) {
             return Some(format!(
@@ -125,12 +133,17 @@ mod tests {
             ("localhost:a", false),
             ("", false),
         ] {
-            let refused = guard().refuses(&Method::GET, &headers(&[("host", host)]));
+            let refused = guard().refuses(&Method::GET, None, &headers(&[("host", host)]));
             assert_eq!(refused.is_none(), passes, "{host}: {refused:?}");
+            // As HTTP/2 has it.
+            let refused = guard().refuses(&Method::GET, Some(host), &HeaderMap::new());
+            assert_eq!(refused.is_none(), passes, "{host}: {refused:?}");
+            let both = guard().refuses(&Method::GET, Some("localhost"), &headers(&[("host", host)]));
+            assert_eq!(both.is_none(), host.eq_ignore_ascii_case("localhost"), "{host}: {both:?}");
         }
-        assert!(guard().refuses(&Method::GET, &HeaderMap::new()).is_some());
+        assert!(guard().refuses(&Method::GET, None, &HeaderMap::new()).is_some());
         let twice = headers(&[("host", "localhost"), ("host", "evil.example")]);
-        assert!(guard().refuses(&Method::GET, &twice).is_some());
+        assert!(guard().refuses(&Method::GET, None, &twice).is_some());
     }
 
     #[test]
@@ -140,7 +153,7 @@ mod tests {
             let mut named = vec![("host", "127.0.0.1:7422")];
             named.extend(origin.map(|origin| ("origin", origin)));
             named.extend(kind);
-            guard().refuses(&Method::POST, &headers(&named)).is_none()
+            guard().refuses(&Method::POST, None, &headers(&named)).is_none()
         };
         assert!(asked(Some("http://127.0.0.1:7422"), Some(JSON)));
         assert!(asked(

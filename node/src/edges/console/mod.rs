@@ -19,6 +19,7 @@ use crate::api::{
     TopicInfo, Write,
 };
 use crate::edges::edge::Edge;
+use crate::edges::gate::{Call, Called};
 use crate::edges::service::Service;
 use crate::metrics::Metrics;
 use axum::body::Body;
@@ -129,27 +130,50 @@ where
     made.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-async fn overview<S: Service>(State(console): State<Arc<Console<S>>>, RawQuery(query): RawQuery) -> Http {
+async fn overview<S: Service>(
+    State(console): State<Arc<Console<S>>>,
+    called: Called,
+    RawQuery(query): RawQuery,
+) -> Http {
     let own = Arc::clone(&console);
     let after = query.as_deref().and_then(|query| query.strip_prefix("after=")?.parse().ok());
-    on_clients(&console, async move { own.overview(after).await }).await
+    on_clients(&console, async move { own.overview(&called, after).await }).await
 }
 
-async fn topic<S: Service>(State(console): State<Arc<Console<S>>>, Path(name): Path<String>) -> Http {
+async fn topic<S: Service>(
+    State(console): State<Arc<Console<S>>>,
+    called: Called,
+    Path(name): Path<String>,
+) -> Http {
     let own = Arc::clone(&console);
-    on_clients(&console, async move { own.topic(&name).await }).await
+    on_clients(&console, async move { own.topic(&called, &name).await }).await
 }
 
-async fn redrive<S: Service>(state: State<Arc<Console<S>>>, name: Path<String>, body: Body) -> Http {
-    change(state, body, dead(name, DeadAction::Redrive)).await
+async fn redrive<S: Service>(
+    state: State<Arc<Console<S>>>,
+    called: Called,
+    name: Path<String>,
+    body: Body,
+) -> Http {
+    change(state, called, body, dead(name, DeadAction::Redrive)).await
 }
 
-async fn drop_dead<S: Service>(state: State<Arc<Console<S>>>, name: Path<String>, body: Body) -> Http {
-    change(state, body, dead(name, DeadAction::Purge)).await
+async fn drop_dead<S: Service>(
+    state: State<Arc<Console<S>>>,
+    called: Called,
+    name: Path<String>,
+    body: Body,
+) -> Http {
+    change(state, called, body, dead(name, DeadAction::Purge)).await
 }
 
-async fn purge<S: Service>(state: State<Arc<Console<S>>>, Path(topic): Path<String>, body: Body) -> Http {
-    change(state, body, Request::Write(Write::Purge { topic, subscription: String::new() })).await
+async fn purge<S: Service>(
+    state: State<Arc<Console<S>>>,
+    called: Called,
+    Path(topic): Path<String>,
+    body: Body,
+) -> Http {
+    change(state, called, body, Request::Write(Write::Purge { topic, subscription: String::new() })).await
 }
 
 fn dead(Path(topic): Path<String>, action: DeadAction) -> Request {
@@ -157,7 +181,12 @@ fn dead(Path(topic): Path<String>, action: DeadAction) -> Request {
 }
 
 /// One change, if changes are allowed; the [guard](guard) has looked at who asks.
-async fn change<S: Service>(State(console): State<Arc<Console<S>>>, body: Body, request: Request) -> Http {
+async fn change<S: Service>(
+    State(console): State<Arc<Console<S>>>,
+    called: Called,
+    body: Body,
+    request: Request,
+) -> Http {
     let own = Arc::clone(&console);
     on_clients(&console, async move {
         if axum::body::to_bytes(body, BODY_BYTES_MAX).await.is_err() {
@@ -167,7 +196,7 @@ async fn change<S: Service>(State(console): State<Arc<Console<S>>>, body: Body, 
             let text = "this console only shows: start the node with --console-changes, or use raftq";
             return said(&Failure::not_done(Reason::FailedPrecondition, text));
         }
-        match own.edge.call(request, CHANGE_DEADLINE).await {
+        match own.edge.call(Call::of_client(called, request, CHANGE_DEADLINE)).await {
             Ok(Answer::Response(Response::Count(count))) => {
                 let done = serde_json::json!({"count": count}).to_string();
                 with_headers(([(header::CONTENT_TYPE, "application/json")], done).into_response())
@@ -182,7 +211,7 @@ async fn change<S: Service>(State(console): State<Arc<Console<S>>>, body: Body, 
 /// A change that was not done, or of which nobody knows.
 fn said(failure: &Failure) -> Http {
     let code = match failure.reason {
-        Reason::FailedPrecondition => StatusCode::FORBIDDEN,
+        Reason::FailedPrecondition | Reason::PermissionDenied => StatusCode::FORBIDDEN,
         Reason::InvalidArgument => StatusCode::BAD_REQUEST,
         Reason::TopicNotFound => StatusCode::NOT_FOUND,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -194,10 +223,11 @@ fn said(failure: &Failure) -> Http {
 }
 
 impl<S: Service> Console<S> {
-    async fn overview(&self, after: Option<u64>) -> Http {
+    async fn overview(&self, called: &Called, after: Option<u64>) -> Http {
         let list = Look::ListTopics { after, topics_max: TOPICS_MAX };
         let storage = tokio::time::timeout(DEADLINE, self.edge.storage());
-        let (members, topics, storage) = tokio::join!(self.look(Look::Members), self.look(list), storage);
+        let (members, topics, storage) =
+            tokio::join!(self.look(called, Look::Members), self.look(called, list), storage);
         let members = members.and_then(|answer| match answer {
             Answer::Response(Response::Members(members)) => Ok(members),
             _ => Err(unexpected()),
@@ -220,8 +250,8 @@ impl<S: Service> Console<S> {
         html(StatusCode::OK, page::overview(&view))
     }
 
-    async fn topic(&self, name: &str) -> Http {
-        let describe = self.look(Look::DescribeTopic { topic: name.to_owned() });
+    async fn topic(&self, called: &Called, name: &str) -> Http {
+        let describe = self.look(called, Look::DescribeTopic { topic: name.to_owned() });
         let found = describe.await.and_then(|answer| match answer {
             Answer::Response(Response::Topic(topic)) => Ok(topic),
             _ => Err(unexpected()),
@@ -232,13 +262,16 @@ impl<S: Service> Console<S> {
                 let code = match failure.reason {
                     Reason::TopicNotFound => StatusCode::NOT_FOUND,
                     Reason::InvalidArgument => StatusCode::BAD_REQUEST,
+                    Reason::PermissionDenied => StatusCode::FORBIDDEN,
                     _ => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 return html(code, page::no_topic(&self.edge.local_status(), name, &failure));
             }
         };
-        let (ready, dead) =
-            tokio::join!(self.peek(&topic, MessageState::Ready), self.peek(&topic, MessageState::Dead));
+        let (ready, dead) = tokio::join!(
+            self.peek(called, &topic, MessageState::Ready),
+            self.peek(called, &topic, MessageState::Dead)
+        );
         let seen = self.metrics.topics();
         let paces = self.rates.lock().unwrap_or_else(PoisonError::into_inner).learn(&seen);
         let view = page::OneTopic {
@@ -253,7 +286,12 @@ impl<S: Service> Console<S> {
         html(StatusCode::OK, page::topic(&view))
     }
 
-    async fn peek(&self, topic: &TopicInfo, state: MessageState) -> Result<Deliveries, Failure> {
+    async fn peek(
+        &self,
+        called: &Called,
+        topic: &TopicInfo,
+        state: MessageState,
+    ) -> Result<Deliveries, Failure> {
         let peek = Look::Peek {
             topic: topic.name.clone(),
             subscription: String::new(),
@@ -262,7 +300,7 @@ impl<S: Service> Console<S> {
             messages_max: MESSAGES_MAX,
             bytes_max: BODIES_BYTES_MAX,
         };
-        match self.look(peek).await? {
+        match self.look(called, peek).await? {
             Answer::Deliveries(deliveries) => Ok(deliveries),
             // There are none.
             Answer::Response(Response::Messages(_)) => Ok(Deliveries::from(Vec::new())),
@@ -270,8 +308,8 @@ impl<S: Service> Console<S> {
         }
     }
 
-    async fn look(&self, look: Look) -> Result<Answer, Failure> {
-        self.edge.call(Request::Look(look), DEADLINE).await
+    async fn look(&self, called: &Called, look: Look) -> Result<Answer, Failure> {
+        self.edge.call(Call::of_client(called.clone(), Request::Look(look), DEADLINE)).await
     }
 }
 

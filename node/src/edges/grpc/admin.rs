@@ -1,7 +1,9 @@
 //! `raftqueue.v1.Admin`: one line for each call, and the node's own view.
 
 use super::{add_leader, serve};
+use crate::api::Failure;
 use crate::edges::edge::Edge;
+use crate::edges::gate::{Called, Needs};
 use crate::edges::service::Service;
 use crate::wire::convert::write_status;
 use crate::wire::errors;
@@ -22,11 +24,23 @@ impl<S: Service> admin_server::Admin for Admin<S> {
         Ok(response)
     }
 
-    async fn storage(&self, _: Request<v1::StorageRequest>) -> Result<Response<v1::StorageResponse>, Status> {
+    async fn storage(
+        &self,
+        call: Request<v1::StorageRequest>,
+    ) -> Result<Response<v1::StorageResponse>, Status> {
         let local = self.0.local_status();
+        let admitted = self.0.admit(&Called::in_extensions(call.extensions()), "storage", Needs::Sight);
+        admitted.map_err(|failure| errors::into_status(&failure, local.leader_hint()))?;
         let mut response = Response::new(write_storage(&local, &self.0.storage().await));
         add_leader(response.metadata_mut(), local.leader_hint());
         Ok(response)
+    }
+
+    async fn can_i(&self, call: Request<v1::CanIRequest>) -> Result<Response<v1::CanIResponse>, Status> {
+        let called = Called::in_extensions(call.extensions());
+        let answered = self.0.can_i(&called, call.get_ref());
+        let refuse = |failure: Failure| errors::into_status(&failure, self.0.local_status().leader_hint());
+        answered.map(Response::new).map_err(refuse)
     }
 
     async fn cluster_status(
@@ -89,7 +103,8 @@ impl<S: Service> admin_server::Admin for Admin<S> {
         &self,
         call: Request<v1::RecoverRequest>,
     ) -> Result<Response<v1::RecoverResponse>, Status> {
-        let answered = self.0.recover(read_recover(call.into_inner())).await;
+        let called = Called::in_extensions(call.extensions());
+        let answered = self.0.recover(&called, read_recover(call.into_inner())).await;
         answered
             .map(|info| Response::new(write_recovery(info)))
             .map_err(|failure| errors::into_status(&failure, self.0.local_status().leader_hint()))

@@ -14,6 +14,7 @@ mod streams;
 
 use crate::api::limits::{deadline, less_margin};
 use crate::edges::edge::Edge;
+use crate::edges::gate::{Call, Called};
 use crate::edges::service::Service;
 use crate::wire::answers;
 use crate::wire::calls;
@@ -71,12 +72,14 @@ where
 {
     let asked = grpc_timeout(call.metadata());
     let ticket = call.extensions().get::<Arc<Ticket>>().cloned();
+    let called = Called::in_extensions(call.extensions());
     let mut leasing = None;
     let result = match call.into_inner().read() {
         Ok(request) => {
             leasing = edge.leasing(&request);
             let deadline = deadline(asked, request.wait_ms());
-            edge.call(request, if asked.is_some() { less_margin(deadline) } else { deadline }).await
+            let deadline = if asked.is_some() { less_margin(deadline) } else { deadline };
+            edge.call(Call::of_client(called, request, deadline)).await
         }
         Err(failure) => Err(failure),
     };

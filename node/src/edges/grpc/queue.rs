@@ -3,6 +3,7 @@
 use super::refusals::Explained;
 use super::{hinted, serve, streams};
 use crate::edges::edge::Edge;
+use crate::edges::gate::Called;
 use crate::edges::service::Service;
 use raftqueue_proto::v1::{self, queue_server};
 use tonic::{Request, Response, Status, Streaming};
@@ -61,7 +62,8 @@ impl<S: Service> queue_server::Queue for Queue<S> {
         call: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let ticket = call.extensions().get().cloned();
-        let answers = streams::Publishing::new(self.0.clone(), call.into_inner(), ticket);
+        let called = Called::in_extensions(call.extensions());
+        let answers = streams::Publishing::new(self.0.clone(), called, call.into_inner(), ticket);
         Ok(hinted(&self.0, Response::new(Explained(answers))))
     }
 

@@ -8,17 +8,20 @@ pub mod server;
 mod simple;
 mod v1;
 
+use crate::api::Failure;
 use crate::edges::edge::Edge;
+use crate::edges::entrance::Entrance;
 use crate::edges::followed::Followed;
 use crate::edges::grpc;
 use crate::edges::service::Service;
+use crate::wire::errors;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 
 /// Everything that the client port serves.
@@ -29,6 +32,10 @@ pub fn router<S: Service>(edge: &Edge<S>) -> Router {
         .merge(grpc::router(edge))
         .route("/", get(welcome).fallback(unknown))
         .fallback(unknown)
+        .layer(tower::layer::layer_fn({
+            let gate = edge.gate().cloned();
+            move |inner| Entrance::of_clients(inner, gate.clone(), refused)
+        }))
         .layer(tower::layer::layer_fn({
             let exporter = edge.traces().cloned();
             move |inner| Followed::new(inner, exporter.clone())
@@ -51,10 +58,25 @@ async fn refuse_encoded(request: Request, next: Next) -> Response {
     response
 }
 
+/// A refusal in the form that the caller uses.
+fn refused(headers: &HeaderMap, path: &str, failure: &Failure) -> Response {
+    if is_grpc(headers) {
+        errors::into_status(failure, None).into_http()
+    } else if path.starts_with("/v1/") {
+        v1::failed(failure.clone())
+    } else {
+        simple::failed(failure)
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    content_type.starts_with(b"application/grpc")
+}
+
 /// Nothing is at this address. It is said in the form that the caller uses.
 async fn unknown(request: Request) -> Response {
-    let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    if content_type.starts_with(b"application/grpc") {
+    if is_grpc(request.headers()) {
         grpc::refusals::no_such_service(request.uri().path()).into_http()
     } else if request.uri().path().starts_with("/v1/") {
         v1::not_found().await

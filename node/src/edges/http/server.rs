@@ -1,4 +1,4 @@
-//! Accepting connections on the client port.
+//! Serving connections on the client port, and on that of operations.
 //!
 //! HTTP/1.1 and HTTP/2 (with prior knowledge, as gRPC has it) on one port. Windows are large enough that flow control
 //! does not hold up a stream of message bodies within a data centre. They are not larger, since what fills them is in
@@ -8,6 +8,7 @@ use crate::edges::connections::Acceptor;
 use crate::edges::request_end;
 use crate::edges::sent;
 use axum::Router;
+use http::Request;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -62,17 +63,22 @@ pub async fn serve(
             biased;
             () = &mut shutdown => break,
             Some(_) = tasks.join_next() => {}
-            stream = acceptor.accept() => {
-                let service = ServiceBuilder::new()
-                    .map_request(request_end::listened)
-                    .map_response(sent::counted)
-                    .service(router.clone());
-                let service = TowerToHyperService::new(service);
-                let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-                let connection = connections.watch(connection);
+            arrived = acceptor.accept() => {
+                let (router, builder, watcher) = (router.clone(), builder.clone(), connections.watcher());
                 tasks.spawn(async move {
+                    let Some(stream) = arrived.enter().await else { return };
+                    let peer = stream.peer().clone();
+                    let service = ServiceBuilder::new()
+                        .map_request(move |mut request: Request<_>| {
+                            request.extensions_mut().insert(peer.clone());
+                            request_end::listened(request)
+                        })
+                        .map_response(sent::counted)
+                        .service(router);
+                    let service = TowerToHyperService::new(service);
+                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
                     // A broken connection concerns only its client, who sees it, too.
-                    last(sent::carry(connection)).await;
+                    last(sent::carry(watcher.watch(connection))).await;
                 });
             }
         }

@@ -37,6 +37,7 @@ use crate::api::{
     TopicOptions, Write,
 };
 use crate::edges::edge::Edge;
+use crate::edges::gate::{self, Called};
 use crate::edges::service::Service;
 use axum::Router;
 use axum::body::Body;
@@ -75,6 +76,11 @@ pub(super) fn refused(code: StatusCode, text: &str) -> axum::response::Response 
     response
 }
 
+/// What a failure is answered with.
+pub(super) fn failed(failure: &Failure) -> axum::response::Response {
+    failure_reply(failure).into_response()
+}
+
 /// Nothing is at this address.
 pub(super) fn no_such_call() -> Reply {
     not_found("no such call: there are /topic, /message, /message/TOPIC and /status; GET / says more")
@@ -99,15 +105,16 @@ struct MessageBody {
 /// One call: the edge, and when it must be answered.
 struct Call<S> {
     edge: Edge<S>,
+    called: Called,
     request_id: Option<u128>,
     deadline: Duration,
     begun: Instant,
 }
 
 impl<S: Service> Call<S> {
-    fn begin(edge: Edge<S>, headers: &HeaderMap) -> Result<Self, Failure> {
+    fn begin((edge, called): (Edge<S>, Called), headers: &HeaderMap) -> Result<Self, Failure> {
         let deadline = limits::deadline(read_deadline(headers)?, 0);
-        Ok(Self { edge, request_id: read_request_id(headers)?, deadline, begun: Instant::now() })
+        Ok(Self { edge, called, request_id: read_request_id(headers)?, deadline, begun: Instant::now() })
     }
 
     /// What is left of the deadline. Reading a slow body takes a part of it.
@@ -116,7 +123,7 @@ impl<S: Service> Call<S> {
     }
 
     async fn call(&self, request: Request) -> Result<Answer, Failure> {
-        self.edge.call(request, self.left()).await
+        self.edge.call(gate::Call::of_client(self.called.clone(), request, self.left())).await
     }
 
     /// The body as JSON of the wanted shape, and what is held for it until the call is answered. Unknown fields are
@@ -139,14 +146,15 @@ impl<S: Service> Call<S> {
 
 async fn topic<S: Service>(
     State(edge): State<Edge<S>>,
+    called: Called,
     method: Method,
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
     let hint = edge.clone();
     let result = match method {
-        Method::PUT => create_topic(edge, &headers, body).await,
-        Method::GET => list_topics(edge, &headers).await,
+        Method::PUT => create_topic((edge, called), &headers, body).await,
+        Method::GET => list_topics((edge, called), &headers).await,
         _ => return not_this_method("/topic takes PUT and GET"),
     };
     let reply = result.unwrap_or_else(|failure| failure_reply(&failure));
@@ -155,13 +163,14 @@ async fn topic<S: Service>(
 
 async fn message<S: Service>(
     State(edge): State<Edge<S>>,
+    called: Called,
     method: Method,
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
     let hint = edge.clone();
     let result = match method {
-        Method::PUT => publish(edge, &headers, body).await,
+        Method::PUT => publish((edge, called), &headers, body).await,
         _ => return not_this_method("/message takes PUT, and GET with a topic behind it: /message/TOPIC"),
     };
     result.unwrap_or_else(|failure| failure_reply(&failure)).of_node(&hint.local_status())
@@ -169,13 +178,14 @@ async fn message<S: Service>(
 
 async fn take<S: Service>(
     State(edge): State<Edge<S>>,
+    called: Called,
     method: Method,
     topic: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Reply {
     let hint = edge.clone();
     let result = match (method, topic) {
-        (Method::GET, Ok(Path(topic))) => pop(edge, &headers, topic).await,
+        (Method::GET, Ok(Path(topic))) => pop((edge, called), &headers, topic).await,
         (Method::GET, Err(_)) => Err(invalid("the topic in the path is not percent-encoded UTF-8")),
         _ => return not_this_method("/message/TOPIC takes GET, which removes the message that it returns"),
     };
@@ -190,8 +200,12 @@ async fn status<S: Service>(State(edge): State<Edge<S>>, method: Method) -> Repl
     Reply::status(local.role.name(), local.term).of_node(&local)
 }
 
-async fn create_topic<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body) -> Result<Reply, Failure> {
-    let call = Call::begin(edge, headers)?;
+async fn create_topic<S: Service>(
+    by: (Edge<S>, Called),
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Reply, Failure> {
+    let call = Call::begin(by, headers)?;
     let (TopicBody { topic }, _held) = call.read(headers, body, JSON_CALL_BYTES_MAX).await?;
     let request_id = call.request_id;
     call.call(Request::Write(Write::CreateTopic { topic, options: TopicOptions::default(), request_id }))
@@ -200,8 +214,8 @@ async fn create_topic<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body
 }
 
 /// All topics, page by page. A topic that exists during the whole call is in the list once, in the right order.
-async fn list_topics<S: Service>(edge: Edge<S>, headers: &HeaderMap) -> Result<Reply, Failure> {
-    let call = Call::begin(edge, headers)?;
+async fn list_topics<S: Service>(by: (Edge<S>, Called), headers: &HeaderMap) -> Result<Reply, Failure> {
+    let call = Call::begin(by, headers)?;
     let mut names = Vec::new();
     let mut after = None;
     loop {
@@ -219,8 +233,12 @@ async fn list_topics<S: Service>(edge: Edge<S>, headers: &HeaderMap) -> Result<R
     }
 }
 
-async fn publish<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body) -> Result<Reply, Failure> {
-    let call = Call::begin(edge, headers)?;
+async fn publish<S: Service>(
+    by: (Edge<S>, Called),
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Reply, Failure> {
+    let call = Call::begin(by, headers)?;
     let bytes_max = call.edge.limits().json_bytes_max();
     let (MessageBody { topic, message }, _held) = call.read(headers, body, bytes_max).await?;
     let body_crc = crc32c::crc32c(message.as_bytes());
@@ -229,8 +247,12 @@ async fn publish<S: Service>(edge: Edge<S>, headers: &HeaderMap, body: Body) -> 
     Ok(Reply::success(StatusCode::CREATED))
 }
 
-async fn pop<S: Service>(edge: Edge<S>, headers: &HeaderMap, topic: String) -> Result<Reply, Failure> {
-    let call = Call::begin(edge, headers)?;
+async fn pop<S: Service>(
+    by: (Edge<S>, Called),
+    headers: &HeaderMap,
+    topic: String,
+) -> Result<Reply, Failure> {
+    let call = Call::begin(by, headers)?;
     let request_id = call.request_id;
     let request = Request::Take(Take {
         topic,

@@ -38,7 +38,6 @@ impl Service for NoClients {
         &self,
         _request: crate::api::Request,
         _deadline: Duration,
-        _forwarded: bool,
     ) -> Result<crate::api::Answer, crate::api::Failure> {
         unreachable!("no client calls")
     }

@@ -152,6 +152,8 @@ pub enum Refusal {
         /// The node.
         node: NodeId,
     },
+    /// Its certificate says that it is somebody else; in words.
+    Certificate(String),
     /// The hellos were not what they must be.
     Handshake,
 }
@@ -167,6 +169,7 @@ impl Refusal {
             Refusal::NotForUs { .. } => "node",
             Refusal::Version { .. } => "version",
             Refusal::Clone { .. } => "clone",
+            Refusal::Certificate(_) => "certificate",
             Refusal::Handshake => "handshake",
         }
     }
@@ -197,6 +200,7 @@ impl fmt::Display for Refusal {
                  process ran on a copy of it. Stop that one and start this again; or, if this is the copy or the disk was set \
                  back, clear the directory so that it joins as a new node"
             ),
+            Refusal::Certificate(why) => f.write_str(why),
             Refusal::Handshake => write!(f, "its hellos do not answer ours"),
         }
     }

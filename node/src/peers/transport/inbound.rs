@@ -8,9 +8,11 @@ use super::outbound::{GENERATION_METADATA, REFUSAL_METADATA};
 use super::{Arrival, Shared, StreamKind, Transport};
 use crate::api::{self, Answer, Failure, Look, Reason};
 use crate::edges::edge::Edge;
+use crate::edges::gate::Call;
 use crate::edges::grpc::guard::Ticket;
 use crate::edges::grpc::sending::{self, Form};
 use crate::edges::service::Service;
+use crate::peers::certificates::Household;
 use crate::peers::forming::Forming;
 use crate::peers::leaving::Told;
 use crate::peers::own::OwnIdentity;
@@ -19,10 +21,12 @@ use crate::wire::forward;
 use crate::wire::messages;
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_frame::Frame;
-use raftqueue_proto::peer::v1::peer_server::Peer;
+use raftqueue_proto::peer::v1::peer_server::Peer as PeerCalls;
 use raftqueue_queue::TopicId;
 use raftqueue_raft::{Index, NodeId, Term};
+use raftqueue_tls::Peer;
 use raftqueue_wal::{Reader, RecordName};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -43,6 +47,7 @@ pub struct PeerService<S> {
     reader: Arc<OnceLock<Reader>>,
     open_calls: Arc<OpenCalls>,
     giver: Giver,
+    household: Arc<Household>,
 }
 
 impl<S: Service> PeerService<S> {
@@ -55,7 +60,45 @@ impl<S: Service> PeerService<S> {
         giving: Source,
     ) -> Self {
         let shared = Arc::clone(&transport.shared);
-        Self { shared, edge, forming, reader, open_calls: Arc::default(), giver: Giver::new(giving) }
+        let household = Arc::new(Household::new(None, BTreeMap::new()));
+        Self {
+            shared,
+            edge,
+            forming,
+            reader,
+            open_calls: Arc::default(),
+            giver: Giver::new(giving),
+            household,
+        }
+    }
+
+    /// The same; who comes by TLS must be of this household.
+    pub(crate) fn of(self, household: Arc<Household>) -> Self {
+        Self { household, ..self }
+    }
+
+    /// Refuses who shows a certificate that is none of this cluster's. Who shows none came without TLS, which the port lets in or not.
+    fn check_certificate<T>(&self, call: &Request<T>) -> Result<(), Status> {
+        let identity = peer_of(call).filter(|peer| !peer.is_node).and_then(|peer| peer.identity.as_ref());
+        match identity {
+            None => Ok(()),
+            // It may have become a member since it connected.
+            Some(identity) if self.household.is_of_cluster(identity) => Ok(()),
+            Some(identity) => {
+                let text = format!(
+                    "its certificate is for {}, and no node of this cluster is found there",
+                    identity.told()
+                );
+                Err(refuse(&self.shared, &Refusal::Certificate(text)))
+            }
+        }
+    }
+
+    /// Refuses who says that it is another node than its certificate does.
+    fn check_name<T>(&self, call: &Request<T>, name: &str, announced: &str) -> Result<(), Status> {
+        let identity = peer_of(call).and_then(|peer| peer.identity.as_ref());
+        let contradicts = identity.and_then(|identity| self.household.contradicts(identity, name, announced));
+        contradicts.map_or(Ok(()), |text| Err(refuse(&self.shared, &Refusal::Certificate(text))))
     }
 
     /// A call that a peer passed on, as a part of the trace that it came with.
@@ -65,10 +108,10 @@ impl<S: Service> PeerService<S> {
         deadline: Duration,
         parent: Option<Parent>,
     ) -> Result<Answer, Failure> {
-        let Some(parent) = parent else { return self.edge.call_forwarded(request, deadline).await };
+        let Some(parent) = parent else { return self.edge.call(Call::of_peer(request, deadline)).await };
         let traced = self.edge.traces().and_then(|exporter| exporter.begin("passed on", Some(parent)));
         let call = traces::Call::new(Some(parent), traced.clone());
-        let (result, _) = call.run(self.edge.call_forwarded(request, deadline)).await;
+        let (result, _) = call.run(self.edge.call(Call::of_peer(request, deadline))).await;
         if let Some(traced) = traced {
             traced.end(result.as_ref().err().map(|failure| failure.text.clone()));
         }
@@ -80,12 +123,18 @@ impl<S: Service> PeerService<S> {
         &self.edge
     }
 
-    fn listen(&self, frames: Streaming<pb::PeerFrame>, kind: StreamKind) -> Response<Answers> {
+    fn listen(&self, call: Request<Streaming<pb::PeerFrame>>, kind: StreamKind) -> Response<Answers> {
         let (answers, outgoing) = mpsc::channel(4);
         let (shared, forming) = (Arc::clone(&self.shared), Arc::clone(&self.forming));
+        let shown = peer_of(&call).and_then(|peer| peer.identity.clone());
+        let household = Arc::clone(&self.household);
+        let contradicts = move |hello: &pb::Hello| {
+            household.contradicts(shown.as_ref()?, &hello.name, &hello.peer_address).map(Refusal::Certificate)
+        };
+        let frames = call.into_inner();
         // Ends with the stream, or with the connection when the server stops.
         tokio::spawn(async move {
-            if let Err(status) = listen(&shared, &forming, frames, kind, &answers).await {
+            if let Err(status) = listen(&shared, &forming, frames, kind, (&answers, &contradicts)).await {
                 let _ = answers.send(Err(status)).await;
             }
         });
@@ -138,20 +187,21 @@ impl<S: Service> PeerService<S> {
 type Answers = ReceiverStream<Result<pb::PeerFrame, Status>>;
 
 #[tonic::async_trait]
-impl<S: Service> Peer for PeerService<S> {
+impl<S: Service> PeerCalls for PeerService<S> {
     type ControlStream = Answers;
     type BulkStream = Answers;
     type SnapshotStream = Chunks;
 
     async fn control(&self, call: Request<Streaming<pb::PeerFrame>>) -> Result<Response<Answers>, Status> {
-        Ok(self.listen(call.into_inner(), StreamKind::Control))
+        Ok(self.listen(call, StreamKind::Control))
     }
 
     async fn bulk(&self, call: Request<Streaming<pb::PeerFrame>>) -> Result<Response<Answers>, Status> {
-        Ok(self.listen(call.into_inner(), StreamKind::Bulk))
+        Ok(self.listen(call, StreamKind::Bulk))
     }
 
     async fn forward(&self, call: Request<pb::ForwardRequest>) -> Result<Response<pb::ForwardReply>, Status> {
+        self.check_certificate(&call)?;
         let ticket = call.extensions().get::<Arc<Ticket>>().cloned();
         let parent = call.metadata().get(PARENT_HEADER).and_then(|value| Parent::read(value.as_bytes()));
         let call = call.into_inner();
@@ -179,6 +229,7 @@ impl<S: Service> Peer for PeerService<S> {
     }
 
     async fn give_up(&self, call: Request<pb::GiveUpRequest>) -> Result<Response<pb::GiveUpReply>, Status> {
+        self.check_certificate(&call)?;
         let pb::GiveUpRequest { cluster_id, from, call_id } = call.into_inner();
         self.check_cluster(&cluster_id)?;
         self.open_calls.give_up((from, call_id));
@@ -186,6 +237,7 @@ impl<S: Service> Peer for PeerService<S> {
     }
 
     async fn form(&self, call: Request<pb::FormRequest>) -> Result<Response<pb::FormReply>, Status> {
+        self.check_certificate(&call)?;
         self.forming.answer(call.into_inner()).await.map(Response::new)
     }
 
@@ -193,6 +245,7 @@ impl<S: Service> Peer for PeerService<S> {
         &self,
         call: Request<pb::AnnounceRequest>,
     ) -> Result<Response<pb::AnnounceReply>, Status> {
+        self.check_name(&call, &call.get_ref().from_name, &call.get_ref().peer_address)?;
         let call = call.into_inner();
         if !call.cluster_id.is_empty() {
             self.check_cluster(&call.cluster_id)?;
@@ -208,10 +261,11 @@ impl<S: Service> Peer for PeerService<S> {
         &self,
         call: Request<pb::MembershipRequest>,
     ) -> Result<Response<pb::MembershipReply>, Status> {
+        self.check_certificate(&call)?;
         let pb::MembershipRequest { cluster_id, from, generation } = call.into_inner();
         self.check_cluster(&cluster_id)?;
         self.check_generation(generation)?;
-        let asked = self.edge.call(api::Request::Look(Look::Members), MEMBERSHIP_DEADLINE).await;
+        let asked = self.edge.call(Call::own(api::Request::Look(Look::Members), MEMBERSHIP_DEADLINE)).await;
         let members = match asked {
             Ok(Answer::Response(api::Response::Members(members))) => members,
             Ok(_) => return Err(Status::internal("that is no answer to who is a member")),
@@ -225,6 +279,7 @@ impl<S: Service> Peer for PeerService<S> {
     }
 
     async fn repair(&self, call: Request<pb::RepairRequest>) -> Result<Response<pb::RepairReply>, Status> {
+        self.check_certificate(&call)?;
         let pb::RepairRequest { cluster_id, group, index, term, crc } = call.into_inner();
         self.check_cluster(&cluster_id)?;
         let reader = self.reader.get().filter(|_| group == 0).cloned();
@@ -239,6 +294,7 @@ impl<S: Service> Peer for PeerService<S> {
     }
 
     async fn snapshot(&self, call: Request<pb::SnapshotRequest>) -> Result<Response<Chunks>, Status> {
+        self.check_certificate(&call)?;
         let pb::SnapshotRequest { cluster_id, generation, from, to, group, least_index } = call.into_inner();
         self.check_asker(&cluster_id, generation, from, to, group)?;
         self.giver.snapshot(from, Index(least_index)).await.map(Response::new)
@@ -248,6 +304,7 @@ impl<S: Service> Peer for PeerService<S> {
         &self,
         call: Request<pb::MessagesRequest>,
     ) -> Result<Response<pb::MessagesReply>, Status> {
+        self.check_certificate(&call)?;
         let pb::MessagesRequest { cluster_id, generation, from, to, group, topic, wanted } =
             call.into_inner();
         self.check_asker(&cluster_id, generation, from, to, group)?;
@@ -266,16 +323,24 @@ fn refuse(shared: &Shared, refusal: &Refusal) -> Status {
     status
 }
 
+/// Why a hello does not fit the certificate that its sender showed, if it does not.
+type Contradicts = dyn Fn(&pb::Hello) -> Option<Refusal> + Send + Sync;
+
+/// Who is at the other end of the connection by which a call came.
+fn peer_of<T>(call: &Request<T>) -> Option<&Peer> {
+    call.extensions().get()
+}
+
 /// Exchanges hellos, then passes on what comes until the stream ends or a newer one replaces it.
 async fn listen(
     shared: &Arc<Shared>,
     forming: &Arc<Forming>,
     mut frames: Streaming<pb::PeerFrame>,
     kind: StreamKind,
-    answers: &mpsc::Sender<Result<pb::PeerFrame, Status>>,
+    (answers, contradicts): (&mpsc::Sender<Result<pb::PeerFrame, Status>>, &Contradicts),
 ) -> Result<(), Status> {
     let late = |_| Status::deadline_exceeded("no hello in time");
-    let hellos = accept(shared, forming, &mut frames, answers);
+    let hellos = accept(shared, forming, &mut frames, (answers, contradicts));
     let hello = tokio::time::timeout(HELLO_TIMEOUT, hellos).await.map_err(late)??;
     let from = NodeId(hello.from);
     let _speaking = shared.speaks(&hello);
@@ -308,7 +373,7 @@ async fn accept(
     shared: &Shared,
     forming: &Arc<Forming>,
     frames: &mut Streaming<pb::PeerFrame>,
-    answers: &mpsc::Sender<Result<pb::PeerFrame, Status>>,
+    (answers, contradicts): (&mpsc::Sender<Result<pb::PeerFrame, Status>>, &Contradicts),
 ) -> Result<pb::Hello, Status> {
     let handshake = || refuse(shared, &Refusal::Handshake);
     let hello = |frame: Option<pb::PeerFrame>| match frame.and_then(|frame| frame.frame) {
@@ -316,6 +381,10 @@ async fn accept(
         _ => Err(handshake()),
     };
     let first = hello(frames.message().await?)?;
+    if let Some(refusal) = contradicts(&first) {
+        tracing::error!(peer = first.name, "{refusal}");
+        return Err(refuse(shared, &refusal));
+    }
     let own = (*shared.own.identity.borrow()).ok_or_else(|| Status::unavailable("not formatted yet"))?;
     let own = match shared.own.adoption(own, forming.is_of_cluster(), &first) {
         // It waits, and somebody who knows its id wants it: it was added.

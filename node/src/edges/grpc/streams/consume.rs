@@ -18,6 +18,7 @@ use crate::api::{
     Settlement, Take, TakeKind,
 };
 use crate::edges::edge::Edge;
+use crate::edges::gate::{self, Called, Origin};
 use crate::edges::request_end::RequestEnd;
 use crate::edges::sent::{self, Outgoing, Sent};
 use crate::edges::service::Service;
@@ -81,6 +82,7 @@ pub(in super::super) fn consume<S: Service>(
     let (sent, outgoing) = Outgoing::stream();
     let end = start.extensions().get::<RequestEnd>().cloned().unwrap_or_default();
     let ticket = start.extensions().get::<Arc<Ticket>>().cloned();
+    let called = Called::in_extensions(start.extensions());
     let requests = Requests { requests: start.into_inner(), end, ticket };
     tokio::spawn(async move {
         let taken = answers.clone();
@@ -90,7 +92,7 @@ pub(in super::super) fn consume<S: Service>(
                 taken.closed().await;
             }
         };
-        let mut consumer = Consumer::new(&edge, answers, Arc::clone(&sent));
+        let mut consumer = Consumer::new(&edge, called, answers, Arc::clone(&sent));
         let ended = tokio::select! {
             ended = consumer.run(requests) => ended,
             () = gone => Ok(Ended::Broken),
@@ -118,6 +120,7 @@ enum Ended {
 
 struct Consumer<'a, S> {
     edge: &'a Edge<S>,
+    called: Called,
     answers: mpsc::Sender<Result<v1::ConsumeResponse, Status>>,
     sent: Arc<Sent>,
     topic: String,
@@ -159,11 +162,13 @@ type Call = BoxFuture<'static, Result<Answer, Failure>>;
 impl<'a, S: Service> Consumer<'a, S> {
     fn new(
         edge: &'a Edge<S>,
+        called: Called,
         answers: mpsc::Sender<Result<v1::ConsumeResponse, Status>>,
         sent: Arc<Sent>,
     ) -> Self {
         Self {
             edge,
+            called,
             answers,
             sent,
             topic: String::new(),
@@ -238,10 +243,12 @@ impl<'a, S: Service> Consumer<'a, S> {
     /// Looks at once whether topic and subscription exist, so that a mistake is told before credit is granted.
     fn check(&self) -> Result<Call, Status> {
         let receive = self.request(1, 1);
-        self.edge.limits().check(&receive).map_err(|failure| self.refuse(&failure))?;
+        let checked = self.edge.check(&self.called, &receive, Origin::Client);
+        checked.map_err(|failure| self.refuse(&failure))?;
+        // Who may receive from a topic need not be one who may see more of it.
         let describe = Request::Look(Look::DescribeTopic { topic: self.topic.clone() });
-        let edge = self.edge.clone();
-        Ok(Box::pin(async move { edge.call(describe, DEADLINE).await }))
+        let (edge, describe) = (self.edge.clone(), gate::Call::own(describe, DEADLINE));
+        Ok(Box::pin(async move { edge.call(describe).await }))
     }
 
     fn checked(&self, checked: Result<Answer, Failure>) -> Result<(), Status> {
@@ -355,8 +362,7 @@ impl<'a, S: Service> Consumer<'a, S> {
             return None;
         }
         let request = self.request(messages_max, bytes_max.min(RECEIVE_BYTES).min(RECEIVE_BYTES_MAX));
-        let edge = self.edge.clone();
-        Some(Box::pin(async move { edge.call(request, WAIT + DEADLINE).await }))
+        Some(self.call(request, WAIT + DEADLINE))
     }
 
     fn request(&self, messages_max: usize, bytes_max: usize) -> Request {
@@ -440,8 +446,14 @@ impl<'a, S: Service> Consumer<'a, S> {
             }
         }
         let request = self.settling(leases, settled);
+        Ok(self.call(request, DEADLINE))
+    }
+
+    /// A call of whoever began the stream.
+    fn call(&self, request: Request, deadline: Duration) -> Call {
         let edge = self.edge.clone();
-        Ok(Box::pin(async move { edge.call(request, DEADLINE).await }))
+        let call = gate::Call::of_client(self.called.clone(), request, deadline);
+        Box::pin(async move { edge.call_on_stream(call).await })
     }
 
     /// Settles leases for this stream alone: the leader need not know.
@@ -477,7 +489,9 @@ impl<'a, S: Service> Consumer<'a, S> {
         let leases: Vec<LeaseId> = leases.iter().filter_map(|lease| ids::decode_lease(lease).ok()).collect();
         for leases in leases.chunks(RECEIVE_MAX) {
             let request = self.settling(leases.to_vec(), Settlement::Release);
-            self.edge.call(request, DEADLINE).await.map_err(|failure| self.refuse(&failure))?;
+            // What it got goes back, whoever it is by now.
+            let call = gate::Call::own(request, DEADLINE);
+            self.edge.call(call).await.map_err(|failure| self.refuse(&failure))?;
         }
         Ok(())
     }

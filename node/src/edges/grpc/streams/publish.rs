@@ -9,8 +9,9 @@ use super::super::guard::Ticket;
 use super::refuse;
 use crate::api::budget::Part;
 use crate::api::limits::invalid;
-use crate::api::{Answer, Failure, Publish, Reason, Request, Role, SessionId};
-use crate::edges::edge::{Edge, overdue, overdue_after};
+use crate::api::{Answer, Failure, Reason, Role, SessionId};
+use crate::edges::edge::{Admitted, Edge, overdue, overdue_after};
+use crate::edges::gate::Called;
 use crate::edges::service::{Begun, Service};
 use crate::traces;
 use crate::wire::answers;
@@ -51,6 +52,8 @@ struct Call<D> {
 /// The answers to a stream of batches.
 pub(in super::super) struct Publishing<S: Service> {
     edge: Edge<S>,
+    /// Who began it.
+    called: Called,
     /// Gone once the client has sent its last batch.
     requests: Option<Streaming<v1::PublishRequest>>,
     /// Knows what is held for what has arrived.
@@ -74,11 +77,13 @@ pub(in super::super) struct Publishing<S: Service> {
 impl<S: Service> Publishing<S> {
     pub(in super::super) fn new(
         edge: Edge<S>,
+        called: Called,
         requests: Streaming<v1::PublishRequest>,
         ticket: Option<Arc<Ticket>>,
     ) -> Self {
         Self {
             edge,
+            called,
             requests: Some(requests),
             ticket,
             calls: VecDeque::new(),
@@ -141,9 +146,9 @@ impl<S: Service> Publishing<S> {
     }
 
     /// A batch, and the bytes it takes.
-    fn check(&mut self, request: v1::PublishRequest) -> Result<(Publish, usize), Failure> {
-        let batch = read_publish(request)?;
-        self.edge.limits().check_publish(&batch)?;
+    fn check(&mut self, request: v1::PublishRequest) -> Result<(Admitted, usize), Failure> {
+        let admitted = self.edge.admit_batch(&self.called, read_publish(request)?)?;
+        let batch = admitted.batch();
         // Only steps of a session can be pipelined: the queue itself then refuses what follows a failed one.
         let Some(step) = batch.session else {
             return Err(invalid(
@@ -158,13 +163,13 @@ impl<S: Service> Publishing<S> {
             ));
         }
         let bytes = batch.messages.iter().map(|message| message.body.len() + MESSAGE_BYTES).sum();
-        Ok((batch, bytes))
+        Ok((admitted, bytes))
     }
 
-    fn pass_on(&self, batches: Vec<Publish>) -> Vec<Begun<S::Driven>> {
+    fn pass_on(&self, batches: Vec<Admitted>) -> Vec<Begun<S::Driven>> {
         let alone = |batch| {
-            let edge = self.edge.clone();
-            let batch = async move { edge.call(Request::Publish(batch), DEADLINE).await };
+            let (edge, called) = (self.edge.clone(), self.called.clone());
+            let batch = async move { edge.call_admitted(called, batch, DEADLINE).await };
             Begun::Alone(match &self.call {
                 Some(call) => {
                     let call = call.clone();

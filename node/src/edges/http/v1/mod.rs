@@ -14,6 +14,7 @@ mod members;
 mod openapi;
 mod recovery;
 mod requests;
+mod rights;
 mod storage;
 #[cfg(test)]
 pub(super) use requests::AtMost;
@@ -27,6 +28,7 @@ use crate::api::budget::Budget;
 use crate::api::limits::{self, Limits, invalid};
 use crate::api::{Answer, Deliveries, Failure, Method, Reason};
 use crate::edges::edge::Edge;
+use crate::edges::gate::{self, Called, Needs};
 use crate::edges::sent::Outgoing;
 use crate::edges::service::Service;
 use crate::wire::answers::{Write, write};
@@ -97,6 +99,9 @@ fn add_all<S: Service>(routes: &mut Routes<S>) {
     let storage = described_as::<requests::Nothing, storage::Storage>;
     let about = ("nodeStorage", "What the asked node keeps on its disk and in memory");
     routes.add("get", "/v1/storage", about, get(own_storage::<S>), storage);
+    let rights = described_as::<rights::Asked, rights::Right>;
+    let about = ("canI", "Who the asked node takes the caller for, and whether that one may do something");
+    routes.add("post", "/v1/can-i", about, post(rights::can_i::<S>), rights);
     let recovery = described_as::<requests::Recover, recovery::Recovery>;
     let about = ("recover", "What the asked node knows that may have to go on alone; with a token it does");
     routes.add("post", "/v1/recover", about, post(recovery::recover::<S>), recovery);
@@ -192,13 +197,14 @@ fn described_as<Q: Described, R: Described>(
 /// Serves one call: read, call, write.
 async fn serve<S: Service, C: Call + Send>(
     State(edge): State<Edge<S>>,
+    called: Called,
     name: Result<RawPathParams, RawPathParamsRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
     let hint = edge.clone();
     let called = match read_name(name) {
-        Ok(name) => call::<S, C>(edge, name, &headers, body).await,
+        Ok(name) => call::<S, C>((edge, called), name, &headers, body).await,
         Err(failure) => Err(failure),
     };
     replied(called, hint.budget()).of_node(&hint.local_status()).counted(hint.budget())
@@ -231,7 +237,7 @@ enum Answered<J> {
 }
 
 async fn call<S: Service, C: Call>(
-    edge: Edge<S>,
+    (edge, called): (Edge<S>, Called),
     name: String,
     headers: &HeaderMap,
     body: Body,
@@ -252,13 +258,19 @@ async fn call<S: Service, C: Call>(
     let (request, _held) = edge.decode(length, decode).await?;
     let deadline = limits::deadline(asked, request.wait_ms());
     let leasing = edge.leasing(&request);
-    let answer = edge.call(request, deadline.saturating_sub(begun.elapsed())).await?;
+    let left = deadline.saturating_sub(begun.elapsed());
+    let answer = edge.call(gate::Call::of_client(called, request, left)).await?;
     let outgoing = edge.outgoing(leasing, &answer);
     let answered = match answer {
         Answer::Deliveries(deliveries) => Answered::Messages(deliveries),
         answer => Answered::Json(write::<C::Answer>(answer).into()),
     };
     Ok((answered, outgoing))
+}
+
+/// What a failure is answered with.
+pub(super) fn failed(failure: Failure) -> Response {
+    reply(Err::<answers::Done, _>(failure)).into_response()
 }
 
 fn late_body() -> Failure {
@@ -278,6 +290,7 @@ fn decode<C: Call>(bytes: &[u8], name: String) -> Result<crate::api::Request, Fa
 /// Serves a call whose fields stand in the query, as GET has no body.
 async fn serve_query<S: Service, C: Call + Send>(
     State(edge): State<Edge<S>>,
+    called: Called,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Reply {
@@ -289,7 +302,7 @@ async fn serve_query<S: Service, C: Call + Send>(
         fields.insert(name.to_owned(), number);
     }
     let body = Body::from(Value::Object(fields).to_string());
-    let called = call::<S, C>(edge, String::new(), &headers, body).await;
+    let called = call::<S, C>((edge, called), String::new(), &headers, body).await;
     replied(called, hint.budget()).of_node(&hint.local_status()).counted(hint.budget())
 }
 
@@ -300,8 +313,11 @@ async fn own_status<S: Service>(State(edge): State<Edge<S>>) -> Reply {
 }
 
 /// What the node keeps, at once, also without quorum.
-async fn own_storage<S: Service>(State(edge): State<Edge<S>>) -> Reply {
+async fn own_storage<S: Service>(State(edge): State<Edge<S>>, called: Called) -> Reply {
     let local = edge.local_status();
+    if let Err(failure) = edge.admit(&called, "storage", Needs::Sight) {
+        return reply(Err::<answers::Done, _>(failure)).of_node(&local);
+    }
     let storage = write_storage(&local, &edge.storage().await);
     reply(Ok(storage::Storage::from(storage))).of_node(&local)
 }

@@ -6,6 +6,7 @@ use crate::api::Failure;
 use crate::api::budget::Share;
 use crate::api::limits::{self, invalid};
 use crate::edges::edge::Edge;
+use crate::edges::gate::Called;
 use crate::edges::http::simple::body::{self, Reading};
 use crate::edges::http::simple::reply::Reply;
 use crate::edges::service::Service;
@@ -115,14 +116,20 @@ impl From<v1::RecoveryMember> for RecoveryMember {
 /// Asks the node itself.
 pub(super) async fn recover<S: Service>(
     State(edge): State<Edge<S>>,
+    called: Called,
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let answered = ask(&edge, &headers, body).await;
+    let answered = ask(&edge, &called, &headers, body).await;
     super::reply(answered).of_node(&edge.local_status()).counted(edge.budget())
 }
 
-async fn ask<S: Service>(edge: &Edge<S>, headers: &HeaderMap, body: Body) -> Result<Recovery, Failure> {
+async fn ask<S: Service>(
+    edge: &Edge<S>,
+    called: &Called,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Recovery, Failure> {
     let reading = Reading::new(headers, edge.budget(), Share::Arriving, limits::JSON_CALL_BYTES_MAX);
     let deadline = limits::deadline(super::read_deadline(headers)?, 0);
     let read = tokio::time::timeout(deadline, reading.read(body)).await;
@@ -133,5 +140,5 @@ async fn ask<S: Service>(edge: &Edge<S>, headers: &HeaderMap, body: Body) -> Res
     }
     let asked: requests::Recover = body::parse(json)?;
     let asked = v1::RecoverRequest { token: asked.token, force: asked.force };
-    edge.recover(read_recover(asked)).await.map(|info| write_recovery(info).into())
+    edge.recover(called, read_recover(asked)).await.map(|info| write_recovery(info).into())
 }

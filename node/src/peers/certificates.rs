@@ -1,0 +1,78 @@
+//! Whose certificates are of this cluster: those of its nodes, and of its operator.
+//!
+//! An authority may issue certificates to others, too, such as to clients. So what counts is the name. Where nodes are found by DNS,
+//! all names directly beneath their domain are the cluster's, and a node is who its certificate says: `demo-0` is
+//! `demo-0.demo-headless.shop.svc`. Where addresses are listed, those of the members are the cluster's, as far as this node knows them.
+
+use super::transport::Transport;
+use raftqueue_tls::Identity;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::OnceLock;
+
+/// See the module's header.
+pub struct Household {
+    /// The domain of the nodes' names, with DNS.
+    domain: Option<String>,
+    /// Where the list says that each node is found, by name.
+    listed: BTreeMap<String, String>,
+    /// Knows where members are now.
+    transport: OnceLock<Transport>,
+}
+
+impl fmt::Debug for Household {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Household").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+impl Household {
+    /// The nodes beneath this domain, or at these addresses, each HOST:PORT.
+    #[must_use]
+    pub fn new(domain: Option<String>, listed: BTreeMap<String, String>) -> Self {
+        Self { domain, listed, transport: OnceLock::new() }
+    }
+
+    /// From now on members count as well that this one knows of.
+    pub(crate) fn know(&self, transport: Transport) {
+        // Set once, when the node starts.
+        let _ = self.transport.set(transport);
+    }
+
+    /// True if a certificate is of a member, or of the operator.
+    #[must_use]
+    pub fn is_of_cluster(&self, identity: &Identity) -> bool {
+        let is_at = |address: &String| identity.is_valid_for(host_of(address));
+        let known = || self.transport.get().map(Transport::member_addresses).unwrap_or_default();
+        self.domain.as_ref().is_some_and(|domain| identity.is_beneath(domain))
+            || self.listed.values().any(is_at)
+            || known().iter().any(is_at)
+    }
+
+    /// Why whoever shows this certificate is not the node of this name which says that it is found at this address; `None` if it may be.
+    pub(crate) fn contradicts(&self, identity: &Identity, name: &str, announced: &str) -> Option<String> {
+        let hosts: Vec<String> = match (&self.domain, self.listed.get(name)) {
+            (Some(domain), _) => vec![format!("{name}.{domain}")],
+            (None, listed) => listed
+                .into_iter()
+                .map(String::as_str)
+                .chain([announced])
+                .map(host_of)
+                .map(str::to_owned)
+                .collect(),
+        };
+        if hosts.iter().any(|host| identity.is_valid_for(host)) {
+            return None;
+        }
+        Some(format!(
+            "its certificate is for {}, and node {name} is found at {}",
+            identity.told(),
+            hosts.join(" or ")
+        ))
+    }
+}
+
+/// The host of HOST:PORT.
+pub(crate) fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}
