@@ -26,10 +26,11 @@ pub(crate) fn read(typed: &[String]) -> Result<Vec<String>, Failure> {
 }
 
 fn endpoint(text: &str) -> Result<String, String> {
-    if text.starts_with("https://") {
-        return Err("nodes do not speak TLS yet".into());
-    }
-    let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let (scheme, text) = match text.strip_prefix("https://") {
+        Some(text) => ("https://", text),
+        None => ("", text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let text = text.trim_end_matches('/');
     if let Some(sign) = text.chars().find(|c| c.is_whitespace() || "/?#@,;".contains(*c)) {
         return Err(format!("it has {sign:?} in it"));
     }
@@ -51,7 +52,7 @@ fn endpoint(text: &str) -> Result<String, String> {
             .filter(|port| *port > 0)
             .ok_or_else(|| format!("`{port}` is no port, which is a number from 1 to 65535"))?,
     };
-    Ok(format!("{host}:{port}"))
+    Ok(format!("{scheme}{host}:{port}"))
 }
 
 #[cfg(test)]
@@ -70,6 +71,7 @@ mod tests {
             (" h:1 , g ", &["h:1", "g:7420"]),
             ("http://h:1/,http://h", &["h:1", "h:7420"]),
             ("10.0.0.1:7430", &["10.0.0.1:7430"]),
+            ("https://h:1/,https://g", &["https://h:1", "https://g:7420"]),
             ("::1,[::1],[::1]:5", &["[::1]:7420", "[::1]:5"]),
             ("h:1,h:1", &["h:1"]),
             ("h:1,,", &["h:1"]),
@@ -83,7 +85,6 @@ mod tests {
     #[test]
     fn what_is_no_endpoint_is_said_with_what_would_be() {
         for (list, why) in [
-            ("https://h:1", "TLS"),
             ("h:99999", "`99999` is no port"),
             ("h:", "`` is no port"),
             ("h:0", "`0` is no port"),

@@ -1,10 +1,11 @@
 //! `raftq`: RaftQueue from the command line.
 //!
 //! [`commands`] has one module for each command: its arguments, its help, and what it does. [`output`] decides how
-//! results look; [`endpoints`] reads where nodes are, [`kube`] reaches those in Kubernetes; [`failure`] decides what is said and
+//! results look; [`endpoints`] reads where nodes are and [`credentials`] what is shown to them, [`kube`] reaches those in Kubernetes; [`failure`] decides what is said and
 //! which code is returned if a command fails. A command knows a cluster only through `raftqueue-client`.
 
 mod commands;
+mod credentials;
 mod endpoints;
 mod failure;
 mod kube;
@@ -60,6 +61,8 @@ struct Arguments {
     /// by the name kubectl-raftq this program is `kubectl raftq [-n NAMESPACE] NAME COMMAND`
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "[NAMESPACE/]NAME")]
     kube: Option<String>,
+    #[command(flatten)]
+    credentials: credentials::CredentialsArgs,
     /// How long a call may take, with its repeats
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "DURATION", default_value = "5s", value_parser = text::parse_positive_duration)]
     timeout: Duration,
@@ -95,10 +98,12 @@ async fn run(arguments: Arguments) -> ExitCode {
         Ok(told) => told,
         Err(failure) => return failure.report(),
     };
+    let credentials = arguments.credentials;
     let are_told = !told.is_empty();
     let endpoints = if are_told { told } else { ENDPOINTS_DEFAULT.map(str::to_owned).to_vec() };
     let connect = || {
-        let client = Client::connect(endpoints).map_err(|error| Failure::Usage(error.to_string()))?;
+        let client = Client::connect_with(endpoints, credentials.read())
+            .map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(client.with_timeout(arguments.timeout).without_waiting_for_nodes())
     };
     let done = commands::run(arguments.command, connect, are_told, &output).await;

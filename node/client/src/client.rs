@@ -1,6 +1,7 @@
 //! One method for each call of the contract, and the loop that repeats what is safe to repeat.
 
 use crate::connections::{Connection, Connections};
+use crate::credentials::{Channel, Credentials};
 use crate::repeat::Repeat;
 use crate::strangers;
 use crate::{Consumer, ConsumerSettings, Error, Outcome, Producer, Publisher, PublisherSettings};
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 /// How long a call may take in all, with its repeats, unless the client is told otherwise.
@@ -120,17 +120,30 @@ impl Client {
     ///
     /// There are no endpoints, or one is no address: the caller must be corrected.
     pub fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, Error> {
+        Self::connect_with(endpoints, Credentials::default())
+    }
+
+    /// The same with credentials. An endpoint `https://HOST:PORT` is reached by TLS, and with any file of TLS all are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`], or a file of the credentials is not right.
+    pub fn connect_with(
+        endpoints: impl IntoIterator<Item = impl Into<String>>,
+        credentials: Credentials,
+    ) -> Result<Self, Error> {
         let endpoints = endpoints.into_iter().map(Into::into).collect();
-        let connections = Arc::new(Connections::new(endpoints)?);
+        let connections = Arc::new(Connections::new(endpoints, credentials)?);
         Ok(Self { connections, timeout: TIMEOUT_DEFAULT, waits_for_nodes: true })
     }
 
     /// A client of the same cluster with its own connections: the two share none.
     #[must_use]
     pub fn independent(&self) -> Self {
-        let connections = self.connections.endpoints().to_vec();
-        let connections = Connections::new(connections).expect("they were good before");
-        Self { connections: Arc::new(connections), ..*self }
+        let (endpoints, credentials) = (self.connections.endpoints(), self.connections.credentials());
+        // The files were right when this client was made; if they are not any more, the two share what was read then.
+        let connections = Connections::new(endpoints.to_vec(), credentials.clone());
+        Self { connections: connections.map_or_else(|_| Arc::clone(&self.connections), Arc::new), ..*self }
     }
 
     /// The same client, which does not wait for nodes to be started: if every endpoint refuses a connection, and none was ever made,
@@ -340,6 +353,20 @@ impl Client {
             Box::pin(async move { admin(channel).storage(v1::StorageRequest {}).await })
         };
         self.ask_only(endpoint, Repeat::Read, ask).await
+    }
+
+    /// Returns who the nodes take this client for, and whether that one may do something: `permission` is publish, receive, browse,
+    /// manage or administer; without a topic it is asked whether there is any.
+    ///
+    /// # Errors
+    ///
+    /// There is no such permission, the credentials show nobody, or no node answers.
+    pub async fn can_i(&self, permission: &str, topic: &str) -> Result<v1::CanIResponse, Error> {
+        let request = v1::CanIRequest { permission: permission.to_owned(), topic: topic.to_owned() };
+        self.call(request, Repeat::Read, 0, |channel, request| {
+            Box::pin(async move { admin(channel).can_i(request).await })
+        })
+        .await
     }
 
     /// Asks the node at `endpoint` what it knows that may have to go on alone; with the token of such an answer it does. Asks

@@ -6,11 +6,16 @@
 //! with the endpoint, which passes them on.
 
 use crate::Error;
+use crate::credentials::{Bearer, Channel, Credentials};
+use hyper_util::rt::TokioIo;
+use raftqueue_tls::{Keys, Refreshed, explained};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
+use tower::service_fn;
 
 /// How long a hinted leader may take to accept a connection.
 const HINT_TIMEOUT: Duration = Duration::from_millis(200);
@@ -37,6 +42,10 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Connections {
     endpoints: Vec<String>,
+    credentials: Credentials,
+    /// How connections are encrypted, if they are.
+    keys: Option<Arc<Keys>>,
+    bearer: Option<Bearer>,
     known: Mutex<Known>,
 }
 
@@ -54,19 +63,35 @@ struct Known {
 }
 
 impl Connections {
-    /// Connections to `endpoints`, each HOST:PORT or a URI.
+    /// Connections to `endpoints`, each HOST:PORT or a URI, that show these credentials.
     ///
     /// # Errors
     ///
-    /// No endpoints, or one that is no address: mend the caller.
-    pub(crate) fn new(endpoints: Vec<String>) -> Result<Self, Error> {
+    /// No endpoints, one that is no address, or files that are not right: mend the caller.
+    pub(crate) fn new(endpoints: Vec<String>, credentials: Credentials) -> Result<Self, Error> {
         if endpoints.is_empty() {
             return Err(Error::not_sent("no endpoints are given"));
         }
         for address in &endpoints {
             endpoint(address)?;
         }
-        Ok(Self { endpoints, known: Mutex::default() })
+        let is_secure = |endpoint: &String| endpoint.starts_with("https://");
+        let keys = credentials.keys(endpoints.iter().any(is_secure))?;
+        if keys.is_some()
+            && let Some(plain) = endpoints.iter().find(|endpoint| endpoint.starts_with("http://"))
+        {
+            let text = format!(
+                "{plain}: the others are encrypted, so this one must be, too: say https://, or HOST:PORT"
+            );
+            return Err(Error::not_sent(text));
+        }
+        let bearer = credentials.bearer()?;
+        Ok(Self { endpoints, credentials, keys, bearer, known: Mutex::default() })
+    }
+
+    /// What is shown.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// All endpoints, as they were given.
@@ -165,7 +190,7 @@ impl Connections {
         let channel = match existing {
             Some(channel) => channel,
             None => {
-                let connecting = timeout(patience, endpoint(address)?.connect()).await;
+                let connecting = timeout(patience, self.connect(address)).await;
                 let channel = connecting
                     .map_err(|_| {
                         Error::unreachable(format!(
@@ -173,8 +198,12 @@ impl Connections {
                             patience.as_millis()
                         ))
                     })?
-                    .map_err(|error| {
-                        Error::refused(format!("{address}: {}", root_cause(&error)), vec![address.to_owned()])
+                    .map_err(|error| match error {
+                        NoConnection::Refused(why) => {
+                            Error::refused(format!("{address}: {why}"), vec![address.to_owned()])
+                        }
+                        // Waiting changes nothing.
+                        NoConnection::Tls(why) => Error::not_sent(format!("{address}: TLS: {why}")),
                     })?;
                 let mut known = self.lock();
                 known.channels.insert(address.to_owned(), channel.clone());
@@ -185,19 +214,57 @@ impl Connections {
         Ok(Connection { address: address.to_owned(), channel })
     }
 
+    async fn connect(&self, address: &str) -> Result<Channel, NoConnection> {
+        let endpoint = endpoint(address).map_err(|error| NoConnection::Tls(error.to_string()))?;
+        let connected = match &self.keys {
+            None => endpoint.connect().await,
+            Some(keys) => {
+                let keys = Arc::clone(keys);
+                endpoint
+                    .connect_with_connector(service_fn(move |uri: http::Uri| {
+                        let keys = Arc::clone(&keys);
+                        async move { encrypt(&keys, &uri).await.map(TokioIo::new) }
+                    }))
+                    .await
+            }
+        };
+        let bearer = self.bearer.clone();
+        connected.map(|channel| Channel::new(channel, bearer)).map_err(|error| match explained(&error) {
+            Some(why) => NoConnection::Tls(why),
+            None => NoConnection::Refused(root_cause(&error)),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         // Every change of it is complete before anything can panic.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Why there is no connection.
+enum NoConnection {
+    /// Nobody accepts one there now.
+    Refused(String),
+    /// Somebody does, and the two do not agree on who they are.
+    Tls(String),
+}
+
+/// A connection by TLS, with the certificates as they are now.
+async fn encrypt(keys: &Arc<Keys>, uri: &http::Uri) -> std::io::Result<raftqueue_tls::Stream> {
+    let host = uri.host().unwrap_or_default();
+    let address = (host.trim_start_matches('[').trim_end_matches(']'), uri.port_u16().unwrap_or(443));
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let read = Arc::clone(keys);
+    // Files that are not right at this moment leave those before in force.
+    let _: Option<Result<Refreshed, _>> = tokio::task::spawn_blocking(move || read.refresh()).await.ok();
+    keys.connect(stream, host).await
+}
+
+/// TLS is the connector's, so that the endpoint is a plain one for the library.
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
-    if address.starts_with("https://") {
-        return Err(Error::not_sent(format!(
-            "{address}: nodes do not speak TLS yet: say http://, or HOST:PORT"
-        )));
-    }
-    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let plain = address.strip_prefix("https://").unwrap_or(address);
+    let uri = if plain.contains("://") { plain.to_owned() } else { format!("http://{plain}") };
     let endpoint = Endpoint::from_shared(uri).map_err(|error| {
         Error::not_sent(format!("{address}: no address of a node: {}", root_cause(&error)))
     })?;

@@ -9,6 +9,8 @@ const TRACE_HEADER: &str = "raftqueue-trace-id";
 
 /// What the HTTP/2 library says of bytes that are none of its frames, as those of another protocol.
 const NO_FRAME: &str = "frame with invalid size";
+/// How it says that a server wants TLS, which a node tells in the words of HTTP/2.
+const WANTS_TLS: &str = "security properties do not meet minimum requirements";
 
 /// Whether a call that failed may have happened all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +119,9 @@ impl From<&Status> for Error {
         let text = format!("{:?}: {}", status.code(), with_causes(status));
         match status.code() {
             _ if never_left(status) => Self::unreachable(text),
-            _ if text.contains(NO_FRAME) => Self { is_foreign: true, ..Self::unheard(text) },
+            _ if text.contains(NO_FRAME) || text.contains(WANTS_TLS) => {
+                Self { is_foreign: true, ..Self::unheard(text) }
+            }
             Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted => Self::unheard(text),
             Code::Cancelled | Code::DeadlineExceeded => Self::unheard("no answer in time"),
             // Whoever says so has carried out nothing.

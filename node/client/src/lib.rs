@@ -59,6 +59,7 @@
 mod client;
 mod connections;
 mod consumer;
+mod credentials;
 mod error;
 mod pending;
 mod producer;
@@ -68,6 +69,7 @@ mod strangers;
 
 pub use client::Client;
 pub use consumer::{Consumer, ConsumerSettings, Delivery, Settled, Settlement};
+pub use credentials::{Credentials, Token};
 pub use error::{Error, Outcome};
 pub use producer::Producer;
 pub use publisher::{Acknowledgement, Publisher, PublisherSettings};

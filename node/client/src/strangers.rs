@@ -28,7 +28,7 @@ enum Heard {
 /// Says what is at `address`, if it is no client port of a node: for the place of `X` in "not a client port (X)". `None` if it may
 /// be one, or says nothing.
 pub(crate) async fn look(address: &str) -> Option<&'static str> {
-    let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    let address = address.split_once("://").map_or(address, |(_, address)| address).trim_end_matches('/');
     let (path, word) = OWN_STATUS;
     match ask(address, path).await? {
         Heard::Http { text, .. } if text.contains(word) => None,
@@ -37,7 +37,7 @@ pub(crate) async fn look(address: &str) -> Option<&'static str> {
             _ => Some("this looks like another HTTP server"),
         },
         Heard::Http2 => Some("this looks like the port of the peers"),
-        Heard::Tls => Some("this speaks TLS, and RaftQueue does not yet"),
+        Heard::Tls => Some("this speaks TLS: say https://"),
         Heard::Other => Some("this is no HTTP server"),
     }
 }
@@ -72,9 +72,10 @@ fn heard(bytes: &[u8]) -> Option<Heard> {
         _ if bytes.starts_with(b"HTTP/1.") => {
             let text = String::from_utf8_lossy(bytes).into_owned();
             let is_success = text.split(' ').nth(1).is_some_and(|status| status.starts_with('2'));
-            // Nobody says in so many words that it wants TLS; this is how Go's and nginx's servers say it.
+            // How Go's and nginx's servers say that they want TLS, and nodes.
             if text.contains("HTTP request to an HTTPS server")
                 || text.contains("HTTP request was sent to HTTPS port")
+                || text.contains("this port speaks TLS")
             {
                 return Some(Heard::Tls);
             }

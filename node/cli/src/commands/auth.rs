@@ -5,6 +5,7 @@ use crate::output::{Format, Output, Table};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use raftqueue_access::{Caller, Decision, Means, Permission, Policy, Subject, Target, Tokens};
+use raftqueue_client::Client;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -35,11 +36,12 @@ Examples:
 Each rule is a line. Behind them, with --tokens, stands who of that file has which \
 roles. What is likely a mistake and yet allowed is told as a warning.")]
     Check(Check),
-    /// Ask a file whether somebody may do something
+    /// Ask the cluster whether you may do something, or a file whether somebody may
     #[command(
         name = "can-i",
         after_help = "\
 Examples:
+  raftq auth can-i publish orders
   raftq auth can-i publish orders --file auth.yaml --as token:shop
   raftq auth can-i browse --file auth.yaml --as anonymous
   raftq auth can-i receive bills --file auth.yaml \\
@@ -94,11 +96,15 @@ fn permissions() -> impl TypedValueParser<Value = Permission> {
 }
 
 impl AuthCommand {
-    pub(super) fn run(self, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(
+        self,
+        connect: impl FnOnce() -> Result<Client, Failure>,
+        output: &Output,
+    ) -> Result<(), Failure> {
         match self {
             AuthCommand::Token(command) => command.run(output),
             AuthCommand::Check(command) => command.run(output),
-            AuthCommand::CanI(command) => command.run(output),
+            AuthCommand::CanI(command) => command.run(connect, output).await,
         }
     }
 }
@@ -217,8 +223,36 @@ fn warnings(policy: &Policy, tokens: Option<&Tokens>) -> Vec<String> {
     warnings
 }
 
+/// Asks the cluster about whoever asks.
+async fn ask_cluster(
+    client: &Client,
+    permission: Permission,
+    topic: &str,
+    output: &Output,
+) -> Result<(), Failure> {
+    let right = client.can_i(permission.word(), topic).await?;
+    let json = json!({
+        "allowed": right.allowed, "caller": right.caller, "role": right.role, "reason": right.reason
+    });
+    if !right.allowed {
+        if output.format == Format::Json {
+            output.say("", &json)?;
+        }
+        return Err(Failure::Failed(right.reason));
+    }
+    let by = match &right.role[..] {
+        "" => right.reason.clone(),
+        role => format!("by the role {role}"),
+    };
+    output.say(&format!("yes, {} may: {by}", right.caller), &json)
+}
+
 impl CanI {
-    fn run(self, output: &Output) -> Result<(), Failure> {
+    async fn run(
+        self,
+        connect: impl FnOnce() -> Result<Client, Failure>,
+        output: &Output,
+    ) -> Result<(), Failure> {
         let Self { permission, topic, file, caller, groups } = self;
         if permission == Permission::Administer && topic.is_some() {
             return Err(Failure::Usage(
@@ -226,9 +260,7 @@ impl CanI {
             ));
         }
         let (Some(file), Some(caller)) = (file, caller) else {
-            return Err(Failure::Usage(
-                "which file is asked, and about whom? Say --file FILE --as CALLER".into(),
-            ));
+            return ask_cluster(&connect()?, permission, topic.as_deref().unwrap_or_default(), output).await;
         };
         let policy = read(&file, Policy::parse)?;
         let caller = caller.in_groups(groups);

@@ -169,7 +169,7 @@ async fn run_as_typed(
         Command::Kill(command) => command.run(&connect()?, are_told, output).await,
         Command::Members(command) => command.run(&connect()?, output).await,
         Command::Recover(command) => command.run(&connect()?, output).await,
-        Command::Auth(command) => command.run(output),
+        Command::Auth(command) => command.run(connect, output).await,
         Command::Bench(command) => command.run(connect, output).await,
         Command::Wal(command) => command.run(output),
     }

@@ -1,0 +1,41 @@
+//! What nodes are shown, and which of them are trusted.
+
+use crate::GLOBAL;
+use clap::Args;
+use raftqueue_client::{Credentials, Token};
+use std::path::PathBuf;
+
+/// What every command that talks to nodes takes besides where they are.
+#[derive(Args, Debug)]
+pub(crate) struct CredentialsArgs {
+    /// The authorities of the nodes' certificates, PEM; encrypts all connections. An endpoint https://HOST does that, too, and trusts
+    /// whom this machine trusts
+    #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Your certificate, PEM, where nodes want one
+    #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_CERT_FILE", value_name = "FILE")]
+    cert_file: Option<PathBuf>,
+    /// The private key of your certificate, PEM
+    #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// A file with the token that says who you are. Where there is no file, RAFTQ_TOKEN has the token itself
+    #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl CredentialsArgs {
+    pub(crate) fn read(self) -> Credentials {
+        // An option would stand in the list of processes.
+        #[expect(clippy::disallowed_methods, reason = "a command line reads its environment")]
+        let token = std::env::var("RAFTQ_TOKEN").ok().filter(|token| !token.is_empty());
+        let token = self.token_file.map(Token::File).or(token.map(Token::Text));
+        // An empty variable is none.
+        let some = |file: Option<PathBuf>| file.filter(|file| !file.as_os_str().is_empty());
+        Credentials {
+            ca_file: some(self.ca_file),
+            cert_file: some(self.cert_file),
+            key_file: some(self.key_file),
+            token,
+        }
+    }
+}
