@@ -478,6 +478,13 @@ pub(crate) fn own_command() -> std::io::Result<std::process::Command> {
     Ok(command)
 }
 
+/// What the environment says, if that is not empty.
+fn of_environment(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
+    let told = std::env::var(name);
+    told.ok().filter(|text| !text.is_empty())
+}
+
 /// What is to be logged: `RUST_LOG`, or `info`.
 #[must_use]
 pub fn log_filter() -> String {

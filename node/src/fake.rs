@@ -13,6 +13,7 @@ use crate::api::{
     MemberRole, MembersInfo, Publish, Reason, Recover, RecoveryInfo, Request, Response, Role, SessionId,
     SessionStep, Settle, Settlement, StorageInfo, Take, TakeKind, TopicInfo, Write,
 };
+use crate::edges::gate::Call;
 use crate::edges::service::{Begun, Service};
 use futures_util::FutureExt;
 pub use served::Served;
@@ -163,7 +164,8 @@ impl Service for FakeNode {
         // As a driver does: in order, and before anybody asks how far it has come.
         let begin = |batch| {
             let own = self.clone();
-            let mut call = async move { own.call(Request::Publish(batch), deadline, true).await }.boxed();
+            let mut call =
+                async move { own.call(Call::of_peer(Request::Publish(batch), deadline)).await }.boxed();
             Begun::Alone(match (&mut call).now_or_never() {
                 Some(result) => std::future::ready(result).boxed(),
                 None => call,

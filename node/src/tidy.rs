@@ -47,7 +47,7 @@ const FORBIDDEN: &[&str] = &[
 /// Lines of a file without its tests that are read at ease.
 const LINES_MAX: usize = 500;
 /// Files that are longer, and how long they may be. This list only gets shorter.
-const LONG: &[(&str, usize)] = &[("edges/grpc/streams/consume.rs", 532)];
+const LONG: &[(&str, usize)] = &[("edges/grpc/streams/consume.rs", 516)];
 
 /// Every file of `src` that is not tests: its path there and its code, without comments and unit tests.
 fn files() -> Vec<(String, String)> {

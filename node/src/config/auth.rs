@@ -1,6 +1,6 @@
 //! The flags of who may call.
 
-use super::ConfigError;
+use super::{ConfigError, of_environment};
 use clap::Args;
 use raftqueue_access::{ApiServer, Files};
 use std::path::PathBuf;
@@ -38,9 +38,7 @@ impl AuthArgs {
 
 /// Kubernetes tells every pod where its API server is.
 fn api_server_of_this_pod() -> Option<ApiServer> {
-    #[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
-    let told = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let host = told("KUBERNETES_SERVICE_HOST")?;
-    let port = told("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok()).unwrap_or(443);
+    let host = of_environment("KUBERNETES_SERVICE_HOST")?;
+    let port = of_environment("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok()).unwrap_or(443);
     Some(ApiServer::of_pod(host, port))
 }

@@ -315,3 +315,211 @@ impl Call {
         self.request.method()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{
+        Change, ChangeMembers, DeadAction, MessageState, Publish, Settlement, TakeKind, TopicChange,
+        TopicOptions,
+    };
+    use crate::edges::edge::Edge;
+    use crate::fake::FakeNode;
+    use raftqueue_access::{Files, Means};
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    const RIGHTS: &str = r#"
+roles:
+- name: shop
+  rules:
+  - {topics: ["orders"], may: [publish, receive]}
+- name: eyes
+  rules:
+  - {topics: ["orders", "z*"], may: [browse]}
+- name: keeper
+  rules:
+  - {topics: ["orders"], may: [manage]}
+- name: root
+  rules:
+  - may: [administer]
+grants:
+- {role: shop, to: ["token:shop"]}
+- {role: eyes, to: ["token:eyes"]}
+- {role: keeper, to: ["token:keeper"]}
+- {role: root, to: ["token:root"]}
+"#;
+
+    /// A gate with these rights, and the lines of its audit.
+    fn gate(folder: &Path) -> (Gate, Arc<Mutex<Vec<String>>>) {
+        let policy = folder.join("auth.yaml");
+        std::fs::write(&policy, RIGHTS).expect("room");
+        let access = Access::load(&Files { policy, tokens: None }, None).expect("it is right");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&lines);
+        let audit = Audit::new(move |line| noted.lock().expect("nobody panics").push(line.to_owned()));
+        (Gate::new(Arc::new(access), Arc::new(audit)), lines)
+    }
+
+    fn by(name: &str) -> Called {
+        Called::of(Caller::named(Means::Token, name))
+    }
+
+    /// Every call, and which of the roles may make it.
+    fn calls() -> Vec<(Request, &'static str)> {
+        let (topic, subscription) = (|| "orders".to_owned(), String::new);
+        let take = |kind| {
+            let (messages_max, bytes_max, wait_ms) = (1, 1, 0);
+            Request::Take(Take {
+                topic: topic(),
+                subscription: subscription(),
+                messages_max,
+                bytes_max,
+                wait_ms,
+                kind,
+            })
+        };
+        let settle = |settlement| {
+            let leases = Vec::new();
+            Request::Settle(Settle { topic: topic(), subscription: subscription(), leases, settlement })
+        };
+        let dead = |action| {
+            Request::Dead(Dead { topic: topic(), subscription: subscription(), offsets: Vec::new(), action })
+        };
+        let session = crate::api::SessionId { generation: 0, number: 1, epoch: 0 };
+        let change =
+            |change| Request::Members(ChangeMembers { change, expected: None, force: false, dry: false });
+        let peek = Look::Peek {
+            topic: topic(),
+            subscription: subscription(),
+            state: MessageState::Ready,
+            from_offset: 0,
+            messages_max: 1,
+            bytes_max: 1,
+        };
+        vec![
+            (Request::Publish(Publish { topic: topic(), session: None, messages: Vec::new() }), "shop"),
+            (take(TakeKind::Receive { lease_ms: None }), "shop"),
+            (take(TakeKind::Pop { request_id: None }), "shop"),
+            (settle(Settlement::Ack), "shop"),
+            (settle(Settlement::Nack { delay_ms: 0, reason: String::new() }), "shop"),
+            (settle(Settlement::Extend { lease_ms: None }), "shop"),
+            (settle(Settlement::Release), "shop"),
+            (Request::Write(Write::OpenSession { name: None }), "shop"),
+            (Request::Write(Write::CloseSession { session }), "shop"),
+            (dead(DeadAction::Redrive), "keeper"),
+            (dead(DeadAction::Purge), "keeper"),
+            (
+                Request::Write(Write::CreateTopic {
+                    topic: topic(),
+                    options: TopicOptions::default(),
+                    request_id: None,
+                }),
+                "keeper",
+            ),
+            (Request::Write(Write::UpdateTopic { topic: topic(), change: TopicChange::default() }), "keeper"),
+            (Request::Write(Write::DeleteTopic { topic: topic() }), "keeper"),
+            (Request::Write(Write::Purge { topic: topic(), subscription: subscription() }), "keeper"),
+            (Request::Look(Look::ListTopics { after: None, topics_max: 1 }), "eyes"),
+            (Request::Look(Look::DescribeTopic { topic: topic() }), "eyes"),
+            (Request::Look(peek), "eyes"),
+            (Request::Look(Look::ClusterStatus), "eyes root"),
+            (Request::Look(Look::Members), "eyes root"),
+            (Request::TransferLeadership { to: None }, "root"),
+            (change(Change::AddLearners(Vec::new())), "root"),
+            (change(Change::Promote(Vec::new())), "root"),
+            (change(Change::Remove(Vec::new())), "root"),
+            (change(Change::Replace { old: String::new(), new: String::new() }), "root"),
+            (change(Change::RaiseVersion(None)), "root"),
+        ]
+    }
+
+    #[test]
+    fn every_call_needs_what_it_does_and_nobody_else_may_make_it() {
+        let folder = tempfile::tempdir().expect("room");
+        let (gate, _) = gate(folder.path());
+        let calls = calls();
+        for method in Method::ALL {
+            assert!(
+                calls.iter().any(|(request, _)| request.method() == *method),
+                "{method:?} is in the table"
+            );
+        }
+        for (request, may) in &calls {
+            for who in ["shop", "eyes", "keeper", "root", "nobody"] {
+                let admitted = gate.admit(&by(who), request.method().label(), Needs::of(request));
+                assert_eq!(admitted.is_ok(), may.split(' ').any(|name| name == who), "{who}: {request:?}");
+                let Err(failure) = admitted else { continue };
+                assert_eq!(failure.reason, Reason::PermissionDenied);
+                assert!(failure.text.contains(&format!("token:{who} may not")), "{failure:?}");
+            }
+            // The cluster itself may do everything.
+            assert_eq!(gate.admit(&Called::by_node(), "any", Needs::of(request)), Ok(()));
+        }
+        let elsewhere =
+            Request::Publish(Publish { topic: "bills".into(), session: None, messages: Vec::new() });
+        assert!(gate.admit(&by("shop"), "publish", Needs::of(&elsewhere)).is_err());
+    }
+
+    #[test]
+    fn refusals_and_what_is_administered_are_noted_and_the_rest_is_not() {
+        let folder = tempfile::tempdir().expect("room");
+        let (gate, lines) = gate(folder.path());
+        for (request, _) in calls() {
+            for who in ["shop", "eyes", "keeper", "root"] {
+                lines.lock().expect("nobody panics").clear();
+                let needs = Needs::of(&request);
+                let is_admitted = gate.admit(&by(who), request.method().label(), needs).is_ok();
+                let told = lines.lock().expect("nobody panics").join("");
+                let kind = match (is_admitted, needs.is_administered()) {
+                    (false, _) => "\"audit\":\"denied\"",
+                    (true, true) => "\"audit\":\"administered\"",
+                    (true, false) => "",
+                };
+                assert!(
+                    told.contains(kind) && told.is_empty() == kind.is_empty(),
+                    "{who} {request:?}: {told}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_has_what_its_caller_may_see_and_goes_on_behind_pages_without() {
+        let folder = tempfile::tempdir().expect("room");
+        let (gate, _) = gate(folder.path());
+        let edge = Edge::new(FakeNode::default(), crate::api::limits::Limits::default());
+        let deadline = Duration::from_secs(5);
+        let names: Vec<String> = (0..9)
+            .map(|number| format!("a{number}"))
+            .chain(["orders".into(), "b".into(), "zz".into()])
+            .collect();
+        for topic in &names {
+            let create = Write::CreateTopic {
+                topic: topic.clone(),
+                options: TopicOptions::default(),
+                request_id: None,
+            };
+            edge.call(Call::own(Request::Write(create), deadline)).await.expect("it is made");
+        }
+        let edge = edge.behind(Some(gate));
+        let list = |called: Called, after| {
+            let list = Request::Look(Look::ListTopics { after, topics_max: 2 });
+            edge.call(Call::of_client(called, list, deadline))
+        };
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let answer = list(by("eyes"), after).await.expect("it may");
+            let crate::api::Answer::Response(crate::api::Response::Topics { topics, more }) = answer else {
+                panic!("{answer:?}")
+            };
+            after = topics.last().map(|topic| topic.id);
+            seen.extend(topics.into_iter().map(|topic| topic.name));
+            if !more || after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, ["orders", "zz"]);
+        assert_eq!(list(by("shop"), None).await.expect_err("none").reason, Reason::PermissionDenied);
+    }
+}

@@ -76,3 +76,66 @@ impl Household {
 pub(crate) fn host_of(address: &str) -> &str {
     address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftqueue_tls::Keys;
+    use raftqueue_tls::fake::Authority;
+
+    fn identity(authority: &Authority, names: &[&str]) -> Identity {
+        let own = authority.issue(&names.join("-"), names, |_| {});
+        Keys::load(authority.files(Some(own))).expect("right").identity().expect("its own")
+    }
+
+    #[test]
+    fn with_dns_a_node_is_who_its_certificate_says_and_what_lies_beneath_the_domain_is_of_the_cluster() {
+        let authority = Authority::new("one");
+        let household = Household::new(Some("demo-headless.shop.svc".into()), BTreeMap::new());
+        let first = identity(&authority, &["demo-0.demo-headless.shop.svc"]);
+        let all = identity(&authority, &["*.demo-headless.shop.svc"]);
+        let operator = identity(&authority, &["operator.demo-headless.shop.svc"]);
+        for (who, is_of_cluster) in [
+            (&first, true),
+            (&all, true),
+            (&operator, true),
+            (&identity(&authority, &["shop.example"]), false),
+            (&identity(&authority, &["demo-headless.shop.svc"]), false),
+            (&identity(&authority, &["demo-0.other-headless.shop.svc"]), false),
+            (&identity(&authority, &["demo-0.demo-headless.bills.svc"]), false),
+            (&identity(&authority, &["a.demo-0.demo-headless.shop.svc"]), false),
+        ] {
+            assert_eq!(household.is_of_cluster(who), is_of_cluster, "{}", who.told());
+        }
+        assert_eq!(
+            household.contradicts(&first, "demo-0", "10.0.0.9:7421"),
+            None,
+            "where it is does not matter"
+        );
+        assert_eq!(household.contradicts(&all, "demo-1", ""), None);
+        let why = household.contradicts(&first, "demo-1", "demo-0.demo-headless.shop.svc:7421");
+        let why = why.expect("it is another node");
+        assert!(
+            why.contains("is for demo-0.demo-headless.shop.svc, and node demo-1 is found at demo-1."),
+            "{why}"
+        );
+        assert!(household.contradicts(&operator, "demo-0", "").is_some(), "the operator is no node");
+    }
+
+    #[test]
+    fn with_a_list_a_node_is_found_where_that_says_or_where_it_says_itself() {
+        let authority = Authority::new("one");
+        let listed = [("a", "10.0.0.1:7421"), ("b", "[fd00::2]:7421")];
+        let listed = listed.map(|(name, at)| (name.to_owned(), at.to_owned())).into();
+        let household = Household::new(None, listed);
+        let (a, b) = (identity(&authority, &["10.0.0.1"]), identity(&authority, &["fd00::2"]));
+        let (c, client) = (identity(&authority, &["10.0.0.3"]), identity(&authority, &["shop.example"]));
+        assert!(household.is_of_cluster(&a) && household.is_of_cluster(&b));
+        assert!(!household.is_of_cluster(&c) && !household.is_of_cluster(&client));
+        assert_eq!(household.contradicts(&a, "a", ""), None);
+        assert!(household.contradicts(&a, "b", "[fd00::2]:7421").is_some());
+        // It waits to be added: it may say so of itself, and of nobody else.
+        assert_eq!(household.contradicts(&c, "c", "10.0.0.3:7421"), None);
+        assert!(household.contradicts(&client, "c", "10.0.0.3:7421").is_some());
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::{NewMessage, Publish, Settle, Settlement, Take, TakeKind, TopicOptions};
+use crate::edges::gate::Call;
 use crate::fake::FakeNode;
 use tower::ServiceExt;
 
@@ -54,7 +55,7 @@ impl Asked {
     }
 
     async fn call(&self, request: Request) -> Answer {
-        self.edge.call(request, DEADLINE).await.expect("it is done")
+        self.edge.call(Call::own(request, DEADLINE)).await.expect("it is done")
     }
 
     async fn topic(&self, topic: &str, bodies: &[&str]) {

@@ -4,6 +4,7 @@ use crate::api::{
     Failure, LeaseId, LocalStatus, MessageId, NewMessage, Outcome, Publish, Reason, Request, Role, Settle,
     Settlement,
 };
+use crate::edges::gate::Call;
 use crate::edges::service::Service;
 use crate::fake::{FakeNode, Served, leading};
 use std::time::Duration;
@@ -303,7 +304,7 @@ async fn every_failure_has_its_code_and_its_headers() {
 #[tokio::test]
 async fn a_message_that_is_no_text_is_given_in_base64_and_marked() {
     let served = started().await;
-    let call = |request| served.node.call(request, Duration::from_secs(1), false);
+    let call = |request| served.node.call(Call::own(request, Duration::from_secs(1)));
     send(&served, "PUT /topic", "", br#"{"topic": "t"}"#).await;
     let message = |body: &'static [u8]| NewMessage { body: body.into(), ..NewMessage::default() };
     let messages = vec![message(b"\xff\xfe"), message(b"text")];
@@ -358,9 +359,9 @@ async fn the_deadline_is_900_ms_unless_a_header_says_otherwise() {
     impl Service for Mirror {
         type Driven = std::future::Ready<Result<crate::api::Answer, Failure>>;
 
-        async fn call(&self, _: Request, deadline: Duration, _: bool) -> Result<crate::api::Answer, Failure> {
+        async fn call(&self, call: Call) -> Result<crate::api::Answer, Failure> {
             Err(Failure::not_done(Reason::Overloaded, "")
-                .retry_after_ms(u64::try_from(deadline.as_millis()).unwrap()))
+                .retry_after_ms(u64::try_from(call.deadline.as_millis()).unwrap()))
         }
         fn local_status(&self) -> std::sync::Arc<LocalStatus> {
             std::sync::Arc::default()
@@ -456,7 +457,8 @@ async fn stopping_closes_idle_connections_and_the_port() {
         leases: vec![lease],
         settlement: Settlement::Ack,
     });
-    let failure = node.call(ack, Duration::from_secs(1), false).await.expect_err("there is no such topic");
+    let failure =
+        node.call(Call::own(ack, Duration::from_secs(1))).await.expect_err("there is no such topic");
     assert_eq!(failure.outcome, Outcome::NotDone, "the node itself lives on");
 }
 

@@ -34,11 +34,7 @@ struct NoClients;
 impl Service for NoClients {
     type Driven = std::future::Pending<Result<crate::api::Answer, crate::api::Failure>>;
 
-    async fn call(
-        &self,
-        _request: crate::api::Request,
-        _deadline: Duration,
-    ) -> Result<crate::api::Answer, crate::api::Failure> {
+    async fn call(&self, _call: crate::edges::gate::Call) -> Result<crate::api::Answer, crate::api::Failure> {
         unreachable!("no client calls")
     }
 

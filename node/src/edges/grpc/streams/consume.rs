@@ -9,6 +9,7 @@
 //! leased when the stream breaks: their consumer may be at work on them.
 
 use super::super::guard::Ticket;
+use super::asked::{Ended, Requests};
 use super::credit::Credit;
 use super::refuse;
 use crate::api::budget::{Account, Part, Share};
@@ -108,14 +109,6 @@ pub(in super::super) fn consume<S: Service>(
     let mut response = tonic::Response::new(ReceiverStream::new(receiver));
     response.extensions_mut().insert(outgoing);
     response
-}
-
-/// How a stream has ended.
-enum Ended {
-    /// The consumer closed its side.
-    Closed,
-    /// It was reset, or its connection is gone.
-    Broken,
 }
 
 struct Consumer<'a, S> {
@@ -510,29 +503,6 @@ impl<'a, S: Service> Consumer<'a, S> {
 
     fn refuse(&self, failure: &Failure) -> Status {
         refuse(self.edge, failure)
-    }
-}
-
-/// What a consumer says.
-struct Requests {
-    requests: Streaming<v1::ConsumeRequest>,
-    end: RequestEnd,
-    ticket: Option<Arc<Ticket>>,
-}
-
-impl Requests {
-    /// The next request, with what is held for it, or how the consumer has ended the stream.
-    async fn next(&mut self) -> Result<Result<(v1::ConsumeRequest, Option<Part>), Ended>, Status> {
-        match self.requests.message().await {
-            Ok(Some(request)) => {
-                Ok(Ok((request, self.ticket.as_ref().and_then(|ticket| ticket.take_message()))))
-            }
-            // The library says the same of a stream that was reset and of one that was closed.
-            Ok(None) if !self.end.is_broken() => Ok(Err(Ended::Closed)),
-            Ok(None) => Ok(Err(Ended::Broken)),
-            Err(_) if self.end.is_broken() => Ok(Err(Ended::Broken)),
-            Err(status) => Err(status),
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Edge`](crate::edges::edge::Edge) as if it had come alone, with the same checks and answers. A stream adds that
 //! many are under way at once, in order, and bounds how many.
 
+mod asked;
 mod consume;
 mod credit;
 mod publish;

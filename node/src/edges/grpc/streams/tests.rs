@@ -7,6 +7,7 @@ use crate::api::{
     TakeKind,
 };
 use crate::edges::edge::Edge;
+use crate::edges::gate::{Call, Called};
 use crate::edges::service::Service;
 use crate::fake::{FakeNode, Served, leading};
 use bytes::Bytes;
@@ -165,7 +166,7 @@ async fn nothing_overtakes_a_batch_that_is_passed_on_when_this_node_comes_to_lea
     served.node.hold(true);
     let batches: Vec<_> = (1..=3).map(|sequence| step(&session, sequence)).collect();
     let edge = Edge::new(served.node.clone(), Limits::default());
-    let mut answers = Publishing::new(edge, sent(&batches), None);
+    let mut answers = Publishing::new(edge, Called::by_anybody(), sent(&batches), None);
     assert!(poll!(answers.next()).is_pending());
     assert_eq!(publishes(&served), 1, "it is passed on");
     served.node.set_status(leading());
@@ -629,7 +630,7 @@ async fn rule_10_3_a_message_too_large_for_its_client_costs_only_itself() {
         // A node may take larger ones than this edge does.
         let message = NewMessage { body: vec![b'x'; 3 << 20].into(), ..Default::default() };
         let large = Request::Publish(Publish { topic: TOPIC.into(), session: None, messages: vec![message] });
-        served.node.call(large, Duration::from_secs(1), false).await.expect("published");
+        served.node.call(Call::own(large, Duration::from_secs(1))).await.expect("published");
         publish(&mut queue, 1).await;
         let endpoint = Channel::from_shared(format!("http://{}", served.address)).unwrap();
         let endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(8 << 20);
@@ -652,7 +653,7 @@ async fn a_large_message_that_is_settled_holds_nothing_up() {
     for _ in 0..3 {
         let large =
             Request::Publish(Publish { topic: TOPIC.into(), session: None, messages: vec![message.clone()] });
-        served.node.call(large, Duration::from_secs(1), false).await.expect("published");
+        served.node.call(Call::own(large, Duration::from_secs(1))).await.expect("published");
     }
     let channel =
         Channel::from_shared(format!("http://{}", served.address)).unwrap().connect().await.unwrap();

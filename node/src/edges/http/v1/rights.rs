@@ -24,7 +24,7 @@ pub(super) struct Asked {
     permission: String,
     /// On which topic; empty: whether there is any topic.
     #[serde(default)]
-    topic: String,
+    topic: Option<String>,
 }
 
 /// Who the caller is, and whether it may.
@@ -67,6 +67,6 @@ async fn ask<S: Service>(
     }
     let Asked { permission, topic } = body::parse(&bytes)?;
     let v1::CanIResponse { allowed, caller, role, reason } =
-        edge.can_i(called, &v1::CanIRequest { permission, topic })?;
+        edge.can_i(called, &v1::CanIRequest { permission, topic: topic.unwrap_or_default() })?;
     Ok(Right { allowed, caller, role, reason })
 }

@@ -71,6 +71,7 @@ async fn every_route_of_the_file_answers_with_the_fields_that_it_says() {
                 "ack" | "nack" | "extend" | "release" => json!({"leases": [lease]}),
                 "add-learner" | "promote" | "remove" => json!({"nodes": ["n4"]}),
                 "replace" => json!({"old": "n1", "new": "n4"}),
+                "can-i" => json!({"permission": "publish"}),
                 _ => json!({}),
             };
             let body = if method == "post" { body.to_string() } else { String::new() };
