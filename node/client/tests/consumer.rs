@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use raftqueue_client::{Client, Consumer, ConsumerSettings, Delivery, Outcome, Settled, v1};
+use raftqueue_node::edges::gate::Call;
 use raftqueue_node::api::{
     Failure, LocalStatus, Method, NewMessage, Outcome as NodeOutcome, Publish, Reason, Request, Role, Settle,
     Settlement,
@@ -501,7 +502,7 @@ async fn a_damaged_message_takes_no_other_with_it() {
     };
     let messages = vec![message(0, 0), message(1, 1), message(2, 0)];
     let publish = Request::Publish(Publish { topic: TOPIC.into(), session: None, messages });
-    served.node.call(publish, AT_MOST, false).await.expect("published");
+    served.node.call(Call::own(publish, AT_MOST)).await.expect("published");
     let mut consumer = client.consumer(TOPIC);
     for expected in [0, 2] {
         let delivery = timeout(AT_MOST, consumer.receive()).await.expect("in time").expect("received");

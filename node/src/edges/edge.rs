@@ -250,7 +250,7 @@ impl<S: Service> Edge<S> {
             topics.retain(|topic| call.origin != Origin::Client || seen.allows(&topic.name));
             match (&mut call.request, last) {
                 (Request::Look(Look::ListTopics { after, .. }), Some(_)) if topics.is_empty() && more => {
-                    *after = last
+                    *after = last;
                 }
                 _ => return Ok(Answer::Response(Response::Topics { topics, more })),
             }

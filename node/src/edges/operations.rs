@@ -61,7 +61,6 @@ pub fn router(
 }
 
 /// The same behind this gate, and for whoever comes by TLS where that is wanted; the probes are answered to everybody.
-#[must_use]
 pub fn locked(router: Router, gate: Option<Gate>, wants_tls: bool) -> Router {
     let entrance = move |inner| Entrance::of_operations(inner, gate.clone(), wants_tls);
     router.layer(tower::layer::layer_fn(entrance))

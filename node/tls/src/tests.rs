@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 
-fn keys(authority: &Authority, names: &[&str]) -> Arc<Keys> {
+fn keys_of(authority: &Authority, names: &[&str]) -> Arc<Keys> {
     let own = authority.issue(&names.join("-"), names, |_| {});
     Arc::new(Keys::load(authority.files(Some(own))).expect("they are right"))
 }
@@ -57,7 +57,7 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn both_ends_learn_who_the_other_one_is() {
     let authority = Authority::new("one");
-    let (a, b) = (keys(&authority, &["a.svc", "10.0.0.1"]), keys(&authority, &["b.svc"]));
+    let (a, b) = (keys_of(&authority, &["a.svc", "10.0.0.1"]), keys_of(&authority, &["b.svc"]));
     let (address, serving) = serve(door(&a, Whom::Peers)).await;
     for host in ["a.svc", "A.SVC", "a.svc.", "10.0.0.1"] {
         // The first one is served, the others shake hands only.
@@ -274,7 +274,7 @@ fn a_certificate_says_who_when_and_beneath_what() {
 #[tokio::test]
 async fn whoever_speaks_without_tls_is_told_in_its_own_protocol_or_let_in_where_it_may() {
     let authority = Authority::new("one");
-    let keys = keys(&authority, &["a.svc"]);
+    let keys = keys_of(&authority, &["a.svc"]);
     for (said, told) in [
         (&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], "use https://"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "use https"),
@@ -297,7 +297,7 @@ async fn whoever_speaks_without_tls_is_told_in_its_own_protocol_or_let_in_where_
         assert!(within(serving).await.expect("it ends").expect("let in").is_none());
     }
     let (address, serving) = serve(Door::new(Arc::clone(&keys), Mode::Optional, Whom::Peers)).await;
-    within(visit(&keys(&authority, &["b.svc"]), address, "a.svc")).await.expect("it is let in by TLS, too");
+    within(visit(&keys_of(&authority, &["b.svc"]), address, "a.svc")).await.expect("it is let in by TLS, too");
     within(serving).await.expect("it ends").expect("let in");
     // One that speaks no TLS at all.
     let (address, _serving) = serve(Door::open()).await;
@@ -310,7 +310,7 @@ async fn whoever_speaks_without_tls_is_told_in_its_own_protocol_or_let_in_where_
 #[tokio::test(start_paused = true)]
 async fn whoever_says_nothing_or_stops_within_its_handshake_is_closed() {
     let authority = Authority::new("one");
-    let keys = keys(&authority, &["a.svc"]);
+    let keys = keys_of(&authority, &["a.svc"]);
     for said in [&b""[..], b"\x16\x03\x01"] {
         let (address, serving) = serve(door(&keys, Whom::Clients)).await;
         let mut stream = TcpStream::connect(address).await.expect("it listens");
