@@ -18,6 +18,16 @@ pub const OPERATIONS_PORT: i32 = 7422;
 pub const CONTAINER: &str = "node";
 /// The claim template, and the volume, that hold the log.
 pub const DATA_VOLUME: &str = "data";
+/// The volume with certificates.
+pub const TLS_VOLUME: &str = "tls";
+/// The volume with what says who may do what.
+pub const AUTH_VOLUME: &str = "auth";
+/// The flag of a node that says what peers speak.
+pub const PEERS_FLAG: &str = "--tls-peers";
+/// The flag of a node that says what clients speak.
+pub const CLIENTS_FLAG: &str = "--tls-clients";
+/// The file with the authorities that clients trust, in the ConfigMap.
+pub const AUTHORITIES_FILE: &str = "ca.crt";
 /// The file with a node's settings, in the ConfigMap.
 pub const SETTINGS_FILE: &str = "settings.json";
 /// What a StatefulSet says to keep its claims.
@@ -70,6 +80,30 @@ pub fn dashboards(name: &str) -> String {
     format!("{name}-dashboards")
 }
 
+/// The Secret with the certificates of the nodes and of the operator, where the operator makes them.
+#[must_use]
+pub fn node_tls(name: &str) -> String {
+    format!("{name}-node-tls")
+}
+
+/// The Secret with the authority that signs those, which no pod has.
+#[must_use]
+pub fn node_ca(name: &str) -> String {
+    format!("{name}-node-ca")
+}
+
+/// The Secret that cert-manager fills, and the Certificate by which it does.
+#[must_use]
+pub fn cert_manager(name: &str) -> String {
+    format!("{name}-cert-manager")
+}
+
+/// The domain of the nodes: that of their headless service.
+#[must_use]
+pub fn domain(name: &str, namespace: &str) -> String {
+    format!("{}.{namespace}.svc", headless(name))
+}
+
 /// The pod of a node, which is also the node's name.
 #[must_use]
 pub fn node(name: &str, ordinal: i32) -> String {
@@ -87,9 +121,10 @@ pub fn ordinal(name: &str, node: &str) -> Option<i32> {
 
 /// Where the node at this address serves its clients.
 #[must_use]
-pub fn client_uri(address: &str) -> String {
+pub fn client_uri(address: &str, is_encrypted: bool) -> String {
     let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    format!("http://{host}:{CLIENT_PORT}")
+    let scheme = if is_encrypted { "https" } else { "http" };
+    format!("{scheme}://{host}:{CLIENT_PORT}")
 }
 
 /// The claim of a node's disk.

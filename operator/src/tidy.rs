@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "cluster/plan",
     "cluster/build",
+    "cluster/certificates.rs",
+    "cluster/encryption.rs",
+    "cluster/observation",
     "cluster/observation.rs",
     "cluster/validate.rs",
     "cluster/events.rs",

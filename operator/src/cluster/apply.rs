@@ -7,9 +7,11 @@
 //! no call: [`Known`].
 //! Deletes name the uid, too.
 
+mod certificates;
 mod known;
 mod members;
 
+pub use certificates::certify;
 pub use known::Known;
 
 use crate::cluster::build::{Monitors, Resources, owner_of_disks};
@@ -67,6 +69,7 @@ pub async fn apply(
         budget,
         network_policy,
         monitors,
+        certificate,
         stateful_set,
     } = children;
     let Monitors { service_monitor, prometheus_rule, dashboards } = monitors;
@@ -85,6 +88,12 @@ pub async fn apply(
         hands.make_or_delete(Child::PrometheusRule, prometheus_rule.as_ref()).await?;
     }
     hands.make_or_delete(Child::Dashboards, dashboards.as_ref()).await?;
+    // Whether there is such a kind is looked at only where it is asked for.
+    if seen.certificates == KindSeen::Usable
+        && (certificate.is_some() || seen.own_child(Child::Certificate).is_some())
+    {
+        hands.make_or_delete(Child::Certificate, certificate.as_ref()).await?;
+    }
     let generation = hands.bring_in_line(Child::StatefulSet, stateful_set).await?;
     Ok(generation != seen.set.as_ref().and_then(|set| set.generation))
 }

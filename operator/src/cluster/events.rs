@@ -2,6 +2,7 @@
 //!
 //! They follow from the conditions before and after a pass. So an operator that was restarted tells nothing twice.
 
+use crate::cluster::certificates::Orders;
 use crate::cluster::plan::{Correction, Resized, Step};
 use crate::crd::{ConditionType, RaftQueueStatus, Reason, condition};
 use kube::runtime::events::{Event, EventType};
@@ -31,6 +32,7 @@ const TELLING: &[(ConditionType, Told, EventType)] = &[
     (ConditionType::UpToDate, Told::False, EventType::Normal),
     (ConditionType::StorageReady, Told::False, EventType::Warning),
     (ConditionType::SpecAccepted, Told::False, EventType::Warning),
+    (ConditionType::Encrypted, Told::False, EventType::Normal),
     (ConditionType::Paused, Told::True, EventType::Normal),
     (ConditionType::Reconciled, Told::False, EventType::Warning),
     (ConditionType::SingleMember, Told::True, EventType::Warning),
@@ -93,6 +95,21 @@ pub fn event_of_resizing(resized: Resized, ahead: &[String]) -> Event {
     let Resized { from, to } = resized;
     let reason = if to > from { "PodsAdded" } else { "PodsRemoved" };
     event(EventType::Normal, reason, "SetReplicas", &format!("{from} pods become {to}: {}", ahead.join("; ")))
+}
+
+/// The event of certificates that were made; absent where only what is trusted, or whose they are, has changed.
+#[must_use]
+pub fn event_of_certificates(orders: &Orders) -> Option<Event> {
+    let holders: Vec<&str> = orders.issue.iter().map(|holder| holder.name.as_str()).collect();
+    let note = match (orders.authority, holders.is_empty()) {
+        (true, true) => "a new CA was made: it signs once every node trusts it".to_owned(),
+        (true, false) => format!("a CA was made, and certificates for {}", holders.join(", ")),
+        (false, false) => {
+            format!("certificates were made for {}: nodes take them without a restart", holders.join(", "))
+        }
+        (false, true) => return None,
+    };
+    Some(event(EventType::Normal, "CertificatesMade", "Certify", &note))
 }
 
 /// The event of a status that could not be written. The status of the object is old then, and only an event can say so.

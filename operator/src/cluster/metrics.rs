@@ -16,6 +16,7 @@ const OBJECTS_MAX: usize = 1_000;
 pub struct ClusterMetrics {
     steps: IntCounterVec,
     condition: IntGaugeVec,
+    expires: IntGaugeVec,
     objects: Arc<Mutex<BTreeSet<Key>>>,
 }
 
@@ -32,7 +33,12 @@ impl ClusterMetrics {
             "raftqueue_status_condition",
             "Conditions of RaftQueues: 1 true, 0 false, -1 unknown or absent",
         );
+        let expires = Opts::new(
+            "raftqueue_status_certificate_expires_timestamp_seconds",
+            "When the first certificate of a RaftQueue's pods runs out, since the Unix epoch",
+        );
         let metrics = Self {
+            expires: IntGaugeVec::new(expires, &["namespace", "name"]).expect("a well-formed name"),
             steps: IntCounterVec::new(steps, &["step"]).expect("a well-formed name"),
             condition: IntGaugeVec::new(condition, &["namespace", "name", "type"])
                 .expect("a well-formed name"),
@@ -44,6 +50,7 @@ impl ClusterMetrics {
         }
         registry.register(Box::new(metrics.steps.clone())).expect("its name is registered once");
         registry.register(Box::new(metrics.condition.clone())).expect("its name is registered once");
+        registry.register(Box::new(metrics.expires.clone())).expect("its name is registered once");
         metrics
     }
 
@@ -52,7 +59,7 @@ impl ClusterMetrics {
         self.steps.with_label_values(&[step]).inc();
     }
 
-    /// Shows the conditions of an object.
+    /// Shows the conditions of an object, and when its certificates run out.
     pub fn show(&self, namespace: &str, name: &str, status: &RaftQueueStatus) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (namespace.to_owned(), name.to_owned());
@@ -60,6 +67,11 @@ impl ClusterMetrics {
             return;
         }
         objects.insert(key);
+        match status.tls.as_ref().and_then(|tls| tls.expires.as_ref()) {
+            Some(expires) => self.expires.with_label_values(&[namespace, name]).set(expires.0.as_second()),
+            // One without certificates has none that run out. If it is absent already, that is as good.
+            None => drop(self.expires.remove_label_values(&[namespace, name])),
+        }
         for about in ConditionType::ALL {
             let found = crate::crd::condition(&status.conditions, *about);
             let value = match found.map(|condition| condition.status.as_str()) {
@@ -75,6 +87,7 @@ impl ClusterMetrics {
     pub fn keep_only(&self, there: &BTreeSet<Key>) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         for (namespace, name) in objects.extract_if(.., |object| !there.contains(object)) {
+            let _ = self.expires.remove_label_values(&[namespace.as_str(), name.as_str()]);
             for about in ConditionType::ALL {
                 // If it is absent already, that is as good.
                 let _ = self.condition.remove_label_values(&[
@@ -90,6 +103,7 @@ impl ClusterMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::TlsStatus;
     use crate::metrics::Metrics;
 
     #[test]
@@ -106,6 +120,24 @@ mod tests {
         metrics.keep_only(&BTreeSet::from([("shop".to_owned(), "other".to_owned())]));
         let text = all.text();
         assert!(!text.contains("demo") && text.contains("other"), "{text}");
+    }
+
+    #[test]
+    fn when_certificates_run_out_is_shown_while_there_are_any() {
+        let all = Metrics::new();
+        let at = k8s_openapi::jiff::Timestamp::from_second(1_800_000_000).unwrap();
+        let expires = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
+        let tls = Some(TlsStatus { expires, ..TlsStatus::default() });
+        let series = r#"raftqueue_status_certificate_expires_timestamp_seconds{name="demo",namespace="shop"} 1800000000"#;
+        let shown = || all.text().contains(series);
+        let encrypted = RaftQueueStatus { tls, ..RaftQueueStatus::default() };
+        all.clusters.show("shop", "demo", &encrypted);
+        assert!(shown(), "{}", all.text());
+        all.clusters.show("shop", "demo", &RaftQueueStatus::default());
+        assert!(!shown());
+        all.clusters.show("shop", "demo", &encrypted);
+        all.clusters.keep_only(&BTreeSet::new());
+        assert!(!shown());
     }
 
     #[test]

@@ -5,7 +5,10 @@
 pub mod apply;
 mod blind;
 pub mod build;
+pub mod certificates;
 mod definition;
+mod dial;
+pub mod encryption;
 pub mod events;
 pub mod metrics;
 pub mod observation;
@@ -19,7 +22,7 @@ use self::apply::Known;
 use self::blind::Blind;
 use self::definition::Lacking;
 use self::metrics::ClusterMetrics;
-use self::observation::{ClusterSeen, PodSeen};
+use self::observation::{ClusterSeen, PodSeen, Way};
 use self::observe::ask_all;
 use self::pass::{PassError, pass};
 use crate::controller::{Key, Kind, Looked, Watches};
@@ -56,6 +59,8 @@ pub struct Clusters {
 /// What the nodes said in a look. In a quiet cluster that is the only thing that no watch tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
+    /// How they were called.
+    way: Way,
     /// The pods, with what their nodes said.
     pods: BTreeMap<String, PodSeen>,
     /// What the leader said.
@@ -127,8 +132,8 @@ impl Kind for Clusters {
             return false;
         }
         let mut pods = said.pods.clone();
-        let cluster = Box::pin(ask_all(&mut pods)).await;
-        *said == Said { pods, cluster }
+        let cluster = Box::pin(ask_all(&said.way, &mut pods)).await;
+        said.pods == pods && said.cluster == cluster
     }
 
     fn keep_only(&self, there: &BTreeSet<Key>) {

@@ -2,6 +2,11 @@
 //!
 //! [`crate::cluster::observe`] makes it from the API server's objects and from the nodes' answers; tests make it by hand.
 
+mod secrets;
+
+pub use secrets::{AuthoritySeen, CertificateSeen, Credentials, OwnMade, Sealed, SecretSeen, Way};
+
+use super::encryption::PodEncryption;
 use crate::crd::thousandths;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -20,6 +25,18 @@ pub struct Observation {
     pub service_monitors: KindSeen,
     /// Whether PrometheusRules can.
     pub prometheus_rules: KindSeen,
+    /// Whether Certificates of cert-manager can. Looked at only where they are asked for.
+    pub certificates: KindSeen,
+    /// The Secrets that somebody else fills and whose certificates nodes have or are to have, by their names.
+    pub secrets: BTreeMap<String, SecretSeen>,
+    /// What there is of the certificates that the operator makes; absent where nobody asks for them.
+    pub own_certificates: Option<OwnMade>,
+    /// The authorities that clients trust, as PEM, of the certificates that pods have.
+    pub authorities: Option<String>,
+    /// How nodes are called.
+    pub way: Way,
+    /// When it was looked, in seconds since 1970.
+    pub now_seconds: i64,
     /// The StatefulSet, if it is there and ours.
     pub set: Option<SetSeen>,
     /// The pods of that StatefulSet by their names.
@@ -83,6 +100,12 @@ pub enum Child {
     PrometheusRule,
     /// The ConfigMap with what Grafana shows.
     Dashboards,
+    /// The Secret with the certificates that the operator makes.
+    NodeTls,
+    /// The Secret with the authority that signs them.
+    NodeCa,
+    /// What cert-manager is asked for.
+    Certificate,
 }
 
 /// Whether a kind of objects that belongs to others can be used here.
@@ -105,6 +128,9 @@ impl Child {
             Self::HeadlessService => crate::names::headless(object),
             Self::ConfigMap => crate::names::config_map(object),
             Self::Dashboards => crate::names::dashboards(object),
+            Self::NodeTls => crate::names::node_tls(object),
+            Self::NodeCa => crate::names::node_ca(object),
+            Self::Certificate => crate::names::cert_manager(object),
             _ => object.to_owned(),
         }
     }
@@ -121,6 +147,8 @@ impl Child {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::ServiceMonitor => "ServiceMonitor",
             Self::PrometheusRule => "PrometheusRule",
+            Self::NodeTls | Self::NodeCa => "Secret",
+            Self::Certificate => "Certificate",
         };
         format!("{kind} {}", self.name(object))
     }
@@ -226,6 +254,8 @@ pub struct PodSeen {
     pub deleting: bool,
     /// Why its node does not run; absent if it runs, or is on its way.
     pub trouble: Option<Trouble>,
+    /// What its node speaks.
+    pub encryption: PodEncryption,
     /// Where its node can be asked, once its container runs.
     pub address: Option<String>,
     /// What its node says.

@@ -1,6 +1,6 @@
 //! One pass over a `RaftQueue`: `observe, validate, plan, build, apply, status`.
 
-use super::apply::{LOOK, TakeError, advice, apply, mark_claims, own_claims, said, take};
+use super::apply::{LOOK, TakeError, advice, apply, certify, mark_claims, own_claims, said, take};
 use super::build::build;
 use super::observe::observe;
 use super::plan::{Correction, NextLook, plan};
@@ -86,7 +86,15 @@ pub(super) async fn pass(
     };
     let mut failure = None;
     let mut is_set_changed = false;
-    if let Some(shape) = &plan.shape {
+    let is_certified = !plan.certificates.is_empty();
+    if is_certified {
+        // Pods need them to start.
+        match certify(client, &asked, &seen, &plan.certificates).await {
+            Ok(()) => told.extend(events::event_of_certificates(&plan.certificates)),
+            Err(error) => failure = Some(TakeError::from(error)),
+        }
+    }
+    if let (None, Some(shape)) = (&failure, &plan.shape) {
         match apply(client, &asked, &seen, &build(&asked, shape), &context.known).await {
             Ok(is_changed) => is_set_changed = is_changed,
             Err(error) => failure = Some(TakeError::from(error)),
@@ -131,7 +139,7 @@ pub(super) async fn pass(
         return Err(PassError::Call(why));
     }
     // After a change, the object is looked at once more.
-    let has_acted = is_set_changed || is_step_taken || !plan.marks.is_empty();
+    let has_acted = is_set_changed || is_step_taken || is_certified || !plan.marks.is_empty();
     let next = match plan.next_look {
         _ if is_race || has_acted => Next::AtOnce,
         NextLook::Soon => Next::Soon,
@@ -140,7 +148,7 @@ pub(super) async fn pass(
     let is_quiet = !is_race && !has_acted && before == after;
     let quiet = is_quiet.then(|| Unchanged {
         version: object.metadata.resource_version.clone(),
-        untold: Said { pods: seen.pods, cluster: seen.cluster },
+        untold: Said { way: seen.way, pods: seen.pods, cluster: seen.cluster },
     });
     Ok(Looked { result: PassResult::Done, next, quiet })
 }

@@ -5,10 +5,11 @@ use crate::cluster::plan::Plan;
 use crate::cluster::validate::Asked;
 use crate::crd::{
     ConditionType, Finding, MemberStatus, Phase, RaftQueue, RaftQueueStatus, Reason, RecoveryOffer, Role,
-    Truth, conclude,
+    TlsStatus, Truth, conclude,
 };
 use crate::names::{self, MANAGER};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -71,6 +72,11 @@ pub fn answer(
             message: offer.text.clone(),
         }),
         image: Some(plan.image.clone()),
+        // Nothing is kept of what there is nothing of.
+        tls: seen.set.as_ref().map(|_| {
+            let expires = plan.expires.and_then(|moment| Timestamp::from_second(moment).ok()).map(Time);
+            TlsStatus { expires, ..plan.encryption.status(&asked.name) }
+        }),
         disk_size: seen.disk_size(),
         members: members(plan, seen),
         ..RaftQueueStatus::default()

@@ -3,6 +3,7 @@
 //! The rules of the definition refuse all of this when an object is written. But an object may be older than a rule,
 //! and rules can be switched off. Behind this file there is no spec with which a node could not start.
 
+use crate::cluster::encryption::Encryption;
 use crate::cluster::observation::ClusterId;
 use crate::crd::{self, RaftQueue, RaftQueueSpec, Reason};
 use crate::names;
@@ -23,6 +24,8 @@ pub struct Asked {
     pub latched: Option<ClusterId>,
     /// The image that the status names.
     pub image_kept: Option<String>,
+    /// How pods are made to speak, as the status says.
+    pub encryption_kept: Option<Encryption>,
     /// Pods that those need whom the status lists.
     pub pods_kept: i32,
     /// How often the cluster was forced to recover, as the status says.
@@ -61,6 +64,10 @@ pub fn asked(object: &RaftQueue, image_default: &str) -> Asked {
         spec: object.spec.clone(),
         latched: status.cluster_id.as_deref().and_then(ClusterId::parse),
         image_kept: status.image,
+        encryption_kept: status
+            .tls
+            .as_ref()
+            .and_then(|status| Encryption::of_status(&object.name_any(), status)),
         pods_kept: status
             .members
             .iter()

@@ -25,6 +25,8 @@ pub enum ConditionType {
     StorageReady,
     /// True: everything that the spec asks for can be done.
     SpecAccepted,
+    /// True: the nodes speak nothing but TLS with each other. The message says what clients speak.
+    Encrypted,
     /// True: the operator was told to change nothing.
     Paused,
     /// True: the last look at the cluster ended without an error.
@@ -48,6 +50,7 @@ impl ConditionType {
         Self::UpToDate,
         Self::StorageReady,
         Self::SpecAccepted,
+        Self::Encrypted,
         Self::Paused,
         Self::Reconciled,
         Self::SingleMember,
@@ -134,6 +137,14 @@ pub enum Reason {
     /// Something is asked for that needs a kind of objects which this Kubernetes does not know, or which the operator may not
     /// use.
     KindUnusable,
+    /// The cluster was formed before peers were encrypted by default, and nobody has said what it is to be.
+    OpenByAge,
+    /// `spec.tls.mode` is Off.
+    OpenByChoice,
+    /// Encryption is on its way to what is asked for, by one restart of each pod after the other.
+    TlsChanging,
+    /// The certificates that are asked for are not there, or cannot be used.
+    CertificatesMissing,
     /// `spec.paused` is set.
     PausedBySpec,
     /// `spec.paused` is not set.

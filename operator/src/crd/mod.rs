@@ -24,6 +24,7 @@ mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use conditions::{ConditionType, Finding, Reason, Truth, conclude, condition};
 pub use neighbours::{
@@ -37,6 +38,7 @@ pub use settings::{
 };
 pub use status::{MemberStatus, Phase, RaftQueueStatus, RecoveryOffer, Role};
 pub use storage::{Disposal, Retention, SIZE_DEFAULT, SIZE_MIN, Storage};
+pub use tls::{Auth, IssuerRef, Tls, TlsMode, TlsStage, TlsStatus};
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
@@ -65,6 +67,9 @@ const SIZE_RULE: &str = "!has(self.spec.storage) || !has(self.spec.storage.size)
     self.spec.storage.size == oldSelf.spec.storage.size) || !isQuantity(self.spec.storage.size) || \
     !isQuantity(self.status.diskSize) || \
     quantity(self.spec.storage.size).compareTo(quantity(self.status.diskSize)) >= 0";
+
+/// Who may do what is asked only where the operator can prove who it is.
+const AUTH_RULE: &str = "!has(self.spec.auth) || !has(self.spec.tls) || self.spec.tls.mode != 'Off'";
 
 /// What a user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,6 +132,10 @@ const SIZE_RULE: &str = "!has(self.spec.storage) || !has(self.spec.storage.size)
         "storage.size must not be below that of the disks (status.diskSize tells it): a disk can grow and never shrinks. Make a \
          second RaftQueue with smaller disks and move the messages"
     ),
+    validation = Rule::new(AUTH_RULE).message(
+        "auth needs certificates, and tls.mode is Off: set tls.mode to Auto, Secret or CertManager. The operator, too, has to prove who \
+         it is"
+    ),
     validation = Rule::new("self.metadata.name.matches('^[a-z]')").message(
         "metadata.name must begin with a letter: the services of the cluster are named after it, and a service's name does"
     )
@@ -186,6 +195,17 @@ pub struct RaftQueueSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicySettings>,
 
+    /// What is encrypted. Default: the peers of a cluster that forms from now on, by certificates that the operator makes and renews; one
+    /// that has formed before stays as it is, and the condition Encrypted tells that it is open. Clients speak plain until `tls.clients`
+    /// says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+
+    /// Who may do what. Default: everybody may do everything. It needs certificates, since the operator shows one: clients can speak
+    /// TLS from then on even if `tls.clients` is Off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+
     /// What watches the nodes. Default: nothing; each node serves `/metrics` on port 7422.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<Monitoring>,
@@ -235,6 +255,8 @@ impl Default for RaftQueueSpec {
             config: BTreeMap::new(),
             recovery: None,
             network_policy: None,
+            tls: None,
+            auth: None,
             monitoring: None,
             paused: false,
         }

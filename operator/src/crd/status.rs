@@ -76,6 +76,10 @@ pub struct RaftQueueStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryOffer>,
 
+    /// What is encrypted, as pods are made now; kept while `spec.tls` is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<super::TlsStatus>,
+
     /// Image of the nodes, kept when the operator is upgraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

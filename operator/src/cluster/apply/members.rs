@@ -4,9 +4,9 @@
 //! never guessed: the next look shows who is a member.
 
 use super::TakeError;
+use crate::cluster::dial::{endpoint, words};
 use crate::cluster::observation::Observation;
 use crate::cluster::plan::{Named, Step};
-use crate::names;
 use raftqueue_proto::status::detail;
 use raftqueue_proto::v1::admin_client::AdminClient;
 use raftqueue_proto::v1::{
@@ -14,7 +14,7 @@ use raftqueue_proto::v1::{
     TransferLeadershipRequest,
 };
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// How long connecting to a node may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,12 +78,9 @@ async fn recover(
 ) -> Result<(), TakeError> {
     let failed = |text: String, is_race| TakeError::Nodes { step: step.label(), text, is_race };
     let pod = seen.pods.get(&node.name).filter(|pod| pod.answer().is_some_and(|answer| answer.id == node.id));
-    let address = pod.and_then(|pod| pod.address.as_deref());
-    let address = address.ok_or_else(|| failed(format!("{} does not answer any more", node.name), true))?;
-    let endpoint = Endpoint::from_shared(names::client_uri(address))
-        .map_err(|error| failed(error.to_string(), false))?;
-    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
-    let channel = channel.map_err(|error| failed(error.to_string(), true))?;
+    let pod = pod.ok_or_else(|| failed(format!("{} does not answer any more", node.name), true))?;
+    let endpoint = endpoint(&seen.way, &node.name, pod, CONNECT_TIMEOUT).map_err(|why| failed(why, false))?;
+    let channel = endpoint.connect().await.map_err(|error| failed(words(&error), true))?;
     let request = RecoverRequest { token: Some(token.to_owned()), force };
     let answered = AdminClient::new(channel).recover(limited(request)).await;
     answered.map(drop).map_err(|status| refused(step, &status))
@@ -114,24 +111,19 @@ fn limited<T>(request: T) -> tonic::Request<T> {
 /// The leader, where it can be reached; else anybody.
 async fn connect(seen: &Observation) -> Result<AdminClient<Channel>, TakeError> {
     let leader = seen.cluster.as_ref().map(|cluster| cluster.leader.as_str());
-    let mut places: Vec<(bool, &str)> = seen
-        .pods
-        .values()
-        .filter_map(|pod| Some((pod.answer()?, pod.address.as_deref()?)))
-        .filter(|(answer, _)| answer.cluster_id.is_some())
-        .map(|(answer, address)| (Some(answer.id.as_str()) != leader, address))
-        .collect();
-    places.sort_unstable();
+    let members = seen.pods.iter().filter_map(|(name, pod)| Some((pod.answer()?, name, pod)));
+    let members = members.filter(|(answer, ..)| answer.cluster_id.is_some());
+    let mut places: Vec<_> =
+        members.map(|(answer, name, pod)| (Some(answer.id.as_str()) != leader, name, pod)).collect();
+    places.sort_by_key(|(is_other, name, _)| (*is_other, *name));
     let mut why = "no node of the cluster answers".to_owned();
-    for (_, address) in places {
-        let endpoint = Endpoint::from_shared(names::client_uri(address));
-        let endpoint = endpoint.map(|endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT));
-        match endpoint {
+    for (_, name, pod) in places {
+        match endpoint(&seen.way, name, pod, CONNECT_TIMEOUT) {
             Ok(endpoint) => match endpoint.connect().await {
                 Ok(channel) => return Ok(AdminClient::new(channel)),
-                Err(error) => why = error.to_string(),
+                Err(error) => why = words(&error),
             },
-            Err(error) => why = error.to_string(),
+            Err(error) => why = error,
         }
     }
     Err(TakeError::Nodes { step: "connect", text: why, is_race: true })

@@ -8,6 +8,7 @@
 //! it applies that.
 
 mod access;
+mod encryption;
 mod monitoring;
 mod network;
 mod settings;
@@ -16,10 +17,13 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub use encryption::{Certificate, CertificateSpec, build_secret_metadata};
 pub use monitoring::{
     MetricsEndpoint, Monitors, PrometheusRule, PrometheusRuleSpec, Relabeling, Rule, RuleGroup,
     ServiceMonitor, ServiceMonitorSpec,
 };
+
+pub use template::encryption_kept;
 
 use crate::cluster::observation::Child;
 use crate::cluster::plan::Shape;
@@ -50,6 +54,8 @@ pub struct Resources {
     pub network_policy: Option<NetworkPolicy>,
     /// What monitoring is given.
     pub monitors: Monitors,
+    /// What cert-manager is asked for; absent where it is not to make the certificates.
+    pub certificate: Option<Certificate>,
     /// The pods.
     pub stateful_set: StatefulSet,
 }
@@ -64,7 +70,8 @@ pub fn build(asked: &Asked, shape: &Shape) -> Resources {
         client_service: access::build_client_service(asked),
         budget: shape.has(Child::Budget).then(|| access::build_budget(asked)),
         network_policy: network::build_network_policy(asked),
-        monitors: monitoring::build_monitors(asked),
+        monitors: monitoring::build_monitors(asked, shape),
+        certificate: encryption::build_certificate(asked, shape),
         stateful_set: stateful_set::build_stateful_set(asked, shape),
     }
 }

@@ -13,10 +13,11 @@ mod scope;
 pub use alerts::{PrometheusRule, PrometheusRuleSpec, Rule, RuleGroup};
 
 use super::child;
+use crate::cluster::plan::Shape;
 use crate::cluster::validate::Asked;
-use crate::crd::ServiceMonitorSettings;
+use crate::crd::{ServiceMonitorSettings, TlsStage};
 use crate::names;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ConfigMapKeySelector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
@@ -53,8 +54,32 @@ pub struct MetricsEndpoint {
     /// How often; absent: as Prometheus does by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
+    /// How; absent: plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// Whom to trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_config: Option<Trust>,
     /// Labels that are added.
     pub relabelings: Vec<Relabeling>,
+}
+
+/// Whom Prometheus trusts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trust {
+    /// The authorities.
+    pub ca: TrustSource,
+    /// What a node's certificate must be for.
+    pub server_name: String,
+}
+
+/// Where authorities stand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustSource {
+    /// In this ConfigMap.
+    pub config_map: ConfigMapKeySelector,
 }
 
 /// A label that every series gets.
@@ -78,13 +103,13 @@ pub struct Monitors {
     pub dashboards: Option<ConfigMap>,
 }
 
-pub(super) fn build_monitors(asked: &Asked) -> Monitors {
+pub(super) fn build_monitors(asked: &Asked, shape: &Shape) -> Monitors {
     let Some(wanted) = &asked.spec.monitoring else { return Monitors::default() };
     let service_monitor = wanted.service_monitor.as_ref().filter(|wanted| wanted.enabled);
     let prometheus_rule = wanted.prometheus_rule.as_ref().filter(|wanted| wanted.enabled);
     let dashboards = wanted.dashboards.as_ref().filter(|wanted| wanted.enabled);
     Monitors {
-        service_monitor: service_monitor.map(|wanted| build_service_monitor(asked, wanted)),
+        service_monitor: service_monitor.map(|wanted| build_service_monitor(asked, shape, wanted)),
         prometheus_rule: prometheus_rule.map(|wanted| alerts::build_prometheus_rule(asked, wanted)),
         dashboards: dashboards.map(|wanted| dashboards::build_dashboards(asked, wanted)),
     }
@@ -98,8 +123,20 @@ fn labelled(asked: &Asked, name: String, wanted: &BTreeMap<String, String>) -> O
     ObjectMeta { labels: Some(labels), ..metadata }
 }
 
+/// Nodes are asked by their addresses, and known by the name of their service.
+fn trust(asked: &Asked) -> Trust {
+    let config_map = ConfigMapKeySelector {
+        name: names::config_map(&asked.name),
+        key: names::AUTHORITIES_FILE.into(),
+        optional: None,
+    };
+    Trust { ca: TrustSource { config_map }, server_name: format!("{}.{}.svc", asked.name, asked.namespace) }
+}
+
 /// Asks every node, ready or not: of both services only the headless one has the port of operations.
-fn build_service_monitor(asked: &Asked, wanted: &ServiceMonitorSettings) -> ServiceMonitor {
+fn build_service_monitor(asked: &Asked, shape: &Shape, wanted: &ServiceMonitorSettings) -> ServiceMonitor {
+    // Where nodes take either the plain way goes on.
+    let is_encrypted = shape.encryption.clients == TlsStage::Required;
     ServiceMonitor {
         // A Prometheus chooses its monitors by labels.
         metadata: labelled(asked, asked.name.clone(), &wanted.labels),
@@ -113,6 +150,8 @@ fn build_service_monitor(asked: &Asked, wanted: &ServiceMonitorSettings) -> Serv
                 port: "http-ops".into(),
                 path: "/metrics".into(),
                 interval: wanted.interval.clone(),
+                scheme: is_encrypted.then(|| "https".to_owned()),
+                tls_config: is_encrypted.then(|| trust(asked)),
                 relabelings: vec![Relabeling {
                     source_labels: vec!["__meta_kubernetes_service_label_app_kubernetes_io_instance".into()],
                     target_label: "raftqueue".into(),

@@ -1,4 +1,5 @@
-//! The settings file of the nodes, in a ConfigMap.
+//! The settings file of the nodes, in a ConfigMap, and beside it the authorities that clients trust: whoever may read the Secret with
+//! the certificates would have the keys, too.
 //!
 //! Whether nodes form or join stands here and not in the pods' template. A node reads it when it starts, so a cluster
 //! that has formed changes to joining without a restart.
@@ -27,11 +28,11 @@ pub(super) fn build_config_map(asked: &Asked, shape: &Shape) -> ConfigMap {
     // The set is made anew when its disks grow, and its template must not change by that.
     let (_, kept) = keep_or_build(asked, shape);
     metadata.annotations.get_or_insert_default().insert(names::TEMPLATE_ANNOTATION.to_owned(), kept);
-    ConfigMap {
-        metadata,
-        data: Some(BTreeMap::from([(names::SETTINGS_FILE.to_owned(), text + "\n")])),
-        ..ConfigMap::default()
+    let mut data = BTreeMap::from([(names::SETTINGS_FILE.to_owned(), text + "\n")]);
+    if let Some(authorities) = &shape.authorities {
+        data.insert(names::AUTHORITIES_FILE.to_owned(), authorities.clone());
     }
+    ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
 }
 
 fn settings(asked: &Asked, shape: &Shape) -> Map<String, Value> {
@@ -49,7 +50,7 @@ fn settings(asked: &Asked, shape: &Shape) -> Map<String, Value> {
         }
     }
     set("members", json!(asked.nodes(shape.pods)));
-    set("service", json!(format!("{}.{}.svc", names::headless(&asked.name), asked.namespace)));
+    set("service", json!(names::domain(&asked.name, &asked.namespace)));
     set("drain-ms", json!(DRAIN_MS_DEFAULT));
     set("lock-wait-ms", json!(LOCK_WAIT_MS));
     for (key, value) in &asked.spec.config {

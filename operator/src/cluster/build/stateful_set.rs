@@ -8,6 +8,7 @@
 //! the disks of a majority. Owner references of the claims say what becomes of the disks
 //! ([`crate::cluster::plan::ClaimChange`]).
 
+use super::encryption::{encryption_arguments, encryption_volumes};
 use super::settings::DRAIN_MS_DEFAULT;
 use super::template::keep_or_build;
 use super::{child, with_cluster_id};
@@ -122,28 +123,52 @@ pub(super) fn build_template(asked: &Asked, shape: &Shape) -> PodTemplateSpec {
             affinity: Some(spread_over_machines(asked)),
             topology_spread_constraints: Some(vec![spread_over_zones(asked)]),
             containers: vec![build_container(asked, shape)],
-            volumes: Some(vec![Volume {
-                name: CONFIG_VOLUME.into(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: names::config_map(&asked.name),
-                    default_mode: Some(CONFIG_MODE),
-                    ..ConfigMapVolumeSource::default()
-                }),
-                ..Volume::default()
-            }]),
+            volumes: Some(build_volumes(asked, shape).into_iter().map(|(volume, _)| volume).collect()),
             ..PodSpec::default()
         }),
     }
 }
 
+/// The volumes of a pod beside its disk, and where they are mounted.
+fn build_volumes(asked: &Asked, shape: &Shape) -> Vec<(Volume, VolumeMount)> {
+    let config = Volume {
+        name: CONFIG_VOLUME.into(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: names::config_map(&asked.name),
+            default_mode: Some(CONFIG_MODE),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    let mut all = vec![(config, CONFIG_PATH)];
+    all.extend(encryption_volumes(asked, &shape.encryption));
+    let mount = |(volume, path): (Volume, &str)| {
+        let mount = VolumeMount {
+            name: volume.name.clone(),
+            mount_path: path.into(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        };
+        (volume, mount)
+    };
+    all.into_iter().map(mount).collect()
+}
+
 fn build_container(asked: &Asked, shape: &Shape) -> Container {
     let settings = format!("{CONFIG_PATH}/{}", names::SETTINGS_FILE);
-    let arguments = ["--discovery", "dns", "--settings", &settings, "--data-dir", DATA_PATH];
+    let own = ["--discovery", "dns", "--settings", &settings, "--data-dir", DATA_PATH].map(str::to_owned);
+    let arguments = own.into_iter().chain(encryption_arguments(&shape.encryption));
+    let disk = VolumeMount {
+        name: names::DATA_VOLUME.into(),
+        mount_path: DATA_PATH.into(),
+        ..VolumeMount::default()
+    };
+    let mounts = build_volumes(asked, shape).into_iter().map(|(_, mount)| mount);
     Container {
         name: names::CONTAINER.into(),
         image: Some(shape.image.clone()),
         image_pull_policy: asked.spec.image_pull_policy.map(|policy| format!("{policy:?}")),
-        args: Some(arguments.map(str::to_owned).into()),
+        args: Some(arguments.collect()),
         env: Some(vec![EnvVar {
             name: "RAFTQUEUE_NAME".into(),
             value_from: Some(EnvVarSource {
@@ -174,19 +199,7 @@ fn build_container(asked: &Asked, shape: &Shape) -> Container {
         readiness_probe: Some(probe("/readyz", 1, 2, 2)),
         // The last words of a node that ends by itself become part of the pod's status, where the operator finds them.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        volume_mounts: Some(vec![
-            VolumeMount {
-                name: names::DATA_VOLUME.into(),
-                mount_path: DATA_PATH.into(),
-                ..VolumeMount::default()
-            },
-            VolumeMount {
-                name: CONFIG_VOLUME.into(),
-                mount_path: CONFIG_PATH.into(),
-                read_only: Some(true),
-                ..VolumeMount::default()
-            },
-        ]),
+        volume_mounts: Some(std::iter::once(disk).chain(mounts).collect()),
         ..Container::default()
     }
 }

@@ -6,12 +6,16 @@
 //! the newest template of the same spec.
 
 use super::stateful_set::build_template;
+use crate::cluster::encryption::Encryption;
 use crate::cluster::plan::Shape;
 use crate::cluster::validate::Asked;
 use crate::names;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+/// Where the annotation says how pods are made to speak.
+const ENCRYPTION: &str = "encryption";
 
 /// What stands in the annotation.
 #[derive(Serialize, Deserialize)]
@@ -38,12 +42,28 @@ pub(super) fn keep_or_build(asked: &Asked, shape: &Shape) -> (PodTemplateSpec, S
     (kept.template, text)
 }
 
+/// How the pods of a template that was kept are made; absent if it cannot be read.
+#[must_use]
+pub fn encryption_kept(kept: &str) -> Option<Encryption> {
+    let kept: Kept = serde_json::from_str(kept).ok()?;
+    match kept.of.get(ENCRYPTION) {
+        // Nothing stands there where all is open, as it was before there was a choice.
+        None => Some(Encryption::default()),
+        Some(encryption) => serde_json::from_value(encryption.clone()).ok(),
+    }
+}
+
 /// Everything in the template that a user can change.
 fn visible(asked: &Asked, shape: &Shape) -> Value {
-    json!({
+    let mut visible = json!({
         "image": shape.image,
         "imagePullPolicy": asked.spec.image_pull_policy,
         "resources": asked.spec.resources,
         "config": asked.spec.config,
-    })
+    });
+    // NB: templates that were kept before there was a choice have no such field, and must stay what they are.
+    if !shape.encryption.is_open() {
+        visible[ENCRYPTION] = json!(shape.encryption);
+    }
+    visible
 }

@@ -1,8 +1,10 @@
 //! The children as YAML, compared with files: a change of one is a change of every cluster in the world.
 
+mod encrypted;
 mod monitors;
 
 use super::{PrometheusRule, PrometheusRuleSpec, RuleGroup, build};
+use crate::cluster::encryption::Encryption;
 use crate::cluster::observation::ClusterId;
 use crate::cluster::plan::{Bootstrap, Shape};
 use crate::cluster::validate::{Asked, asked};
@@ -30,6 +32,9 @@ fn shape(asked: &Asked, bootstrap: Bootstrap) -> Shape {
         restarted: None,
         disk_size: asked.disk_size().unwrap_or("10Gi").to_owned(),
         disk_class: asked.spec.storage.storage_class_name.clone(),
+        encryption: Encryption::default(),
+        authorities: None,
+        is_asked_of_cert_manager: false,
     }
 }
 
@@ -63,6 +68,9 @@ fn golden(asked: &Asked, shape: &Shape, name: &str) {
             .iter()
             .map(|group| RuleGroup { rules: group.rules[..1].to_vec(), ..group.clone() });
         add(&PrometheusRule { spec: PrometheusRuleSpec { groups: groups.collect() }, ..rule.clone() });
+    }
+    if let Some(certificate) = &children.certificate {
+        add(certificate);
     }
     if let Some(dashboards) = &children.monitors.dashboards {
         let data = dashboards.data.clone().unwrap_or_default();
@@ -181,7 +189,7 @@ fn everybody_is_let_through_to_the_port_that_he_dials() {
         let target = if port["targetPort"].is_null() { &port["port"] } else { &port["targetPort"] };
         number(target).unwrap()
     };
-    let uri: axum::http::Uri = names::client_uri("fd00::1").parse().unwrap();
+    let uri: axum::http::Uri = names::client_uri("fd00::1", false).parse().unwrap();
     assert!(allowed(names::MANAGER).contains(&i64::from(uri.port_u16().unwrap())));
     let client = serde_json::to_value(&children.client_service).unwrap();
     for port in client["spec"]["ports"].as_array().unwrap() {

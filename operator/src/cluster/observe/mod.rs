@@ -7,11 +7,14 @@ mod machines;
 mod monitors;
 mod nodes;
 mod pods;
+mod secrets;
 
 pub use nodes::ask_all;
 
+use crate::cluster::build::encryption_kept;
 use crate::cluster::observation::{
-    Child, ChildSeen, ClaimSeen, ClusterId, Fingerprint, KindSeen, Observation, OwnerSeen, Ownership, SetSeen,
+    Child, ChildSeen, ClaimSeen, ClusterId, Fingerprint, KindSeen, Observation, OwnerSeen, Ownership,
+    SetSeen, Way,
 };
 use crate::cluster::validate::Asked;
 use crate::crd::RaftQueue;
@@ -60,7 +63,11 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
         claims.list(&selector),
     )?;
     let monitors::MonitorsSeen { service_monitors, prometheus_rules, found } = monitors;
-    let mut seen = Observation { service_monitors, prometheus_rules, ..Observation::default() };
+    let now = Timestamp::now();
+    let way = Way { domain: names::domain(&asked.name, &asked.namespace), credentials: None };
+    let now_seconds = now.as_second();
+    let mut seen =
+        Observation { service_monitors, prometheus_rules, way, now_seconds, ..Observation::default() };
     let mut child = |child, found: Option<&ObjectMeta>| {
         if let Some(found) = found {
             let uid = found.uid.clone().unwrap_or_default();
@@ -88,7 +95,6 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
     found.iter().for_each(|(kind, found)| child(*kind, Some(found)));
     child(Child::StatefulSet, set.as_ref().map(|set| &set.metadata));
     seen.claims = claims.items.iter().filter_map(|claim| see_claim(asked, claim)).collect();
-    let now = Timestamp::now();
     seen.unready_seconds = asked.unready_since.map(|since| now.as_second() - since);
     seen.step_seconds = asked.step_kept.as_ref().map(|(_, since)| now.as_second() - since);
     if set.as_ref().is_some_and(|set| !is_ours(ownership(asked, &set.metadata))) {
@@ -105,9 +111,11 @@ pub async fn observe(client: &Client, asked: &Asked) -> Result<Observation, kube
         seen.set = Some(set_seen);
     }
     seen.pods = pods::look(client, namespace, own, now).await?;
-    seen.cluster = ask_all(&mut seen.pods).await;
+    let template = seen.template_kept().and_then(|kept| encryption_kept(kept));
+    secrets::look(client, asked, &mut seen, template.as_ref()).await?;
+    seen.cluster = ask_all(&seen.way, &mut seen.pods).await;
     if seen.cluster.is_none() {
-        seen.recoveries = nodes::ask_what_is_left(&seen.pods).await;
+        seen.recoveries = nodes::ask_what_is_left(&seen.way, &seen.pods).await;
     }
     let volumes = claims.items.iter().filter_map(|claim| {
         let node = names::node_of_claim(&asked.name, claim.metadata.name.as_ref()?)?;

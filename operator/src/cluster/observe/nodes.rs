@@ -3,11 +3,11 @@
 //! Nodes are asked at the addresses of their pods, not by names, since DNS may be what is wrong. Here their answers are
 //! only bounded; the planner judges them.
 
+use crate::cluster::dial::{endpoint, words};
 use crate::cluster::observation::{
     ClusterId, ClusterSeen, MemberSeen, MemberState, Membership, NodeAnswer, NodeSeen, PodSeen, RecoverySeen,
-    Standing, WaitingSeen,
+    Standing, WaitingSeen, Way,
 };
-use crate::names;
 use futures_util::future::join_all;
 use raftqueue_proto::v1::admin_client::AdminClient;
 use raftqueue_proto::v1::{
@@ -16,7 +16,7 @@ use raftqueue_proto::v1::{
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// How long a node may take for an answer, connecting included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,10 +27,10 @@ const COSTS_MAX: usize = 8;
 
 /// Asks every node that can be asked, all at once, and writes down what they say. Returns the leader's view in the
 /// newest term that one of them could give; absent if none had a quorum. Takes at most 6 s.
-pub async fn ask_all(pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen> {
-    let asked = pods.iter_mut().filter_map(|(_, pod)| pod.address.clone().map(|address| (pod, address)));
-    let clients = join_all(asked.map(|(pod, address)| async move {
-        match ask(&address).await {
+pub async fn ask_all(way: &Way, pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen> {
+    let asked = pods.iter_mut().filter(|(_, pod)| pod.address.is_some());
+    let clients = join_all(asked.map(|(name, pod)| async move {
+        match ask(way, name, pod).await {
             Ok((client, answer)) => {
                 pod.node = NodeSeen::Answered(view(answer));
                 Some(client)
@@ -53,18 +53,19 @@ pub async fn ask_all(pods: &mut BTreeMap<String, PodSeen>) -> Option<ClusterSeen
 
 /// Asks every node that has a log what it knows and what it would cost if it went on alone. Nothing is done by that. A node that
 /// does not answer, or whose image does not know the question, is left out.
-pub(super) async fn ask_what_is_left(pods: &BTreeMap<String, PodSeen>) -> BTreeMap<String, RecoverySeen> {
+pub(super) async fn ask_what_is_left(
+    way: &Way,
+    pods: &BTreeMap<String, PodSeen>,
+) -> BTreeMap<String, RecoverySeen> {
     let logged =
         pods.iter().filter(|(_, pod)| pod.answer().is_some_and(|answer| answer.cluster_id.is_some()));
-    let asked = logged.filter_map(|(name, pod)| Some((name.clone(), pod.address.clone()?)));
-    let said = join_all(asked.map(|(name, address)| async move {
+    let said = join_all(logged.map(|(name, pod)| async move {
         let call = async {
-            let endpoint =
-                Endpoint::from_shared(names::client_uri(&address)).ok()?.connect_timeout(ANSWER_TIMEOUT);
+            let endpoint = endpoint(way, name, pod, ANSWER_TIMEOUT).ok()?;
             let mut client = AdminClient::new(endpoint.connect().await.ok()?);
             Some(client.recover(RecoverRequest::default()).await.ok()?.into_inner())
         };
-        Some((name, recovery(tokio::time::timeout(ANSWER_TIMEOUT, call).await.ok()??)))
+        Some((name.clone(), recovery(tokio::time::timeout(ANSWER_TIMEOUT, call).await.ok()??)))
     }))
     .await;
     said.into_iter().flatten().collect()
@@ -84,12 +85,10 @@ fn recovery(said: RecoverResponse) -> RecoverySeen {
     }
 }
 
-async fn ask(address: &str) -> Result<(AdminClient<Channel>, StatusResponse), String> {
-    let endpoint = Endpoint::from_shared(names::client_uri(address))
-        .map_err(|error| format!("{address} is no address: {error}"))?
-        .connect_timeout(ANSWER_TIMEOUT);
+async fn ask(way: &Way, name: &str, pod: &PodSeen) -> Result<(AdminClient<Channel>, StatusResponse), String> {
+    let endpoint = endpoint(way, name, pod, ANSWER_TIMEOUT)?;
     let call = async {
-        let channel = endpoint.connect().await.map_err(|error| describe(&error))?;
+        let channel = endpoint.connect().await.map_err(|error| words(&error))?;
         let mut client = AdminClient::new(channel);
         let answer = client.status(StatusRequest {}).await.map_err(|status| status.message().to_owned())?;
         Ok((client, answer.into_inner()))
@@ -112,17 +111,6 @@ async fn ask_for_members(mut client: AdminClient<Channel>, cluster: &ClusterSeen
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, call).await.ok()?.ok()?.into_inner();
     let is_same = answer.term == cluster.term && answer.leader == cluster.leader;
     if is_same { membership(answer) } else { None }
-}
-
-/// An error with its causes: that of the transport alone says only "transport error".
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 fn view(answer: StatusResponse) -> NodeAnswer {

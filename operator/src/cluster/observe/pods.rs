@@ -1,7 +1,9 @@
 //! What a pod's status tells: whether its node runs, and if not, what kind of trouble it is.
 
 use super::{events_of, told_at};
+use crate::cluster::encryption::PodEncryption;
 use crate::cluster::observation::{NodeSeen, PodSeen, Trouble, TroubleKind};
+use crate::crd::TlsStage;
 use crate::names;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
@@ -52,10 +54,34 @@ fn see(pod: &Pod, now: Timestamp) -> PodSeen {
         } else {
             unplaced(pod, now).or_else(|| container(pod).and_then(stopped))
         },
+        encryption: encryption(pod),
         address: container(pod)
             .and_then(|container| container.state.as_ref()?.running.as_ref())
             .and_then(|_| pod.status.as_ref()?.pod_ip.clone()),
         node: NodeSeen::NotAsked,
+    }
+}
+
+/// What a node speaks, by the arguments and the volumes that its pod was made with.
+fn encryption(pod: &Pod) -> PodEncryption {
+    let spec = pod.spec.as_ref();
+    let containers = spec.into_iter().flat_map(|spec| &spec.containers);
+    let arguments: Vec<&String> = containers
+        .filter(|one| one.name == names::CONTAINER)
+        .flat_map(|one| one.args.iter().flatten())
+        .collect();
+    let stage = |flag: &str| {
+        let mut pairs = arguments.windows(2).filter(|pair| pair[0] == flag);
+        pairs.next().and_then(|pair| TlsStage::of_flag(pair[1])).unwrap_or_default()
+    };
+    let volumes = || spec.into_iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let secret =
+        volumes().find(|volume| volume.name == names::TLS_VOLUME).and_then(|volume| volume.secret.as_ref());
+    PodEncryption {
+        secret: secret.and_then(|secret| secret.secret_name.clone()),
+        peers: stage(names::PEERS_FLAG),
+        clients: stage(names::CLIENTS_FLAG),
+        has_auth: volumes().any(|volume| volume.name == names::AUTH_VOLUME),
     }
 }
 
@@ -182,6 +208,29 @@ mod tests {
             assert_eq!(found, kind, "{status}");
             assert!(detail.contains(words), "{detail}");
         }
+    }
+
+    #[test]
+    fn what_a_node_speaks_is_told_by_what_its_pod_was_made_with() {
+        let of = |spec: Value| {
+            let pod = json!({"metadata": {"name": "demo-0", "uid": "u"}, "spec": spec});
+            see(&serde_json::from_value(pod).unwrap(), Timestamp::UNIX_EPOCH).encryption
+        };
+        let older = json!({"containers": [{"name": "node", "args": ["--discovery", "dns"]}]});
+        assert_eq!(of(older), PodEncryption::default());
+        let words = ["--tls-peers", "required", "--tls-clients", "optional"];
+        let encrypted = json!({"containers": [{"name": "other", "args": ["--tls-peers", "off"]}, {"name": "node", "args": words}],
+            "volumes": [{"name": "tls", "secret": {"secretName": "demo-node-tls"}}, {"name": "auth", "configMap": {"name": "g"}}]});
+        let expected = PodEncryption {
+            secret: Some("demo-node-tls".into()),
+            peers: TlsStage::Required,
+            clients: TlsStage::Optional,
+            has_auth: true,
+        };
+        assert_eq!(of(encrypted), expected);
+        let strange =
+            json!({"containers": [{"name": "node", "args": ["--tls-peers", "often", "--tls-clients"]}]});
+        assert_eq!(of(strange), PodEncryption::default());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod children;
 mod disks;
+mod encryption;
 mod serving;
 mod spec;
 
@@ -12,6 +13,7 @@ use super::members::Decision;
 use super::recovery::Recovery;
 use super::trouble::{self, shorten};
 use super::{Identity, NextLook, Shape};
+use crate::cluster::encryption::Turn;
 use crate::cluster::observation::Observation;
 use crate::cluster::validate::{Asked, Refusal};
 use crate::crd::{ConditionType, Finding, Phase, Reason, Truth};
@@ -58,6 +60,8 @@ struct Case<'a> {
     decision: Option<&'a Decision>,
     /// What can be done about a quorum that is lost.
     recovery: Option<&'a Recovery>,
+    /// What is encrypted.
+    turn: &'a Turn,
     /// The nodes that have pods.
     nodes: Vec<String>,
     /// The nodes that vote, as far as that is known; else those that have pods.
@@ -67,6 +71,10 @@ struct Case<'a> {
 }
 
 /// Judges a cluster.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is one thing that was decided, and all of them are looked at"
+)]
 pub(super) fn judge(
     asked: &Asked,
     refusals: &[Refusal],
@@ -75,11 +83,13 @@ pub(super) fn judge(
     shape: &Shape,
     decision: Option<&Decision>,
     recovery: Option<&Recovery>,
+    turn: &Turn,
 ) -> Verdict {
     let serving = seen.pods.iter().filter(|(_, pod)| pod.serves()).map(|(name, _)| name.as_str()).collect();
     let nodes = asked.nodes(shape.pods);
     let voters = voters(seen, identity).unwrap_or_else(|| nodes.clone());
-    let case = Case { asked, refusals, seen, identity, shape, decision, recovery, nodes, voters, serving };
+    let case =
+        Case { asked, refusals, seen, identity, shape, decision, recovery, turn, nodes, voters, serving };
     let problems = case.problems();
     let paused = asked.spec.paused;
     let (phase, message) = match problems.first() {
@@ -154,6 +164,12 @@ impl Case<'_> {
         for refusal in self.refusals {
             tell(refusal.reason, Phase::Refused, Weight::NotAsAsked, refusal.text.clone());
         }
+        if let Some((reason, message)) = self.turn.blocked.clone() {
+            let phase = if self.seen.set.is_some() { Phase::Degraded } else { Phase::Pending };
+            let weight =
+                if reason == Reason::CertificatesMissing { Weight::Wrong } else { Weight::NotAsAsked };
+            tell(reason, phase, weight, message);
+        }
         let stuck = trouble::tell(self.asked, self.seen, self.shape);
         let is_formed = self.identity.is_formed();
         let serves = is_formed && self.seen.cluster.is_some();
@@ -205,6 +221,9 @@ impl Case<'_> {
             Some((false, message)) => tell(Reason::OlderPods, Phase::Outdated, Weight::NotAsAsked, message),
             None => {}
         }
+        if let Some(message) = self.changes_encryption() {
+            tell(Reason::TlsChanging, Phase::Updating, Weight::OnItsWay, message);
+        }
         if let Some((reason, message)) = self.disks()
             && !matches!(reason, Reason::DiskLeaving | Reason::DiskLeftBehind)
         {
@@ -253,6 +272,8 @@ impl Case<'_> {
                 Reason::NotReadable,
                 Reason::MembersByHand,
                 Reason::MembersUnknown,
+                Reason::CertificatesMissing,
+                Reason::KindUnusable,
             ]) {
                 Some(problem) => of(About::SpecAccepted, problem, false),
                 // It keeps no node from serving, so it is no problem of the cluster's.
@@ -261,6 +282,7 @@ impl Case<'_> {
                     None => fine(About::SpecAccepted, true, "the spec can be followed"),
                 },
             },
+            self.encrypted(),
             if self.asked.spec.paused {
                 let message = "spec.paused is set: the operator changes nothing, and the nodes run on";
                 finding(About::Paused, true, Reason::PausedBySpec, message)

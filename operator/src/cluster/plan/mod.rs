@@ -29,6 +29,9 @@ use members::Decision;
 pub use recovery::Offer;
 pub use step::{Named, Step, Told};
 
+use crate::cluster::build::encryption_kept;
+use crate::cluster::certificates::{self, Orders};
+use crate::cluster::encryption::{self, Encryption, Source};
 use crate::cluster::observation::{Child, ClusterId, ClusterSeen, Observation, Ownership};
 use crate::cluster::validate::{Asked, Refusal};
 use crate::crd::{self, Finding, Phase};
@@ -38,6 +41,12 @@ use crate::crd::{self, Finding, Phase};
 pub struct Plan {
     /// What the children are to be like; absent: they are left alone.
     pub shape: Option<Shape>,
+    /// What is due about the certificates that the operator makes.
+    pub certificates: Orders,
+    /// How pods are made to speak from now on.
+    pub encryption: Encryption,
+    /// When the first of the certificates that pods have runs out, in seconds since 1970.
+    pub expires: Option<i64>,
     /// What becomes of the disks when the object is deleted: changes to the owners of their claims.
     pub claims: Vec<ClaimChange>,
     /// Changes of others that are undone when the children are brought in line, as far as people should know.
@@ -89,6 +98,12 @@ pub struct Shape {
     pub disk_size: String,
     /// Their storage class; absent: that of the Kubernetes cluster.
     pub disk_class: Option<String>,
+    /// How pods are made to speak.
+    pub encryption: Encryption,
+    /// The authorities that clients are to trust, as PEM.
+    pub authorities: Option<String>,
+    /// cert-manager is to make the certificates, for the pods as they are made now or as they will be.
+    pub is_asked_of_cert_manager: bool,
 }
 
 /// Fewest nodes for which a budget makes sense: one of them can be spared.
@@ -149,18 +164,48 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
     let asked = &asked.recalling(seen.cluster_id_kept());
     let identity = Identity::of(asked, seen);
     let mut shape = shape(asked, &identity, seen);
-    let decision = members(asked, &identity, seen, shape.pods);
+    let mut decision = members(asked, &identity, seen, shape.pods);
     let before = shape.pods;
     shape.pods = decision.as_ref().map_or(before, |decision| decision.pods);
+    let template = seen.template_kept().and_then(|kept| encryption_kept(kept));
+    let turn = encryption::decide(asked, seen, template.as_ref(), shape.pods);
+    shape.encryption = turn.now.clone();
+    shape.authorities = seen.authorities.clone().filter(|_| turn.now.source.is_some());
+    shape.is_asked_of_cert_manager =
+        [&turn.now, &turn.wanted].iter().any(|encryption| encryption.source == Some(Source::CertManager));
+    if let Some(rolling) = decision.as_mut().and_then(|decision| decision.rolling.as_mut()) {
+        // A pod that could not start again is not stopped.
+        if turn.is_unstartable {
+            rolling.wait_for("wait for the certificates that the pods need to start");
+        }
+    }
     let recovery = recovery::decide(asked, &identity, seen);
-    let verdict =
-        findings::judge(asked, refusals, seen, &identity, &shape, decision.as_ref(), recovery.as_ref());
+    let verdict = findings::judge(
+        asked,
+        refusals,
+        seen,
+        &identity,
+        &shape,
+        decision.as_ref(),
+        recovery.as_ref(),
+        &turn,
+    );
     let is_free = refusals.is_empty()
         && !asked.spec.paused
         && !identity.is_mixed()
         && seen.children.iter().all(|(child, seen)| {
             matches!(seen.owner, Ownership::Ours | Ownership::Orphan) || !shape.has(*child)
         });
+    // Pods that could not start are not made; those that are there go on.
+    let is_makeable = seen.set.is_some() || !turn.is_unstartable;
+    let is_of_own_making =
+        [&turn.now, &turn.wanted].iter().any(|encryption| encryption.source == Some(Source::Auto));
+    // Certificates are renewed also where something else of the spec is refused.
+    let is_certified =
+        is_of_own_making && !asked.spec.paused && (is_free || seen.set.is_some()) && are_ours(seen);
+    let certificates =
+        if is_certified { certificates::orders(asked, seen, shape.pods) } else { Orders::default() };
+    let secret = turn.now.source.as_ref().map(|source| source.secret(&asked.name));
     let resized =
         (seen.set.is_some() && before != shape.pods).then_some(Resized { from: before, to: shape.pods });
     let is_settled = decision.as_ref().is_some_and(Decision::is_settled);
@@ -170,6 +215,7 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
         step = step.or(rolling.step);
         ahead.extend(rolling.ahead);
     }
+    ahead.extend(turn.ahead());
     step = step.or_else(|| waking::decide(asked, seen, shape.pods));
     if is_settled {
         step = step.or_else(|| growth::decide(asked, seen, shape.pods));
@@ -191,8 +237,17 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
         phase: verdict.phase,
         message: verdict.message,
         next_look: verdict.next_look,
-        shape: is_free.then_some(shape),
+        certificates,
+        encryption: turn.now,
+        expires: secret.and_then(|secret| certificates::expires(seen, &secret)),
+        shape: (is_free && is_makeable).then_some(shape),
     }
+}
+
+/// Whether the Secrets that the operator fills are its own, as far as there are any.
+fn are_ours(seen: &Observation) -> bool {
+    let of_certificates = [Child::NodeTls, Child::NodeCa];
+    of_certificates.iter().all(|child| !seen.children.contains_key(child) || seen.own_child(*child).is_some())
 }
 
 /// What is decided about members; absent while nobody can say who they are, or before the status names their cluster.
@@ -237,6 +292,10 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
             .or_else(|| seen.disk_size())
             .unwrap_or_else(|| crd::SIZE_DEFAULT.to_owned()),
         disk_class: set.map_or_else(|| storage.storage_class_name.clone(), |set| set.class.clone()),
+        // What is encrypted is decided once it is known how many pods there are.
+        encryption: Encryption::default(),
+        authorities: None,
+        is_asked_of_cert_manager: false,
     }
 }
 

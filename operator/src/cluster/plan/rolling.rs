@@ -21,6 +21,14 @@ pub(super) struct Rolling {
     pub(super) ahead: Vec<String>,
 }
 
+impl Rolling {
+    /// Nothing is restarted for now: what is waited for comes first.
+    pub(super) fn wait_for(&mut self, what: &str) {
+        self.step = None;
+        self.ahead.insert(0, what.to_owned());
+    }
+}
+
 /// What is due for a StatefulSet of so many pods; absent if all of them are of its newest template.
 pub(super) fn decide(
     asked: &Asked,

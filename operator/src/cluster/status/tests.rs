@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::fake::{Call, client, refusal};
-use k8s_openapi::jiff::Timestamp;
 
 const STATUS: &str = "PATCH /apis/raftqueue.io/v1alpha1/namespaces/shop/raftqueues/demo/status";
 

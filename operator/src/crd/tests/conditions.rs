@@ -70,6 +70,7 @@ fn the_names_are_what_users_were_told() {
             "UpToDate",
             "StorageReady",
             "SpecAccepted",
+            "Encrypted",
             "Paused",
             "Reconciled",
             "SingleMember",

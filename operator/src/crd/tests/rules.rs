@@ -47,6 +47,15 @@ fn refused_at_creation() -> Vec<(Value, &'static str)> {
             spec(json!({"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}})),
             "cannot exceed resources.limits",
         ),
+        (spec(json!({"tls": {"mode": "Secret"}})), "tls.mode Secret needs tls.secretName"),
+        (spec(json!({"tls": {"secretName": "own"}})), "tls.secretName is for tls.mode Secret"),
+        (spec(json!({"tls": {"mode": "CertManager"}})), "tls.mode CertManager needs tls.issuerRef"),
+        (spec(json!({"tls": {"issuerRef": {"name": "ca"}}})), "tls.issuerRef is for tls.mode CertManager"),
+        (spec(json!({"tls": {"mode": "Off", "clients": "Required"}})), "tls.clients needs certificates"),
+        (
+            spec(json!({"tls": {"mode": "Off"}, "auth": {"configMapName": "grants"}})),
+            "auth needs certificates, and tls.mode is Off",
+        ),
         (spec(json!({"config": {"name": "me"}})), "everything else about a node is set by the operator"),
     ];
     for (key, value, told) in [
@@ -141,6 +150,22 @@ fn bounds_of_the_schema_hold_on_both_sides() {
         let wrong = create(&demo(&spec)).expect_err(&format!("admitted: {spec}"));
         assert!(wrong.iter().any(|message| message.contains(told)), "{spec}: {wrong:?}");
     }
+}
+
+/// Two lines of YAML encrypt what clients speak.
+#[test]
+fn what_is_left_out_of_tls_is_filled_up() {
+    let of =
+        |tls: Value| serde_json::to_value(create(&demo(&json!({"tls": tls}))).unwrap().spec.tls).unwrap();
+    assert_eq!(of(json!({})), json!({"mode": "Auto", "clients": "Off"}));
+    assert_eq!(of(json!({"clients": "Required"})), json!({"mode": "Auto", "clients": "Required"}));
+    let issuer = json!({"name": "ca", "kind": "Issuer", "group": "cert-manager.io"});
+    let asked = json!({"mode": "CertManager", "issuerRef": {"name": "ca"}});
+    assert_eq!(of(asked), json!({"mode": "CertManager", "clients": "Off", "issuerRef": issuer}));
+    let own = json!({"mode": "Secret", "secretName": "own", "clients": "Optional"});
+    assert_eq!(of(own.clone()), own);
+    let auth = create(&demo(&json!({"auth": {"configMapName": "grants"}}))).unwrap().spec.auth;
+    assert_eq!(serde_json::to_value(auth).unwrap(), json!({"configMapName": "grants", "tokenReview": false}));
 }
 
 #[test]

@@ -7,8 +7,8 @@
 const BEGINNINGS: [&str; 3] = ["raftqueue_", "raftqueue:", "process_"];
 /// Series of Prometheus that are asked for beside them.
 const OTHERS: [&str; 2] = ["up", "ALERTS"];
-/// The series that the operator tells of objects: there the name of the object is the label `name`.
-const OF_OPERATOR: &str = "raftqueue_status_condition";
+/// How the series begin that the operator tells of objects: there the name of the object is the label `name`.
+const OF_OPERATOR: &str = "raftqueue_status_";
 
 /// The query with a matcher for the namespace and one for the object in each of its selectors.
 ///
@@ -32,7 +32,7 @@ pub(super) fn scoped(query: &str, namespace: &str, name: &str) -> String {
                 other => other,
             };
         } else if quote.is_none() && is_series(token) {
-            let label = if token == OF_OPERATOR { "name" } else { "raftqueue" };
+            let label = if token.starts_with(OF_OPERATOR) { "name" } else { "raftqueue" };
             let matchers = format!("namespace=\"{namespace}\", {label}=\"{name}\"");
             match rest.strip_prefix('{') {
                 Some(inside) => {

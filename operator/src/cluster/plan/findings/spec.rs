@@ -78,7 +78,7 @@ impl Case<'_> {
             return Some((
                 true,
                 format!(
-                    "{older} {verb} made before the last change of the image, the resources or the config, or is asked to \
+                    "{older} {verb} made before the last change of the image, the resources, the config or of what is encrypted, or is asked to \
                      restart: one at a time, the leader last. Next: {next}"
                 ),
             ));
@@ -103,8 +103,9 @@ impl Case<'_> {
         };
         let older_were =
             if older.len() == 1 { format!("{first} was") } else { format!("{} were", older.join(", ")) };
-        let message =
-            format!("{older_were} made before the last change of the image, the resources or the config");
+        let message = format!(
+            "{older_were} made before the last change of the image, the resources, the config or of what is encrypted"
+        );
         let tells = self.seen.cluster.as_ref().is_none_or(|cluster| cluster.membership.is_some());
         if tells {
             return Some((true, format!("{message}, and restarted once all members are there and well")));

@@ -162,6 +162,7 @@ impl World {
                 ready: serves && pod.image_exists,
                 deleting: false,
                 trouble: if pod.image_exists { None } else { trouble(TroubleKind::Image, "no such image") },
+                encryption: PodEncryption::default(),
                 address: None,
                 node,
             };

@@ -1,6 +1,7 @@
 //! The planner, tried with observations made by hand: tables of situations, and whole lives of a simulated cluster.
 
 mod disks;
+mod encrypted;
 mod lives;
 mod members;
 mod monitors;
@@ -9,6 +10,7 @@ mod scaling;
 mod situations;
 
 use super::{Bootstrap, ClaimChange, Correction, Plan, Step, plan};
+use crate::cluster::encryption::PodEncryption;
 use crate::cluster::observation::{
     Child, ChildSeen, ClaimSeen, ClusterId, ClusterSeen, MemberSeen, NodeAnswer, NodeSeen, Observation,
     OwnerSeen, Ownership, PodSeen, SetSeen, Trouble, TroubleKind,
@@ -103,6 +105,7 @@ fn fresh(count: i32) -> Observation {
             ready: false,
             deleting: false,
             trouble: None,
+            encryption: PodEncryption::default(),
             address: Some(format!("10.0.0.{ordinal}")),
             node: NodeSeen::Answered(answer),
         };
