@@ -21,7 +21,7 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 18] = [
+    let modules: [(&str, &[Case]); 19] = [
         ("harness", &harness::CASES),
         ("seen", seen::CASES),
         ("readme", product::readme::CASES),
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         ("scaling", product::scaling::CASES),
         ("refusals", product::refusals::CASES),
         ("rights", product::rights::CASES),
+        ("tls", product::tls::CASES),
         ("watched", product::watched::CASES),
     ];
     let trials: Vec<Trial> = modules

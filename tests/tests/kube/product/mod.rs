@@ -15,6 +15,7 @@
 //! | [`neighbours`] | a policy and a monitor, where their kinds are |
 //! | [`rights`] | a right that the operator lacks is told, and all heals once it has it |
 //! | [`scaling`] | `kubectl scale`, under load |
+//! | [`tls`] | encrypted by default, turned on and off under load, certificates that are renewed or missing |
 //! | [`watched`] | a real Prometheus: the alerts about the operator fire and clear |
 //! | [`words`] | what kubectl does with an object, and in which words it says what it cannot |
 //! | [`refusals`] | what cannot be is refused in words, or told until its cause goes |
@@ -34,6 +35,7 @@ pub(crate) mod refusals;
 pub(crate) mod rights;
 pub(crate) mod scaling;
 pub(crate) mod storms;
+pub(crate) mod tls;
 pub(crate) mod watched;
 pub(crate) mod words;
 

@@ -20,14 +20,23 @@ pub(crate) fn define<'a>(
     room: &'a Room<'_>,
     kind: &str,
 ) -> Result<Undo<impl FnMut() -> Outcome + 'a>, BoxError> {
+    define_of(room, "monitoring.coreos.com", kind)
+}
+
+/// The same of a kind of another group.
+pub(crate) fn define_of<'a>(
+    room: &'a Room<'_>,
+    group: &str,
+    kind: &str,
+) -> Result<Undo<impl FnMut() -> Outcome + 'a>, BoxError> {
     let singular = kind.to_lowercase();
     let plural = format!("{singular}s");
-    let name = format!("{plural}.monitoring.coreos.com");
+    let name = format!("{plural}.{group}");
     let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let names = json!({"kind": kind, "plural": plural, "singular": singular});
     let version =
         json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
-    let spec = json!({"group": "monitoring.coreos.com", "names": names, "scope": "Namespaced", "versions": [version]});
+    let spec = json!({"group": group, "names": names, "scope": "Namespaced", "versions": [version]});
     let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
                             "metadata": {"name": name}, "spec": spec});
     let crd = format!("crd/{name}");
