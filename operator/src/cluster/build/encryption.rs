@@ -3,15 +3,15 @@
 //! The probes stay as they are: a node answers them in the open whatever it speaks.
 
 use super::child;
-use crate::cluster::encryption::Encryption;
+use crate::cluster::encryption::{Encryption, Source};
 use crate::cluster::plan::Shape;
 use crate::cluster::validate::Asked;
-use crate::crd::{Auth, IssuerRef};
+use crate::crd::{Auth, IssuerRef, TlsStage};
 use crate::names;
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
-    ObjectFieldSelector, ProjectedVolumeSource, SecretVolumeSource, ServiceAccountTokenProjection, Volume,
-    VolumeProjection,
+    ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar,
+    KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, SecretVolumeSource, ServiceAccountTokenProjection,
+    Volume, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::CustomResource;
@@ -123,11 +123,10 @@ pub(super) fn encryption_arguments(encryption: &Encryption) -> Vec<String> {
     let mut all = Vec::new();
     let mut say = |flag: &str, value: String| all.extend([flag.to_owned(), value]);
     if let Some(source) = &encryption.source {
-        // Kubernetes puts in the name of the pod.
-        let file = if source.is_by_node() { "$(RAFTQUEUE_NAME)" } else { "tls" };
-        say("--tls-cert-file", format!("{TLS_PATH}/{file}.crt"));
-        say("--tls-key-file", format!("{TLS_PATH}/{file}.key"));
-        say("--tls-ca-file", format!("{TLS_PATH}/ca.crt"));
+        let [certificate, key, authorities] = files(source);
+        say("--tls-cert-file", certificate);
+        say("--tls-key-file", key);
+        say("--tls-ca-file", authorities);
         say(names::PEERS_FLAG, encryption.peers.flag().to_owned());
         say(names::CLIENTS_FLAG, encryption.clients.flag().to_owned());
     }
@@ -138,6 +137,23 @@ pub(super) fn encryption_arguments(encryption: &Encryption) -> Vec<String> {
         }
     }
     all
+}
+
+/// What `raftq` in such a pod has in its environment, so that `kubectl exec POD -- raftq` goes on: it is the node, and may do what that may.
+pub(super) fn encryption_variables(encryption: &Encryption) -> Vec<EnvVar> {
+    let Some(source) = encryption.source.as_ref().filter(|_| encryption.clients != TlsStage::Off) else {
+        return Vec::new();
+    };
+    let names = ["RAFTQ_CERT_FILE", "RAFTQ_KEY_FILE", "RAFTQ_CA_FILE"];
+    let one =
+        |(name, file): (&str, String)| EnvVar { name: name.into(), value: Some(file), value_from: None };
+    names.into_iter().zip(files(source)).map(one).collect()
+}
+
+/// The certificate, the key and the authorities in a pod. Kubernetes puts in the name of the pod.
+fn files(source: &Source) -> [String; 3] {
+    let file = if source.is_by_node() { "$(RAFTQUEUE_NAME)" } else { "tls" };
+    [format!("{TLS_PATH}/{file}.crt"), format!("{TLS_PATH}/{file}.key"), format!("{TLS_PATH}/ca.crt")]
 }
 
 /// The volumes of such a pod, and where they are mounted.

@@ -8,7 +8,7 @@
 //! the disks of a majority. Owner references of the claims say what becomes of the disks
 //! ([`crate::cluster::plan::ClaimChange`]).
 
-use super::encryption::{encryption_arguments, encryption_volumes};
+use super::encryption::{encryption_arguments, encryption_variables, encryption_volumes};
 use super::settings::DRAIN_MS_DEFAULT;
 use super::template::keep_or_build;
 use super::{child, with_cluster_id};
@@ -163,23 +163,24 @@ fn build_container(asked: &Asked, shape: &Shape) -> Container {
         mount_path: DATA_PATH.into(),
         ..VolumeMount::default()
     };
+    let name = EnvVar {
+        name: "RAFTQUEUE_NAME".into(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: "metadata.name".into(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        value: None,
+    };
     let mounts = build_volumes(asked, shape).into_iter().map(|(_, mount)| mount);
     Container {
         name: names::CONTAINER.into(),
         image: Some(shape.image.clone()),
         image_pull_policy: asked.spec.image_pull_policy.map(|policy| format!("{policy:?}")),
         args: Some(arguments.collect()),
-        env: Some(vec![EnvVar {
-            name: "RAFTQUEUE_NAME".into(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    field_path: "metadata.name".into(),
-                    ..ObjectFieldSelector::default()
-                }),
-                ..EnvVarSource::default()
-            }),
-            value: None,
-        }]),
+        env: Some(std::iter::once(name).chain(encryption_variables(&shape.encryption)).collect()),
         ports: Some(vec![
             port("grpc", names::CLIENT_PORT),
             port("grpc-peer", names::PEER_PORT),

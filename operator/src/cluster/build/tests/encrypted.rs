@@ -50,7 +50,7 @@ fn probes_and_ports_are_the_same_in_the_open_and_encrypted() {
         container(&shape(&asked, Bootstrap::Form)),
         container(&encrypted(&asked, Source::Auto, TlsStage::Required)),
     );
-    for part in ["livenessProbe", "readinessProbe", "startupProbe", "ports", "securityContext", "env"] {
+    for part in ["livenessProbe", "readinessProbe", "startupProbe", "ports", "securityContext"] {
         assert_eq!(open[part], closed[part], "{part}");
     }
     assert_ne!(open["args"], closed["args"]);
