@@ -40,3 +40,6 @@ pub(super) fn words(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,17 +2,19 @@
 //!
 //! [`crate::cluster::observe`] makes it from the API server's objects and from the nodes' answers; tests make it by hand.
 
+mod fingerprint;
+mod recovery;
 mod secrets;
 
+pub use fingerprint::Fingerprint;
+pub use recovery::RecoverySeen;
 pub use secrets::{AuthoritySeen, CertificateSeen, Credentials, OwnMade, Sealed, SecretSeen, Way};
 
 use super::encryption::PodEncryption;
 use crate::crd::thousandths;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 /// One look at everything that belongs to a RaftQueue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,29 +54,6 @@ pub struct Observation {
     pub unready_seconds: Option<i64>,
     /// For how many seconds the step that the status names as the next one has been the next one.
     pub step_seconds: Option<i64>,
-}
-
-/// What a node knows whose cluster may have lost its quorum for good.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoverySeen {
-    /// Its id.
-    pub id: String,
-    /// How often its cluster was forced to recover, as far as it was there.
-    pub generation: u32,
-    /// The term of the last entry of its log.
-    pub last_term: u64,
-    /// The index of that entry.
-    pub last: u64,
-    /// The last index that it knows to be committed.
-    pub commit: u64,
-    /// What it would cost if it went on alone, each in a sentence.
-    pub costs: Vec<String>,
-    /// Why it cannot.
-    pub refusal: Option<String>,
-    /// Why it does so only if it is forced.
-    pub caution: Option<String>,
-    /// What is to be given back to it; empty where it cannot. It fits only what the node is at that moment.
-    pub token: String,
 }
 
 /// A kind of child; there is one of each.
@@ -167,30 +146,6 @@ pub struct ChildSeen {
     pub cluster_id: Option<ClusterId>,
     /// The template of the pods as it was written down on it.
     pub template: Option<String>,
-}
-
-/// What changes whenever anything of an object does that somebody asked of it. Its status is not part of that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint {
-    /// How often what is asked of it has changed, where that is counted.
-    pub generation: Option<i64>,
-    /// Its identity, its labels, annotations and owners, and who set which of its fields, hashed.
-    rest: u64,
-}
-
-impl Fingerprint {
-    /// Of the object with this metadata.
-    #[must_use]
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        let is_asked =
-            |entry: &&ManagedFieldsEntry| entry.subresource.as_deref().unwrap_or_default().is_empty();
-        let fields: Vec<&ManagedFieldsEntry> =
-            metadata.managed_fields.iter().flatten().filter(is_asked).collect();
-        let ObjectMeta { uid, labels, annotations, owner_references, deletion_timestamp, .. } = metadata;
-        let all = serde_json::json!([uid, labels, annotations, owner_references, deletion_timestamp, fields]);
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        Self { generation: metadata.generation, rest: hasher.hash_one(all.to_string()) }
-    }
 }
 
 /// Whose an object is that has the name of a child.
