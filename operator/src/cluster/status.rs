@@ -72,8 +72,8 @@ pub fn answer(
             message: offer.text.clone(),
         }),
         image: Some(plan.image.clone()),
-        // Nothing is kept of what there is nothing of.
-        tls: seen.set.as_ref().map(|_| {
+        // Nothing is kept of what there never was.
+        tls: (seen.set.is_some() || before.tls.is_some()).then(|| {
             let expires = plan.expires.and_then(|moment| Timestamp::from_second(moment).ok()).map(Time);
             TlsStatus { expires, ..plan.encryption.status(&asked.name) }
         }),

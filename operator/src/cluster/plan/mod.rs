@@ -238,7 +238,11 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
         message: verdict.message,
         next_look: verdict.next_look,
         certificates,
-        encryption: turn.now,
+        // Where the children are left alone, pods are made as before.
+        encryption: match is_free && is_makeable {
+            true => turn.now,
+            false => encryption::kept(asked, seen, template.as_ref()).unwrap_or_default(),
+        },
         expires: secret.and_then(|secret| certificates::expires(seen, &secret)),
         shape: (is_free && is_makeable).then_some(shape),
     }

@@ -113,6 +113,10 @@ fn certificates_are_made_only_by_an_operator_that_may_act() {
     let mut paused = latched(3, id);
     paused.spec.paused = true;
     assert!(planned(&paused, &seen).certificates.is_empty());
+    let mut paused = with_tls(latched(3, id), TlsMode::Off);
+    assert_eq!(planned(&paused, &seen).encryption.peers, TlsStage::Optional);
+    paused.spec.paused = true;
+    assert_eq!(planned(&paused, &seen).encryption.peers, TlsStage::Required, "pods are made as before");
     let mut even = latched(3, id);
     even.spec.replicas = 2;
     assert!(
