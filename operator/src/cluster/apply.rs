@@ -71,6 +71,7 @@ pub async fn apply(
         monitors,
         certificate,
         stateful_set,
+        is_set_held,
     } = children;
     let Monitors { service_monitor, prometheus_rule, dashboards } = monitors;
     let hands = Hands { client, object: (asked.namespace.clone(), asked.name.clone()), seen, known };
@@ -93,6 +94,9 @@ pub async fn apply(
         && (certificate.is_some() || seen.own_child(Child::Certificate).is_some())
     {
         hands.make_or_delete(Child::Certificate, certificate.as_ref()).await?;
+    }
+    if *is_set_held {
+        return Ok(false);
     }
     let generation = hands.bring_in_line(Child::StatefulSet, stateful_set).await?;
     Ok(generation != seen.set.as_ref().and_then(|set| set.generation))

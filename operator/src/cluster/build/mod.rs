@@ -58,6 +58,8 @@ pub struct Resources {
     pub certificate: Option<Certificate>,
     /// The pods.
     pub stateful_set: StatefulSet,
+    /// They are not made yet.
+    pub is_set_held: bool,
 }
 
 /// All children of this shape.
@@ -73,6 +75,7 @@ pub fn build(asked: &Asked, shape: &Shape) -> Resources {
         monitors: monitoring::build_monitors(asked, shape),
         certificate: encryption::build_certificate(asked, shape),
         stateful_set: stateful_set::build_stateful_set(asked, shape),
+        is_set_held: shape.is_set_held,
     }
 }
 

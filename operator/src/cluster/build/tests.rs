@@ -35,6 +35,7 @@ fn shape(asked: &Asked, bootstrap: Bootstrap) -> Shape {
         encryption: Encryption::default(),
         authorities: None,
         is_asked_of_cert_manager: false,
+        is_set_held: false,
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Shape {
     pub authorities: Option<String>,
     /// cert-manager is to make the certificates, for the pods as they are made now or as they will be.
     pub is_asked_of_cert_manager: bool,
+    /// The set is not made yet: its pods could not start. All else is made, such as what cert-manager is asked for.
+    pub is_set_held: bool,
 }
 
 /// Fewest nodes for which a budget makes sense: one of them can be spared.
@@ -197,7 +199,7 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
             matches!(seen.owner, Ownership::Ours | Ownership::Orphan) || !shape.has(*child)
         });
     // Pods that could not start are not made; those that are there go on.
-    let is_makeable = seen.set.is_some() || !turn.is_unstartable;
+    shape.is_set_held = seen.set.is_none() && turn.is_unstartable;
     let is_of_own_making =
         [&turn.now, &turn.wanted].iter().any(|encryption| encryption.source == Some(Source::Auto));
     // Certificates are renewed also where something else of the spec is refused.
@@ -239,12 +241,12 @@ pub fn plan(asked: &Asked, refusals: &[Refusal], seen: &Observation) -> Plan {
         next_look: verdict.next_look,
         certificates,
         // Where the children are left alone, pods are made as before.
-        encryption: match is_free && is_makeable {
+        encryption: match is_free {
             true => turn.now,
             false => encryption::kept(asked, seen, template.as_ref()).unwrap_or_default(),
         },
         expires: secret.and_then(|secret| certificates::expires(seen, &secret)),
-        shape: (is_free && is_makeable).then_some(shape),
+        shape: is_free.then_some(shape),
     }
 }
 
@@ -300,6 +302,7 @@ fn shape(asked: &Asked, identity: &Identity, seen: &Observation) -> Shape {
         encryption: Encryption::default(),
         authorities: None,
         is_asked_of_cert_manager: false,
+        is_set_held: false,
     }
 }
 

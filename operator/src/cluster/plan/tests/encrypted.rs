@@ -4,7 +4,7 @@ use super::super::Shape;
 use super::*;
 use crate::cluster::encryption::{Encryption, PodEncryption, Source};
 use crate::cluster::observation::{OwnMade, SecretSeen};
-use crate::crd::{Phase, Reason, Tls, TlsMode, TlsStage};
+use crate::crd::{IssuerRef, Phase, Reason, Tls, TlsMode, TlsStage};
 
 fn with_tls(asked: Asked, mode: TlsMode) -> Asked {
     let secret_name = (mode == TlsMode::Secret).then(|| "own".to_owned());
@@ -79,13 +79,11 @@ fn certificates_that_are_not_there_hold_up_what_needs_them_and_are_told() {
     let missing =
         |seen: Observation| Observation { secrets: [("own".to_owned(), SecretSeen::Missing)].into(), ..seen };
     let fresh = planned(&with_tls(demo(3), TlsMode::Secret), &missing(Observation::default()));
-    assert_eq!(
-        (fresh.shape.clone(), fresh.phase),
-        (None, Phase::Pending),
-        "no pod is made that could not start"
-    );
+    let is_held = |plan: &Plan| plan.shape.as_ref().is_some_and(|shape| shape.is_set_held);
+    assert_eq!((is_held(&fresh), fresh.phase), (true, Phase::Pending), "no pod is made that could not start");
     let open = planned(&with_tls(latched(3, id), TlsMode::Secret), &missing(well(3, id)));
     assert_eq!(encryption(&open), Some(Encryption::default()), "it goes on as it is");
+    assert!(!is_held(&open));
     for plan in [&fresh, &open] {
         for (about, holds) in [
             (ConditionType::Ready, Truth::False),
@@ -104,6 +102,19 @@ fn certificates_that_are_not_there_hold_up_what_needs_them_and_are_told() {
     assert!(plan.ahead[0].starts_with("wait for the certificates"), "{:?}", plan.ahead);
     let open = speaking(seen, TlsStage::Off, None);
     assert!(planned(&latched(3, id), &open).step.is_some(), "else it is");
+}
+
+/// Seen: a new object waited for cert-manager, which nobody had asked.
+#[test]
+fn cert_manager_is_asked_before_there_are_pods() {
+    let mut asked = with_tls(demo(3), TlsMode::CertManager);
+    let issuer = IssuerRef { name: "ca".into(), kind: "Issuer".into(), group: "cert-manager.io".into() };
+    asked.spec.tls.as_mut().unwrap().issuer_ref = Some(issuer);
+    let plan = planned(&asked, &Observation::default());
+    let shape = plan.shape.unwrap();
+    assert!(shape.is_set_held && shape.is_asked_of_cert_manager);
+    let children = crate::cluster::build::build(&asked, &shape);
+    assert!(children.is_set_held && children.certificate.is_some());
 }
 
 #[test]
