@@ -88,7 +88,11 @@ mod tests {
     #[test]
     fn the_file_lists_every_series() {
         let metrics = Metrics::new();
-        metrics.clusters.show("shop", "demo", &crate::crd::RaftQueueStatus::default());
+        let expires = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+        ));
+        let tls = Some(crate::crd::TlsStatus { expires, ..Default::default() });
+        metrics.clusters.show("shop", "demo", &crate::crd::RaftQueueStatus { tls, ..Default::default() });
         let mut listed = String::new();
         for family in metrics.registry.gather() {
             let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
