@@ -97,11 +97,37 @@ fn workflows_run_what_was_read_and_may_do_no_more_than_they_must() {
         let rights = rights.unwrap_or_else(|| panic!("{path} says what all its jobs may do")).trim();
         assert!(["{}", "{ contents: read }"].contains(&rights), "{path}: all its jobs may {rights}");
     }
-    // Only what publishes may write, each its own.
+    // Only what publishes may write, or sign, each its own.
     let release = page(&format!("{WORKFLOWS}/release.yml"));
     let writes: Vec<&str> = release.lines().filter(|line| line.contains(": write")).map(str::trim).collect();
     assert_eq!(
         writes,
-        ["permissions: { contents: read, packages: write }", "permissions: { contents: write }"]
+        [
+            "permissions: { contents: read, packages: write, id-token: write, attestations: write }",
+            "permissions: { contents: write, id-token: write, attestations: write }"
+        ]
     );
+}
+
+#[test]
+fn images_are_nothing_but_programs_that_no_root_runs() {
+    for image in ["node", "operator"] {
+        let path = format!("deploy/{image}.Dockerfile");
+        let text = page(&path);
+        let says = |word: &str| text.lines().filter_map(|line| line.strip_prefix(word)).collect::<Vec<_>>();
+        assert_eq!(says("FROM "), ["scratch"], "{path}");
+        // By number, as Kubernetes can only judge a number; and no step behind changes it.
+        assert_eq!(says("USER "), ["65532:65532"], "{path}");
+        assert!(says("RUN ").is_empty() && says("ADD ").is_empty(), "{path}");
+    }
+}
+
+#[test]
+fn a_release_says_what_it_is_made_of_and_is_signed() {
+    let release = page(&format!("{WORKFLOWS}/release.yml"));
+    let steps =
+        ["cargo cyclonedx", "cosign sign --yes", "sha256sum", "cosign sign-blob --yes", "gh release create"];
+    let places: Vec<_> = steps.iter().map(|step| release.find(step)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{steps:?} in this order: {places:?}");
+    assert!(page(&format!("{WORKFLOWS}/advisories.yml")).contains("cargo deny check advisories"));
 }
