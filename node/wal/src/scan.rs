@@ -99,8 +99,9 @@ impl<'a> Scanner<'a> {
         previous: Option<usize>,
     ) -> io::Result<SegmentScan> {
         let limit = end.unwrap_or(self.window.size);
-        let mut scan =
-            SegmentScan { batches: Vec::new(), seal: None, proven_to: self.head.born_to.min(limit) };
+        // A file that was cut off within the zeros behind a batch lacks nothing, and the log goes on at sectors only.
+        let born_to = self.head.born_to.min(sector_end(limit));
+        let mut scan = SegmentScan { batches: Vec::new(), seal: None, proven_to: born_to };
         let (mut at, mut expected) = (SECTOR_BYTES, self.head.first_batch);
         let mut frame = self.frame(at)?;
         while at < limit {
@@ -108,8 +109,10 @@ impl<'a> Scanner<'a> {
             let Some(current) = frame.filter(is_next) else {
                 // The frame is damaged, torn, or was never written: only a later frame can tell.
                 let found = self.find_frame(at + SECTOR_BYTES, limit, expected)?;
+                // What was synced before the file got its name was here, too.
+                let is_proven = at < scan.proven_to;
                 let to = found.map_or(limit, |found| found.offset);
-                if found.is_some() || end.is_some() {
+                if found.is_some() || end.is_some() || is_proven {
                     let next = found.map(|found| found.batch).or(behind.batch.filter(|_| found.is_none()));
                     let known = match (next == Some(expected + 1), found) {
                         (false, _) => None,

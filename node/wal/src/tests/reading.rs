@@ -2,7 +2,8 @@
 
 use super::support::*;
 use crate::disk::fake::{Operation, Refusal};
-use crate::{AppendError, MetaPayload, ReadError, RecordName};
+use crate::format::segment::SegmentHead;
+use crate::{AppendError, MetaPayload, OpenError, ReadError, RecordName, RottenPart};
 use raftqueue_raft::{Configuration, Entry, Found, Index, Member, MemberKind, NodeId, Payload, Term};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,4 +196,39 @@ fn readers_go_on_while_the_writer_appends_rolls_over_and_recycles() {
     }
     is_done.store(true, Ordering::Relaxed);
     readers.into_iter().for_each(|reader| reader.join().unwrap());
+}
+
+/// A copy that leaves out zeros at the end of a file, or a file system that was mended, makes such a file.
+#[test]
+fn a_segment_cut_off_behind_its_first_batch_opens_again_and_again() {
+    const NAME: &str = "segment-0000000000000001";
+    let disk = formatted(1);
+    drop(open(&disk, 1).unwrap());
+    let whole = disk.bytes(NAME).unwrap();
+    disk.put(NAME, &whole[..700]);
+    for start in 2..5 {
+        let (_, recovered) = open(&disk, start).unwrap_or_else(|error| panic!("start {start}: {error}"));
+        assert!(recovered.holes.is_empty() && recovered.damaged_copies.is_empty(), "nothing is lacking");
+    }
+    // Within its frame it lacks something, and every start says so.
+    let disk = formatted(1);
+    disk.put(NAME, &whole[..550]);
+    for start in 2..4 {
+        open(&disk, start).map(drop).expect_err("the frame is cut off");
+    }
+}
+
+#[test]
+fn what_a_segment_was_born_with_is_missed() {
+    const NAME: &str = "segment-0000000000000001";
+    let disk = formatted(1);
+    drop(open(&disk, 1).unwrap());
+    let head = SegmentHead::decode(&disk.bytes(NAME).unwrap()).unwrap();
+    assert!(disk.smear(NAME, 0, &SegmentHead { born_to: 4096, ..head }.encode()));
+    match open(&disk, 2).map(drop).expect_err("three sectors have nothing in them") {
+        OpenError::Rot { places } => {
+            assert_eq!((places[0].offset, places[0].part), (1024, RottenPart::Frame))
+        }
+        other => panic!("{other}"),
+    }
 }
