@@ -213,8 +213,9 @@ impl Frame {
             return Err(Malformed::Field("group"));
         }
         let item = if frame.kind == FrameKind::Batch { RECORD_BYTES } else { INDEXED_BYTES };
-        if frame.records_offset() + u64::from(frame.records) * item > frame.end() || frame.durable_to > offset
-        {
+        let records_end = frame.records_offset().saturating_add(u64::from(frame.records) * item);
+        let is_inside = offset.checked_add(frame.length).is_some_and(|end| records_end <= end);
+        if !is_inside || frame.durable_to > offset {
             return Err(Malformed::Field("frame length"));
         }
         Ok(frame)
@@ -222,7 +223,7 @@ impl Frame {
 
     /// Where its records (or index items) begin.
     pub(crate) fn records_offset(&self) -> u64 {
-        self.offset + FRAME_BYTES + u64::from(self.identities) * IDENTITY_BYTES
+        self.offset.saturating_add(FRAME_BYTES + u64::from(self.identities) * IDENTITY_BYTES)
     }
 
     /// Where its last byte ends.

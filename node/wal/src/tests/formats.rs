@@ -307,6 +307,16 @@ fn a_manifest_that_contradicts_itself_is_refused() {
 }
 
 #[test]
+fn a_frame_that_would_end_beyond_all_files_is_refused() {
+    let whole = Frame::decode(&batch_and_seal().0, SALT, 512).unwrap();
+    for (offset, length, identities) in [(u64::MAX - 9, 88, 0), (u64::MAX, 0, u32::MAX), (512, u64::MAX, 0)] {
+        let frame = Frame { offset, length, identities, durable_to: 0, ..whole };
+        let read = Frame::decode(&frame.encode(SALT), SALT, offset);
+        assert_eq!(read, Err(Malformed::Field("frame length")), "{frame:?}");
+    }
+}
+
+#[test]
 fn everything_decodes_to_what_was_encoded() {
     assert_eq!(decode_identity(&encode_identity(&identity())), Ok(identity()));
     assert_eq!(decode_hard_state(&encode_hard_state(hard(6, 5))), Ok(hard(6, 5)));
