@@ -4,7 +4,7 @@
 //! before anybody can judge it. So a publish with more messages or headers than allowed is refused while it arrives.
 
 use crate::api::Failure;
-use crate::api::limits::check_size;
+use crate::api::limits::{check_size, invalid};
 use raftqueue_queue::{HEADERS_MAX, PUBLISH_MESSAGES_MAX};
 
 /// `messages`, field 3 of a publish, and `headers`, field 4 of a message: their tags.
@@ -55,7 +55,7 @@ impl Shape {
     /// These bytes pass.
     ///
     /// # Errors
-    /// There are too many messages, or too many headers of one message.
+    /// There are too many messages, too many headers of one message, or something that hides what is behind it.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             if self.message_left == Some(0) && self.next == Next::Tag {
@@ -103,6 +103,11 @@ impl Shape {
                 1 => Next::Bytes(8),
                 2 => Next::Length(value),
                 5 => Next::Bytes(4),
+                // The library passes over a group with all that it has, and goes on behind it. The contract has none, and
+                // whoever sends one could hide any number of messages from this count.
+                3 | 4 => {
+                    return Err(invalid("groups (wire types 3 and 4 of protobuf) are no part of a publish"));
+                }
                 _ => Next::Nonsense,
             },
             Next::Length(tag) => {
@@ -180,6 +185,20 @@ mod tests {
             let mut shape = Shape::default();
             let _ = bytes.chunks(cut).try_for_each(|bytes| shape.pass(bytes));
         }
+    }
+
+    #[test]
+    fn nothing_is_hidden_behind_a_group() {
+        // An unknown field 12 that is a group with an unknown number in it, then a message: the library reads one message.
+        let group = [0x63, 0x08, 0x01, 0x64];
+        let message = [0x1a, 0x00];
+        for bytes in [[&group[..], &message].concat(), [&message[..], &group].concat(), group[3..].to_vec()] {
+            let refusal = Shape::default().pass(&bytes).expect_err("a group");
+            assert_eq!(refusal.reason, Reason::InvalidArgument, "{bytes:?}");
+        }
+        let read =
+            v1::PublishRequest::decode(&[&group[..], &message].concat()[..]).expect("it passes over groups");
+        assert_eq!(read.messages.len(), 1, "which is why they are refused");
     }
 
     #[test]
