@@ -64,16 +64,24 @@ struct Session {
 
 impl Default for FakeNode {
     fn default() -> Self {
-        let state = State { status: Arc::new(leading()), ..State::default() };
         Self {
-            state: Arc::new(Mutex::new(state)),
+            state: Arc::new(Mutex::new(blank())),
             published: watch::Sender::new(0),
             is_held: watch::Sender::new(false),
         }
     }
 }
 
+fn blank() -> State {
+    State { status: Arc::new(leading()), ..State::default() }
+}
+
 impl FakeNode {
+    /// Makes it as it was when it was new.
+    pub fn reset(&self) {
+        *self.lock() = blank();
+    }
+
     /// Sets what the node says of itself.
     pub fn set_status(&self, status: LocalStatus) {
         self.lock().status = Arc::new(status);

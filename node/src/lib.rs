@@ -7,6 +7,8 @@ pub mod edges;
 mod entropy;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod metrics;
 pub mod peers;
 pub mod process;

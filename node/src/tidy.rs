@@ -58,8 +58,18 @@ fn files() -> Vec<(String, String)> {
     let is_test = |path: &Path| {
         let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
         parts.iter().any(|part| {
-            ["tests", "tests.rs", "tidy.rs", "at_the_limits.rs", "openapi.rs", "fake", "fake.rs"]
-                .contains(part)
+            [
+                "tests",
+                "tests.rs",
+                "tidy.rs",
+                "at_the_limits.rs",
+                "openapi.rs",
+                "fake",
+                "fake.rs",
+                "fuzzing",
+                "fuzzing.rs",
+            ]
+            .contains(part)
         })
     };
     paths.retain(|path| !is_test(path));

@@ -30,6 +30,8 @@ mod dump;
 mod error;
 mod forced;
 pub mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hard_state;
 mod heads;
 mod holes;

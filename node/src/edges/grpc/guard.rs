@@ -7,7 +7,7 @@
 //! [`Ticket`].
 
 mod arriving;
-mod shape;
+pub(crate) mod shape;
 
 #[cfg(test)]
 use arriving::HEADER_BYTES;

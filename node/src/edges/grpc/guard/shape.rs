@@ -33,7 +33,7 @@ enum Next {
 
 /// Counts one publish after the other.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     next: Next,
     /// A number that has begun, and its bits so far.
     number: (u64, u32),
@@ -56,7 +56,7 @@ impl Shape {
     ///
     /// # Errors
     /// There are too many messages, too many headers of one message, or something that hides what is behind it.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             if self.message_left == Some(0) && self.next == Next::Tag {
                 self.message_left = None;
@@ -88,6 +88,12 @@ impl Shape {
             self.read(value)?;
         }
         Ok(())
+    }
+
+    /// Messages so far, and the headers of all of them.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn counted(&self) -> (usize, usize) {
+        (self.messages, self.headers_all)
     }
 
     /// Bytes that messages and headers take once they are decoded, besides their content.
