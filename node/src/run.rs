@@ -108,7 +108,8 @@ pub async fn run(
     let (notify, notices) = mpsc::unbounded_channel();
     let listed = config.members.iter().map(|member| (member.name.clone(), member.peer_address.clone()));
     let listed: BTreeMap<String, String> = listed.collect();
-    let household = Arc::new(Household::new(config.domain.clone(), listed.clone()));
+    let hosts = config.tls.as_ref().map(|tls| tls.peer_hosts.clone()).unwrap_or_default();
+    let household = Arc::new(Household::new(config.domain.clone(), listed.clone(), hosts));
     let locks = Locks::open(&config, &household)?;
     let discovery = match (&locks.keys, &config.tls) {
         (Some(keys), Some(tls)) => Discovery::new().with_tls(Arc::clone(keys), tls.peers),

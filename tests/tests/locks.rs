@@ -246,6 +246,78 @@ async fn the_peers_port_lets_in_nodes_of_this_cluster_and_nobody_else() {
     }
 }
 
+/// Says hello to a node's port as somebody who shows this certificate; what it is told.
+async fn greet(port: u16, keys: &Keys, hello: peer::Hello) -> String {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+    let stream = keys.connect(stream, "127.0.0.1").await.expect("it is let in");
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("an address");
+    let channel = endpoint.connect_with_connector(tower_once(std::sync::Mutex::new(Some(stream)))).await;
+    let frame = peer::PeerFrame { frame: Some(peer::peer_frame::Frame::Hello(hello)) };
+    let mut client = PeerClient::new(channel.expect("it speaks HTTP/2"));
+    match client.control(tokio_stream::iter([frame])).await {
+        Err(status) => status.message().to_owned(),
+        Ok(frames) => match frames.into_inner().message().await {
+            Err(status) => status.message().to_owned(),
+            Ok(frame) => format!("{frame:?}"),
+        },
+    }
+}
+
+/// Who says that it is found where its certificate is for could be anybody, and so could who calls itself by a member's name.
+#[tokio::test]
+async fn a_client_is_no_node_whatever_it_says_of_itself() {
+    let (authority, of_clients) = (Authority::new("one"), Authority::new("clients"));
+    let own = authority.issue("node", &["127.0.0.1"], |_| {});
+    let rights = Rights::new(&["root"]);
+    let ca = of_clients.certificate().display().to_string();
+    let mut arguments = locked(&authority, &own, &["--tls-client-ca-file", &ca]);
+    arguments.extend(rights.arguments());
+    let mut cluster = cluster(1, &arguments);
+    cluster.start_all();
+    cluster.wait_ready(0);
+    let shop = authority.issue("shop", &["shop.example"], |_| {});
+    let keys = Keys::load(authority.files(Some(shop.clone()))).expect("right");
+    let log = cluster.whole_logs();
+    let cluster_id =
+        log.split("cluster=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("it says so");
+    let cluster_id = u128::from_str_radix(cluster_id, 16).expect("hexadecimal").to_be_bytes().to_vec();
+    let hello = peer::Hello {
+        format: 1,
+        cluster_id: cluster_id.clone().into(),
+        from: 77,
+        name: "zz".into(),
+        boot_id: 5,
+        nonce: 6,
+        version_min: 1,
+        version_max: 2,
+        peer_address: "shop.example:1".into(),
+        ..peer::Hello::default()
+    };
+    for name in ["zz".to_owned(), cluster.name(0)] {
+        let said = greet(cluster.ports(0).1, &keys, peer::Hello { name, ..hello.clone() }).await;
+        assert!(said.contains("its certificate is for shop.example"), "{said}");
+    }
+    // A node's own certificate goes further, so that it is the certificate which was refused.
+    let node = Keys::load(authority.files(Some(own))).expect("right");
+    let said = greet(cluster.ports(0).1, &node, peer::Hello { name: cluster.name(0), ..hello }).await;
+    assert!(said.contains("Hello"), "{said}");
+    // Neither that nor a node's host in a certificate of clients' authority makes anybody the cluster itself.
+    let posing = of_clients.issue("posing", &["127.0.0.1"], |_| {});
+    for own in [shop, posing] {
+        let credentials = Credentials {
+            ca_file: Some(authority.certificate().to_owned()),
+            cert_file: Some(own.0),
+            key_file: Some(own.1),
+            token: None,
+        };
+        let client =
+            Client::connect_with(endpoints(&cluster), credentials).expect("right").with_timeout(PATIENCE);
+        let right = client.can_i("administer", "").await.expect("it is known");
+        assert!(!right.allowed && right.caller.starts_with("cert:"), "{right:?}");
+    }
+}
+
 /// A connector that gives this connection, once.
 fn tower_once(
     stream: std::sync::Mutex<Option<raftqueue_tls::Stream>>,
@@ -298,9 +370,8 @@ impl Rights {
         let mut lines = String::new();
         for name in names {
             let file = rights.path(name).display().to_string();
-            let made = Command::new(programs().join("raftq"))
-                .args(["auth", "token", name, "--token-file", &file])
-                .output();
+            let made =
+                Command::new(programs().join("raftq")).args(["auth", "token", name, "--out", &file]).output();
             let made = made.expect("it can be started");
             assert!(made.status.success(), "{made:?}");
             lines += &String::from_utf8_lossy(&made.stdout);
@@ -477,6 +548,45 @@ fn each_way_in_refuses_each_wrong_credential_in_words() {
     let (code, said) = change(&token("watcher"));
     assert!(code == "403" && said.contains("may not manage `orders`"), "{code}: {said}");
 
+    // Leases name their topic by a number: whose they are is looked at, too.
+    let leased = curl(&[
+        "--cacert",
+        &trust,
+        "-H",
+        &root,
+        "-d",
+        r#"{"messages": [{"body": "b"}]}"#,
+        &at("/v1/topics/bills/publish"),
+    ]);
+    assert_eq!(leased.0, "200", "{leased:?}");
+    let (_, leased) = curl(&["--cacert", &trust, "-H", &root, "-X", "POST", &at("/v1/topics/bills/receive")]);
+    let lease =
+        leased.split("\"lease\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("one is leased");
+    let leases = format!(r#"{{"leases": ["{lease}"]}}"#);
+    for what in ["ack", "nack", "extend", "release"] {
+        let path = |topic: &str| at(&format!("/v1/topics/{topic}/{what}"));
+        let (code, said) = curl(&["--cacert", &trust, "-H", &shop, "-d", &leases, &path("orders")]);
+        assert!(
+            code == "400" && said.contains("these leases are not of the topic `orders`"),
+            "{what}: {code}: {said}"
+        );
+        assert_eq!(curl(&["--cacert", &trust, "-H", &shop, "-d", &leases, &path("bills")]).0, "403");
+    }
+    // A producer's name is its own: the same name of another caller is another producer.
+    let open = |shown: &str| {
+        curl(&["--cacert", &trust, "-H", shown, "-d", r#"{"name": "billing"}"#, &at("/v1/sessions")])
+    };
+    let session = |said: &str| {
+        said.split("\"session\":\"").nth(1).and_then(|rest| rest.split('"').next()).map(str::to_owned)
+    };
+    let (first, second) = (open(&root), open(&shop));
+    let first = session(&first.1).unwrap_or_else(|| panic!("{first:?} {second:?}"));
+    assert_ne!(Some(&first), session(&second.1).as_ref());
+    let step =
+        format!(r#"{{"messages": [{{"body": "c"}}], "session": {{"session": "{first}", "sequence": 1}}}}"#);
+    let (code, said) = curl(&["--cacert", &trust, "-H", &root, "-d", &step, &at("/v1/topics/bills/publish")]);
+    assert_eq!(code, "200", "nobody fenced it: {said}");
+
     // raftq: what it says, and how it ends.
     let ask = |shown: &[&str], command: &[&str]| {
         let output = raftq(&cluster, &[shown, command].concat());
@@ -563,6 +673,25 @@ async fn rights_that_are_taken_back_end_what_goes_on_by_them() {
         }
     });
     assert_eq!(refused.await.expect("it ends").reason, v1::Reason::Unauthenticated);
+    // A token that is somebody else's by now is not good for the streams of who had it before.
+    let publisher = by("root").publisher("orders").await.expect("it may");
+    publisher.publish(message()).await.expect("it may");
+    replace(&rights.path("tokens"), without.replace("root ", "shop ").as_bytes());
+    let refused = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match publisher.publish(message()).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => return error,
+            }
+        }
+    });
+    assert_eq!(refused.await.expect("it ends").reason, v1::Reason::Unauthenticated);
+    replace(&rights.path("tokens"), without.as_bytes());
+    cluster.wait_until("the tokens are as before", || {
+        raftq(&cluster, &["--token-file", &rights.path("root").display().to_string(), "topic", "list"])
+            .status
+            .success()
+    });
     // A role that is changed counts at once, and others go on.
     let described = |name: &str| {
         let client = by(name);

@@ -13,8 +13,13 @@ use std::path::{Path, PathBuf};
 type Circle = &'static [&'static str];
 
 /// Each folder, and the circles that it still has. This list only gets shorter.
-const FOLDERS: &[(&str, &[Circle])] =
-    &[("node/raft/src", &[]), ("node/wal/src", &[]), ("node/queue/src", &[]), ("node/access/src", &[]), ("node/src", &[])];
+const FOLDERS: &[(&str, &[Circle])] = &[
+    ("node/raft/src", &[]),
+    ("node/wal/src", &[]),
+    ("node/queue/src", &[]),
+    ("node/access/src", &[]),
+    ("node/src", &[]),
+];
 
 /// A file, as the modules that lead to it: none for `lib.rs`.
 type Module = Vec<String>;

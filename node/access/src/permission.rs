@@ -15,7 +15,7 @@ pub enum Permission {
     Browse,
     /// Create, change and delete topics; purge; redrive and purge what is dead.
     Manage,
-    /// Act on the cluster: members, transfer, recovery, storage, metrics, what the console changes.
+    /// Act on the cluster: members, transfer, recovery, storage. Metrics are for who may browse every topic; what the console changes is managed.
     Administer,
 }
 

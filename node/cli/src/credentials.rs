@@ -3,6 +3,7 @@
 use crate::GLOBAL;
 use clap::Args;
 use raftqueue_client::{Credentials, Token};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What every command that talks to nodes takes besides where they are.
@@ -11,16 +12,16 @@ pub(crate) struct CredentialsArgs {
     /// The authorities of the nodes' certificates, PEM; encrypts all connections. An endpoint https://HOST does that, too, and trusts
     /// whom this machine trusts
     #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_CA_FILE", value_name = "FILE")]
-    ca_file: Option<PathBuf>,
+    ca_file: Option<OsString>,
     /// Your certificate, PEM, where nodes want one
     #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_CERT_FILE", value_name = "FILE")]
-    cert_file: Option<PathBuf>,
+    cert_file: Option<OsString>,
     /// The private key of your certificate, PEM
     #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_KEY_FILE", value_name = "FILE")]
-    key_file: Option<PathBuf>,
+    key_file: Option<OsString>,
     /// A file with the token that says who you are. Where there is no file, RAFTQ_TOKEN has the token itself
     #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    token_file: Option<OsString>,
 }
 
 impl CredentialsArgs {
@@ -28,9 +29,9 @@ impl CredentialsArgs {
         // An option would stand in the list of processes.
         #[expect(clippy::disallowed_methods, reason = "a command line reads its environment")]
         let token = std::env::var("RAFTQ_TOKEN").ok().filter(|token| !token.is_empty());
-        let token = self.token_file.map(Token::File).or(token.map(Token::Text));
         // An empty variable is none.
-        let some = |file: Option<PathBuf>| file.filter(|file| !file.as_os_str().is_empty());
+        let some = |file: Option<OsString>| file.filter(|file| !file.is_empty()).map(PathBuf::from);
+        let token = some(self.token_file).map(Token::File).or(token.map(Token::Text));
         Credentials {
             ca_file: some(self.ca_file),
             cert_file: some(self.cert_file),

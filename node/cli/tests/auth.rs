@@ -94,13 +94,13 @@ fn a_token_is_made_with_the_line_that_knows_it() {
     assert!(table.error.contains("it is not shown again"), "{}", table.error);
 
     let file = files.0.path().join("shop.token");
-    let line = files.run("auth token shop --token-file shop.token");
+    let line = files.run("auth token shop --out shop.token");
     assert_eq!((line.code, line.error.as_str()), (0, ""));
     assert!(line.out.starts_with("shop sha256:") && !line.out.contains("rq_"), "{}", line.out);
     assert_eq!(mode(&file), 0o600);
     let token = std::fs::read_to_string(&file).expect("it is there");
     assert!(token.starts_with("rq_") && token.len() == 47 && token.ends_with('\n'));
-    let again = files.run("auth token shop --token-file shop.token");
+    let again = files.run("auth token shop --out shop.token");
     assert_eq!((again.code, again.out.as_str()), (1, ""));
     assert_eq!(again.error, "error: shop.token: File exists (os error 17)\n");
     assert_eq!(std::fs::read_to_string(&file).expect("it is there"), token, "it is left as it was");

@@ -135,8 +135,8 @@ impl Bearer {
                 text.len()
             ));
         }
-        let mut header = HeaderValue::try_from(format!("Bearer {text}"))
-            .map_err(|_| format!("{whose}: a token is one line of printable ASCII"))?;
+        let header = HeaderValue::try_from(format!("Bearer {text}")).ok().filter(|_| text.is_ascii());
+        let mut header = header.ok_or_else(|| format!("{whose}: a token is one line of printable ASCII"))?;
         header.set_sensitive(true);
         Ok(header)
     }

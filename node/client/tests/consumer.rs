@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use raftqueue_client::{Client, Consumer, ConsumerSettings, Delivery, Outcome, Settled, v1};
-use raftqueue_node::edges::gate::Call;
 use raftqueue_node::api::{
     Failure, LocalStatus, Method, NewMessage, Outcome as NodeOutcome, Publish, Reason, Request, Role, Settle,
     Settlement,
 };
+use raftqueue_node::edges::gate::Call;
 use raftqueue_node::edges::service::Service;
 use raftqueue_node::fake::{FakeNode, Served, leading};
 use std::collections::BTreeSet;

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Debug, Default)]
 pub struct AuthArgs {
     /// Roles, and who has them: YAML. Whoever has none may do nothing. Without this file everybody may do everything. Looked at again
-    /// every few seconds; one that is not right leaves what was read before in force. `raftq auth check FILE` explains it.
+    /// every few seconds; one that is not right leaves what was read before in force, so replace it at once. It says nothing of the port
+    /// of the other nodes: that one wants --tls-peers required. `raftq auth check FILE` explains it.
     #[arg(long, value_name = "FILE", env = "RAFTQUEUE_AUTH_FILE")]
     pub auth_file: Option<PathBuf>,
 

@@ -11,7 +11,8 @@ pub struct ConsoleArgs {
     #[arg(long, env = "RAFTQUEUE_NO_CONSOLE")]
     pub no_console: bool,
 
-    /// Let the console redrive and drop messages. It asks nobody who he is: whoever reaches the operations port may do it.
+    /// Let the console redrive and drop messages. Without --auth-file it asks nobody who he is: whoever reaches the
+    /// operations port may do it.
     #[arg(long, env = "RAFTQUEUE_CONSOLE_CHANGES")]
     pub console_changes: bool,
 

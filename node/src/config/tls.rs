@@ -26,6 +26,17 @@ pub struct TlsArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert_file", env = "RAFTQUEUE_TLS_CLIENT_CA_FILE")]
     pub tls_client_ca_file: Option<PathBuf>,
 
+    /// Further hosts of nodes, names of DNS or addresses, separated by commas: where addresses are listed, a node that is to join and is
+    /// in no list is known by its certificate for one of them.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        requires = "tls_cert_file",
+        env = "RAFTQUEUE_TLS_PEER_HOSTS"
+    )]
+    pub tls_peer_hosts: Vec<String>,
+
     /// Whether the other nodes come by TLS, where each shows its certificate: off, required, or optional, which accepts both and
     /// connects by TLS where the other one can, for the time in which a cluster is changed from one to the other. Default: required
     /// where there is a certificate, else off.
@@ -43,6 +54,8 @@ pub struct TlsArgs {
 pub struct TlsSettings {
     /// Where certificates stand.
     pub files: Files,
+    /// Further hosts whose certificates are of nodes.
+    pub peer_hosts: Vec<String>,
     /// Connections between nodes.
     pub peers: Mode,
     /// Connections of clients, and to the operations port.
@@ -76,6 +89,7 @@ impl TlsArgs {
         };
         Ok(Some(TlsSettings {
             files,
+            peer_hosts: self.tls_peer_hosts.into_iter().filter(|host| !host.is_empty()).collect(),
             peers: mode("--tls-peers", &self.tls_peers, Mode::Required)?,
             clients: mode("--tls-clients", &self.tls_clients, Mode::Required)?,
         }))
@@ -93,6 +107,7 @@ mod tests {
             tls_key_file: file("a.key"),
             tls_ca_file: file("ca.crt"),
             tls_client_ca_file: None,
+            tls_peer_hosts: Vec::new(),
             tls_peers: modes.0.map(str::to_owned),
             tls_clients: modes.1.map(str::to_owned),
         }

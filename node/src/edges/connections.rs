@@ -18,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
@@ -74,6 +75,8 @@ pub struct Acceptor {
     told: bool,
     meter: Meter,
     door: Door,
+    /// Where handshakes are made, if not where connections are served.
+    on: Option<Handle>,
 }
 
 impl Acceptor {
@@ -81,13 +84,27 @@ impl Acceptor {
     #[must_use]
     pub fn new(listener: TcpListener, connections_max: usize, silence_max: Duration) -> Self {
         let room = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { listener, room, silence_max, told: false, meter: Meter::default(), door: Door::open() }
+        Self {
+            listener,
+            room,
+            silence_max,
+            told: false,
+            meter: Meter::default(),
+            door: Door::open(),
+            on: None,
+        }
     }
 
     /// The same through this door.
     #[must_use]
     pub fn behind(self, door: Door) -> Self {
         Self { door, ..self }
+    }
+
+    /// The same with handshakes made on these threads: they cost whoever serves more than all else that a stranger can ask for.
+    #[must_use]
+    pub fn entered_on(self, on: Handle) -> Self {
+        Self { on: Some(on), ..self }
     }
 
     /// The same, counted by this meter.
@@ -113,8 +130,8 @@ impl Acceptor {
                     // connection is already broken; then the first read says so.
                     let _ = stream.set_nodelay(true);
                     let permit = (room, self.meter.open());
-                    let (meter, door) = (self.meter.clone(), self.door.clone());
-                    return Arrived { stream, permit, silence_max: self.silence_max, meter, door };
+                    let (meter, door, on) = (self.meter.clone(), self.door.clone(), self.on.clone());
+                    return Arrived { stream, permit, silence_max: self.silence_max, meter, door, on };
                 }
                 // Said once, until there is room again.
                 Err(_) if !self.told => {
@@ -146,6 +163,7 @@ pub struct Arrived {
     silence_max: Duration,
     meter: Meter,
     door: Door,
+    on: Option<Handle>,
 }
 
 impl Arrived {
@@ -153,7 +171,14 @@ impl Arrived {
     /// Takes no longer than a silence and a handshake may.
     pub async fn enter(self) -> Option<Connection> {
         let from = self.stream.peer_addr().ok();
-        match self.door.accept(self.stream, self.silence_max).await {
+        let (door, stream, silence_max) = (self.door, self.stream, self.silence_max);
+        let entered = async move { door.accept(stream, silence_max).await };
+        let entered = match self.on {
+            // Fails only when the process ends.
+            Some(on) => on.spawn(entered).await.ok()?,
+            None => entered.await,
+        };
+        match entered {
             Ok(stream) => Some(Connection::new(stream, self.permit, self.silence_max)),
             Err(Refused::Gone(_)) => None,
             Err(refused) => {

@@ -4,7 +4,7 @@ use crate::api::budget::Budget;
 use crate::api::limits::{self, Limits, less_margin};
 use crate::api::{
     Answer, Failure, LeaseId, LocalStatus, Look, Publish, Reason, Recover, RecoveryInfo, Request, Response,
-    Settle, Settlement, StorageInfo, Take, TakeKind,
+    Settle, Settlement, StorageInfo, Take, TakeKind, Write,
 };
 use crate::edges::gate::{Call, Called, Gate, Needs, Origin};
 use crate::edges::sent::{self, Outgoing};
@@ -203,6 +203,16 @@ impl<S: Service> Edge<S> {
             call.deadline = limits::deadline(Some(call.deadline), 0);
         }
         let deadline = call.deadline;
+        let is_client = self.gate.is_some() && call.origin == Origin::Client;
+        let leasing = if is_client { self.leasing(&call.request) } else { None };
+        let leasing = leasing.map(|leasing| (call.called.clone(), leasing));
+        if let (Some(_), Origin::Client, Request::Write(Write::OpenSession { name: Some(name) })) =
+            (&self.gate, call.origin, &mut call.request)
+        {
+            // The names of producers are each caller's own: nobody fences those of somebody else.
+            *name = format!("{}/{name}", call.called.caller);
+            self.limits.check(&call.request)?;
+        }
         if let Request::Take(take) = &mut call.request {
             let longest_ms = u64::try_from(less_margin(deadline).as_millis()).unwrap_or(u64::MAX);
             take.wait_ms = take.wait_ms.min(longest_ms);
@@ -216,7 +226,17 @@ impl<S: Service> Edge<S> {
             }
         };
         let answered = tokio::time::timeout(overdue_after(deadline), answered).await;
-        answered.unwrap_or_else(|_| Err(overdue(deadline)))
+        let answer = answered.unwrap_or_else(|_| Err(overdue(deadline)))?;
+        let Some((called, leasing)) = leasing else { return Ok(answer) };
+        // It may have waited for long, and its caller may have lost the right meanwhile. Then its messages go back.
+        let admitted = self
+            .look_again(&called)
+            .and_then(|()| self.admit(&called, "receive", Needs::On(Permission::Receive, &leasing.topic)));
+        if let Err(failure) = admitted {
+            drop(self.outgoing(Some(leasing), &answer));
+            return Err(failure);
+        }
+        Ok(answer)
     }
 
     /// The same for a call on a stream, whose caller is looked at again.
@@ -337,7 +357,7 @@ pub fn overdue(deadline: Duration) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Outcome, Write};
+    use crate::api::Outcome;
     use std::future::pending;
 
     /// Answers a listing with its deadline as a count, and a pop with its wait. Never answers anything else.

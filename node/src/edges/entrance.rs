@@ -76,8 +76,12 @@ where
                 Ok(if says_all { answer } else { without_words(&answer) })
             });
         }
+        let wants_tls = matches!(kind, Kind::Operations { wants_tls: true });
+        if self.gate.is_none() && !wants_tls {
+            return Box::pin(self.inner.call(request));
+        }
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-        if matches!(kind, Kind::Operations { wants_tls: true }) && !peer.is_encrypted {
+        if wants_tls && !peer.is_encrypted {
             let text = "this port speaks TLS: use https://\n";
             return Box::pin(async move { Ok((StatusCode::FORBIDDEN, text).into_response()) });
         }

@@ -17,11 +17,15 @@ use raftqueue_access::{
 };
 use raftqueue_tls::Peer;
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+/// Streams outlive what was shown when they began by as much as clocks may differ, as calls do.
+const EXPIRY_LEEWAY: Duration = Duration::from_secs(30);
+
 /// Who called, and what it showed. Goes with a request as an extension. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Called {
     /// Who.
     pub caller: Caller,
@@ -31,6 +35,16 @@ pub struct Called {
     bearer: Option<Arc<str>>,
     /// What was in force.
     epoch: u64,
+}
+
+/// The token is not shown.
+impl fmt::Debug for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Called")
+            .field("caller", &self.caller)
+            .field("from", &self.from)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Called {
@@ -155,6 +169,7 @@ impl Gate {
         headers: &HeaderMap,
         peer: &Peer,
     ) -> Result<Called, Failure> {
+        // Before it is looked at what is shown: what changes meanwhile is looked at again.
         let epoch = self.access.epoch();
         let from = peer.address.map(|address| Arc::from(address.to_string()));
         let (shown, bearer) = match self.shown(headers, peer).await {
@@ -227,7 +242,7 @@ impl Gate {
     pub fn look_again(&self, called: &Called) -> Result<(), Failure> {
         let now = SystemTime::now();
         let refuse = |text: String| Err(Failure::not_done(Reason::Unauthenticated, text));
-        if called.caller.expires().is_some_and(|expires| expires <= now) {
+        if called.caller.expires().is_some_and(|expires| expires + EXPIRY_LEEWAY <= now) {
             return refuse(
                 "what was shown when the stream began has expired: begin another one with a new token".into(),
             );
@@ -240,6 +255,9 @@ impl Gate {
         // Tokens of service accounts would have to be asked about. They expire soon.
         match self.access.authenticate(credentials, now).now_or_never() {
             Some(Err(error)) => refuse(error.to_string()),
+            Some(Ok(caller)) if caller != called.caller => {
+                refuse(format!("what was shown is {caller}'s by now: begin another stream"))
+            }
             Some(Ok(_)) | None => Ok(()),
         }
     }

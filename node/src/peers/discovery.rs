@@ -8,7 +8,6 @@
 //! Who is a member is never decided here: what answers at an address must prove itself in the hello. With TLS it shows a certificate
 //! for the host at which it was sought.
 
-use super::certificates::host_of;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use hyper_util::rt::TokioIo;
@@ -231,6 +230,11 @@ impl Discovery {
         *resolver = Some(Arc::clone(&built));
         Ok(built)
     }
+}
+
+/// The host of HOST:PORT.
+pub(crate) fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
 
 /// An error with its causes: tonic's own text is only "transport error", and that of TLS is for who knows it.

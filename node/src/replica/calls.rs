@@ -2,7 +2,8 @@
 
 use super::steps::Part;
 use super::{Replica, commands};
-use crate::api::{ChangeMembers, Dead, Failure, Look, Reason, Request, Response, Take};
+use crate::api::{ChangeMembers, Dead, Failure, Look, Reason, Request, Response, Settle, Take};
+use raftqueue_queue::TopicId;
 use raftqueue_raft::NodeId;
 
 /// Names one call of one client, for the life of the process.
@@ -89,7 +90,11 @@ impl Replica {
                 self.call_mut(id).kept = Kept::Take(take);
                 self.try_receive(id, false);
             }
-            Request::Settle(settle) => self.propose_asked(id, commands::settle(settle, &self.settings)),
+            Request::Settle(settle) => {
+                let asked =
+                    self.of_the_named_topic(&settle).and_then(|()| commands::settle(settle, &self.settings));
+                self.propose_asked(id, asked);
+            }
             Request::Write(write) => self.propose_asked(id, commands::write(write, &self.settings)),
             Request::Dead(dead) => {
                 self.call_mut(id).kept = Kept::Dead(dead);
@@ -101,6 +106,19 @@ impl Replica {
             }
             Request::TransferLeadership { to } => self.transfer(id, to.as_deref()),
             Request::Members(asked) => self.ask_change(id, asked),
+        }
+    }
+
+    /// Leases name their topic by its id; who may settle them was judged by its name. One that is gone is nobody's.
+    fn of_the_named_topic(&self, settle: &Settle) -> Result<(), Failure> {
+        let topic = settle.leases.first().and_then(|lease| self.state.topic(TopicId(lease.message.topic)));
+        match topic {
+            Some(topic) if topic.name() != settle.topic => {
+                let text =
+                    format!("these leases are not of the topic `{}`: name the one they are of", settle.topic);
+                Err(Failure::not_done(Reason::InvalidArgument, text))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -7,7 +7,9 @@ use crate::metrics::Metrics;
 use crate::peers::certificates::Household;
 use raftqueue_access::{Access, Audit, LoadError, News};
 use raftqueue_tls::{Door, IsNode, Keys, Mode, Refreshed, Whom};
-use std::sync::Arc;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 
@@ -15,6 +17,9 @@ use tokio::task::JoinSet;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Looks in a row that find the files wrong before it is said: while several of them are being written, they do not fit together.
 const WRONG_LOOKS: u32 = 3;
+
+/// Lines of the audit that wait to be written, at most: some seconds of what it writes.
+const AUDIT_LINES: usize = 1_024;
 
 /// How each port lets in who comes.
 #[derive(Clone, Debug)]
@@ -39,6 +44,14 @@ impl Locks {
     /// They are not right: with them the node would let in nobody, or everybody.
     pub(super) fn open(config: &Config, household: &Arc<Household>) -> Result<Self, Fatal> {
         let rights = config.auth.as_ref().map(read_rights).transpose()?;
+        let peers = config.tls.as_ref().map_or(Mode::Off, |tls| tls.peers);
+        if rights.is_some() && peers != Mode::Required {
+            tracing::error!(
+                "--auth-file asks clients who they are, and the port of the peers asks nobody, since --tls-peers is {}: whoever reaches \
+                 that port may do everything. Keep it from strangers, or encrypt it (--tls-peers required)",
+                peers.name()
+            );
+        }
         let Some(settings) = &config.tls else {
             let doors = Doors { clients: Door::open(), peers: Door::open(), operations: Door::open() };
             return Ok(Self { keys: None, doors, rights });
@@ -78,9 +91,35 @@ impl Locks {
 fn read_rights(settings: &AuthSettings) -> Result<(Arc<Access>, Arc<Audit>), Fatal> {
     let wrong = |error: LoadError| Fatal { code: 2, text: format!("rights: {error}") };
     let access = Access::load(&settings.files, settings.api_server.clone()).map_err(wrong)?;
-    // Beside the log: whoever collects that finds lines of JSON with `audit` in them.
-    let audit = Audit::new(|line| eprintln!("{line}"));
-    Ok((Arc::new(access), Arc::new(audit)))
+    Ok((Arc::new(access), Arc::new(Audit::new(written_aside()))))
+}
+
+/// Writes lines beside the log: whoever collects that finds lines of JSON with `audit` in them. A thread of its own does, since whoever
+/// reads them may be slow, or gone; what finds no room then is counted, and told once there is some.
+fn written_aside() -> impl Fn(&str) + Send + Sync + 'static {
+    let (lines, to_write) = mpsc::sync_channel::<String>(AUDIT_LINES);
+    let left_out = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&left_out);
+    // Ends with the last sender.
+    let spawned = std::thread::Builder::new().name("audit".into()).spawn(move || {
+        for line in to_write {
+            let left_out = counted.swap(0, Ordering::Relaxed);
+            let mut to = std::io::stderr().lock();
+            // Nobody is left to be told if this fails.
+            if left_out > 0 {
+                let _ = writeln!(to, "{{\"audit\":\"left-out\",\"unwritten\":{left_out}}}");
+            }
+            let _ = writeln!(to, "{line}");
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::error!("refusals and administration are not written down: {error}");
+    }
+    move |line| {
+        if lines.try_send(line.to_owned()).is_err() {
+            left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Looks at the rights again and again.
@@ -108,9 +147,13 @@ async fn keep_keys(keys: Arc<Keys>, metrics: Arc<Metrics>) {
     tell(&keys, &metrics);
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut wrong, mut told) = (0, String::new());
+    let (mut wrong, mut told, mut was_right) = (0, String::new(), keys.trouble(SystemTime::now()).is_none());
     loop {
         looks.tick().await;
+        let is_right = keys.trouble(SystemTime::now()).is_none();
+        if std::mem::replace(&mut was_right, is_right) && !is_right {
+            tell(&keys, &metrics);
+        }
         let read = Arc::clone(&keys);
         // Files may be on a file system that hangs.
         let Ok(looked) = tokio::task::spawn_blocking(move || read.refresh()).await else { return };

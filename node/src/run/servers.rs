@@ -99,6 +99,7 @@ impl Servers {
     ) {
         let acceptor = Acceptor::new(listener, connections_max, http::server::HEAD_TIMEOUT)
             .behind(door)
+            .entered_on(self.clients.clone())
             .metered(self.metrics.connections(port));
         let (stop, stopped) = oneshot::channel();
         self.stops.push(stop);
@@ -121,10 +122,13 @@ impl Servers {
         self.stops.push(stop);
         let meter = self.metrics.connections("peers");
         let clients = self.clients.clone();
+        let on = self.clients.clone();
         let door = self.doors.peers.clone();
         let serve = async move {
-            let mut acceptor =
-                Acceptor::new(listener, connections_max, PEER_SILENCE).behind(door).metered(meter);
+            let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE)
+                .behind(door)
+                .entered_on(on)
+                .metered(meter);
             // The server ends at the first error of a listener, so it is given none.
             let (accepted, incoming) = mpsc::channel(1);
             let accept = async {

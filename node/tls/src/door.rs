@@ -9,12 +9,14 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 /// How long a handshake may take, from its first byte.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long somebody who is refused may take to hear why.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// The first byte of every connection by TLS: a record of a handshake.
 const HANDSHAKE: u8 = 0x16;
 /// How a connection of HTTP/2 begins.
@@ -145,14 +147,29 @@ impl Door {
         let Some(config) = keys.accepting(self.whom) else {
             return Err(Refused::Handshake("this port has no certificate".into()));
         };
-        let handshake = TlsAcceptor::from(config).accept(stream);
-        let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(late)?;
-        let accepted = accepted.map_err(|error| match explained(&error) {
-            Some(why) => Refused::Handshake(why),
-            None => Refused::Gone(error),
-        })?;
-        let is_node = |identity: &Identity| self.is_node.as_ref().is_some_and(|is_node| is_node(identity));
-        Ok(Stream::encrypted(TlsStream::Server(accepted)).known(is_node))
+        let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
+        let accepted = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(late)? {
+            Ok(accepted) => accepted,
+            Err((error, mut stream)) => {
+                // Why is on its way already.
+                let _ = tokio::time::timeout(FAREWELL, take_leave(&mut stream)).await;
+                return Err(match explained(&error) {
+                    Some(why) => Refused::Handshake(why),
+                    None => Refused::Gone(error),
+                });
+            }
+        };
+        let stream = Stream::encrypted(TlsStream::Server(accepted));
+        let Some(chain) = stream.shown() else { return Ok(stream) };
+        if stream.peer().identity.is_none() {
+            return Err(Refused::Handshake("its certificate cannot be read".into()));
+        }
+        // An authority of clients alone makes nobody a node, whatever name it writes.
+        let is_of_nodes = keys.issued_by_authorities(chain);
+        let is_node = |identity: &Identity| {
+            is_of_nodes && self.is_node.as_ref().is_some_and(|is_node| is_node(identity))
+        };
+        Ok(stream.known(is_node))
     }
 }
 
@@ -165,15 +182,20 @@ async fn tell_plain(stream: &mut TcpStream, is_http2: bool) {
     let told = if is_http2 { PLAIN_HTTP2 } else { http1.as_bytes() };
     let telling = async {
         stream.write_all(told).await?;
-        stream.shutdown().await?;
-        // What it said is taken, a little of it: a connection that is closed with bytes unread is reset, and what was told is lost.
-        let mut rest = [0; 4_096];
-        for _ in 0..16 {
-            if tokio::io::AsyncReadExt::read(stream, &mut rest).await? == 0 {
-                break;
-            }
-        }
-        Ok::<_, io::Error>(())
+        take_leave(stream).await
     };
-    let _ = tokio::time::timeout(Duration::from_secs(1), telling).await;
+    let _ = tokio::time::timeout(FAREWELL, telling).await;
+}
+
+/// Ends a connection so that what was told last arrives: one that is closed with bytes unread is reset, and takes that with it. So a little
+/// of what the other end says is taken.
+async fn take_leave(stream: &mut TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = [0; 4_096];
+    for _ in 0..16 {
+        if stream.read(&mut rest).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }

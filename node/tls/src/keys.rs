@@ -42,6 +42,8 @@ struct Loaded {
     texts: Texts,
     own: Option<Identity>,
     peers: Option<Arc<ServerConfig>>,
+    /// Says of a certificate whether one of the authorities issued it, and not one of clients alone.
+    of_peers: Option<Arc<dyn ClientCertVerifier>>,
     clients: Option<Arc<ServerConfig>>,
     connecting: Arc<ClientConfig>,
 }
@@ -114,6 +116,14 @@ impl Keys {
         }
     }
 
+    /// True if one of the authorities issued this, those of clients alone left out.
+    pub(crate) fn issued_by_authorities(&self, chain: &[CertificateDer<'static>]) -> bool {
+        let (Some((own, rest)), Some(verifier)) = (chain.split_first(), &self.loaded().of_peers) else {
+            return false;
+        };
+        verifier.verify_client_cert(own, rest, UnixTime::now()).is_ok()
+    }
+
     fn loaded(&self) -> Arc<Loaded> {
         Arc::clone(&self.loaded.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -148,6 +158,7 @@ impl Loaded {
                 texts,
                 own: None,
                 peers: None,
+                of_peers: None,
                 clients: None,
                 connecting: Arc::new(connecting),
             });
@@ -178,7 +189,8 @@ impl Loaded {
         Ok(Self {
             texts,
             own: Some(identity),
-            peers: Some(accepting(of_peers, &[HTTP2])?),
+            peers: Some(accepting(Arc::clone(&of_peers), &[HTTP2])?),
+            of_peers: Some(of_peers),
             clients: Some(accepting(of_clients, &[HTTP2, HTTP1])?),
             connecting: Arc::new(connecting),
         })
@@ -245,6 +257,13 @@ fn is_issued(
             "its extended key usage does not allow clientAuth; a node is a client of other nodes, too",
         )),
         // Dates are told apart: they may be right by the time that they matter.
-        _ => Ok(()),
+        Err(rustls::Error::InvalidCertificate(
+            Wrong::Expired
+            | Wrong::ExpiredContext { .. }
+            | Wrong::NotValidYet
+            | Wrong::NotValidYetContext { .. },
+        ))
+        | Ok(_) => Ok(()),
+        Err(error) => Err(TlsError::new(about, format!("other nodes would refuse it: {error}"))),
     }
 }

@@ -1,6 +1,7 @@
 //! A connection that may or may not be encrypted.
 
 use crate::Identity;
+use rustls::pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -56,6 +57,12 @@ impl Stream {
             is_node: false,
         };
         Self { inner: Inner::Tls(Box::new(stream)), peer }
+    }
+
+    /// The certificates that the other end showed, its own first; `None` if it showed none.
+    pub(crate) fn shown(&self) -> Option<&[CertificateDer<'static>]> {
+        let Inner::Tls(stream) = &self.inner else { return None };
+        stream.get_ref().1.peer_certificates().filter(|chain| !chain.is_empty())
     }
 
     /// The same, of which is known whether it is of the cluster itself.

@@ -297,7 +297,9 @@ async fn whoever_speaks_without_tls_is_told_in_its_own_protocol_or_let_in_where_
         assert!(within(serving).await.expect("it ends").expect("let in").is_none());
     }
     let (address, serving) = serve(Door::new(Arc::clone(&keys), Mode::Optional, Whom::Peers)).await;
-    within(visit(&keys_of(&authority, &["b.svc"]), address, "a.svc")).await.expect("it is let in by TLS, too");
+    within(visit(&keys_of(&authority, &["b.svc"]), address, "a.svc"))
+        .await
+        .expect("it is let in by TLS, too");
     within(serving).await.expect("it ends").expect("let in");
     // One that speaks no TLS at all.
     let (address, _serving) = serve(Door::open()).await;

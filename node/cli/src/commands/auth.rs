@@ -19,7 +19,7 @@ pub(crate) enum AuthCommand {
     #[command(after_help = "\
 Examples:
   raftq auth token shop
-  raftq auth token shop --token-file shop.token >> tokens
+  raftq auth token shop --out shop.token >> tokens
   raftq auth token shop -o json | jq -r .token
 
 The line goes into the file of --auth-tokens-file. It has the token's hash only; \
@@ -60,7 +60,7 @@ pub(crate) struct NewToken {
     name: String,
     /// Writes the token into a new file that only you can read, and prints the line alone
     #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    out: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -112,7 +112,7 @@ impl AuthCommand {
 impl NewToken {
     fn run(self, output: &Output) -> Result<(), Failure> {
         let minted = Tokens::mint(&self.name).map_err(Failure::Usage)?;
-        if let Some(file) = &self.token_file {
+        if let Some(file) = &self.out {
             write_secret(file, &minted.token).map_err(|failure| failure.within(file.display()))?;
             let json = json!({"name": self.name, "line": minted.line, "token_file": file});
             return output.say(&minted.line, &json);

@@ -19,7 +19,7 @@ use crate::api::{
     TopicInfo, Write,
 };
 use crate::edges::edge::Edge;
-use crate::edges::gate::{Call, Called};
+use crate::edges::gate::{Call, Called, Needs};
 use crate::edges::service::Service;
 use crate::metrics::Metrics;
 use axum::body::Body;
@@ -28,6 +28,7 @@ use axum::response::{IntoResponse, Response as Http};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use raftqueue_access::Permission;
 use rates::Rates;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -224,6 +225,9 @@ fn said(failure: &Failure) -> Http {
 
 impl<S: Service> Console<S> {
     async fn overview(&self, called: &Called, after: Option<u64>) -> Http {
+        if let Err(failure) = self.edge.admit(called, "console", Needs::Sight) {
+            return with_headers((StatusCode::FORBIDDEN, format!("{}\n", failure.text)).into_response());
+        }
         let list = Look::ListTopics { after, topics_max: TOPICS_MAX };
         let storage = tokio::time::timeout(DEADLINE, self.edge.storage());
         let (members, topics, storage) =
@@ -236,8 +240,13 @@ impl<S: Service> Console<S> {
             Answer::Response(Response::Topics { topics, more }) => Ok((topics, more)),
             _ => Err(unexpected()),
         });
-        let seen = self.metrics.topics();
+        let mut seen = self.metrics.topics();
         let paces = self.rates.lock().unwrap_or_else(PoisonError::into_inner).learn(&seen);
+        if let Some(gate) = self.edge.gate() {
+            let in_force = gate.in_force();
+            let may = in_force.policy().filter(&called.caller, Permission::Browse);
+            seen.retain(|topic, _| may.allows(topic));
+        }
         let view = page::Overview {
             local: self.edge.local_status(),
             storage: storage.unwrap_or_default(),

@@ -17,8 +17,10 @@ pub(super) struct Admin<S>(pub(super) Edge<S>);
 
 #[tonic::async_trait]
 impl<S: Service> admin_server::Admin for Admin<S> {
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+    async fn status(&self, call: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let local = self.0.local_status();
+        let admitted = self.0.admit(&Called::in_extensions(call.extensions()), "status", Needs::Sight);
+        admitted.map_err(|failure| errors::into_status(&failure, local.leader_hint()))?;
         let mut response = Response::new(write_status(&local));
         add_leader(response.metadata_mut(), local.leader_hint());
         Ok(response)

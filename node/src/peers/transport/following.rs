@@ -158,6 +158,16 @@ impl Shared {
         let ids: Vec<NodeId> = self.wanted.borrow().keys().copied().collect();
         ids.into_iter().filter_map(|id| self.addresses(id).into_iter().next()).collect()
     }
+
+    /// What the configuration calls a member, and where that finds it.
+    pub(super) fn configured(&self, node: NodeId) -> Option<(String, String)> {
+        self.wanted.borrow().get(&node).map(|wanted| (wanted.name.clone(), wanted.address.clone()))
+    }
+
+    /// Where the configuration finds its members.
+    pub(super) fn configured_addresses(&self) -> Vec<String> {
+        self.wanted.borrow().values().map(|wanted| wanted.address.clone()).collect()
+    }
 }
 
 /// A connection that is kept.

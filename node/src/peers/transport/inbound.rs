@@ -60,7 +60,7 @@ impl<S: Service> PeerService<S> {
         giving: Source,
     ) -> Self {
         let shared = Arc::clone(&transport.shared);
-        let household = Arc::new(Household::new(None, BTreeMap::new()));
+        let household = Arc::new(Household::new(None, BTreeMap::new(), Vec::new()));
         Self {
             shared,
             edge,
@@ -79,25 +79,27 @@ impl<S: Service> PeerService<S> {
 
     /// Refuses who shows a certificate that is none of this cluster's. Who shows none came without TLS, which the port lets in or not.
     fn check_certificate<T>(&self, call: &Request<T>) -> Result<(), Status> {
-        let identity = peer_of(call).filter(|peer| !peer.is_node).and_then(|peer| peer.identity.as_ref());
-        match identity {
-            None => Ok(()),
-            // It may have become a member since it connected.
-            Some(identity) if self.household.is_of_cluster(identity) => Ok(()),
+        let Some(peer) = peer_of(call).filter(|peer| peer.is_encrypted) else { return Ok(()) };
+        let text = match &peer.identity {
+            // It may have become a member since it connected, or be one no more.
+            Some(identity) if self.household.is_of_cluster(identity) => return Ok(()),
             Some(identity) => {
-                let text = format!(
+                format!(
                     "its certificate is for {}, and no node of this cluster is found there",
                     identity.told()
-                );
-                Err(refuse(&self.shared, &Refusal::Certificate(text)))
+                )
             }
-        }
+            None => "it showed no certificate".into(),
+        };
+        Err(refuse(&self.shared, &Refusal::Certificate(text)))
     }
 
     /// Refuses who says that it is another node than its certificate does.
-    fn check_name<T>(&self, call: &Request<T>, name: &str, announced: &str) -> Result<(), Status> {
+    fn check_name<T>(&self, call: &Request<T>, node: u64, name: &str) -> Result<(), Status> {
+        self.check_certificate(call)?;
         let identity = peer_of(call).and_then(|peer| peer.identity.as_ref());
-        let contradicts = identity.and_then(|identity| self.household.contradicts(identity, name, announced));
+        let contradicts =
+            identity.and_then(|identity| self.household.contradicts(identity, NodeId(node), name));
         contradicts.map_or(Ok(()), |text| Err(refuse(&self.shared, &Refusal::Certificate(text))))
     }
 
@@ -129,7 +131,7 @@ impl<S: Service> PeerService<S> {
         let shown = peer_of(&call).and_then(|peer| peer.identity.clone());
         let household = Arc::clone(&self.household);
         let contradicts = move |hello: &pb::Hello| {
-            household.contradicts(shown.as_ref()?, &hello.name, &hello.peer_address).map(Refusal::Certificate)
+            household.contradicts(shown.as_ref()?, NodeId(hello.from), &hello.name).map(Refusal::Certificate)
         };
         let frames = call.into_inner();
         // Ends with the stream, or with the connection when the server stops.
@@ -193,10 +195,12 @@ impl<S: Service> PeerCalls for PeerService<S> {
     type SnapshotStream = Chunks;
 
     async fn control(&self, call: Request<Streaming<pb::PeerFrame>>) -> Result<Response<Answers>, Status> {
+        self.check_certificate(&call)?;
         Ok(self.listen(call, StreamKind::Control))
     }
 
     async fn bulk(&self, call: Request<Streaming<pb::PeerFrame>>) -> Result<Response<Answers>, Status> {
+        self.check_certificate(&call)?;
         Ok(self.listen(call, StreamKind::Bulk))
     }
 
@@ -245,7 +249,7 @@ impl<S: Service> PeerCalls for PeerService<S> {
         &self,
         call: Request<pb::AnnounceRequest>,
     ) -> Result<Response<pb::AnnounceReply>, Status> {
-        self.check_name(&call, &call.get_ref().from_name, &call.get_ref().peer_address)?;
+        self.check_name(&call, call.get_ref().from, &call.get_ref().from_name)?;
         let call = call.into_inner();
         if !call.cluster_id.is_empty() {
             self.check_cluster(&call.cluster_id)?;

@@ -242,6 +242,16 @@ impl Transport {
         self.shared.member_addresses()
     }
 
+    /// What the configuration calls a member other than this node, and where that finds it.
+    pub(crate) fn configured(&self, node: NodeId) -> Option<(String, String)> {
+        self.shared.configured(node)
+    }
+
+    /// Where the configuration finds the members other than this node.
+    pub(crate) fn configured_addresses(&self) -> Vec<String> {
+        self.shared.configured_addresses()
+    }
+
     /// The nodes that announced themselves since this was asked last.
     pub(crate) fn take_waiting(&self) -> Vec<WaitingNode> {
         let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);

@@ -307,8 +307,11 @@ async fn serve_query<S: Service, C: Call + Send>(
 }
 
 /// The node's own view, at once, also without quorum.
-async fn own_status<S: Service>(State(edge): State<Edge<S>>) -> Reply {
+async fn own_status<S: Service>(State(edge): State<Edge<S>>, called: Called) -> Reply {
     let local = edge.local_status();
+    if let Err(failure) = edge.admit(&called, "status", Needs::Sight) {
+        return reply(Err::<answers::Done, _>(failure)).of_node(&local);
+    }
     reply(Ok(answers::Status::new(write_status(&local), local.role.name()))).of_node(&local)
 }
 
