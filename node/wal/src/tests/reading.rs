@@ -227,7 +227,7 @@ fn what_a_segment_was_born_with_is_missed() {
     assert!(disk.smear(NAME, 0, &SegmentHead { born_to: 4096, ..head }.encode()));
     match open(&disk, 2).map(drop).expect_err("three sectors have nothing in them") {
         OpenError::Rot { places } => {
-            assert_eq!((places[0].offset, places[0].part), (1024, RottenPart::Frame))
+            assert_eq!((places[0].offset, places[0].part), (1024, RottenPart::Frame));
         }
         other => panic!("{other}"),
     }
