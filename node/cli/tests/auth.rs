@@ -172,7 +172,7 @@ fn what_is_wrong_in_a_file_is_said_with_its_line() {
         ("auth can-i administer orders --file auth.yaml --as token:shop", 2, "leave the topic out"),
         ("auth can-i publish orders --as token:shop", 2, "--file <FILE>"),
         ("auth can-i publish orders --file auth.yaml", 2, "--as <CALLER>"),
-        ("auth can-i publish orders", 2, "Say --file FILE --as CALLER"),
+        ("auth can-i publish orders --endpoints 127.0.0.1:1", 1, "no cluster at 127.0.0.1:1"),
         ("auth", 2, "can-i"),
     ] {
         let ran = files.run(line);
