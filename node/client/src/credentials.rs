@@ -75,7 +75,7 @@ impl Credentials {
             return Ok(None);
         }
         let files = Files { own, authorities: self.ca_file.clone(), client_authorities: None };
-        let keys = Keys::load(files).map_err(|error| Error::not_sent(error.to_string()))?;
+        let keys = Keys::load_for_client(files).map_err(|error| Error::not_sent(error.to_string()))?;
         match keys.trouble(std::time::SystemTime::now()) {
             Some(trouble) => Err(Error::not_sent(trouble.to_string())),
             None => Ok(Some(Arc::new(keys))),

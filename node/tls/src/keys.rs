@@ -25,6 +25,8 @@ const HTTP1: &[u8] = b"http/1.1";
 /// The certificates in force. One of them serves a whole process.
 pub struct Keys {
     files: Files,
+    /// It shows its certificate to others with the same authorities, as nodes do.
+    is_node: bool,
     loaded: RwLock<Arc<Loaded>>,
 }
 
@@ -60,9 +62,22 @@ impl Keys {
     /// # Errors
     /// With these files there is no TLS: who runs the process mends them.
     pub fn load(files: Files) -> Result<Self, TlsError> {
+        Self::new(files, true)
+    }
+
+    /// The same for a client: who issued its certificate is for the nodes to judge, which may know authorities of clients that it
+    /// does not.
+    ///
+    /// # Errors
+    /// As [`Keys::load`].
+    pub fn load_for_client(files: Files) -> Result<Self, TlsError> {
+        Self::new(files, false)
+    }
+
+    fn new(files: Files, is_node: bool) -> Result<Self, TlsError> {
         let texts = files.read()?;
-        let loaded = RwLock::new(Arc::new(Loaded::new(&files, texts)?));
-        Ok(Self { files, loaded })
+        let loaded = RwLock::new(Arc::new(Loaded::new(&files, texts, is_node)?));
+        Ok(Self { files, is_node, loaded })
     }
 
     /// Reads the files again. Connections that are open are not touched.
@@ -75,7 +90,7 @@ impl Keys {
         if self.loaded().texts == texts {
             return Ok(Refreshed::Same);
         }
-        let loaded = Arc::new(Loaded::new(&self.files, texts)?);
+        let loaded = Arc::new(Loaded::new(&self.files, texts, self.is_node)?);
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(Refreshed::Changed)
     }
@@ -130,7 +145,7 @@ impl Keys {
 }
 
 impl Loaded {
-    fn new(files: &Files, texts: Texts) -> Result<Self, TlsError> {
+    fn new(files: &Files, texts: Texts, is_node: bool) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (authorities, of_clients) = files.authorities(&texts)?;
         let about = files.about();
@@ -174,7 +189,7 @@ impl Loaded {
         };
         let refused = |error: rustls::server::VerifierBuilderError| TlsError::new(about, error);
         let of_peers = verifier(&roots).build().map_err(refused)?;
-        if files.authorities.is_some() {
+        if is_node && files.authorities.is_some() {
             is_issued(&*of_peers, &own.chain, about)?;
         }
         let of_clients = verifier(&for_clients).allow_unauthenticated().build().map_err(refused)?;

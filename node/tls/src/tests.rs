@@ -157,12 +157,11 @@ async fn clients_may_show_a_certificate_of_their_own_authority_and_need_none() {
     within(visit(&nobody, address, "a.svc")).await.expect("it is let in");
     assert!(within(serving).await.expect("it ends").expect("let in").is_none());
     // A client does not check what its own certificate is issued by: it may trust other authorities than its server does.
-    let files = Files { own: Some(shop), authorities: None, client_authorities: None };
-    let mut both = std::fs::read(authority.certificate()).expect("it is there");
-    both.extend(std::fs::read(of_clients.certificate()).expect("it is there"));
-    let path = authority.folder().join("all.crt");
-    std::fs::write(&path, both).expect("room");
-    let shop = Keys::load(Files { authorities: Some(path), ..files }).expect("right");
+    let files = authority.files(Some(shop));
+    let refused =
+        Keys::load(files.clone()).map(drop).expect_err("a node would be refused by others").to_string();
+    assert!(refused.contains("no certificate in the file of authorities issued it"), "{refused}");
+    let shop = Keys::load_for_client(files).expect("right");
     let (address, serving) = serve(door(&keys, Whom::Clients)).await;
     within(visit(&shop, address, "a.svc")).await.expect("it is let in");
     let seen = within(serving).await.expect("it ends").expect("let in").expect("it showed one");
