@@ -203,7 +203,7 @@ impl Connections {
                             Error::refused(format!("{address}: {why}"), vec![address.to_owned()])
                         }
                         // Waiting changes nothing.
-                        NoConnection::Tls(why) => Error::not_sent(format!("{address}: TLS: {why}")),
+                        NoConnection::Tls(why) => Error::not_sent(format!("{address}: {why}")),
                     })?;
                 let mut known = self.lock();
                 known.channels.insert(address.to_owned(), channel.clone());
@@ -230,7 +230,10 @@ impl Connections {
         };
         let bearer = self.bearer.clone();
         connected.map(|channel| Channel::new(channel, bearer)).map_err(|error| match explained(&error) {
-            Some(why) => NoConnection::Tls(why),
+            Some(why) if why.contains("does not speak TLS") => {
+                NoConnection::Tls(format!("{why}: leave out https:// and the files of TLS"))
+            }
+            Some(why) => NoConnection::Tls(format!("TLS: {why}")),
             None => NoConnection::Refused(root_cause(&error)),
         })
     }
