@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Rights that may be without a call of their own: `verb resource`, and why.
-const WITHOUT_CALLS: [(&str, &str); 6] = [
+const WITHOUT_CALLS: [(&str, &str); 7] = [
     (
         "update raftqueues/finalizers",
         "OwnerReferencesPermissionEnforcement, for an owner that blocks deletion",
@@ -12,6 +12,7 @@ const WITHOUT_CALLS: [(&str, &str); 6] = [
     ("delete services", "OwnerReferencesPermissionEnforcement, to take over what an earlier object left"),
     ("delete configmaps", "the same"),
     ("delete serviceaccounts", "the same"),
+    ("delete secrets", "the same"),
     (
         "delete certificates",
         "only where cert-manager has signed, and other certificates take the place of those",
