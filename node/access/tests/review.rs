@@ -160,7 +160,7 @@ async fn what_the_api_server_answers_is_said_in_words() {
         (
             Answer::Raw(403, "{}".into()),
             "the API server refuses TokenReviews of this pod: grant ClusterRole system:auth-delegator to its ServiceAccount, \
-             `kubectl create clusterrolebinding raftqueue-token-reviews --clusterrole=system:auth-delegator \
+             `kubectl create clusterrolebinding raftqueue-queues-demo --clusterrole=system:auth-delegator \
              --serviceaccount=queues:demo`",
             true,
         ),

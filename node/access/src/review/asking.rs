@@ -116,9 +116,11 @@ fn remedy(own_token: &str) -> String {
     let own = jwt::peek(own_token).ok().and_then(|own| own.subject);
     let own = own.as_deref().and_then(|name| name.strip_prefix(OF_SERVICE_ACCOUNTS));
     let own = own.map_or_else(|| "NAMESPACE:NAME".to_owned(), shown);
+    // The binding is of the whole cluster of Kubernetes, where other accounts may have one.
+    let binding = own.replace(':', "-");
     format!(
         "grant ClusterRole system:auth-delegator to its ServiceAccount, `kubectl create clusterrolebinding \
-         raftqueue-token-reviews --clusterrole=system:auth-delegator --serviceaccount={own}`"
+         raftqueue-{binding} --clusterrole=system:auth-delegator --serviceaccount={own}`"
     )
 }
 
