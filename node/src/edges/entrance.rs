@@ -9,17 +9,25 @@ use crate::edges::gate::{Called, Gate, Needs};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use raftqueue_access::Permission;
 use raftqueue_tls::Peer;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tower::Service;
 
 /// What the kubelet asks for.
 const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// Where metrics are.
 const METRICS: &str = "/metrics";
+
+/// Most bytes of a refused request that are waited for.
+const REFUSED_BYTES_MAX: u64 = 64 << 10;
+/// How long they are waited for.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Says in the form of whoever asked that it is refused.
 pub(crate) type Refuse = fn(&http::HeaderMap, &str, &Failure) -> Response;
@@ -106,19 +114,33 @@ where
                     request.extensions_mut().insert::<Called>(called);
                     inner.call(request).await
                 }
-                Err(failure) => Ok(match kind {
-                    Kind::Clients(refuse) => {
-                        with_challenge(refuse(request.headers(), &path, &failure), &failure)
-                    }
-                    Kind::Operations { .. } => {
-                        let code = crate::wire::errors::codes(&failure).http;
-                        let code = StatusCode::from_u16(code).unwrap_or(StatusCode::FORBIDDEN);
-                        with_challenge((code, format!("{}\n", failure.text)).into_response(), &failure)
-                    }
-                }),
+                Err(failure) => {
+                    take_in(request.body_mut()).await;
+                    Ok(match kind {
+                        Kind::Clients(refuse) => {
+                            with_challenge(refuse(request.headers(), &path, &failure), &failure)
+                        }
+                        Kind::Operations { .. } => {
+                            let code = crate::wire::errors::codes(&failure).http;
+                            let code = StatusCode::from_u16(code).unwrap_or(StatusCode::FORBIDDEN);
+                            with_challenge((code, format!("{}\n", failure.text)).into_response(), &failure)
+                        }
+                    })
+                }
             }
         })
     }
+}
+
+/// Takes in what is left of a refused request, and drops it, if it says that this is little. An answer in HTTP/2 that comes before its
+/// request has ended resets the stream, and there are clients that do not see the answer then (curl 7.88).
+async fn take_in(body: &mut Body) {
+    if body.size_hint().upper().is_none_or(|bytes| bytes > REFUSED_BYTES_MAX) {
+        return;
+    }
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Whoever sends it more slowly is answered in the middle of it.
+    let _ = tokio::time::timeout(REFUSED_WITHIN, rest).await;
 }
 
 /// What a call is called in the audit: its method in gRPC, else the first part of its path.
