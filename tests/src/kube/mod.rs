@@ -186,14 +186,34 @@ impl Kube {
         signal: &str,
     ) -> Result<(), Error> {
         let own = self.own("signals to processes in pods")?;
+        own.signal_container(&self.container(namespace, pod, container)?, signal)
+    }
+
+    /// A command in the network of a pod, with the programs and files of the host: it reaches what the pod reaches. Names of the
+    /// cluster do not resolve for it.
+    ///
+    /// # Errors
+    /// As [`Kube::kill_in_pod`].
+    pub fn command_in_pod(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        program: impl AsRef<Path>,
+    ) -> Result<Command, Error> {
+        let own = self.own("the network of a pod")?;
+        own.in_network_of(&self.container(namespace, pod, container)?, program.as_ref())
+    }
+
+    /// The runtime's id of a container of a pod.
+    fn container(&self, namespace: &str, pod: &str, container: &str) -> Result<String, Error> {
         let object = self.kubectl.json(&["get", "pod", pod, "-n", namespace])?;
         let statuses = object["status"]["containerStatuses"].as_array();
         let status = statuses.into_iter().flatten().find(|status| status["name"] == container);
-        let id = status.and_then(running_container).ok_or_else(|| Error::Strange {
+        status.and_then(running_container).ok_or_else(|| Error::Strange {
             what: format!("container {container} of pod {namespace}/{pod}"),
             text: object["status"].to_string(),
-        })?;
-        own.signal_container(&id, signal)
+        })
     }
 }
 

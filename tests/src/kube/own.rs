@@ -16,6 +16,7 @@ use super::{certificates, collect, environment, rights, stop};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -282,6 +283,19 @@ impl Own {
     pub(super) fn signal_container(&self, id: &str, signal: &str) -> Result<(), Error> {
         let mut command = node::ctr(&self.state, &self.entrance, &self.programs);
         run(command.args(["tasks", "kill", "--signal", &format!("SIG{signal}"), id])).map(drop)
+    }
+
+    /// A command in the network of a container, by the runtime's id, with the files of the host.
+    pub(super) fn in_network_of(&self, id: &str, program: &Path) -> Result<Command, Error> {
+        let list = run(node::ctr(&self.state, &self.entrance, &self.programs).args(["tasks", "ls"]))?;
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        let mut rows = list.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let pid = rows.find(|row| row.first() == Some(&id)).and_then(|row| row.get(1).copied());
+        let pid =
+            pid.ok_or_else(|| Error::Strange { what: format!("container {id}"), text: list.clone() })?;
+        let mut command = self.entrance.inside("nsenter");
+        command.args(["--target", pid, "--net", "--"]).arg(program);
+        Ok(command)
     }
 
     /// Says if any part has ended by itself.

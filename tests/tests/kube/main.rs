@@ -21,7 +21,7 @@ use tier::Tier;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tier = Arc::new(Tier::read());
-    let modules: [(&str, &[Case]); 19] = [
+    let modules: [(&str, &[Case]); 20] = [
         ("harness", &harness::CASES),
         ("seen", seen::CASES),
         ("readme", product::readme::CASES),
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         ("chart", product::chart::CASES),
         ("disks", product::disks::CASES),
         ("lives", product::lives::CASES),
+        ("locks", product::locks::CASES),
         ("mending", product::mending::CASES),
         ("neighbours", product::neighbours::CASES),
         ("scaling", product::scaling::CASES),

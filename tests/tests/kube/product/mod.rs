@@ -11,6 +11,7 @@
 //! | [`kills`] | the operator dies after any of its writes, in every flow |
 //! | [`storms`] | an API server that misbehaves, a namespace that goes, hundreds of objects |
 //! | [`lives`] | one node, two clusters, an object deleted and applied again |
+//! | [`locks`] | clients go over to TLS and say who they are, strangers get nothing, certificates and their authority change under load |
 //! | [`mending`] | a lost quorum, a machine that is gone, disks that grow |
 //! | [`neighbours`] | a policy and a monitor, where their kinds are |
 //! | [`rights`] | a right that the operator lacks is told, and all heals once it has it |
@@ -27,6 +28,7 @@ mod gated;
 pub(crate) mod hands;
 pub(crate) mod kills;
 pub(crate) mod lives;
+pub(crate) mod locks;
 pub(crate) mod mending;
 pub(crate) mod neighbours;
 pub(crate) mod operator;

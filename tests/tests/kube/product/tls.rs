@@ -56,14 +56,14 @@ fn speaks_plain(address: SocketAddr) -> Result<bool, BoxError> {
     Ok(said.get(3) == Some(&SETTINGS) && !is_farewell)
 }
 
-fn address(room: &Room<'_>, pod: &str, port: u16) -> Result<SocketAddr, BoxError> {
+pub(super) fn address(room: &Room<'_>, pod: &str, port: u16) -> Result<SocketAddr, BoxError> {
     let pod = room.get("pod", pod)?;
     let address = pod["status"]["podIP"].as_str().ok_or("a pod has an address")?;
     Ok(SocketAddr::new(address.parse()?, port))
 }
 
 /// The operator looks at what no watch tells of when somebody touches the object.
-fn touch(room: &Room<'_>) -> Outcome {
+pub(super) fn touch(room: &Room<'_>) -> Outcome {
     let now = format!("touched={}", std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
     room.kubectl(&["annotate", "raftqueue", "demo", "--overwrite", &now])?;
     Ok(())
