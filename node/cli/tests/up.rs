@@ -95,6 +95,12 @@ fn a_folder_and_its_ports_are_of_one_up_which_a_second_one_leaves_alone() {
     let base_port = free_base_port();
     let first = Up::start(&mut up(folder.path(), base_port, &["--nodes", "1"]));
     let said = first.says("Ctrl-C stops");
+    let open: Vec<&String> = said.iter().filter(|line| line.contains("is open")).collect();
+    assert!(
+        open.len() == 1 && open[0].contains("no TLS and no authentication, on loopback only"),
+        "{said:#?}"
+    );
+    assert!(open[0].contains("node/LOCKS.md"), "it says where to read on: {open:?}");
     let export = format!("export RAFTQ_ENDPOINTS=127.0.0.1:{base_port}");
     let exported = said.iter().filter(|line| line.contains(&export)).count();
     let told =

@@ -11,6 +11,9 @@ pub(super) const NO_LEADER: &str = "\
 No node leads: that takes a majority of the voters. `raftq status` tells what each node lacks. If the disks of a majority are gone
 for good, `raftq recover` shows which node can go on alone, and what that costs.";
 
+/// Said once the cluster serves: whoever reaches these ports may do everything, which is fine on one machine and nowhere else.
+const OPEN: &str = "The cluster is open: no TLS and no authentication, on loopback only. node/LOCKS.md says how to lock one.";
+
 /// A node has died; `text` says how.
 pub(super) fn died(node: u16, text: &str, no_restart: bool, comes_again: bool, log: &Path) -> String {
     if comes_again {
@@ -72,7 +75,7 @@ impl Up {
         let program = std::env::args().next().unwrap_or_else(|| "raftq".into());
         let more = if count < usize::from(NODES_MAX) { count + 2 } else { count - 2 };
         format!(
-            "Try, in another terminal:\n{export}  \
+            "{OPEN}\n\nTry, in another terminal:\n{export}  \
              {program} topic create orders\n  \
              {program} publish orders 'hello' 'world'\n  \
              {program} receive orders -n 10 --ack\n  \
