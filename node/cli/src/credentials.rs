@@ -24,7 +24,28 @@ pub(crate) struct CredentialsArgs {
     token_file: Option<OsString>,
 }
 
+/// What a command line itself says of a cluster, without variables.
+pub(crate) struct Named {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) cert_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
+}
+
 impl CredentialsArgs {
+    /// What was typed. `is_typed` says whether the option of this name was.
+    pub(crate) fn typed(&self, endpoints: Vec<String>, is_typed: impl Fn(&str) -> bool) -> Named {
+        let file = |id, file: &Option<OsString>| file.clone().filter(|_| is_typed(id)).map(PathBuf::from);
+        Named {
+            endpoints: if is_typed("endpoints") { endpoints } else { Vec::new() },
+            ca_file: file("ca_file", &self.ca_file),
+            cert_file: file("cert_file", &self.cert_file),
+            key_file: file("key_file", &self.key_file),
+            token_file: file("token_file", &self.token_file),
+        }
+    }
+
     pub(crate) fn read(self) -> Credentials {
         // An option would stand in the list of processes.
         #[expect(clippy::disallowed_methods, reason = "a command line reads its environment")]

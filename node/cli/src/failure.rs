@@ -94,7 +94,7 @@ fn no_cluster(endpoints: &[String]) -> String {
         |endpoint: &String| ["127.", "localhost:", "[::1]:"].iter().any(|own| endpoint.starts_with(own));
     let remedy = match endpoints.iter().all(is_here) {
         true => "start one with raftq up, or say where it is: --endpoints, RAFTQ_ENDPOINTS",
-        false => "is that the right place? --endpoints and RAFTQ_ENDPOINTS say it",
+        false => "is that the right place? --endpoints, RAFTQ_ENDPOINTS or a context say it",
     };
     format!("no cluster at {}; {remedy}", endpoints.join(", "))
 }

@@ -1,10 +1,11 @@
 //! `raftq`: RaftQueue from the command line.
 //!
 //! [`commands`] has one module for each command: its arguments, its help, and what it does. [`output`] decides how
-//! results look; [`endpoints`] reads where nodes are and [`credentials`] what is shown to them, [`kube`] reaches those in Kubernetes; [`failure`] decides what is said and
-//! which code is returned if a command fails. A command knows a cluster only through `raftqueue-client`.
+//! results look; [`endpoints`] reads where nodes are and [`credentials`] what is shown to them, [`contexts`] has both by names, [`kube`]
+//! reaches nodes in Kubernetes; [`failure`] decides what is said and which code is returned if a command fails. A command knows a cluster only through `raftqueue-client`.
 
 mod commands;
+mod contexts;
 mod credentials;
 mod endpoints;
 mod failure;
@@ -13,8 +14,11 @@ mod output;
 mod signals;
 mod text;
 
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use commands::Command;
+use commands::context::Said;
+use contexts::Way;
 use failure::Failure;
 use output::{Format, Output};
 use raftqueue_client::Client;
@@ -44,7 +48,13 @@ tabs, one result a line, no header, and received messages as their raw bodies, o
 a line. --output table and --output json (one object a line) give that form \
 everywhere.
 
-Durations are 500ms, 30s, 5m, 12h, 7d or 1h30m; a number alone counts seconds.";
+Durations are 500ms, 30s, 5m, 12h, 7d or 1h30m; a number alone counts seconds.
+
+Contexts:
+  An option counts before its variable, and that before the context (raftq \
+context). The context in use counts where nobody says where nodes are, so that \
+what it shows goes to its own cluster alone; one that --context names counts for \
+whatever else is not said.";
 
 /// Stands over what every command takes, below what is its own.
 const GLOBAL: &str = "Global options";
@@ -61,6 +71,10 @@ struct Arguments {
     /// by the name kubectl-raftq this program is `kubectl raftq [-n NAMESPACE] NAME COMMAND`
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "[NAMESPACE/]NAME")]
     kube: Option<String>,
+    /// The context to take endpoints and files from, where no option and no variable says them [default: the one in use, where no
+    /// endpoints are said]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "RAFTQ_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
     #[command(flatten)]
     credentials: credentials::CredentialsArgs,
     /// How long a call may take, with its repeats
@@ -74,17 +88,30 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(kube::words(std::env::args_os()));
+    let typed = Arguments::command().get_matches_from(kube::words(std::env::args_os()));
+    let arguments = Arguments::from_arg_matches(&typed)
+        .unwrap_or_else(|error| error.format(&mut Arguments::command()).exit());
     match arguments.command {
         // A node has a runtime of its own, with its own settings.
         Command::Node(node) => node.run(),
-        _ => run(arguments),
+        _ => run(arguments, &typed),
     }
 }
 
 #[tokio::main]
-async fn run(arguments: Arguments) -> ExitCode {
+async fn run(arguments: Arguments, typed: &ArgMatches) -> ExitCode {
     let output = Output::new(arguments.output);
+    // An empty variable is none.
+    let named = arguments.context.as_deref().filter(|name| !name.is_empty());
+    let is_typed = |option: &str| typed.value_source(option) == Some(ValueSource::CommandLine);
+    if let Command::Context(command) = arguments.command {
+        let typed = arguments.credentials.typed(arguments.endpoints, is_typed);
+        let said = Said { typed, context: named, kube: arguments.kube.as_deref() };
+        return match command.run(said, &output) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(),
+        };
+    }
     // The ports are open until the command is done.
     let forwards = match arguments.kube.as_deref().map(kube::reach).transpose() {
         Ok(forwards) => forwards,
@@ -98,11 +125,23 @@ async fn run(arguments: Arguments) -> ExitCode {
         Ok(told) => told,
         Err(failure) => return failure.report(),
     };
-    let credentials = arguments.credentials;
-    let are_told = !told.is_empty();
-    let endpoints = if are_told { told } else { ENDPOINTS_DEFAULT.map(str::to_owned).to_vec() };
+    if let Some(name) = named
+        && !told.is_empty()
+        && forwards.is_none()
+        && !is_typed("endpoints")
+    {
+        eprintln!("warning: RAFTQ_ENDPOINTS counts before the endpoints of the context {name}");
+    }
+    let given = Way { endpoints: told, credentials: arguments.credentials.read() };
+    let way = contexts::complete(given, forwards.is_some(), named);
+    let are_told = way.as_ref().is_ok_and(|way| !way.endpoints.is_empty());
     let connect = || {
-        let client = Client::connect_with(endpoints, credentials.read())
+        // Told only to commands that need a cluster.
+        let Way { mut endpoints, credentials } = way?;
+        if endpoints.is_empty() {
+            endpoints = ENDPOINTS_DEFAULT.map(str::to_owned).to_vec();
+        }
+        let client = Client::connect_with(endpoints, credentials)
             .map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(client.with_timeout(arguments.timeout).without_waiting_for_nodes())
     };
@@ -116,7 +155,6 @@ async fn run(arguments: Arguments) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {
@@ -156,7 +194,7 @@ mod tests {
             let heading = help.find("\nGlobal options:\n").unwrap_or_else(|| panic!("{path} has none"));
             let own = help.find("\nOptions:\n").unwrap_or_else(|| panic!("{path} has none of its own"));
             assert!(own < heading, "{path}");
-            for option in ["--endpoints", "--kube", "--timeout", "--output"] {
+            for option in ["--endpoints", "--kube", "--context", "--timeout", "--output"] {
                 let at = help.find(&format!("{option} <")).unwrap_or_else(|| panic!("{path}: {option}"));
                 assert!(at > heading, "{path}: {option}");
             }

@@ -31,6 +31,7 @@
 //! | [`Publisher`] | many messages, batches under way at once, in order, each stored once |
 //! | [`Producer`] | one batch after the other, each stored once |
 //! | [`Consumer`] | messages as fast as they are settled, leased while they are worked on |
+//! | [`Contexts`] | where clusters are and what is shown to them, from the file that `raftq context` writes |
 //! | [`Client`] | one method for each call of the contract, with the contract's own messages ([`v1`]) |
 //!
 //! Whole programs stand in `examples/`.
@@ -59,6 +60,7 @@
 mod client;
 mod connections;
 mod consumer;
+mod contexts;
 mod credentials;
 mod error;
 mod pending;
@@ -69,6 +71,7 @@ mod strangers;
 
 pub use client::Client;
 pub use consumer::{Consumer, ConsumerSettings, Delivery, Settled, Settlement};
+pub use contexts::{Context, ContextError, Contexts};
 pub use credentials::{Credentials, Token};
 pub use error::{Error, Outcome};
 pub use producer::Producer;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Where the flags and variables of the programs are.
 const OF_PROGRAMS: [&str; 3] = ["node/src", "node/cli/src", "operator/src"];
 /// Variables that programs read without a flag of that name.
-const WITHOUT_A_FLAG: [&str; 2] = ["NO_COLOR", "RUST_LOG"];
+const WITHOUT_A_FLAG: [&str; 3] = ["NO_COLOR", "RAFTQ_CONFIG", "RUST_LOG"];
 /// What a program says of its exit codes in its `--help`: its column of the table, and the file.
 const EXIT_CODES: [(usize, &str); 3] =
     [(1, "node/cli/src/main.rs"), (2, "node/src/process.rs"), (3, "operator/src/config.rs")];

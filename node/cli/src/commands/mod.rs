@@ -4,6 +4,7 @@ mod auth;
 mod bench;
 mod cluster;
 mod completions;
+pub(crate) mod context;
 mod dead;
 mod deliveries;
 mod kill;
@@ -77,6 +78,9 @@ pub(crate) enum Command {
     /// Make tokens, and check and ask what callers may do
     #[command(subcommand)]
     Auth(auth::AuthCommand),
+    /// Keep clusters by names: where they are, and what is shown to them
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Measure how fast a cluster or a disk is
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -151,6 +155,7 @@ async fn run_as_typed(
     match command {
         Command::Up(command) => command.run().await,
         Command::Node(_) => unreachable!("a node runs before there is a runtime"),
+        Command::Context(_) => unreachable!("contexts are kept before a cluster is looked for"),
         Command::Unbind(command) => command.run(),
         Command::Completions(command) => command.run(output),
         Command::Topic(command) => command.run(&connect()?, output).await,
