@@ -244,7 +244,7 @@ impl NodeService {
                 let messages = if leases { located.clone().into_messages() } else { Vec::new() };
                 let mut leased = Leased { orders: &self.inner.orders, messages };
                 // If that fails, or nobody waits for it any more, the leased messages go back.
-                match readers.read(bodies, wanted, located, deadline).await {
+                match Box::pin(readers.read(bodies, wanted, located, deadline)).await {
                     Ok(read) => {
                         leased.messages.clear();
                         read
@@ -411,7 +411,27 @@ impl NodeService {
 
 impl NodeService {
     /// Answers a call here, or has the leader answer it, before the deadline.
+    ///
+    /// Nearly all calls are answered by the first try here. What the others need is four times as large, and every call would be
+    /// allocated and moved with it; so it has a place of its own.
     async fn answer(&self, request: Request, deadline: Instant, forwarded: bool) -> Result<Answer, Failure> {
+        if self.leads() && !self.inner.stopping.load(Ordering::Relaxed) {
+            match self.ask_driver(&request, deadline).await {
+                // It was not done, and another node may lead by now. The caller need not know.
+                Err(failure) if failure.reason == Reason::NotLeader && !forwarded => {}
+                result => return result,
+            }
+        }
+        Box::pin(self.answer_somehow(request, deadline, forwarded)).await
+    }
+
+    /// The same wherever the leader is, or will be.
+    async fn answer_somehow(
+        &self,
+        request: Request,
+        deadline: Instant,
+        forwarded: bool,
+    ) -> Result<Answer, Failure> {
         let mut leadership = self.inner.leadership.clone();
         let mut reached = self.inner.transport.reached();
         let mut seeking: Option<Instant> = None;

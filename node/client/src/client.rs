@@ -403,7 +403,7 @@ impl Client {
                     if error.is_of_connection() {
                         self.connections.leave(&connection, true);
                     }
-                    Err(recognized(endpoint, error).await)
+                    Err(Box::pin(recognized(endpoint, error)).await)
                 }
             }
         };
@@ -469,7 +469,7 @@ impl Client {
             }
             Ok(Err(status)) => {
                 let error = self.note_failure(&connection, Error::from(&status));
-                Err(recognized(&connection.address, error).await)
+                Err(Box::pin(recognized(&connection.address, error)).await)
             }
             Err(_) => Err(self.note_failure(&connection, Error::unheard("no answer in time"))),
         }

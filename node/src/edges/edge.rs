@@ -220,7 +220,7 @@ impl<S: Service> Edge<S> {
         let answered = async {
             match &self.gate {
                 Some(gate) if matches!(call.request, Request::Look(Look::ListTopics { .. })) => {
-                    self.list_what_is_seen(gate, call).await
+                    Box::pin(self.list_what_is_seen(gate, call)).await
                 }
                 _ => self.service.call(call).await,
             }
