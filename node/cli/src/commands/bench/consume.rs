@@ -18,8 +18,12 @@ use tokio::time::timeout;
 
 /// A topic from which nothing came for so long is empty.
 const EMPTY_AFTER: Duration = Duration::from_secs(2);
-/// How often a topic is looked at.
+/// How often a topic is looked at, and by each consumer whether the measurement has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The latter by each of many consumers.
+const LOOK_EVERY_OF_MANY: Duration = Duration::from_secs(1);
+/// More consumers are many.
+const MANY: u64 = 100;
 /// Batches that a consumer may hold. For most of them the acknowledgement is under way.
 const BATCHES_HELD: usize = 16;
 /// Messages that a consumer may hold, for small and for large batches.
@@ -69,7 +73,8 @@ impl Consume {
         }
         let cpu = Cpu::begin(client).await;
         let measure = Arc::new(Measure::start("consumed", Duration::from_secs(self.load.seconds)));
-        let consumers = start(client, &self.load.topic, self.consumers, self.batch, &measure);
+        let taking = Consumers { count: self.consumers, connections: self.consumers, batch: self.batch };
+        let consumers = taking.start(client, std::slice::from_ref(&self.load.topic), &measure);
         let shown: [&Measure; 1] = [&measure];
         let asked = tokio::select! {
             asked = show_progress(&shown, measure.end()) => asked?,
@@ -110,24 +115,42 @@ impl Consume {
     }
 }
 
-/// Starts consumers, which go on until the measure ends.
-pub(super) fn start(
-    client: &Client,
-    topic: &str,
-    consumers: u64,
-    batch: u64,
-    measure: &Arc<Measure>,
-) -> Workers {
-    let mut tasks = JoinSet::new();
-    let batch = usize::try_from(batch).expect("at most 10,000");
-    for _ in 0..consumers {
-        let (own, topic, measure) = (client.independent(), topic.to_owned(), Arc::clone(measure));
-        tasks.spawn(async move { consume(&own, &topic, batch, &measure).await });
-    }
-    Workers(tasks)
+/// How a load consumes.
+pub(super) struct Consumers {
+    /// How many there are.
+    pub(super) count: u64,
+    /// Connections that they share.
+    pub(super) connections: u64,
+    /// Messages that each acknowledges together.
+    pub(super) batch: u64,
 }
 
-async fn consume(client: &Client, topic: &str, batch: usize, measure: &Arc<Measure>) -> Result<(), Failure> {
+impl Consumers {
+    /// Starts them, each on the next of the topics. They go on until the measure ends.
+    pub(super) fn start(&self, client: &Client, topics: &[String], measure: &Arc<Measure>) -> Workers {
+        let mut tasks = JoinSet::new();
+        let batch = count(self.batch);
+        let connected: Vec<Client> = (0..self.connections).map(|_| client.independent()).collect();
+        // Ten thousand that look ten times a second whether it is over would be a load of their own.
+        let look_every = if self.count > MANY { LOOK_EVERY_OF_MANY } else { LOOK_EVERY };
+        for (topic, client) in topics.iter().cycle().zip(connected.iter().cycle()).take(count(self.count)) {
+            let (own, topic, measure) = (client.clone(), topic.clone(), Arc::clone(measure));
+            tasks.spawn(async move { consume(&own, &topic, (batch, look_every), &measure).await });
+        }
+        Workers(tasks)
+    }
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).expect("at most 10,000")
+}
+
+async fn consume(
+    client: &Client,
+    topic: &str,
+    (batch, look_every): (usize, Duration),
+    measure: &Arc<Measure>,
+) -> Result<(), Failure> {
     let settings = ConsumerSettings {
         credit_messages: (BATCHES_HELD * batch).clamp(HELD_MIN, HELD_MAX),
         credit_bytes: HELD_BYTES_MAX,
@@ -151,7 +174,7 @@ async fn consume(client: &Client, topic: &str, batch: usize, measure: &Arc<Measu
         })
     };
     while measure.goes_on() {
-        let Ok(received) = timeout(LOOK_EVERY, consumer.receive_many(batch)).await else { continue };
+        let Ok(received) = timeout(look_every, consumer.receive_many(batch)).await else { continue };
         let deliveries = received?;
         let messages = deliveries.len() as u64;
         let bytes = deliveries.iter().map(|delivery| delivery.body.len() as u64).sum();

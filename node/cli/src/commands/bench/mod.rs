@@ -4,6 +4,7 @@ mod consume;
 mod cpu;
 mod disk;
 mod gate;
+mod idle;
 mod measure;
 mod mixed;
 mod pace;
@@ -40,6 +41,8 @@ pub(crate) enum BenchCommand {
     Consume(consume::Consume),
     /// Publish and consume at once
     Mixed(mixed::Mixed),
+    /// Hold connections and receives that only wait, and see what they cost the nodes
+    Idle(idle::Idle),
     /// Publish and consume for long, leave a few messages for ever, and watch disk and memory of every node
     Soak(soak::Soak),
     /// Write and sync as a node does, without a node: how fast the disk is at best
@@ -75,6 +78,7 @@ impl BenchCommand {
             BenchCommand::Publish(command) => command.run(&connect()?, output).await,
             BenchCommand::Consume(command) => command.run(&connect()?, output).await,
             BenchCommand::Mixed(command) => command.run(&connect()?, output).await,
+            BenchCommand::Idle(command) => command.run(&connect()?, output).await,
             BenchCommand::Soak(command) => command.run(&connect()?, output).await,
             BenchCommand::Disk(command) => command.run(output).await,
         }
@@ -88,6 +92,14 @@ async fn make_topic(client: &Client, topic: &str) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(error) if error.reason == v1::Reason::TopicExists => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The names of so many topics: the name itself, or the name with numbers behind it.
+fn numbered(name: &str, topics: u64) -> Vec<String> {
+    match topics {
+        1 => vec![name.to_owned()],
+        count => (1..=count).map(|number| format!("{name}-{number}")).collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::cpu::Cpu;
 use super::gate::Gate;
 use super::measure::Measure;
 use super::pace::Pace;
-use super::{Load, Workers, make_topic, report, same_cluster, show_progress, whole};
+use super::{Load, Workers, make_topic, numbered, report, same_cluster, show_progress, whole};
 use crate::failure::Failure;
 use crate::output::Output;
 use bytes::Bytes;
@@ -116,7 +116,7 @@ struct Producer {
 
 impl Publish {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
-        let producers = self.producing.open(client, &self.topics()).await?;
+        let producers = self.producing.open(client, &numbered(&self.load.topic, self.topics)).await?;
         let cpu = Cpu::begin(client).await;
         let measure = Measure::start("published", Duration::from_secs(self.load.seconds));
         let measure = Arc::new(if self.rate.is_some() { measure.timing_late() } else { measure });
@@ -139,14 +139,6 @@ impl Publish {
             );
         }
         report(output, &measured, asked)
-    }
-
-    fn topics(&self) -> Vec<String> {
-        let name = &self.load.topic;
-        match self.topics {
-            1 => vec![name.clone()],
-            count => (1..=count).map(|number| format!("{name}-{number}")).collect(),
-        }
     }
 }
 
