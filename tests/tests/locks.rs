@@ -3,7 +3,7 @@
 use raftqueue_client::{Client, Credentials, Outcome, Token, v1};
 use raftqueue_proto::peer::v1 as peer;
 use raftqueue_proto::peer::v1::peer_client::PeerClient;
-use raftqueue_tests::process::{CALM, Cluster, PATIENCE, programs, wait_for};
+use raftqueue_tests::process::{CALM, Cluster, PATIENCE, RIGHTS, Rights, programs, wait_for};
 use raftqueue_tls::Keys;
 use raftqueue_tls::fake::Authority;
 use std::path::{Path, PathBuf};
@@ -244,6 +244,22 @@ async fn the_peers_port_lets_in_nodes_of_this_cluster_and_nobody_else() {
             tokio::time::timeout(PATIENCE, ask(shown)).await.expect("it does not hang").expect_err(who);
         assert!(refused.contains(words), "{who}: {refused}");
     }
+    // Each is on record, but the node, which was refused for something else.
+    for (kind, call, words) in [
+        ("unauthenticated", "handshake", "it does not speak TLS, which this port wants"),
+        ("unauthenticated", "handshake", "certificate"),
+        ("denied", "peer", "its certificate is for shop.example"),
+    ] {
+        let begins = format!("\"audit\":\"{kind}\"");
+        cluster.wait_until("it is on record", || {
+            let logs = cluster.whole_logs();
+            logs.lines().any(|line| {
+                line.contains(&begins)
+                    && line.contains(&format!("\"call\":\"{call}\""))
+                    && line.contains(words)
+            })
+        });
+    }
 }
 
 /// Says hello to a node's port as somebody who shows this certificate; what it is told.
@@ -334,64 +350,6 @@ fn tower_once(
             taken.map(hyper_util::rt::TokioIo::new).ok_or_else(|| std::io::Error::other("only once")),
         )
     })
-}
-
-/// Who may do what in these tests: `shop` its orders, `watcher` look at all, `root` everything.
-const RIGHTS: &str = r#"
-roles:
-- name: shop
-  rules:
-  - topics: ["orders", "orders.*"]
-    may: [publish, receive]
-- name: watcher
-  rules:
-  - topics: ["*"]
-    may: [browse]
-- name: root
-  rules:
-  - topics: ["*"]
-    may: [publish, receive, browse, manage]
-  - may: [administer]
-grants:
-- {role: shop, to: ["token:shop", "cert:shop.example"]}
-- {role: watcher, to: ["token:watcher"]}
-- {role: root, to: ["token:root"]}
-"#;
-
-/// A folder with rights and tokens; what is shown for each name.
-struct Rights {
-    folder: tempfile::TempDir,
-}
-
-impl Rights {
-    fn new(names: &[&str]) -> Self {
-        let rights = Self { folder: tempfile::tempdir().expect("room") };
-        std::fs::write(rights.path("auth.yaml"), RIGHTS).expect("room");
-        let mut lines = String::new();
-        for name in names {
-            let file = rights.path(name).display().to_string();
-            let made =
-                Command::new(programs().join("raftq")).args(["auth", "token", name, "--out", &file]).output();
-            let made = made.expect("it can be started");
-            assert!(made.status.success(), "{made:?}");
-            lines += &String::from_utf8_lossy(&made.stdout);
-        }
-        std::fs::write(rights.path("tokens"), lines).expect("room");
-        rights
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join(file)
-    }
-
-    fn token(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).expect("there").trim().to_owned()
-    }
-
-    fn arguments(&self) -> [String; 4] {
-        let path = |file| self.path(file).display().to_string();
-        ["--auth-file".into(), path("auth.yaml"), "--auth-tokens-file".into(), path("tokens")]
-    }
 }
 
 /// What stands in README and `SECURITY.md` about each way in and each wrong credential.

@@ -7,6 +7,7 @@ mod links;
 mod load;
 mod patience;
 pub mod prometheus;
+mod rights;
 mod small_disk;
 mod up;
 pub mod watch;
@@ -14,6 +15,7 @@ pub mod watch;
 pub use http::{Answer, Http, Unanswered};
 pub use load::{Load, Report, Told};
 pub use patience::{CALM, Ended, PATIENCE, Running, env_number, run_to_end, series_value, wait_for};
+pub use rights::{RIGHTS, Rights};
 pub use small_disk::SmallDisk;
 pub use up::Up;
 

@@ -4,6 +4,7 @@
 //! `RAFTQUEUE_CLIENTS` decides: unset, every case is shown as ignored; `auto`, those run whose tools are there; `require`, a
 //! missing tool is a failure. Packages come from the languages' registries, in fixed versions, and are kept in the cache.
 
+mod locked;
 mod program;
 mod relay;
 
@@ -48,7 +49,8 @@ fn main() -> ExitCode {
     let (_, tools) = LANGUAGES[0];
     let policy =
         case("a_retry_policy_repeats_what_is_unknown", tools, a_retry_policy_repeats_what_is_unknown);
-    libtest_mimic::run(&arguments, [shown, policy].into_iter().chain(trials).collect()).exit_code()
+    let locked = case("python_is_refused_in_words", tools, locked::python_is_refused_in_words);
+    libtest_mimic::run(&arguments, [shown, policy, locked].into_iter().chain(trials).collect()).exit_code()
 }
 
 /// A case that takes tools.
