@@ -155,6 +155,12 @@ pub struct NodeArgs {
     #[arg(long, value_name = "BYTES", env = "RAFTQUEUE_CLIENT_BYTES_MAX")]
     pub client_bytes_max: Option<u64>,
 
+    /// Most connections from one address to the port of clients; further ones are closed at once. An address of IPv6 counts with its
+    /// /64. Default: half of what the port holds, which is five eighths of the limit on open files.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1 << 20),
+          env = "RAFTQUEUE_CONNECTIONS_PER_ADDRESS_MAX")]
+    pub connections_per_address_max: Option<u64>,
+
     /// Length of a lease in milliseconds where the consumer names none (1000 to 43200000).
     #[arg(long, value_name = "MS", default_value_t = raftqueue_queue::LEASE_MS_DEFAULT,
           value_parser = clap::value_parser!(u64).range(raftqueue_queue::LEASE_MS_MIN..=raftqueue_queue::LEASE_MS_MAX),
@@ -244,6 +250,8 @@ pub struct Config {
     pub limits: Limits,
     /// Most bytes held for clients.
     pub client_bytes_max: usize,
+    /// Most connections of clients from one address; half of all where it is not said.
+    pub connections_per_address_max: Option<usize>,
     /// Default attempts.
     pub attempts_max: u32,
     /// Free bytes to leave alone.
@@ -342,6 +350,9 @@ impl NodeArgs {
             reserve_bytes: self.reserve_bytes,
             segment_bytes: self.segment_bytes.next_multiple_of(4096),
             scrub_bytes_per_second: self.scrub_bytes_per_second,
+            connections_per_address_max: self
+                .connections_per_address_max
+                .map(|count| usize::try_from(count).expect("at most 2^20")),
         })
     }
 

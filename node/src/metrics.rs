@@ -22,7 +22,7 @@ use calls::Calls;
 pub(crate) use census::Census;
 pub use census::TopicSeen;
 pub(crate) use connections::Connections;
-pub use connections::{Meter, Open};
+pub use connections::{Crowded, Meter, Open};
 pub(crate) use entry_times::{EntryTimes, Progress};
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,

@@ -162,16 +162,17 @@ pub async fn run(
     let pulse = Arc::new(Pulse::default());
 
     let connection_limits = ConnectionLimits::of_this_process();
-    let mut servers =
-        Servers::new(Arc::clone(&metrics), locks.doors.clone(), Handle::current(), core.handle());
+    let mut servers = Servers::new(Arc::clone(&metrics), &locks, Handle::current(), core.handle());
     let client_port = servers.listen_for_clients(&config.client_listen).await?;
-    servers.serve_clients(client_port, connection_limits.clients, http::router(&edge));
+    let each_max = config.connections_per_address_max;
+    servers.serve_clients(client_port, connection_limits.clients, each_max, http::router(&edge));
     let peer_port = servers.listen(&config.peer_listen, "peers").await?;
     let console =
         console::router(edge.clone(), Arc::clone(&metrics), config.console.clone(), Handle::current());
     let peers =
         PeerService::new(&transport, edge, Arc::clone(&forming), Arc::clone(&reader), Arc::clone(&giving))
-            .of(household);
+            .of(household)
+            .audited(locks.audit());
     servers.serve_peers(peer_port, connection_limits.peers, peers);
     if let Some(address) = &config.operations_listen {
         let router =

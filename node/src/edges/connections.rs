@@ -6,16 +6,23 @@
 //! connection that sends nothing for a while after it was opened is closed, too, since in no protocol here the server
 //! speaks first.
 //!
+//! One address has a part of each port alone, so that nobody by himself takes it from all others. Addresses of IPv6 count together
+//! where they are of one /64, which is what one machine has.
+//!
 //! Who comes is let in by the port's [`Door`], which may want TLS. A handshake takes a while, so that it is not waited for where
 //! connections are accepted ([`Arrived`]), and it counts as a connection from its first byte.
 
-use crate::metrics::{Meter, Open};
+use crate::metrics::{Crowded, Meter, Open};
+use raftqueue_access::{Audit, Call, Happened};
 use raftqueue_tls::{Door, Peer, Refused, Stream};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -29,6 +36,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const PEERS_MAX: usize = 256;
 /// Connections to the operations port.
 const OPERATIONS_MAX: usize = 64;
+/// Pause between two warnings that connections are refused for one reason.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// How many connections each port may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +75,113 @@ impl ConnectionLimits {
     }
 }
 
+/// How many connections an address may have of a port that holds so many, unless something else is asked for: half. Others find room
+/// beside it, and many clients behind one translated address do, too.
+#[must_use]
+pub fn of_one_address(connections_max: usize) -> usize {
+    connections_max.div_ceil(2)
+}
+
+/// The same of the port of the peers, who may all be on one machine.
+#[must_use]
+pub fn of_one_peer_address(connections_max: usize) -> usize {
+    connections_max.div_ceil(4) * 3
+}
+
+/// How many connections each address has: as many entries as connections at most.
+#[derive(Debug)]
+struct Addresses {
+    each_max: usize,
+    held: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Addresses {
+    fn new(each_max: usize) -> Arc<Self> {
+        Arc::new(Self { each_max, held: Mutex::default() })
+    }
+
+    /// Takes one for an address, if it may have one more.
+    fn take(self: &Arc<Self>, address: IpAddr) -> Option<OfAddress> {
+        let address = holder(address);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(address).or_default();
+        if *count >= self.each_max {
+            return None;
+        }
+        *count += 1;
+        Some(OfAddress { addresses: Arc::clone(self), address })
+    }
+}
+
+/// Whom an address belongs to: a machine has one of IPv4, and of IPv6 as many as it likes of a /64.
+fn holder(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address => address,
+    }
+}
+
+/// One connection of an address, until it is dropped.
+#[derive(Debug)]
+struct OfAddress {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        let mut held = self.addresses.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = held.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// What a connection takes, and gives back when it ends.
+#[derive(Debug)]
+struct Permit {
+    _room: OwnedSemaphorePermit,
+    _of_address: OfAddress,
+    _open: Open,
+}
+
+/// When it was last said that connections are refused, and how many were since then.
+#[derive(Debug, Default)]
+struct Warned {
+    at: Option<Instant>,
+    refused: u64,
+}
+
+impl Warned {
+    /// How many were refused since somebody was told, if it is time to say it again.
+    fn refused(&mut self) -> Option<u64> {
+        self.refused += 1;
+        if self.at.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            return None;
+        }
+        self.at = Some(Instant::now());
+        Some(std::mem::take(&mut self.refused))
+    }
+}
+
 /// Accepts connections on one port, up to its limit.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
     room: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
     silence_max: Duration,
-    told: bool,
+    /// Of a full port, and of addresses that have enough.
+    warned: [Warned; 2],
     meter: Meter,
     door: Door,
     /// Where handshakes are made, if not where connections are served.
     on: Option<Handle>,
+    /// Where it is noted that somebody was not let in.
+    audit: Option<Arc<Audit>>,
 }
 
 impl Acceptor {
@@ -87,12 +192,20 @@ impl Acceptor {
         Self {
             listener,
             room,
+            addresses: Addresses::new(connections_max),
             silence_max,
-            told: false,
+            warned: Default::default(),
             meter: Meter::default(),
             door: Door::open(),
             on: None,
+            audit: None,
         }
+    }
+
+    /// The same with so many of one address at most.
+    #[must_use]
+    pub fn shared(self, of_one_address: usize) -> Self {
+        Self { addresses: Addresses::new(of_one_address.max(1)), ..self }
     }
 
     /// The same through this door.
@@ -107,6 +220,12 @@ impl Acceptor {
         Self { on: Some(on), ..self }
     }
 
+    /// The same; who is not let in is noted there.
+    #[must_use]
+    pub fn audited(self, audit: Option<Arc<Audit>>) -> Self {
+        Self { audit, ..self }
+    }
+
     /// The same, counted by this meter.
     #[must_use]
     pub fn metered(self, meter: Meter) -> Self {
@@ -116,32 +235,52 @@ impl Acceptor {
     /// The next connection that there is room for. Shortages are waited out. Nothing is lost if it is cancelled.
     pub async fn accept(&mut self) -> Arrived {
         loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match self.listener.accept().await {
+                Ok((stream, from)) => (stream, from.ip()),
                 Err(error) => {
                     pause_after(&error).await;
                     continue;
                 }
             };
-            match Arc::clone(&self.room).try_acquire_owned() {
-                Ok(room) => {
-                    self.told = false;
-                    // Answers are small and wanted at once, so they do not wait for more to fill a packet. This fails only if the
-                    // connection is already broken; then the first read says so.
-                    let _ = stream.set_nodelay(true);
-                    let permit = (room, self.meter.open());
-                    let (meter, door, on) = (self.meter.clone(), self.door.clone(), self.on.clone());
-                    return Arrived { stream, permit, silence_max: self.silence_max, meter, door, on };
+            let permit = match self.permit(from) {
+                Ok(permit) => permit,
+                Err(crowded) => {
+                    self.refuse(crowded, from);
+                    continue;
                 }
-                // Said once, until there is room again.
-                Err(_) if !self.told => {
-                    self.told = true;
-                    self.meter.refused();
-                    let port = self.listener.local_addr().map_or(0, |address| address.port());
-                    tracing::warn!(port, "too many connections: further ones are closed at once");
-                }
-                Err(_) => self.meter.refused(),
+            };
+            // Answers are small and wanted at once, so they do not wait for more to fill a packet. This fails only if the
+            // connection is already broken; then the first read says so.
+            let _ = stream.set_nodelay(true);
+            let (meter, door, on) = (self.meter.clone(), self.door.clone(), self.on.clone());
+            let (silence_max, audit) = (self.silence_max, self.audit.clone());
+            return Arrived { stream, permit, silence_max, meter, door, on, audit };
+        }
+    }
+
+    /// Room for one more connection from there.
+    fn permit(&self, from: IpAddr) -> Result<Permit, Crowded> {
+        let of_address = self.addresses.take(from).ok_or(Crowded::Address)?;
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Crowded::Port)?;
+        Ok(Permit { _room: room, _of_address: of_address, _open: self.meter.open() })
+    }
+
+    /// Counts a connection that is closed, and says so at a bounded rate.
+    fn refuse(&mut self, crowded: Crowded, from: IpAddr) {
+        self.meter.refused(crowded);
+        let Some(refused) = self.warned[crowded as usize].refused() else { return };
+        let port = self.listener.local_addr().map_or(0, |address| address.port());
+        match crowded {
+            Crowded::Port => {
+                tracing::warn!(port, refused, "too many connections: further ones are closed at once");
             }
+            Crowded::Address => tracing::warn!(
+                port,
+                refused,
+                address = %holder(from),
+                each_max = self.addresses.each_max,
+                "an address has as many connections as one may have: further ones from there are closed at once"
+            ),
         }
     }
 }
@@ -159,15 +298,16 @@ async fn pause_after(error: &io::Error) {
 #[derive(Debug)]
 pub struct Arrived {
     stream: TcpStream,
-    permit: (OwnedSemaphorePermit, Open),
+    permit: Permit,
     silence_max: Duration,
     meter: Meter,
     door: Door,
     on: Option<Handle>,
+    audit: Option<Arc<Audit>>,
 }
 
 impl Arrived {
-    /// Lets it in, or closes it: that is counted, told to it as far as it understands, and said in the log for who looks closely.
+    /// Lets it in, or closes it: that is counted, noted, told to it as far as it understands, and said in the log for who looks closely.
     /// Takes no longer than a silence and a handshake may.
     pub async fn enter(self) -> Option<Connection> {
         let from = self.stream.peer_addr().ok();
@@ -183,6 +323,16 @@ impl Arrived {
             Err(Refused::Gone(_)) => None,
             Err(refused) => {
                 self.meter.handshake_failed();
+                if let Some(audit) = self.audit {
+                    let (from, text) = (from.map(|from| from.to_string()), refused.to_string());
+                    let call = Call {
+                        call: "handshake",
+                        peer: from.as_deref(),
+                        text: Some(&text),
+                        ..Call::default()
+                    };
+                    audit.note(SystemTime::now(), Happened::Unauthenticated, &call);
+                }
                 tracing::debug!(
                     from = from.map(tracing::field::display),
                     "a connection is not let in: {refused}"
@@ -199,11 +349,11 @@ pub struct Connection {
     stream: Stream,
     /// Until when the first byte must be there; `None` once it was.
     silence: Option<Pin<Box<Sleep>>>,
-    _permit: (OwnedSemaphorePermit, Open),
+    _permit: Permit,
 }
 
 impl Connection {
-    fn new(stream: Stream, permit: (OwnedSemaphorePermit, Open), silence_max: Duration) -> Self {
+    fn new(stream: Stream, permit: Permit, silence_max: Duration) -> Self {
         Self { stream, silence: Some(Box::pin(tokio::time::sleep(silence_max))), _permit: permit }
     }
 

@@ -1,8 +1,28 @@
 //! Connections that others have opened to a port, and what they are encrypted with.
 
 use super::{counter, counters, gauge, gauges};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Why a connection was closed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowded {
+    /// The port holds as many as it may.
+    Port,
+    /// Its address has as many as one may.
+    Address,
+}
+
+impl Crowded {
+    const ALL: [Crowded; 2] = [Crowded::Port, Crowded::Address];
+
+    fn name(self) -> &'static str {
+        match self {
+            Crowded::Port => "port",
+            Crowded::Address => "address",
+        }
+    }
+}
 
 /// What is counted of all ports.
 #[derive(Debug)]
@@ -23,13 +43,7 @@ impl Connections {
                 "Connections that are open, by the port they came to.",
                 &["port"],
             ),
-            refused: counters(
-                registry,
-                "raftqueue_connections_refused_total",
-                "Connections that were closed at once because there were too many, by port.",
-                "port",
-                &[],
-            ),
+            refused: refused(registry),
             handshakes_failed: counters(
                 registry,
                 "raftqueue_tls_handshakes_failed_total",
@@ -53,7 +67,7 @@ impl Connections {
     pub(super) fn meter(&self, port: &'static str) -> Meter {
         Meter {
             open: self.open.with_label_values(&[port]),
-            refused: self.refused.with_label_values(&[port]),
+            refused: Crowded::ALL.map(|why| self.refused.with_label_values(&[port, why.name()])),
             handshakes_failed: self.handshakes_failed.with_label_values(&[port]),
         }
     }
@@ -70,11 +84,21 @@ impl Connections {
     }
 }
 
+fn refused(registry: &Registry) -> IntCounterVec {
+    let options = Opts::new(
+        "raftqueue_connections_refused_total",
+        "Connections that were closed at once because there were too many, by port, and by reason: of the port, or of one address.",
+    );
+    let counters = IntCounterVec::new(options, &["port", "reason"]).expect("the name is valid");
+    registry.register(Box::new(counters.clone())).expect("the name is new");
+    counters
+}
+
 /// Counts the connections to one port.
 #[derive(Clone, Debug)]
 pub struct Meter {
     open: IntGauge,
-    refused: IntCounter,
+    refused: [IntCounter; Crowded::ALL.len()],
     handshakes_failed: IntCounter,
 }
 
@@ -86,7 +110,8 @@ impl Default for Meter {
     /// One that nobody reads.
     fn default() -> Self {
         let open = IntGauge::new("connections_open", "Unseen.").expect("the name is valid");
-        let refused = IntCounter::new("connections_refused", "Unseen.").expect("the name is valid");
+        let unseen = |why: Crowded| IntCounter::new(why.name(), "Unseen.").expect("the name is valid");
+        let refused = Crowded::ALL.map(unseen);
         let handshakes_failed = IntCounter::new("handshakes_failed", "Unseen.").expect("the name is valid");
         Self { open, refused, handshakes_failed }
     }
@@ -101,8 +126,8 @@ impl Meter {
     }
 
     /// A connection was closed at once.
-    pub fn refused(&self) {
-        self.refused.inc();
+    pub fn refused(&self, why: Crowded) {
+        self.refused[why as usize].inc();
     }
 
     /// A connection was closed, since it spoke without TLS where that is wanted, or its handshake failed.

@@ -264,12 +264,12 @@ fn a_connection_is_open_until_it_is_dropped() {
     let metrics = Metrics::new("node-0");
     let meter = metrics.connections("peers");
     let held = meter.open();
-    meter.refused();
+    meter.refused(Crowded::Address);
     let open = "raftqueue_connections_open{port=\"peers\"}";
     assert!((value(&metrics, open) - 1.0).abs() < f64::EPSILON);
     drop(held);
     assert!(value(&metrics, open).abs() < f64::EPSILON);
-    let refused = "raftqueue_connections_refused_total{port=\"peers\"}";
+    let refused = "raftqueue_connections_refused_total{port=\"peers\",reason=\"address\"}";
     assert!((value(&metrics, refused) - 1.0).abs() < f64::EPSILON);
 }
 

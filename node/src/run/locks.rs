@@ -34,7 +34,9 @@ pub(super) struct Doors {
 pub(super) struct Locks {
     pub(super) keys: Option<Arc<Keys>>,
     pub(super) doors: Doors,
-    rights: Option<(Arc<Access>, Arc<Audit>)>,
+    rights: Option<Arc<Access>>,
+    /// What is refused and administered is noted there; `None` where nobody is ever refused.
+    audit: Option<Arc<Audit>>,
 }
 
 impl Locks {
@@ -44,6 +46,7 @@ impl Locks {
     /// They are not right: with them the node would let in nobody, or everybody.
     pub(super) fn open(config: &Config, household: &Arc<Household>) -> Result<Self, Fatal> {
         let rights = config.auth.as_ref().map(read_rights).transpose()?;
+        let audit = (rights.is_some() || config.tls.is_some()).then(|| Arc::new(Audit::new(written_aside())));
         let peers = config.tls.as_ref().map_or(Mode::Off, |tls| tls.peers);
         if rights.is_some() && peers != Mode::Required {
             tracing::error!(
@@ -54,7 +57,7 @@ impl Locks {
         }
         let Some(settings) = &config.tls else {
             let doors = Doors { clients: Door::open(), peers: Door::open(), operations: Door::open() };
-            return Ok(Self { keys: None, doors, rights });
+            return Ok(Self { keys: None, doors, rights, audit });
         };
         let wrong = |error| Fatal { code: 2, text: format!("certificates: {error}") };
         let keys = Arc::new(Keys::load(settings.files.clone()).map_err(wrong)?);
@@ -68,13 +71,17 @@ impl Locks {
             peers: door(settings.peers, Whom::Peers),
             operations: door(of_operations, Whom::Clients),
         };
-        Ok(Self { keys: Some(keys), doors, rights })
+        Ok(Self { keys: Some(keys), doors, rights, audit })
     }
 
     /// What every call passes; `None` where everybody may do everything.
     pub(super) fn gate(&self) -> Option<Gate> {
-        let (access, audit) = self.rights.clone()?;
-        Some(Gate::new(access, audit))
+        Some(Gate::new(self.rights.clone()?, self.audit.clone()?))
+    }
+
+    /// Where it is noted who is not let in.
+    pub(super) fn audit(&self) -> Option<Arc<Audit>> {
+        self.audit.clone()
     }
 
     /// Looks at all files again and again, as long as these tasks live.
@@ -82,16 +89,19 @@ impl Locks {
         if let Some(keys) = &self.keys {
             tasks.spawn(keep_keys(Arc::clone(keys), Arc::clone(metrics)));
         }
-        if let Some((access, audit)) = &self.rights {
-            tasks.spawn(keep_rights(Arc::clone(access), Arc::clone(audit), Arc::clone(metrics)));
+        if let Some(access) = &self.rights {
+            tasks.spawn(keep_rights(Arc::clone(access), Arc::clone(metrics)));
+        }
+        if let Some(audit) = &self.audit {
+            tasks.spawn(settle(Arc::clone(audit)));
         }
     }
 }
 
-fn read_rights(settings: &AuthSettings) -> Result<(Arc<Access>, Arc<Audit>), Fatal> {
+fn read_rights(settings: &AuthSettings) -> Result<Arc<Access>, Fatal> {
     let wrong = |error: LoadError| Fatal { code: 2, text: format!("rights: {error}") };
     let access = Access::load(&settings.files, settings.api_server.clone()).map_err(wrong)?;
-    Ok((Arc::new(access), Arc::new(Audit::new(written_aside()))))
+    Ok(Arc::new(access))
 }
 
 /// Writes lines beside the log: whoever collects that finds lines of JSON with `audit` in them. A thread of its own does, since whoever
@@ -122,13 +132,22 @@ fn written_aside() -> impl Fn(&str) + Send + Sync + 'static {
     }
 }
 
-/// Looks at the rights again and again.
-async fn keep_rights(access: Arc<Access>, audit: Arc<Audit>, metrics: Arc<Metrics>) {
+/// Tells again and again what the audit has left out.
+async fn settle(audit: Arc<Audit>) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
         audit.settle(SystemTime::now());
+    }
+}
+
+/// Looks at the rights again and again.
+async fn keep_rights(access: Arc<Access>, metrics: Arc<Metrics>) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
         let read = Arc::clone(&access);
         let Ok(outcome) = tokio::task::spawn_blocking(move || read.refresh()).await else { return };
         (0..outcome.broken).for_each(|_| metrics.tls().reload_failed());

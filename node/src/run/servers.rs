@@ -1,13 +1,14 @@
 //! The ports of a node: listened at, served, and closed.
 
-use super::locks::Doors;
+use super::locks::{Doors, Locks};
 use super::{FINISH, Fatal};
-use crate::edges::connections::Acceptor;
+use crate::edges::connections::{Acceptor, of_one_address, of_one_peer_address};
 use crate::edges::http;
 use crate::metrics::Metrics;
 use crate::peers::transport::{ForwardedAside, PeerService};
 use crate::service::NodeService;
 use crate::wire::messages::PEER_MESSAGE_BYTES_MAX;
+use raftqueue_access::Audit;
 use raftqueue_proto::peer::v1::peer_server::PeerServer;
 use raftqueue_tls::Door;
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub(super) struct Servers {
     metrics: Arc<Metrics>,
     /// How each port lets in who comes.
     doors: Doors,
+    /// Where it is noted who is not let in.
+    audit: Option<Arc<Audit>>,
     /// Serves the clients.
     clients: Handle,
     /// Serves everybody else; see [`Core`](super::core::Core).
@@ -53,8 +56,16 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn new(metrics: Arc<Metrics>, doors: Doors, clients: Handle, core: &Handle) -> Self {
-        Self { metrics, doors, clients, core: core.clone(), tasks: JoinSet::new(), stops: Vec::new() }
+    pub(super) fn new(metrics: Arc<Metrics>, locks: &Locks, clients: Handle, core: &Handle) -> Self {
+        Self {
+            metrics,
+            doors: locks.doors.clone(),
+            audit: locks.audit(),
+            clients,
+            core: core.clone(),
+            tasks: JoinSet::new(),
+            stops: Vec::new(),
+        }
     }
 
     /// Listens for clients.
@@ -69,14 +80,17 @@ impl Servers {
         listening.await.map_err(|error| Fatal { code: 1, text: format!("cannot serve {whom}: {error}") })?
     }
 
+    /// `each_max`: of one address.
     pub(super) fn serve_clients(
         &mut self,
         listener: TcpListener,
         connections_max: usize,
+        each_max: Option<usize>,
         router: axum::Router,
     ) {
         let (on, door) = (self.clients.clone(), self.doors.clients.clone());
-        self.serve("clients", &on, listener, (connections_max, door), router);
+        let each_max = each_max.unwrap_or(of_one_address(connections_max));
+        self.serve("clients", &on, listener, (connections_max, each_max, door), router);
     }
 
     pub(super) fn serve_operations(
@@ -86,7 +100,8 @@ impl Servers {
         router: axum::Router,
     ) {
         let (on, door) = (self.core.clone(), self.doors.operations.clone());
-        self.serve("operations", &on, listener, (connections_max, door), router);
+        let each_max = of_one_address(connections_max);
+        self.serve("operations", &on, listener, (connections_max, each_max, door), router);
     }
 
     fn serve(
@@ -94,12 +109,14 @@ impl Servers {
         port: &'static str,
         on: &Handle,
         listener: TcpListener,
-        (connections_max, door): (usize, Door),
+        (connections_max, each_max, door): (usize, usize, Door),
         router: axum::Router,
     ) {
         let acceptor = Acceptor::new(listener, connections_max, http::server::HEAD_TIMEOUT)
+            .shared(each_max)
             .behind(door)
             .entered_on(self.clients.clone())
+            .audited(self.audit.clone())
             .metered(self.metrics.connections(port));
         let (stop, stopped) = oneshot::channel();
         self.stops.push(stop);
@@ -123,11 +140,13 @@ impl Servers {
         let meter = self.metrics.connections("peers");
         let clients = self.clients.clone();
         let on = self.clients.clone();
-        let door = self.doors.peers.clone();
+        let (door, audit) = (self.doors.peers.clone(), self.audit.clone());
         let serve = async move {
             let mut acceptor = Acceptor::new(listener, connections_max, PEER_SILENCE)
+                .shared(of_one_peer_address(connections_max))
                 .behind(door)
                 .entered_on(on)
+                .audited(audit)
                 .metered(meter);
             // The server ends at the first error of a listener, so it is given none.
             let (accepted, incoming) = mpsc::channel(1);

@@ -19,6 +19,7 @@ use crate::peers::own::OwnIdentity;
 use crate::traces::{self, PARENT_HEADER, Parent};
 use crate::wire::forward;
 use crate::wire::messages;
+use raftqueue_access::{Audit, Call as Noted, Happened};
 use raftqueue_proto::peer::v1 as pb;
 use raftqueue_proto::peer::v1::peer_frame::Frame;
 use raftqueue_proto::peer::v1::peer_server::Peer as PeerCalls;
@@ -28,7 +29,7 @@ use raftqueue_tls::Peer;
 use raftqueue_wal::{Reader, RecordName};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -48,6 +49,7 @@ pub struct PeerService<S> {
     open_calls: Arc<OpenCalls>,
     giver: Giver,
     household: Arc<Household>,
+    audit: Option<Arc<Audit>>,
 }
 
 impl<S: Service> PeerService<S> {
@@ -69,12 +71,18 @@ impl<S: Service> PeerService<S> {
             open_calls: Arc::default(),
             giver: Giver::new(giving),
             household,
+            audit: None,
         }
     }
 
     /// The same; who comes by TLS must be of this household.
     pub(crate) fn of(self, household: Arc<Household>) -> Self {
         Self { household, ..self }
+    }
+
+    /// The same; who is refused for his certificate is noted there.
+    pub(crate) fn audited(self, audit: Option<Arc<Audit>>) -> Self {
+        Self { audit, ..self }
     }
 
     /// Refuses who shows a certificate that is none of this cluster's. Who shows none came without TLS, which the port lets in or not.
@@ -91,16 +99,23 @@ impl<S: Service> PeerService<S> {
             }
             None => "it showed no certificate".into(),
         };
-        Err(refuse(&self.shared, &Refusal::Certificate(text)))
+        Err(self.refuse_certificate(peer, text))
+    }
+
+    fn refuse_certificate(&self, peer: &Peer, text: String) -> Status {
+        note(self.audit.as_deref(), peer, &text);
+        refuse(&self.shared, &Refusal::Certificate(text))
     }
 
     /// Refuses who says that it is another node than its certificate does.
     fn check_name<T>(&self, call: &Request<T>, node: u64, name: &str) -> Result<(), Status> {
         self.check_certificate(call)?;
-        let identity = peer_of(call).and_then(|peer| peer.identity.as_ref());
-        let contradicts =
-            identity.and_then(|identity| self.household.contradicts(identity, NodeId(node), name));
-        contradicts.map_or(Ok(()), |text| Err(refuse(&self.shared, &Refusal::Certificate(text))))
+        let Some((peer, identity)) = peer_of(call).and_then(|peer| Some((peer, peer.identity.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        let contradicts = self.household.contradicts(identity, NodeId(node), name);
+        contradicts.map_or(Ok(()), |text| Err(self.refuse_certificate(peer, text)))
     }
 
     /// A call that a peer passed on, as a part of the trace that it came with.
@@ -128,10 +143,13 @@ impl<S: Service> PeerService<S> {
     fn listen(&self, call: Request<Streaming<pb::PeerFrame>>, kind: StreamKind) -> Response<Answers> {
         let (answers, outgoing) = mpsc::channel(4);
         let (shared, forming) = (Arc::clone(&self.shared), Arc::clone(&self.forming));
-        let shown = peer_of(&call).and_then(|peer| peer.identity.clone());
-        let household = Arc::clone(&self.household);
+        let peer = peer_of(&call).cloned();
+        let (household, audit) = (Arc::clone(&self.household), self.audit.clone());
         let contradicts = move |hello: &pb::Hello| {
-            household.contradicts(shown.as_ref()?, NodeId(hello.from), &hello.name).map(Refusal::Certificate)
+            let peer = peer.as_ref()?;
+            let text = household.contradicts(peer.identity.as_ref()?, NodeId(hello.from), &hello.name)?;
+            note(audit.as_deref(), peer, &text);
+            Some(Refusal::Certificate(text))
         };
         let frames = call.into_inner();
         // Ends with the stream, or with the connection when the server stops.
@@ -325,6 +343,14 @@ fn refuse(shared: &Shared, refusal: &Refusal) -> Status {
     }
     status.metadata_mut().insert(REFUSAL_METADATA, MetadataValue::from_static(refusal.label()));
     status
+}
+
+/// Notes who was refused for his certificate.
+fn note(audit: Option<&Audit>, peer: &Peer, text: &str) {
+    let Some(audit) = audit else { return };
+    let from = peer.address.map(|address| address.to_string());
+    let call = Noted { call: "peer", peer: from.as_deref(), text: Some(text), ..Noted::default() };
+    audit.note(SystemTime::now(), Happened::Denied, &call);
 }
 
 /// Why a hello does not fit the certificate that its sender showed, if it does not.
