@@ -1,8 +1,11 @@
 //! Every decoder of bytes from outside reads what fuzzing has found worth keeping (`tests/fuzz/corpus`) as it should: without
 //! a panic, and so that it comes back. What finds more is `tests/fuzz/run`, which has a fuzzer make new bytes.
 
+use raftqueue_access::fuzzing as access;
+use raftqueue_client::fuzzing as client;
 use raftqueue_node::fuzzing as node;
 use raftqueue_tests::process::repository;
+use raftqueue_tls::fuzzing as tls;
 use raftqueue_wal::fuzzing as wal;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,19 +14,23 @@ use std::path::{Path, PathBuf};
 type Check = fn(&[u8]);
 
 /// The targets of `tests/fuzz`.
-const TARGETS: [(&str, Check); 19] = [
+const TARGETS: [(&str, Check); 25] = [
     ("calls", node::calls),
+    ("certificates", tls::certificates),
     ("configuration", wal::configuration),
     ("console", node::console),
+    ("contexts", client::contexts),
     ("entry", node::entry),
     ("given", node::given),
     ("grpc", node::grpc),
     ("http", node::http),
     ("ids", node::ids),
+    ("jwt", access::jwt),
     ("log", wal::log),
     ("message", node::message),
     ("peer_messages", node::peer_messages),
     ("places", wal::places),
+    ("policy", access::policy),
     ("publish_shape", node::publish_shape),
     ("replies", node::replies),
     ("sections", node::sections),
@@ -31,6 +38,8 @@ const TARGETS: [(&str, Check); 19] = [
     ("settings", node::settings),
     ("small_files", wal::small_files),
     ("snapshot", wal::snapshot),
+    ("token_review", access::token_review),
+    ("tokens", access::tokens),
 ];
 /// Bytes of all that is kept, at most: it is part of every clone.
 const KEPT_BYTES_MAX: u64 = 200 << 10;
@@ -69,7 +78,8 @@ fn what_is_kept_of_fuzzing_is_read_as_it_should_be() {
 #[test]
 fn fuzzing_begins_with_what_is_written_today() {
     let mut targets = BTreeSet::new();
-    for (target, name, data) in wal::seeds().into_iter().chain(node::seeds()) {
+    let of_locks = access::seeds().into_iter().chain(tls::seeds()).chain(client::seeds());
+    for (target, name, data) in wal::seeds().into_iter().chain(node::seeds()).chain(of_locks) {
         targets.insert(target);
         let file = folder().join("corpus").join(target).join(format!("{SEED}{name}"));
         if std::env::var_os("RAFTQUEUE_RECORD").is_some() {

@@ -20,6 +20,8 @@ mod access;
 mod audit;
 mod caller;
 mod decision;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod jwt;
 mod pattern;
 mod permission;

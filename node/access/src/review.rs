@@ -4,7 +4,7 @@
 //! much is published. Until an answer that a token counts is over, up to [a minute](COUNTS_FOR), a token counts that Kubernetes took back
 //! meanwhile, with its pod or its ServiceAccount.
 
-mod asking;
+pub(crate) mod asking;
 
 use crate::caller::Caller;
 use crate::jwt::audiences;

@@ -63,6 +63,8 @@ mod consumer;
 mod contexts;
 mod credentials;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod pending;
 mod producer;
 mod publisher;

@@ -49,6 +49,14 @@ pub(crate) struct Own {
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
+#[cfg(feature = "fuzzing")]
+impl Texts {
+    /// What would stand in files.
+    pub(crate) fn of(own: Option<(Vec<u8>, Vec<u8>)>, authorities: Vec<u8>) -> Self {
+        Self { own, authorities: Some(authorities), client_authorities: None }
+    }
+}
+
 impl Files {
     /// Reads all of them.
     pub(crate) fn read(&self) -> Result<Texts, TlsError> {

@@ -80,6 +80,13 @@ impl Keys {
         Ok(Self { files, is_node, loaded })
     }
 
+    /// What these texts amount to, as if they stood in the files.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of_texts(files: Files, texts: Texts, is_node: bool) -> Result<Self, TlsError> {
+        let loaded = RwLock::new(Arc::new(Loaded::new(&files, texts, is_node)?));
+        Ok(Self { files, is_node, loaded })
+    }
+
     /// Reads the files again. Connections that are open are not touched.
     ///
     /// # Errors

@@ -11,6 +11,8 @@ mod door;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod keys;
 mod stream;

@@ -87,11 +87,20 @@ pub(super) async fn ask(
         }
         other => return Err(ReviewError::Unavailable(format!("it answered {other}"))),
     }
-    let reviewed: Reviewed = serde_json::from_slice(&body).map_err(unavailable("its answer"))?;
-    caller_of(reviewed.status, audience, expires)
+    answer(&body, audience, expires)
 }
 
 /// The caller that an answer names.
+pub(crate) fn answer(
+    body: &[u8],
+    audience: &str,
+    expires: Option<SystemTime>,
+) -> Result<Caller, ReviewError> {
+    let reviewed: Reviewed = serde_json::from_slice(body).map_err(unavailable("its answer"))?;
+    caller_of(reviewed.status, audience, expires)
+}
+
+/// The caller of a status.
 fn caller_of(status: Status, audience: &str, expires: Option<SystemTime>) -> Result<Caller, ReviewError> {
     let Status { authenticated, user, audiences, error } = status;
     if !authenticated {
