@@ -83,8 +83,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "ID", value_parser = read_cluster_id, env = "RAFTQUEUE_CLUSTER_ID")]
     pub cluster_id: Option<u128>,
 
-    /// Address and port to serve clients on, with --members. Default: 127.0.0.1:7420; with --discovery dns port 7420 of
-    /// all addresses.
+    /// Address and port to serve clients on, with --members. Default: 127.0.0.1:7420; with --discovery dns port 7420 of all addresses.
     #[arg(long, value_name = "HOST:PORT", env = "RAFTQUEUE_CLIENT_LISTEN")]
     pub client_listen: Option<String>,
 
@@ -155,11 +154,9 @@ pub struct NodeArgs {
     #[arg(long, value_name = "BYTES", env = "RAFTQUEUE_CLIENT_BYTES_MAX")]
     pub client_bytes_max: Option<u64>,
 
-    /// Most connections from one address to the port of clients; further ones are closed at once. An address of IPv6 counts with its
-    /// /64. Default: half of what the port holds, which is five eighths of the limit on open files.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1 << 20),
-          env = "RAFTQUEUE_CONNECTIONS_PER_ADDRESS_MAX")]
-    pub connections_per_address_max: Option<u64>,
+    /// Most connections from one address (IPv6: one /64) to the port of clients. Default: half of what that port holds.
+    #[arg(long, value_name = "COUNT", env = "RAFTQUEUE_CONNECTIONS_PER_ADDRESS_MAX")]
+    pub connections_per_address_max: Option<std::num::NonZeroU32>,
 
     /// Length of a lease in milliseconds where the consumer names none (1000 to 43200000).
     #[arg(long, value_name = "MS", default_value_t = raftqueue_queue::LEASE_MS_DEFAULT,
@@ -250,7 +247,7 @@ pub struct Config {
     pub limits: Limits,
     /// Most bytes held for clients.
     pub client_bytes_max: usize,
-    /// Most connections of clients from one address; half of all where it is not said.
+    /// Most connections of clients from one address; `None`: half of all.
     pub connections_per_address_max: Option<usize>,
     /// Default attempts.
     pub attempts_max: u32,
@@ -350,9 +347,7 @@ impl NodeArgs {
             reserve_bytes: self.reserve_bytes,
             segment_bytes: self.segment_bytes.next_multiple_of(4096),
             scrub_bytes_per_second: self.scrub_bytes_per_second,
-            connections_per_address_max: self
-                .connections_per_address_max
-                .map(|count| usize::try_from(count).expect("at most 2^20")),
+            connections_per_address_max: self.connections_per_address_max.map(|count| count.get() as usize),
         })
     }
 

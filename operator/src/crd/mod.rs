@@ -179,8 +179,8 @@ pub struct RaftQueueSpec {
     pub resources: ResourceRequirements,
 
     /// Settings of the nodes by their names, all values in quotes: election-timeout-ms, drain-ms, body-bytes-max,
-    /// client-bytes-max, lease-ms, attempts-max, reserve-bytes, segment-bytes, scrub-bytes-per-second, threads,
-    /// log-format. A change restarts the pods, one at a time and the leader last.
+    /// client-bytes-max, connections-per-address-max, lease-ms, attempts-max, reserve-bytes, segment-bytes,
+    /// scrub-bytes-per-second, threads, log-format. A change restarts the pods, one at a time and the leader last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "settings::config_schema")]
     pub config: BTreeMap<String, String>,

@@ -59,6 +59,13 @@ pub const SETTINGS: &[Setting] = &[
     number("body-bytes-max", "the greatest body of a message", 1, 16 * MIB, "bytes"),
     number("client-bytes-max", "the most memory for what clients send and are sent", 64 * MIB, PIB, "bytes"),
     number(
+        "connections-per-address-max",
+        "the most connections of clients from one address",
+        1,
+        MIB,
+        "connections",
+    ),
+    number(
         "lease-ms",
         "the length of a lease where the consumer names none",
         1_000,
