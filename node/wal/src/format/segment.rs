@@ -213,8 +213,9 @@ impl Frame {
             return Err(Malformed::Field("group"));
         }
         let item = if frame.kind == FrameKind::Batch { RECORD_BYTES } else { INDEXED_BYTES };
-        let records_end = frame.records_offset().saturating_add(u64::from(frame.records) * item);
-        let is_inside = offset.checked_add(frame.length).is_some_and(|end| records_end <= end);
+        let before_records = FRAME_BYTES + u64::from(frame.identities) * IDENTITY_BYTES;
+        let least = before_records + u64::from(frame.records) * item;
+        let is_inside = least <= frame.length && offset.checked_add(frame.length).is_some();
         if !is_inside || frame.durable_to > offset {
             return Err(Malformed::Field("frame length"));
         }
