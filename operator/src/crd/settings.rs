@@ -62,7 +62,7 @@ pub const SETTINGS: &[Setting] = &[
         "connections-per-address-max",
         "the most connections of clients from one address",
         1,
-        MIB,
+        u32::MAX as u64,
         "connections",
     ),
     number(

@@ -63,7 +63,7 @@ fn refused_at_creation() -> Vec<(Value, &'static str)> {
         ("drain-ms", "600001", "from 0 to 600000"),
         ("body-bytes-max", "16777217", "from 1 to 16777216"),
         ("client-bytes-max", "67108863", "from 67108864 to 1125899906842624"),
-        ("connections-per-address-max", "0", "from 1 to 1048576"),
+        ("connections-per-address-max", "0", "from 1 to 4294967295"),
         ("lease-ms", "999", "from 1000 to 43200000"),
         ("attempts-max", "0", "from 1 to 4294967295"),
         ("reserve-bytes", "1Gi", "from 0 to 1125899906842624"),
